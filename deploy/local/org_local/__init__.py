@@ -1,0 +1,1 @@
+"""Real Kafka and Postgres for development and tests."""

@@ -1,0 +1,160 @@
+"""The organization as everybody outside sees it, and the rules of its fields.
+
+The same annotated types check a publisher's input, the worker's commands and the HTTP edge's bodies, so a
+field is right or wrong in one place only. Every validator returns the normalized value and raises a
+`PydanticCustomError` whose type is the stable `code` of a field error.
+"""
+
+import re
+import unicodedata
+from datetime import datetime
+from typing import Annotated, Final
+from uuid import UUID
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic_core import PydanticCustomError
+
+NAME_CHARS_MAX: Final = 200
+DOMAIN_CHARS_MAX: Final = 253
+"""RFC 1035, section 2.3.4: 255 octets on the wire are 253 characters of text."""
+ADDRESS_LINE_CHARS_MAX: Final = 200
+
+_REFUSED_CATEGORIES: Final = frozenset({"Cc", "Cs", "Zl", "Zp"})
+"""Unicode controls, lone surrogates (no UTF-8 form), line and paragraph separators."""
+
+_LABEL: Final = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)")
+"""RFC 1123, section 2.1: letters, digits and inner hyphens, at most 63 a label."""
+
+COUNTRIES: Final = frozenset(
+    (
+        "AD AE AF AG AI AL AM AO AQ AR AS AT AU AW AX AZ BA BB BD BE BF BG BH BI BJ BL BM BN BO BQ BR BS BT BV "
+        "BW BY BZ CA CC CD CF CG CH CI CK CL CM CN CO CR CU CV CW CX CY CZ DE DJ DK DM DO DZ EC EE EG EH ER ES "
+        "ET FI FJ FK FM FO FR GA GB GD GE GF GG GH GI GL GM GN GP GQ GR GS GT GU GW GY HK HM HN HR HT HU ID IE "
+        "IL IM IN IO IQ IR IS IT JE JM JO JP KE KG KH KI KM KN KP KR KW KY KZ LA LB LC LI LK LR LS LT LU LV LY "
+        "MA MC MD ME MF MG MH MK ML MM MN MO MP MQ MR MS MT MU MV MW MX MY MZ NA NC NE NF NG NI NL NO NP NR NU "
+        "NZ OM PA PE PF PG PH PK PL PM PN PR PS PT PW PY QA RE RO RS RU RW SA SB SC SD SE SG SH SI SJ SK SL SM "
+        "SN SO SR SS ST SV SX SY SZ TC TD TF TG TH TJ TK TL TM TN TO TR TT TV TW TZ UA UG UM US UY UZ VA VC VE "
+        "VG VI VN VU WF WS YE YT ZA ZM ZW"
+    ).split()
+)
+"""ISO 3166-1 alpha-2, the 249 officially assigned codes."""
+
+
+def _refuse_controls(text: str) -> None:
+    if text.isprintable():
+        return
+    for place, character in enumerate(text):
+        if unicodedata.category(character) in _REFUSED_CATEGORIES:
+            raise PydanticCustomError(
+                "control_character",
+                "Character {place} is the control character {codepoint}; remove it",
+                {"place": place + 1, "codepoint": f"U+{ord(character):04X}"},
+            )
+
+
+def _line(text: str, chars_max: int) -> str:
+    """`text` after NFKC and trimming; refuses nothing left, too much, and control characters."""
+    if not text.isascii():
+        text = unicodedata.normalize("NFKC", text)
+    text = text.strip()
+    if not text:
+        raise PydanticCustomError("blank", "Must have at least one character that isn't white space")
+    if len(text) > chars_max:
+        raise PydanticCustomError(
+            "too_long",
+            "Must have at most {chars_max} characters, has {chars}",
+            {"chars_max": chars_max, "chars": len(text)},
+        )
+    _refuse_controls(text)
+    return text
+
+
+def _name(text: str) -> str:
+    return _line(text, NAME_CHARS_MAX)
+
+
+def _address_line(text: str) -> str:
+    return _line(text, ADDRESS_LINE_CHARS_MAX)
+
+
+def _host_name(text: str) -> str:
+    """`text` as a lower-case ASCII host name; Unicode labels must come in their IDNA form (`xn--…`).
+
+    Raises:
+        PydanticCustomError: `not_ascii`, `too_long`, `not_a_host_name` or `too_few_labels`.
+    """
+    text = text.strip().lower()
+    if not text.isascii():
+        raise PydanticCustomError("not_ascii", "Must be ASCII; send the IDNA form, whose labels begin with xn--")
+    if len(text) > DOMAIN_CHARS_MAX:
+        raise PydanticCustomError(
+            "too_long",
+            "Must have at most {chars_max} characters, has {chars}",
+            {"chars_max": DOMAIN_CHARS_MAX, "chars": len(text)},
+        )
+    labels = text.split(".")
+    for label in labels:
+        if not _LABEL.fullmatch(label) or not _decodes(label):
+            raise PydanticCustomError(
+                "not_a_host_name",
+                "'{label}' is no host name label: 1 to 63 of a-z, 0-9 and inner hyphens",
+                {"label": label},
+            )
+    if len(labels) < 2 or labels[-1].isdigit():
+        raise PydanticCustomError("too_few_labels", "Must be a domain name of two labels or more, as in acme.com")
+    return text
+
+
+def _decodes(label: str) -> bool:
+    """Whether an IDNA label is well-formed punycode (RFC 3492); other labels always are."""
+    if not label.startswith("xn--"):
+        return True
+    try:
+        return not label[4:].encode("ascii").decode("punycode").isascii()
+    except UnicodeError:
+        return False
+
+
+def _country(text: str) -> str:
+    if text not in COUNTRIES:
+        raise PydanticCustomError(
+            "unknown_country", "Must be a country code of ISO 3166-1 alpha-2 in upper case, as in NO"
+        )
+    return text
+
+
+Name = Annotated[str, AfterValidator(_name), Field(description="1 to 200 characters after NFKC and trimming")]
+Domain = Annotated[
+    str, AfterValidator(_host_name), Field(description="Lower-case ASCII or IDNA host name, 2 labels or more")
+]
+AddressLine = Annotated[str, AfterValidator(_address_line), Field(description="1 to 200 characters")]
+Country = Annotated[str, AfterValidator(_country), Field(description="ISO 3166-1 alpha-2")]
+
+
+class Address(BaseModel):
+    """A postal address; always replaced whole."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    line1: AddressLine
+    line2: AddressLine | None = None
+    city: AddressLine
+    region: AddressLine | None = None
+    postal_code: AddressLine | None = None
+    country: Country
+
+
+class Organization(BaseModel):
+    """One organization, as in `orgs.state`, events, results and HTTP. Times are UTC."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    id: UUID
+    name: str
+    domain: str | None
+    created_at: datetime
+    updated_at: datetime
+    primary_address: Address | None
+    deactivated: bool
+    deactivated_at: datetime | None
+    version: int = Field(ge=1, description="1, 2, 3 … per organization, one step a change")

@@ -1,0 +1,92 @@
+"""What became of a command: published once to `orgs.results`, and again for each duplicate."""
+
+from enum import StrEnum
+from typing import Final
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from org_events.organization import Organization
+
+RESULT_TYPE: Final = "org.result"
+"""The `ce_type` of every result."""
+
+
+class Outcome(StrEnum):
+    """What became of a command. All but `parked` are final."""
+
+    APPLIED = "applied"
+    UNCHANGED = "unchanged"
+    REJECTED = "rejected"
+    PARKED = "parked"
+
+
+class ProblemType(StrEnum):
+    """Why a command was refused; stable, so programs may branch on it."""
+
+    UNREADABLE = "urn:orgs:problem:unreadable-command"
+    NOT_FOUND = "urn:orgs:problem:not-found"
+    INVALID_FIELDS = "urn:orgs:problem:invalid-fields"
+    COMMAND_ID_REUSED = "urn:orgs:problem:command-id-reused"
+    ALREADY_EXISTS = "urn:orgs:problem:already-exists"
+    PRECONDITION = "urn:orgs:problem:precondition-failed"
+    DEACTIVATED = "urn:orgs:problem:deactivated"
+    NAME_TAKEN = "urn:orgs:problem:name-taken"
+    PARKED = "urn:orgs:problem:parked"
+
+
+PROBLEMS: Final[dict[ProblemType, tuple[int, str]]] = {
+    ProblemType.UNREADABLE: (400, "The record can't be read as a command"),
+    ProblemType.NOT_FOUND: (404, "No such organization"),
+    ProblemType.INVALID_FIELDS: (422, "A field is wrong"),
+    ProblemType.COMMAND_ID_REUSED: (422, "The command id belongs to another command"),
+    ProblemType.ALREADY_EXISTS: (409, "An organization with this id exists already"),
+    ProblemType.PRECONDITION: (409, "A precondition doesn't hold"),
+    ProblemType.DEACTIVATED: (409, "The organization is deactivated"),
+    ProblemType.NAME_TAKEN: (409, "Another organization has this name"),
+    ProblemType.PARKED: (500, "Set aside for an operator"),
+}
+"""Status and title of every problem type (RFC 9457)."""
+
+
+class FieldError(BaseModel):
+    """One wrong field: where (`primary_address.country`), a stable code, and what to do."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    path: str
+    code: str
+    message: str
+
+
+class Problem(BaseModel):
+    """Why a command did not go through (the members of RFC 9457, and the wrong fields)."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    errors: list[FieldError] = []
+
+
+class Result(BaseModel):
+    """The outcome of one command.
+
+    `organization` is the whole organization after an applied or unchanged command (null after a delete) and null
+    when refused. `position` is the outcome's place in the journal; null where nothing was journaled (parked, or
+    a command id used for another payload).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    command_id: UUID
+    org_id: UUID | None = Field(description="null where the record's organization can't be read")
+    outcome: Outcome
+    code: int
+    version: int | None
+    organization: Organization | None
+    position: int | None
+    problem: Problem | None
+    final: bool

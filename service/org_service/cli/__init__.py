@@ -1,0 +1,5 @@
+"""The `orgs` command."""
+
+
+def main() -> None:
+    """Run the command line."""

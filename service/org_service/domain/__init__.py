@@ -1,0 +1,1 @@
+"""What may happen to an organization: pure rules, no I/O."""

@@ -1,0 +1,25 @@
+"""Errors by what to do with them. A refusal is a value (`Decision`), never one of these.
+
+Retry: wait and try the same thing again. Refold: roll back, read fresh data, decide again. DataRefused: halve the
+batch, park the culprit. Stop: end the process with a clear message; only an operator can mend it.
+"""
+
+
+class ServiceError(Exception):
+    """Whatever the service itself raises. The message says what, where and what to do."""
+
+
+class RetryError(ServiceError):
+    """An outage: nothing was decided, nothing is lost; wait and try again."""
+
+
+class RefoldError(ServiceError):
+    """Another transaction got in between: nothing was written; decide again on fresh data."""
+
+
+class DataRefusedError(ServiceError):
+    """The database refuses the data of one command in the batch: nothing was written."""
+
+
+class StopError(ServiceError):
+    """Going on would do harm, or can't ever work: an operator must act first."""

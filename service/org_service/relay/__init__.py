@@ -1,0 +1,1 @@
+"""Journal out: Postgres to Kafka, exactly once."""

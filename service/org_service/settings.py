@@ -1,0 +1,153 @@
+"""Every setting, with unit, bound and reason. Environment variables: `ORGS_` + group + `__` + name.
+
+`ORGS_KAFKA__BOOTSTRAP_SERVERS=broker:9092 ORGS_WORKER__BATCH_RECORDS_MAX=500 orgs serve --role worker`
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from org_events.topics import DAY_MS, PARTITIONS, Topics
+
+
+class _Group(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+Port = Annotated[int, Field(ge=0, le=65535)]
+
+
+class Kafka(_Group):
+    """How to reach Kafka, and the shape of its topics."""
+
+    bootstrap_servers: str = Field(default="127.0.0.1:9092", description="host:port, comma-separated")
+    topic_prefix: str = Field(default="", max_length=100, description="Put before every topic name, group and relay id")
+    partitions: int = Field(
+        default=PARTITIONS, ge=1, le=1000, description="Of each data topic, when topics are created"
+    )
+    replication_factor: int = Field(
+        default=-1,
+        ge=-1,
+        le=32767,
+        description="Of every topic, when topics are created; -1 takes the broker's default",
+    )
+    events_retention_ms: int = Field(default=90 * DAY_MS, ge=-1, description="Of orgs.events; -1 keeps them for ever")
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "SCRAM-SHA-512"
+    sasl_username: str = ""
+    sasl_password: SecretStr = SecretStr("")
+    ssl_ca_file: str = Field(default="", description="PEM file; empty takes the system's certificate authorities")
+    request_timeout_ms: int = Field(
+        default=20_000, ge=1_000, le=300_000, description="One request; a broker slower than this counts as away"
+    )
+
+    @property
+    def topics(self) -> Topics:
+        """The names of all topics."""
+        return Topics(self.topic_prefix)
+
+
+class Database(_Group):
+    """How to reach Postgres."""
+
+    url: SecretStr = Field(
+        default=SecretStr("postgresql://localhost/orgs"), description="postgresql://user:password@host/db"
+    )
+    assume_role: bool = Field(
+        default=True,
+        description="SET ROLE to orgs_worker, orgs_relay or orgs_reader on each connection; false where the login "
+        "already has just those rights",
+    )
+    pool_size: int = Field(default=5, ge=1, le=100, description="Connections of one process")
+    connect_timeout_s: float = Field(default=10, gt=0, le=120, description="To open a connection")
+    statement_timeout_s: float = Field(
+        default=30,
+        gt=0,
+        le=300,
+        description="One statement; below the drain time-out, so that a batch ends before its process",
+    )
+
+
+class Worker(_Group):
+    """Commands in."""
+
+    host: str = Field(default="127.0.0.1", description="Of /livez, /readyz and /metrics")
+    port: Port = Field(default=9101, description="0 takes a free one")
+    group_id: str = Field(default="orgs-worker", min_length=1, description="Consumer group, after the topic prefix")
+    batch_records_max: int = Field(
+        default=2_000, ge=1, le=10_000, description="Records in one transaction; more gains little and delays the first"
+    )
+    batch_timeout_ms: int = Field(
+        default=10, ge=1, le=1_000, description="Wait for the first record; FastStream waits twice this when idle"
+    )
+    fetch_wait_ms: int = Field(
+        default=100, ge=1, le=10_000, description="The broker's longest wait for data, long poll"
+    )
+    partition_fetch_bytes_max: int = Field(
+        default=1024 * 1024,
+        ge=65_536,
+        le=64 * 1024 * 1024,
+        description="Of one fetch; bounds memory with the partitions",
+    )
+    session_timeout_ms: int = Field(
+        default=10_000, ge=1_000, le=300_000, description="A silent worker is dead after this"
+    )
+    poll_interval_max_ms: int = Field(
+        default=300_000, ge=10_000, le=3_600_000, description="A batch longer than this gives its partitions away"
+    )
+    retry_wait_s: float = Field(default=0.1, gt=0, le=60, description="First wait of an outage; doubles, with jitter")
+    retry_wait_max_s: float = Field(default=5, gt=0, le=300, description="Longest wait of an outage")
+    stalled_after_s: float = Field(
+        default=120, gt=0, le=3_600, description="/livez fails when the consume loop gave no sign of life for this long"
+    )
+
+
+class Relay(_Group):
+    """Journal out."""
+
+    host: str = Field(default="127.0.0.1", description="Of /livez, /readyz and /metrics")
+    port: Port = Field(default=9102, description="0 takes a free one")
+    name: str = Field(
+        default="orgs", min_length=1, max_length=100, description="Key of its position record, transactional id"
+    )
+    batch_rows_max: int = Field(default=4_000, ge=1, le=50_000, description="Journal rows in one Kafka transaction")
+    poll_interval_s: float = Field(default=1, gt=0, le=60, description="Longest wait when no NOTIFY comes")
+    transaction_timeout_ms: int = Field(
+        default=60_000, ge=1_000, le=900_000, description="The broker aborts a transaction left open for this long"
+    )
+    publish_timeout_s: float = Field(
+        default=30, gt=0, le=600, description="One transaction; then its fate is unknown and the producer is rebuilt"
+    )
+    retry_wait_s: float = Field(default=0.1, gt=0, le=60, description="First wait of an outage; doubles, with jitter")
+    retry_wait_max_s: float = Field(default=5, gt=0, le=300, description="Longest wait of an outage")
+    stalled_after_s: float = Field(
+        default=120, gt=0, le=3_600, description="/livez fails when the loop gave no sign of life for this long"
+    )
+
+
+class Log(_Group):
+    """What is written, and how."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["auto", "console", "json"] = Field(
+        default="auto", description="auto: console on a terminal, else json"
+    )
+
+
+class Settings(BaseSettings):
+    """All settings. Unknown names in a group are refused, so that a typo can't pass."""
+
+    model_config = SettingsConfigDict(env_prefix="ORGS_", env_nested_delimiter="__", frozen=True, extra="ignore")
+
+    kafka: Kafka = Kafka()
+    database: Database = Database()
+    worker: Worker = Worker()
+    relay: Relay = Relay()
+    log: Log = Log()
+    drain_timeout_s: float = Field(
+        default=45,
+        gt=0,
+        le=600,
+        description="Finish the batch in hand at SIGTERM; below the orchestrator's grace period",
+    )

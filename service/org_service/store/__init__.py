@@ -1,0 +1,1 @@
+"""Postgres: tables, statements, migrations. The only importer of SQLAlchemy, SQLModel and asyncpg."""

@@ -1,0 +1,151 @@
+"""The tables, as SQLModel classes. What they mean and why: design of the data model in `docs/operating.md`.
+
+`journal` is inbox (a command id appears once), outbox (the relay reads it in order of `position`) and audit trail
+in one. It holds the JSON of `before` and `after` as text, ready to send, so that the relay joins bytes and parses
+nothing; an organization's journal position is the row of its (id, version), not a column of its own, because
+positions are taken last, after the organizations are written.
+"""
+
+# SQLModel declares __tablename__ as a declared_attr.
+# pyright: reportAssignmentType=false
+
+from datetime import datetime
+from typing import Any, ClassVar, Final
+from uuid import UUID
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    DateTime,
+    Identity,
+    Index,
+    Integer,
+    LargeBinary,
+    SmallInteger,
+    Text,
+    UniqueConstraint,
+    Uuid,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlmodel import Field, SQLModel
+
+NAME_KEY_CONSTRAINT: Final = "organization_name_key_key"
+COMMAND_ID_CONSTRAINT: Final = "journal_command_id_key"
+JOURNAL_CHANNEL: Final = "orgs_journal"
+"""NOTIFY channel that wakes the relay."""
+
+
+def _moment(*, nullable: bool) -> Column[datetime]:
+    return Column(DateTime(timezone=True), nullable=nullable)
+
+
+class Organization(SQLModel, table=True):
+    """The organizations, deleted ones included (so that they can be restored)."""
+
+    __tablename__ = "organization"
+    __table_args__: ClassVar[tuple[Any, ...]] = (
+        # Deferred: two organizations may swap names inside one set-based update.
+        UniqueConstraint("name_key", name=NAME_KEY_CONSTRAINT, deferrable=True, initially="DEFERRED"),
+        CheckConstraint("version >= 1", name="organization_version_check"),
+        CheckConstraint("(name_key IS NULL) = (deleted_at IS NOT NULL)", name="organization_name_key_check"),
+        # Room on the page lets an update that changes no indexed column stay there (HOT).
+        {"postgresql_with": {"fillfactor": 70}},
+    )
+
+    id: UUID = Field(sa_column=Column(Uuid, primary_key=True))
+    name: str = Field(sa_column=Column(Text, nullable=False))
+    name_key: str | None = Field(sa_column=Column(Text))
+    domain: str | None = Field(sa_column=Column(Text))
+    primary_address: dict[str, Any] | None = Field(sa_column=Column(JSONB(none_as_null=True)))
+    created_at: datetime = Field(sa_column=_moment(nullable=False))
+    updated_at: datetime = Field(sa_column=_moment(nullable=False))
+    deactivated_at: datetime | None = Field(sa_column=_moment(nullable=True))
+    deleted_at: datetime | None = Field(sa_column=_moment(nullable=True))
+    version: int = Field(sa_column=Column(BigInteger, nullable=False))
+
+
+class Journal(SQLModel, table=True):
+    """One row a command that was decided. Never updated, never deleted by the service's roles."""
+
+    __tablename__ = "journal"
+    __table_args__: ClassVar[tuple[Any, ...]] = (
+        UniqueConstraint("command_id", name=COMMAND_ID_CONSTRAINT),
+        # One event a version, whatever happens elsewhere; also the index of an organization's history.
+        Index(
+            "journal_org_id_version_key",
+            "org_id",
+            "version",
+            unique=True,
+            postgresql_where=text("event_type IS NOT NULL"),
+        ),
+        CheckConstraint("outcome IN ('applied', 'unchanged', 'rejected')", name="journal_outcome_check"),
+        CheckConstraint("(event_type IS NOT NULL) = (outcome = 'applied')", name="journal_event_type_check"),
+    )
+
+    position: int = Field(sa_column=Column(BigInteger, primary_key=True, autoincrement=False))
+    command_id: UUID = Field(sa_column=Column(Uuid, nullable=False))
+    org_id: UUID | None = Field(sa_column=Column(Uuid))
+    version: int | None = Field(sa_column=Column(BigInteger))
+    command_type: str = Field(sa_column=Column(Text, nullable=False))
+    event_type: str | None = Field(sa_column=Column(Text))
+    outcome: str = Field(sa_column=Column(Text, nullable=False))
+    code: int = Field(sa_column=Column(SmallInteger, nullable=False))
+    actor: str | None = Field(sa_column=Column(Text))
+    request_digest: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+    command_partition: int = Field(sa_column=Column(Integer, nullable=False))
+    command_offset: int = Field(sa_column=Column(BigInteger, nullable=False))
+    changed: str | None = Field(sa_column=Column(Text))
+    """JSON array of field names; null where nothing changed."""
+    before: str | None = Field(sa_column=Column(Text))
+    """JSON of the organization before the change; null where there was none, or nothing changed."""
+    after: str | None = Field(sa_column=Column(Text))
+    """JSON of the organization after an applied or unchanged command; null after a delete and when refused."""
+    problem: str | None = Field(sa_column=Column(Text))
+    """JSON of the problem of a refused command."""
+    traceparent: str | None = Field(sa_column=Column(Text))
+    recorded_at: datetime = Field(sa_column=_moment(nullable=False))
+
+
+class JournalHead(SQLModel, table=True):
+    """The last position given out: one row, whose lock makes positions gapless in commit order."""
+
+    __tablename__ = "journal_head"
+    __table_args__: ClassVar[tuple[Any, ...]] = (CheckConstraint("id = 1", name="journal_head_id_check"),)
+
+    id: int = Field(sa_column=Column(SmallInteger, primary_key=True, autoincrement=False))
+    position: int = Field(sa_column=Column(BigInteger, nullable=False))
+
+
+class Parked(SQLModel, table=True):
+    """Records set aside for an operator, and the commands of the same organization that wait behind one."""
+
+    __tablename__ = "parked"
+    __table_args__: ClassVar[tuple[Any, ...]] = (
+        UniqueConstraint("topic", "partition", "offset", name="parked_coordinates_key"),
+        Index("parked_org_id_idx", "org_id", postgresql_where=text("state = 'open' AND command_id IS NOT NULL")),
+        Index("parked_command_id_idx", "command_id", postgresql_where=text("command_id IS NOT NULL")),
+        CheckConstraint("state IN ('open', 'released', 'discarded')", name="parked_state_check"),
+        CheckConstraint(
+            "reason IN ('unreadable', 'handler_raised', 'data_refused', 'queued_behind')", name="parked_reason_check"
+        ),
+    )
+
+    id: int | None = Field(default=None, sa_column=Column(BigInteger, Identity(always=True), primary_key=True))
+    topic: str = Field(sa_column=Column(Text, nullable=False))
+    partition: int = Field(sa_column=Column(Integer, nullable=False))
+    offset: int = Field(sa_column=Column(BigInteger, nullable=False))
+    broker_time: datetime = Field(sa_column=_moment(nullable=False))
+    key: bytes | None = Field(sa_column=Column(LargeBinary))
+    value: bytes | None = Field(sa_column=Column(LargeBinary))
+    headers: str = Field(sa_column=Column(Text, nullable=False))
+    """JSON array of [name, Base64 of the value or null], in order."""
+    org_id: UUID | None = Field(sa_column=Column(Uuid))
+    command_id: UUID | None = Field(sa_column=Column(Uuid))
+    request_digest: bytes | None = Field(sa_column=Column(LargeBinary))
+    reason: str = Field(sa_column=Column(Text, nullable=False))
+    detail: str = Field(sa_column=Column(Text, nullable=False))
+    attempts: int = Field(default=1, sa_column=Column(Integer, nullable=False))
+    state: str = Field(default="open", sa_column=Column(Text, nullable=False))
+    recorded_at: datetime = Field(sa_column=_moment(nullable=False))

@@ -1,0 +1,88 @@
+"""Logs and metrics: one place for their set-up and for every name.
+
+Logs never hold a payload: ids, counts, coordinates and error texts only.
+"""
+
+import logging
+import sys
+from typing import Any, Final, cast
+
+import structlog
+from prometheus_client import Counter, Gauge, Histogram
+
+from org_service.settings import Log
+
+_SECONDS: Final = (0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24)
+
+COMMANDS: Final = Counter("orgs_commands_total", "Commands with an outcome, by outcome and code", ["outcome", "code"])
+RECORDS_SKIPPED: Final = Counter(
+    "orgs_records_skipped_total",
+    "Records that changed nothing, by why: redelivered, duplicate, command_id_reused",
+    ["why"],
+)
+PARKED: Final = Counter("orgs_parked_total", "Records set aside for an operator, by reason", ["reason"])
+BATCH_SECONDS: Final = Histogram("orgs_worker_batch_seconds", "One batch: read, decide, commit", buckets=_SECONDS)
+BATCH_RECORDS: Final = Histogram(
+    "orgs_worker_batch_records", "Records in one batch", buckets=(1, 10, 50, 100, 250, 500, 1000, 2000, 5000, 10000)
+)
+BATCH_REPEATS: Final = Counter(
+    "orgs_worker_batch_repeats_total",
+    "Batches tried again, by why: outage, refold, halved, unknown",
+    ["why"],
+)
+CONSUMER_RESTARTS: Final = Counter(
+    "orgs_worker_consumer_restarts_total", "Times the consume loop had to be started anew"
+)
+RELAY_ROWS: Final = Counter("orgs_relay_rows_total", "Journal rows published")
+RELAY_SECONDS: Final = Histogram("orgs_relay_transaction_seconds", "One Kafka transaction", buckets=_SECONDS)
+RELAY_REBUILDS: Final = Counter(
+    "orgs_relay_rebuilds_total", "Times the producer was thrown away and built anew, by why", ["why"]
+)
+RELAY_LEADER: Final = Gauge("orgs_relay_leader", "1 while this process is the leader, else 0")
+RELAY_POSITION: Final = Gauge("orgs_relay_position", "The last journal position published")
+RELAY_LAG_POSITIONS: Final = Gauge("orgs_relay_lag_positions", "Journal rows committed but not yet published")
+RELAY_LAG_SECONDS: Final = Gauge("orgs_relay_lag_seconds", "Age of the oldest row not yet published; 0 when none")
+
+
+def set_up_logging(settings: Log) -> None:
+    """Send structlog and the standard library's loggers to standard error in one form.
+
+    May be called again; the last call counts.
+    """
+    console = settings.format == "console" or (settings.format == "auto" and sys.stderr.isatty())
+    level = logging.getLevelNamesMapping()[settings.level.upper()]
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="%H:%M:%S.%f" if console else "iso", utc=True),
+        structlog.processors.StackInfoRenderer(),
+    ]
+    last: list[Any] = (
+        [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        if console
+        else [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+    )
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        wrapper_class=structlog.stdlib.BoundLogger,
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level)
+    for noisy in ("aiokafka", "alembic", "uvicorn", "asyncio"):
+        logging.getLogger(noisy).setLevel(max(level, logging.WARNING))
+
+
+def get_logger(name: str) -> structlog.stdlib.BoundLogger:
+    """A logger that takes key-value pairs: `log.info("batch applied", records=1000)`."""
+    return cast("structlog.stdlib.BoundLogger", structlog.stdlib.get_logger(name))

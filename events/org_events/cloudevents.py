@@ -5,8 +5,8 @@ event (`content-type: application/cloudevents+json`). Source: CloudEvents Kafka 
 """
 
 import base64
-import binascii
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
@@ -27,8 +27,20 @@ EVENT_ID_NAMESPACE: Final = UUID("6f8a2c1e-0f57-5f0e-9a3b-6d1d5f0c7e21")
 """An event's `ce_id` is UUIDv5(this, decimal position): the same at every re-send."""
 
 
+_FORBIDDEN: Final = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+"""What a CloudEvents attribute may not hold (section 3.1, type String): controls and lone surrogates."""
+
+
 class NotACloudEvent(ValueError):
-    """The record can't be read as a CloudEvent; nothing was changed."""
+    """The record can't be read as a CloudEvent; nothing was changed.
+
+    Attributes:
+        event_id: The attribute `id` where at least that could be read, so that its sender can be answered.
+    """
+
+    def __init__(self, message: str, event_id: str | None = None) -> None:
+        super().__init__(message)
+        self.event_id = event_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,63 +56,97 @@ class CloudEvent:
 
 
 def is_structured(content_type: bytes | None) -> bool:
-    """Whether a record's `content-type` header announces structured mode."""
-    return content_type is not None and content_type.lower().startswith(STRUCTURED_CONTENT.encode())
+    """Whether a record's `content-type` header announces structured mode; parameters as `; charset=utf-8` are fine."""
+    return content_type is not None and content_type.partition(b";")[0].strip().lower() == STRUCTURED_CONTENT.encode()
 
 
 def read(headers: Iterable[tuple[str, bytes | None]], value: bytes | None) -> CloudEvent:
     """Read a Kafka record in either mode.
 
     Args:
-        headers: As the client gives them; of a repeated header the last counts.
+        headers: As the client gives them; of a repeated header the last counts, one without a value counts as absent.
         value: The record's value; `None` reads as empty data.
 
     Raises:
-        NotACloudEvent: A required attribute is missing, or an attribute is not text, or the envelope is no JSON.
+        NotACloudEvent: `id` or `type` is missing, an attribute is not text, or a structured envelope is no JSON.
     """
-    found = {name: content for name, content in headers if content is not None}
+    found = dict(headers)
     if is_structured(found.get(CONTENT_TYPE)):
         return read_structured(value)
     attributes: dict[str, str] = {}
+    undecodable: str | None = None
     for name, content in found.items():
-        if name.startswith("ce_"):
+        if name.startswith("ce_") and content is not None:
             try:
                 attributes[name[3:]] = content.decode()
-            except UnicodeDecodeError as error:
-                raise NotACloudEvent(f"header {name} is not UTF-8") from error
+            except UnicodeDecodeError:
+                undecodable = name
+    if undecodable is not None:
+        raise NotACloudEvent(f"header {undecodable} is not UTF-8", attributes.get("id"))
     return _event(attributes, value or b"")
 
 
 def read_structured(value: bytes | None) -> CloudEvent:
-    """Read a structured-mode value.
+    """Read a structured-mode value: UTF-8 JSON. Members that are null count as absent.
+
+    `data` is written out again as compact JSON, `data_base64` is decoded.
 
     Raises:
-        NotACloudEvent: It is no JSON object, or lacks `id` or `type`.
+        NotACloudEvent: It is no JSON object, lacks `id` or `type`, has both kinds of data or an attribute that is
+            neither text, integer nor boolean.
     """
     try:
-        envelope = json.loads(value or b"")
+        envelope = json.loads((value or b"").decode())
     except (ValueError, RecursionError) as error:
         raise NotACloudEvent("a structured CloudEvent must be a JSON object") from error
     if not isinstance(envelope, dict):
         raise NotACloudEvent("a structured CloudEvent must be a JSON object")
-    members = cast("dict[str, Any]", envelope)
-    data = b""
+    members = {name: member for name, member in cast("dict[str, Any]", envelope).items() if member is not None}
+    raw_id = members.get("id")
+    event_id = raw_id if isinstance(raw_id, str) else None
+    data = _structured_data(members, event_id)
+    return _event({name: _attribute(name, member, event_id) for name, member in members.items()}, data)
+
+
+def _structured_data(members: dict[str, Any], event_id: str | None) -> bytes:
+    """Take the data out of the members of an envelope."""
+    if "data" in members and "data_base64" in members:
+        raise NotACloudEvent("only one of data and data_base64 may be there", event_id)
     if "data_base64" in members:
         try:
-            data = base64.b64decode(members.pop("data_base64"), validate=True)
-        except (TypeError, ValueError, binascii.Error) as error:
-            raise NotACloudEvent("data_base64 is not Base64") from error
-    elif "data" in members:
-        data = json.dumps(members.pop("data"), ensure_ascii=False, separators=(",", ":")).encode(errors="surrogatepass")
-    return _event({name: str(content) for name, content in members.items() if content is not None}, data)
+            return base64.b64decode(members.pop("data_base64"), validate=True)
+        except (TypeError, ValueError) as error:
+            raise NotACloudEvent("data_base64 is not Base64", event_id) from error
+    if "data" not in members:
+        return b""
+    try:
+        text = json.dumps(members.pop("data"), ensure_ascii=False, separators=(",", ":"))
+    except RecursionError as error:
+        raise NotACloudEvent("data nests too deep", event_id) from error
+    # A lone surrogate makes bytes that aren't UTF-8: whoever reads the data refuses it, as in binary mode.
+    return text.encode(errors="surrogatepass")
+
+
+def _attribute(name: str, member: object, event_id: str | None) -> str:
+    """An attribute of an envelope in its text form (CloudEvents 1.0.2, section 3.1)."""
+    if isinstance(member, str):
+        return member
+    if isinstance(member, bool):
+        return "true" if member else "false"
+    if isinstance(member, int):
+        return str(member)
+    raise NotACloudEvent(f"the attribute {name[:50]!a} must be text, an integer or a boolean", event_id)
 
 
 def _event(attributes: dict[str, str], data: bytes) -> CloudEvent:
-    try:
-        event_id, event_type = attributes.pop("id"), attributes.pop("type")
-    except KeyError as error:
-        raise NotACloudEvent(f"the attribute {error.args[0]} is missing") from error
-    return CloudEvent(event_id, event_type, data, attributes.pop("source", ""), attributes)
+    event_id = attributes.get("id") or None
+    for name, content in attributes.items():
+        if not content.isprintable() and _FORBIDDEN.search(content):
+            raise NotACloudEvent(f"the attribute {name[:50]!a} has a control character", event_id)
+    for name in ("id", "type"):
+        if not attributes.get(name):
+            raise NotACloudEvent(f"the attribute {name} is missing", event_id)
+    return CloudEvent(attributes.pop("id"), attributes.pop("type"), data, attributes.pop("source", ""), attributes)
 
 
 def command_headers(

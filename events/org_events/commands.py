@@ -26,6 +26,10 @@ def _unset_name() -> str:
     return cast("str", None)
 
 
+def _is_unset(name: str | None) -> bool:
+    return name is None
+
+
 class _Fields(BaseModel):
     """A publisher's typo is an error here; the service reads with `extra="ignore"`, as the contract says."""
 
@@ -35,7 +39,7 @@ class _Fields(BaseModel):
 class IfCurrent(_Fields):
     """Values the organization must have for the command to go through (409 otherwise); only what is set counts."""
 
-    name: Name = Field(default_factory=_unset_name)
+    name: Name = Field(default_factory=_unset_name, exclude_if=_is_unset)
     domain: Domain | None = None
     primary_address: Address | None = None
 
@@ -78,7 +82,7 @@ class UpdateOrganization(_OnExisting):
 
     type: ClassVar[str] = "org.update"
 
-    name: Name = Field(default_factory=_unset_name)
+    name: Name = Field(default_factory=_unset_name, exclude_if=_is_unset)
     domain: Domain | None = None
     primary_address: Address | None = None
 

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Annotated, Final
 from uuid import UUID
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 NAME_CHARS_MAX: Final = 200
@@ -41,8 +41,6 @@ COUNTRIES: Final = frozenset(
 
 
 def _refuse_controls(text: str) -> None:
-    if text.isprintable():
-        return
     for place, character in enumerate(text):
         if unicodedata.category(character) in _REFUSED_CATEGORIES:
             raise PydanticCustomError(
@@ -53,10 +51,16 @@ def _refuse_controls(text: str) -> None:
 
 
 def _line(text: str, chars_max: int) -> str:
-    """`text` after NFKC and trimming; refuses nothing left, too much, and control characters."""
+    """`text` after NFKC and trimming.
+
+    Raises:
+        PydanticCustomError: `control_character`, `blank` or `too_long`.
+    """
     if not text.isascii():
         text = unicodedata.normalize("NFKC", text)
     text = text.strip()
+    if not text.isprintable():
+        _refuse_controls(text)
     if not text:
         raise PydanticCustomError("blank", "Must have at least one character that isn't white space")
     if len(text) > chars_max:
@@ -65,7 +69,6 @@ def _line(text: str, chars_max: int) -> str:
             "Must have at most {chars_max} characters, has {chars}",
             {"chars_max": chars_max, "chars": len(text)},
         )
-    _refuse_controls(text)
     return text
 
 
@@ -81,11 +84,13 @@ def _host_name(text: str) -> str:
     """`text` as a lower-case ASCII host name; Unicode labels must come in their IDNA form (`xn--…`).
 
     Raises:
-        PydanticCustomError: `not_ascii`, `too_long`, `not_a_host_name` or `too_few_labels`.
+        PydanticCustomError: `not_ascii`, `too_long`, `not_a_host_name`, `too_few_labels` or `numeric_top_label`.
     """
-    text = text.strip().lower()
+    text = text.strip()
     if not text.isascii():
         raise PydanticCustomError("not_ascii", "Must be ASCII; send the IDNA form, whose labels begin with xn--")
+    # After the check: some characters that aren't ASCII have a lower case that is (U+212A, the kelvin sign).
+    text = text.lower()
     if len(text) > DOMAIN_CHARS_MAX:
         raise PydanticCustomError(
             "too_long",
@@ -100,17 +105,22 @@ def _host_name(text: str) -> str:
                 "'{label}' is no host name label: 1 to 63 of a-z, 0-9 and inner hyphens",
                 {"label": label},
             )
-    if len(labels) < 2 or labels[-1].isdigit():
+    if len(labels) < 2:
         raise PydanticCustomError("too_few_labels", "Must be a domain name of two labels or more, as in acme.com")
+    if labels[-1].isdigit():
+        raise PydanticCustomError("numeric_top_label", "Must be a domain name, as in acme.com, not an IP address")
     return text
 
 
 def _decodes(label: str) -> bool:
-    """Whether an IDNA label is well-formed punycode (RFC 3492); other labels always are."""
+    """Whether an IDNA label is the punycode (RFC 3492) of something that needs it; other labels always are fine."""
     if not label.startswith("xn--"):
         return True
+    encoded = label[4:]
     try:
-        return not label[4:].encode("ascii").decode("punycode").isascii()
+        decoded = encoded.encode("ascii").decode("punycode")
+        # One spelling a name: the decoder also takes forms that no encoder writes.
+        return not decoded.isascii() and decoded.encode("punycode").decode("ascii") == encoded
     except UnicodeError:
         return False
 
@@ -123,18 +133,30 @@ def _country(text: str) -> str:
     return text
 
 
-Name = Annotated[str, AfterValidator(_name), Field(description="1 to 200 characters after NFKC and trimming")]
+Name = Annotated[
+    str,
+    AfterValidator(_name),
+    Field(description="1 to 200 characters after NFKC and trimming", json_schema_extra={"minLength": 1}),
+]
 Domain = Annotated[
     str, AfterValidator(_host_name), Field(description="Lower-case ASCII or IDNA host name, 2 labels or more")
 ]
-AddressLine = Annotated[str, AfterValidator(_address_line), Field(description="1 to 200 characters")]
-Country = Annotated[str, AfterValidator(_country), Field(description="ISO 3166-1 alpha-2")]
+AddressLine = Annotated[
+    str,
+    AfterValidator(_address_line),
+    Field(description="1 to 200 characters after NFKC and trimming", json_schema_extra={"minLength": 1}),
+]
+Country = Annotated[
+    str,
+    AfterValidator(_country),
+    Field(description="ISO 3166-1 alpha-2", json_schema_extra={"pattern": "^[A-Z]{2}$"}),
+]
 
 
 class Address(BaseModel):
     """A postal address; always replaced whole."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     line1: AddressLine
     line2: AddressLine | None = None
@@ -144,8 +166,32 @@ class Address(BaseModel):
     country: Country
 
 
+class _PublishedAddress(BaseModel):
+    """An address as some version of the service published it: lines are text, and there may be new ones."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    line1: str
+    line2: str | None = None
+    city: str
+    region: str | None = None
+    postal_code: str | None = None
+    country: str
+
+
+def _as_published(content: object) -> object:
+    """Take an address that was published already as it is.
+
+    A subscriber must be able to read what was allowed when it was written, and countries its copy of this package
+    has not heard of: a rule of ours that tightens may not stop its consumer.
+    """
+    if isinstance(content, dict):
+        return Address.model_construct(**_PublishedAddress.model_validate(content).model_dump())
+    return content
+
+
 class Organization(BaseModel):
-    """One organization, as in `orgs.state`, events, results and HTTP. Times are UTC."""
+    """One organization, as in `orgs.state`, events, results and HTTP. Times are UTC. Read leniently."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -154,7 +200,7 @@ class Organization(BaseModel):
     domain: str | None
     created_at: datetime
     updated_at: datetime
-    primary_address: Address | None
+    primary_address: Annotated[Address | None, BeforeValidator(_as_published)]
     deactivated: bool
     deactivated_at: datetime | None
     version: int = Field(ge=1, description="1, 2, 3 … per organization, one step a change")

@@ -1,11 +1,15 @@
 """The topics as data: names, partitions, clean-up, and where a key goes."""
 
+import re
 import struct
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
 PARTITIONS: Final = 12
 """Of each of the four data topics, so that a subscriber may co-partition them."""
+
+_PREFIX: Final = re.compile(r"[a-zA-Z0-9._-]{0,100}")
+"""Kafka's own alphabet for topic names (at most 249 characters in all)."""
 
 DAY_MS: Final = 24 * 60 * 60 * 1000
 
@@ -22,9 +26,17 @@ class TopicSpec:
 
 @dataclass(frozen=True, slots=True)
 class Topics:
-    """The names of all topics, under an optional prefix (`staging.` gives `staging.orgs.commands`)."""
+    """The names of all topics, under an optional prefix (`staging.` gives `staging.orgs.commands`).
+
+    Raises:
+        ValueError: Kafka would refuse topics of this prefix.
+    """
 
     prefix: str = ""
+
+    def __post_init__(self) -> None:
+        if not _PREFIX.fullmatch(self.prefix):
+            raise ValueError(f"a topic prefix is at most 100 of a-z, A-Z, 0-9, '.', '_' and '-', not {self.prefix!r}")
 
     @property
     def commands(self) -> str:
@@ -107,5 +119,8 @@ def murmur2(data: bytes) -> int:
 
 
 def partition_for(key: bytes, partitions: int) -> int:
-    """The partition of `key` under Kafka's default partitioner, the same in every client of the contract."""
+    """The partition of `key` under Kafka's default partitioner, the same in every client of the contract.
+
+    librdkafka's default is another one: its clients must set `partitioner=murmur2_random`.
+    """
     return (murmur2(key) & 0x7FFFFFFF) % partitions

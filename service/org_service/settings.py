@@ -3,7 +3,8 @@
 `ORGS_KAFKA__BOOTSTRAP_SERVERS=broker:9092 ORGS_WORKER__BATCH_RECORDS_MAX=500 orgs serve --role worker`
 """
 
-from typing import Annotated, Literal
+import ssl
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -46,6 +47,32 @@ class Kafka(_Group):
     def topics(self) -> Topics:
         """The names of all topics."""
         return Topics(self.topic_prefix)
+
+    def ssl_context(self) -> ssl.SSLContext | None:
+        """The TLS context of a connection; None where the protocol has no TLS.
+
+        Raises:
+            OSError, ssl.SSLError: `ssl_ca_file` can't be read.
+        """
+        if not self.security_protocol.endswith("SSL"):
+            return None
+        return ssl.create_default_context(cafile=self.ssl_ca_file or None)
+
+    def connection(self) -> dict[str, Any]:
+        """The connection arguments of every aiokafka client; raises as `ssl_context` does."""
+        arguments: dict[str, Any] = {
+            "bootstrap_servers": self.bootstrap_servers,
+            "request_timeout_ms": self.request_timeout_ms,
+            "security_protocol": self.security_protocol,
+            "ssl_context": self.ssl_context(),
+        }
+        if self.security_protocol.startswith("SASL"):
+            arguments |= {
+                "sasl_mechanism": self.sasl_mechanism,
+                "sasl_plain_username": self.sasl_username,
+                "sasl_plain_password": self.sasl_password.get_secret_value(),
+            }
+        return arguments
 
 
 class Database(_Group):

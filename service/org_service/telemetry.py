@@ -1,10 +1,12 @@
 """Logs and metrics: one place for their set-up and for every name.
 
-Logs never hold a payload: ids, counts, coordinates and error texts only.
+Logs never hold a payload: ids, counts, coordinates, and of an exception its type and way only.
 """
 
 import logging
 import sys
+import traceback
+from collections.abc import MutableMapping
 from typing import Any, Final, cast
 
 import structlog
@@ -12,6 +14,8 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from org_service.settings import Log
 
+_FRAMES_MAX: Final = 8
+"""Of an exception's way, the innermost: enough to find the place, few enough to read."""
 _SECONDS: Final = (0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24)
 
 COMMANDS: Final = Counter("orgs_commands_total", "Commands with an outcome, by outcome and code", ["outcome", "code"])
@@ -56,13 +60,11 @@ def set_up_logging(settings: Log) -> None:
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="%H:%M:%S.%f" if console else "iso", utc=True),
-        structlog.processors.StackInfoRenderer(),
+        _exception_without_message,
     ]
-    last: list[Any] = (
-        [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
-        if console
-        else [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
-    )
+    last: list[Any] = [
+        structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()) if console else structlog.processors.JSONRenderer()
+    ]
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         wrapper_class=structlog.stdlib.BoundLogger,
@@ -83,6 +85,19 @@ def set_up_logging(settings: Log) -> None:
         logging.getLogger(noisy).setLevel(max(level, logging.WARNING))
 
 
+def _exception_without_message(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Show an exception by its type and the way it came: its message, and local variables, may quote a payload."""
+    raised = event.pop("exc_info", None)
+    if raised is True:
+        raised = sys.exc_info()[1]
+    elif isinstance(raised, tuple):
+        raised = cast("tuple[Any, BaseException | None, Any]", raised)[1]
+    if isinstance(raised, BaseException):
+        frames = "".join(traceback.format_tb(raised.__traceback__, limit=-_FRAMES_MAX))
+        event["exception"] = f"{frames}{type(raised).__module__}.{type(raised).__qualname__}"
+    return event
+
+
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:
     """A logger that takes key-value pairs: `log.info("batch applied", records=1000)`."""
-    return cast("structlog.stdlib.BoundLogger", structlog.stdlib.get_logger(name))
+    return structlog.stdlib.get_logger(name)

@@ -30,7 +30,7 @@ import time
 from typing import Any, TypedDict
 
 _PR_SET_PDEATHSIG = 1
-_PR_SET_KEEPCAPS = 8
+_PR_SET_SECUREBITS, _SECBIT_NO_SETUID_FIXUP = 28, 1 << 2
 _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE = 47, 2
 _CAP_DAC_OVERRIDE = 1
 _CAPABILITY_VERSION_3 = 0x20080522
@@ -63,7 +63,8 @@ def _drop_root(libc: ctypes.CDLL, uid: int, gid: int) -> None:
     """
     linux = sys.platform == "linux"
     if linux:
-        libc.prctl(_PR_SET_KEEPCAPS, 1, 0, 0, 0)
+        # Keeps capabilities across setuid, and access(2), by which initdb looks for its files, honours them then.
+        libc.prctl(_PR_SET_SECUREBITS, _SECBIT_NO_SETUID_FIXUP, 0, 0, 0)
     os.setgroups([])
     os.setgid(gid)
     os.setuid(uid)
@@ -88,7 +89,7 @@ def _spawn(spec: Spec) -> subprocess.Popen[bytes]:
             if os.getppid() != supervisor:
                 os._exit(1)
 
-    return subprocess.Popen(
+    return subprocess.Popen(  # noqa: S603 (running what the parent asks for is its purpose)
         spec["argv"],
         env=spec["env"],
         cwd="/",
@@ -148,9 +149,12 @@ def main() -> int:
     signal.signal(signal.SIGCHLD, wake_up)
     try:
         server = _spawn(spec)
-    except (OSError, subprocess.SubprocessError) as error:
+    except OSError as error:
         sys.stdout.write(f"!{error}\n")
         return 127
+    except subprocess.SubprocessError:  # what `prepare` raised isn't passed on
+        sys.stdout.write(f"!this process may not become user {spec['uid']}; is it root without its capabilities?\n")
+        return 126
     sys.stdout.write(f"{server.pid}\n")
     sys.stdout.flush()
     order = _await_order(server, parent, wake_read)

@@ -1,0 +1,179 @@
+"""Outcomes on their way in: every result of the topic is looked at, those somebody asked for are kept.
+
+The reader is no member of a group: each client reads all partitions from their end, because any of them may hold the
+answer. Looking for one header decides what becomes of a record, so results of other publishers cost little; only the
+task that waits parses its JSON. Refused alternative: a results topic a publisher, which the relay would have to know.
+"""
+
+import asyncio
+import logging
+from typing import Any, Final, cast
+from uuid import UUID
+
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka.errors import KafkaError
+
+from org_events.errors import ClientError, KafkaRefused, NotConnected
+
+_log = logging.getLogger(__name__)
+
+UNCLAIMED_MAX: Final = 10_000
+"""Commands sent without waiting whose outcome is kept for a later question; at about 1 KB each."""
+_POLL_MS: Final = 1_000
+_POLL_RECORDS_MAX: Final = 1_000
+"""Records taken at a time, so that a burst of other publishers' results can't keep the event loop for long."""
+_RETRY_WAIT_S: Final = 1.0
+_COMMAND_ID_HEADER: Final = "ce_commandid"
+
+
+class Expected:
+    """The outcomes somebody waits for, and a bounded number of those that may be asked for later. No I/O."""
+
+    def __init__(self, unclaimed_max: int = UNCLAIMED_MAX) -> None:
+        self._unclaimed_max = unclaimed_max
+        self._futures: dict[bytes, asyncio.Future[bytes]] = {}
+        self._unclaimed: dict[bytes, None] = {}
+        """In the order in which they were left; the first to go when there are too many."""
+
+    def __len__(self) -> int:
+        return len(self._futures)
+
+    def expect(self, command_id: UUID) -> asyncio.Future[bytes]:
+        """The JSON of the next result of a command that is about to be sent.
+
+        An outcome that came before belongs to an earlier sending, and is dropped.
+        """
+        key = _key(command_id)
+        future = self._futures.get(key)
+        if future is not None and future.done():
+            del self._futures[key]
+        return self.claim(command_id)
+
+    def claim(self, command_id: UUID) -> asyncio.Future[bytes]:
+        """The JSON of the result of a command: the one that came already, or else the next."""
+        key = _key(command_id)
+        self._unclaimed.pop(key, None)
+        future = self._futures.get(key)
+        if future is None:
+            future = self._futures[key] = asyncio.get_running_loop().create_future()
+        return future
+
+    def leave(self, command_id: UUID) -> None:
+        """Nobody waits any more; remember the outcome for a while."""
+        key = _key(command_id)
+        if key not in self._futures:
+            return
+        self._unclaimed.pop(key, None)
+        self._unclaimed[key] = None
+        if len(self._unclaimed) > self._unclaimed_max:
+            oldest = next(iter(self._unclaimed))
+            del self._unclaimed[oldest]
+            self._futures.pop(oldest, None)
+
+    def forget(self, command_id: UUID) -> None:
+        """The outcome was handed out, or none will come."""
+        key = _key(command_id)
+        self._unclaimed.pop(key, None)
+        self._futures.pop(key, None)
+
+    def settle(self, key: bytes, value: bytes) -> None:
+        """A result came; of several for one command the first counts."""
+        future = self._futures.get(key)
+        if future is not None and not future.done():
+            future.set_result(value)
+
+    def fail_all(self, error: ClientError) -> None:
+        """No more results can be read for now: everybody who waits is told."""
+        for future in self._futures.values():
+            if not future.done():
+                future.set_exception(error)
+                future.exception()  # marks it as seen: nobody may be waiting
+        self._futures.clear()
+        self._unclaimed.clear()
+
+
+def _key(command_id: UUID) -> bytes:
+    return str(command_id).encode()
+
+
+class OutcomeReader:
+    """Reads the results topic and settles what is `expected`.
+
+    Args:
+        topic: The results.
+        consumer: Not started, without a group, `read_committed`.
+    """
+
+    def __init__(self, topic: str, consumer: AIOKafkaConsumer) -> None:
+        self.expected = Expected()
+        self._topic = topic
+        self._consumer = consumer
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self, partitions: set[int]) -> None:
+        """Begin at the end of every partition: what is sent after this returns can't be missed.
+
+        Raises:
+            KafkaError: The ends can't be read; call `stop`.
+        """
+        await self._consumer.start()
+        assigned = [TopicPartition(self._topic, partition) for partition in sorted(partitions)]
+        self._consumer.assign(assigned)
+        ends = cast("dict[TopicPartition, int]", await self._consumer.end_offsets(assigned))
+        for partition, end in ends.items():
+            self._consumer.seek(partition, end)
+        self._task = asyncio.create_task(self._read(), name="org-events outcomes")
+        self._task.add_done_callback(self._died)
+
+    async def stop(self) -> None:
+        """Stop reading; whoever still waits gets `NotConnected`. May be called again."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        self.expected.fail_all(NotConnected("The client was stopped before the outcome came."))
+        await self._consumer.stop()
+
+    async def _read(self) -> None:
+        while True:
+            try:
+                batches = cast(
+                    "dict[TopicPartition, list[ConsumerRecord[Any, Any]]]",
+                    await self._consumer.getmany(timeout_ms=_POLL_MS, max_records=_POLL_RECORDS_MAX),
+                )
+            except KafkaError as error:
+                # The consumer goes on by itself where that can help; what reaches us is for those who wait.
+                _log.warning("reading %s: %r", self._topic, error)
+                self.expected.fail_all(KafkaRefused(f"{self._topic} can't be read: {error!r}"))
+                await asyncio.sleep(_RETRY_WAIT_S)
+                continue
+            for records in batches.values():
+                for record in records:
+                    self._dispatch(record)
+            await self._take_new_partitions()
+            # Records at hand are returned without a pause: let the others have their turn.
+            await asyncio.sleep(0)
+
+    def _dispatch(self, record: "ConsumerRecord[Any, Any]") -> None:
+        for name, content in record.headers:
+            if name == _COMMAND_ID_HEADER:
+                self.expected.settle(content, cast("bytes", record.value))
+                return
+
+    async def _take_new_partitions(self) -> None:
+        """When the topic has grown, read the new partitions too, from their beginning: results may be there already."""
+        known = self._consumer.assignment()
+        present = cast("set[int] | None", self._consumer.partitions_for_topic(self._topic)) or set()
+        if len(present) <= len(known):
+            return
+        positions = {partition: cast("int", await self._consumer.position(partition)) for partition in known}
+        assigned = [TopicPartition(self._topic, partition) for partition in sorted(present)]
+        self._consumer.assign(assigned)
+        for partition in assigned:
+            self._consumer.seek(partition, positions.get(partition, 0))
+
+    def _died(self, task: asyncio.Task[None]) -> None:
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            _log.error("the reader of outcomes ended", exc_info=error)
+            self.expected.fail_all(NotConnected(f"The reader of outcomes ended: {error!r}. Start a new client."))

@@ -1,0 +1,134 @@
+"""Commands on their way out: one idempotent producer at a time, replaced after any failure.
+
+An idempotent producer of aiokafka numbers the batches of a partition and never gives one up by itself. Once a batch
+has failed all the same, the numbers of the later ones no longer fit, and every later send to that partition fails or
+hangs. A new producer begins a new numbering, so it costs one round trip and mends all of that. What the old one still
+holds is settled first, so that commands of one organization can't overtake each other.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any, cast
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError, KafkaTimeoutError
+from aiokafka.structs import RecordMetadata
+
+from org_events.cloudevents import Headers
+from org_events.errors import NotConnected
+
+_log = logging.getLogger(__name__)
+
+STOP_TIMEOUT_S = 5.0
+"""How long a producer may take to get its last batches acknowledged; with Kafka away it would wait for ever."""
+
+
+class CommandPublisher:
+    """Appends records to one topic, in the order of the calls.
+
+    Args:
+        topic: Where to.
+        make_producer: Makes one that is not started, idempotent, with `acks="all"`.
+    """
+
+    def __init__(self, topic: str, make_producer: Callable[[], AIOKafkaProducer]) -> None:
+        self._topic = topic
+        self._make_producer = make_producer
+        self._producer: AIOKafkaProducer | None = None
+        self._failed = False
+        self._closed = False
+        self._replacing = asyncio.Lock()
+
+    async def start(self) -> None:
+        """Connect.
+
+        Raises:
+            KafkaError: No connection; nothing is left open, and it may be tried again.
+        """
+        producer = self._make_producer()
+        try:
+            await producer.start()
+        except BaseException:
+            await stop_producer(producer, STOP_TIMEOUT_S)
+            raise
+        self._producer, self._failed, self._closed = producer, False, False
+
+    async def partitions(self, topic: str) -> set[int]:
+        """The partitions of a topic that exists."""
+        return cast("set[int]", await (await self._healthy()).partitions_for(topic))
+
+    async def append(self, key: bytes, value: bytes, headers: Headers) -> asyncio.Future[RecordMetadata]:
+        """Hand a record over; calls that are awaited one after the other keep their order for each key.
+
+        Returns:
+            Done once the record is durable on all in-sync replicas. When it fails, the record may or may not have
+            been written, and the next call takes a new producer.
+
+        Raises:
+            KafkaError: The record was not handed over (the buffer stayed full, or there is no connection).
+        """
+        producer = await self._healthy()
+        future = cast("asyncio.Future[RecordMetadata]", await self._send(producer, key, value, headers))
+
+        def note_failure(done: asyncio.Future[RecordMetadata]) -> None:
+            if not done.cancelled() and done.exception() is not None and producer is self._producer:
+                self._failed = True
+
+        future.add_done_callback(note_failure)
+        return future
+
+    async def stop(self) -> None:
+        """Wait for what is on its way, at most `STOP_TIMEOUT_S`, and disconnect. May be called again."""
+        self._closed = True
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            await stop_producer(producer, STOP_TIMEOUT_S)
+
+    async def _send(self, producer: AIOKafkaProducer, key: bytes, value: bytes, headers: Headers) -> Any:
+        try:
+            return await producer.send(self._topic, value, key, headers=headers)
+        except KafkaError:
+            self._failed = self._failed or producer is self._producer
+            raise
+
+    async def _healthy(self) -> AIOKafkaProducer:
+        if self._producer is not None and not self._failed:
+            return self._producer
+        async with self._replacing:
+            if self._closed:
+                raise NotConnected("The client was stopped.")
+            if self._producer is None or self._failed:
+                old, self._producer = self._producer, None
+                if old is not None:
+                    _log.warning("a send failed; going on with a new producer")
+                    await stop_producer(old, STOP_TIMEOUT_S)
+                await self.start()
+            assert self._producer is not None
+            return self._producer
+
+
+async def stop_producer(producer: AIOKafkaProducer, timeout_s: float) -> None:
+    """Stop a producer, whatever became of it; what isn't acknowledged after `timeout_s` fails with a time-out."""
+    stopping = asyncio.ensure_future(producer.stop())
+    await asyncio.wait({stopping}, timeout=timeout_s)
+    if not stopping.done():
+        await _abandon(producer)
+    try:
+        await stopping
+    except Exception as error:  # noqa: BLE001 - a broken producer may fail to stop in any way, and is done with
+        _log.debug("stopping a producer: %r", error)
+        await producer.client.close()
+
+
+async def _abandon(producer: AIOKafkaProducer) -> None:
+    """Let `stop()` come to an end: it waits for every batch, and an idempotent producer gives none up.
+
+    aiokafka has no public way. Its sender then fails to put a batch back that is settled by now, which its callback
+    can't cope with outside a transaction; nobody is left to be told, so the callback goes.
+    """
+    inner = cast("Any", producer)
+    if inner._sender.sender_task is not None:
+        inner._sender.sender_task.remove_done_callback(inner._sender._fail_all)
+    inner._message_accumulator.fail_all(KafkaTimeoutError("the producer was stopped"))
+    await producer.client.close()

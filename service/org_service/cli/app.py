@@ -1,0 +1,47 @@
+"""The tree of commands, and the one place where expected trouble becomes a line and an exit code."""
+
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from org_service.cli import serve, topics
+from org_service.cli.shell import fail
+
+
+class _Commands(TyperGroup):
+    """Ends expected trouble in one clear line; defects keep their traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that was asked for."""
+        try:
+            return super().invoke(ctx)
+        except (typer.Exit, typer.Abort, typer.BadParameter):
+            raise
+        except Exception as error:
+            from org_service.cli.trouble import explain
+
+            trouble = explain(error)
+            if trouble is None:
+                raise
+            fail(*trouble)
+
+
+app = typer.Typer(
+    cls=_Commands,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="""Run and use the organization service.
+
+Where Kafka and Postgres are is said by `ORGS_KAFKA__BOOTSTRAP_SERVERS` and `ORGS_DATABASE__URL`. What the
+environment leaves out is taken from `.local/stack.env`, which `orgs up` writes: in another terminal of
+the same folder every command finds the local stack by itself.
+
+Exit codes: 0 done, 1 refused, 2 written wrongly, 3 no answer (trying again is safe), 130 ended by ^C.
+""",
+)
+app.command("serve")(serve.serve)
+app.command("migrate")(serve.migrate)
+app.add_typer(topics.app, name="topics")

@@ -1,0 +1,50 @@
+"""`orgs serve` and `orgs migrate`: what runs in production."""
+
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from org_service.cli import shell
+
+if TYPE_CHECKING:
+    from org_service.settings import Settings
+
+Role = Literal["worker", "relay"]
+
+
+def serve(
+    role: Annotated[Literal["worker", "relay", "all"], typer.Option(help="What this process does.")] = "all",
+) -> None:
+    """Run the worker, the relay or both in this process, until SIGTERM or ^C; then drain and end.
+
+    Example: `orgs serve --role worker`
+    """
+    from org_service.telemetry import set_up_logging
+
+    settings = shell.load_settings()
+    set_up_logging(settings.log)
+    run_roles(settings, ("worker", "relay") if role == "all" else (role,))
+
+
+def run_roles(settings: "Settings", roles: Collection[Role]) -> None:
+    """Run roles until a signal; on uvloop, which makes about a third more of the same core."""
+    import uvloop
+
+    from org_service import runtime
+
+    uvloop.run(runtime.serve(settings, roles))
+
+
+def migrate() -> None:
+    """Bring the database to the version this program needs. Run it as one job, before a new version starts.
+
+    May be run again, and by several at once: the later ones find nothing to do.
+
+    Example: `ORGS_DATABASE__URL=postgresql://owner@db/orgs orgs migrate`
+    """
+    from org_service.store import migrate as migrations
+
+    settings = shell.quiet_settings()
+    shell.run(migrations.upgrade(settings.database, report=shell.write_text))
+    shell.write_text(f"the database is at version {migrations.head()}")

@@ -1,0 +1,105 @@
+"""What every command shares: settings, consoles, exit codes, and what is said when something is amiss.
+
+`orgs --help` must answer at once, so modules of the command line import nothing heavy at their top: settings, clients
+and tables are imported where they are used.
+"""
+
+import asyncio
+import json
+import logging
+import sys
+from collections.abc import Coroutine
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from org_service.settings import Settings
+
+T = TypeVar("T")
+
+REFUSED: Final = 1
+"""It was decided, and the answer is no; or an operator must act first."""
+USAGE: Final = 2
+"""The command or a setting is written wrongly; nothing was tried."""
+UNKNOWN: Final = 3
+"""A server is away or no answer came in time. Trying again is safe."""
+
+STACK_ENV: Final = Path(".local/stack.env")
+"""Where `orgs up` says where its servers are, for everybody who works in the same folder."""
+
+
+@cache
+def out() -> "Console":
+    """Standard output, for results."""
+    from rich.console import Console
+
+    return Console(highlight=False, soft_wrap=True)
+
+
+@cache
+def err() -> "Console":
+    """Standard error, for everything that isn't a result."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def write_json(document: object) -> None:
+    """One line of JSON on standard output; what JSON doesn't know (UUID, datetime) becomes text."""
+    sys.stdout.write(json.dumps(document, ensure_ascii=False, default=str) + "\n")
+    sys.stdout.flush()
+
+
+def write_text(line: str) -> None:
+    """One line of text on standard output, as it is."""
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def say(message: str) -> None:
+    """One line on standard error."""
+    err().print(message, markup=False)
+
+
+def fail(message: str, code: int = REFUSED) -> NoReturn:
+    """End with one clear line on standard error.
+
+    Raises:
+        typer.Exit: always.
+    """
+    from rich.text import Text
+
+    err().print(Text.assemble(("error: ", "bold red"), message))
+    raise typer.Exit(code)
+
+
+def load_settings() -> "Settings":
+    """The settings: the environment first, then `.local/stack.env` where there is one, then the defaults.
+
+    Raises:
+        pydantic.ValidationError: a value is wrong.
+    """
+    from org_service.settings import Settings
+
+    return Settings(_env_file=STACK_ENV if STACK_ENV.is_file() else None)  # pyright: ignore[reportCallIssue] - undeclared
+
+
+def quiet_settings() -> "Settings":
+    """The settings for a command that a person looks at: libraries' logs would drown its answer."""
+    from org_service.settings import Log
+    from org_service.telemetry import set_up_logging
+
+    settings = load_settings()
+    set_up_logging(Log(level="error", format="console"))
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+    return settings
+
+
+def run(main: Coroutine[Any, Any, T]) -> T:
+    """Run a command's asynchronous part to its end; ^C cancels it and ends with `KeyboardInterrupt`."""
+    return asyncio.run(main)

@@ -1,0 +1,70 @@
+"""`orgs topics`: create what is missing, compare what is there."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from org_service.cli import shell
+
+if TYPE_CHECKING:
+    from org_service.operate.topics import TopicPlan
+
+app = typer.Typer(no_args_is_help=True, help="The topics: create and compare.")
+
+
+@app.callback()
+def group() -> None:
+    """Keep `apply` a command of its own, also while it is the only one."""
+
+
+@app.command()
+def apply(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
+) -> None:
+    """Create the topics that are missing and compare the others with what they must be.
+
+    Never changes or deletes a topic. Ends with 1, before anything is created, when a topic differs in what can't be
+    different: number of partitions, clean-up policy, timestamp type. Other differences are only reported.
+
+    Example: `orgs topics apply --dry-run`
+    """
+    from org_service.operate import topics
+
+    settings = shell.quiet_settings()
+    plans = shell.run(topics.plan(settings.kafka))
+    _print(plans)
+    harmful = [difference for plan in plans for difference in plan.differences if difference.harmful]
+    if harmful:
+        shell.fail("nothing was created:\n  " + "\n  ".join(difference.advice for difference in harmful))
+    missing = [plan for plan in plans if not plan.exists]
+    if dry_run:
+        shell.say(f"dry run: {len(missing)} to create")
+        return
+    if missing:
+        shell.run(topics.create(settings.kafka, [plan.spec for plan in missing]))
+    shell.say(f"{len(missing)} created, {len(plans) - len(missing)} there already")
+
+
+def _print(plans: "list[TopicPlan]") -> None:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in ("topic", "partitions", "clean-up", "time", "what"):
+        table.add_column(heading, overflow="fold")
+    for plan in plans:
+        config = plan.spec.config
+        what = "" if plan.exists else "[green]create[/]"
+        if plan.differences:
+            what = "\n".join(
+                f"[{'red' if each.harmful else 'yellow'}]{each.setting} is {each.found}, not {each.wanted}[/]"
+                for each in plan.differences
+            )
+        table.add_row(
+            plan.spec.name,
+            str(plan.spec.partitions),
+            config["cleanup.policy"],
+            config["message.timestamp.type"],
+            what or "as it must be",
+        )
+    shell.out().print(table)

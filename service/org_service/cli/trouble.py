@@ -1,0 +1,127 @@
+"""Expected trouble in one line: what, where, and what to do. Unexpected trouble keeps its traceback."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final, NamedTuple
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+from org_service.cli.shell import REFUSED, STACK_ENV, UNKNOWN, USAGE
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
+MASK: Final = "***"
+_SECRET_PARAMETERS: Final = frozenset({"password", "sslpassword", "passfile"})
+
+
+class Trouble(NamedTuple):
+    """What to say, and how to exit."""
+
+    message: str
+    code: int
+
+
+def explain(error: BaseException) -> Trouble | None:
+    """What to say about an error that can be expected; None for a defect of ours."""
+    from pydantic import ValidationError
+
+    from org_service.errors import RetryError, ServiceError
+
+    if isinstance(error, ValidationError):
+        return Trouble(_wrong_settings(error), USAGE) if error.title == "Settings" else None
+    if isinstance(error, ServiceError):
+        return Trouble(str(error), UNKNOWN if isinstance(error, RetryError) else REFUSED)
+    known = _kafka(error) or _postgres(error)
+    if known is not None:
+        return known
+    if isinstance(error, OSError) and error.filename is not None:
+        return Trouble(f"{error.filename}: {error.strerror}", USAGE)
+    return None
+
+
+def masked_url(url: str) -> str:
+    """A database URL without its secrets; all of it is a secret when it can't be read."""
+    try:
+        parts = urlsplit(url)
+        user, port = parts.username, parts.port
+    except ValueError:
+        return MASK
+    if not parts.scheme:
+        return MASK
+    login = "" if user is None else f"{user}:{MASK}@" if parts.password is not None else f"{user}@"
+    host = parts.netloc.rpartition("@")[2] if port is None or "@" in parts.netloc else parts.netloc
+    query = [
+        (name, MASK if name in _SECRET_PARAMETERS else value)
+        for name, value in parse_qsl(parts.query, keep_blank_values=True)
+    ]
+    return urlunsplit((parts.scheme, f"{login}{host}", parts.path, urlencode(query, safe="*/"), ""))
+
+
+def _wrong_settings(error: "ValidationError") -> str:
+    lines = [
+        f"ORGS_{'__'.join(map(str, each['loc'])).upper()}: {each['msg']}"
+        for each in error.errors(include_url=False, include_input=False)
+    ]
+    return "a setting is wrong; see `orgs config show --help`\n  " + "\n  ".join(lines)
+
+
+def _places() -> tuple[str, str]:
+    """Where Kafka and Postgres should be, for a message."""
+    from org_service.cli.shell import load_settings
+
+    settings = load_settings()
+    return settings.kafka.bootstrap_servers, masked_url(settings.database.url.get_secret_value())
+
+
+def _way_in(variable: str) -> str:
+    if STACK_ENV.is_file():
+        return f"{STACK_ENV} names it: is `orgs up` still running? Or set {variable}."
+    return f"Start the local stack with `orgs up`, or set {variable} to yours."
+
+
+def _kafka(error: BaseException) -> Trouble | None:
+    from aiokafka import errors
+
+    where = _places()[0]
+    if isinstance(error, errors.UnknownTopicOrPartitionError):
+        return Trouble(f"a topic is missing on Kafka at {where}: run `orgs topics apply`.", REFUSED)
+    if isinstance(error, errors.TopicAuthorizationFailedError | errors.GroupAuthorizationFailedError):
+        return Trouble(f"Kafka at {where} refuses us: {error!r}. See its ACLs and ORGS_KAFKA__SASL_*.", REFUSED)
+    if isinstance(error, errors.KafkaError):
+        said = "" if isinstance(error, errors.KafkaConnectionError) else f" ({error!r})"
+        return Trouble(f"Kafka doesn't answer at {where}{said}. {_way_in('ORGS_KAFKA__BOOTSTRAP_SERVERS')}", UNKNOWN)
+    return None
+
+
+_BY_SQLSTATE: Final = {
+    "42P01": "its tables are missing: run `orgs migrate`.",
+    "42703": "its tables are of another version: run `orgs migrate`.",
+    "3D000": "the database isn't there: create it, then run `orgs migrate`.",
+    "22023": "the roles of the service are missing: run `orgs migrate`.",
+    "28P01": "it refuses the password in ORGS_DATABASE__URL.",
+    "28000": "it refuses the login in ORGS_DATABASE__URL.",
+    "42501": "the login in ORGS_DATABASE__URL lacks a right: grant it the roles orgs_owner, orgs_reader … as needed.",
+}
+"""What to do about an answer of Postgres (manual, appendix A)."""
+
+
+def _postgres(error: BaseException) -> Trouble | None:
+    from org_service.errors import RetryError
+    from org_service.store.failures import classify
+
+    where = _places()[1]
+    for each in _causes(error):
+        advice = _BY_SQLSTATE.get(getattr(each, "sqlstate", None) or "")
+        if advice is not None:
+            return Trouble(f"Postgres at {where}: {advice}", REFUSED)
+    if isinstance(error, OSError) and error.filename is not None:
+        return None
+    if isinstance(classify(error), RetryError):
+        return Trouble(f"Postgres doesn't answer at {where}. {_way_in('ORGS_DATABASE__URL')}", UNKNOWN)
+    return None
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    yield error
+    for inner in (getattr(error, "orig", None), error.__cause__):
+        if isinstance(inner, BaseException):
+            yield from _causes(inner)

@@ -1,0 +1,251 @@
+"""The rules: what becomes of one command, given the organization as it is. Pure.
+
+One function a command type, each reading from top to bottom in the order in which refusals take precedence:
+404 before 422 before 409, and among the 409s: the id exists, preconditions, deactivated, name taken. What can't be
+read as a command (400) is refused before it gets here, by the caller that read it.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final, NamedTuple
+from uuid import UUID
+
+from org_events.commands import (
+    Command,
+    CreateOrganization,
+    DeactivateOrganization,
+    DeleteOrganization,
+    IfCurrent,
+    ReactivateOrganization,
+    RestoreOrganization,
+    UpdateOrganization,
+)
+from org_events.events import EventType
+from org_events.organization import Address
+from org_events.results import PROBLEMS, FieldError, Outcome, Problem, ProblemType
+from org_service.domain.organization import Organization, name_key
+
+Holders = Mapping[str, UUID]
+"""Which organization holds a name, by `name_key`; must know every name the command may claim."""
+
+
+class Decision(NamedTuple):
+    """What becomes of a command. `event` is set exactly when something changed."""
+
+    outcome: Outcome
+    code: int
+    version: int | None
+    """After the command; for a refusal the organization's current one, None where there is none to see."""
+    event: EventType | None = None
+    before: Organization | None = None
+    """None where there was no organization (or a deleted one)."""
+    after: Organization | None = None
+    """The row as it must be now, also when nothing changed; `deleted_at` tells a deleted one. None when refused."""
+    problem: Problem | None = None
+
+
+class Invalid(NamedTuple):
+    """A command of a known type whose fields are wrong: it can only be refused, but 404 comes first."""
+
+    type: str
+    errors: Sequence[FieldError]
+
+
+def refuse(
+    problem: ProblemType, detail: str, version: int | None = None, errors: Sequence[FieldError] = ()
+) -> Decision:
+    """A refusal with the status and title of its problem type."""
+    status, title = PROBLEMS[problem]
+    return Decision(
+        Outcome.REJECTED,
+        status,
+        version,
+        problem=Problem(type=problem, title=title, status=status, detail=detail, errors=list(errors)),
+    )
+
+
+def decide(command: Command | Invalid, organization: Organization | None, holders: Holders, now: datetime) -> Decision:
+    """What becomes of `command`.
+
+    Args:
+        command: As read; `Invalid` where its fields are wrong.
+        organization: The row of its organization, a deleted one included; None where there never was one.
+        holders: Who holds the names that the command may claim.
+        now: Becomes `created_at`, `updated_at` and the like; with its time zone, UTC.
+
+    Returns:
+        The decision. A refusal is a value; an exception means a defect of ours.
+    """
+    if command.type != CreateOrganization.type and (
+        organization is None or (organization.deleted_at is not None and command.type != RestoreOrganization.type)
+    ):
+        return refuse(ProblemType.NOT_FOUND, "There is no organization with this id.")
+    if isinstance(command, Invalid):
+        return refuse(
+            ProblemType.INVALID_FIELDS,
+            f"{len(command.errors)} field(s) of {command.type} are wrong; see errors.",
+            None if organization is None else organization.version,
+            command.errors,
+        )
+    return _RULES[type(command)](command, organization, holders, now)
+
+
+def _create(
+    command: CreateOrganization, organization: Organization | None, holders: Holders, now: datetime
+) -> Decision:
+    if organization is not None:
+        return refuse(
+            ProblemType.ALREADY_EXISTS,
+            "An organization with this id exists, or existed; choose another id.",
+            organization.version,
+        )
+    key = name_key(command.name)
+    if key in holders:
+        return refuse(ProblemType.NAME_TAKEN, "Another organization has this name; choose another.")
+    after = Organization(
+        id=command.org_id,
+        name=command.name,
+        name_key=key,
+        domain=command.domain,
+        primary_address=_address(command.primary_address),
+        created_at=now,
+        updated_at=now,
+        deactivated_at=None,
+        deleted_at=None,
+        version=1,
+    )
+    return _applied(EventType.CREATED, None, after)
+
+
+def _update(command: UpdateOrganization, organization: Organization, holders: Holders, now: datetime) -> Decision:
+    refusal = _precondition(command, organization)
+    if refusal is not None:
+        return refusal
+    if organization.deactivated_at is not None:
+        return refuse(
+            ProblemType.DEACTIVATED,
+            "A deactivated organization can only be reactivated or deleted.",
+            organization.version,
+        )
+    changes = command.changes()
+    if "primary_address" in changes:
+        changes["primary_address"] = _address(changes["primary_address"])
+    if all(getattr(organization, field) == value for field, value in changes.items()):
+        return _unchanged(organization)
+    key = organization.name_key
+    if "name" in changes:
+        key = name_key(command.name)
+        if holders.get(key, organization.id) != organization.id:
+            return refuse(
+                ProblemType.NAME_TAKEN, "Another organization has this name; choose another.", organization.version
+            )
+    after = organization._replace(**changes, name_key=key, updated_at=now, version=organization.version + 1)
+    return _applied(EventType.UPDATED, organization, after)
+
+
+def _delete(command: DeleteOrganization, organization: Organization, _: Holders, now: datetime) -> Decision:
+    refusal = _precondition(command, organization)
+    if refusal is not None:
+        return refusal
+    after = organization._replace(name_key=None, deleted_at=now, updated_at=now, version=organization.version + 1)
+    return _applied(EventType.DELETED, organization, after)
+
+
+def _deactivate(command: DeactivateOrganization, organization: Organization, _: Holders, now: datetime) -> Decision:
+    refusal = _precondition(command, organization)
+    if refusal is not None:
+        return refusal
+    if organization.deactivated_at is not None:
+        return _unchanged(organization)
+    after = organization._replace(deactivated_at=now, updated_at=now, version=organization.version + 1)
+    return _applied(EventType.DEACTIVATED, organization, after)
+
+
+def _reactivate(command: ReactivateOrganization, organization: Organization, _: Holders, now: datetime) -> Decision:
+    refusal = _precondition(command, organization)
+    if refusal is not None:
+        return refusal
+    if organization.deactivated_at is None:
+        return _unchanged(organization)
+    after = organization._replace(deactivated_at=None, updated_at=now, version=organization.version + 1)
+    return _applied(EventType.REACTIVATED, organization, after)
+
+
+def _restore(command: RestoreOrganization, organization: Organization, holders: Holders, now: datetime) -> Decision:
+    refusal = _precondition(command, organization)
+    if refusal is not None:
+        return refusal
+    if organization.deleted_at is None:
+        return _unchanged(organization)
+    key = name_key(organization.name)
+    if key in holders:
+        return refuse(
+            ProblemType.NAME_TAKEN,
+            "Another organization took the name meanwhile; rename that one first.",
+            organization.version,
+        )
+    after = organization._replace(name_key=key, deleted_at=None, updated_at=now, version=organization.version + 1)
+    return _applied(EventType.RESTORED, None, after)
+
+
+_RULES: Final[dict[type[Command], Callable[..., Decision]]] = {
+    CreateOrganization: _create,
+    UpdateOrganization: _update,
+    DeleteOrganization: _delete,
+    DeactivateOrganization: _deactivate,
+    ReactivateOrganization: _reactivate,
+    RestoreOrganization: _restore,
+}
+
+_Existing = (
+    UpdateOrganization | DeleteOrganization | DeactivateOrganization | ReactivateOrganization | RestoreOrganization
+)
+
+
+def _precondition(command: _Existing, organization: Organization) -> Decision | None:
+    """The refusal, if a precondition of the command doesn't hold."""
+    version = organization.version
+    if command.expected_version is not None and command.expected_version != version:
+        return refuse(
+            ProblemType.PRECONDITION,
+            f"expected_version is {command.expected_version}, the organization has version {version}.",
+            version,
+        )
+    if command.if_current is not None:
+        unlike = [f for f, value in _wanted(command.if_current).items() if getattr(organization, f) != value]
+        if unlike:
+            return refuse(
+                ProblemType.PRECONDITION,
+                f"if_current doesn't hold for: {', '.join(sorted(unlike))}.",
+                version,
+            )
+    return None
+
+
+def _wanted(if_current: IfCurrent) -> dict[str, Any]:
+    values = if_current.values()
+    if "primary_address" in values:
+        values["primary_address"] = _address(values["primary_address"])
+    return values
+
+
+def _address(address: Address | None) -> dict[str, Any] | None:
+    """As the table holds it: every line named, so that equal addresses are equal."""
+    if address is None:
+        return None
+    return {
+        "line1": address.line1,
+        "line2": address.line2,
+        "city": address.city,
+        "region": address.region,
+        "postal_code": address.postal_code,
+        "country": address.country,
+    }
+
+
+def _applied(event: EventType, before: Organization | None, after: Organization) -> Decision:
+    return Decision(Outcome.APPLIED, 200, after.version, event, before, after)
+
+
+def _unchanged(organization: Organization) -> Decision:
+    return Decision(Outcome.UNCHANGED, 200, organization.version, after=organization)

@@ -1,0 +1,106 @@
+"""JSON bodies as they go out, joined from parts that are JSON already. Nothing here parses or escapes.
+
+The journal keeps `changed`, `before`, `after` and `problem` as JSON text, so a body is one `%`-join: a tenth of the
+cost of building it from values. What is put in unquoted is a number or JSON; what is put in quotes is a UUID, a
+timestamp or one of our own constants.
+"""
+
+from hashlib import sha1
+from typing import Final
+from uuid import UUID
+
+from org_events.cloudevents import (
+    CONTENT_TYPE,
+    EVENT_ID_NAMESPACE,
+    JSON_CONTENT,
+    RESULT_SCHEMA,
+    SOURCE,
+    TRACEPARENT,
+    Headers,
+)
+from org_events.results import RESULT_TYPE
+
+
+def result_body(
+    *,
+    command_id: UUID,
+    org_id: UUID | None,
+    outcome: str,
+    code: int,
+    version: int | None,
+    organization: str | None,
+    position: int | None,
+    problem: str | None,
+    final: bool = True,
+) -> bytes:
+    """The body of a result (`org_events.Result`); `organization` and `problem` are JSON text."""
+    return (
+        f'{{"command_id":"{command_id}","org_id":{_quoted(org_id)},"outcome":"{outcome}","code":{code},'
+        f'"version":{_or_null(version)},"organization":{_or_null(organization)},"position":{_or_null(position)},'
+        f'"problem":{_or_null(problem)},"final":{"true" if final else "false"}}}'
+    ).encode()
+
+
+def _or_null(part: object) -> object:
+    return "null" if part is None else part
+
+
+def _quoted(part: UUID | None) -> str:
+    return "null" if part is None else f'"{part}"'
+
+
+_RESULT_HEADERS: Final[Headers] = [
+    ("ce_specversion", b"1.0"),
+    ("ce_type", RESULT_TYPE.encode()),
+    ("ce_source", SOURCE.encode()),
+    ("ce_dataschema", RESULT_SCHEMA.encode()),
+    (CONTENT_TYPE, JSON_CONTENT),
+]
+
+
+_NAMESPACE: Final = sha1(EVENT_ID_NAMESPACE.bytes, usedforsecurity=False)
+_VARIANT: Final = {digit: f"{int(digit, 16) & 0x3 | 0x8:x}" for digit in "0123456789abcdef"}
+"""The first digit of a UUID's fourth group, whose upper two bits are fixed (RFC 9562, section 4.1)."""
+
+
+def derived_id(name: str) -> bytes:
+    """UUIDv5 of `name` in the namespace of our ids, as text: equal to `uuid.uuid5`, at a fifth of its cost."""
+    digest = _NAMESPACE.copy()
+    digest.update(name.encode())
+    text = digest.hexdigest()
+    return f"{text[:8]}-{text[8:12]}-5{text[13:16]}-{_VARIANT[text[16]]}{text[17:20]}-{text[20:32]}".encode()
+
+
+def result_key(org_id: UUID | None, command_id: UUID) -> bytes:
+    """A result's key: the organization, or the command where no organization can be read."""
+    return str(org_id or command_id).encode()
+
+
+def result_headers(
+    *,
+    derived_from: str,
+    command_id: UUID,
+    org_id: UUID | None,
+    position: int | None,
+    time: str,
+    traceparent: str | None,
+) -> Headers:
+    """The headers of a result.
+
+    Args:
+        derived_from: What the `ce_id` is derived from; the same text gives the same id.
+        time: RFC 3339, when the outcome was recorded.
+    """
+    headers = [
+        ("ce_id", derived_id(derived_from)),
+        *_RESULT_HEADERS,
+        ("ce_time", time.encode()),
+        ("ce_commandid", str(command_id).encode()),
+    ]
+    if org_id is not None:
+        headers.append(("ce_subject", str(org_id).encode()))
+    if position is not None:
+        headers.append(("ce_position", b"%d" % position))
+    if traceparent is not None:
+        headers.append((TRACEPARENT, traceparent.encode()))
+    return headers

@@ -1,0 +1,160 @@
+"""Topics as they must be, as they are, and the way from one to the other.
+
+Topics are created here and nowhere else: brokers' own creation makes a topic of every typo, with settings of its own.
+Nothing is ever altered. A wrong number of partitions, clean-up policy or timestamp type can't be mended under a
+running service (keys would move, tokens be judged by the publisher's clock, a state topic forget), so it is
+refused; everything else, retention above all, may be the operator's own wish and is only reported.
+"""
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import TopicAlreadyExistsError, for_code
+
+from org_events.topics import TopicSpec
+from org_service.errors import RetryError, StopError
+from org_service.operate.kafka import admin
+from org_service.settings import Kafka
+
+LEADER_WAIT_S: Final = 30.0
+"""For brokers to elect leaders of new partitions: milliseconds as a rule, seconds on a busy cluster."""
+LEADER_POLL_S: Final = 0.05
+
+_HARMFUL: Final = frozenset({"cleanup.policy", "message.timestamp.type"})
+
+
+class Difference(NamedTuple):
+    """Something about a topic is not as it must be."""
+
+    setting: str
+    wanted: str
+    found: str
+    harmful: bool
+    """Whether the service would break its promises on this topic."""
+    advice: str
+
+
+class TopicPlan(NamedTuple):
+    """One topic: as it must be, and how it differs; a topic that isn't there differs in nothing."""
+
+    spec: TopicSpec
+    exists: bool
+    differences: Sequence[Difference]
+
+
+async def plan(kafka: Kafka) -> list[TopicPlan]:
+    """Compare the topics with what they must be; changes nothing.
+
+    Raises:
+        KafkaError: Kafka can't be reached.
+        StopError: It doesn't let us read a topic's settings.
+    """
+    specs = kafka.topics.specs(partitions=kafka.partitions, events_retention_ms=kafka.events_retention_ms)
+    async with admin(kafka) as client:
+        there = set(await client.list_topics())
+        existing = [spec for spec in specs if spec.name in there]
+        partitions = await _partitions(client, existing)
+        configs = await _configs(client, existing)
+    return [
+        TopicPlan(
+            spec,
+            spec.name in there,
+            _differences(spec, partitions[spec.name], configs[spec.name]) if spec.name in there else (),
+        )
+        for spec in specs
+    ]
+
+
+async def create(kafka: Kafka, specs: Sequence[TopicSpec]) -> None:
+    """Create topics and wait until each partition has a leader; before that, sends would fail.
+
+    A topic that somebody else created meanwhile is fine.
+
+    Raises:
+        KafkaError: Kafka can't be reached.
+        RetryError: A partition has no leader yet; the topics are there.
+        StopError: Kafka refuses a topic; the others may have been created.
+    """
+    wanted = [
+        NewTopic(
+            name=spec.name,
+            num_partitions=spec.partitions,
+            replication_factor=kafka.replication_factor,
+            replica_assignments={},
+            topic_configs=spec.config,
+        )
+        for spec in specs
+    ]
+    async with admin(kafka) as client:
+        answer: Any = await client.create_topics(wanted)
+        for name, code, message, *_ in answer.topic_errors:
+            if code not in (0, TopicAlreadyExistsError.errno):
+                raise StopError(f"Kafka refuses to create {name}: {message or for_code(code).__name__}")
+        await _leaders(client, specs)
+
+
+async def _leaders(client: AIOKafkaAdminClient, specs: Sequence[TopicSpec]) -> None:
+    deadline = time.monotonic() + LEADER_WAIT_S
+    while True:
+        ready = await _partitions(client, specs)
+        waiting = [spec.name for spec in specs if ready[spec.name] < spec.partitions]
+        if not waiting:
+            return
+        if time.monotonic() > deadline:
+            raise RetryError(f"no leader after {LEADER_WAIT_S:.0f} s for {', '.join(waiting)}: see the brokers' logs.")
+        await asyncio.sleep(LEADER_POLL_S)
+
+
+async def _partitions(client: AIOKafkaAdminClient, specs: Sequence[TopicSpec]) -> dict[str, int]:
+    """How many partitions with a leader each topic has."""
+    if not specs:
+        return {}
+    described = await client.describe_topics([spec.name for spec in specs])
+    return {
+        each["topic"]: sum(partition["leader"] >= 0 and not partition["error_code"] for partition in each["partitions"])
+        for each in described
+    }
+
+
+async def _configs(client: AIOKafkaAdminClient, specs: Sequence[TopicSpec]) -> dict[str, dict[str, str]]:
+    """Each topic's settings, defaults included."""
+    if not specs:
+        return {}
+    answers: list[Any] = await client.describe_configs(
+        [ConfigResource(ConfigResourceType.TOPIC, spec.name) for spec in specs]
+    )
+    configs: dict[str, dict[str, str]] = {}
+    for answer in answers:
+        for code, message, _, name, entries in answer.resources:
+            if code:
+                raise StopError(f"Kafka doesn't show the settings of {name}: {message or for_code(code).__name__}")
+            configs[name] = {entry[0]: entry[1] for entry in entries}
+    return configs
+
+
+def _differences(spec: TopicSpec, partitions: int, config: Mapping[str, str]) -> list[Difference]:
+    differences: list[Difference] = []
+    if partitions != spec.partitions:
+        differences.append(
+            Difference(
+                "partitions",
+                str(spec.partitions),
+                str(partitions),
+                True,
+                f"{spec.name} has {partitions} partitions with a leader: set ORGS_KAFKA__PARTITIONS={partitions}, or "
+                "take new topics by ORGS_KAFKA__TOPIC_PREFIX. Adding partitions would part the records of a key.",
+            )
+        )
+    for setting, wanted in spec.config.items():
+        found = config.get(setting, "unset")
+        if found != wanted:
+            advice = (
+                f"{spec.name} has {setting}={found}: set it with kafka-configs.sh --alter --topic {spec.name} "
+                f"--add-config {setting}={wanted}"
+            )
+            differences.append(Difference(setting, wanted, found, setting in _HARMFUL, advice))
+    return differences

@@ -1,0 +1,106 @@
+"""Connections to Postgres: one factory for the pooled engines and for the sessions that hold a lock or listen.
+
+asyncpg reads the URL itself (as libpq would: `host=/socket/dir`, `sslmode`, several hosts, `~/.pgpass`), so nothing
+here takes it apart; options it doesn't know become settings of the session. What every session gets, and why, stands
+in `_session_settings`.
+
+Every call on a connection ends, whatever the network does: Postgres ends a statement after `statement_timeout`, and
+where no answer comes at all the driver gives up `ANSWER_MARGIN_S` later and cuts the connection. That holds for
+COMMIT and for a task cancelled in the middle of one too (with asyncpg >= 0.32; before, SQLAlchemy issue 12728).
+What became of such a transaction is unknown.
+"""
+
+# asyncpg comes without stubs, its functions are annotated in part.
+# pyright: reportMissingTypeStubs=false, reportArgumentType=false
+
+from typing import Any, Final, Literal, cast
+
+import asyncpg
+import orjson
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import NullPool
+
+from org_service.settings import Database
+
+Role = Literal["owner", "worker", "relay", "reader"]
+"""Group role a session assumes: `orgs_owner`, `orgs_worker` …"""
+Session = asyncpg.Connection
+"""A connection of the driver, outside any pool."""
+
+ANSWER_MARGIN_S: Final = 2.0
+"""Longer than `statement_timeout`, so that Postgres answers first wherever it can."""
+KEEPALIVE_IDLE_S: Final = 10
+KEEPALIVE_INTERVAL_S: Final = 5
+KEEPALIVE_COUNT: Final = 3
+"""Postgres gives up a client that vanished without a word after 10 + 3 * 5 seconds, and frees its locks."""
+
+
+def _dumps(value: Any) -> str:
+    return orjson.dumps(value).decode()
+
+
+def _session_settings(database: Database, role: Role | None) -> dict[str, str]:
+    settings = {
+        "application_name": f"orgs-{role or 'migrate'}",
+        # Set-based statements look expensive to the planner and end in milliseconds: compiling them takes longer.
+        "jit": "off",
+        "tcp_keepalives_idle": str(KEEPALIVE_IDLE_S),
+        "tcp_keepalives_interval": str(KEEPALIVE_INTERVAL_S),
+        "tcp_keepalives_count": str(KEEPALIVE_COUNT),
+        "tcp_user_timeout": str((KEEPALIVE_IDLE_S + KEEPALIVE_INTERVAL_S * KEEPALIVE_COUNT) * 1000),
+    }
+    if role is not None:
+        settings["statement_timeout"] = str(round(database.statement_timeout_s * 1000))
+        # A worker that stops in the middle of a transaction would keep the lock on journal_head, and so every other
+        # worker waiting, for as long as its connection lives.
+        settings["idle_in_transaction_session_timeout"] = settings["statement_timeout"]
+        if database.assume_role:
+            settings["role"] = f"orgs_{role}"
+    return settings
+
+
+async def connect(database: Database, role: Role | None) -> Session:
+    """Open a connection of the driver, outside any pool.
+
+    Args:
+        database: Where, and within which time.
+        role: The group role to assume (if `database.assume_role`). None stays the login and sets no limit to a
+            statement, for migrations.
+
+    Raises:
+        OSError, TimeoutError, asyncpg.PostgresError: There is no connection; `failures.classify` says what to do.
+    """
+    return cast(
+        "Session",
+        await asyncpg.connect(
+            database.url.get_secret_value(),
+            timeout=database.connect_timeout_s,
+            command_timeout=None if role is None else database.statement_timeout_s + ANSWER_MARGIN_S,
+            server_settings=_session_settings(database, role),
+        ),
+    )
+
+
+def create_engine(database: Database, role: Role | None, *, direct: bool = False) -> AsyncEngine:
+    """Make an engine whose connections have the rights of one role. It connects when first used.
+
+    Args:
+        database: Where, how many connections at most, and the time-outs.
+        role: As for `connect`.
+        direct: No pool: each `connect()` opens a connection and closes it at the end.
+
+    The errors of its statements never show parameters, because these hold the data of customers.
+    """
+    pool: dict[str, Any] = (
+        {"poolclass": NullPool}
+        if direct
+        else {"pool_size": database.pool_size, "max_overflow": 0, "pool_timeout": database.connect_timeout_s}
+    )
+    return create_async_engine(
+        "postgresql+asyncpg://",
+        async_creator=lambda: connect(database, role),
+        json_serializer=_dumps,
+        json_deserializer=orjson.loads,
+        hide_parameters=True,
+        **pool,
+    )

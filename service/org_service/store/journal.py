@@ -1,0 +1,86 @@
+"""The journal as its readers see it: in order of position, and never past a hole.
+
+`journal_head` is updated last in a transaction and its lock lasts until commit, so at any moment the committed rows
+are a prefix: a reader in READ COMMITTED needs no more than "after this position". `read_after` proves it each time
+all the same, because a row missed would never be published and nobody would know.
+"""
+
+from datetime import datetime
+from typing import Final, NamedTuple
+from uuid import UUID
+
+from sqlalchemy import BigInteger, Integer, bindparam, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlmodel import col
+
+from org_service.errors import StopError
+from org_service.store.tables import Journal, JournalHead
+
+
+class JournalRow(NamedTuple):
+    """What there is to publish about one command. JSON columns are texts, ready to send."""
+
+    position: int
+    command_id: UUID
+    org_id: UUID | None
+    version: int | None
+    event_type: str | None
+    outcome: str
+    code: int
+    actor: str | None
+    changed: str | None
+    before: str | None
+    after: str | None
+    problem: str | None
+    traceparent: str | None
+    recorded_at: datetime
+
+
+_READ_AFTER: Final = (
+    select(*(getattr(Journal, field) for field in JournalRow._fields))
+    .where(col(Journal.position) > bindparam("position", type_=BigInteger))
+    .order_by(col(Journal.position))
+    .limit(bindparam("limit", type_=Integer))
+)
+_HEAD: Final = select(col(JournalHead.position))
+
+
+async def read_after(conn: AsyncConnection, position: int, limit: int) -> list[JournalRow]:
+    """Read the next rows of the journal, in order, without a gap.
+
+    Costs one statement; on a connection in AUTOCOMMIT it costs no BEGIN and COMMIT besides.
+
+    Args:
+        conn: In READ COMMITTED or AUTOCOMMIT.
+        position: The last one that was read; 0 begins at the beginning.
+        limit: Rows at most, at least 1.
+
+    Returns:
+        The rows at `position + 1`, `position + 2` …; fewer than `limit` when these are all there are.
+
+    Raises:
+        StopError: A position is missing, so somebody changed the journal by hand, or it was restored in part.
+        sqlalchemy.exc.DBAPIError: Nothing was read; `failures.classify` says what to do.
+    """
+    result = await conn.execute(_READ_AFTER, {"position": position, "limit": limit})
+    rows = [JournalRow._make(row) for row in result]
+    # Ordered and unique, so the ends tell whether everything between them is there.
+    if rows and rows[-1].position != position + len(rows):
+        missing = next(at for at, row in enumerate(rows, position + 1) if row.position != at)
+        raise StopError(
+            f"The journal has no row at position {missing}, though it has later ones: rows were deleted, or restored "
+            "in part. Restore the journal whole; nothing was published past the hole."
+        )
+    return rows
+
+
+async def head(conn: AsyncConnection) -> int:
+    """The last position given out; 0 before the first command.
+
+    Raises:
+        StopError: The row of `journal_head` is gone, so no command can be written and no lag can be told.
+    """
+    position = await conn.scalar(_HEAD)
+    if position is None:
+        raise StopError("journal_head has no row: restore it with the highest position of the journal.")
+    return position

@@ -1,0 +1,70 @@
+"""The group roles of the service, and what a migration needs before the first table exists.
+
+Roles belong to the whole cluster, databases come and go: a role is made where it is missing and never dropped.
+Nobody logs in as one; a process logs in as whoever it is and assumes its role (`settings.database.assume_role`).
+"""
+
+from typing import Final
+
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from org_service.errors import StopError
+
+INSUFFICIENT_PRIVILEGE: Final = "42501"
+
+# Two migrations of two databases may get here at once (an advisory lock reaches no further than its database): the
+# slower one waits for the other's transaction and then finds the role or the membership there.
+_PREPARE: Final = """
+DO $$
+DECLARE
+    needed text;
+BEGIN
+    FOREACH needed IN ARRAY ARRAY['orgs_owner', 'orgs_worker', 'orgs_relay', 'orgs_reader'] LOOP
+        IF to_regrole(needed) IS NULL THEN
+            BEGIN
+                EXECUTE format('CREATE ROLE %I NOLOGIN', needed);
+            EXCEPTION WHEN duplicate_object OR unique_violation THEN
+                NULL;
+            END;
+        END IF;
+        IF NOT has_schema_privilege(needed, current_schema(), 'USAGE') THEN
+            EXECUTE format('GRANT USAGE ON SCHEMA %I TO %I', current_schema(), needed);
+        END IF;
+    END LOOP;
+    IF NOT pg_has_role('orgs_owner', 'SET') THEN
+        BEGIN
+            GRANT orgs_owner TO CURRENT_USER WITH SET TRUE;
+        EXCEPTION WHEN unique_violation OR internal_error THEN
+            NULL;
+        END;
+    END IF;
+    IF NOT has_schema_privilege('orgs_owner', current_schema(), 'CREATE') THEN
+        EXECUTE format('GRANT CREATE ON SCHEMA %I TO orgs_owner', current_schema());
+    END IF;
+END $$
+"""
+
+
+async def prepare(conn: AsyncConnection) -> None:
+    """Make the group roles where they are missing, and let the owner role make tables in this database.
+
+    One transaction, committed here. May be run again and by several at once. A login without CREATEROLE will do
+    where the roles and rights are there already.
+
+    Raises:
+        StopError: The login may not do this. Nothing was changed.
+    """
+    try:
+        await conn.execute(text(_PREPARE))
+        await conn.commit()
+    except DBAPIError as error:
+        await conn.rollback()
+        if getattr(error.orig, "sqlstate", None) != INSUFFICIENT_PRIVILEGE:
+            raise
+        raise StopError(
+            f"The login that migrates may not set up the roles ({error.orig}). Give it CREATEROLE and ownership of the "
+            "database, or make orgs_owner, orgs_worker, orgs_relay and orgs_reader beforehand, grant it orgs_owner, "
+            "and grant orgs_owner CREATE on the schema."
+        ) from error

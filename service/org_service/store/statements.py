@@ -1,0 +1,314 @@
+"""The worker's statements: a batch of any size is a handful of them, each with one plan (`unnest`, no VALUES).
+
+Order matters, and `worker.applier` keeps it: lock, then look for duplicates, then write, then take positions.
+"""
+
+from collections.abc import Collection, Sequence
+from datetime import datetime
+from typing import Any, Final, NamedTuple
+from uuid import UUID
+
+import orjson
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    DateTime,
+    Integer,
+    LargeBinary,
+    SmallInteger,
+    Text,
+    Uuid,
+    bindparam,
+    cast,
+    column,
+    func,
+    insert,
+    literal_column,
+    or_,
+    select,
+    text,
+    update,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import insert as postgresql_insert
+from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.sql.selectable import TableValuedAlias
+from sqlmodel import col
+
+from org_service.domain.organization import Organization
+from org_service.store.tables import (
+    JOURNAL_CHANNEL,
+    NAME_KEY_CONSTRAINT,
+    Journal,
+    JournalHead,
+    Parked,
+)
+from org_service.store.tables import Organization as OrganizationTable
+
+
+class Journaled(NamedTuple):
+    """What the journal remembers of a command: enough to know it again and to send its outcome again."""
+
+    command_id: UUID
+    position: int
+    org_id: UUID | None
+    version: int | None
+    outcome: str
+    code: int
+    request_digest: bytes
+    command_partition: int
+    command_offset: int
+    event_type: str | None
+    after: str | None
+    problem: str | None
+    traceparent: str | None
+    recorded_at: datetime
+
+
+class JournalRow(NamedTuple):
+    """A row to write, in the column order of the statement; its position comes from the head."""
+
+    command_id: UUID
+    org_id: UUID | None
+    version: int | None
+    command_type: str
+    event_type: str | None
+    outcome: str
+    code: int
+    actor: str | None
+    request_digest: bytes
+    command_partition: int
+    command_offset: int
+    changed: str | None
+    before: str | None
+    after: str | None
+    problem: str | None
+    traceparent: str | None
+
+
+class ParkedRow(NamedTuple):
+    """A record to set aside, in the column order of the statement."""
+
+    topic: str
+    partition: int
+    offset: int
+    broker_time: datetime
+    key: bytes | None
+    value: bytes | None
+    headers: str
+    org_id: UUID | None
+    command_id: UUID | None
+    request_digest: bytes | None
+    reason: str
+    detail: str
+
+
+class ParkedCommand(NamedTuple):
+    """An open parked command: whose it is, and what it was."""
+
+    org_id: UUID | None
+    command_id: UUID
+    request_digest: bytes
+
+
+_ids = bindparam("ids", type_=ARRAY(Uuid))
+_keys = bindparam("keys", type_=ARRAY(Text))
+
+_LOCK_ORGANIZATIONS: Final = (
+    select(*(getattr(OrganizationTable, field) for field in Organization._fields))
+    .where(col(OrganizationTable.id) == func.any(_ids))
+    .order_by(col(OrganizationTable.id))
+    .with_for_update()
+)
+
+_FIND_JOURNALED: Final = select(*(getattr(Journal, field) for field in Journaled._fields)).where(
+    col(Journal.command_id) == func.any(_ids)
+)
+
+_FIND_PARKED: Final = select(*(getattr(Parked, field) for field in ParkedCommand._fields)).where(
+    col(Parked.state) == text("'open'"),  # as text, so that the partial indexes match
+    col(Parked.command_id).is_not(None),
+    or_(
+        col(Parked.org_id) == func.any(bindparam("org_ids", type_=ARRAY(Uuid))),
+        col(Parked.command_id) == func.any(_ids),
+    ),
+)
+
+_FIND_HOLDERS: Final = select(col(OrganizationTable.name_key), col(OrganizationTable.id)).where(
+    col(OrganizationTable.name_key) == func.any(_keys)
+)
+
+_ORGANIZATION_TYPES: Final[dict[str, Any]] = {
+    "id": Uuid,
+    "name": Text,
+    "name_key": Text,
+    "domain": Text,
+    "primary_address": Text,
+    "created_at": DateTime(timezone=True),
+    "updated_at": DateTime(timezone=True),
+    "deactivated_at": DateTime(timezone=True),
+    "deleted_at": DateTime(timezone=True),
+    "version": BigInteger,
+}
+
+_JOURNAL_TYPES: Final[dict[str, Any]] = {
+    "command_id": Uuid,
+    "org_id": Uuid,
+    "version": BigInteger,
+    "command_type": Text,
+    "event_type": Text,
+    "outcome": Text,
+    "code": SmallInteger,
+    "actor": Text,
+    "request_digest": LargeBinary,
+    "command_partition": Integer,
+    "command_offset": BigInteger,
+    "changed": Text,
+    "before": Text,
+    "after": Text,
+    "problem": Text,
+    "traceparent": Text,
+}
+
+
+def _unnest(types: dict[str, Any], *, with_ordinality: str | None = None) -> TableValuedAlias:
+    """`unnest($1::uuid[], $2::text[], …) AS given(id, name, …)`: a table made of one array a column."""
+    arrays = [bindparam(f"given_{name}", type_=ARRAY(of)) for name, of in types.items()]
+    columns = [column(name, of) for name, of in types.items()]
+    return func.unnest(*arrays).table_valued(*columns, with_ordinality=with_ordinality).render_derived(name="given")
+
+
+_given = _unnest(_ORGANIZATION_TYPES)
+_UPDATE_ORGANIZATIONS: Final = (
+    update(OrganizationTable)
+    .where(col(OrganizationTable.id) == _given.c.id)
+    .values(
+        {
+            field: cast(_given.c[field], JSONB) if field == "primary_address" else _given.c[field]
+            for field in Organization._fields
+            if field not in ("id", "created_at")
+        }
+    )
+)
+_INSERT_ORGANIZATIONS: Final = insert(OrganizationTable).from_select(
+    list(Organization._fields),
+    select(*(cast(_given.c[f], JSONB) if f == "primary_address" else _given.c[f] for f in Organization._fields)),
+)
+
+_rows = _unnest(_JOURNAL_TYPES, with_ordinality="place")
+_head = (
+    update(JournalHead)
+    .values(position=col(JournalHead.position) + bindparam("rows", type_=BigInteger))
+    .returning((col(JournalHead.position) - bindparam("rows", type_=BigInteger)).label("start"))
+    .cte("head")
+)
+# One statement takes the positions, inserts the rows and wakes the relay: the head's row lock, which every other
+# worker waits for, is held for one insert and the commit, and for no round trip in between.
+_written = (
+    insert(Journal)
+    .from_select(
+        ["position", *_JOURNAL_TYPES, "recorded_at"],
+        select(
+            _head.c.start + _rows.c.place,
+            *(_rows.c[name] for name in _JOURNAL_TYPES),
+            bindparam("recorded_at", type_=DateTime(timezone=True)),
+        ).select_from(_head.join(_rows, literal_column("true"))),
+    )
+    .cte("written")
+)
+_WRITE_JOURNAL: Final = select(_head.c.start, func.pg_notify(JOURNAL_CHANNEL, cast(_head.c.start, Text))).add_cte(
+    _written
+)
+
+_PARK: Final = postgresql_insert(Parked).on_conflict_do_nothing(constraint="parked_coordinates_key")
+
+_CHECK_NAMES: Final = text(f"SET CONSTRAINTS {NAME_KEY_CONSTRAINT} IMMEDIATE")
+
+
+async def lock_organizations(conn: AsyncConnection, ids: Collection[UUID]) -> dict[UUID, Organization]:
+    """Lock the rows of `ids` until the transaction ends, and read them; ids without a row are left out.
+
+    Rows are locked in order of id, so that two workers can't wait for each other.
+    """
+    rows = await conn.execute(_LOCK_ORGANIZATIONS, {"ids": sorted(ids)})
+    return {row[0]: Organization._make(row) for row in rows}
+
+
+async def find_journaled(conn: AsyncConnection, command_ids: Sequence[UUID]) -> dict[UUID, Journaled]:
+    """Which commands were decided already. Only after the locks: see the module's order."""
+    rows = await conn.execute(_FIND_JOURNALED, {"ids": command_ids})
+    return {row[0]: Journaled._make(row) for row in rows}
+
+
+async def find_parked(
+    conn: AsyncConnection, org_ids: Collection[UUID], command_ids: Sequence[UUID]
+) -> list[ParkedCommand]:
+    """The open parked commands of these organizations, or with these command ids."""
+    rows = await conn.execute(_FIND_PARKED, {"org_ids": list(org_ids), "ids": command_ids})
+    return [ParkedCommand._make(row) for row in rows]
+
+
+async def find_holders(conn: AsyncConnection, name_keys: Collection[str]) -> dict[str, UUID]:
+    """Who holds these names now."""
+    if not name_keys:
+        return {}
+    rows = await conn.execute(_FIND_HOLDERS, {"keys": list(name_keys)})
+    return {key: org_id for key, org_id in rows if key is not None}
+
+
+async def write_organizations(
+    conn: AsyncConnection,
+    *,
+    created: Sequence[Organization],
+    updated: Sequence[Organization],
+    names_claimed: bool,
+) -> None:
+    """Insert and update organizations, one statement each.
+
+    Args:
+        names_claimed: Some organization takes a name. Then the unique names, otherwise checked at commit, are
+            checked now: a worker that found a rival there would wait for it while it holds the journal's head, and
+            the rival would wait for the head.
+
+    Raises:
+        IntegrityError: Another worker created the same id or took a name meanwhile; roll back and decide again.
+    """
+    if updated:
+        await conn.execute(_UPDATE_ORGANIZATIONS, _organization_arrays(updated))
+    if created:
+        await conn.execute(_INSERT_ORGANIZATIONS, _organization_arrays(created))
+    if names_claimed:
+        await conn.execute(_CHECK_NAMES)
+
+
+async def write_journal(conn: AsyncConnection, rows: Sequence[JournalRow], recorded_at: datetime) -> int:
+    """Insert `rows` in order at the next positions, and wake the relay; last before the commit.
+
+    Returns:
+        The position before the first row: row i (from 0) has position result + 1 + i.
+
+    Raises:
+        IntegrityError: A command id is in the journal meanwhile; roll back and decide again.
+    """
+    columns = zip(*rows, strict=True)
+    parameters: dict[str, Any] = {
+        f"given_{name}": list(values) for name, values in zip(_JOURNAL_TYPES, columns, strict=True)
+    }
+    result = await conn.execute(_WRITE_JOURNAL, {**parameters, "rows": len(rows), "recorded_at": recorded_at})
+    return int(result.scalar_one())
+
+
+async def park(conn: AsyncConnection, rows: Sequence[ParkedRow], recorded_at: datetime) -> None:
+    """Set records aside; one that is there already (same coordinates) is left as it is."""
+    await conn.execute(
+        _PARK, [{**row._asdict(), "attempts": 1, "state": "open", "recorded_at": recorded_at} for row in rows]
+    )
+
+
+def _organization_arrays(organizations: Sequence[Organization]) -> dict[str, list[Any]]:
+    arrays = [list(values) for values in zip(*organizations, strict=True)]
+    named = {f"given_{field}": values for field, values in zip(Organization._fields, arrays, strict=True)}
+    named["given_primary_address"] = [
+        None if address is None else orjson.dumps(address).decode() for address in named["given_primary_address"]
+    ]
+    return named

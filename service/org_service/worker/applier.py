@@ -1,0 +1,201 @@
+"""A batch of records becomes one Postgres transaction, however often it has to be tried.
+
+The order inside the transaction (READ COMMITTED) is the heart of it: first lock the organizations, then look for
+commands that were decided already. A worker that lost its partitions in a rebalance may still be writing a batch
+that its successor has read again: the successor waits at the locks, and its next statement sees the first one's
+journal. The other order finds nothing, waits, and fails at the unique command id, at every rebalance.
+
+Whatever goes wrong ends in one of four ways. Somebody got in between: fold again on fresh data. The database refuses
+the data: halve the batch until the culprit is alone, park it. An outage, or trouble we don't know: wait with back-off
+and try again, for ever; the journal tells whether a commit whose answer was lost took place. Our code raised on one
+command: the fold has parked it already.
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Final
+
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from org_service.errors import DataRefusedError, RefoldError, ServiceError
+from org_service.settings import Settings
+from org_service.store import statements
+from org_service.store.engine import create_engine
+from org_service.store.failures import classify
+from org_service.telemetry import BATCH_RECORDS, BATCH_REPEATS, BATCH_SECONDS, COMMANDS, PARKED, get_logger
+from org_service.worker.batch import Fold, Plan, Snapshot, names_wanted, where
+from org_service.worker.records import Record, Refused, Request, Unreadable, read
+from org_service.worker.replies import Replies
+
+log = get_logger(__name__)
+
+REFOLDS_MAX: Final = 20
+"""Rivals are rare and each settles in one more fold; a clash that outlives these is in the data itself."""
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+class Applier:
+    """Applies batches of records, one at a time; several appliers may run side by side, in any process."""
+
+    def __init__(self, settings: Settings, *, clock: Callable[[], datetime] = _now) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._engine: AsyncEngine = create_engine(settings.database, "worker")
+        self._replies = Replies(settings)
+        self.beat = time.monotonic()
+        """When it last showed a sign of life, waits of an outage included."""
+        self.outage: str | None = None
+        """What is being waited for, None when all is well."""
+
+    async def stop(self) -> None:
+        """Close; call when no batch is in hand."""
+        await self._replies.stop()
+        await self._engine.dispose()
+
+    async def apply(self, records: Sequence[Record]) -> None:
+        """Apply records in order; returns when all are committed and duplicates answered.
+
+        Safe to repeat with the same records, from the start or any part of them, in any process. Outages are waited
+        out here, so only cancellation leaves this; then the batch was committed or not, and comes again.
+        """
+        started = time.perf_counter()
+        BATCH_RECORDS.observe(len(records))
+        await self._settle([_read(record) for record in records])
+        BATCH_SECONDS.observe(time.perf_counter() - started)
+
+    async def _settle(self, requests: Sequence[Request | Unreadable]) -> None:
+        """Try until committed; halve on data the database refuses."""
+        refolds = outages = 0
+        while True:
+            self.beat = time.monotonic()
+            try:
+                plan, start = await self._transact(requests, None)
+            except Exception as error:  # noqa: BLE001 - classified below; nothing is swallowed
+                trouble = classify(error)
+                if isinstance(trouble, RefoldError) and refolds < REFOLDS_MAX:
+                    refolds += 1
+                    BATCH_REPEATS.labels("refold").inc()
+                    await asyncio.sleep(random.uniform(0, 0.002 * refolds))  # noqa: S311 - rivals must not march in step
+                elif isinstance(trouble, RefoldError | DataRefusedError):
+                    await self._halve_or_park(requests, error)
+                    return
+                else:
+                    await self._wait(outages, trouble, error)
+                    outages += 1
+            else:
+                self.outage = None
+                _count(plan)
+                await self._replies.send(plan, start)
+                return
+
+    async def _halve_or_park(self, requests: Sequence[Request | Unreadable], error: Exception) -> None:
+        """Part a batch that can't be written; alone, the culprit is parked."""
+        if len(requests) > 1:
+            BATCH_REPEATS.labels("halved").inc()
+            middle = len(requests) // 2
+            await self._settle(requests[:middle])
+            await self._settle(requests[middle:])
+            return
+        detail = _sqlstate(error)
+        log.error("command parked: the database refuses its data", sqlstate=detail)
+        outages = 0
+        while True:
+            try:
+                plan, start = await self._transact(requests, detail)
+            except Exception as again:  # noqa: BLE001 - as in _settle
+                await self._wait(outages, classify(again), again)
+                outages += 1
+            else:
+                _count(plan)
+                await self._replies.send(plan, start)
+                return
+
+    async def _wait(self, outages: int, trouble: ServiceError | None, error: Exception) -> None:
+        """Sit an outage out: exponential back-off with jitter, showing signs of life."""
+        worker = self._settings.worker
+        BATCH_REPEATS.labels("outage" if trouble is not None else "unknown").inc()
+        self.outage = str(trouble or type(error).__name__)
+        pause = min(worker.retry_wait_max_s, worker.retry_wait_s * 2 ** min(outages, 16))
+        pause *= random.uniform(0.5, 1)  # noqa: S311 - jitter
+        if trouble is not None:
+            log.warning("postgres is away, the batch waits", why=self.outage, retry_in_s=round(pause, 2))
+        else:
+            log.error("unknown trouble, the batch waits", retry_in_s=round(pause, 2), exc_info=error)
+        await asyncio.sleep(pause)
+
+    async def _transact(self, requests: Sequence[Request | Unreadable], refused: str | None) -> tuple[Plan, int]:
+        """One transaction; returns its plan and the journal position before its first row.
+
+        Args:
+            refused: Why the database refuses the one command of this batch, which is then parked undecided.
+        """
+        now = self._clock()
+        async with self._engine.begin() as conn:
+            fold = Fold(await _snapshot(conn, requests), now)
+            for request in requests:
+                if refused is not None and isinstance(request, Request):
+                    fold.park(request, "data_refused", refused)
+                else:
+                    fold.add(request)
+            plan = fold.plan
+            if plan.created or plan.updated:
+                await statements.write_organizations(
+                    conn,
+                    created=list(plan.created.values()),
+                    updated=list(plan.updated.values()),
+                    names_claimed=plan.names_claimed,
+                )
+            if plan.parked:
+                await statements.park(conn, plan.parked, now)
+            start = await statements.write_journal(conn, plan.journal, now) if plan.journal else 0
+        return plan, start
+
+
+def _read(record: Record) -> Request | Unreadable:
+    try:
+        return read(record)
+    except Exception as error:  # a defect of ours must not hold up the other records
+        log.exception("record parked: our code raised", partition=record.partition, offset=record.offset)
+        return Unreadable(record, where(error), "handler_raised")
+
+
+async def _snapshot(conn: AsyncConnection, requests: Sequence[Request | Unreadable]) -> Snapshot:
+    """Lock first, look second: see the module's text."""
+    readable = [request for request in requests if isinstance(request, Request)]
+    org_ids = {
+        request.org_id
+        for request in readable
+        if request.org_id is not None and not isinstance(request.command, Refused)
+    }
+    command_ids = [request.command_id for request in readable]
+    organizations = await statements.lock_organizations(conn, org_ids)
+    return Snapshot(
+        organizations,
+        await statements.find_journaled(conn, command_ids),
+        await statements.find_parked(conn, org_ids, command_ids),
+        await statements.find_holders(conn, names_wanted(readable, organizations)),
+    )
+
+
+def _count(plan: Plan) -> None:
+    for row in plan.journal:
+        COMMANDS.labels(row.outcome, str(row.code)).inc()
+    for parked in plan.parked:
+        PARKED.labels(parked.reason).inc()
+
+
+def _sqlstate(error: Exception) -> str:
+    """What the database said, by its code alone: its message may quote the payload."""
+    cause: BaseException | None = error
+    while cause is not None:
+        state = getattr(cause, "sqlstate", None)
+        if isinstance(state, str):
+            return f"SQLSTATE {state} ({type(cause).__name__})"
+        cause = cause.__cause__ or getattr(cause, "orig", None)
+    return type(error).__name__

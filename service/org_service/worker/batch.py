@@ -1,0 +1,236 @@
+"""One batch, folded in memory: what to write, what to set aside, which outcomes to send again. Pure.
+
+The fold keeps a working view of organizations and of who holds which name, so that every command sees what the ones
+before it in the same batch did, as if each had its own transaction. JSON of an organization is made once and serves
+as the `after` of one change and the `before` of the next.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Literal, NamedTuple
+from uuid import UUID
+
+import orjson
+
+from org_events.commands import CreateOrganization, RestoreOrganization, UpdateOrganization
+from org_events.results import Outcome, ProblemType
+from org_service.domain.decide import Decision, decide, refuse
+from org_service.domain.organization import Organization, changed_fields, name_key, to_json
+from org_service.store.statements import Journaled, JournalRow, ParkedCommand, ParkedRow
+from org_service.telemetry import get_logger
+from org_service.worker.records import Record, Refused, Request, Unreadable, broker_time, headers_json
+
+log = get_logger(__name__)
+
+
+class Snapshot(NamedTuple):
+    """What the database knows of a batch, read under the locks."""
+
+    organizations: dict[UUID, Organization]
+    journaled: Mapping[UUID, Journaled]
+    parked: Iterable[ParkedCommand]
+    holders: dict[str, UUID]
+
+
+class Reply(NamedTuple):
+    """An outcome that the worker itself sends after the commit, because the relay won't.
+
+    `of` is the journaled outcome to repeat, or the index of a row of this batch's journal; None for `parked` and
+    `reused` (the command id belongs to another payload).
+    """
+
+    kind: Literal["duplicate", "parked", "reused"]
+    request: Request
+    of: Journaled | int | None = None
+
+
+@dataclass(slots=True)
+class Plan:
+    """Everything that becomes of a batch."""
+
+    recorded_at: datetime
+    created: dict[UUID, Organization] = field(default_factory=dict[UUID, Organization])
+    updated: dict[UUID, Organization] = field(default_factory=dict[UUID, Organization])
+    names_claimed: bool = False
+    journal: list[JournalRow] = field(default_factory=list[JournalRow])
+    parked: list[ParkedRow] = field(default_factory=list[ParkedRow])
+    replies: list[Reply] = field(default_factory=list[Reply])
+    redelivered: int = 0
+
+
+def names_wanted(requests: Iterable[Request], organizations: Mapping[UUID, Organization]) -> set[str]:
+    """Every `name_key` that a command of the batch may claim."""
+    keys: set[str] = set()
+    for request in requests:
+        command = request.command
+        if isinstance(command, CreateOrganization) or (
+            isinstance(command, UpdateOrganization) and "name" in command.model_fields_set
+        ):
+            keys.add(name_key(command.name))
+        elif isinstance(command, RestoreOrganization) and command.org_id in organizations:
+            keys.add(name_key(organizations[command.org_id].name))
+    return keys
+
+
+def park_row(record: Record, reason: str, detail: str, request: Request | None = None) -> ParkedRow:
+    """The row that keeps a record for an operator, with its bytes and coordinates."""
+    return ParkedRow(
+        topic=record.topic,
+        partition=record.partition,
+        offset=record.offset,
+        broker_time=broker_time(record),
+        key=record.key,
+        value=record.value,
+        headers=headers_json(record),
+        org_id=None if request is None else request.org_id,
+        command_id=None if request is None else request.command_id,
+        request_digest=None if request is None else request.digest,
+        reason=reason,
+        detail=detail,
+    )
+
+
+class Fold:
+    """Folds records, in order, into a `Plan`."""
+
+    def __init__(self, snapshot: Snapshot, now: datetime) -> None:
+        self.plan = Plan(now)
+        self._organizations = snapshot.organizations
+        self._holders = snapshot.holders
+        self._journaled = snapshot.journaled
+        self._now = now
+        self._rows: dict[UUID, tuple[int, bytes]] = {}  # command ids of this batch: journal row, digest
+        self._parked: dict[UUID, bytes] = {}  # command ids set aside, and their digests
+        self._held: set[UUID] = set()  # organizations that wait for an operator
+        self._json: dict[UUID, tuple[Organization, str]] = {}
+        for parked in snapshot.parked:
+            self._parked[parked.command_id] = parked.request_digest
+            if parked.org_id is not None:
+                self._held.add(parked.org_id)
+
+    def add(self, request: Request | Unreadable) -> None:
+        """Fold one more record. A command that makes `decide` raise is parked; the rest goes on."""
+        if isinstance(request, Unreadable):
+            self.plan.parked.append(park_row(request.record, request.reason, request.detail))
+        elif not self._known(request):
+            if request.org_id in self._held and not isinstance(request.command, Refused):
+                self.park(request, "queued_behind", "An earlier command of this organization is parked.")
+            else:
+                self._decide(request)
+
+    def park(self, request: Request, reason: str, detail: str) -> None:
+        """Set a command aside, and with it the later ones of its organization."""
+        self.plan.parked.append(park_row(request.record, reason, detail, request))
+        self.plan.replies.append(Reply("parked", request))
+        self._parked[request.command_id] = request.digest
+        if request.org_id is not None:
+            self._held.add(request.org_id)
+
+    def _known(self, request: Request) -> bool:
+        """Whether the command id was seen before; then its reply is planned."""
+        first: Journaled | int
+        known = self._journaled.get(request.command_id)
+        if known is not None:
+            record = request.record
+            if (known.command_partition, known.command_offset) == (record.partition, record.offset):
+                self.plan.redelivered += 1  # the relay publishes this outcome
+                return True
+            first, digest = known, known.request_digest
+        elif request.command_id in self._rows:
+            first, digest = self._rows[request.command_id]
+        elif request.command_id in self._parked:
+            same = self._parked[request.command_id] == request.digest
+            self.plan.replies.append(Reply("parked" if same else "reused", request))
+            return True
+        else:
+            return False
+        self.plan.replies.append(
+            Reply("duplicate", request, first) if digest == request.digest else Reply("reused", request)
+        )
+        return True
+
+    def _decide(self, request: Request) -> None:
+        try:
+            decision, row = self._outcome(request)
+        except Exception as error:  # a defect of ours must not hold up other organizations
+            log.exception("command parked: our code raised", command_id=str(request.command_id))
+            self.park(request, "handler_raised", where(error))
+            return
+        if decision.event is not None:
+            assert decision.after is not None
+            self._apply(decision.before, decision.after)
+        self._rows[request.command_id] = (len(self.plan.journal), request.digest)
+        self.plan.journal.append(row)
+
+    def _outcome(self, request: Request) -> tuple[Decision, JournalRow]:
+        """The decision and its row; changes nothing but the cache of JSON, so it may fail anywhere."""
+        command, org_id = request.command, request.org_id
+        if isinstance(command, Refused):
+            decision = refuse(ProblemType.UNREADABLE, command.detail)
+        else:
+            assert org_id is not None
+            decision = decide(command, self._organizations.get(org_id), self._holders, self._now)
+        event, before, after = decision.event, decision.before, decision.after
+        changed = None
+        if event is not None:
+            changed = orjson.dumps(changed_fields(before, after)).decode()
+        record = request.record
+        return decision, JournalRow(
+            command_id=request.command_id,
+            org_id=org_id,
+            version=decision.version,
+            command_type=command.type,
+            event_type=event,
+            outcome=decision.outcome,
+            code=decision.code,
+            actor=request.actor,
+            request_digest=request.digest,
+            command_partition=record.partition,
+            command_offset=record.offset,
+            changed=changed,
+            before=None if before is None else self._to_json(before),
+            after=None if after is None or after.deleted_at is not None else self._to_json(after),
+            problem=None if decision.problem is None else decision.problem.model_dump_json(),
+            traceparent=request.traceparent,
+        )
+
+    def _to_json(self, organization: Organization) -> str:
+        """Each organization's last JSON is kept: the `after` of one change is the `before` of the next."""
+        kept = self._json.get(organization.id)
+        if kept is not None and kept[0] is organization:
+            return kept[1]
+        made = to_json(organization)
+        self._json[organization.id] = (organization, made)
+        return made
+
+    def _apply(self, before: Organization | None, after: Organization) -> None:
+        plan, org_id = self.plan, after.id
+        known = self._organizations.get(org_id)
+        if known is None or org_id in plan.created:
+            plan.created[org_id] = after
+        else:
+            plan.updated[org_id] = after
+        old_key = None if before is None else before.name_key
+        if old_key != after.name_key:
+            if old_key is not None:
+                self._holders.pop(old_key, None)
+            if after.name_key is not None:
+                self._holders[after.name_key] = org_id
+                plan.names_claimed = True
+        self._organizations[org_id] = after
+
+
+def parked_outcome() -> Decision:
+    """The outcome, not final, of a command set aside."""
+    parked = refuse(ProblemType.PARKED, "The service could not decide; the command is kept and an operator will.")
+    return parked._replace(outcome=Outcome.PARKED)
+
+
+def where(error: Exception) -> str:
+    """The type and place of a defect, without its message, which may quote the payload."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    place = "" if trace is None else f" in {trace.tb_frame.f_code.co_name}, line {trace.tb_lineno}"
+    return f"{type(error).__name__}{place}"

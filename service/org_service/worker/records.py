@@ -1,0 +1,245 @@
+"""From a Kafka record to a command, or to what is wrong with it. No I/O, and never an exception.
+
+A record whose command id can't be read is `Unreadable`: nobody could be answered, so it is parked. Everything else
+gets an outcome: a `Refused` is journaled as a 400, an `Invalid` body is left to `decide`, where 404 comes first.
+"""
+
+import base64
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from hashlib import blake2b
+from typing import Any, Final, NamedTuple, Protocol, cast
+from uuid import UUID
+
+import orjson
+from pydantic import ValidationError
+
+from org_events.cloudevents import (
+    CONTENT_TYPE,
+    TRACEPARENT,
+    NotACloudEvent,
+    is_structured,
+    read_structured,
+)
+from org_events.commands import COMMANDS, PAYLOAD_BYTES_MAX, PAYLOAD_DEPTH_MAX, Command
+from org_events.results import FieldError
+from org_service.domain.decide import Invalid
+
+ACTOR_CHARS_MAX: Final = 200
+_DIGEST_BYTES: Final = 16
+_TRACEPARENT: Final = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+"""W3C Trace Context, section 3.2; anything else is dropped, as it asks."""
+
+
+class Record(Protocol):
+    """What we need of `aiokafka.ConsumerRecord`."""
+
+    @property
+    def topic(self) -> str: ...  # noqa: D102
+    @property
+    def partition(self) -> int: ...  # noqa: D102
+    @property
+    def offset(self) -> int: ...  # noqa: D102
+    @property
+    def timestamp(self) -> int: ...  # noqa: D102 - milliseconds since 1970, by the broker's clock
+    @property
+    def key(self) -> bytes | None: ...  # noqa: D102
+    @property
+    def value(self) -> bytes | None: ...  # noqa: D102
+    @property
+    def headers(self) -> Sequence[tuple[str, bytes | None]]: ...  # noqa: D102
+
+
+class Unreadable(NamedTuple):
+    """Not even the command id can be read; `detail` says why, without a byte of the payload."""
+
+    record: Record
+    detail: str
+    reason: str = "unreadable"
+
+
+class Refused(NamedTuple):
+    """The record can't be read as a command (400)."""
+
+    type: str
+    detail: str
+
+
+class Request(NamedTuple):
+    """One readable record."""
+
+    record: Record
+    command_id: UUID
+    org_id: UUID | None
+    """None where neither key nor body name an organization."""
+    command: Command | Invalid | Refused
+    digest: bytes
+    """Of type and canonical body: the same for the same request, however it was spelled or sent."""
+    actor: str | None
+    traceparent: str | None
+
+
+def read(record: Record) -> Request | Unreadable:
+    """Read one record of `orgs.commands`, binary or structured CloudEvent."""
+    headers = dict(record.headers)
+    value = record.value
+    if is_structured(headers.get(CONTENT_TYPE)):
+        try:
+            event = read_structured(value)
+        except NotACloudEvent as error:
+            return Unreadable(record, str(error))
+        headers["ce_id"], headers["ce_type"] = _bytes(event.id), _bytes(event.type)
+        if "actor" in event.attributes:
+            headers["ce_actor"] = _bytes(event.attributes["actor"])
+        if TRACEPARENT in event.attributes:
+            headers[TRACEPARENT] = _bytes(event.attributes[TRACEPARENT])
+        value = event.data
+    raw_id = headers.get("ce_id")
+    if raw_id is None:
+        return Unreadable(record, "the header ce_id is missing")
+    command_id = _uuid(raw_id)
+    if command_id is None:
+        return Unreadable(record, "the header ce_id is not a UUID of 36 characters")
+    return _read_body(record, command_id, headers, value or b"")
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode(errors="surrogatepass")
+
+
+def _uuid(raw: bytes) -> UUID | None:
+    """The UUID in its one canonical form of 36 characters, in either case; None for anything else."""
+    if len(raw) != 36 or raw.count(b"-") != 4:
+        return None
+    try:
+        return UUID(raw.decode("ascii"))
+    except ValueError:
+        return None
+
+
+def _read_body(record: Record, command_id: UUID, headers: dict[str, bytes | None], value: bytes) -> Request:
+    raw_type = headers.get("ce_type") or b""
+    key_id = None if record.key is None else _uuid(record.key)
+    actor, actor_problem = _actor(headers.get("ce_actor"))
+    traceparent = headers.get(TRACEPARENT)
+    trace = traceparent.decode() if traceparent and _TRACEPARENT.fullmatch(traceparent) else None
+    command_type = raw_type.decode(errors="replace")
+    model = COMMANDS.get(command_type)
+    shown_type = command_type if model else ascii(command_type)[1:-1][:100]
+
+    def refused(detail: str, org_id: UUID | None, digest: bytes) -> Request:
+        return Request(record, command_id, org_id, Refused(shown_type, detail), digest, actor, trace)
+
+    if len(value) > PAYLOAD_BYTES_MAX:
+        detail = f"The body has {len(value)} bytes; at most {PAYLOAD_BYTES_MAX} are read."
+        return refused(detail, key_id, _digest(raw_type, value))
+    try:
+        body = orjson.loads(value)
+    except orjson.JSONDecodeError as error:
+        detail = f"The body is no JSON: {error.msg} at character {error.pos}."
+        return refused(detail, key_id, _digest(raw_type, value))
+    # No more brackets than the depth allows is the rule; only otherwise is it worth a walk.
+    if value.count(b"{") + value.count(b"[") > PAYLOAD_DEPTH_MAX and _depth(body) > PAYLOAD_DEPTH_MAX:
+        return refused(f"The body nests deeper than {PAYLOAD_DEPTH_MAX}.", key_id, _digest(raw_type, value))
+    digest = _digest(raw_type, orjson.dumps(body, option=orjson.OPT_SORT_KEYS))
+    detail = _shape_problem(body, raw_type, model) or actor_problem
+    if detail is not None:
+        return refused(detail, key_id, digest)
+    raw_org_id = cast("dict[str, Any]", body).get("org_id")
+    org_id = _uuid(_bytes(raw_org_id)) if isinstance(raw_org_id, str) else None
+    if org_id is None:
+        return refused("org_id must be a UUID of 36 characters.", key_id, digest)
+    if record.key != str(org_id).encode():
+        detail = "The record's key must be org_id, as 36 lower-case characters of UTF-8."
+        return refused(detail, key_id or org_id, digest)
+    assert model is not None
+    return Request(record, command_id, org_id, _validate(model, body, value), digest, actor, trace)
+
+
+def _actor(raw: bytes | None) -> tuple[str | None, str | None]:
+    """Who, and what is wrong with it."""
+    if raw is None:
+        return None, None
+    try:
+        actor = raw.decode()
+    except UnicodeDecodeError:
+        return None, "The header ce_actor is not UTF-8."
+    if len(actor) > ACTOR_CHARS_MAX or not actor.isprintable():
+        return None, f"The header ce_actor must be at most {ACTOR_CHARS_MAX} printable characters."
+    return actor, None
+
+
+def _shape_problem(body: Any, raw_type: bytes, model: type[Command] | None) -> str | None:
+    """What keeps parsed JSON from being a command at all."""
+    if model is None:
+        known = ", ".join(COMMANDS)
+        return "The header ce_type is missing." if not raw_type else f"Unknown ce_type; known are {known}."
+    if not isinstance(body, dict):
+        return "The body must be a JSON object."
+    return None
+
+
+def _depth(body: Any) -> int:
+    depth, level = 0, [body]
+    while level:
+        depth += 1
+        level = [child for node in level for child in _children(node)]
+    return depth - 1
+
+
+def _children(node: Any) -> list[Any]:
+    if isinstance(node, dict):
+        return list(cast("dict[str, Any]", node).values())
+    return cast("list[Any]", node) if isinstance(node, list) else []
+
+
+def _digest(raw_type: bytes, canonical: bytes) -> bytes:
+    return blake2b(raw_type + b"\n" + canonical, digest_size=_DIGEST_BYTES).digest()
+
+
+def _validate(model: type[Command], body: Any, value: bytes) -> Command | Invalid:
+    try:
+        command = model.model_validate(body, extra="ignore")
+    except ValidationError as error:
+        return Invalid(
+            model.type,
+            [
+                FieldError(path=".".join(map(str, e["loc"])), code=e["type"], message=e["msg"])
+                for e in error.errors(include_url=False, include_context=False, include_input=False)
+            ],
+        )
+    if b"\\u0000" in value:
+        path = _nul_path(body, "")
+        if path is not None:
+            return Invalid(model.type, [FieldError(path=path, code="nul", message="Remove the NUL character")])
+    return command
+
+
+def _nul_path(node: Any, path: str) -> str | None:
+    """Where in a body of bounded depth a NUL character is, also in what nobody reads; None where there is none."""
+    if isinstance(node, str):
+        return path if "\0" in node else None
+    if isinstance(node, dict):
+        members = cast("dict[str, Any]", node)
+        if any("\0" in name for name in members):
+            return path
+        children = [(f"{path}.{name}".lstrip("."), child) for name, child in members.items()]
+    elif isinstance(node, list):
+        children = [(f"{path}.{place}", child) for place, child in enumerate(cast("list[Any]", node))]
+    else:
+        return None
+    return next((found for at, child in children if (found := _nul_path(child, at)) is not None), None)
+
+
+def broker_time(record: Record) -> datetime:
+    """When the broker took the record, UTC."""
+    return datetime.fromtimestamp(record.timestamp / 1000, UTC)
+
+
+def headers_json(record: Record) -> str:
+    """A record's headers as JSON text, bytes in Base64, in order: nothing is lost, whatever they hold."""
+    pairs = [
+        [name, None if content is None else base64.b64encode(content).decode()] for name, content in record.headers
+    ]
+    return orjson.dumps(pairs).decode()

@@ -1,0 +1,176 @@
+"""Outcomes that the worker sends itself, after the commit: to duplicates, of parked commands, and for a command id
+used for another payload. At least once: a batch that comes again sends them again, and they say the same.
+"""
+
+import asyncio
+import random
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError
+
+from org_events.cloudevents import Headers
+from org_events.results import ProblemType
+from org_service.domain.decide import Decision, refuse
+from org_service.domain.wire import result_body, result_headers, result_key
+from org_service.settings import Settings
+from org_service.store.statements import Journaled
+from org_service.telemetry import RECORDS_SKIPPED, get_logger
+from org_service.worker.batch import Plan, Reply, parked_outcome
+
+log = get_logger(__name__)
+
+
+class _Message(NamedTuple):
+    key: bytes
+    value: bytes
+    headers: Headers
+
+
+class Replies:
+    """Sends outcomes to `orgs.results`; waits out Kafka's outages, with a new producer after each."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._topic = settings.kafka.topics.results
+        self._producer: AIOKafkaProducer | None = None
+
+    async def stop(self) -> None:
+        """Close; what was sent is acknowledged already."""
+        if self._producer is not None:
+            await self._producer.stop()
+
+    async def send(self, plan: Plan, start: int) -> None:
+        """Send every reply of a committed plan and wait until Kafka has them.
+
+        Args:
+            start: The journal position before the plan's first row.
+        """
+        RECORDS_SKIPPED.labels("redelivered").inc(plan.redelivered)
+        if not plan.replies:
+            return
+        messages = list(_messages(plan, start, datetime.now(UTC)))
+        worker, outages = self._settings.worker, 0
+        while True:
+            try:
+                await self._send(messages)
+            except (KafkaError, OSError, TimeoutError) as error:
+                pause = min(worker.retry_wait_max_s, worker.retry_wait_s * 2 ** min(outages, 16))
+                pause *= random.uniform(0.5, 1)  # noqa: S311 - jitter
+                outages += 1
+                log.warning("kafka is away, replies wait", why=type(error).__name__, retry_in_s=round(pause, 2))
+                await self._discard()
+                await asyncio.sleep(pause)
+            else:
+                return
+
+    async def _send(self, messages: list[_Message]) -> None:
+        if self._producer is None:
+            kafka = self._settings.kafka
+            producer = AIOKafkaProducer(**kafka.connection(), acks="all", enable_idempotence=True, linger_ms=2)
+            self._producer = producer
+            await producer.start()
+        waiting: list[asyncio.Future[Any]] = [
+            await self._producer.send(self._topic, message.value, key=message.key, headers=message.headers)
+            for message in messages
+        ]
+        results = await asyncio.gather(*waiting, return_exceptions=True)
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+
+    async def _discard(self) -> None:
+        """Throw the producer away; after some errors its sender is dead, and later sends would hang."""
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            try:
+                await asyncio.wait_for(producer.stop(), timeout=5)
+            except (KafkaError, OSError, TimeoutError) as error:
+                log.info("the former producer did not close cleanly", why=type(error).__name__)
+
+
+def _messages(plan: Plan, start: int, now: datetime) -> Iterator[_Message]:
+    for reply in plan.replies:
+        RECORDS_SKIPPED.labels({"reused": "command_id_reused"}.get(reply.kind, reply.kind)).inc()
+        if isinstance(reply.of, Journaled):
+            yield _journaled(reply.of)
+        elif isinstance(reply.of, int):
+            position = start + 1 + reply.of
+            row = plan.journal[reply.of]
+            yield _journaled(
+                Journaled(
+                    position=position,
+                    recorded_at=plan.recorded_at,
+                    **{name: getattr(row, name) for name in Journaled._fields if name in row._fields},
+                )
+            )
+        else:
+            yield _undecided(reply, now)
+
+
+def _journaled(row: Journaled) -> _Message:
+    """The first outcome, as the relay sends it: the same body and `ce_id`."""
+    return _Message(
+        result_key(row.org_id, row.command_id),
+        result_body(
+            command_id=row.command_id,
+            org_id=row.org_id,
+            outcome=row.outcome,
+            code=row.code,
+            version=row.version,
+            organization=row.after,
+            position=row.position,
+            problem=row.problem,
+        ),
+        result_headers(
+            derived_from=f"result:{row.position}",
+            command_id=row.command_id,
+            org_id=row.org_id,
+            position=row.position,
+            time=rfc3339(row.recorded_at),
+            traceparent=row.traceparent,
+        ),
+    )
+
+
+def _undecided(reply: Reply, now: datetime) -> _Message:
+    """An outcome that is not in the journal; its `ce_id` comes from the record's coordinates."""
+    request, record = reply.request, reply.request.record
+    decision = parked_outcome() if reply.kind == "parked" else _reused()
+    assert decision.problem is not None
+    return _Message(
+        result_key(request.org_id, request.command_id),
+        result_body(
+            command_id=request.command_id,
+            org_id=request.org_id,
+            outcome=decision.outcome,
+            code=decision.code,
+            version=None,
+            organization=None,
+            position=None,
+            problem=decision.problem.model_dump_json(),
+            final=reply.kind != "parked",
+        ),
+        result_headers(
+            derived_from=f"{reply.kind}:{record.topic}:{record.partition}:{record.offset}",
+            command_id=request.command_id,
+            org_id=request.org_id,
+            position=None,
+            time=rfc3339(now),
+            traceparent=request.traceparent,
+        ),
+    )
+
+
+def _reused() -> Decision:
+    return refuse(
+        ProblemType.COMMAND_ID_REUSED,
+        "Another command was sent under this command id before; its outcome stands. Give each command its own id.",
+    )
+
+
+def rfc3339(moment: datetime) -> str:
+    """As in event headers and bodies: UTC, with Z."""
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")

@@ -1,0 +1,152 @@
+"""`orgs.commands` into the applier, through FastStream.
+
+FastStream's own parser decodes every header as UTF-8 and loses the whole batch where one is not, so ours hands the
+records over as they are. The handler acknowledges after the commit, and lets nothing but cancellation out: a batch
+that raises would be skipped in silence.
+"""
+
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, cast
+
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, ConsumerRecord, TopicPartition
+from aiokafka.errors import ConsumerStoppedError, IllegalStateError, KafkaError
+from faststream import AckPolicy
+from faststream.kafka import KafkaBroker
+from faststream.kafka.message import KafkaAckableMessage
+from faststream.security import BaseSecurity, SASLPlaintext, SASLScram256, SASLScram512
+
+from org_service.settings import Kafka, Settings
+from org_service.telemetry import CONSUMER_RESTARTS, get_logger
+from org_service.worker.applier import Applier
+
+log = get_logger(__name__)
+
+_Records = tuple[ConsumerRecord[bytes, bytes], ...]
+
+
+class Subscriber:
+    """The worker's end of Kafka: a member of the consumer group, one batch in hand at a time."""
+
+    def __init__(self, settings: Settings, applier: Applier) -> None:
+        """Declare the subscription; nothing is connected yet."""
+        worker, topics = settings.worker, settings.kafka.topics
+        self._applier = applier
+        self._topic = topics.commands
+        self.polled = time.monotonic()
+        """When the loop last asked Kafka for records."""
+        self._assignment = _Assignment()
+        self._broker = KafkaBroker(
+            settings.kafka.bootstrap_servers,
+            security=_security(settings.kafka),
+            request_timeout_ms=settings.kafka.request_timeout_ms,
+            consumer_only=True,
+            allow_auto_create_topics=False,
+            graceful_timeout=settings.drain_timeout_s,
+            apply_types=False,
+            logger=None,
+        )
+        self._subscriber = self._broker.subscriber(
+            self._topic,
+            batch=True,
+            group_id=f"{settings.kafka.topic_prefix}{worker.group_id}",
+            ack_policy=AckPolicy.MANUAL,
+            auto_offset_reset="earliest",
+            isolation_level="read_committed",
+            max_records=worker.batch_records_max,
+            batch_timeout_ms=worker.batch_timeout_ms,
+            fetch_max_wait_ms=worker.fetch_wait_ms,
+            max_partition_fetch_bytes=worker.partition_fetch_bytes_max,
+            session_timeout_ms=worker.session_timeout_ms,
+            heartbeat_interval_ms=worker.session_timeout_ms // 3,
+            max_poll_interval_ms=worker.poll_interval_max_ms,
+            rebalance_timeout_ms=worker.poll_interval_max_ms,
+            listener=self._assignment,
+            parser=self._parse,
+            decoder=_decode,
+        )
+        self._subscriber(self._handle)
+
+    @property
+    def assigned(self) -> int | None:
+        """Partitions in hand; None before the group gave an answer (it may give none at all)."""
+        return self._assignment.partitions
+
+    async def start(self) -> None:
+        """Join the group and begin to take batches.
+
+        Raises:
+            KafkaError: Kafka can't be reached; nothing was started.
+        """
+        await self._broker.start()
+        consumer = self._subscriber.consumer
+        assert consumer is not None
+        self._watch(consumer)
+
+    async def stop(self) -> None:
+        """Stop taking, finish the batch in hand, acknowledge it, leave the group."""
+        await self._broker.stop()
+
+    def _watch(self, consumer: AIOKafkaConsumer) -> None:
+        """See every poll: the loop is FastStream's, and silent when it hangs or starts anew."""
+        getmany = cast("Callable[..., Awaitable[dict[TopicPartition, list[Any]]]]", consumer.getmany)
+
+        async def watched(*partitions: TopicPartition, **options: Any) -> dict[TopicPartition, list[Any]]:
+            self.polled = time.monotonic()
+            try:
+                return await getmany(*partitions, **options)
+            except (KafkaError, ConsumerStoppedError):
+                raise  # FastStream waits 5 s, or ends
+            except Exception:
+                CONSUMER_RESTARTS.inc()  # FastStream starts the loop anew
+                log.exception("the consume loop failed and starts anew")
+                raise
+
+        consumer.getmany = watched
+
+    async def _parse(self, records: _Records) -> KafkaAckableMessage:
+        """Wrap the records as they are; nothing in them is looked at, so nothing in them can fail."""
+        consumer = self._subscriber.consumer
+        assert consumer is not None
+        return KafkaAckableMessage(body=b"", raw_message=records, consumer=consumer)
+
+    async def _handle(self, message: KafkaAckableMessage) -> None:
+        await self._applier.apply(cast("_Records", message.raw_message))
+        try:
+            await message.ack()
+        except (KafkaError, IllegalStateError) as error:
+            # The partitions moved on, or Kafka is away: the records come again and the journal knows them.
+            log.info("offsets not committed; redelivered records will be skipped", why=type(error).__name__)
+
+
+class _Assignment(ConsumerRebalanceListener):
+    """Counts the partitions in hand."""
+
+    def __init__(self) -> None:
+        self.partitions: int | None = None
+
+    def on_partitions_revoked(self, revoked: Sequence[TopicPartition]) -> None:
+        log.info("partitions revoked", partitions=len(revoked))
+
+    def on_partitions_assigned(self, assigned: Sequence[TopicPartition]) -> None:
+        self.partitions = len(assigned)
+        log.info("partitions assigned", partitions=len(assigned))
+
+
+async def _decode(message: KafkaAckableMessage) -> KafkaAckableMessage:
+    """The message itself: the handler reads the records one by one, so that one bad record is only one."""
+    return message
+
+
+def _security(kafka: Kafka) -> BaseSecurity:
+    """`Kafka.connection()` in FastStream's words."""
+    context = kafka.ssl_context()
+    if not kafka.security_protocol.startswith("SASL"):
+        return BaseSecurity(ssl_context=context, use_ssl=context is not None)
+    mechanism = {"PLAIN": SASLPlaintext, "SCRAM-SHA-256": SASLScram256, "SCRAM-SHA-512": SASLScram512}
+    return mechanism[kafka.sasl_mechanism](
+        kafka.sasl_username,
+        kafka.sasl_password.get_secret_value(),
+        ssl_context=context,
+        use_ssl=context is not None,
+    )

@@ -1,0 +1,72 @@
+"""Fixtures for every test: one real Kafka and Postgres for the whole session."""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Iterator
+
+import asyncpg
+import org_local
+import pytest
+from org_service.settings import Database, Kafka, Relay, Settings, Worker
+from org_service.store import migrate
+from pydantic import SecretStr
+
+from tests.support.topics import create_topics, drop_topics
+
+
+@pytest.fixture(scope="session")
+def stack() -> Iterator[org_local.Stack]:
+    """The servers, with temporary data; or those which the environment names."""
+    with org_local.start() as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def bootstrap_servers(stack: org_local.Stack) -> str:
+    """Where Kafka is, as `host:port`."""
+    return stack.bootstrap_servers
+
+
+@pytest.fixture(scope="session")
+def server_url(stack: org_local.Stack) -> str:
+    """The maintenance database, as superuser: for making and dropping the databases of tests."""
+    return stack.database_url.rpartition("/")[0] + "/postgres"
+
+
+@pytest.fixture(scope="session")
+def template_database(server_url: str) -> str:
+    """The name of a migrated database, to copy: faster than migrating each test's own."""
+    name = "org_template"
+
+    async def make() -> None:
+        server = await asyncpg.connect(server_url)
+        await server.execute(f"DROP DATABASE IF EXISTS {name}")
+        await server.execute(f"CREATE DATABASE {name}")
+        await server.close()
+        await migrate.upgrade(Database(url=SecretStr(_beside(server_url, name))))
+
+    asyncio.run(make())
+    return name
+
+
+@pytest.fixture
+async def settings(server_url: str, bootstrap_servers: str, template_database: str) -> AsyncIterator[Settings]:
+    """Settings with a fresh migrated database and fresh topics of their own; both are dropped at the end."""
+    run = f"t{secrets.token_hex(4)}"
+    server = await asyncpg.connect(server_url)
+    await server.execute(f"CREATE DATABASE {run} TEMPLATE {template_database} STRATEGY FILE_COPY")
+    settings = Settings(
+        kafka=Kafka(bootstrap_servers=bootstrap_servers, topic_prefix=f"{run}.", partitions=3),
+        database=Database(url=SecretStr(_beside(server_url, run))),
+        worker=Worker(port=0),
+        relay=Relay(port=0),
+    )
+    await create_topics(settings)
+    yield settings
+    await drop_topics(settings)
+    await server.execute(f"DROP DATABASE {run} WITH (FORCE)")
+    await server.close()
+
+
+def _beside(server_url: str, database: str) -> str:
+    return f"{server_url.rpartition('/')[0]}/{database}"

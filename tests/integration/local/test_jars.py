@@ -1,0 +1,81 @@
+"""Kafka's jars are whole or not there."""
+
+import hashlib
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from org_local import KafkaJarsUnavailableError, jars
+
+pytestmark = pytest.mark.integration
+
+CLOSED = "http://127.0.0.1:9"
+"""A proxy that isn't there: every request fails at once."""
+
+
+class FakeArtifact:
+    """Stands for one of Maven's jars."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def resolve(self) -> Path:
+        path = self.folder / "fake.jar"
+        path.write_bytes(b"a jar")
+        return path
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache, and no network."""
+    monkeypatch.setenv("JGO_CACHE_DIR", str(tmp_path / "cache"))
+    for name in ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, CLOSED)
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path / "cache" / "org-local"
+
+
+def leftovers(cache: Path) -> list[str]:
+    return [path.name for path in cache.iterdir() if path.name != "fetch.lock"]
+
+
+def test_without_network_the_error_says_what_to_do(cache: Path) -> None:
+    with pytest.raises(KafkaJarsUnavailableError) as caught:
+        jars.ensure(lambda _: None)
+
+    message = str(caught.value)
+    assert "Kafka 4.3.1 isn't in" in message
+    assert "Run once with access to Maven Central" in message
+    assert "ORGS_KAFKA__BOOTSTRAP_SERVERS" in message
+    assert leftovers(cache) == []
+
+
+def test_a_changed_jar_is_refused_and_not_kept(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jars, "_resolve", lambda _: [FakeArtifact(tmp_path)])
+
+    with pytest.raises(KafkaJarsUnavailableError, match="have the digest"):
+        jars.ensure(lambda _: None)
+
+    assert leftovers(cache) == []
+
+
+def test_two_programs_that_fetch_at_once_fetch_once(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resolved: list[str] = []
+
+    def resolve(_: object) -> list[FakeArtifact]:
+        resolved.append("once")
+        return [FakeArtifact(tmp_path)]
+
+    listing = hashlib.sha256(b"a jar").hexdigest() + "  fake.jar\n"
+    monkeypatch.setattr(jars, "_DIGEST", hashlib.sha256(listing.encode()).hexdigest())
+    monkeypatch.setattr(jars, "_resolve", resolve)
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(jars.ensure, [lambda _: None] * 2)
+
+    assert first == second
+    assert [path.name for path in first.iterdir()] == ["fake.jar"]
+    assert resolved == ["once"]

@@ -13,7 +13,7 @@ from uuid import UUID
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError
 
-from org_events.errors import ClientError, KafkaRefused, NotConnected
+from org_events.errors import ClientError
 
 _log = logging.getLogger(__name__)
 
@@ -82,11 +82,11 @@ class Expected:
         if future is not None and not future.done():
             future.set_result(value)
 
-    def fail_all(self, error: ClientError) -> None:
-        """No more results can be read for now: everybody who waits is told."""
+    def fail_all(self, why: str) -> None:
+        """Results can't be read for now: everybody who waits is told by a `ClientError`."""
         for future in self._futures.values():
             if not future.done():
-                future.set_exception(error)
+                future.set_exception(ClientError(why))
                 future.exception()  # marks it as seen: nobody may be waiting
         self._futures.clear()
         self._unclaimed.clear()
@@ -97,18 +97,24 @@ def _key(command_id: UUID) -> bytes:
 
 
 class OutcomeReader:
-    """Reads the results topic and settles what is `expected`.
+    """Reads the results topic and settles what is expected.
 
     Args:
         topic: The results.
         consumer: Not started, without a group, `read_committed`.
+        expected: What to look for.
     """
 
-    def __init__(self, topic: str, consumer: AIOKafkaConsumer) -> None:
-        self.expected = Expected()
+    def __init__(self, topic: str, consumer: AIOKafkaConsumer, expected: Expected) -> None:
         self._topic = topic
         self._consumer = consumer
+        self._expected = expected
         self._task: asyncio.Task[None] | None = None
+
+    @property
+    def is_reading(self) -> bool:
+        """False before the start, after the stop, and should the reader have died of a defect."""
+        return self._task is not None and not self._task.done()
 
     async def start(self, partitions: set[int]) -> None:
         """Begin at the end of every partition: what is sent after this returns can't be missed.
@@ -126,12 +132,12 @@ class OutcomeReader:
         self._task.add_done_callback(self._died)
 
     async def stop(self) -> None:
-        """Stop reading; whoever still waits gets `NotConnected`. May be called again."""
+        """Stop reading; whoever still waits is told. May be called again."""
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
-        self.expected.fail_all(NotConnected("The client was stopped before the outcome came."))
+        self._expected.fail_all("the client was stopped")
         await self._consumer.stop()
 
     async def _read(self) -> None:
@@ -144,7 +150,7 @@ class OutcomeReader:
             except KafkaError as error:
                 # The consumer goes on by itself where that can help; what reaches us is for those who wait.
                 _log.warning("reading %s: %r", self._topic, error)
-                self.expected.fail_all(KafkaRefused(f"{self._topic} can't be read: {error!r}"))
+                self._expected.fail_all(f"{self._topic} can't be read: {error!r}")
                 await asyncio.sleep(_RETRY_WAIT_S)
                 continue
             for records in batches.values():
@@ -157,16 +163,16 @@ class OutcomeReader:
     def _dispatch(self, record: "ConsumerRecord[Any, Any]") -> None:
         for name, content in record.headers:
             if name == _COMMAND_ID_HEADER:
-                self.expected.settle(content, cast("bytes", record.value))
+                self._expected.settle(content, cast("bytes", record.value))
                 return
 
     async def _take_new_partitions(self) -> None:
         """When the topic has grown, read the new partitions too, from their beginning: results may be there already."""
         known = self._consumer.assignment()
-        present = cast("set[int] | None", self._consumer.partitions_for_topic(self._topic)) or set()
+        present = self._consumer.partitions_for_topic(self._topic) or set()
         if len(present) <= len(known):
             return
-        positions = {partition: cast("int", await self._consumer.position(partition)) for partition in known}
+        positions = {partition: await self._consumer.position(partition) for partition in known}
         assigned = [TopicPartition(self._topic, partition) for partition in sorted(present)]
         self._consumer.assign(assigned)
         for partition in assigned:
@@ -176,4 +182,4 @@ class OutcomeReader:
         error = None if task.cancelled() else task.exception()
         if error is not None:
             _log.error("the reader of outcomes ended", exc_info=error)
-            self.expected.fail_all(NotConnected(f"The reader of outcomes ended: {error!r}. Start a new client."))
+            self._expected.fail_all(f"the reader of outcomes ended: {error!r}")

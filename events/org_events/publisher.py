@@ -56,7 +56,7 @@ class CommandPublisher:
 
     async def partitions(self, topic: str) -> set[int]:
         """The partitions of a topic that exists."""
-        return cast("set[int]", await (await self._healthy()).partitions_for(topic))
+        return await (await self._healthy()).partitions_for(topic)
 
     async def append(self, key: bytes, value: bytes, headers: Headers) -> asyncio.Future[RecordMetadata]:
         """Hand a record over; calls that are awaited one after the other keep their order for each key.
@@ -69,7 +69,13 @@ class CommandPublisher:
             KafkaError: The record was not handed over (the buffer stayed full, or there is no connection).
         """
         producer = await self._healthy()
-        future = cast("asyncio.Future[RecordMetadata]", await self._send(producer, key, value, headers))
+        try:
+            future = cast(
+                "asyncio.Future[RecordMetadata]", await producer.send(self._topic, value, key, headers=headers)
+            )
+        except KafkaError:
+            self._failed = self._failed or producer is self._producer
+            raise
 
         def note_failure(done: asyncio.Future[RecordMetadata]) -> None:
             if not done.cancelled() and done.exception() is not None and producer is self._producer:
@@ -84,13 +90,6 @@ class CommandPublisher:
         producer, self._producer = self._producer, None
         if producer is not None:
             await stop_producer(producer, STOP_TIMEOUT_S)
-
-    async def _send(self, producer: AIOKafkaProducer, key: bytes, value: bytes, headers: Headers) -> Any:
-        try:
-            return await producer.send(self._topic, value, key, headers=headers)
-        except KafkaError:
-            self._failed = self._failed or producer is self._producer
-            raise
 
     async def _healthy(self) -> AIOKafkaProducer:
         if self._producer is not None and not self._failed:

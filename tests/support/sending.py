@@ -73,6 +73,11 @@ SAME: Sequence[Callable[[Sending], Sending]] = (lambda sending: sending, structu
 """Ways to write the same command."""
 
 
+def with_id(sending: Sending, command_id: str) -> Sending:
+    """The same command under another command id."""
+    return replace(_with_header(sending, "ce_id", command_id.encode()), command_id=command_id)
+
+
 def _with_header(sending: Sending, name: str, *contents: bytes | None) -> Sending:
     kept = tuple(header for header in sending.headers if header[0] != name)
     return replace(sending, headers=(*kept, *((name, content) for content in contents)))

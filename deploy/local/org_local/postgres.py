@@ -53,7 +53,7 @@ SELECT 'CREATE DATABASE {DATABASE}' WHERE NOT EXISTS (SELECT FROM pg_database WH
 def _environment() -> dict[str, str]:
     # Not the caller's: PGOPTIONS, PGSSLMODE or PGSERVICE would bend what we run.
     kept = {name: os.environ[name] for name in ("LD_LIBRARY_PATH", "TMPDIR") if name in os.environ}
-    return {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"} | kept
+    return {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC", "PGCONNECT_TIMEOUT": "5"} | kept
 
 
 def _unprivileged_user(data: Path) -> tuple[int, int] | None:

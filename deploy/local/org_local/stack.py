@@ -158,7 +158,8 @@ class _Folder:
         self.temporary = path is None
         if path is None:
             self.path = Path(tempfile.mkdtemp(prefix="org-local-"))
-            self.path.chmod(0o711)  # as root, Postgres runs as somebody else, who must get through
+            if os.geteuid() == 0:
+                self.path.chmod(0o711)  # Postgres runs as somebody else, who must get through
             undo.callback(shutil.rmtree, self.path, ignore_errors=True)
         else:
             self.path = path.resolve()

@@ -5,7 +5,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from org_service.cli import serve, topics
+from org_service.cli import config, importing, journal, look, send, serve, tail, topics, up
 from org_service.cli.shell import fail
 
 
@@ -42,6 +42,15 @@ the same folder every command finds the local stack by itself.
 Exit codes: 0 done, 1 refused, 2 written wrongly, 3 no answer (trying again is safe), 130 ended by ^C.
 """,
 )
+app.command("up")(up.up)
+app.add_typer(send.app, name="send")
+app.command("import")(importing.import_file)
+app.command("tail")(tail.tail)
+app.command("show")(look.show)
+app.command("history")(look.history)
+app.command("parked")(look.parked)
 app.command("serve")(serve.serve)
 app.command("migrate")(serve.migrate)
 app.add_typer(topics.app, name="topics")
+app.add_typer(journal.app, name="journal")
+app.add_typer(config.app, name="config")

@@ -5,6 +5,7 @@ and tables are imported where they are used.
 """
 
 import asyncio
+import getpass
 import json
 import logging
 import sys
@@ -98,6 +99,11 @@ def quiet_settings() -> "Settings":
     set_up_logging(Log(level="error", format="console"))
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     return settings
+
+
+def login() -> str:
+    """The name of whoever sits here, as the actor of what they do."""
+    return getpass.getuser()
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:

@@ -19,6 +19,7 @@ def group() -> None:
 
 @app.command()
 def apply(
+    *,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
 ) -> None:
     """Create the topics that are missing and compare the others with what they must be.

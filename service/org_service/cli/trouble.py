@@ -8,6 +8,7 @@ from org_service.cli.shell import REFUSED, STACK_ENV, UNKNOWN, USAGE
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
+    from pydantic_core import ErrorDetails
 
 MASK: Final = "***"
 _SECRET_PARAMETERS: Final = frozenset({"password", "sslpassword", "passfile"})
@@ -24,12 +25,16 @@ def explain(error: BaseException) -> Trouble | None:
     """What to say about an error that can be expected; None for a defect of ours."""
     from pydantic import ValidationError
 
+    from org_events.errors import ClientError, KafkaRefused, OutcomeUnknown, TopicMissing
     from org_service.errors import RetryError, ServiceError
 
     if isinstance(error, ValidationError):
         return Trouble(_wrong_settings(error), USAGE) if error.title == "Settings" else None
     if isinstance(error, ServiceError):
         return Trouble(str(error), UNKNOWN if isinstance(error, RetryError) else REFUSED)
+    if isinstance(error, ClientError):
+        hint = " Is a worker running?" if isinstance(error, OutcomeUnknown) else ""
+        return Trouble(f"{error}{hint}", REFUSED if isinstance(error, KafkaRefused | TopicMissing) else UNKNOWN)
     known = _kafka(error) or _postgres(error)
     if known is not None:
         return known
@@ -56,12 +61,18 @@ def masked_url(url: str) -> str:
     return urlunsplit((parts.scheme, f"{login}{host}", parts.path, urlencode(query, safe="*/"), ""))
 
 
+def wrong_fields(error: "ValidationError") -> str:
+    """The wrong fields of a command, a line each."""
+    return "\n  ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in _errors(error))
+
+
 def _wrong_settings(error: "ValidationError") -> str:
-    lines = [
-        f"ORGS_{'__'.join(map(str, each['loc'])).upper()}: {each['msg']}"
-        for each in error.errors(include_url=False, include_input=False)
-    ]
-    return "a setting is wrong; see `orgs config show --help`\n  " + "\n  ".join(lines)
+    lines = [f"ORGS_{'__'.join(map(str, each['loc'])).upper()}: {each['msg']}" for each in _errors(error)]
+    return "a setting is wrong:\n  " + "\n  ".join(lines)
+
+
+def _errors(error: "ValidationError") -> "list[ErrorDetails]":
+    return error.errors(include_url=False, include_input=False, include_context=False)
 
 
 def _places() -> tuple[str, str]:

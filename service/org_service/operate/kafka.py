@@ -1,11 +1,26 @@
-"""Connections to Kafka for operators' work, closed whatever happens."""
+"""Connections to Kafka for operators' work, closed whatever happens, and reading a topic up to where it ends now.
 
-from collections.abc import AsyncGenerator
+Readers belong to no group and commit nothing, so they may run beside anything. They are `read_committed`: what a
+transaction of the relay wrote and took back is not there for them, nor is what it has not committed yet.
+"""
+
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from typing import Final, cast
 
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 
+from org_events.topics import partition_for
+from org_service.errors import StopError
 from org_service.settings import Kafka
+
+Record = ConsumerRecord[bytes, bytes]
+
+POLL_MS: Final = 500
+"""The longest wait for records, so also for ^C and for a reader's own deadline to be looked at."""
+POLL_RECORDS_MAX: Final = 5_000
+"""Records in one step of a reader; bounds memory, some MB at usual sizes."""
 
 
 @asynccontextmanager
@@ -21,3 +36,89 @@ async def admin(kafka: Kafka) -> AsyncGenerator[AIOKafkaAdminClient]:
         yield client
     finally:
         await client.close()
+
+
+@asynccontextmanager
+async def reader(
+    kafka: Kafka, topic: str, *, key: bytes | None = None
+) -> AsyncGenerator[tuple[AIOKafkaConsumer, list[TopicPartition]]]:
+    """A consumer assigned to a topic's partitions, at their beginning.
+
+    Args:
+        kafka: Where.
+        topic: One topic.
+        key: Only the partition that holds this key, if given.
+
+    Raises:
+        KafkaError: Kafka can't be reached.
+        StopError: The topic isn't there.
+    """
+    async with admin(kafka) as client:
+        # All topics are asked for: asking for one by name would create it on brokers that still do such things.
+        partitions = [len(each["partitions"]) for each in await client.describe_topics() if each["topic"] == topic]
+    if not partitions:
+        raise StopError(f"the topic {topic} isn't on Kafka at {kafka.bootstrap_servers}: run `orgs topics apply`.")
+    wanted = range(partitions[0]) if key is None else [partition_for(key, partitions[0])]
+    assigned = [TopicPartition(topic, partition) for partition in wanted]
+    consumer = AIOKafkaConsumer(
+        **kafka.connection(),
+        group_id=None,
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        isolation_level="read_committed",
+    )
+    try:
+        await consumer.start()
+        consumer.assign(assigned)
+        await consumer.seek_to_beginning(*assigned)
+        yield consumer, assigned
+    finally:
+        await consumer.stop()
+
+
+async def ends(consumer: AIOKafkaConsumer, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+    """Where each partition ends now, for a reader of committed records."""
+    return cast("dict[TopicPartition, int]", await consumer.end_offsets(partitions))
+
+
+async def read_until(
+    consumer: AIOKafkaConsumer, until: Mapping[TopicPartition, int]
+) -> AsyncIterator[Sequence[Record]]:
+    """Yield records in steps, from where the consumer stands up to given offsets, in order within each partition."""
+    waiting = dict(until)
+    while True:
+        for partition in list(waiting):
+            # Markers of transactions have offsets too: only the position tells that an end was reached.
+            if await consumer.position(partition) >= waiting[partition]:
+                del waiting[partition]
+                consumer.pause(partition)
+        if not waiting:
+            return
+        batch = await take(consumer)
+        records = [record for record in batch if record.offset < until[TopicPartition(record.topic, record.partition)]]
+        if records:
+            yield records
+
+
+async def take(consumer: AIOKafkaConsumer) -> list[Record]:
+    """The next records at hand, none after `POLL_MS`; in order of broker time as far as partitions allow."""
+    batches = cast(
+        "dict[TopicPartition, list[Record]]",
+        await consumer.getmany(timeout_ms=POLL_MS, max_records=POLL_RECORDS_MAX),
+    )
+    records = [record for batch in batches.values() for record in batch]
+    # Sorting is stable, so records of one partition with equal times stay in order; times never decrease in it but
+    # for a publisher whose clock went back, and there the offset is right.
+    return records if len(batches) == 1 else sorted(records, key=lambda each: each.timestamp)
+
+
+async def read_all(kafka: Kafka, topic: str) -> AsyncIterator[Sequence[Record]]:
+    """Yield everything that a topic holds now, in steps, in order within each partition.
+
+    Raises:
+        KafkaError: Kafka can't be reached.
+        StopError: The topic isn't there.
+    """
+    async with reader(kafka, topic) as (consumer, partitions):
+        async for records in read_until(consumer, await ends(consumer, partitions)):
+            yield records

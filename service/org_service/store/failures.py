@@ -37,7 +37,7 @@ _RETRY_CLASSES: Final = ("08", "53", "58")  # connection; too many connections, 
 _DATA_CLASS: Final = "22"
 _ROW_CLASSES: Final = ("23", "54")  # integrity; a value too large for an index, JSON nested too deep for the stack
 _CONNECTION_UNUSABLE: Final = ("connection is closed", "another operation")
-"""In the messages of the driver's InterfaceError; its other messages are about wrong calls."""
+"""In the driver's own messages, when a connection broke between two calls; its others are about wrong calls."""
 _JOURNAL_KEY: Final = "journal_pkey"
 """A position given out twice: journal_head doesn't match the journal. Folding again can't help."""
 
@@ -75,7 +75,11 @@ def classified() -> Generator[None]:
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
     """The error and what it wraps, innermost first: the driver's own error knows most."""
-    inner = error.orig if isinstance(error, (exc.StatementError, exc.EmulatedDBAPIException)) else None
+    inner: BaseException | None = None
+    if isinstance(error, exc.StatementError):
+        inner = error.orig
+    elif isinstance(error, exc.EmulatedDBAPIException):
+        inner = error.__cause__  # `orig` lacks in that of InvalidCachedStatementError
     if inner is not None:
         yield from _causes(inner)
     yield error
@@ -96,13 +100,13 @@ def _by_sqlstate(error: asyncpg.PostgresError) -> RetryError | RefoldError | Dat
 
 def _by_kind(error: BaseException) -> RetryError | DataRefusedError | None:
     name = type(error).__name__
-    if isinstance(error, asyncpg.InterfaceError):
+    if isinstance(error, (asyncpg.TargetServerAttributeNotMatched, asyncpg.OutdatedSchemaCacheError)):
+        return RetryError(f"Postgres is failing over or migrating: {name}")
+    if isinstance(error, (asyncpg.InterfaceError, asyncpg.InternalClientError)):
         gone = any(words in str(error) for words in _CONNECTION_UNUSABLE)
         return RetryError(f"The connection to Postgres can't be used any more: {error}") if gone else None
     if isinstance(error, (OSError, TimeoutError, exc.TimeoutError)):
         return RetryError(f"Postgres can't be reached, or doesn't answer in time: {name}: {error}")
-    if isinstance(error, (asyncpg.TargetServerAttributeNotMatched, asyncpg.OutdatedSchemaCacheError)):
-        return RetryError(f"Postgres is failing over or migrating: {name}")
     if isinstance(error, exc.PendingRollbackError):
         return RetryError("The connection to Postgres was lost earlier in this transaction")
     if isinstance(error, exc.StatementError) and isinstance(error.orig, (TypeError, ValueError, OverflowError)):

@@ -42,6 +42,9 @@ _READ_AFTER: Final = (
     .order_by(col(Journal.position))
     .limit(bindparam("limit", type_=Integer))
 )
+_COMMAND_ID_AT: Final = select(col(Journal.command_id)).where(
+    col(Journal.position) == bindparam("position", type_=BigInteger)
+)
 _HEAD: Final = select(col(JournalHead.position))
 
 
@@ -84,3 +87,8 @@ async def head(conn: AsyncConnection) -> int:
     if position is None:
         raise StopError("journal_head has no row: restore it with the highest position of the journal.")
     return position
+
+
+async def command_id_at(conn: AsyncConnection, position: int) -> UUID | None:
+    """Whose outcome stands at a position; None where there is no row."""
+    return await conn.scalar(_COMMAND_ID_AT, {"position": position})

@@ -112,9 +112,7 @@ async def _run(database: Database, report: Report | None, action: Callable[[Conf
 
     async with _alone(database) as conn:
         await roles.prepare(conn)
-        if database.assume_role:
-            await conn.execute(text("SET ROLE orgs_owner"))
-        await conn.execute(text("SET statement_timeout = 0"))
+        await conn.execute(text("SET ROLE orgs_owner"))
         await conn.execute(text(f"SET lock_timeout = {TABLE_LOCK_TIMEOUT_MS}"))
         await conn.commit()
         await conn.run_sync(act)

@@ -71,7 +71,7 @@ class ParkedRecord(NamedTuple):
     broker_time: datetime
     key: bytes | None
     value: bytes | None
-    headers: list[tuple[str, str | None]]
+    headers: list[list[str | None]]
     """[name, value] in order, the values in Base64."""
     org_id: UUID | None
     command_id: UUID | None

@@ -43,6 +43,10 @@ BEGIN
     IF NOT has_schema_privilege('orgs_owner', current_schema(), 'CREATE') THEN
         EXECUTE format('GRANT CREATE ON SCHEMA %I TO orgs_owner', current_schema());
     END IF;
+    -- GRANT warns, rather than fails, where the login may not grant.
+    IF NOT pg_has_role('orgs_owner', 'SET') OR NOT has_schema_privilege('orgs_owner', current_schema(), 'CREATE') THEN
+        RAISE insufficient_privilege USING MESSAGE = 'no right to act as orgs_owner, or it has none in the schema';
+    END IF;
 END $$
 """
 

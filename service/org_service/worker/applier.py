@@ -14,12 +14,14 @@ command: the fold has parked it already.
 import asyncio
 import random
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from org_service.backoff import Backoff
 from org_service.errors import DataRefusedError, RefoldError, ServiceError
 from org_service.settings import Settings
 from org_service.store import statements
@@ -71,7 +73,7 @@ class Applier:
 
     async def _settle(self, requests: Sequence[Request | Unreadable]) -> None:
         """Try until committed; halve on data the database refuses."""
-        refolds = outages = 0
+        refolds, backoff = 0, self._backoff()
         while True:
             self.beat = time.monotonic()
             try:
@@ -86,8 +88,7 @@ class Applier:
                     await self._halve_or_park(requests, error)
                     return
                 else:
-                    await self._wait(outages, trouble, error)
-                    outages += 1
+                    await self._wait(backoff, trouble, error)
             else:
                 self.outage = None
                 _count(plan)
@@ -104,30 +105,36 @@ class Applier:
             return
         detail = _sqlstate(error)
         log.error("command parked: the database refuses its data", sqlstate=detail)
-        outages = 0
+        backoff = self._backoff()
         while True:
             try:
                 plan, start = await self._transact(requests, detail)
             except Exception as again:  # noqa: BLE001 - as in _settle
-                await self._wait(outages, classify(again), again)
-                outages += 1
+                await self._wait(backoff, classify(again), again)
             else:
                 _count(plan)
                 await self._replies.send(plan, start)
                 return
 
-    async def _wait(self, outages: int, trouble: ServiceError | None, error: Exception) -> None:
-        """Sit an outage out: exponential back-off with jitter, showing signs of life."""
-        worker = self._settings.worker
+    def _backoff(self) -> Backoff:
+        return Backoff(self._settings.worker.retry_wait_s, self._settings.worker.retry_wait_max_s)
+
+    async def _wait(self, backoff: Backoff, trouble: ServiceError | None, error: Exception) -> None:
+        """Sit an outage out, showing signs of life."""
         BATCH_REPEATS.labels("outage" if trouble is not None else "unknown").inc()
         self.outage = str(trouble or type(error).__name__)
-        pause = min(worker.retry_wait_max_s, worker.retry_wait_s * 2 ** min(outages, 16))
-        pause *= random.uniform(0.5, 1)  # noqa: S311 - jitter
+        pause_s = backoff.next_s()
         if trouble is not None:
-            log.warning("postgres is away, the batch waits", why=self.outage, retry_in_s=round(pause, 2))
+            log.warning("postgres is away, the batch waits", why=self.outage, retry_in_s=round(pause_s, 2))
         else:
-            log.error("unknown trouble, the batch waits", retry_in_s=round(pause, 2), exc_info=error)
-        await asyncio.sleep(pause)
+            log.error("unknown trouble, the batch waits", retry_in_s=round(pause_s, 2), exc_info=error)
+        await asyncio.sleep(pause_s)
+
+    async def check(self) -> str:
+        """Ask Postgres for a sign of life, on a connection of the pool; raises where it gives none."""
+        async with self._engine.connect() as conn:
+            await statements.ping(conn)
+        return "answers"
 
     async def _transact(self, requests: Sequence[Request | Unreadable], refused: str | None) -> tuple[Plan, int]:
         """One transaction; returns its plan and the journal position before its first row.
@@ -184,8 +191,8 @@ async def _snapshot(conn: AsyncConnection, requests: Sequence[Request | Unreadab
 
 
 def _count(plan: Plan) -> None:
-    for row in plan.journal:
-        COMMANDS.labels(row.outcome, str(row.code)).inc()
+    for (outcome, code), commands in Counter((row.outcome, row.code) for row in plan.journal).items():
+        COMMANDS.labels(outcome, str(code)).inc(commands)
     for parked in plan.parked:
         PARKED.labels(parked.reason).inc()
 

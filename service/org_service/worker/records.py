@@ -28,6 +28,9 @@ from org_service.domain.decide import Invalid
 
 ACTOR_CHARS_MAX: Final = 200
 _DIGEST_BYTES: Final = 16
+_TYPE_CHARS_SHOWN: Final = 100
+"""Of a type nobody knows, which may hold anything."""
+_UUID: Final = re.compile(rb"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _TRACEPARENT: Final = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 """W3C Trace Context, section 3.2; anything else is dropped, as it asks."""
 
@@ -108,53 +111,52 @@ def _bytes(text: str) -> bytes:
     return text.encode(errors="surrogatepass")
 
 
-def _uuid(raw: bytes) -> UUID | None:
-    """The UUID in its one canonical form of 36 characters, in either case; None for anything else."""
-    if len(raw) != 36 or raw.count(b"-") != 4:
+def _uuid(raw: bytes | None) -> UUID | None:
+    """The UUID in its one form of 36 characters, in either case; None for anything else."""
+    if raw is None or not _UUID.fullmatch(raw.lower()):
         return None
-    try:
-        return UUID(raw.decode("ascii"))
-    except ValueError:
-        return None
+    return UUID(raw.decode("ascii"))
 
 
 def _read_body(record: Record, command_id: UUID, headers: dict[str, bytes | None], value: bytes) -> Request:
     raw_type = headers.get("ce_type") or b""
-    key_id = None if record.key is None else _uuid(record.key)
-    actor, actor_problem = _actor(headers.get("ce_actor"))
-    traceparent = headers.get(TRACEPARENT)
-    trace = traceparent.decode() if traceparent and _TRACEPARENT.fullmatch(traceparent) else None
     command_type = raw_type.decode(errors="replace")
     model = COMMANDS.get(command_type)
-    shown_type = command_type if model else ascii(command_type)[1:-1][:100]
+    actor, actor_problem = _actor(headers.get("ce_actor"))
+    raw_trace = headers.get(TRACEPARENT)
+    traceparent = raw_trace.decode() if raw_trace and _TRACEPARENT.fullmatch(raw_trace) else None
+    body, canonical, problem = _parse(value)
+    problem = problem or _shape_problem(record.key, body, raw_type, model) or actor_problem
+    command: Command | Invalid | Refused
+    if problem is None:
+        assert model is not None
+        command = _validate(model, body, value)
+        org_id = command.org_id if isinstance(command, Command) else _uuid(record.key)
+    else:
+        command = Refused(command_type if model else ascii(command_type)[1:-1][:_TYPE_CHARS_SHOWN], problem)
+        org_id = _uuid(record.key) or _uuid(_bytes(_org_id(body)))
+    digest = blake2b(raw_type + b"\n" + canonical, digest_size=_DIGEST_BYTES).digest()
+    return Request(record, command_id, org_id, command, digest, actor, traceparent)
 
-    def refused(detail: str, org_id: UUID | None, digest: bytes) -> Request:
-        return Request(record, command_id, org_id, Refused(shown_type, detail), digest, actor, trace)
 
+def _parse(value: bytes) -> tuple[Any, bytes, str | None]:
+    """The body, its canonical bytes (as sent where it can't be parsed), and what is wrong with it."""
     if len(value) > PAYLOAD_BYTES_MAX:
-        detail = f"The body has {len(value)} bytes; at most {PAYLOAD_BYTES_MAX} are read."
-        return refused(detail, key_id, _digest(raw_type, value))
+        return None, value, f"The body has {len(value)} bytes; at most {PAYLOAD_BYTES_MAX} are read."
     try:
         body = orjson.loads(value)
     except orjson.JSONDecodeError as error:
-        detail = f"The body is no JSON: {error.msg} at character {error.pos}."
-        return refused(detail, key_id, _digest(raw_type, value))
+        return None, value, f"The body is no JSON: {error.msg} at character {error.pos}."
     # No more brackets than the depth allows is the rule; only otherwise is it worth a walk.
     if value.count(b"{") + value.count(b"[") > PAYLOAD_DEPTH_MAX and _depth(body) > PAYLOAD_DEPTH_MAX:
-        return refused(f"The body nests deeper than {PAYLOAD_DEPTH_MAX}.", key_id, _digest(raw_type, value))
-    digest = _digest(raw_type, orjson.dumps(body, option=orjson.OPT_SORT_KEYS))
-    detail = _shape_problem(body, raw_type, model) or actor_problem
-    if detail is not None:
-        return refused(detail, key_id, digest)
-    raw_org_id = cast("dict[str, Any]", body).get("org_id")
-    org_id = _uuid(_bytes(raw_org_id)) if isinstance(raw_org_id, str) else None
-    if org_id is None:
-        return refused("org_id must be a UUID of 36 characters.", key_id, digest)
-    if record.key != str(org_id).encode():
-        detail = "The record's key must be org_id, as 36 lower-case characters of UTF-8."
-        return refused(detail, key_id or org_id, digest)
-    assert model is not None
-    return Request(record, command_id, org_id, _validate(model, body, value), digest, actor, trace)
+        return body, value, f"The body nests deeper than {PAYLOAD_DEPTH_MAX}."
+    return body, orjson.dumps(body, option=orjson.OPT_SORT_KEYS), None
+
+
+def _org_id(body: Any) -> str:
+    """The body's `org_id` where it has one, else nothing."""
+    org_id = cast("dict[str, Any]", body).get("org_id") if isinstance(body, dict) else None
+    return org_id if isinstance(org_id, str) else ""
 
 
 def _actor(raw: bytes | None) -> tuple[str | None, str | None]:
@@ -170,13 +172,18 @@ def _actor(raw: bytes | None) -> tuple[str | None, str | None]:
     return actor, None
 
 
-def _shape_problem(body: Any, raw_type: bytes, model: type[Command] | None) -> str | None:
+def _shape_problem(key: bytes | None, body: Any, raw_type: bytes, model: type[Command] | None) -> str | None:
     """What keeps parsed JSON from being a command at all."""
     if model is None:
         known = ", ".join(COMMANDS)
         return "The header ce_type is missing." if not raw_type else f"Unknown ce_type; known are {known}."
     if not isinstance(body, dict):
         return "The body must be a JSON object."
+    org_id = _bytes(_org_id(body)).lower()
+    if not _UUID.fullmatch(org_id):
+        return "org_id must be a UUID of 36 characters."
+    if key != org_id:
+        return "The record's key must be org_id, as 36 lower-case characters of UTF-8."
     return None
 
 
@@ -192,10 +199,6 @@ def _children(node: Any) -> list[Any]:
     if isinstance(node, dict):
         return list(cast("dict[str, Any]", node).values())
     return cast("list[Any]", node) if isinstance(node, list) else []
-
-
-def _digest(raw_type: bytes, canonical: bytes) -> bytes:
-    return blake2b(raw_type + b"\n" + canonical, digest_size=_DIGEST_BYTES).digest()
 
 
 def _validate(model: type[Command], body: Any, value: bytes) -> Command | Invalid:

@@ -3,7 +3,6 @@ used for another payload. At least once: a batch that comes again sends them aga
 """
 
 import asyncio
-import random
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -13,6 +12,7 @@ from aiokafka.errors import KafkaError
 
 from org_events.cloudevents import Headers
 from org_events.results import ProblemType
+from org_service.backoff import Backoff
 from org_service.domain.decide import Decision, refuse
 from org_service.domain.wire import result_body, result_headers, result_key
 from org_service.settings import Settings
@@ -52,17 +52,15 @@ class Replies:
         if not plan.replies:
             return
         messages = list(_messages(plan, start, datetime.now(UTC)))
-        worker, outages = self._settings.worker, 0
+        backoff = Backoff(self._settings.worker.retry_wait_s, self._settings.worker.retry_wait_max_s)
         while True:
             try:
                 await self._send(messages)
             except (KafkaError, OSError, TimeoutError) as error:
-                pause = min(worker.retry_wait_max_s, worker.retry_wait_s * 2 ** min(outages, 16))
-                pause *= random.uniform(0.5, 1)  # noqa: S311 - jitter
-                outages += 1
-                log.warning("kafka is away, replies wait", why=type(error).__name__, retry_in_s=round(pause, 2))
+                pause_s = backoff.next_s()
+                log.warning("kafka is away, replies wait", why=type(error).__name__, retry_in_s=round(pause_s, 2))
                 await self._discard()
-                await asyncio.sleep(pause)
+                await asyncio.sleep(pause_s)
             else:
                 return
 

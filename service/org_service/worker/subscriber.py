@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, cast
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, ConsumerRecord, TopicPartition
-from aiokafka.errors import ConsumerStoppedError, IllegalStateError, KafkaError
+from aiokafka.errors import ConsumerStoppedError, IllegalStateError, KafkaConnectionError, KafkaError
 from faststream import AckPolicy
 from faststream.kafka import KafkaBroker
 from faststream.kafka.message import KafkaAckableMessage
@@ -86,6 +86,17 @@ class Subscriber:
     async def stop(self) -> None:
         """Stop taking, finish the batch in hand, acknowledge it, leave the group."""
         await self._broker.stop()
+
+    async def ping(self) -> None:
+        """Ask a broker for its metadata.
+
+        Raises:
+            KafkaError: None answers.
+        """
+        consumer = self._subscriber.consumer
+        if consumer is None:
+            raise KafkaConnectionError("the consumer is not started")
+        await consumer.topics()
 
     def _watch(self, consumer: AIOKafkaConsumer) -> None:
         """See every poll: the loop is FastStream's, and silent when it hangs or starts anew."""

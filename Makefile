@@ -1,0 +1,77 @@
+# Needs make and Python 3.11 or later, nothing else. Everything is installed below this folder (.venv, .tools);
+# Kafka's jars go to the user's cache, once.
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup demo up stack check test bench storm soak
+
+# Any Python that is new enough; the real one if this is run from a virtual environment.
+ifndef PYTHON
+PYTHON := $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
+	"$$p" -c 'import sys; sys.version_info >= (3, 11) or sys.exit(1); print(getattr(sys, "_base_executable", sys.executable))' \
+	2>/dev/null && break; done)
+endif
+
+UV_VERSION := 0.13.9
+LOCAL_UV := .tools/uv-$(UV_VERSION)/bin/uv
+UV := $(or $(shell command -v uv 2>/dev/null),$(LOCAL_UV))
+UV_TO_MAKE := $(filter $(LOCAL_UV),$(UV))
+
+export UV_PYTHON := $(PYTHON)
+export UV_PYTHON_DOWNLOADS := never
+export UV_PROJECT_ENVIRONMENT := .venv
+unexport VIRTUAL_ENV PYTHONPATH
+
+SYNCED := .venv/.synced
+ARGS ?=
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1|\2/p' Makefile | while IFS='|' read -r name what; do \
+		printf '%-12s %s\n' "$$name" "$$what"; done
+
+setup: $(SYNCED) ## install what the lock file names into .venv (the other targets do it too)
+
+demo: $(SYNCED) ## start everything and walk through what the service does
+	.venv/bin/python deploy/demo/demo.py $(ARGS)
+
+up: $(SYNCED) ## run the service on a local Kafka and Postgres, data in .local, until ^C
+	.venv/bin/orgs up $(ARGS)
+
+stack: $(SYNCED) ## run the local Kafka and Postgres alone, data in .local, until ^C
+	.venv/bin/python -m org_local $(ARGS)
+
+check: $(SYNCED) ## format, lint, types, import contracts, tests without servers: under a minute
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	.venv/bin/pyright
+	.venv/bin/lint-imports
+	.venv/bin/pytest -q tests/unit tests/contract $(ARGS)
+
+test: $(SYNCED) ## every test, on real servers; speed measurements aside
+	.venv/bin/pytest -m "not bench" $(ARGS)
+
+bench: $(SYNCED) ## measure speed
+	.venv/bin/python -m tests.bench $(ARGS)
+
+storm: $(SYNCED) ## kill and cut at random, then prove that nothing was lost (ARGS=... for seed and length)
+	.venv/bin/python -m tests.chaos.storm $(ARGS)
+
+soak: $(SYNCED) ## measure for a long time
+	.venv/bin/python -m tests.bench.soak $(ARGS)
+
+# The stamp is the last thing written and the first thing removed, so a setup that failed is done again.
+$(SYNCED): uv.lock pyproject.toml events/pyproject.toml service/pyproject.toml deploy/local/pyproject.toml $(UV_TO_MAKE)
+	@rm -f $@
+	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 or later found; install one, or say: make PYTHON=/path/to/python" >&2; exit 1; }
+	$(UV) sync --locked
+	@touch $@
+
+# uv, where there is none: in an environment of its own, renamed when whole. Where Python came without ensurepip
+# (Debian splits it off), the system's pip is asked instead.
+$(LOCAL_UV):
+	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 or later found; install one, or say: make PYTHON=/path/to/python" >&2; exit 1; }
+	@rm -rf .tools/uv.new && mkdir -p .tools
+	@{ "$(PYTHON)" -m venv .tools/uv.new >/dev/null 2>&1 && .tools/uv.new/bin/python -m pip install -q "uv==$(UV_VERSION)"; } \
+		|| { rm -rf .tools/uv.new && "$(PYTHON)" -m pip install -q --target .tools/uv.new "uv==$(UV_VERSION)"; } \
+		|| { rm -rf .tools/uv.new; echo "error: uv can't be installed by pip; see above, or put uv on PATH" >&2; exit 1; }
+	@rm -rf .tools/uv-$(UV_VERSION) && mv .tools/uv.new .tools/uv-$(UV_VERSION)

@@ -1,0 +1,151 @@
+"""A client's connection to Kafka: the producer of commands and the reader of outcomes, started and stopped together."""
+
+import asyncio
+from ssl import SSLContext
+from typing import Any, Final, TypedDict
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.abc import AbstractTokenProvider
+from aiokafka.errors import (
+    ClusterAuthorizationFailedError,
+    InvalidTopicError,
+    KafkaError,
+    MessageSizeTooLargeError,
+    PolicyViolationError,
+    RecordListTooLargeError,
+    TopicAuthorizationFailedError,
+)
+
+from org_events.errors import KafkaRefused, KafkaUnavailable, NotConnected, TopicMissing
+from org_events.outcomes import Expected, OutcomeReader
+from org_events.publisher import CommandPublisher
+from org_events.topics import Topics
+
+_RETRY_WAIT_S: Final = 0.5
+_TOPIC_WAIT_S: Final = 5.0
+"""How long after its creation a topic may be unknown to the broker that is asked."""
+_BATCH_BYTES: Final = 256 * 1024
+"""Of one partition: some hundred commands a request, well below the broker's limit of 1 MiB."""
+
+REFUSALS: Final = (
+    ClusterAuthorizationFailedError,
+    InvalidTopicError,
+    MessageSizeTooLargeError,
+    PolicyViolationError,
+    RecordListTooLargeError,
+    TopicAuthorizationFailedError,
+)
+"""What Kafka answers when it has not done something and never will."""
+
+
+class ConnectionOptions(TypedDict, total=False):
+    """Those options of aiokafka's clients that tell how to reach a broker; aiokafka's documentation describes them."""
+
+    client_id: str
+    security_protocol: str
+    ssl_context: SSLContext | None
+    sasl_mechanism: str
+    sasl_plain_username: str | None
+    sasl_plain_password: str | None
+    sasl_oauth_token_provider: AbstractTokenProvider | None
+    request_timeout_ms: int
+    metadata_max_age_ms: int
+    connections_max_idle_ms: int
+
+
+class Connection:
+    """Producer and reader of one client."""
+
+    def __init__(self, bootstrap_servers: str, topics: Topics, options: ConnectionOptions) -> None:
+        self._bootstrap_servers = bootstrap_servers
+        self._topics = topics
+        self._options: dict[str, Any] = {"request_timeout_ms": 20_000, **options}
+        self.expected = Expected()
+        """The outcomes somebody waits for."""
+        self._publisher: CommandPublisher | None = None
+        self._reader: OutcomeReader | None = None
+
+    def publisher(self) -> CommandPublisher:
+        """Sends commands; given only while their outcomes can be read.
+
+        Raises:
+            NotConnected: Not started, stopped, or the reader of outcomes has died.
+        """
+        if self._publisher is None or self._reader is None:
+            raise NotConnected("The client is not started: use `async with OrganizationClient(…)`, or await start().")
+        if not self._reader.is_reading:
+            raise NotConnected("The reader of outcomes has ended, see the log; start a new client.")
+        return self._publisher
+
+    async def start(self, timeout_s: float) -> None:
+        """Connect; tries again until the time is up.
+
+        Raises:
+            KafkaUnavailable, TopicMissing, KafkaRefused: Nothing is left open.
+        """
+        if self._publisher is not None:
+            raise NotConnected("The client is started already.")
+        failure: KafkaError | None = None
+        try:
+            async with asyncio.timeout(timeout_s):
+                while True:
+                    try:
+                        return await self._connect()
+                    except REFUSALS as error:
+                        raise KafkaRefused(f"Kafka does not let this user in: {error!r}") from error
+                    except KafkaError as error:
+                        failure = error
+                    await asyncio.sleep(_RETRY_WAIT_S)
+        except TimeoutError as error:
+            raise KafkaUnavailable(
+                f"No connection to Kafka at {self._bootstrap_servers} within {timeout_s:g} s; nothing was sent. "
+                f"It is unreachable, or refuses the credentials ({failure!r})"
+            ) from error
+
+    async def stop(self) -> None:
+        """Disconnect. May be called again."""
+        publisher, self._publisher = self._publisher, None
+        reader, self._reader = self._reader, None
+        if publisher is not None:
+            await publisher.stop()
+        if reader is not None:
+            await reader.stop()
+
+    async def _connect(self) -> None:
+        publisher = CommandPublisher(self._topics.commands, self._make_producer)
+        reader = OutcomeReader(self._topics.results, self._make_consumer(), self.expected)
+        try:
+            await publisher.start()
+            await _partitions(publisher, self._topics.commands)
+            await reader.start(await _partitions(publisher, self._topics.results))
+        except BaseException:
+            await publisher.stop()
+            await reader.stop()
+            raise
+        self._publisher, self._reader = publisher, reader
+
+    def _make_producer(self) -> AIOKafkaProducer:
+        return AIOKafkaProducer(
+            bootstrap_servers=self._bootstrap_servers,
+            enable_idempotence=True,
+            acks="all",
+            max_batch_size=_BATCH_BYTES,
+            **self._options,
+        )
+
+    def _make_consumer(self) -> AIOKafkaConsumer:
+        return AIOKafkaConsumer(
+            bootstrap_servers=self._bootstrap_servers,
+            group_id=None,
+            enable_auto_commit=False,
+            isolation_level="read_committed",
+            **self._options,
+        )
+
+
+async def _partitions(publisher: CommandPublisher, topic: str) -> set[int]:
+    try:
+        async with asyncio.timeout(_TOPIC_WAIT_S):
+            return await publisher.partitions(topic)
+    except TimeoutError as error:
+        raise TopicMissing(topic) from error

@@ -1,0 +1,113 @@
+"""`orgs config`: every setting, where its value comes from, and what it means."""
+
+import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple
+
+import typer
+
+from org_service.cli import shell
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+    from pydantic.fields import FieldInfo
+
+PREFIX: Final = "ORGS_"
+
+app = typer.Typer(no_args_is_help=True, help="The settings.")
+
+
+class Setting(NamedTuple):
+    """One setting as it is now."""
+
+    name: str
+    """Of its environment variable."""
+    value: str
+    """As text; a secret is masked."""
+    default: str
+    source: str
+    """`environment`, `.local/stack.env` or `default`."""
+    description: str
+
+
+@app.callback()
+def group() -> None:
+    """Keep `show` a command of its own, also while it is the only one."""
+
+
+@app.command()
+def show(*, as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
+    """Show every setting: its environment variable, value, source and meaning. Secrets are masked.
+
+    The environment comes first, then `.local/stack.env`, then the default.
+
+    Example: `ORGS_KAFKA__PARTITIONS=24 orgs config show`
+    """
+    settings = list(read())
+    if as_json:
+        shell.write_json([setting._asdict() for setting in settings])
+        return
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("variable", no_wrap=True)
+    table.add_column("value", overflow="fold")
+    table.add_column("source", overflow="fold")
+    table.add_column("what", style="dim")
+    for setting in settings:
+        changed = setting.source != "default"
+        what = setting.description + (f" (default {setting.default})" if changed else "")
+        table.add_row(setting.name, Text(setting.value, "bold" if changed else ""), setting.source, Text(what.strip()))
+    shell.out().print(table, soft_wrap=False)
+
+
+def read() -> Iterator[Setting]:
+    """Every setting, in the order of the declaration.
+
+    Raises:
+        pydantic.ValidationError: A value is wrong.
+    """
+    yield from _walk(shell.load_settings(), PREFIX, _names_in_stack_env())
+
+
+def _walk(group: "BaseModel", prefix: str, in_file: set[str]) -> Iterator[Setting]:
+    from pydantic import BaseModel
+
+    for field, info in type(group).model_fields.items():
+        content = getattr(group, field)
+        name = f"{prefix}{field.upper()}"
+        if isinstance(content, BaseModel):
+            yield from _walk(content, f"{name}__", in_file)
+        else:
+            source = "environment" if _in_environment(name) else str(shell.STACK_ENV) if name in in_file else "default"
+            yield Setting(name, _text(field, content), _text(field, _default(info)), source, info.description or "")
+
+
+def _default(info: "FieldInfo") -> Any:
+    return info.get_default(call_default_factory=True, validated_data={})
+
+
+def _text(field: str, content: Any) -> str:
+    from pydantic import SecretStr
+
+    from org_service.cli.trouble import MASK, masked_url
+
+    if not isinstance(content, SecretStr):
+        return str(content).lower() if isinstance(content, bool) else str(content)
+    secret = content.get_secret_value()
+    return masked_url(secret) if field == "url" else MASK if secret else ""
+
+
+def _in_environment(name: str) -> bool:
+    """Whether the environment sets it; names count in either case, as pydantic-settings reads them."""
+    return any(variable.upper() == name for variable in os.environ)
+
+
+def _names_in_stack_env() -> set[str]:
+    if not shell.STACK_ENV.is_file():
+        return set()
+    from dotenv import dotenv_values
+
+    return {name.upper() for name in dotenv_values(shell.STACK_ENV)}

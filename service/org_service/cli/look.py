@@ -1,0 +1,130 @@
+"""`orgs show`, `orgs history`, `orgs parked`: what the database knows."""
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+from org_service.cli import shell
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
+    from org_service.domain.organization import Organization
+    from org_service.store.reads import HistoryEntry, ParkedRecord
+
+T = TypeVar("T")
+
+Org = Annotated[
+    str, typer.Argument(metavar="ORG", help="The organization's id, or its exact name.", show_default=False)
+]
+Json = Annotated[bool, typer.Option("--json", help="As JSON.")]
+
+
+def show(org: Org, *, as_json: Json = False) -> None:
+    """Show an organization as it is now; deleted ones too.
+
+    Of a name, the organization that has it now comes first, then those deleted under it.
+
+    Example: `orgs show "Acme AS"`
+    """
+    from org_service.cli import render
+
+    found = _ask(lambda conn: _find(conn, org))
+    if as_json:
+        shell.write_json(_document(found[0]))
+        return
+    shell.out().print(render.organization(found[0]))
+    for other in found[1:]:
+        shell.say(f"also: {other.id}, deleted under this name {render.moment(other.updated_at)}")
+
+
+def history(
+    org: Org,
+    *,
+    last: Annotated[int, typer.Option("--last", "-n", min=1, help="At most this many of the latest changes.")] = 100,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line and change.")] = False,
+) -> None:
+    """Show an organization's changes, oldest first: version, when, what, by whom, before → after.
+
+    Example: `orgs history 0190c5f0-7d1c-7b7e-9d57-000000000001`
+    """
+    from org_service.cli import render
+
+    async def read(conn: "AsyncConnection") -> "tuple[Organization, list[HistoryEntry]]":
+        from org_service.store import reads
+
+        organization = (await _find(conn, org))[0]
+        after_version = max(0, organization.version - last)
+        return organization, await reads.history(conn, organization.id, last, after_version)
+
+    organization, entries = _ask(read)
+    if as_json:
+        for entry in entries:
+            shell.write_json(entry._asdict())
+        return
+    shell.say(f"{organization.name}  {organization.id}")
+    for entry in entries:
+        shell.out().print(render.change(entry))
+
+
+def parked(
+    *,
+    every: Annotated[bool, typer.Option("--all", help="Released and discarded ones too.")] = False,
+    last: Annotated[int, typer.Option("--max", "-n", min=1, max=10_000, help="At most this many.")] = 100,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+) -> None:
+    """List the records that wait for an operator: why, and where they came from. Never their payload.
+
+    Example: `orgs parked`
+    """
+    from org_service.cli import render
+
+    async def read(conn: "AsyncConnection") -> "list[ParkedRecord]":
+        from org_service.store import reads
+
+        return await reads.list_parked(conn, last, state=None if every else "open")
+
+    records = _ask(read)
+    for record in records:
+        if as_json:
+            shown = record._asdict()
+            for payload in ("key", "value", "headers"):
+                del shown[payload]
+            shell.write_json(shown)
+        else:
+            shell.out().print(render.parked(record))
+    if not records:
+        shell.say("nothing is parked")
+
+
+def _ask(question: "Callable[[AsyncConnection], Awaitable[T]]") -> T:
+    """Ask the database with a reader's rights."""
+    from org_service.store.engine import create_engine
+
+    settings = shell.quiet_settings()
+
+    async def ask() -> T:
+        engine = create_engine(settings.database, "reader", direct=True)
+        async with engine.connect() as conn:
+            return await question(conn)
+
+    return shell.run(ask())
+
+
+async def _find(conn: "AsyncConnection", org: str) -> "list[Organization]":
+    from org_service.store import reads
+
+    found = await reads.find_organization(conn, org)
+    if not found:
+        shell.fail(f"there is no organization with the id or name {org!r}, and there never was.")
+    return found
+
+
+def _document(organization: "Organization") -> dict[str, Any]:
+    import orjson
+
+    from org_service.domain.organization import to_json
+
+    document: dict[str, Any] = orjson.loads(to_json(organization))
+    return document | {"deleted_at": organization.deleted_at}

@@ -1,0 +1,276 @@
+"""Records and rows as one readable line each. Pure; what comes from outside is made printable first."""
+
+import base64
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final, cast
+
+import orjson
+from rich.text import Text
+
+from org_events.results import Result
+from org_service.domain.organization import Organization
+from org_service.store.reads import HistoryEntry, ParkedRecord
+
+VALUE_CHARS_MAX: Final = 120
+"""Of one value in a line; `--json` shows all of it."""
+
+_STYLES: Final = {
+    "created": "green",
+    "restored": "green",
+    "reactivated": "green",
+    "applied": "green",
+    "updated": "cyan",
+    "unchanged": "cyan",
+    "deactivated": "yellow",
+    "parked": "yellow",
+    "deleted": "red",
+    "erased": "red",
+    "rejected": "red",
+    "unreadable": "bold red",
+}
+_ADDRESS: Final = ("line1", "line2", "postal_code", "city", "region", "country")
+
+
+def printable(text: str) -> str:
+    """`text` without anything that a terminal would obey, cut to `VALUE_CHARS_MAX`."""
+    if not text.isprintable():
+        text = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+    return text if len(text) <= VALUE_CHARS_MAX else text[: VALUE_CHARS_MAX - 1] + "…"
+
+
+def value(content: Any) -> str:
+    """A field's value: text as it is, an address on one line, nothing as `null`."""
+    if content is None:
+        return "null"
+    if isinstance(content, bool):
+        return "yes" if content else "no"
+    if isinstance(content, dict):
+        address = cast("dict[str, Any]", content)
+        lines = [address[name] for name in _ADDRESS if address.get(name) is not None]
+        return printable(", ".join(map(str, lines or [address])))
+    return printable(str(content))
+
+
+def clock(timestamp_ms: int) -> str:
+    """The time of day to the millisecond, UTC."""
+    return datetime.fromtimestamp(timestamp_ms / 1000, UTC).strftime("%H:%M:%S.%f")[:-3]
+
+
+def base64_of(content: bytes) -> str:
+    """Bytes in Base64."""
+    return base64.b64encode(content).decode()
+
+
+def as_json(content: bytes | None) -> str | dict[str, str] | None:
+    """Bytes in JSON: text where they are UTF-8, else `{"base64": …}`."""
+    try:
+        return None if content is None else content.decode()
+    except UnicodeDecodeError:
+        return {"base64": base64_of(content or b"")}
+
+
+def moment(when: datetime) -> str:
+    """Date and time to the second, UTC."""
+    return when.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+
+
+def changes(
+    changed: Sequence[str], before: Mapping[str, Any] | None, after: Mapping[str, Any] | None
+) -> Iterator[tuple[str, str | None, str | None]]:
+    """Of each changed field: name, value before, value after; None where there was no organization."""
+    for name in changed:
+        yield (
+            name,
+            None if before is None else value(before.get(name)),
+            None if after is None else value(after.get(name)),
+        )
+
+
+def diff(changed: Sequence[str], before: Mapping[str, Any] | None, after: Mapping[str, Any] | None) -> Text:
+    """The changed fields of an event: `domain acme.com → null`; of a new organization only what it has."""
+    line = Text()
+    for name, was, now in changes(changed, before, after):
+        if line:
+            line.append(" · ", "dim")
+        line.append(f"{name} ", "dim")
+        if was is not None:
+            line.append(was, "red" if now is not None else "")
+        if was is not None and now is not None:
+            line.append(" → ", "dim")
+        if now is not None:
+            line.append(now, "green" if was is not None else "")
+    return line
+
+
+def word(text: str, width: int = 0) -> Text:
+    """A type or outcome in its colour."""
+    return Text(text.ljust(width), _STYLES.get(text, ""))
+
+
+def who(actor: str | None) -> Text:
+    """` by alice`, nothing for nobody."""
+    return Text() if actor is None else Text(f"  by {printable(actor)}", "dim")
+
+
+class Unreadable(ValueError):
+    """A record that isn't what its topic promises."""
+
+
+def event(headers: Mapping[str, bytes | None], raw: bytes | None) -> Text:
+    """An event: `v3 updated  Acme  domain acme.com → null`.
+
+    Raises:
+        Unreadable: It is no event.
+    """
+    body = document(raw)
+    kind = _text(headers.get("ce_type")).removeprefix("org.")
+    before, after = body.get("before"), body.get("after")
+    name = value((before or after or {}).get("name"))
+    return Text.assemble(
+        (f"v{body['version']} ".rjust(5), "bold"),
+        word(kind, 12),
+        (name, "bold"),
+        "  ",
+        diff([each for each in body["changed"] if not (each == "name" and before is None)], before, after),
+        who(body.get("actor")),
+    )
+
+
+def result(raw: bytes | None) -> Text:
+    """An outcome: `rejected 409  Another organization has this name: …  command 0190…`.
+
+    Raises:
+        Unreadable: It is no result.
+    """
+    body = document(raw)
+    line = Text.assemble(word(str(body["outcome"]), 10), f"{body['code']}  ")
+    problem, organization = body.get("problem"), body.get("organization")
+    if problem:
+        line.append(problem_line(problem))
+    elif organization:
+        line.append(Text.assemble((value(organization["name"]), "bold"), f" v{body['version']}"))
+    else:
+        line.append(f"{body['org_id']} v{body['version']}")
+    return line.append(f"  command {body['command_id']}", "dim")
+
+
+def problem_line(problem: Mapping[str, Any]) -> str:
+    """A problem with its wrong fields on one line."""
+    fields = "; ".join(f"{each['path']}: {each['message']}" for each in problem.get("errors") or ())
+    return printable(f"{problem['title']}: {problem['detail']}") + (f" [{printable(fields)}]" if fields else "")
+
+
+def command(headers: Mapping[str, bytes | None], key: bytes | None, raw: bytes | None) -> Text:
+    """A command: `update  0190…  domain null  by alice  command 0190…`.
+
+    Raises:
+        Unreadable: It can't be read as a command.
+    """
+    command_id = _text(headers.get("ce_id"))
+    body = document(raw)
+    fields = [f"{printable(name)} {value(content)}" for name, content in body.items() if name != "org_id"]
+    actor = headers.get("ce_actor")
+    return Text.assemble(
+        word(printable(_text(headers.get("ce_type")).removeprefix("org.")), 12),
+        (printable(_text(key)), "bold"),
+        "  ",
+        " · ".join(fields),
+        who(None if actor is None else _text(actor)),
+        (f"  command {printable(command_id)}", "dim"),
+    )
+
+
+def outcome(result: Result) -> Text:
+    """What became of one command, on a few lines."""
+    line = Text.assemble(word(result.outcome.value), f" {result.code}")
+    if result.version is not None:
+        line.append(f"  v{result.version}", "bold")
+    if result.organization is not None:
+        line.append(f"  {value(result.organization.name)}", "bold")
+        fields = result.organization.model_dump(mode="json")
+        for name in ("domain", "primary_address"):
+            if fields[name] is not None:
+                line.append(f" · {value(fields[name])}", "dim")
+    if result.problem is not None:
+        line.append(f"  {printable(result.problem.title)}: {printable(result.problem.detail)}")
+        for wrong in result.problem.errors:
+            line.append(f"\n  {printable(wrong.path)}: {printable(wrong.message)}")
+    return line.append(f"\n  organization {result.org_id}  command {result.command_id}", "dim")
+
+
+def organization(found: Organization) -> Text:
+    """An organization, a line a field."""
+    state = "active"
+    if found.deactivated_at is not None:
+        state = f"deactivated {moment(found.deactivated_at)}"
+    if found.deleted_at is not None:
+        state = f"deleted {moment(found.deleted_at)}"
+    lines = Text(value(found.name), "bold")
+    for label, content in (
+        ("id", str(found.id)),
+        ("version", str(found.version)),
+        ("state", state),
+        ("domain", value(found.domain)),
+        ("address", value(found.primary_address)),
+        ("created", moment(found.created_at)),
+        ("updated", moment(found.updated_at)),
+    ):
+        lines.append(f"\n  {label:<9}", "dim").append(content)
+    return lines
+
+
+def change(entry: HistoryEntry) -> Text:
+    """One change of a history: `v3  2025-11-23 18:00:00Z  updated  domain acme.com → null  by alice`."""
+    return Text.assemble(
+        (f"v{entry.version} ".rjust(5), "bold"),
+        (f"{moment(entry.recorded_at)}  ", "dim"),
+        word(entry.event_type.removeprefix("org."), 12),
+        diff(entry.changed, entry.before, entry.after),
+        who(entry.actor),
+        (f"  command {entry.command_id}", "dim"),
+    )
+
+
+def parked(record: ParkedRecord) -> Text:
+    """One parked record: why, whose, where from."""
+    return Text.assemble(
+        (f"#{record.id}".rjust(5) + "  ", "bold"),
+        (f"{moment(record.recorded_at)}  ", "dim"),
+        f"{record.reason.replace('_', ' '):<14}",
+        f"{record.topic}[{record.partition}] offset {record.offset}",
+        f"  organization {record.org_id or '?'}  command {record.command_id or '?'}",
+        "" if record.state == "open" else f"  {record.state}",
+        (f"  {printable(record.detail)}", "dim"),
+    )
+
+
+def unreadable(topic: str, partition: int, offset: int, why: str) -> Text:
+    """What is shown of a record that can't be shown: where it is."""
+    return Text.assemble(word("unreadable", 12), f"{topic}[{partition}] offset {offset}: {printable(why)}")
+
+
+def document(raw: bytes | None) -> dict[str, Any]:
+    """A JSON object.
+
+    Raises:
+        Unreadable: It is none.
+    """
+    if raw is None:
+        raise Unreadable("no value")
+    try:
+        body = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        raise Unreadable("the value is no JSON") from error
+    if not isinstance(body, dict):
+        raise Unreadable("the value is no JSON object")
+    return cast("dict[str, Any]", body)
+
+
+def _text(content: bytes | None) -> str:
+    if content is None:
+        raise Unreadable("a header or the key is missing")
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        raise Unreadable("a header or the key is not UTF-8") from error

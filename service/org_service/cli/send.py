@@ -1,0 +1,252 @@
+"""`orgs send`: one command, and what became of it."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any
+from uuid import UUID, uuid4
+
+import typer
+
+from org_service.cli import shell
+
+if TYPE_CHECKING:
+    from org_events.client import Sent
+    from org_events.results import Result
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="""Send a command and wait for its outcome.
+
+Ends with 0 when it was applied or there was nothing to change, 1 when it was refused, 3 when no final outcome came in
+time: then send it again with `--command-id`, which is safe.""",
+)
+
+
+class Nullable(StrEnum):
+    """A field that may be null."""
+
+    DOMAIN = "domain"
+    PRIMARY_ADDRESS = "primary_address"
+
+
+Org = Annotated[UUID, typer.Argument(metavar="ORG", help="The organization's id.", show_default=False)]
+Name = Annotated[str | None, typer.Option(help="1 to 200 characters, unique.")]
+Domain = Annotated[str | None, typer.Option(help="A host name of two labels or more, in ASCII.")]
+Line1 = Annotated[str | None, typer.Option(help="Address: first line. An address is always replaced whole.")]
+Line2 = Annotated[str | None, typer.Option(help="Address: second line.")]
+City = Annotated[str | None, typer.Option(help="Address: city.")]
+Region = Annotated[str | None, typer.Option(help="Address: region, state or province.")]
+PostalCode = Annotated[str | None, typer.Option(help="Address: postal code.")]
+Country = Annotated[str | None, typer.Option(help="Address: ISO 3166-1 alpha-2, as in NO.")]
+Clear = Annotated[list[Nullable] | None, typer.Option(help="Set this field to null; may be repeated.")]
+ExpectedVersion = Annotated[
+    int | None, typer.Option(min=1, help="Only if the organization has this version.", rich_help_panel="Preconditions")
+]
+IfName = Annotated[str | None, typer.Option(help="Only if this is its name.", rich_help_panel="Preconditions")]
+IfDomain = Annotated[str | None, typer.Option(help="Only if this is its domain.", rich_help_panel="Preconditions")]
+IfNull = Annotated[
+    list[Nullable] | None,
+    typer.Option(help="Only if this field is null; may be repeated.", rich_help_panel="Preconditions"),
+]
+CommandId = Annotated[
+    UUID | None, typer.Option(help="The id of the first try, to send it again.", rich_help_panel="Sending")
+]
+Actor = Annotated[str | None, typer.Option(help="On whose behalf; your login if left out.", rich_help_panel="Sending")]
+Timeout = Annotated[
+    float, typer.Option("--timeout", min=0.1, max=3600, help="Seconds to wait.", rich_help_panel="Sending")
+]
+Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait for the outcome.", rich_help_panel="Sending")]
+Json = Annotated[bool, typer.Option("--json", help="The whole result as JSON.", rich_help_panel="Sending")]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Sending:
+    """How to send."""
+
+    command_id: UUID | None
+    actor: str | None
+    timeout_s: float
+    wait: bool
+    as_json: bool
+
+
+@app.command()
+def create(
+    *,
+    name: Annotated[str, typer.Option(help="1 to 200 characters, unique.", show_default=False)],
+    org_id: Annotated[UUID | None, typer.Option("--id", help="The organization's id; a new one if left out.")] = None,
+    domain: Domain = None,
+    line1: Line1 = None,
+    line2: Line2 = None,
+    city: City = None,
+    region: Region = None,
+    postal_code: PostalCode = None,
+    country: Country = None,
+    command_id: CommandId = None,
+    actor: Actor = None,
+    timeout_s: Timeout = 15,
+    wait: Wait = True,
+    as_json: Json = False,
+) -> None:
+    """Create an organization.
+
+    Example: `orgs send create --name "Acme AS" --domain acme.no --line1 "Storgata 1" --city Oslo --country NO`
+    """
+    fields = _fields(
+        name=name,
+        domain=domain,
+        primary_address=_address(
+            line1=line1, line2=line2, city=city, region=region, postal_code=postal_code, country=country
+        ),
+    )
+    sending = _Sending(command_id=command_id, actor=actor, timeout_s=timeout_s, wait=wait, as_json=as_json)
+    _send("org.create", {"org_id": org_id or uuid4(), **fields}, sending)
+
+
+@app.command()
+def update(
+    org: Org,
+    *,
+    name: Name = None,
+    domain: Domain = None,
+    line1: Line1 = None,
+    line2: Line2 = None,
+    city: City = None,
+    region: Region = None,
+    postal_code: PostalCode = None,
+    country: Country = None,
+    clear: Clear = None,
+    expected_version: ExpectedVersion = None,
+    if_name: IfName = None,
+    if_domain: IfDomain = None,
+    if_null: IfNull = None,
+    command_id: CommandId = None,
+    actor: Actor = None,
+    timeout_s: Timeout = 15,
+    wait: Wait = True,
+    as_json: Json = False,
+) -> None:
+    """Change what is given; everything else stays. An address is replaced whole.
+
+    Example: `orgs send update 0190c5f0-7d1c-7b7e-9d57-000000000001 --clear domain --expected-version 3`
+    """
+    fields = _fields(
+        name=name,
+        domain=domain,
+        primary_address=_address(
+            line1=line1, line2=line2, city=city, region=region, postal_code=postal_code, country=country
+        ),
+    )
+    body = {"org_id": org, **_with_nulls(fields, clear, "--clear")}
+    body |= _preconditions(expected_version, if_name, if_domain, if_null)
+    sending = _Sending(command_id=command_id, actor=actor, timeout_s=timeout_s, wait=wait, as_json=as_json)
+    _send("org.update", body, sending)
+
+
+def _on_existing(command_type: str, what: str) -> Callable[..., None]:
+    """A command that takes an organization and preconditions, nothing else."""
+
+    def command(
+        org: Org,
+        *,
+        expected_version: ExpectedVersion = None,
+        if_name: IfName = None,
+        if_domain: IfDomain = None,
+        if_null: IfNull = None,
+        command_id: CommandId = None,
+        actor: Actor = None,
+        timeout_s: Timeout = 15,
+        wait: Wait = True,
+        as_json: Json = False,
+    ) -> None:
+        body = {"org_id": org, **_preconditions(expected_version, if_name, if_domain, if_null)}
+        sending = _Sending(command_id=command_id, actor=actor, timeout_s=timeout_s, wait=wait, as_json=as_json)
+        _send(command_type, body, sending)
+
+    verb = command_type.removeprefix("org.")
+    example = f"`orgs send {verb} 0190c5f0-7d1c-7b7e-9d57-000000000001 --expected-version 3`"
+    command.__doc__ = f"{what}\n\nExample: {example}"
+    app.command(verb)(command)
+    return command
+
+
+delete = _on_existing("org.delete", "Delete an organization; its name becomes free.")
+deactivate = _on_existing(
+    "org.deactivate", "Deactivate an organization: until reactivated, only reactivate and delete go through."
+)
+reactivate = _on_existing("org.reactivate", "Take a deactivation back.")
+restore = _on_existing("org.restore", "Bring a deleted organization back as it was; its name must still be free.")
+
+
+def _fields(**given: Any) -> dict[str, Any]:
+    return {name: content for name, content in given.items() if content is not None}
+
+
+def _address(**lines: str | None) -> dict[str, str] | None:
+    return {name: line for name, line in lines.items() if line is not None} or None
+
+
+def _with_nulls(fields: dict[str, Any], nulls: Sequence[Nullable] | None, option: str) -> dict[str, Any]:
+    names = [field.value for field in nulls or ()]
+    for name in names:
+        if name in fields:
+            raise typer.BadParameter(f"{option} {name}, and a value for it: only one can be")
+    return {**fields, **dict.fromkeys(names)}
+
+
+def _preconditions(
+    expected_version: int | None, if_name: str | None, if_domain: str | None, if_null: Sequence[Nullable] | None
+) -> dict[str, Any]:
+    current = _with_nulls(_fields(name=if_name, domain=if_domain), if_null, "--if-null")
+    return _fields(expected_version=expected_version, if_current=current or None)
+
+
+def _send(command_type: str, body: dict[str, Any], sending: _Sending) -> None:
+    from pydantic import ValidationError
+
+    from org_events.commands import COMMANDS
+    from org_events.results import Outcome, Result
+    from org_service.cli.trouble import wrong_fields
+    from org_service.operate import publish
+
+    try:
+        command = COMMANDS[command_type].model_validate(body)
+    except ValidationError as error:
+        shell.fail(f"nothing was sent:\n  {wrong_fields(error)}", shell.USAGE)
+    settings = shell.quiet_settings()
+    actor = sending.actor or shell.login()
+
+    async def exchange() -> "Result | Sent":
+        async with publish.connect(settings.kafka, actor=actor, timeout_s=sending.timeout_s) as client:
+            if sending.wait:
+                return await client.execute(command, command_id=sending.command_id)
+            return await client.send(command, command_id=sending.command_id)
+
+    answer = shell.run(exchange())
+    if not isinstance(answer, Result):
+        _print_sent(answer, settings.kafka.topics.commands, sending.as_json)
+        return
+    _print_result(answer, sending.as_json)
+    if answer.outcome is Outcome.REJECTED:
+        raise typer.Exit(shell.REFUSED)
+    if not answer.final:
+        raise typer.Exit(shell.UNKNOWN)
+
+
+def _print_sent(sent: "Sent", topic: str, as_json: bool) -> None:
+    if as_json:
+        shell.write_json(
+            {"command_id": sent.command_id, "topic": topic, "partition": sent.partition, "offset": sent.offset}
+        )
+    else:
+        shell.write_text(f"sent  command {sent.command_id}  {topic}[{sent.partition}] offset {sent.offset}")
+
+
+def _print_result(result: "Result", as_json: bool) -> None:
+    if as_json:
+        shell.write_json(result.model_dump(mode="json"))
+        return
+    from org_service.cli import render
+
+    shell.out().print(render.outcome(result))

@@ -1,0 +1,145 @@
+"""A file of organizations: JSON lines or CSV, one organization a line, read without holding the file in memory.
+
+JSON lines: `{"name": "Acme", "domain": "acme.com", "primary_address": {…}, "id": "…"}`, all but the name optional.
+CSV: a header line with any of `id, name, domain, line1, line2, city, region, postal_code, country`; an empty cell is
+null, and an address is there when any of its cells is filled.
+
+An organization without an id gets one that is derived from its name, and each command's id is derived from all that
+the line says: importing a file again changes nothing and tells the same outcomes.
+"""
+
+import csv
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any, Final, Literal, NamedTuple, cast
+from uuid import UUID, uuid5
+
+import orjson
+from pydantic import ValidationError
+
+from org_events.commands import CreateOrganization
+from org_service.domain.organization import name_key
+from org_service.errors import StopError
+
+Format = Literal["jsonl", "csv"]
+
+ID_NAMESPACE: Final = UUID("3b6c3e5e-9d0c-5a3e-8f0e-6a2f1c9b7d54")
+"""Of organization ids derived from names and of command ids derived from rows; must never change."""
+LINE_CHARS_MAX: Final = 1024 * 1024
+"""A longer line is no organization; far above the 64 KiB that a command may have."""
+
+_ADDRESS: Final = ("line1", "line2", "city", "region", "postal_code", "country")
+_COLUMNS: Final = ("id", "name", "domain", *_ADDRESS)
+
+
+class Row(NamedTuple):
+    """One line as a command."""
+
+    line: int
+    command_id: UUID
+    command: CreateOrganization
+
+
+class BadLine(NamedTuple):
+    """A line that no command can be made of."""
+
+    line: int
+    reason: str
+
+
+def format_of(path: Path) -> Format:
+    """The format that a file's name promises.
+
+    Raises:
+        StopError: It promises none.
+    """
+    if path.suffix in {".jsonl", ".ndjson", ".json"}:
+        return "jsonl"
+    if path.suffix == ".csv":
+        return "csv"
+    raise StopError(f"{path} is neither .jsonl nor .csv: say --format jsonl or --format csv.")
+
+
+def read(path: Path, file_format: Format) -> Iterator[Row | BadLine]:
+    """Read a file line by line; empty lines are skipped.
+
+    Raises:
+        OSError: The file can't be read.
+        StopError: A CSV file's header has no `name`, or columns that nobody knows.
+    """
+    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+        yield from _read_csv(path, file) if file_format == "csv" else _read_json_lines(file)
+
+
+def _read_json_lines(file: IO[str]) -> Iterator[Row | BadLine]:
+    number = 0
+    while line := file.readline(LINE_CHARS_MAX):
+        number += 1
+        if len(line) == LINE_CHARS_MAX and not line.endswith("\n"):
+            while (rest := file.readline(LINE_CHARS_MAX)) and not rest.endswith("\n"):
+                pass
+            yield BadLine(number, f"longer than {LINE_CHARS_MAX} characters")
+        elif line.strip():
+            yield _from_json(number, line)
+
+
+def _from_json(number: int, line: str) -> Row | BadLine:
+    try:
+        document = orjson.loads(line.encode("utf-8", "surrogateescape"))
+    except orjson.JSONDecodeError as error:
+        return BadLine(number, f"no JSON: {error.msg} at character {error.pos}")
+    if not isinstance(document, dict):
+        return BadLine(number, "no JSON object")
+    return _row(number, cast("dict[str, Any]", document))
+
+
+def _read_csv(path: Path, file: IO[str]) -> Iterator[Row | BadLine]:
+    csv.field_size_limit(LINE_CHARS_MAX)
+    reader = csv.reader(file)
+    header = next(reader, list[str]())
+    unknown = [name for name in header if name not in _COLUMNS]
+    if unknown or "name" not in header or len(set(header)) != len(header):
+        raise StopError(f"{path} must begin with a line that names its columns, some of {', '.join(_COLUMNS)}.")
+    while True:
+        first_line = reader.line_num + 1
+        try:
+            cells = next(reader, None)
+        except csv.Error as error:
+            yield BadLine(first_line, str(error))
+            continue
+        if cells is None:
+            return
+        if len(cells) == len(header):
+            yield _row(first_line, _from_cells(dict(zip(header, cells, strict=True))))
+        elif cells:
+            yield BadLine(first_line, f"{len(cells)} cells, the header names {len(header)}")
+
+
+def _from_cells(cells: Mapping[str, str]) -> dict[str, Any]:
+    filled = {name: cell for name, cell in cells.items() if cell.strip()}
+    organization: dict[str, Any] = {name: filled[name] for name in ("id", "name", "domain") if name in filled}
+    address = {name: filled[name] for name in _ADDRESS if name in filled}
+    return organization | ({"primary_address": address} if address else {})
+
+
+def _row(number: int, organization: dict[str, Any]) -> Row | BadLine:
+    fields = {name: content for name, content in organization.items() if name != "id"}
+    given = organization.get("id")
+    try:
+        # A name that is wrong fails below whatever the id is.
+        org_id = _derived(name_key(str(fields.get("name")).strip())) if given is None else UUID(str(given))
+    except ValueError:
+        return BadLine(number, "id is no UUID")
+    try:
+        command = CreateOrganization.model_validate({**fields, "org_id": org_id})
+    except ValidationError as error:
+        wrong = (
+            f"{'.'.join(map(str, each['loc']))}: {each['msg']}"
+            for each in error.errors(include_url=False, include_input=False, include_context=False)
+        )
+        return BadLine(number, "; ".join(wrong))
+    return Row(number, _derived(command.to_body().decode()), command)
+
+
+def _derived(text: str) -> UUID:
+    return uuid5(ID_NAMESPACE, text)

@@ -1,0 +1,58 @@
+"""Commands from operators: one at a time, or a whole file of organizations."""
+
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from org_events.client import OrganizationClient
+from org_events.commands import Command
+from org_events.results import Result
+from org_service.operate.organizations_file import BadLine, Row
+from org_service.settings import Kafka
+
+SOURCE = "/orgs/cli"
+"""The `ce_source` of operators' commands."""
+
+
+class Imported(NamedTuple):
+    """The outcome of one line of a file."""
+
+    row: Row
+    result: Result
+
+
+def connect(kafka: Kafka, *, actor: str | None, timeout_s: float) -> OrganizationClient:
+    """A client, not started, for commands on behalf of `actor`."""
+    options: dict[str, Any] = kafka.connection()
+    return OrganizationClient(source=SOURCE, topics=kafka.topics, actor=actor, timeout_s=timeout_s, **options)
+
+
+async def import_rows(
+    client: OrganizationClient, rows: Iterable[Row | BadLine], on_bad_line: Callable[[BadLine], None]
+) -> AsyncIterator[Imported]:
+    """Send rows as commands, thousands at a time, and yield their outcomes in the order of the rows.
+
+    May be run again with the same rows, after whatever failure: command ids come from what a row says, so nothing
+    is done twice and each row gets its first outcome again.
+
+    Args:
+        client: Started.
+        rows: Read as fast as outcomes come.
+        on_bad_line: Is told of each line that can't be sent, as it is met.
+
+    Raises:
+        OutcomeUnknown: A row has no outcome in time. All rows before it were yielded.
+    """
+    sent: deque[Row] = deque()
+
+    def commands() -> Iterator[tuple[UUID, Command]]:
+        for row in rows:
+            if isinstance(row, BadLine):
+                on_bad_line(row)
+            else:
+                sent.append(row)
+                yield row.command_id, row.command
+
+    async for result in client.execute_many(commands()):
+        yield Imported(sent.popleft(), result)

@@ -1,0 +1,123 @@
+"""How far the journal is published: the record on `orgs.relay`, written inside each transaction.
+
+Kafka alone knows. The record stands or falls with the events of its transaction, so position and events can't part,
+and a database restored from a backup can't lie about it. Refused: a "published" mark in Postgres, which a crash
+between Kafka's commit and its own leaves wrong.
+
+The record names the last row by its command id as well. The number alone would not do: when a backup is restored and
+new commands are journaled before the relay looks, the journal grows past the number with other rows, and these would
+never be published.
+
+The topic is compacted only now and then, so the record is looked for from the end backwards.
+"""
+
+# The client comes without types.
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Final
+from uuid import UUID
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from org_service.errors import StopError
+from org_service.settings import Kafka
+
+PARTITION: Final = 0
+"""`orgs.relay` has one partition, so that its records have one order."""
+WINDOW_OFFSETS: Final = 1_000
+"""The last offsets to read first: a relay alone on the topic finds its record among the last two."""
+_WINDOW_GROWTH: Final = 8
+_FETCH_WAIT_MS: Final = 50
+"""For the broker to gather data: at the end of the topic there is nothing to gather."""
+_CLOSE_TIMEOUT_S: Final = 2.0
+
+
+class Position(BaseModel):
+    """The last row published. Readers ignore members they don't know."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    position: int = Field(ge=0, description="In the journal")
+    command_id: UUID | None = Field(default=None, description="Of the row there; null: don't compare")
+
+    def to_value(self) -> bytes:
+        """The record's value."""
+        return self.model_dump_json().encode()
+
+
+def parse(value: bytes) -> Position:
+    """Read a record's value.
+
+    Raises:
+        StopError: It is no position; publishing from a guessed one would lose or repeat events.
+    """
+    try:
+        return Position.model_validate_json(value)
+    except ValidationError as error:
+        raise StopError(
+            f"A record on orgs.relay can't be read as a position: {error.errors(include_input=False)}. Write the "
+            'right one with the relay\'s name as key, as {"position": 123, "command_id": null}, and start again.'
+        ) from error
+
+
+async def read(kafka: Kafka, topic: str, name: str, end: int) -> Position | None:
+    """Read the position of the relay `name` from all that is committed before the offset `end`.
+
+    Args:
+        end: The end of the topic (its high watermark), taken *after* InitProducerId: the former leader's transaction
+            is finished by then, committed or aborted. Other relays may have open transactions before it; these are
+            waited for, because what this relay wrote behind them can't be read earlier.
+
+    Returns:
+        None when this relay has published nothing yet.
+
+    Raises:
+        StopError: The record is no position.
+        KafkaError, OSError: Nothing was read.
+    """
+    at = TopicPartition(topic, PARTITION)
+    async with _consumer(kafka) as consumer:
+        consumer.assign([at])
+        begin = (await consumer.beginning_offsets([at]))[at]
+        start, window = end, WINDOW_OFFSETS
+        while start > begin:
+            start = max(begin, end - window)
+            value = await _last(consumer, at, name.encode(), start, end)
+            if value is not None:
+                return parse(value)
+            window *= _WINDOW_GROWTH
+    return None
+
+
+async def _last(consumer: AIOKafkaConsumer, at: TopicPartition, key: bytes, start: int, end: int) -> bytes | None:
+    value: bytes | None = None
+    consumer.seek(at, start)
+    while await consumer.position(at) < end:
+        for record in (await consumer.getmany(at, timeout_ms=_FETCH_WAIT_MS)).get(at, ()):
+            if record.key == key:
+                value = record.value
+    return value
+
+
+@asynccontextmanager
+async def _consumer(kafka: Kafka) -> AsyncGenerator[AIOKafkaConsumer]:
+    consumer = AIOKafkaConsumer(
+        **kafka.connection(),
+        isolation_level="read_committed",
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        fetch_max_wait_ms=_FETCH_WAIT_MS,
+    )
+    try:
+        await consumer.start()
+        yield consumer
+    finally:
+        stopping = asyncio.create_task(consumer.stop())
+        await asyncio.wait({stopping}, timeout=_CLOSE_TIMEOUT_S)
+        if not stopping.done():
+            stopping.cancel()
+        await asyncio.gather(stopping, return_exceptions=True)

@@ -1,0 +1,308 @@
+"""The relay: one leader reads the journal and publishes it, exactly once and in order; the others stand by.
+
+    STANDING_BY --> REBUILDING --> READY <--> IN_TRANSACTION
+         ^            |   ^                         |
+         |            |   +------- UNKNOWN <--------+   Kafka didn't say a plain yes: close the producer, wait
+         +------------+-----------------------------+   Postgres or the lock was lost, or another one fenced ours
+
+Rebuilding is the whole of recovery: InitProducerId finishes whatever the former producer (ours, or a leader's before
+us) left behind, then the position is read from Kafka. Nothing is remembered from before, so every kind of doubt has
+the same cure. The lock only keeps two leaders from fencing each other for ever; what keeps publishing exact is Kafka's
+fencing. While a transaction is on its way the next chunk is read and encoded; it is sent only if that one succeeds.
+
+An outage is waited out with back-off and jitter, for ever: nothing is skipped, and a restart would not help.
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from contextlib import AsyncExitStack, suppress
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any, Final, TypeVar
+
+from aiokafka import TopicPartition
+
+from org_service.errors import RetryError, StopError
+from org_service.relay import position as positions
+from org_service.relay.chunks import Chunk, Layout
+from org_service.relay.position import PARTITION, Position
+from org_service.relay.producer import FencedError, Producer, TopicsMissingError, UnknownFateError, unknown_fate
+from org_service.relay.source import Source
+from org_service.settings import Settings
+from org_service.store.notify import JournalSignal, LeaderLock
+from org_service.telemetry import (
+    RELAY_LAG_POSITIONS,
+    RELAY_LAG_SECONDS,
+    RELAY_LEADER,
+    RELAY_POSITION,
+    RELAY_REBUILDS,
+    RELAY_ROWS,
+    RELAY_SECONDS,
+    get_logger,
+)
+
+log = get_logger(__name__)
+T = TypeVar("T")
+
+LOCK_CHECK_INTERVAL_S: Final = 1.0
+"""How late the loss of the lock may be noticed. Nothing is published twice by then: a new leader fences this one."""
+_BEAT_INTERVAL_S: Final = 1.0
+"""Longest silence while waiting, however long the wait."""
+
+
+class State(StrEnum):
+    """Where the relay stands."""
+
+    STANDING_BY = "standing by"
+    REBUILDING = "rebuilding"
+    READY = "ready"
+    IN_TRANSACTION = "in transaction"
+    UNKNOWN = "unknown"
+
+
+class Relay:
+    """One relay process. `run` once; the rest may be asked at any time from the same loop."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._relay = settings.relay
+        self._name = f"{settings.kafka.topic_prefix}{settings.relay.name}"
+        """Of the lock and the transactional id."""
+        self._source = Source(settings.database)
+        self._producer: Producer | None = None
+        self._changed = asyncio.Event()
+        self._started = False
+        self._outages = 0
+        self._waiting_since: datetime | None = None
+        self.state = State.STANDING_BY
+        self.position: int | None = None
+        """The last position known to be published; None until it was read from Kafka."""
+        self.beat = time.monotonic()
+        """When the loop last gave a sign of life."""
+
+    @property
+    def leading(self) -> bool:
+        """Whether this is the leader."""
+        return self.state is not State.STANDING_BY
+
+    async def until(self, reached: Callable[["Relay"], bool]) -> None:
+        """Wait until `reached(self)`, judged at each change of state or position."""
+        while not reached(self):
+            await self._changed.wait()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Stand by and lead, until `stop` is set: then the transaction in hand is finished, and everything closed.
+
+        Raises:
+            StopError: An operator must act; the message says how. Nothing is left open.
+        """
+        RELAY_LAG_SECONDS.set_function(self._lag_s)
+        try:
+            while not stop.is_set():
+                try:
+                    await self._term(stop)
+                except StopError:
+                    raise
+                except RetryError as error:
+                    log.warning("the relay steps down and stands by again", why=str(error))
+                    await self._back_off(stop)
+                except Exception:
+                    # Not foreseen, so not understood: nothing is skipped, the next term begins from what Kafka has.
+                    log.exception("the relay's term ended with an unknown error")
+                    await self._back_off(stop)
+        finally:
+            RELAY_LEADER.set(0)
+            await self._source.close()
+
+    async def _term(self, stop: asyncio.Event) -> None:
+        """Become the leader, and lead until the lock, Postgres or the transactional id is lost, or until `stop`."""
+        async with AsyncExitStack() as stack:
+            stack.callback(self._enter, State.STANDING_BY)
+            lock = await stack.enter_async_context(LeaderLock(self._settings.database, self._name))
+            while not await lock.try_acquire():
+                self._outages = 0
+                if await self._wait_for(stop, self._relay.poll_interval_s):
+                    return
+            stack.callback(RELAY_LEADER.set, 0)
+            signal = await stack.enter_async_context(JournalSignal(self._settings.database))
+            RELAY_LEADER.set(1)
+            log.info("this relay is the leader", relay=self._name)
+            await _first(self._lead(signal, stop), self._watch(lock))
+
+    async def _watch(self, lock: LeaderLock) -> None:
+        while True:
+            await asyncio.sleep(LOCK_CHECK_INTERVAL_S)
+            await lock.check()
+
+    async def _lead(self, signal: JournalSignal, stop: asyncio.Event) -> None:
+        """Publish until `stop`, with a new producer after each doubt."""
+        while not stop.is_set():
+            self._enter(State.REBUILDING)
+            relay = self._relay
+            self._producer = Producer(self._settings.kafka, self._name, relay.transaction_timeout_ms)
+            try:
+                rebuilt = await _unless(stop, self._rebuild(self._producer))
+                if rebuilt is not None:
+                    await self._publish_from(*rebuilt, self._producer, signal, stop)
+            except FencedError:
+                RELAY_REBUILDS.labels("fenced").inc()
+                raise
+            except UnknownFateError as error:
+                RELAY_REBUILDS.labels(error.why).inc()
+                log.warning("Kafka gave no plain yes, the producer is thrown away", state=self.state, why=str(error))
+                self._enter(State.UNKNOWN)
+            finally:
+                producer, self._producer = self._producer, None
+                await producer.close()
+            if self.state is State.UNKNOWN and not stop.is_set():
+                await self._look_at_lag()
+                await self._back_off(stop)
+
+    async def _rebuild(self, producer: Producer) -> tuple[Layout, int]:
+        """Fence and finish what was before, then read how far the journal is published."""
+        kafka, name = self._settings.kafka, self._relay.name
+        topics = kafka.topics
+        async with unknown_fate("beginning anew"), asyncio.timeout(self._relay.publish_timeout_s):
+            try:
+                partitions = await producer.start((topics.events, topics.state, topics.results, topics.relay))
+            except TopicsMissingError as error:
+                if self._started:
+                    raise UnknownFateError(str(error), "refused") from error
+                raise StopError(str(error)) from error
+            self._started = True
+            end = await producer.end_of(TopicPartition(topics.relay, PARTITION))
+            last = await positions.read(kafka, topics.relay, name, end) or Position(position=0)
+        await self._source.verify(last)
+        self._reach(last.position)
+        log.info("the relay goes on from Kafka's position", position=last.position, head=self._source.head)
+        self._enter(State.READY)
+        return Layout(topics, partitions, name), last.position
+
+    async def _publish_from(
+        self, layout: Layout, position: int, producer: Producer, signal: JournalSignal, stop: asyncio.Event
+    ) -> None:
+        rows_max = self._relay.batch_rows_max
+        ahead: asyncio.Task[Chunk | None] | None = None
+        try:
+            while not stop.is_set():
+                self.beat = time.monotonic()
+                chunk = await (ahead or self._source.next_chunk(position, layout, rows_max))
+                ahead = None
+                if chunk is None:
+                    self._caught_up()
+                    await _unless(stop, signal.wait(self._relay.poll_interval_s))
+                    continue
+                if chunk.more:
+                    ahead = asyncio.create_task(self._source.next_chunk(chunk.last.position, layout, rows_max))
+                await self._publish(producer, chunk)
+                position = chunk.last.position
+        finally:
+            if ahead is not None:
+                ahead.cancel()
+                await asyncio.gather(ahead, return_exceptions=True)
+
+    async def _publish(self, producer: Producer, chunk: Chunk) -> None:
+        """One transaction, within `publish_timeout_s`."""
+        self._waiting_since = chunk.oldest
+        RELAY_LAG_POSITIONS.set(self._source.head - chunk.first + 1)
+        self._enter(State.IN_TRANSACTION)
+        began = time.perf_counter()
+        async with unknown_fate("the transaction"), asyncio.timeout(self._relay.publish_timeout_s):
+            await producer.publish(chunk.batches)
+        RELAY_SECONDS.observe(time.perf_counter() - began)
+        RELAY_ROWS.inc(chunk.rows)
+        RELAY_LAG_POSITIONS.set(max(0, self._source.head - chunk.last.position))
+        self._outages = 0
+        log.debug("published", first=chunk.first, last=chunk.last.position)
+        self._reach(chunk.last.position)
+        self._enter(State.READY)
+
+    def _reach(self, position: int) -> None:
+        self.position = position
+        RELAY_POSITION.set(position)
+
+    def _caught_up(self) -> None:
+        self._outages = 0
+        self._waiting_since = None
+        RELAY_LAG_POSITIONS.set(0)
+
+    def _lag_s(self) -> float:
+        since = self._waiting_since
+        return 0.0 if since is None else max(0.0, (datetime.now(UTC) - since).total_seconds())
+
+    async def _look_at_lag(self) -> None:
+        """Keep the lag true while Kafka is away; what Postgres says to it is not this moment's worry."""
+        if self.position is not None:
+            with suppress(RetryError):
+                self._waiting_since = await self._source.waiting_since(self.position)
+                RELAY_LAG_POSITIONS.set(max(0, self._source.head - self.position))
+
+    def _enter(self, state: State) -> None:
+        self.state = state
+        self.beat = time.monotonic()
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+
+    async def _back_off(self, stop: asyncio.Event) -> None:
+        pause_s = min(self._relay.retry_wait_max_s, self._relay.retry_wait_s * 2 ** min(self._outages, 16))
+        self._outages += 1
+        await self._wait_for(stop, pause_s * random.uniform(0.5, 1))  # noqa: S311 (jitter)
+
+    async def _wait_for(self, stop: asyncio.Event, seconds: float) -> bool:
+        """Wait; returns early, and True, when `stop` is set."""
+        deadline = time.monotonic() + seconds
+        while not stop.is_set():
+            self.beat = time.monotonic()
+            left = deadline - self.beat
+            if left <= 0:
+                break
+            with suppress(TimeoutError):
+                async with asyncio.timeout(min(left, _BEAT_INTERVAL_S)):
+                    await stop.wait()
+        return stop.is_set()
+
+    def checks(self) -> Mapping[str, Callable[[], Awaitable[str]]]:
+        """What /readyz asks, by name; a check returns what it saw, or raises."""
+        return {"postgres": self._check_postgres, "kafka": self._check_kafka}
+
+    async def _check_postgres(self) -> str:
+        await self._source.ping()
+        return "answers"
+
+    async def _check_kafka(self) -> str:
+        if self.state is State.STANDING_BY:
+            return "standing by, not needed"
+        producer = self._producer
+        if producer is None or self.state not in (State.READY, State.IN_TRANSACTION):
+            raise RetryError(f"the relay is {self.state}")
+        if not await producer.ping():
+            raise RetryError("no broker answers")
+        return f"leader, {self.state}"
+
+
+async def _first(*steps: Coroutine[Any, Any, Any]) -> None:
+    """Run steps side by side until the first one ends; cancel the others and wait for their end. Raises its error."""
+    tasks = [asyncio.create_task(step) for step in steps]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    for task in done:
+        task.result()
+
+
+async def _unless(stop: asyncio.Event, step: Coroutine[Any, Any, T]) -> T | None:
+    """The result of `step`; None when `stop` is set before, then `step` is cancelled."""
+    task = asyncio.create_task(step)
+    stopping = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait((task, stopping), return_when=asyncio.FIRST_COMPLETED)
+        return task.result() if task.done() else None
+    finally:
+        task.cancel()
+        stopping.cancel()
+        await asyncio.gather(task, stopping, return_exceptions=True)

@@ -1,0 +1,97 @@
+"""Where the relay reads: the journal, and what tells that it isn't the journal Kafka was fed from."""
+
+from datetime import datetime
+
+from org_service.errors import StopError
+from org_service.relay.chunks import Chunk, Layout, build
+from org_service.relay.position import Position
+from org_service.settings import Database
+from org_service.store import journal
+from org_service.store.engine import create_engine
+from org_service.store.failures import classified
+
+WAY_OUT = (
+    "The database was probably restored from an older backup. Stop the workers first: what they journal now may never "
+    "be published. Then restore a backup that holds position {position}; or accept that the commands lost with the old "
+    "database stay lost, let the journal go on past Kafka with `orgs journal advance`, and start again."
+)
+"""What an operator can do when Kafka and the journal contradict each other."""
+
+
+class Source:
+    """Reads the journal and encodes it. Raises RetryError when Postgres is away; nothing was lost then.
+
+    May be used by several tasks at once.
+    """
+
+    def __init__(self, database: Database) -> None:
+        # One statement a read: AUTOCOMMIT saves the round trips of BEGIN and ROLLBACK.
+        self._engine = create_engine(database, "relay").execution_options(isolation_level="AUTOCOMMIT")
+        self.head = 0
+        """The journal's last position when it was last looked at."""
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._engine.dispose()
+
+    async def ping(self) -> None:
+        """Return if Postgres answers a query."""
+        with classified():
+            async with self._engine.connect() as connection:
+                await journal.head(connection)
+
+    async def next_chunk(self, after: int, layout: Layout, rows_max: int) -> Chunk | None:
+        """The next rows, encoded for `layout`; None when there are none.
+
+        Raises:
+            RetryError: Postgres is away.
+            StopError: The journal has a hole after `after`, or ends before it.
+        """
+        with classified():
+            async with self._engine.connect() as connection:
+                rows = await journal.read_after(connection, after, rows_max)
+                if not rows or len(rows) >= rows_max:
+                    self.head = await journal.head(connection)
+                else:
+                    self.head = rows[-1].position
+        if rows:
+            return await build(rows, layout, limit=rows_max)
+        if self.head < after:
+            raise _ahead(after, self.head)
+        return None
+
+    async def waiting_since(self, after: int) -> datetime | None:
+        """When the first row after a position was recorded; None when there is none."""
+        with classified():
+            async with self._engine.connect() as connection:
+                rows = await journal.read_after(connection, after, 1)
+                self.head = await journal.head(connection)
+        return rows[0].recorded_at if rows else None
+
+    async def verify(self, last: Position) -> None:
+        """See that the last row published is the one which stands there in the journal.
+
+        A row that is missing below the head is fine: only an operator's `orgs journal advance` makes that.
+
+        Raises:
+            RetryError: Postgres is away.
+            StopError: It isn't, or the journal ends before it.
+        """
+        with classified():
+            async with self._engine.connect() as connection:
+                command_id = await journal.command_id_at(connection, last.position)
+                self.head = await journal.head(connection)
+        if self.head < last.position:
+            raise _ahead(last.position, self.head)
+        if None not in (command_id, last.command_id) and command_id != last.command_id:
+            raise StopError(
+                f"Kafka was fed from another journal: at position {last.position} the command {last.command_id} was "
+                f"published, but the journal has {command_id} there. " + WAY_OUT.format(position=last.position)
+            )
+
+
+def _ahead(published: int, head: int) -> StopError:
+    return StopError(
+        f"Kafka is ahead of the journal: positions up to {published} are published, the journal ends at {head}. "
+        + WAY_OUT.format(position=published)
+    )

@@ -1,0 +1,125 @@
+"""Puts the parts of a process together, starts them in order and drains them in order.
+
+Start: health endpoints first, so that an orchestrator sees a process that waits; then what the roles stand on (a
+migrated database, topics as they must be), waited for; then the roles. Drain, at SIGTERM or SIGINT: each role finishes
+what it has in hand (worker: the batch, its commit and its acknowledgement; relay: the transaction) and closes; the
+endpoints go last. A second signal ends the process at once: whatever was in hand comes again.
+"""
+
+import asyncio
+import gc
+import signal
+import time
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import AsyncExitStack
+from typing import Final, Literal
+
+from aiokafka.errors import KafkaError
+
+from org_service.backoff import Backoff, pause
+from org_service.errors import RetryError, StopError
+from org_service.health import HealthServer
+from org_service.operate import topics
+from org_service.relay.relay import Relay
+from org_service.settings import Settings
+from org_service.store import migrate
+from org_service.store.failures import classify
+from org_service.telemetry import get_logger
+from org_service.worker.worker import Worker
+
+Role = Literal["worker", "relay"]
+
+log = get_logger(__name__)
+
+_GC_THRESHOLDS: Final = (50_000, 20, 50)
+"""A batch makes tens of thousands of tuples that live until its end and form no cycles: with Python's own threshold
+of 700 the collector walks them over and over, for a tenth of the worker's time."""
+_PREREQUISITES_WAIT_S: Final = (0.2, 5.0)
+
+
+async def serve(settings: Settings, roles: Collection[Role]) -> None:
+    """Run roles until SIGTERM or SIGINT, then drain.
+
+    Raises:
+        StopError: An operator must act first; the message says how. Everything is closed.
+    """
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, _on_signal, stop, number)
+    gc.freeze()
+    gc.set_threshold(*_GC_THRESHOLDS)
+    parts: dict[Role, Worker | Relay] = {
+        role: Worker(settings) if role == "worker" else Relay(settings) for role in sorted(set(roles), reverse=True)
+    }
+    async with AsyncExitStack() as stack:
+        for role, part in parts.items():
+            group = settings.worker if role == "worker" else settings.relay
+            server = HealthServer(part, host=group.host, port=group.port, stalled_after_s=group.stalled_after_s)
+            await stack.enter_async_context(server)
+            log.info("health and metrics", role=role, url=f"http://{group.host}:{server.port}")
+        await _prerequisites(settings, list(parts.values()), stop)
+        await _run(parts, stop)
+    log.info("ended", roles=sorted(parts))
+
+
+def _on_signal(stop: asyncio.Event, number: signal.Signals) -> None:
+    if stop.is_set():
+        asyncio.get_running_loop().remove_signal_handler(number)
+        signal.signal(number, signal.SIG_DFL)
+        signal.raise_signal(number)
+    log.info("asked to end", signal=number.name)
+    stop.set()
+
+
+async def _run(parts: Mapping[Role, Worker | Relay], stop: asyncio.Event) -> None:
+    """Run all parts; the end of one, whatever the reason, drains the others."""
+    tasks = [asyncio.create_task(part.run(stop), name=role) for role, part in parts.items()]
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    stop.set()
+    for outcome in await asyncio.gather(*tasks, return_exceptions=True):
+        if isinstance(outcome, BaseException):
+            raise outcome
+
+
+async def _prerequisites(settings: Settings, parts: Sequence[Worker | Relay], stop: asyncio.Event) -> None:
+    """Wait until the database is migrated and the topics are there; refuse topics that would break the guarantees.
+
+    Raises:
+        StopError: A topic has harmful settings.
+    """
+    backoff = Backoff(*_PREREQUISITES_WAIT_S)
+    while not stop.is_set():
+        for part in parts:
+            part.beat = time.monotonic()
+        missing = await _missing(settings)
+        if not missing:
+            return
+        pause_s = backoff.next_s()
+        log.warning("waiting for what this process stands on", missing=missing, retry_in_s=round(pause_s, 2))
+        await pause(pause_s, stop)
+
+
+async def _missing(settings: Settings) -> Sequence[str]:
+    missing: list[str] = []
+    try:
+        revision = await migrate.current(settings.database)
+        if revision != migrate.head():
+            missing.append(f"the database is at version {revision}, not {migrate.head()}: run `orgs migrate`")
+    except Exception as error:
+        trouble = classify(error)
+        if not isinstance(trouble, RetryError):
+            raise
+        missing.append(str(trouble))
+    try:
+        plans = await topics.plan(settings.kafka)
+    except (KafkaError, OSError) as error:
+        missing.append(f"Kafka at {settings.kafka.bootstrap_servers} doesn't answer ({type(error).__name__})")
+        return missing
+    harmful = [difference.advice for plan in plans for difference in plan.differences if difference.harmful]
+    if harmful:
+        raise StopError(" ".join(["Topics would break the guarantees.", *harmful]))
+    absent = [plan.spec.name for plan in plans if not plan.exists]
+    if absent:
+        missing.append(f"topics {', '.join(absent)} are missing: run `orgs topics apply`")
+    return missing

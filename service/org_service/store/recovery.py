@@ -1,0 +1,83 @@
+"""The way out when Kafka was fed by more of a journal than the database has, after an older backup was restored.
+
+The rows that the restored database got since then are moved behind what Kafka knows, so that every one of them is
+published; in between is a hole, which stands for the rows that were lost. Nobody but `orgs_owner` may do this: for the
+service's own roles the journal is insert-only.
+"""
+
+from datetime import datetime
+from typing import Final, NamedTuple
+
+from sqlalchemy import BigInteger, bindparam, func, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlmodel import col
+
+from org_service.errors import StopError
+from org_service.store.tables import Journal, JournalHead
+
+
+class Advance(NamedTuple):
+    """How the journal goes on past a position. Positions 1 to `restored` are as they were published."""
+
+    published: int
+    """The last position that Kafka knows."""
+    restored: int
+    """The last row that was there when the backup was taken."""
+    fresh: int
+    """Rows journaled since the backup was restored; none of them was published under its old position."""
+
+    @property
+    def lost(self) -> int:
+        """Positions that were published and whose rows are gone."""
+        return self.published - self.restored
+
+    @property
+    def head(self) -> int:
+        """The last position afterwards."""
+        return self.published + self.fresh
+
+
+_shift = bindparam("shift", type_=BigInteger)
+_LOCK_HEAD: Final = select(col(JournalHead.position)).with_for_update()
+_COUNT_FRESH: Final = select(func.count()).where(col(Journal.recorded_at) > bindparam("moment"))
+_LAST_RESTORED: Final = select(func.coalesce(func.max(Journal.position), 0)).where(
+    col(Journal.recorded_at) <= bindparam("moment")
+)
+# In two steps, through negative positions: a row may not stand on another's place, not even within a statement.
+_LIFT: Final = (
+    update(Journal)
+    .where(col(Journal.position) > bindparam("restored", type_=BigInteger))
+    .values(position=-col(Journal.position))
+)
+_PUT_DOWN: Final = update(Journal).where(col(Journal.position) < 0).values(position=_shift - col(Journal.position))
+_SET_HEAD: Final = update(JournalHead).values(position=bindparam("head", type_=BigInteger))
+
+
+async def plan(conn: AsyncConnection, published: int, moment: datetime) -> Advance:
+    """See how the journal would go on past `published`. Locks its head until the transaction ends.
+
+    Args:
+        conn: As `orgs_owner`.
+        published: The last position that Kafka knows.
+        moment: When that was published. Rows recorded later came after the restore, because the backup is older.
+
+    Raises:
+        StopError: The clocks contradict the positions, so old and fresh rows can't be told apart.
+    """
+    head = await conn.scalar(_LOCK_HEAD)
+    fresh = await conn.scalar(_COUNT_FRESH, {"moment": moment}) or 0
+    restored = await conn.scalar(_LAST_RESTORED, {"moment": moment}) or 0
+    if head is None or head - fresh != restored or restored > published:
+        raise StopError(
+            f"The journal has {fresh} rows recorded after {moment.isoformat()}, when position {published} was "
+            f"published, but they don't follow position {restored} up to its head {head}. Restore a backup that "
+            f"holds position {published}."
+        )
+    return Advance(published, restored, fresh)
+
+
+async def carry_out(conn: AsyncConnection, advance: Advance) -> None:
+    """Move the fresh rows behind what was published, and the head with them; in the transaction of `plan`."""
+    await conn.execute(_LIFT, {"restored": advance.restored})
+    await conn.execute(_PUT_DOWN, {"shift": advance.lost})
+    await conn.execute(_SET_HEAD, {"head": advance.head})

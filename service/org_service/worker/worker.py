@@ -1,0 +1,89 @@
+"""The worker as a process sees it: start, health, drain.
+
+Start: join the consumer group (while Kafka is away: wait). Drain: stop taking, finish the batch in hand, commit,
+acknowledge, leave the group, close.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+
+from aiokafka.errors import KafkaError
+
+from org_service.backoff import Backoff, pause
+from org_service.errors import RetryError
+from org_service.settings import Settings
+from org_service.telemetry import get_logger
+from org_service.worker.applier import Applier
+from org_service.worker.subscriber import Subscriber
+
+log = get_logger(__name__)
+
+
+class Worker:
+    """One worker process. `run` once; the rest may be asked at any time from the same loop."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._applier = Applier(settings)
+        self._subscriber: Subscriber | None = None
+        self._waited = time.monotonic()
+
+    @property
+    def beat(self) -> float:
+        """When the loop last gave a sign of life, by the monotonic clock: a poll, or a try of the batch in hand."""
+        polled = self._waited if self._subscriber is None else self._subscriber.polled
+        return max(polled, self._applier.beat)
+
+    @beat.setter
+    def beat(self, at: float) -> None:
+        self._waited = at
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Take and apply commands until `stop` is set; then the batch in hand is finished and everything closed."""
+        try:
+            subscriber = await self._join(stop)
+            if subscriber is None:
+                return
+            self._subscriber = subscriber
+            await stop.wait()
+            log.info("draining: the batch in hand is finished")
+            await subscriber.stop()
+        finally:
+            await self._applier.stop()
+
+    async def _join(self, stop: asyncio.Event) -> Subscriber | None:
+        """Start consuming, as soon as Kafka answers; None when `stop` came first."""
+        worker = self._settings.worker
+        backoff = Backoff(worker.retry_wait_s, worker.retry_wait_max_s)
+        while not stop.is_set():
+            self.beat = time.monotonic()
+            subscriber = Subscriber(self._settings, self._applier)
+            try:
+                await subscriber.start()
+            except (KafkaError, OSError) as error:
+                pause_s = backoff.next_s()
+                log.warning("kafka is away", why=type(error).__name__, retry_in_s=round(pause_s, 2))
+                await subscriber.stop()
+                await pause(pause_s, stop)
+            else:
+                return subscriber
+        return None
+
+    def checks(self) -> Mapping[str, Callable[[], Awaitable[str]]]:
+        """What /readyz asks, by name; a check returns what it saw, or raises."""
+        return {"postgres": self._applier.check, "kafka": self._check_kafka, "consumer": self._check_consumer}
+
+    async def _check_kafka(self) -> str:
+        if self._subscriber is None:
+            raise RetryError("not connected yet")
+        await self._subscriber.ping()
+        return "answers"
+
+    async def _check_consumer(self) -> str:
+        subscriber = self._subscriber
+        if subscriber is None or subscriber.assigned is None:
+            raise RetryError("no partitions assigned yet")
+        if self._applier.outage is not None:
+            raise RetryError(f"the batch in hand waits: {self._applier.outage}")
+        return f"{subscriber.assigned} partitions"

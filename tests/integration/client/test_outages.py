@@ -1,0 +1,157 @@
+"""Kafka away, topics missing, sends that fail: what the caller is told, and that the client recovers."""
+
+import asyncio
+import socket
+from contextlib import suppress
+from uuid import UUID, uuid4
+
+import pytest
+from aiokafka.admin import AIOKafkaAdminClient
+from tests.integration.client.answering import AnsweringService, Received
+from tests.integration.client.conftest import configure, grow
+
+import org_local
+from org_events.client import OrganizationClient
+from org_events.commands import Command, UpdateOrganization
+from org_events.errors import KafkaRefused, KafkaUnavailable, NotConnected, OutcomeUnknown, TopicMissing
+from org_events.topics import Topics, partition_for
+
+pytestmark = pytest.mark.integration
+
+ORG = UUID("0192d3a0-0000-7000-8000-000000000001")
+
+
+def silent(_: Received) -> None:
+    return None
+
+
+async def test_missing_topics_are_named_with_the_way_out(bootstrap_servers: str) -> None:
+    client = OrganizationClient(bootstrap_servers=bootstrap_servers, source="/tests", topics=Topics("nowhere."))
+    with pytest.raises(TopicMissing, match=r"nowhere\.orgs\.commands.*orgs topics apply"):
+        await client.start()
+
+
+async def test_no_kafka_is_told_when_the_time_is_up() -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{unused.getsockname()[1]}"
+        client = OrganizationClient(bootstrap_servers=address, source="/tests", timeout_s=1)
+        with pytest.raises(KafkaUnavailable, match=f"{address} within 1 s; nothing was sent"):
+            await client.start()
+
+
+async def test_a_client_that_is_not_started_or_was_stopped_says_so(bootstrap_servers: str, topics: Topics) -> None:
+    client = OrganizationClient(bootstrap_servers=bootstrap_servers, source="/tests", topics=topics)
+    with pytest.raises(NotConnected, match="async with"):
+        await client.restore(ORG)
+    await client.start()
+    await client.stop()
+    await client.stop()
+    with pytest.raises(NotConnected):
+        await client.outcome(uuid4())
+
+
+async def test_a_client_may_be_started_again(service: AnsweringService, orgs: OrganizationClient) -> None:
+    await orgs.restore(ORG)
+    await orgs.stop()
+    await orgs.start()
+    assert (await orgs.restore(ORG)).code == 200
+
+
+async def test_who_waits_while_the_client_stops_is_told(service: AnsweringService, orgs: OrganizationClient) -> None:
+    service.answer = silent
+    waiting = asyncio.create_task(orgs.restore(ORG))
+    await service.arrived(1)
+    await orgs.stop()
+    with pytest.raises(OutcomeUnknown, match="the client was stopped"):
+        await waiting
+
+
+async def test_a_command_that_is_too_large_is_refused_before_it_is_sent(
+    service: AnsweringService, orgs: OrganizationClient
+) -> None:
+    class Padded(Command):
+        """Real commands can't get that large: every field has its bound."""
+
+        type = "org.update"
+        padding: str
+
+    with pytest.raises(ValueError, match="has 65600 bytes, the service reads at most 65536"):
+        await orgs.execute(Padded(org_id=ORG, padding="x" * (65_600 - 62)))
+    await orgs.restore(ORG)
+    assert len(service.received) == 1
+
+
+async def test_a_send_that_kafka_does_not_confirm_is_unknown_and_safe_to_repeat(
+    stack: org_local.Stack, service: AnsweringService, orgs: OrganizationClient
+) -> None:
+    await orgs.restore(ORG)
+    command, command_id = UpdateOrganization(org_id=ORG, name="Acme"), uuid4()
+    stack.kafka.pause()
+    try:
+        with pytest.raises(OutcomeUnknown, match="Kafka did not confirm it in time") as caught:
+            await orgs.send(command, command_id=command_id, timeout_s=1)
+    finally:
+        stack.kafka.resume()
+    assert caught.value.command_id == command_id
+    outcome = await orgs.execute(command, command_id=command_id)
+    assert outcome.command_id == command_id
+    assert {received.command_id for received in service.received[1:]} == {str(command_id)}
+
+
+async def test_stopping_does_not_wait_for_ever_while_kafka_is_away(
+    stack: org_local.Stack, orgs: OrganizationClient
+) -> None:
+    stack.kafka.pause()
+    try:
+        waiting = asyncio.create_task(orgs.send(UpdateOrganization(org_id=ORG, name="Acme")))
+        await asyncio.wait({waiting}, timeout=0.1)
+        async with asyncio.timeout(15):
+            await orgs.stop()
+        with pytest.raises(OutcomeUnknown):
+            await waiting
+    finally:
+        stack.kafka.resume()
+
+
+async def test_the_client_recovers_from_a_send_that_kafka_refused(
+    admin: AIOKafkaAdminClient, topics: Topics, service: AnsweringService, orgs: OrganizationClient
+) -> None:
+    await orgs.restore(ORG)
+    await configure(admin, topics.commands, "max.message.bytes", "400")
+    command = UpdateOrganization(org_id=ORG, name="x" * 200, domain="acme.com")
+    with pytest.raises(KafkaRefused, match="MessageSizeTooLarge"):
+        await _send_until_refused(orgs, command)
+    await configure(admin, topics.commands, "max.message.bytes", "100000")
+    await _send_until_taken(orgs, command)
+    assert (await orgs.update(ORG, name="after")).code == 200
+
+
+async def _send_until_refused(orgs: OrganizationClient, command: Command) -> None:
+    """The broker takes a moment to hear of a new limit."""
+    async with asyncio.timeout(20):
+        while True:
+            await orgs.send(command)
+
+
+async def _send_until_taken(orgs: OrganizationClient, command: Command) -> None:
+    async with asyncio.timeout(20):
+        while True:
+            with suppress(KafkaRefused):
+                await orgs.send(command)
+                return
+
+
+async def test_results_in_partitions_that_came_later_are_read(
+    admin: AIOKafkaAdminClient, bootstrap_servers: str, topics: Topics, service: AnsweringService
+) -> None:
+    # The default asks for new partitions every five minutes.
+    async with OrganizationClient(
+        bootstrap_servers=bootstrap_servers, source="/tests", topics=topics, metadata_max_age_ms=200
+    ) as orgs:
+        await orgs.restore(ORG)
+        await grow(admin, topics.results, 24)
+        late = next(org for org in iter(uuid4, None) if partition_for(str(org).encode(), 24) >= 3)
+        await service.knows_partitions(topics.results, 24)
+        assert (await orgs.restore(late)).org_id == late
+        assert (await orgs.restore(ORG)).org_id == ORG

@@ -1,0 +1,189 @@
+import asyncio
+from typing import Any
+
+import asyncpg
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import Connection
+from sqlmodel import SQLModel
+from tests.integration.store.conftest import CreateDatabase, CreateLogin
+from tests.integration.store.rows import insert_journal
+
+from org_service.errors import RetryError, StopError
+from org_service.settings import Database
+from org_service.store import migrate, roles, tables
+from org_service.store.engine import Session, connect, create_engine
+
+pytestmark = pytest.mark.integration
+
+TABLES = {table.__tablename__ for table in (tables.Organization, tables.Journal, tables.JournalHead, tables.Parked)}
+
+# Whatever distinguishes one table from another: columns, constraints (deferrable or not), indexes, storage.
+CATALOG = """
+SELECT 'column', c.relname, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull::text, a.attidentity::text,
+    a.attnum::text, coalesce(pg_get_expr(d.adbin, d.adrelid), '')
+FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid LEFT JOIN pg_attrdef d ON (adrelid, adnum) = (c.oid, attnum)
+WHERE a.attnum > 0 AND NOT a.attisdropped AND c.relkind = 'r' AND c.relnamespace = 'public'::regnamespace
+UNION ALL
+SELECT 'constraint', conrelid::regclass::text, conname, pg_get_constraintdef(oid), condeferrable::text,
+    condeferred::text, '', ''
+FROM pg_constraint WHERE connamespace = 'public'::regnamespace
+UNION ALL
+SELECT 'index', tablename, indexname, indexdef, '', '', '', '' FROM pg_indexes WHERE schemaname = 'public'
+UNION ALL
+SELECT 'storage', relname, relkind::text, relpersistence::text, coalesce(reloptions::text, ''), '', '', ''
+FROM pg_class WHERE relnamespace = 'public'::regnamespace
+ORDER BY 1, 2, 3
+"""
+
+
+async def _catalog(database: Database) -> list[tuple[Any, ...]]:
+    session = await connect(database, None)
+    rows = [tuple(row) for row in await session.fetch(CATALOG) if "alembic_version" not in row[1]]
+    await session.close()
+    return rows
+
+
+async def test_up_down_and_up_again(empty_database: Database) -> None:
+    assert await migrate.current(empty_database) is None
+    steps: list[str] = []
+    await migrate.upgrade(empty_database, report=steps.append)
+    assert await migrate.current(empty_database) == migrate.head() == "0001"
+    first = await _catalog(empty_database)
+    assert {row[1] for row in first if row[0] == "column"} == TABLES
+
+    await migrate.downgrade(empty_database, "base", report=steps.append)
+    assert await migrate.current(empty_database) is None
+    assert await _catalog(empty_database) == []
+
+    await migrate.upgrade(empty_database, report=steps.append)
+    assert await _catalog(empty_database) == first
+    assert [step.split(":")[0] for step in steps] == ["up 0001", "down 0001", "up 0001"]
+
+
+async def test_an_upgrade_of_an_up_to_date_database_changes_nothing(database: Database, admin: Session) -> None:
+    await insert_journal(admin, 1)
+    steps: list[str] = []
+    await migrate.upgrade(database, report=steps.append)
+    assert steps == []
+    assert await admin.fetchval("SELECT position FROM journal_head") == 1
+
+
+async def test_the_journal_begins_at_position_zero(admin: Session) -> None:
+    assert [tuple(row) for row in await admin.fetch("SELECT id, position FROM journal_head")] == [(1, 0)]
+
+
+async def test_the_models_and_the_migrations_make_the_same_tables(empty_database: Database, database: Database) -> None:
+    engine = create_engine(empty_database, None, direct=True)
+    async with engine.begin() as conn:
+        await conn.run_sync(SQLModel.metadata.create_all)
+    assert await _catalog(database) == await _catalog(empty_database)
+
+
+async def test_alembic_finds_nothing_to_migrate(database: Database) -> None:
+    def differences(conn: Connection) -> list[Any]:
+        options = {"compare_type": True, "compare_server_default": True}
+        return compare_metadata(MigrationContext.configure(conn, opts=options), SQLModel.metadata)
+
+    engine = create_engine(database, "reader", direct=True)
+    async with engine.connect() as conn:
+        assert await conn.run_sync(differences) == []
+
+
+async def test_two_upgrades_at_once_apply_each_migration_once(empty_database: Database) -> None:
+    steps: list[str] = []
+    await asyncio.gather(*(migrate.upgrade(empty_database, report=steps.append) for _ in range(3)))
+    assert [step.split(":")[0] for step in steps] == ["up 0001"]
+
+
+async def test_an_upgrade_gives_up_when_another_one_goes_on_for_too_long(
+    empty_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(migrate, "LOCK_WAIT_S", 0.1)
+    other = await connect(empty_database, None)
+    await other.execute("SELECT pg_advisory_lock($1)", migrate.LOCK_KEY)
+    with pytest.raises(RetryError, match="Another migration"):
+        await migrate.upgrade(empty_database)
+    await other.close()
+    assert await migrate.current(empty_database) is None
+
+
+async def test_a_migration_that_waits_for_a_table_gives_up_and_leaves_nothing(
+    database: Database, admin: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(migrate, "TABLE_LOCK_TIMEOUT_MS", 100)
+    async with admin.transaction():
+        await insert_journal(admin, 1)
+        with pytest.raises(Exception, match="lock timeout"):
+            await migrate.downgrade(database, "base")
+    assert await migrate.current(database) == "0001"
+    assert await admin.fetchval("SELECT count(*) FROM journal") == 1
+    assert await admin.fetchval("SELECT count(*) FROM parked") == 0
+
+
+async def test_the_owner_role_owns_everything(admin: Session) -> None:
+    owners = "SELECT DISTINCT tableowner FROM pg_tables WHERE schemaname = 'public'"
+    assert [row[0] for row in await admin.fetch(owners)] == ["orgs_owner"]
+
+
+async def test_a_login_that_may_not_make_roles_will_do_where_all_is_prepared(
+    empty_database: Database, create_login: CreateLogin, server: Session
+) -> None:
+    admin = await connect(empty_database, None)
+    await admin.execute("GRANT CREATE ON SCHEMA public TO orgs_owner")
+    await admin.close()
+    login = await create_login(empty_database)
+    await server.execute(f"GRANT orgs_owner TO {_user(login)}")
+    await migrate.upgrade(login)
+    assert await migrate.current(login) == "0001"
+
+
+async def test_a_login_without_rights_stops_with_a_way_out_and_changes_nothing(
+    empty_database: Database, create_login: CreateLogin
+) -> None:
+    login = await create_login(empty_database)
+    with pytest.raises(StopError, match="grant it orgs_owner"):
+        await migrate.upgrade(login)
+    assert await _catalog(empty_database) == []
+
+
+async def test_a_login_that_may_grant_nothing_in_the_schema_stops(
+    empty_database: Database, create_login: CreateLogin, server: Session
+) -> None:
+    login = await create_login(empty_database)
+    await server.execute(f"GRANT orgs_owner TO {_user(login)}")
+    with pytest.raises(StopError, match="CREATE on the schema"):
+        await migrate.upgrade(login)
+
+
+async def test_databases_of_one_cluster_make_the_roles_at_once(
+    create_database: CreateDatabase, create_login: CreateLogin, server: Session
+) -> None:
+    """As on a new cluster, with roles of another name, since those of the service are in use."""
+    databases = [await create_database() for _ in range(4)]
+    login = await create_login(databases[0], "CREATEROLE")
+    prefix = f"{_user(login)}_"
+    prepare = roles._PREPARE.replace("orgs_", prefix)
+    sessions: list[Session] = []
+    for database in databases:
+        name = database.url.get_secret_value().rpartition("/")[2]
+        await server.execute(f"ALTER DATABASE {name} OWNER TO {_user(login)}")
+        url = login.url.get_secret_value().rpartition("/")[0] + f"/{name}"
+        sessions.append(await asyncpg.connect(url))
+
+    await asyncio.gather(*(session.execute(prepare) for session in sessions))
+    for session in sessions:
+        await session.execute(f"SET ROLE {prefix}owner")
+        await session.execute("CREATE TABLE mine ()")
+        await session.execute(f"GRANT SELECT ON mine TO {prefix}worker, {prefix}relay, {prefix}reader")
+        await session.close()
+
+    for database in databases:
+        await server.execute(f"DROP DATABASE {database.url.get_secret_value().rpartition('/')[2]} WITH (FORCE)")
+    for role in ("owner", "worker", "relay", "reader"):
+        await server.execute(f"DROP ROLE {prefix}{role}")
+
+
+def _user(database: Database) -> str:
+    return database.url.get_secret_value().partition("//")[2].partition("@")[0]

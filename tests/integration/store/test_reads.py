@@ -1,0 +1,170 @@
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from uuid import UUID, uuid4
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncConnection
+from tests.integration.store.rows import ACME, AT, insert_journal, insert_organization, insert_parked
+
+from org_service.settings import Database
+from org_service.store import reads
+from org_service.store.engine import Session, create_engine
+
+pytestmark = pytest.mark.integration
+
+OTHER = UUID("0195a000-0000-7000-8000-000000000002")
+THIRD = UUID("0195a000-0000-7000-8000-000000000003")
+
+
+@pytest.fixture
+async def reader(database: Database) -> AsyncIterator[AsyncConnection]:
+    engine = create_engine(database, "reader", direct=True).execution_options(isolation_level="AUTOCOMMIT")
+    async with engine.connect() as conn:
+        yield conn
+
+
+@pytest.mark.parametrize("given", [str(ACME), ACME.hex.upper(), "Straße", " STRASSE ", "\uff33trasse"])
+async def test_an_organization_is_found_by_id_and_by_its_name_in_any_case(
+    admin: Session, reader: AsyncConnection, given: str
+) -> None:
+    address = {"line1": "Storgata 1", "city": "Oslo", "postal_code": "0001", "country": "NO"}
+    await insert_organization(admin, ACME, "Straße", name_key="strasse", domain="a.no")
+    await admin.execute(
+        "UPDATE organization SET primary_address = $1::text::jsonb",
+        '{"line1": "Storgata 1", "city": "Oslo", "postal_code": "0001", "country": "NO"}',
+    )
+    await insert_organization(admin, OTHER, "Straßen")
+    (found,) = await reads.find_organization(reader, given)
+    assert (found.id, found.name, found.domain, found.version) == (ACME, "Straße", "a.no", 1)
+    assert found.primary_address == address
+    assert found.deleted_at is None
+
+
+async def test_deleted_organizations_are_found_too_the_living_one_first(
+    admin: Session, reader: AsyncConnection
+) -> None:
+    for place, org_id in enumerate((OTHER, THIRD)):
+        at = AT + timedelta(days=place)
+        await insert_organization(admin, org_id, "ACME", name_key=None, deleted_at=at, updated_at=at)
+    await insert_organization(admin, ACME, "Acme")
+    assert [found.id for found in await reads.find_organization(reader, "acme")] == [ACME, THIRD, OTHER]
+    assert [found.id for found in await reads.find_organization(reader, str(OTHER))] == [OTHER]
+
+
+async def test_nothing_is_found_where_there_is_nothing(reader: AsyncConnection) -> None:
+    assert await reads.find_organization(reader, "acme") == []
+    assert await reads.find_organization(reader, str(ACME)) == []
+    assert await reads.history(reader, ACME, 10) == []
+    assert await reads.outcome_of(reader, ACME) is None
+    assert await reads.list_parked(reader, 10) == []
+    assert await reads.count_parked(reader) == []
+    assert await reads.count_organizations(reader) == (0, 0, 0)
+    assert await reads.list_organizations(reader, 10) == []
+
+
+async def test_organizations_are_counted_by_what_they_are(admin: Session, reader: AsyncConnection) -> None:
+    for number in range(3):
+        await insert_organization(admin, uuid4(), f"active {number}")
+    for number in range(2):
+        await insert_organization(admin, uuid4(), f"off {number}", deactivated_at=AT)
+    await insert_organization(admin, uuid4(), "gone", name_key=None, deleted_at=AT)
+    await insert_organization(admin, uuid4(), "off and gone", name_key=None, deleted_at=AT, deactivated_at=AT)
+    assert await reads.count_organizations(reader) == reads.OrganizationCounts(active=3, deactivated=2, deleted=2)
+
+
+async def test_organizations_are_listed_in_order_of_id(admin: Session, reader: AsyncConnection) -> None:
+    for org_id in (THIRD, ACME, OTHER):
+        await insert_organization(admin, org_id, str(org_id))
+    assert [found.id for found in await reads.list_organizations(reader, 2)] == [ACME, OTHER]
+    assert [found.id for found in await reads.list_organizations(reader, 2, OTHER)] == [THIRD]
+
+
+async def test_a_history_is_the_changes_of_one_organization_in_order(admin: Session, reader: AsyncConnection) -> None:
+    created = await insert_journal(
+        admin, 1, version=1, command_type="org.create", event_type="org.created", before=None, after='{"name":"A"}'
+    )
+    await insert_journal(admin, 2, org_id=OTHER, version=1)
+    await insert_journal(admin, 3, version=1, event_type=None, outcome="rejected", code=409, changed=None, after=None)
+    await insert_journal(
+        admin, 4, version=2, command_type="org.delete", event_type="org.deleted", actor=None, after=None
+    )
+    first, second = await reads.history(reader, ACME, 10)
+    assert first == reads.HistoryEntry(
+        position=1,
+        version=1,
+        event_type="org.created",
+        command_type="org.create",
+        command_id=created,
+        actor="user:7",
+        changed=["domain"],
+        before=None,
+        after={"name": "A"},
+        recorded_at=AT,
+    )
+    assert (second.version, second.before, second.after, second.actor) == (2, {"domain": None}, None, None)
+    assert await reads.history(reader, ACME, 1) == [first]
+    assert await reads.history(reader, ACME, 10, after_version=1) == [second]
+
+
+async def test_the_outcome_of_a_command_tells_why_and_where_from(admin: Session, reader: AsyncConnection) -> None:
+    refused = {"event_type": None, "outcome": "rejected", "code": 409, "problem": '{"status":409}', "version": 7}
+    command_id = await insert_journal(admin, 1, **refused)
+    assert await reads.outcome_of(reader, command_id) == reads.CommandOutcome(
+        command_id=command_id,
+        org_id=ACME,
+        command_type="org.update",
+        outcome="rejected",
+        code=409,
+        position=1,
+        version=7,
+        event_type=None,
+        actor="user:7",
+        problem={"status": 409},
+        command_partition=2,
+        command_offset=101,
+        recorded_at=AT,
+    )
+
+
+async def test_parked_records_are_listed_as_they_came_from_kafka(admin: Session, reader: AsyncConnection) -> None:
+    command_id = uuid4()
+    await insert_parked(admin, 7, command_id=command_id)
+    await insert_parked(admin, 8, org_id=None, command_id=None, reason="unreadable", value=None, key=None)
+    await insert_parked(admin, 9, org_id=OTHER, state="released")
+    first, second = await reads.list_parked(reader, 10)
+    assert first == reads.ParkedRecord(
+        id=first.id,
+        topic="orgs.commands",
+        partition=0,
+        offset=7,
+        broker_time=AT,
+        key=b"key",
+        value=b"{}",
+        headers=[["ce_id", "YQ=="], ["odd", None]],
+        org_id=ACME,
+        command_id=command_id,
+        reason="handler_raised",
+        detail="ZeroDivisionError",
+        attempts=1,
+        state="open",
+        recorded_at=AT,
+    )
+    assert (second.offset, second.key, second.value, second.reason) == (8, None, None, "unreadable")
+    assert await reads.list_parked(reader, 1) == [first]
+    assert await reads.list_parked(reader, 10, after_id=first.id) == [second]
+    assert await reads.list_parked(reader, 10, parked_id=second.id) == [second]
+    assert await reads.list_parked(reader, 10, org_id=ACME) == [first]
+    assert await reads.list_parked(reader, 10, command_id=command_id) == [first]
+    assert [each.offset for each in await reads.list_parked(reader, 10, state="released")] == [9]
+    assert [each.offset for each in await reads.list_parked(reader, 10, state=None)] == [7, 8, 9]
+
+
+async def test_parked_records_are_counted_by_state_and_reason(admin: Session, reader: AsyncConnection) -> None:
+    for offset, state in enumerate(("open", "open", "released")):
+        await insert_parked(admin, offset, state=state)
+    await insert_parked(admin, 9, reason="unreadable")
+    assert await reads.count_parked(reader) == [
+        ("open", "handler_raised", 2),
+        ("open", "unreadable", 1),
+        ("released", "handler_raised", 1),
+    ]

@@ -1,0 +1,105 @@
+"""Each role may do what its part of the service does, and nothing more."""
+
+import asyncpg
+import pytest
+from tests.integration.store.rows import ACME, insert_journal, insert_organization, insert_parked
+
+from org_service.settings import Database
+from org_service.store.engine import Role, Session, connect
+
+pytestmark = pytest.mark.integration
+
+WRITES = {
+    "organization": (
+        "INSERT INTO organization SELECT * FROM organization",
+        "UPDATE organization SET version = 2",
+        "DELETE FROM organization",
+        "TRUNCATE organization",
+    ),
+    "journal": (
+        "INSERT INTO journal SELECT * FROM journal",
+        "UPDATE journal SET outcome = 'applied'",
+        "DELETE FROM journal",
+        "TRUNCATE journal",
+    ),
+    "journal_head": (
+        "INSERT INTO journal_head VALUES (1, 1)",
+        "UPDATE journal_head SET position = 9",
+        "UPDATE journal_head SET id = 1",
+        "DELETE FROM journal_head",
+        "TRUNCATE journal_head",
+    ),
+    "parked": (
+        "INSERT INTO parked OVERRIDING SYSTEM VALUE SELECT * FROM parked",
+        "UPDATE parked SET state = 'released', attempts = 2, reason = 'data_refused', detail = ''",
+        "UPDATE parked SET value = ''",
+        "UPDATE parked SET command_id = NULL",
+        "DELETE FROM parked",
+        "TRUNCATE parked",
+    ),
+    "alembic_version": ("UPDATE alembic_version SET version_num = '9'", "DELETE FROM alembic_version"),
+    "anything": ("CREATE TABLE mine ()", "DROP TABLE journal", "ALTER TABLE journal ADD COLUMN more text"),
+}
+
+WORKER_MAY = {
+    "UPDATE organization SET version = 2",
+    "UPDATE journal_head SET position = 9",
+    "UPDATE parked SET state = 'released', attempts = 2, reason = 'data_refused', detail = ''",
+}
+WORKER_MAY_INSERT = {"INSERT INTO organization", "INSERT INTO journal ", "INSERT INTO parked"}
+
+
+async def _refused(session: Session, statement: str) -> bool:
+    """Whether Postgres refuses it for want of rights; whatever it does is rolled back."""
+    transaction = session.transaction()
+    await transaction.start()
+    try:
+        await session.execute(statement)
+    except asyncpg.InsufficientPrivilegeError:
+        return True
+    except asyncpg.PostgresError:
+        return False
+    finally:
+        await transaction.rollback()
+    return False
+
+
+@pytest.mark.parametrize("role", ["relay", "reader"])
+async def test_relay_and_reader_can_write_nothing(database: Database, role: Role) -> None:
+    session = await connect(database, role)
+    for statement in (each for group in WRITES.values() for each in group):
+        assert await _refused(session, statement), statement
+    await session.close()
+
+
+async def test_the_worker_can_write_what_it_must_and_nothing_else(database: Database) -> None:
+    session = await connect(database, "worker")
+    for statement in (each for group in WRITES.values() for each in group):
+        allowed = statement in WORKER_MAY or any(statement.startswith(prefix) for prefix in WORKER_MAY_INSERT)
+        assert await _refused(session, statement) is not allowed, statement
+    await session.close()
+
+
+async def test_the_worker_writes_and_locks_as_it_does_in_a_batch(database: Database) -> None:
+    session = await connect(database, "worker")
+    await insert_organization(session, ACME, "Acme")
+    assert len(await session.fetch("SELECT id FROM organization WHERE id = $1 FOR UPDATE", ACME)) == 1
+    await insert_journal(session, 1)
+    await insert_parked(session, 1)
+    assert len(await session.fetch("SELECT id FROM parked WHERE state = 'open' FOR UPDATE")) == 1
+    await session.close()
+
+
+@pytest.mark.parametrize(
+    ("role", "readable"),
+    [
+        ("worker", {"organization", "journal", "journal_head", "parked", "alembic_version"}),
+        ("relay", {"journal", "journal_head", "alembic_version"}),
+        ("reader", {"organization", "journal", "journal_head", "parked", "alembic_version"}),
+    ],
+)
+async def test_each_role_reads_what_it_needs(database: Database, role: Role, readable: set[str]) -> None:
+    session = await connect(database, role)
+    for table in ("organization", "journal", "journal_head", "parked", "alembic_version"):
+        assert await _refused(session, f"SELECT * FROM {table}") is (table not in readable), table
+    await session.close()

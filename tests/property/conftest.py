@@ -1,0 +1,15 @@
+"""Two amounts of work: what fits the suite, and a long search (`HYPOTHESIS_PROFILE=long`)."""
+
+import os
+
+from hypothesis import HealthCheck, settings
+
+_SLOW = (HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much)
+# The suite's search is the same each time; the long one is another each time, and prints how to repeat a failure.
+settings.register_profile(
+    "suite", max_examples=40, stateful_step_count=40, deadline=None, derandomize=True, suppress_health_check=_SLOW
+)
+settings.register_profile(
+    "long", max_examples=1_000, stateful_step_count=80, deadline=None, print_blob=True, suppress_health_check=_SLOW
+)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "suite"))

@@ -1,0 +1,233 @@
+"""For tests of the relay: a journal filled by hand, relays run and stopped, and what subscribers then see."""
+
+import asyncio
+import json
+import uuid
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import asyncpg
+from pydantic import SecretStr
+
+from org_service.relay import Relay
+from org_service.settings import Settings
+from tests.support.observed import Record, TopicReader
+
+RECORDED_AT = datetime(2026, 3, 1, 12, 0, 0, 250_000, tzinfo=UTC)
+COLUMNS = (
+    "position", "command_id", "org_id", "version", "command_type", "event_type", "outcome", "code", "actor",
+    "request_digest", "command_partition", "command_offset", "changed", "before", "after", "problem", "traceparent",
+    "recorded_at",
+)  # fmt: skip
+
+
+def org(number: int) -> uuid.UUID:
+    """The id of the test organization of this number."""
+    return uuid.UUID(int=0x0A000000_0000_4000_8000_000000000000 + number)
+
+
+def organization(org_id: uuid.UUID, version: int, name: str = "Acme") -> str:
+    """The JSON of an organization, about as long as a real one."""
+    return json.dumps(
+        {
+            "id": str(org_id),
+            "name": f"{name} {version}",
+            "domain": f"acme-{version}.example.com",
+            "created_at": "2026-03-01T12:00:00Z",
+            "updated_at": "2026-03-01T12:00:00Z",
+            "primary_address": {
+                "line1": "Karl Johans gate 1",
+                "line2": None,
+                "city": "Oslo",
+                "region": None,
+                "postal_code": "0154",
+                "country": "NO",
+            },
+            "deactivated": False,
+            "deactivated_at": None,
+            "version": version,
+        },
+        separators=(",", ":"),
+    )
+
+
+def applied(org_id: uuid.UUID, version: int, **others: Any) -> dict[str, Any]:
+    """The row of an applied update."""
+    return {
+        "org_id": org_id,
+        "version": version,
+        "command_type": "org.update",
+        "event_type": "org.updated",
+        "outcome": "applied",
+        "code": 200,
+        "changed": '["name"]',
+        "before": organization(org_id, version - 1),
+        "after": organization(org_id, version),
+        **others,
+    }
+
+
+def changes(count: int, *, orgs: int = 7, after: int = 0) -> list[dict[str, Any]]:
+    """`count` applied rows over some organizations, versions 1, 2, 3 … of each, going on after `after` rows."""
+    return [applied(org(at % orgs), at // orgs + 1) for at in range(after, after + count)]
+
+
+async def journal(settings: Settings, rows: Iterable[dict[str, Any]], *, notify: bool = True) -> int:
+    """Append rows to the journal as the worker would, in one transaction; returns the new head."""
+    connection = await asyncpg.connect(settings.database.url.get_secret_value())
+    try:
+        async with connection.transaction():
+            wanted = list(rows)
+            head = await connection.fetchval(
+                "UPDATE journal_head SET position = position + $1 RETURNING position", len(wanted)
+            )
+            start = head - len(wanted)
+            records = [
+                tuple(
+                    {
+                        "position": start + place,
+                        "command_id": uuid.UUID(int=(5 << 96) + start + place),
+                        "actor": None,
+                        "request_digest": b"digest",
+                        "command_partition": 0,
+                        "command_offset": start + place,
+                        "recorded_at": RECORDED_AT,
+                        **row,
+                    }.get(column)
+                    for column in COLUMNS
+                )
+                for place, row in enumerate(wanted, 1)
+            ]
+            await connection.copy_records_to_table("journal", records=records, columns=COLUMNS)
+            if notify:
+                await connection.execute("NOTIFY orgs_journal")
+        return head
+    finally:
+        await connection.close()
+
+
+async def execute(settings: Settings, statement: str, *args: Any) -> str:
+    """Run one statement as the superuser of the test's database."""
+    connection = await asyncpg.connect(settings.database.url.get_secret_value())
+    try:
+        return await connection.execute(statement, *args)
+    finally:
+        await connection.close()
+
+
+def relay_settings(
+    settings: Settings, *, bootstrap_servers: str = "", database_url: str = "", **relay: Any
+) -> Settings:
+    """The settings with some of the relay's, or another way to Kafka or Postgres."""
+    update: dict[str, Any] = {"relay": settings.relay.model_copy(update=relay)}
+    if bootstrap_servers:
+        update["kafka"] = settings.kafka.model_copy(update={"bootstrap_servers": bootstrap_servers})
+    if database_url:
+        update["database"] = settings.database.model_copy(update={"url": SecretStr(database_url)})
+    return settings.model_copy(update=update)
+
+
+@dataclass
+class Running:
+    """A relay in a task of its own."""
+
+    relay: Relay
+    stop: asyncio.Event
+    task: asyncio.Task[None]
+
+    async def published(self, position: int, timeout_s: float = 30) -> None:
+        """Wait until everything up to `position` is published, by this relay or before it."""
+        await self.until(lambda relay: (relay.position or 0) >= position, timeout_s)
+
+    async def until(self, reached: Callable[[Relay], bool], timeout_s: float = 30) -> None:
+        """Wait for a state of the relay; its own error ends the wait."""
+        waiting = asyncio.create_task(self.relay.until(reached))
+        done, _ = await asyncio.wait({waiting, self.task}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
+        if self.task in done:
+            self.task.result()
+        assert waiting in done, f"not in {timeout_s} s: {self.relay.state}, position {self.relay.position}"
+
+    async def drained(self) -> None:
+        """Stop in good order."""
+        self.stop.set()
+        await asyncio.wait_for(self.task, 30)
+
+    async def killed(self) -> None:
+        """End without a word to anybody but the operating system, as SIGKILL would."""
+        self.task.cancel()
+        await asyncio.gather(self.task, return_exceptions=True)
+
+
+@asynccontextmanager
+async def running(settings: Settings) -> AsyncGenerator[Running]:
+    """Run a relay; stop it at the end unless that was done."""
+    relay, stop = Relay(settings), asyncio.Event()
+    run = Running(relay, stop, asyncio.create_task(relay.run(stop)))
+    try:
+        yield run
+    finally:
+        stop.set()
+        _, late = await asyncio.wait({run.task}, timeout=30)
+        if late:
+            await run.killed()
+    if not run.task.cancelled() and run.task.exception() is not None and not late:
+        run.task.result()
+
+
+@dataclass
+class Seen:
+    """All that a `read_committed` subscriber finds."""
+
+    events: list[Record]
+    results: list[Record]
+    state: list[Record]
+    relay: list[Record]
+
+    def event_positions(self) -> list[int]:
+        """Of every event, sorted."""
+        return sorted(int(event.header("ce_position") or 0) for event in self.events)
+
+    def relayed(self) -> list[int]:
+        """The positions on `orgs.relay`, in order."""
+        return [json.loads(record.value or b"0")["position"] for record in self.relay]
+
+
+async def seen(settings: Settings) -> Seen:
+    """Read everything that is committed, with a client of another make."""
+    topics = settings.kafka.topics
+
+    def read() -> Seen:
+        reader = TopicReader(settings.kafka.bootstrap_servers)
+        try:
+            records, _ = reader.read((topics.events, topics.results, topics.state, topics.relay), {})
+            return Seen(*(records[name] for name in (topics.events, topics.results, topics.state, topics.relay)))
+        finally:
+            reader.close()
+
+    return await asyncio.to_thread(read)
+
+
+def assert_exactly_once(seen: Seen, positions: Sequence[int]) -> None:
+    """Each position has one event, one result and one state record; each organization's stand in order."""
+    wanted = list(positions)
+    assert seen.event_positions() == wanted
+    assert sorted(json.loads(result.value or b"")["position"] for result in seen.results) == wanted
+    assert sorted(int(state.header("ce_position") or 0) for state in seen.state) == wanted
+    for records in (seen.events, seen.results, seen.state):
+        last: dict[bytes | None, int] = {}
+        for record in records:
+            position = int(record.header("ce_position") or 0)
+            assert last.get(record.key, 0) < position
+            last[record.key] = position
+    assert seen.relayed() == sorted(set(seen.relayed()))
+    assert seen.relayed()[-1] == wanted[-1]
+
+
+def only(records: Sequence[Record]) -> Record:
+    """The one record there is."""
+    [record] = records
+    return record

@@ -1,0 +1,183 @@
+"""The fold of one batch: as if each command had a transaction of its own."""
+
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from tests.support.records import FakeRecord, record_of
+
+from org_events.commands import (
+    Command,
+    CreateOrganization,
+    DeleteOrganization,
+    RestoreOrganization,
+    UpdateOrganization,
+)
+from org_service.domain.organization import Organization
+from org_service.store.statements import ParkedCommand
+from org_service.worker import batch
+from org_service.worker.batch import Fold, Plan, Snapshot, names_wanted
+from org_service.worker.records import Request, read
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+A, B, C = (UUID(int=n, version=4) for n in (1, 2, 3))
+
+
+def organization(org_id: UUID, name: str) -> Organization:
+    return Organization(org_id, name, name.lower(), None, None, NOW, NOW, None, None, 1)
+
+
+def fold(*commands: Command | FakeRecord, known: tuple[Organization, ...] = (), parked: Any = ()) -> Plan:
+    records = [c if isinstance(c, FakeRecord) else record_of(c) for c in commands]
+    folding = Fold(Snapshot({o.id: o for o in known}, {}, parked, {o.name_key: o.id for o in known if o.name_key}), NOW)
+    for record in records:
+        folding.add(read(record))
+    return folding.plan
+
+
+def outcomes(plan: Plan) -> list[tuple[str, int, int | None]]:
+    return [(row.outcome, row.code, row.version) for row in plan.journal]
+
+
+def test_two_organizations_swap_names_in_one_batch() -> None:
+    plan = fold(
+        UpdateOrganization(org_id=A, name="Between"),
+        UpdateOrganization(org_id=B, name="Acme"),
+        UpdateOrganization(org_id=A, name="Globex"),
+        known=(organization(A, "Acme"), organization(B, "Globex")),
+    )
+    assert outcomes(plan) == [("applied", 200, 2), ("applied", 200, 2), ("applied", 200, 3)]
+    assert {o.id: o.name for o in plan.updated.values()} == {A: "Globex", B: "Acme"}
+    assert plan.names_claimed
+
+
+def test_a_name_taken_earlier_in_the_batch_is_taken_and_a_freed_one_is_free() -> None:
+    plan = fold(
+        CreateOrganization(org_id=C, name="acme"),
+        DeleteOrganization(org_id=A),
+        CreateOrganization(org_id=C, name="acme"),
+        RestoreOrganization(org_id=A),
+        known=(organization(A, "Acme"),),
+    )
+    assert outcomes(plan) == [("rejected", 409, None), ("applied", 200, 2), ("applied", 200, 1), ("rejected", 409, 2)]
+
+
+def test_an_organization_made_and_changed_in_one_batch_is_inserted_once() -> None:
+    plan = fold(
+        CreateOrganization(org_id=A, name="Acme"),
+        UpdateOrganization(org_id=A, domain="acme.com"),
+        DeleteOrganization(org_id=A),
+        RestoreOrganization(org_id=A),
+    )
+    assert plan.updated == {}
+    assert plan.created[A].version == 4
+    assert [row.event_type for row in plan.journal] == ["org.created", "org.updated", "org.deleted", "org.restored"]
+    for earlier, later in zip(plan.journal[:2], plan.journal[1:3], strict=True):
+        assert later.before == earlier.after
+    assert plan.journal[2].after is None
+    assert plan.journal[3].before is None
+
+
+def test_a_duplicate_in_the_batch_gets_the_first_outcome() -> None:
+    first = record_of(UpdateOrganization(org_id=A, name="New"), command_id := uuid4())
+    again = record_of(UpdateOrganization(org_id=A, name="New"), command_id)
+    plan = fold(first, again, known=(organization(A, "Acme"),))
+    assert outcomes(plan) == [("applied", 200, 2)]
+    assert [(reply.kind, reply.of) for reply in plan.replies] == [("duplicate", 0)]
+
+
+def test_a_command_id_used_for_another_payload_is_refused_and_not_journaled() -> None:
+    first = record_of(UpdateOrganization(org_id=A, name="New"), command_id := uuid4())
+    other = record_of(UpdateOrganization(org_id=A, name="Other"), command_id)
+    plan = fold(first, other, known=(organization(A, "Acme"),))
+    assert outcomes(plan) == [("applied", 200, 2)]
+    assert [reply.kind for reply in plan.replies] == ["reused"]
+
+
+def test_a_command_that_makes_our_code_raise_is_parked_and_holds_back_only_its_organization(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    decide = batch.decide
+
+    def raising(command: Any, *rest: Any) -> Any:
+        if getattr(command, "domain", None) == "boom.example":
+            raise ZeroDivisionError("a text that may quote the payload")
+        return decide(command, *rest)
+
+    monkeypatch.setattr(batch, "decide", raising)
+    culprit = record_of(UpdateOrganization(org_id=A, domain="boom.example"))
+    behind = record_of(UpdateOrganization(org_id=A, name="Later"))
+    plan = fold(
+        UpdateOrganization(org_id=A, name="Before"),
+        culprit,
+        behind,
+        UpdateOrganization(org_id=B, name="Elsewhere"),
+        record_of(UpdateOrganization(org_id=A, domain="boom.example"), _id(culprit)),
+        known=(organization(A, "Acme"), organization(B, "Globex")),
+    )
+    assert [(row.org_id, row.version) for row in plan.journal] == [(A, 2), (B, 2)]
+    assert [(row.offset, row.reason) for row in plan.parked] == [
+        (culprit.offset, "handler_raised"),
+        (behind.offset, "queued_behind"),
+    ]
+    assert "payload" not in plan.parked[0].detail
+    assert plan.parked[0].detail.startswith("ZeroDivisionError in raising")
+    assert (plan.parked[0].key, plan.parked[0].value) == (culprit.key, culprit.value)
+    assert [reply.kind for reply in plan.replies] == ["parked", "parked", "parked"]
+
+
+def test_commands_queue_behind_a_parked_one_of_an_earlier_batch() -> None:
+    held = ParkedCommand(A, uuid4(), b"digest")
+    plan = fold(
+        UpdateOrganization(org_id=A, name="Later"),
+        UpdateOrganization(org_id=B, name="Elsewhere"),
+        known=(organization(A, "Acme"), organization(B, "Globex")),
+        parked=[held],
+    )
+    assert [row.reason for row in plan.parked] == ["queued_behind"]
+    assert [row.org_id for row in plan.journal] == [B]
+
+
+def test_what_is_no_command_is_answered_although_its_organization_is_held() -> None:
+    broken = record_of(UpdateOrganization(org_id=A, name="Later"))
+    plan = fold(
+        FakeRecord(broken.key, b"{", broken.headers),
+        known=(organization(A, "Acme"),),
+        parked=[ParkedCommand(A, uuid4(), b"digest")],
+    )
+    assert [(row.outcome, row.code) for row in plan.journal] == [("rejected", 400)]
+    assert plan.parked == []
+
+
+def test_unreadable_bytes_are_parked_and_hold_back_nobody() -> None:
+    plan = fold(
+        FakeRecord(str(A).encode(), b"\xff", [("ce_id", b"\xff")]),
+        UpdateOrganization(org_id=A, name="New"),
+        known=(organization(A, "Acme"),),
+    )
+    assert [(row.reason, row.org_id, row.headers) for row in plan.parked] == [
+        ("unreadable", None, '[["ce_id","/w=="]]')
+    ]
+    assert outcomes(plan) == [("applied", 200, 2)]
+    assert plan.replies == []
+
+
+def test_every_name_that_may_be_claimed_is_asked_for() -> None:
+    deleted = organization(A, "Old Name")._replace(name_key=None, deleted_at=NOW)
+    requests = [
+        read(record_of(command))
+        for command in (
+            CreateOrganization(org_id=B, name="Straße"),
+            UpdateOrganization(org_id=C, name="ACME"),
+            UpdateOrganization(org_id=C, domain=None),
+            RestoreOrganization(org_id=A),
+            RestoreOrganization(org_id=C),
+        )
+    ]
+    assert all(isinstance(request, Request) for request in requests)
+    assert names_wanted(requests, {A: deleted}) == {"strasse", "acme", "old name"}  # type: ignore[arg-type] - all are requests
+
+
+def _id(record: FakeRecord) -> UUID:
+    return UUID(dict(record.headers)["ce_id"].decode())  # type: ignore[union-attr] - record_of sets it

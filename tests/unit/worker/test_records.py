@@ -1,0 +1,171 @@
+"""Reading records: what is a command, what is refused with 400 or 422, and what can't be read at all."""
+
+import json
+from collections.abc import Sequence
+from uuid import UUID
+
+import pytest
+from tests.support.records import FakeRecord
+
+from org_events.commands import PAYLOAD_BYTES_MAX, UpdateOrganization
+from org_service.domain.decide import Invalid
+from org_service.worker.records import Refused, Request, Unreadable, headers_json, read
+
+ORG = "0b5c6f0e-0000-4000-8000-00000000000a"
+COMMAND = "11111111-1111-4111-8111-111111111111"
+TRACE = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+Headers = Sequence[tuple[str, bytes | None]]
+
+HEADERS: Headers = [("ce_id", COMMAND.encode()), ("ce_type", b"org.update"), ("ce_actor", b"ann")]
+
+
+def record(
+    value: bytes | None = json.dumps({"org_id": ORG, "name": "Acme"}).encode(),
+    *,
+    key: bytes | None = ORG.encode(),
+    headers: Headers = HEADERS,
+) -> FakeRecord:
+    return FakeRecord(key, value, headers)
+
+
+def readable(of: FakeRecord) -> Request:
+    request = read(of)
+    assert isinstance(request, Request)
+    return request
+
+
+def test_a_binary_command() -> None:
+    request = readable(record(headers=[*HEADERS, ("traceparent", TRACE)]))
+    assert request.command == UpdateOrganization(org_id=UUID(ORG), name="Acme")
+    assert (request.command_id, request.org_id, request.actor) == (UUID(COMMAND), UUID(ORG), "ann")
+    assert request.traceparent == TRACE.decode()
+
+
+def test_a_structured_command_is_the_same_command() -> None:
+    envelope = {
+        "specversion": "1.0",
+        "id": COMMAND,
+        "type": "org.update",
+        "source": "/crm",
+        "actor": "ann",
+        "traceparent": TRACE.decode(),
+        "data": {"name": "Acme", "org_id": ORG},
+    }
+    headers = [("content-type", b"application/cloudevents+json; charset=utf-8")]
+    request = readable(record(json.dumps(envelope).encode(), headers=headers))
+    binary = readable(record(headers=[*HEADERS, ("traceparent", TRACE)]))
+    assert request._replace(record=binary.record) == binary
+
+
+def test_the_digest_knows_the_request_and_not_its_spelling() -> None:
+    digest = readable(record()).digest
+    respelled = f'{{ "name" : "Acme" , "org_id":"{ORG}" }}'.encode()
+    assert readable(record(respelled)).digest == digest
+    assert readable(record(json.dumps({"org_id": ORG, "name": "acme"}).encode())).digest != digest
+    other_type = [("ce_id", COMMAND.encode()), ("ce_type", b"org.create")]
+    assert readable(record(headers=other_type)).digest != digest
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [],
+        [("ce_id", None)],
+        [("ce_id", b"")],
+        [("ce_id", b"\xff\xfe")],
+        [("ce_id", b"not a uuid, but thirty-six characters")],
+        [("ce_id", COMMAND.replace("-", "").encode())],
+        [("content-type", b"application/cloudevents+json")],
+    ],
+)
+def test_without_a_readable_command_id_a_record_is_unreadable(headers: Headers) -> None:
+    assert isinstance(read(record(headers=headers)), Unreadable)
+
+
+@pytest.mark.parametrize(
+    ("of", "says"),
+    [
+        (record(b"{"), "no JSON"),
+        (record(b""), "no JSON"),
+        (record(None), "no JSON"),
+        (record(b"\xff"), "no JSON"),
+        (record(b'{"name": "\\ud800"}'), "no JSON"),
+        (record(b"[" * 70_000), "65536"),
+        (record(b"x" * (PAYLOAD_BYTES_MAX + 1)), "65537 bytes"),
+        (record(b"[]"), "JSON object"),
+        (record(b'{"a":' * 17 + b"1" + b"}" * 17), "deeper than 16"),
+        (record(b'{"a":' * 1000 + b"1" + b"}" * 1000), "deeper than 16"),
+        (record(b"{}"), "org_id"),
+        (record(b'{"org_id": 7}'), "org_id"),
+        (record(b'{"org_id": "urn:uuid:0b5c6f0e-0000-4000-8000-00000000000a"}'), "org_id"),
+        (record(key=None), "key"),
+        (record(key=ORG.upper().encode()), "key"),
+        (record(key=COMMAND.encode()), "key"),
+        (record(headers=[HEADERS[0]]), "ce_type is missing"),
+        (record(headers=[HEADERS[0], ("ce_type", b"org.explode")]), "Unknown ce_type"),
+        (record(headers=[HEADERS[0], ("ce_type", b"\xff")]), "Unknown ce_type"),
+        (record(headers=[*HEADERS, ("ce_actor", b"\xff")]), "ce_actor"),
+        (record(headers=[*HEADERS, ("ce_actor", b"a\x00b")]), "ce_actor"),
+        (record(headers=[*HEADERS, ("ce_actor", b"a" * 201)]), "ce_actor"),
+    ],
+)
+def test_what_is_no_command_is_refused(of: FakeRecord, says: str) -> None:
+    request = readable(of)
+    assert isinstance(request.command, Refused)
+    assert says in request.command.detail
+
+
+def test_a_refusal_is_keyed_by_what_can_be_read() -> None:
+    body = json.dumps({"org_id": ORG}).encode()
+    assert readable(record(b"{")).org_id == UUID(ORG)
+    assert readable(record(body, key=b"?")).org_id == UUID(ORG)
+    assert readable(record(b"{", key=b"?")).org_id is None
+
+
+def test_nothing_of_an_unknown_type_gets_through_but_ascii() -> None:
+    request = readable(record(headers=[HEADERS[0], ("ce_type", b"\x00\xe2\x82\xac" + b"x" * 500)]))
+    assert request.command.type.isascii()
+    assert "\x00" not in request.command.type
+    assert len(request.command.type) == 100
+
+
+@pytest.mark.parametrize(
+    ("fields", "path", "code"),
+    [
+        ({"name": ""}, "name", "blank"),
+        ({"name": None}, "name", "string_type"),
+        ({"name": 7}, "name", "string_type"),
+        ({"domain": "acme"}, "domain", "too_few_labels"),
+        ({"expected_version": "7"}, "expected_version", "int_type"),
+        ({"expected_version": 0}, "expected_version", "greater_than_equal"),
+        (
+            {"primary_address": {"line1": "x", "city": "y", "country": "no"}},
+            "primary_address.country",
+            "unknown_country",
+        ),
+        ({"primary_address": {"line1": "x", "country": "NO"}}, "primary_address.city", "missing"),
+        ({"if_current": {"domain": "-"}}, "if_current.domain", "not_a_host_name"),
+        ({"name": "a\x00"}, "name", "control_character"),
+        ({"future": {"deep": ["a\x00"]}}, "future.deep.0", "nul"),
+    ],
+)
+def test_a_wrong_field_is_told_with_path_and_code(fields: dict[str, object], path: str, code: str) -> None:
+    request = readable(record(json.dumps({"org_id": ORG, **fields}).encode()))
+    assert isinstance(request.command, Invalid)
+    assert [(error.path, error.code) for error in request.command.errors] == [(path, code)]
+    assert request.org_id == UUID(ORG)
+
+
+def test_fields_nobody_knows_are_ignored() -> None:
+    request = readable(record(json.dumps({"org_id": ORG, "name": "Acme", "color": "red", "s": "\\u0000"}).encode()))
+    assert request.command == UpdateOrganization(org_id=UUID(ORG), name="Acme")
+
+
+def test_a_broken_traceparent_is_dropped() -> None:
+    assert readable(record(headers=[*HEADERS, ("traceparent", b"00-xyz")])).traceparent is None
+
+
+def test_headers_are_kept_byte_for_byte() -> None:
+    assert headers_json(record(headers=[("a", b"\xff\x00"), ("b", None), ("a", b"")])) == (
+        '[["a","/wA="],["b",null],["a",""]]'
+    )

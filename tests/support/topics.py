@@ -2,7 +2,9 @@
 
 import asyncio
 
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
+
 from org_service.settings import Settings
 
 
@@ -21,6 +23,38 @@ async def drop_topics(settings: Settings) -> None:
     names = [spec.name for spec in settings.kafka.topics.specs()]
     admin = AdminClient({"bootstrap.servers": settings.kafka.bootstrap_servers})
     await _wait(admin.delete_topics(names))
+
+
+async def read_topic(settings: Settings, topic: str) -> list[Message]:
+    """Everything committed on a topic, in order within each partition."""
+    return await asyncio.to_thread(_read, settings.kafka.bootstrap_servers, topic)
+
+
+def _read(bootstrap_servers: str, topic: str) -> list[Message]:
+    consumer = Consumer(
+        {
+            "bootstrap.servers": bootstrap_servers,
+            "group.id": "tests",
+            "enable.auto.commit": False,
+            "isolation.level": "read_committed",
+            "enable.partition.eof": True,
+        }
+    )
+    partitions = consumer.list_topics(topic, 20).topics[topic].partitions
+    consumer.assign([TopicPartition(topic, partition, OFFSET_BEGINNING) for partition in partitions])
+    messages: list[Message] = []
+    ended: set[int] = set()
+    while len(ended) < len(partitions):
+        message = consumer.poll(20)
+        assert message is not None, f"{topic} can't be read to its end"
+        if message.error() is None:
+            messages.append(message)
+        elif message.error().code() == KafkaError._PARTITION_EOF:
+            ended.add(message.partition())
+        else:
+            raise KafkaException(message.error())
+    consumer.close()
+    return sorted(messages, key=lambda m: (m.partition(), m.offset()))
 
 
 async def _wait(futures: dict) -> None:

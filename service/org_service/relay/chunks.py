@@ -129,7 +129,7 @@ async def build(rows: Sequence[JournalRow], layout: Layout, *, limit: int) -> Ch
         if taken % ROWS_AT_A_STRETCH == 0:
             await sleep(0)
     last = rows[taken - 1]
-    position = Position(position=last.position, command_id=last.command_id)
+    position = Position(position=last.position, command_id=last.command_id, recorded_at=last.recorded_at)
     own = Batch()
     own.append(timestamp_ms, layout.relay.encode(), Record(position.to_value(), []))
     batches[TopicPartition(layout.topics.relay, PARTITION)] = [own]

@@ -17,6 +17,7 @@ The topic is compacted only now and then, so the record is looked for from the e
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from datetime import datetime
 from typing import Final
 from uuid import UUID
 
@@ -43,6 +44,7 @@ class Position(BaseModel):
 
     position: int = Field(ge=0, description="In the journal")
     command_id: UUID | None = Field(default=None, description="Of the row there; null: don't compare")
+    recorded_at: datetime | None = Field(default=None, description="When the row there was journaled")
 
     def to_value(self) -> bytes:
         """The record's value."""

@@ -7,6 +7,7 @@ from typing import Any, cast
 from uuid import UUID
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord
+from aiokafka.structs import RecordMetadata
 
 from org_events.results import RESULT_TYPE
 from org_events.topics import Topics
@@ -83,13 +84,16 @@ class AnsweringService:
             await self._arrival.wait_for(lambda: len(self.received) >= count)
 
     async def publish(self, *results: dict[str, Any]) -> None:
-        """Publish results in one transaction, then leave a gap in the offsets by an aborted one."""
+        """Publish results in one transaction."""
         async with self._producer.transaction():
             for answer in results:
                 await self._send(answer)
+
+    async def abort(self, *results: dict[str, Any]) -> None:
+        """Write results in a transaction that is aborted: nobody may see them, and they leave a gap in the offsets."""
         await self._producer.begin_transaction()
-        for answer in results[:1]:
-            await self._send(answer | {"outcome": "rejected", "code": 999})
+        for answer in results:
+            await (await self._send(answer))
         await self._producer.abort_transaction()
 
     async def knows_partitions(self, topic: str, count: int) -> None:
@@ -119,7 +123,7 @@ class AnsweringService:
             self.answers[command.command_id] = answer
         return self.answers[command.command_id]
 
-    async def _send(self, answer: dict[str, Any]) -> None:
+    async def _send(self, answer: dict[str, Any]) -> asyncio.Future[RecordMetadata]:
         headers = [
             ("ce_specversion", b"1.0"),
             ("ce_id", str(UUID(int=0)).encode()),
@@ -128,4 +132,4 @@ class AnsweringService:
             ("content-type", b"application/json"),
         ]
         value = json.dumps(answer).encode()
-        await self._producer.send(self._topics.results, value, answer["org_id"].encode(), headers=headers)
+        return await self._producer.send(self._topics.results, value, answer["org_id"].encode(), headers=headers)

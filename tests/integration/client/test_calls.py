@@ -188,8 +188,8 @@ async def test_results_of_other_publishers_and_of_aborted_transactions_are_passe
     waiting = asyncio.create_task(orgs.update(ORG, name="Acme"))
     await service.arrived(1)
     mine = result(service.received[0])
-    # Each leaves an aborted, wrong copy of the first behind.
     await service.publish(*(mine | {"command_id": str(uuid4())} for _ in range(50)))
+    await service.abort(mine | {"outcome": "rejected", "code": 409})
     await service.publish(mine)
     assert (await waiting).code == 200
 

@@ -50,7 +50,7 @@ async def test_a_session_has_every_limit(create_database: CreateDatabase, templa
         assert await _setting(conn, "idle_in_transaction_session_timeout") == "1500ms"
         assert await _setting(conn, "jit") == "off"
         assert await _setting(conn, "tcp_keepalives_idle") == "10"
-        assert await _setting(conn, "tcp_user_timeout") == "25s"
+        assert await _setting(conn, "tcp_user_timeout") == "25000"
 
 
 @pytest.mark.parametrize(

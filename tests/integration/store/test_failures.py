@@ -12,6 +12,7 @@ from sqlalchemy import ARRAY, SmallInteger, Text, Uuid, bindparam, select, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncEngine
 from tests.integration.store.conftest import CreateDatabase, CreateLogin
+from tests.integration.store.proxy import network_to
 from tests.integration.store.rows import ACME, insert_journal, insert_organization, insert_parked
 from tests.integration.store.waiting import until
 
@@ -69,7 +70,8 @@ async def test_a_row_that_breaks_a_rule_of_its_own_is_refused_data(worker: Async
         "UPDATE organization SET name = NULL",
         "UPDATE organization SET version = version + 9223372036854775807",
         # Longer than an index takes, and not to be compressed.
-        "UPDATE organization SET name_key = (SELECT string_agg(gen_random_uuid()::text, '') FROM generate_series(1, 99))",
+        "UPDATE organization SET name_key = "
+        "(SELECT string_agg(gen_random_uuid()::text, '') FROM generate_series(1, 999))",
     ):
         assert isinstance(classify(await _error(worker, statement)), DataRefusedError), statement
 
@@ -175,12 +177,9 @@ async def test_a_server_that_is_away_is_retried(database: Database) -> None:
 
 
 async def test_a_server_that_never_answers_is_retried(database: Database) -> None:
-    silent = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
-    url = f"postgresql://127.0.0.1:{silent.sockets[0].getsockname()[1]}/orgs"
-    impatient = database.model_copy(update={"url": SecretStr(url), "connect_timeout_s": 0.2})
-    engine = create_engine(impatient, "worker", direct=True)
-    assert isinstance(classify(await _error(engine, "SELECT 1")), RetryError)
-    silent.close()
+    async with network_to(database.model_copy(update={"connect_timeout_s": 0.2})) as (network, through):
+        network.silent = True
+        assert isinstance(classify(await _error(create_engine(through, "worker"), "SELECT 1")), RetryError)
 
 
 async def test_a_standby_is_retried(worker: AsyncEngine) -> None:

@@ -1,24 +1,226 @@
-"""The applier on a real Postgres."""
-from uuid import uuid4
+"""The applier on a real Postgres: each hazard of the transaction, and what comes back to publishers."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+from uuid import UUID, uuid4
+
 import asyncpg
+import orjson
 import pytest
-from org_events.commands import *
+from tests.support.records import FakeRecord, record_of
+from tests.support.topics import read_topic
+
+from org_events.commands import CreateOrganization, UpdateOrganization
+from org_service.settings import Settings
+from org_service.worker import batch
 from org_service.worker.applier import Applier
-from tests.support.records import record_of
 
 pytestmark = pytest.mark.integration
 
-async def test_smoke(settings):
-    from org_service.telemetry import set_up_logging
-    set_up_logging(settings.log)
-    applier = Applier(settings)
-    o = uuid4()
-    r=[record_of(CreateOrganization(org_id=o, name="Acme")), record_of(UpdateOrganization(org_id=o, domain="acme.com"))]
-    await applier.apply(r)
-    await applier.apply(r)
-    await applier.apply([record_of(UpdateOrganization(org_id=o, name="Acme2")), record_of(DeleteOrganization(org_id=o)), record_of(RestoreOrganization(org_id=o)), record_of(UpdateOrganization(org_id=uuid4(), name="x"))])
+
+@pytest.fixture
+async def applier(settings: Settings) -> AsyncIterator[Applier]:
+    made = Applier(settings)
+    yield made
+    await made.stop()
+
+
+@pytest.fixture
+async def database(settings: Settings) -> AsyncIterator[asyncpg.Connection]:
     conn = await asyncpg.connect(settings.database.url.get_secret_value())
-    for row in await conn.fetch("select * from journal"): print(dict(row))
-    for row in await conn.fetch("select * from organization"): print(dict(row))
+    yield conn
     await conn.close()
-    await applier.stop()
+
+
+def created(name: str) -> tuple[UUID, FakeRecord]:
+    org_id = uuid4()
+    return org_id, record_of(CreateOrganization(org_id=org_id, name=name))
+
+
+async def journal(database: asyncpg.Connection) -> Sequence[Any]:
+    return await database.fetch("SELECT * FROM journal ORDER BY position")
+
+
+async def test_a_batch_is_journaled_in_order_with_gapless_positions(
+    applier: Applier, database: asyncpg.Connection
+) -> None:
+    org_id, create = created("Acme")
+    rename = record_of(UpdateOrganization(org_id=org_id, name="Acme Norge"))
+    missing = record_of(UpdateOrganization(org_id=uuid4(), name="Nobody"))
+    await applier.apply([create, rename, missing])
+    rows = await journal(database)
+    assert [(r["position"], r["outcome"], r["code"], r["version"]) for r in rows] == [
+        (1, "applied", 200, 1),
+        (2, "applied", 200, 2),
+        (3, "rejected", 404, None),
+    ]
+    assert rows[1]["before"] == rows[0]["after"]
+    assert (rows[1]["changed"], rows[1]["actor"], rows[1]["command_offset"]) == ('["name"]', "tester", rename.offset)
+    stored = await database.fetchrow("SELECT name, name_key, version FROM organization WHERE id = $1", org_id)
+    assert tuple(stored) == ("Acme Norge", "acme norge", 2)
+
+
+async def test_a_redelivered_batch_changes_nothing_and_answers_nobody(
+    applier: Applier, database: asyncpg.Connection, settings: Settings
+) -> None:
+    org_id, create = created("Acme")
+    records = [create, record_of(UpdateOrganization(org_id=org_id, domain="acme.com"))]
+    await applier.apply(records)
+    await applier.apply(records[:1])
+    await applier.apply(records)
+    assert len(await journal(database)) == 2
+    assert await read_topic(settings, settings.kafka.topics.results) == []
+
+
+async def test_a_duplicate_gets_the_first_outcome_and_another_payload_is_refused(
+    applier: Applier, database: asyncpg.Connection, settings: Settings
+) -> None:
+    command_id = uuid4()
+    org_id, create = created("Acme")
+    update = UpdateOrganization(org_id=org_id, domain="acme.com")
+    await applier.apply([create, record_of(update, command_id)])
+    await applier.apply([record_of(UpdateOrganization(org_id=org_id, domain=None))])
+    await applier.apply([record_of(update, command_id)])
+    await applier.apply([record_of(UpdateOrganization(org_id=org_id, name="Other"), command_id)])
+    assert len(await journal(database)) == 3
+    duplicate, reused = [orjson.loads(r.value()) for r in await read_topic(settings, settings.kafka.topics.results)]
+    assert (duplicate["outcome"], duplicate["version"], duplicate["position"]) == ("applied", 2, 2)
+    assert duplicate["organization"]["domain"] == "acme.com"
+    assert (reused["outcome"], reused["code"], reused["position"], reused["final"]) == ("rejected", 422, None, True)
+    assert reused["problem"]["type"] == "urn:orgs:problem:command-id-reused"
+
+
+async def test_two_organizations_swap_names_in_one_batch(applier: Applier, database: asyncpg.Connection) -> None:
+    a, create_a = created("Acme")
+    b, create_b = created("Globex")
+    await applier.apply([create_a, create_b])
+    await applier.apply(
+        [
+            record_of(UpdateOrganization(org_id=a, name="Between")),
+            record_of(UpdateOrganization(org_id=b, name="Acme")),
+            record_of(UpdateOrganization(org_id=a, name="Globex")),
+        ]
+    )
+    names = dict(await database.fetch("SELECT id, name FROM organization"))
+    assert names == {a: "Globex", b: "Acme"}
+
+
+async def test_two_workers_with_the_same_records_apply_them_once(
+    applier: Applier, settings: Settings, database: asyncpg.Connection
+) -> None:
+    """What happens at every rebalance: the former member still writes what its successor has read again."""
+    successor = Applier(settings)
+    made = [created(f"Org {n}") for n in range(20)]
+    await applier.apply([record for _, record in made])
+    for round_ in range(10):
+        records = [record_of(UpdateOrganization(org_id=org, domain=f"d{round_}.example")) for org, _ in made]
+        new = [created(f"New {round_} {n}")[1] for n in range(5)]
+        await asyncio.gather(applier.apply([*records, *new]), successor.apply([*new[2:], *records]))
+    await successor.stop()
+    rows = await journal(database)
+    assert len(rows) == 20 + 10 * 25
+    assert {row["outcome"] for row in rows} == {"applied"}
+    assert [row["position"] for row in rows] == list(range(1, len(rows) + 1))
+
+
+async def test_of_two_workers_that_race_for_a_name_one_wins_and_one_is_refused(
+    applier: Applier, settings: Settings, database: asyncpg.Connection
+) -> None:
+    rival = Applier(settings)
+    for round_ in range(15):
+        names = [f"Name {round_} {n}" for n in range(5)]
+        ours, theirs = ([created(name)[1] for name in names] for _ in range(2))
+        await asyncio.gather(applier.apply(ours), rival.apply(theirs[::-1]))
+    await rival.stop()
+    counts = dict(await database.fetch("SELECT code, count(*) FROM journal GROUP BY code"))
+    assert counts == {200: 75, 409: 75}
+    assert await database.fetchval("SELECT count(*) FROM organization") == 75
+
+
+async def test_data_the_database_refuses_is_parked_alone_and_the_rest_is_applied(
+    applier: Applier, settings: Settings, database: asyncpg.Connection
+) -> None:
+    await database.execute("ALTER TABLE organization ADD CHECK (name <> 'Refused')")
+    made = [created(f"Org {n}") for n in range(40)]
+    culprit = record_of(CreateOrganization(org_id=uuid4(), name="Refused"))
+    behind = record_of(UpdateOrganization(org_id=UUID(culprit.key.decode()), domain="a.example"))  # type: ignore[union-attr] - has a key
+    await applier.apply([*(r for _, r in made[:25]), culprit, behind, *(r for _, r in made[25:])])
+    assert await database.fetchval("SELECT count(*) FROM journal WHERE code = 200") == 40
+    parked = await database.fetch('SELECT "offset", reason, detail, state FROM parked ORDER BY id')
+    assert [tuple(row) for row in parked] == [
+        (culprit.offset, "data_refused", "SQLSTATE 23514 (CheckViolationError)", "open"),
+        (behind.offset, "queued_behind", "An earlier command of this organization is parked.", "open"),
+    ]
+    results = [orjson.loads(r.value()) for r in await read_topic(settings, settings.kafka.topics.results)]
+    assert [(r["outcome"], r["code"], r["final"]) for r in results] == [("parked", 500, False)] * 2
+
+
+async def test_a_parked_command_holds_back_its_organization_across_batches(
+    applier: Applier, database: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (a, create_a), (b, create_b) = created("Acme"), created("Globex")
+    await applier.apply([create_a, create_b])
+    with monkeypatch.context() as patched:
+        patched.setattr(batch, "decide", lambda *_: 1 / 0)
+        await applier.apply([record_of(UpdateOrganization(org_id=a, name="Boom"))])
+    await applier.apply(
+        [record_of(UpdateOrganization(org_id=a, name="Later")), record_of(UpdateOrganization(org_id=b, name="Free"))]
+    )
+    assert dict(await database.fetch("SELECT id, name FROM organization")) == {a: "Acme", b: "Free"}
+    assert [r["reason"] for r in await database.fetch("SELECT reason FROM parked ORDER BY id")] == [
+        "handler_raised",
+        "queued_behind",
+    ]
+
+
+async def test_unreadable_bytes_are_parked_once_with_everything_they_came_with(
+    applier: Applier, database: asyncpg.Connection
+) -> None:
+    record = FakeRecord(b"\xff", b"\x00\xfe", [("h", b"\xff"), ("n", None)])
+    await applier.apply([record])
+    await applier.apply([record])
+    rows = await database.fetch("SELECT key, value, headers, reason, org_id FROM parked")
+    assert [tuple(row) for row in rows] == [(b"\xff", b"\x00\xfe", '[["h","/w=="],["n",null]]', "unreadable", None)]
+
+
+async def test_a_commit_whose_answer_was_lost_is_recognized(
+    applier: Applier, database: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    transact = Applier._transact
+    lost = iter([True, False])
+
+    async def losing(self: Applier, *args: Any) -> Any:
+        result = await transact(self, *args)
+        if next(lost):
+            raise ConnectionResetError
+        return result
+
+    monkeypatch.setattr(Applier, "_transact", losing)
+    _, create = created("Acme")
+    await applier.apply([create])
+    assert [(r["position"], r["code"]) for r in await journal(database)] == [(1, 200)]
+
+
+async def test_a_terminated_session_is_an_outage_that_is_waited_out(
+    applier: Applier, database: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The backend is killed in the middle of a batch, again and again: the batch is applied once, in the end."""
+    kills = iter(range(3))
+    transact = Applier._transact
+
+    async def struck(self: Applier, *args: Any) -> Any:
+        if next(kills, None) is not None:
+            await database.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE datname = current_database() AND application_name = 'orgs-worker'"
+            )
+        return await transact(self, *args)
+
+    org_id, create = created("Acme")
+    await applier.apply([create])
+    monkeypatch.setattr(Applier, "_transact", struck)
+    await applier.apply([record_of(UpdateOrganization(org_id=org_id, domain="acme.com"))])
+    assert [r["version"] for r in await journal(database)] == [1, 2]
+    assert await database.fetchval("SELECT count(*) FROM parked") == 0
+    assert applier.outage is None

@@ -1,0 +1,219 @@
+"""Commands flow while the worker and the relay are killed at random; then the account must be exact.
+
+    python -m tests.chaos.storm --commands 10000 --kills 20 --orgs 500 --seed 7
+
+The same seed sends the same commands and kills the same roles at the same places of the journal (a place is reached
+a few milliseconds sooner or later, so runs differ where it matters). What is published runs ahead of the journal by
+a bounded number of commands, so every kill hits while there is work in hand. A killed process is started again at
+once; nobody waits until it is well before the next kill is due.
+"""
+
+import argparse
+import asyncio
+import random
+import secrets
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import asyncpg
+from pydantic import SecretStr
+from tests.support.arena import Arena, rows_of
+from tests.support.crowd import Crowd
+from tests.support.findings import Findings
+from tests.support.processes import POLL_S, ServiceProcess, environment
+from tests.support.sending import Sending
+
+import org_local
+from org_service.settings import Database, Kafka, Relay, Settings, Worker
+
+AHEAD_MAX = 1_000
+"""Commands published but not journaled: enough for ten batches, so that a kill finds work."""
+BATCH_RECORDS_MAX = 100
+RELAY_ROWS_MAX = 200
+"""Small batches make many commits, and so many moments to be killed between them."""
+JITTER_S = 0.03
+"""A kill comes up to this much after its place was seen: a batch takes about as long."""
+SESSION_TIMEOUT_MS = 6_000
+"""The least a broker allows by default: this long the group waits for a killed worker."""
+STALL_TIMEOUT_S = 60
+SETTLE_TIMEOUT_S = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Kill:
+    """Kill `role` when the journal has reached `position`, a little later."""
+
+    position: int
+    role: str
+    delay_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a storm did and found."""
+
+    findings: Findings
+    kills: dict[str, int]
+    statuses: dict[str, int]
+    """Exit statuses after SIGTERM, at the end."""
+    seconds: float
+
+    @property
+    def ok(self) -> bool:
+        """Whether the account is exact and everybody ended in good order."""
+        return self.findings.ok and not any(self.statuses.values())
+
+
+def storm_settings(settings: Settings) -> Settings:
+    """`settings` with small batches and quick recovery."""
+    worker = settings.worker.model_copy(
+        update={"batch_records_max": BATCH_RECORDS_MAX, "session_timeout_ms": SESSION_TIMEOUT_MS, "port": 0}
+    )
+    relay = settings.relay.model_copy(update={"batch_rows_max": RELAY_ROWS_MAX, "port": 0})
+    return settings.model_copy(update={"worker": worker, "relay": relay})
+
+
+def plan(rows: int, kills: int, seed: int) -> list[Kill]:
+    """Spread kills over the journal, both roles in turn at random, none in the last twentieth."""
+    numbers = random.Random(seed)
+    roles = ["worker", "relay"] * (kills // 2) + ["relay"] * (kills % 2)
+    numbers.shuffle(roles)
+    share = rows * 0.95 / max(kills, 1)
+    places = [int((place + numbers.uniform(0.2, 0.8)) * share) for place in range(kills)]
+    return [Kill(place, role, numbers.uniform(0, JITTER_S)) for place, role in zip(places, roles, strict=True)]
+
+
+class Storm:
+    """Publishes and kills until both are done."""
+
+    def __init__(
+        self, arena: Arena, sendings: Sequence[Sending], kills: Sequence[Kill], *, quiet: bool = False
+    ) -> None:
+        self._arena = arena
+        self._sendings = sendings
+        self._kills = list(kills)
+        self._processes: dict[str, ServiceProcess] = {}
+        self._known: set[str] = set()
+        self._quiet = quiet
+
+    def run(self) -> Outcome:
+        """Do everything, to the verdict.
+
+        Raises:
+            TimeoutError: The journal or the relay stands still, though nobody is being killed.
+        """
+        started = time.monotonic()
+        self._processes = {role: self._arena.add(role) for role in ("worker", "relay")}
+        self._flow()
+        self._say("settling")
+        self._arena.settle(SETTLE_TIMEOUT_S)
+        statuses = {role: process.terminate() for role, process in self._processes.items()}
+        self._say("checking")
+        findings = self._arena.check()
+        kills = {role: process.kills for role, process in self._processes.items()}
+        return Outcome(findings, kills, statuses, time.monotonic() - started)
+
+    def _flow(self) -> None:
+        waiting = iter(self._sendings)
+        head, moved = -1, time.monotonic()
+        sent_all = False
+        while self._kills or not sent_all:
+            now = self._arena.head()
+            if now != head:
+                head, moved = now, time.monotonic()
+            elif time.monotonic() - moved > STALL_TIMEOUT_S:
+                raise TimeoutError(f"the journal has stood at {head} for {STALL_TIMEOUT_S} s:\n{self._tails()}")
+            sent_all = sent_all or self._publish(waiting, head)
+            if self._kills and head >= self._kills[0].position:
+                self._kill(self._kills.pop(0), head)
+            time.sleep(POLL_S / 5)
+
+    def _publish(self, waiting: Iterator[Sending], head: int) -> bool:
+        """Publish up to a bounded number of commands ahead of the journal. Returns whether nothing is left."""
+        while len(self._known) - head < AHEAD_MAX:
+            sending = next(waiting, None)
+            if sending is None:
+                return True
+            if sending.command_id is not None:
+                self._known.add(sending.command_id)
+            self._arena.publisher.send(sending)
+        return False
+
+    def _kill(self, kill: Kill, head: int) -> None:
+        process = self._processes[kill.role]
+        time.sleep(kill.delay_s)
+        process.kill()
+        process.start()
+        self._say(f"killed the {kill.role} at position {head:,}, {len(self._kills)} kills to come")
+
+    def _tails(self) -> str:
+        return "\n".join(process.tail() for process in self._processes.values())
+
+    def _say(self, text: str) -> None:
+        if not self._quiet:
+            print(text, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def fresh_settings(stack: org_local.Stack) -> Iterator[Settings]:
+    """A database and topics of this run's own, made the way an operator makes them."""
+    run = f"storm{secrets.token_hex(4)}"
+    server = stack.database_url.rpartition("/")[0]
+    settings = Settings(
+        kafka=Kafka(bootstrap_servers=stack.bootstrap_servers, topic_prefix=f"{run}."),
+        database=Database(url=SecretStr(f"{server}/{run}")),
+        worker=Worker(port=0),
+        relay=Relay(port=0),
+    )
+    asyncio.run(_execute(f"{server}/postgres", f"CREATE DATABASE {run}"))
+    try:
+        for arguments in (["migrate"], ["topics", "apply"]):
+            command = [sys.executable, "-m", "org_service.cli", *arguments]
+            subprocess.run(command, env=environment(settings), check=True, stdout=subprocess.DEVNULL)
+        yield settings
+    finally:
+        asyncio.run(_execute(f"{server}/postgres", f"DROP DATABASE {run} WITH (FORCE)"))
+
+
+async def _execute(database_url: str, statement: str) -> None:
+    conn = await asyncpg.connect(database_url)
+    await conn.execute(statement)
+    await conn.close()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a storm. Returns 0 when the account is exact."""
+    parser = argparse.ArgumentParser(description="Kill worker and relay while commands flow; check the account.")
+    parser.add_argument("--commands", type=int, default=10_000)
+    parser.add_argument("--kills", type=int, default=20, help="half of them hit the worker, half the relay")
+    parser.add_argument("--orgs", type=int, default=500)
+    parser.add_argument("--seed", type=int, default=None, help="default: another one each time")
+    options = parser.parse_args(arguments)
+    seed = secrets.randbelow(2**32) if options.seed is None else options.seed
+    print(f"seed {seed}", file=sys.stderr)
+    sendings = list(Crowd(seed, options.orgs).commands(options.commands))
+    kills = plan(rows_of(sendings), options.kills, seed)
+    with (
+        tempfile.TemporaryDirectory(prefix="orgs-storm-") as folder,
+        org_local.start() as stack,
+        fresh_settings(stack) as settings,
+        Arena(storm_settings(settings), Path(folder)) as arena,
+    ):
+        outcome = Storm(arena, sendings, kills).run()
+    print(outcome.findings.text())
+    print(
+        f"storm: {'exact' if outcome.ok else 'NOT EXACT'}, {len(sendings):,} commands, "
+        f"{outcome.kills['worker']} worker and {outcome.kills['relay']} relay kills, "
+        f"exit statuses {outcome.statuses}, {outcome.seconds:.0f} s, seed {seed}"
+    )
+    return 0 if outcome.ok else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,177 @@
+"""The worker's end of Kafka, on a real broker: what FastStream and aiokafka would lose, and we don't."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+from uuid import uuid4
+
+import asyncpg
+import pytest
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import CommitFailedError
+from confluent_kafka import Producer
+from tests.support.records import FakeRecord, record_of
+
+from org_events.commands import CreateOrganization, UpdateOrganization
+from org_service.settings import Settings
+from org_service.worker import batch
+from org_service.worker.worker import Worker
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture
+async def database(settings: Settings) -> AsyncIterator[asyncpg.Connection]:
+    conn = await asyncpg.connect(settings.database.url.get_secret_value())
+    yield conn
+    await conn.close()
+
+
+@asynccontextmanager
+async def running(settings: Settings) -> AsyncIterator[Worker]:
+    worker, stop = Worker(settings), asyncio.Event()
+    task = asyncio.create_task(worker.run(stop))
+    try:
+        yield worker
+    finally:
+        stop.set()
+        await task
+
+
+async def send(settings: Settings, *records: FakeRecord) -> None:
+    """Publish as any client might: librdkafka sends whatever bytes it is given."""
+    producer = Producer({"bootstrap.servers": settings.kafka.bootstrap_servers, "acks": "all"})
+    for record in records:
+        producer.produce(settings.kafka.topics.commands, record.value, record.key, headers=list(record.headers))
+    assert await asyncio.to_thread(producer.flush, 20) == 0
+
+
+async def until(ask: Callable[[], Awaitable[Any]], wanted: Any, timeout_s: float = 20) -> None:
+    async with asyncio.timeout(timeout_s):
+        while await ask() != wanted:
+            await asyncio.sleep(0.02)
+
+
+async def committed(settings: Settings) -> int:
+    """How many records the group has acknowledged."""
+    async with AIOKafkaConsumer(
+        bootstrap_servers=settings.kafka.bootstrap_servers,
+        group_id=f"{settings.kafka.topic_prefix}{settings.worker.group_id}",
+        enable_auto_commit=False,
+    ) as consumer:
+        topic = settings.kafka.topics.commands
+        offsets = [await consumer.committed(TopicPartition(topic, p)) for p in range(settings.kafka.partitions)]
+    return sum(offset or 0 for offset in offsets)
+
+
+@pytest.mark.parametrize(
+    "header", [("x-note", b"\xff\xfe"), ("x-note", None), ("reply_to", b"\xff"), ("content-type", b"\xff")]
+)
+async def test_a_header_that_is_not_utf8_costs_nothing(
+    settings: Settings, database: asyncpg.Connection, header: tuple[str, bytes | None]
+) -> None:
+    """FastStream's own parser raises on it, and the next commit passes the whole batch: lost in silence."""
+    good = [record_of(CreateOrganization(org_id=uuid4(), name=f"Org {n}")) for n in range(10)]
+    odd = record_of(CreateOrganization(org_id=uuid4(), name="Odd"))
+    odd = FakeRecord(odd.key, odd.value, [*odd.headers, header])
+    await send(settings, *good[:5], odd, *good[5:])
+    async with running(settings):
+        await until(lambda: database.fetchval("SELECT count(*) FROM journal WHERE code = 200"), 11)
+    assert await committed(settings) == 11
+
+
+async def test_unreadable_records_are_parked_and_the_rest_of_the_batch_is_applied(
+    settings: Settings, database: asyncpg.Connection
+) -> None:
+    good = [record_of(CreateOrganization(org_id=uuid4(), name=f"Org {n}")) for n in range(6)]
+    bad = [FakeRecord(b"k", b"\xff\x00", []), FakeRecord(None, None, [("ce_id", b"\xff")])]
+    await send(settings, *good[:3], *bad, *good[3:])
+    async with running(settings):
+        await until(lambda: database.fetchval("SELECT count(*) FROM journal"), 6)
+    rows = await database.fetch("SELECT topic, key, value, reason FROM parked ORDER BY value NULLS LAST")
+    topic = settings.kafka.topics.commands
+    assert [tuple(row) for row in rows] == [
+        (topic, b"k", b"\xff\x00", "unreadable"),
+        (topic, None, None, "unreadable"),
+    ]
+
+
+async def test_what_was_published_before_the_first_worker_started_is_not_skipped(
+    settings: Settings, database: asyncpg.Connection
+) -> None:
+    """FastStream's default, `latest`, would begin after it."""
+    await send(settings, record_of(CreateOrganization(org_id=uuid4(), name="Early")))
+    async with running(settings):
+        await until(lambda: database.fetchval("SELECT count(*) FROM journal"), 1)
+
+
+async def test_nothing_is_acknowledged_before_its_commit(settings: Settings, database: asyncpg.Connection) -> None:
+    """An outage in the middle of a batch, then the end of the process: the next worker finds the records."""
+    await send(settings, record_of(CreateOrganization(org_id=uuid4(), name="Acme")))
+    await database.execute("ALTER TABLE journal RENAME TO journal_away")
+    impatient = settings.model_copy(update={"drain_timeout_s": 0.5})
+    async with running(impatient) as worker:
+        await until(lambda: _outage(worker), True)
+    assert await committed(settings) == 0
+    await database.execute("ALTER TABLE journal_away RENAME TO journal")
+    async with running(settings):
+        await until(lambda: database.fetchval("SELECT count(*) FROM journal"), 1)
+    assert await committed(settings) == 1
+
+
+async def _outage(worker: Worker) -> bool:
+    return worker._applier.outage is not None
+
+
+async def test_a_refused_acknowledgement_ends_in_redelivery_not_in_loss_or_doubling(
+    settings: Settings, database: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit, refusals = AIOKafkaConsumer.commit, iter([True])
+
+    async def refusing(self: AIOKafkaConsumer, *args: Any) -> None:
+        if next(refusals, False):
+            raise CommitFailedError
+        await commit(self, *args)
+
+    monkeypatch.setattr(AIOKafkaConsumer, "commit", refusing)
+    org_id = uuid4()
+    await send(settings, record_of(CreateOrganization(org_id=org_id, name="Acme")))
+    async with running(settings):
+        await until(lambda: database.fetchval("SELECT count(*) FROM journal"), 1)
+    async with running(settings):
+        await send(settings, record_of(UpdateOrganization(org_id=org_id, domain="acme.com")))
+        await until(lambda: database.fetchval("SELECT count(*) FROM journal"), 2)
+    assert await committed(settings) == 2
+
+
+async def test_a_defect_of_ours_never_leaves_the_handler(
+    settings: Settings, database: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """FastStream would skip (or redeliver for ever, without delay) the whole batch."""
+    decide = batch.decide
+
+    def raising(command: Any, *rest: Any) -> Any:
+        if getattr(command, "name", None) == "Boom":
+            raise RuntimeError
+        return decide(command, *rest)
+
+    monkeypatch.setattr(batch, "decide", raising)
+    names = ["Acme", "Boom", "Globex"]
+    await send(settings, *(record_of(CreateOrganization(org_id=uuid4(), name=name)) for name in names))
+    async with running(settings):
+        await until(lambda: database.fetchval("SELECT count(*) FROM journal WHERE code = 200"), 2)
+        await until(lambda: database.fetchval("SELECT count(*) FROM parked WHERE reason = 'handler_raised'"), 1)
+    assert await committed(settings) == 3
+
+
+async def test_the_worker_waits_for_kafka_and_says_so(settings: Settings) -> None:
+    away = settings.model_copy(update={"kafka": settings.kafka.model_copy(update={"bootstrap_servers": "127.0.0.1:1"})})
+    async with running(away) as worker:
+        await until(lambda: _backing_off(worker), True)
+        with pytest.raises(Exception, match="not connected"):
+            await worker.checks()["kafka"]()
+
+
+async def _backing_off(worker: Worker) -> bool:
+    return worker._subscriber is None

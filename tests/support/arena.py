@@ -1,0 +1,108 @@
+"""A database, its topics, a publisher and the service's processes: what a storm needs, and whether it is over."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import asyncpg
+from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
+from confluent_kafka.admin import AdminClient
+
+from org_service.settings import Settings
+from tests.support.checker import judge
+from tests.support.findings import Findings
+from tests.support.observed import Place, TopicReader, observe
+from tests.support.outgoing import relay_position
+from tests.support.processes import Role, ServiceProcess, wait_for
+from tests.support.sending import Publisher, Sending
+
+
+class Arena:
+    """Owns processes and connections; all are closed at the end, whatever happened."""
+
+    def __init__(self, settings: Settings, folder: Path) -> None:
+        self.settings = settings
+        self.folder = folder
+        self.topics = settings.kafka.topics
+        self.database_url = settings.database.url.get_secret_value()
+        servers = settings.kafka.bootstrap_servers
+        self.publisher = Publisher(servers, self.topics.commands)
+        self.processes: list[ServiceProcess] = []
+        self._reader = TopicReader(servers)
+        self._admin = AdminClient({"bootstrap.servers": servers})
+        self._runner = asyncio.Runner()
+        self._connection: asyncpg.Connection | None = None
+        self._relay_since: dict[Place, int] = {}
+        self._relay_position = 0
+
+    def __enter__(self) -> Self:
+        self._connection = self._runner.run(asyncpg.connect(self.database_url))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        for process in self.processes:
+            process.close()
+        self.publisher.close()
+        self._reader.close()
+        if self._connection is not None:
+            self._runner.run(self._connection.close())
+        self._runner.close()
+
+    def add(self, role: Role, name: str | None = None) -> ServiceProcess:
+        """Start a worker or a relay."""
+        process = ServiceProcess(role, self.settings, self.folder, name)
+        self.processes.append(process)
+        process.start()
+        return process
+
+    def head(self) -> int:
+        """The last position in the journal."""
+        assert self._connection is not None
+        return int(self._runner.run(self._connection.fetchval("SELECT position FROM journal_head")) or 0)
+
+    def relay_position(self) -> int:
+        """The last position published, as a `read_committed` reader sees it."""
+        found, self._relay_since = self._reader.read((self.topics.relay,), self._relay_since)
+        if found[self.topics.relay]:
+            self._relay_position = relay_position(found[self.topics.relay][-1])
+        return self._relay_position
+
+    def settle(self, timeout_s: float) -> None:
+        """Wait until every record was acknowledged by the workers' group, and the relay has published all.
+
+        Raises:
+            TimeoutError: Something hangs.
+        """
+        self.publisher.flush()
+        wanted: Counter[int] = Counter()
+        for record in self.publisher.records:
+            wanted[record.partition] = max(wanted[record.partition], record.offset + 1)
+        wait_for(lambda: self._acknowledged(wanted), "end of the workers' work", timeout_s, 0.1)
+        wait_for(lambda: self.relay_position() == self.head(), "end of the relay's work", timeout_s, 0.1)
+
+    def check(self) -> Findings:
+        """Judge everything that happened."""
+        observed = observe(self._reader, self.database_url, self.topics)
+        return judge(observed, self.publisher.published)
+
+    def write_published(self, path: Path) -> None:
+        """Keep the publisher's notes, for the checker to run on its own."""
+        with path.open("wb") as lines:
+            lines.writelines(entry.line() for entry in self.publisher.published)
+
+    def _acknowledged(self, wanted: Counter[int]) -> bool:
+        group = f"{self.settings.kafka.topic_prefix}{self.settings.worker.group_id}"
+        places = [TopicPartition(self.topics.commands, partition) for partition in wanted]
+        answers = self._admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group, places)])
+        offsets = answers[group].result(20).topic_partitions
+        return all((place.offset or 0) >= wanted[place.partition or 0] for place in offsets or ())
+
+
+def rows_of(sendings: Sequence[Sending]) -> int:
+    """How many journal rows a list of commands ends in: one a readable command id."""
+    return len({sending.command_id for sending in sendings if sending.command_id is not None})

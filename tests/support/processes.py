@@ -1,0 +1,164 @@
+"""Workers and relays as processes of their own: started, killed, asked to end, and read from outside."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import IO, Any, Literal
+
+from prometheus_client.parser import text_string_to_metric_families
+from pydantic import SecretStr
+
+from org_service.settings import Settings
+
+Role = Literal["worker", "relay"]
+
+START_TIMEOUT_S = 40
+STOP_TIMEOUT_S = 40
+POLL_S = 0.01
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    """The variables that give a process these settings: what was set in a group, and nothing else of ours."""
+    variables = {name: value for name, value in os.environ.items() if not name.startswith("ORGS_")}
+    for group in ("kafka", "database", "worker", "relay", "log"):
+        values = getattr(settings, group)
+        for name in values.model_fields_set:
+            value = getattr(values, name)
+            text = value.get_secret_value() if isinstance(value, SecretStr) else value
+            variables[f"ORGS_{group.upper()}__{name.upper()}"] = str(text)
+    variables["ORGS_LOG__FORMAT"] = "json"
+    return variables
+
+
+def wait_for(condition: Callable[[], bool], what: str, timeout_s: float, poll_s: float = POLL_S) -> None:
+    """Ask again and again until a condition holds.
+
+    Raises:
+        TimeoutError: It did not in time.
+    """
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"no {what} in {timeout_s} s")
+        time.sleep(poll_s)
+
+
+class ServiceProcess:
+    """One `orgs serve`; after a kill it can be started again, its log goes on."""
+
+    def __init__(self, role: Role, settings: Settings, folder: Path, name: str | None = None) -> None:
+        self.role = role
+        self.name = name or role
+        self._environment = environment(settings) | {f"ORGS_{role.upper()}__PORT": "0"}
+        self.log_path = folder / f"{self.name}.log"
+        self._log: IO[bytes] = self.log_path.open("ab")
+        self._log_from = 0
+        self._process: subprocess.Popen[bytes] | None = None
+        self.starts = 0
+        self.kills = 0
+
+    @property
+    def running(self) -> bool:
+        """Whether it was started and has not ended."""
+        return self._process is not None and self._process.poll() is None
+
+    def start(self) -> None:
+        """Start it; it isn't ready at once."""
+        self._log_from = self.log_path.stat().st_size
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "org_service.cli", "serve", "--role", self.role],
+            env=self._environment,
+            stdin=subprocess.DEVNULL,
+            stdout=self._log,
+            stderr=self._log,
+        )
+        self.starts += 1
+
+    def kill(self) -> None:
+        """SIGKILL: nothing can be tidied up.
+
+        Raises:
+            AssertionError: It was not running, so killing it proves nothing.
+        """
+        assert self._process is not None
+        assert self._process.poll() is None, f"{self.name} had ended by itself: {self.tail()}"
+        self._process.send_signal(signal.SIGKILL)
+        self._process.wait()
+        self.kills += 1
+
+    def terminate(self) -> int:
+        """SIGTERM, and wait until it has drained. Returns its exit status."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGTERM)
+        return self._process.wait(STOP_TIMEOUT_S)
+
+    def close(self) -> None:
+        """End it, whatever its state."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
+        self._log.close()
+
+    def wait_until_ready(self) -> None:
+        """Wait for `/readyz`."""
+        wait_for(self._ready, f"ready {self.name} ({self.log_path})", START_TIMEOUT_S, 0.05)
+
+    def url(self) -> str | None:
+        """Where its health and metrics are, as its log says since the last start."""
+        with self.log_path.open("rb") as log:
+            log.seek(self._log_from)
+            found = re.search(rb'"url": ?"(http://[^"]+)"', log.read())
+        return found[1].decode() if found else None
+
+    def metrics(self) -> dict[str, float]:
+        """All samples, as `name{label=value,…}`."""
+        samples: dict[str, float] = {}
+        for family in text_string_to_metric_families(self._get("/metrics")):
+            for sample in family.samples:
+                samples[_series(sample.name, sample.labels)] = sample.value
+        return samples
+
+    def errors(self) -> list[dict[str, Any]]:
+        """Log lines of level error and above, since its first start."""
+        return [line for line in self.lines() if line.get("level") in ("error", "critical")]
+
+    def lines(self) -> list[dict[str, Any]]:
+        """All log lines; what is no JSON (a traceback of a process that ended) counts as an error."""
+        lines: list[dict[str, Any]] = []
+        for text in self.log_path.read_text().splitlines():
+            try:
+                lines.append(json.loads(text))
+            except ValueError:
+                lines.append({"level": "error", "event": text})
+        return lines
+
+    def tail(self) -> str:
+        """The end of its log."""
+        return self.log_path.read_text()[-3000:]
+
+    def _ready(self) -> bool:
+        assert self.running, f"{self.name} ended: {self.tail()}"
+        try:
+            self._get("/readyz")
+        except OSError:
+            return False
+        return True
+
+    def _get(self, path: str) -> str:
+        url = self.url()
+        if url is None:
+            raise ConnectionError(f"{self.name} has no port yet")
+        with urllib.request.urlopen(f"{url}{path}", timeout=5) as answer:
+            return answer.read().decode()
+
+
+def _series(name: str, labels: Mapping[str, str]) -> str:
+    inner = ",".join(f"{label}={value}" for label, value in sorted(labels.items()))
+    return f"{name}{{{inner}}}" if inner else name

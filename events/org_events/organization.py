@@ -191,7 +191,7 @@ def _as_published(content: object) -> object:
 
 
 class Organization(BaseModel):
-    """One organization, as in `orgs.state`, events, results and HTTP. Times are UTC. Read leniently."""
+    """One organization, as in `orgs.state`, events, results and HTTP. Times are UTC."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 

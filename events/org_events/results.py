@@ -64,7 +64,9 @@ class Problem(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    type: str
+    type: str = Field(
+        description="Stable, so programs may branch on it; there may be new ones", examples=[*ProblemType]
+    )
     title: str
     status: int
     detail: str

@@ -61,6 +61,7 @@ def set_up_logging(settings: Log) -> None:
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="%H:%M:%S.%f" if console else "iso", utc=True),
         _exception_without_message,
+        _event_first,
     ]
     last: list[Any] = [
         structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()) if console else structlog.processors.JSONRenderer()
@@ -83,6 +84,9 @@ def set_up_logging(settings: Log) -> None:
     root.setLevel(level)
     for noisy in ("aiokafka", "alembic", "uvicorn", "asyncio"):
         logging.getLogger(noisy).setLevel(max(level, logging.WARNING))
+    # On a new cluster it reports an error a tenth of a second until the group's topic is there; "partitions assigned"
+    # and /readyz tell whether the group works.
+    logging.getLogger("aiokafka.consumer.group_coordinator").setLevel(logging.CRITICAL)
 
 
 def _exception_without_message(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
@@ -96,6 +100,12 @@ def _exception_without_message(_: Any, __: str, event: MutableMapping[str, Any])
         frames = "".join(traceback.format_tb(raised.__traceback__, limit=-_FRAMES_MAX))
         event["exception"] = f"{frames}{type(raised).__module__}.{type(raised).__qualname__}"
     return event
+
+
+def _event_first(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """When, how bad and what, before the details: JSON lines are read by people too."""
+    first = {name: event[name] for name in ("timestamp", "level", "event", "logger") if name in event}
+    return first | event
 
 
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:

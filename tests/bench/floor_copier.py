@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import uvloop
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+
 from org_events.topics import Topics
 
 _RECORDS_MAX: Final = 2_000
@@ -23,7 +24,12 @@ async def _copy(
         for place, read in records.items():
             batch = producer.create_batch()
             for record in read:
-                arguments = {"key": record.key, "value": record.value, "timestamp": None, "headers": record.headers}
+                arguments: dict[str, Any] = {
+                    "key": record.key,
+                    "value": record.value,
+                    "timestamp": None,
+                    "headers": record.headers,
+                }
                 if batch.append(**arguments) is None:
                     await producer.send_batch(batch, target, partition=place.partition)
                     batch = producer.create_batch()

@@ -19,8 +19,6 @@ import uvloop
 from faststream import AckPolicy, FastStream
 from faststream.kafka import KafkaBroker
 from faststream.kafka.annotations import KafkaMessage
-from org_events.commands import UpdateOrganization
-from org_events.topics import Topics
 from pydantic import BaseModel
 from sqlalchemy import Column, DateTime
 from sqlalchemy.dialects.postgresql import JSONB
@@ -28,6 +26,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlmodel import Field, SQLModel
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from org_events.commands import UpdateOrganization
+from org_events.topics import Topics
 from tests.bench.load import fields, organization_ids
 
 _INSERTED_AT_ONCE: Final = 2_000

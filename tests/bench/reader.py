@@ -39,9 +39,7 @@ class TopicReader:
         id_header: Which header names the command.
     """
 
-    def __init__(
-        self, bootstrap_servers: str, topic: str, partitions: int, *, id_header: str = "ce_commandid"
-    ) -> None:
+    def __init__(self, bootstrap_servers: str, topic: str, partitions: int, *, id_header: str = "ce_commandid") -> None:
         self._topic = topic
         self._id_header = id_header
         self._positions: set[bytes] = set()

@@ -6,21 +6,21 @@ import secrets
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final, Literal
 
 import asyncpg
-import org_local
 import psutil
+from pydantic import SecretStr
+
+import org_local
 from org_local import ports
 from org_local.errors import LocalStackError
 from org_local.server import Program, Server, log_tail
 from org_service.settings import Database, Kafka, Settings
 from org_service.store import migrate
-from pydantic import SecretStr
-
 from tests.bench.publisher import ROOT
 from tests.support.topics import create_topics, drop_topics
 
@@ -52,7 +52,7 @@ class Site:
 
 
 @contextmanager
-def open_site(stack: org_local.Stack, name: str, folder: Path) -> Iterator[Site]:
+def open_site(stack: org_local.Stack, name: str, folder: Path) -> Generator[Site]:
     """Make an empty database and the topics, 12 partitions each; drop them at the end."""
     run = f"bench_{name}_{secrets.token_hex(3)}"
     server_url = stack.database_url.rpartition("/")[0]
@@ -96,9 +96,7 @@ class Services:
 
     def rss_mb(self) -> dict[str, float]:
         """Resident memory of each by name."""
-        return {
-            name: psutil.Process(server.pid).memory_info().rss / 2**20 for name, server in self._servers.items()
-        }
+        return {name: psutil.Process(server.pid).memory_info().rss / 2**20 for name, server in self._servers.items()}
 
     def pids(self) -> dict[str, list[int]]:
         """Their processes by name."""
@@ -106,7 +104,7 @@ class Services:
 
 
 @contextmanager
-def running(servers: Sequence[Server]) -> Iterator[Services]:
+def running(servers: Sequence[Server]) -> Generator[Services]:
     """Start processes, and stop them at the end."""
     with ExitStack() as undo:
         for server in servers:
@@ -134,7 +132,7 @@ def program(
 
 
 @contextmanager
-def pipeline(site: Site, *, profiled: Role | None = None) -> Iterator[Services]:
+def pipeline(site: Site, *, profiled: Role | None = None) -> Generator[Services]:
     """Migrate the database and run `orgs serve` twice, as worker and as relay, with default settings.
 
     Args:
@@ -164,7 +162,9 @@ def _service(site: Site, role: Role, port: int, *, profiled: bool) -> Server:
         except (urllib.error.URLError, OSError):
             return False
 
-    return program(site, role, [*cprofile, "-m", "org_service.cli", "serve", "--role", role], env=env, is_ready=is_ready)
+    return program(
+        site, role, [*cprofile, "-m", "org_service.cli", "serve", "--role", role], env=env, is_ready=is_ready
+    )
 
 
 def processes_of(site: Site, services: Services) -> dict[str, list[int]]:

@@ -3,9 +3,9 @@
     python -m tests.chaos.storm --commands 10000 --kills 20 --orgs 500 --seed 7
 
 The same seed sends the same commands and kills the same roles at the same places of the journal (a place is reached
-a few milliseconds sooner or later, so runs differ where it matters). What is published runs ahead of the journal by
-a bounded number of commands, so every kill hits while there is work in hand. A killed process is started again at
-once; nobody waits until it is well before the next kill is due.
+a few milliseconds sooner or later, so runs differ where it matters). What is published runs ahead of the journal, and
+of the next kill, by a bounded number of commands, so every kill hits while there is work in hand. A killed process is
+started again at once, and is not killed again before it has done some work.
 """
 
 import argparse
@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,7 +100,8 @@ class Storm:
         self._kills = list(kills)
         self._processes: dict[str, ServiceProcess] = {}
         self._known: set[str] = set()
-        self._quiet = quiet
+        self._started_at = {"worker": 0, "relay": 0}
+        """What the journal, or the relay, had reached when the role was started last."""
 
     def run(self) -> Outcome:
         """Do everything, to the verdict.
@@ -130,13 +131,14 @@ class Storm:
             elif time.monotonic() - moved > STALL_TIMEOUT_S:
                 raise TimeoutError(f"the journal has stood at {head} for {STALL_TIMEOUT_S} s:\n{self._tails()}")
             sent_all = sent_all or self._publish(waiting, head)
-            if self._kills and head >= self._kills[0].position:
-                self._kill(self._kills.pop(0), head)
+            if self._kills and head >= self._kills[0].position and self._has_worked(self._kills[0].role):
+                self._kill(self._kills.pop(0))
             time.sleep(POLL_S / 5)
 
     def _publish(self, waiting: Iterator[Sending], head: int) -> bool:
-        """Publish up to a bounded number of commands ahead of the journal. Returns whether nothing is left."""
-        while len(self._known) - head < AHEAD_MAX:
+        """Publish up to a bounded number of commands ahead. Returns whether nothing is left."""
+        limit = AHEAD_MAX + min(head, self._kills[0].position if self._kills else head)
+        while len(self._known) < limit:
             sending = next(waiting, None)
             if sending is None:
                 return True
@@ -145,23 +147,30 @@ class Storm:
             self._arena.publisher.send(sending)
         return False
 
-    def _kill(self, kill: Kill, head: int) -> None:
+    def _kill(self, kill: Kill) -> None:
         process = self._processes[kill.role]
         time.sleep(kill.delay_s)
         process.kill()
+        self._started_at[kill.role] = self._reached(kill.role)
         process.start()
-        self._say(f"killed the {kill.role} at position {head:,}, {len(self._kills)} kills to come")
+        reached = self._started_at[kill.role]
+        self._say(f"killed the {kill.role} at position {reached:,}, {len(self._kills)} kills to come")
+
+    def _has_worked(self, role: str) -> bool:
+        return self._reached(role) > self._started_at[role]
+
+    def _reached(self, role: str) -> int:
+        return self._arena.head() if role == "worker" else self._arena.relay_position()
 
     def _tails(self) -> str:
         return "\n".join(process.tail() for process in self._processes.values())
 
     def _say(self, text: str) -> None:
-        if not self._quiet:
-            print(text, file=sys.stderr, flush=True)
+        print(text, file=sys.stderr, flush=True)
 
 
 @contextmanager
-def fresh_settings(stack: org_local.Stack) -> Iterator[Settings]:
+def fresh_settings(stack: org_local.Stack) -> Generator[Settings]:
     """A database and topics of this run's own, made the way an operator makes them."""
     run = f"storm{secrets.token_hex(4)}"
     server = stack.database_url.rpartition("/")[0]

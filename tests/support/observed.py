@@ -16,6 +16,9 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from org_events.topics import Topics
 
+CONSUME_S = 0.01
+"""librdkafka waits this long for a full chunk of messages: the delay in seeing that the end is reached."""
+
 Place = tuple[str, int]
 """A topic and a partition."""
 
@@ -128,7 +131,7 @@ class TopicReader:
         while len(ends) < len(places):
             if time.monotonic() > deadline:
                 raise TimeoutError(f"the ends of {sorted(set(places) - set(ends))} were not reached in {timeout_s} s")
-            for message in self._consumer.consume(10_000, 0.2):
+            for message in self._consumer.consume(10_000, CONSUME_S):
                 error = message.error()
                 if error is None:
                     found[message.topic() or ""].append(_record(message))

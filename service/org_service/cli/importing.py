@@ -30,7 +30,7 @@ class _Tally:
     @property
     def all_went_through(self) -> bool:
         """Whether no line was refused, parked or unreadable."""
-        return not self.bad_lines and {outcome for outcome, *_ in self.outcomes} <= {"applied", "unchanged"}
+        return not self.bad_lines and {outcome for outcome, *_ in self.outcomes} <= {"applied", "unchanged", "fine"}
 
 
 def import_file(
@@ -85,7 +85,7 @@ def _check(rows: "Iterable[Row | BadLine]", tally: _Tally) -> None:
             _report(row.line, f"unreadable  {row.reason}")
             tally.bad_lines += 1
         else:
-            tally.outcomes["unchanged", 0, "fine, not sent"] += 1
+            tally.outcomes["fine", 0, "not sent"] += 1
 
 
 def _run(

@@ -6,27 +6,16 @@ saved: see `store.recovery`.
 """
 
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import NamedTuple
 from uuid import UUID
 
-import orjson
-from sqlalchemy.ext.asyncio import AsyncConnection
-
 from org_service.errors import StopError
 from org_service.operate.kafka import read_all
+from org_service.operate.progress import Published, published
 from org_service.settings import Settings
 from org_service.store import journal, recovery
 from org_service.store.engine import create_engine
 from org_service.store.recovery import Advance
-
-
-class Published(NamedTuple):
-    """The last row that Kafka knows, as the relay noted it down."""
-
-    position: int
-    command_id: UUID | None
-    moment: datetime
 
 
 class LostChange(NamedTuple):
@@ -43,30 +32,6 @@ class Recovery(NamedTuple):
 
     advance: Advance
     lost_changes: list[LostChange]
-
-
-async def published(settings: Settings) -> Published | None:
-    """How far the relay has published; None when it has published nothing yet.
-
-    Raises:
-        KafkaError: Kafka can't be reached.
-        StopError: The topic isn't there.
-    """
-    name, last = settings.relay.name.encode(), None
-    async for records in read_all(settings.kafka, settings.kafka.topics.relay):
-        for record in records:
-            if record.key == name and record.value is not None:
-                last = record
-    if last is None:
-        return None
-    value = orjson.loads(last.value or b"")
-    command_id = value.get("command_id")
-    return Published(
-        value["position"],
-        None if command_id is None else UUID(command_id),
-        # Rounded up to the millisecond: what was published was recorded before.
-        datetime.fromtimestamp((last.timestamp + 1) / 1000, UTC),
-    )
 
 
 async def advance(settings: Settings, confirm: Callable[[Recovery], bool]) -> Recovery | None:
@@ -86,7 +51,7 @@ async def advance(settings: Settings, confirm: Callable[[Recovery], bool]) -> Re
         raise StopError("the relay has published nothing yet, so the journal can't be behind it.")
     engine = create_engine(settings.database, "owner", direct=True)
     async with engine.connect() as conn, conn.begin() as transaction:
-        await _refuse_if_well(conn, last)
+        _refuse_if_well(last, await journal.head(conn), await journal.command_id_at(conn, last.position))
         planned = await recovery.plan(conn, last.position, last.moment)
         found = Recovery(planned, await _lost_changes(settings, planned))
         if not confirm(found):
@@ -96,10 +61,8 @@ async def advance(settings: Settings, confirm: Callable[[Recovery], bool]) -> Re
     return found
 
 
-async def _refuse_if_well(conn: AsyncConnection, last: Published) -> None:
-    head = await journal.head(conn)
-    at_last = await journal.command_id_at(conn, last.position)
-    if head >= last.position and (last.command_id is None or at_last in (None, last.command_id)):
+def _refuse_if_well(last: Published, head: int, command_id: UUID | None) -> None:
+    if head >= last.position and (last.command_id is None or command_id in (None, last.command_id)):
         raise StopError(
             f"there is no need to: Kafka knows the journal up to position {last.position}, and the journal, which goes "
             f"up to {head}, has the same there."

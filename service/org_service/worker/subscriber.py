@@ -5,9 +5,10 @@ records over as they are. The handler acknowledges after the commit, and lets no
 that raises would be skipped in silence.
 """
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, ConsumerRecord, TopicPartition
 from aiokafka.errors import ConsumerStoppedError, IllegalStateError, KafkaConnectionError, KafkaError
@@ -22,6 +23,7 @@ from org_service.worker.applier import Applier
 
 log = get_logger(__name__)
 
+_RESTART_PAUSE_S: Final = 1.0
 _Records = tuple[ConsumerRecord[bytes, bytes], ...]
 
 
@@ -109,8 +111,9 @@ class Subscriber:
             except (KafkaError, ConsumerStoppedError):
                 raise  # FastStream waits 5 s, or ends
             except Exception:
-                CONSUMER_RESTARTS.inc()  # FastStream starts the loop anew
+                CONSUMER_RESTARTS.inc()
                 log.exception("the consume loop failed and starts anew")
+                await asyncio.sleep(_RESTART_PAUSE_S)  # FastStream starts it at once: don't spin
                 raise
 
         consumer.getmany = watched

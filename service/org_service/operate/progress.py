@@ -1,0 +1,120 @@
+"""How far the pipeline is: commands not yet decided, outcomes not yet published.
+
+Never by counting records: offsets of `orgs.commands` against the worker group's, journal positions against the
+relay's record. Both are 0 exactly when everything sent has its outcome and every outcome is published.
+"""
+
+import asyncio
+import time
+from datetime import UTC, datetime
+from typing import Any, Final, NamedTuple, cast
+from uuid import UUID
+
+import orjson
+from aiokafka import TopicPartition
+
+from org_service.errors import RetryError
+from org_service.operate.kafka import Record, admin, ends, read_until, reader
+from org_service.settings import Settings
+from org_service.store import journal
+from org_service.store.engine import create_engine
+
+IDLE_POLL_S: Final = 0.1
+RELAY_WINDOW_OFFSETS: Final = 1_000
+"""The relay alone on its topic has its record among the last two offsets; more than that only with namesakes."""
+
+
+class Published(NamedTuple):
+    """The last journal row that Kafka knows, as the relay noted it down."""
+
+    position: int
+    command_id: UUID | None
+    moment: datetime
+    """Not before this row was recorded, by the relay's clock."""
+
+
+class Behind(NamedTuple):
+    """What is still to be done."""
+
+    commands: int
+    """Offsets of `orgs.commands` that no worker has acknowledged."""
+    outcomes: int
+    """Journal rows that the relay has not published."""
+
+    @property
+    def idle(self) -> bool:
+        """Whether everything is done."""
+        return self == (0, 0)
+
+
+async def behind(settings: Settings) -> Behind:
+    """See how far the pipeline is behind.
+
+    Raises:
+        KafkaError: Kafka can't be reached.
+        StopError: A topic isn't there.
+    """
+    undecided = await _undecided(settings)
+    engine = create_engine(settings.database, "reader", direct=True)
+    async with engine.connect() as conn:
+        head = await journal.head(conn)
+    last = await published(settings)
+    return Behind(undecided, head - (0 if last is None else last.position))
+
+
+async def wait_until_idle(settings: Settings, timeout_s: float) -> None:
+    """Wait until everything that was sent before is decided and published.
+
+    Raises:
+        RetryError: It isn't within the time; the message says what is missing.
+        KafkaError, StopError: As `behind`.
+    """
+    deadline = time.monotonic() + timeout_s
+    while not (left := await behind(settings)).idle:
+        if time.monotonic() > deadline:
+            raise RetryError(
+                f"after {timeout_s:.0f} s {left.commands} commands are not decided and {left.outcomes} outcomes not "
+                "published: see the logs of worker and relay."
+            )
+        await asyncio.sleep(IDLE_POLL_S)
+
+
+async def published(settings: Settings) -> Published | None:
+    """How far the relay has published; None when it has published nothing yet.
+
+    Raises:
+        KafkaError: Kafka can't be reached.
+        StopError: The topic isn't there.
+    """
+    topic, key = settings.kafka.topics.relay, settings.relay.name.encode()
+    async with reader(settings.kafka, topic) as (consumer, partitions):
+        now = await ends(consumer, partitions)
+        for window in (RELAY_WINDOW_OFFSETS, max(now.values())):
+            for partition, end in now.items():
+                consumer.resume(partition)
+                consumer.seek(partition, max(0, end - window))
+            last: Record | None = None
+            async for records in read_until(consumer, now):
+                last = next((each for each in reversed(records) if each.key == key and each.value is not None), last)
+            if last is not None:
+                return _published(last)
+    return None
+
+
+def _published(record: Record) -> Published:
+    value: dict[str, Any] = orjson.loads(record.value or b"")
+    command_id = value.get("command_id")
+    # The next millisecond: the record's own time is cut, what was published was recorded before.
+    moment = datetime.fromtimestamp((record.timestamp + 1) / 1000, UTC)
+    return Published(value["position"], None if command_id is None else UUID(command_id), moment)
+
+
+async def _undecided(settings: Settings) -> int:
+    group = f"{settings.kafka.topic_prefix}{settings.worker.group_id}"
+    async with reader(settings.kafka, settings.kafka.topics.commands) as (consumer, partitions):
+        now = await ends(consumer, partitions)
+        begin = cast("dict[TopicPartition, int]", await consumer.beginning_offsets(partitions))
+    async with admin(settings.kafka) as client:
+        committed: Any = await client.list_consumer_group_offsets(group, partitions=partitions)
+    # -1 stands for a partition without a commit; one whose records have expired counts from its beginning.
+    return sum(end - max(begin[at], committed[at].offset if at in committed else 0) for at, end in now.items())

@@ -1,0 +1,100 @@
+"""Which outcomes a client waits for, and which it remembers."""
+
+from uuid import UUID
+
+import pytest
+
+from org_events.errors import ClientError, OutcomeUnknown
+from org_events.outcomes import Expected
+
+A, B, C = (UUID(int=n) for n in (1, 2, 3))
+A_KEY, B_KEY, C_KEY = (f"00000000-0000-0000-0000-00000000000{n}".encode() for n in (1, 2, 3))
+
+
+async def test_a_result_settles_who_waits_for_it_and_nobody_else() -> None:
+    expected = Expected()
+    a, b = expected.expect(A), expected.expect(B)
+    expected.settle(A_KEY, b"{}")
+    expected.settle(C_KEY, b"{}")
+    assert (a.result(), b.done(), len(expected)) == (b"{}", False, 2)
+
+
+async def test_of_several_results_the_first_counts() -> None:
+    expected = Expected()
+    a = expected.expect(A)
+    expected.settle(A_KEY, b"first")
+    expected.settle(A_KEY, b"second")
+    assert a.result() == b"first"
+
+
+async def test_two_who_wait_at_once_get_the_same_result() -> None:
+    expected = Expected()
+    assert expected.expect(A) is expected.expect(A)
+
+
+async def test_a_new_sending_does_not_see_the_result_of_an_earlier_one() -> None:
+    expected = Expected()
+    expected.expect(A)
+    expected.settle(A_KEY, b"earlier")
+    expected.leave(A)
+    assert not expected.expect(A).done()
+
+
+async def test_a_result_that_nobody_asked_for_is_kept() -> None:
+    expected = Expected()
+    expected.expect(A)
+    expected.leave(A)
+    expected.settle(A_KEY, b"{}")
+    assert expected.claim(A).result() == b"{}"
+
+
+async def test_of_the_unclaimed_the_oldest_goes_first() -> None:
+    expected = Expected(unclaimed_max=2)
+    for command_id in (A, B, C):
+        expected.expect(command_id)
+    for command_id in (B, A, B, C):
+        expected.leave(command_id)
+    for key in (A_KEY, B_KEY, C_KEY):
+        expected.settle(key, b"{}")
+    assert len(expected) == 2
+    assert [expected.claim(command_id).done() for command_id in (A, B, C)] == [False, True, True]
+
+
+async def test_who_waits_is_never_dropped_for_the_unclaimed() -> None:
+    expected = Expected(unclaimed_max=1)
+    waiting = expected.expect(A)
+    expected.leave(A)
+    assert expected.claim(A) is waiting
+    for number in range(100, 200):
+        expected.expect(UUID(int=number))
+        expected.leave(UUID(int=number))
+    expected.settle(A_KEY, b"{}")
+    assert waiting.result() == b"{}"
+    assert len(expected) == 2
+
+
+async def test_what_was_handed_out_is_forgotten() -> None:
+    expected = Expected()
+    expected.expect(A)
+    expected.forget(A)
+    expected.leave(A)
+    assert len(expected) == 0
+
+
+async def test_when_results_can_not_be_read_everybody_who_waits_is_told() -> None:
+    expected = Expected()
+    a, b = expected.expect(A), expected.expect(B)
+    expected.settle(A_KEY, b"{}")
+    expected.fail_all("no rights")
+    assert a.result() == b"{}"
+    with pytest.raises(ClientError, match="no rights"):
+        b.result()
+    assert len(expected) == 0
+
+
+def test_an_unknown_outcome_says_what_to_do() -> None:
+    assert str(OutcomeUnknown("none came in time", A)) == (
+        "The outcome of the command 00000000-0000-0000-0000-000000000001 is unknown: none came in time. It may have "
+        "been applied. Send the same command again with the same command id: that is safe, it takes effect at most "
+        "once."
+    )

@@ -105,7 +105,7 @@ def _exception_without_message(_: Any, __: str, event: MutableMapping[str, Any])
 def _event_first(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """When, how bad and what, before the details: JSON lines are read by people too."""
     first = {name: event[name] for name in ("timestamp", "level", "event", "logger") if name in event}
-    return first | event
+    return {**first, **event}
 
 
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:

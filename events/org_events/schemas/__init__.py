@@ -2,7 +2,8 @@
 
 The files beside this one are what other languages use; `python -m org_events.schemas` writes them anew. Commands are
 described as publishers write them, the rest as the service writes it. A field left out of a command means something
-else than null, so no schema here has a default.
+else than null, so no schema here has a default. Of what the service writes, a member that isn't required may be missing
+in older messages.
 """
 
 import json
@@ -54,14 +55,6 @@ class Generator(GenerateJsonSchema):
     def field_title_should_be_set(self, schema: object) -> bool:
         """Never."""
         return False
-
-    def field_is_required(
-        self,
-        field: core_schema.ModelField | core_schema.DataclassField | core_schema.TypedDictField,
-        total: bool,
-    ) -> bool:
-        """What the service writes it always writes whole; of a command, what pydantic says."""
-        return self.mode == "serialization" or super().field_is_required(field, total)
 
     def model_schema(self, schema: core_schema.ModelSchema) -> JsonSchemaValue:
         """What the service writes may get new members within a schema version, which readers ignore."""

@@ -44,6 +44,9 @@ def _session_settings(database: Database, role: Role | None) -> dict[str, str]:
         "application_name": f"orgs-{role or 'migrate'}",
         # Set-based statements look expensive to the planner and end in milliseconds: compiling them takes longer.
         "jit": "off",
+        # A plan that was cached on the empty journal of a new system reads all of it until the first ANALYZE: 200 ms to
+        # look up 1,000 command ids among 60,000, against 3 ms. Planning each time costs 0.1 to 0.7 ms.
+        "plan_cache_mode": "force_custom_plan",
         "tcp_keepalives_idle": str(KEEPALIVE_IDLE_S),
         "tcp_keepalives_interval": str(KEEPALIVE_INTERVAL_S),
         "tcp_keepalives_count": str(KEEPALIVE_COUNT),

@@ -1,6 +1,7 @@
 import asyncio
 from typing import Any
 from urllib.parse import urlsplit
+from uuid import uuid4
 
 import pytest
 from pydantic import SecretStr
@@ -138,6 +139,21 @@ async def test_no_call_waits_for_ever_in_a_silent_network(
             async with engine.connect() as conn:
                 assert await conn.scalar(text("SELECT 3")) == 3
         await engine.dispose()
+
+
+async def test_a_plan_made_on_an_empty_journal_does_not_outlive_it(database: Database, admin: Session) -> None:
+    session = await connect(database, "worker")
+    await session.execute("PREPARE find AS SELECT position FROM journal WHERE command_id = ANY($1::uuid[])")
+    ids = "'{" + ",".join(str(uuid4()) for _ in range(100)) + "}'"
+    for _ in range(7):  # Postgres thinks of caching from the sixth on
+        await session.execute(f"EXECUTE find({ids})")
+    await admin.execute(
+        "INSERT INTO journal SELECT i, gen_random_uuid(), NULL, NULL, 'org.update', NULL, 'rejected', 409, NULL, '', 0, i, "
+        "NULL, NULL, NULL, NULL, NULL, now() FROM generate_series(1, 20000) i"
+    )
+    plan = "\n".join(row[0] for row in await session.fetch(f"EXPLAIN EXECUTE find({ids})"))
+    assert "journal_command_id_key" in plan
+    await session.close()
 
 
 async def test_a_process_that_stops_within_a_transaction_frees_its_locks(

@@ -1,66 +1,166 @@
-"""/livez, /readyz and /metrics of one role, on a port of its own.
+"""`/livez`, `/readyz` and `/metrics`, served from the loop that does the work.
 
-`/livez` says whether the role's loop still turns: an outage that is being waited out keeps it green, because a restart
-would not help. `/readyz` asks what the role stands on, each check with a time-out, so that it answers within a second
-even when Postgres or Kafka hangs.
+The same loop on purpose: a loop that hangs doesn't answer, and one that answers can be asked for its last beat.
+Outages don't fail `/livez`, because a restart mends neither Kafka nor Postgres: whoever waits one out keeps beating.
+They fail `/readyz`, which says what is away. Each check has its time limit, and a check that still hangs from the last
+time isn't asked again, so that an orchestrator which asks every second can't pile up connections to a dead server.
 """
 
 import asyncio
+import socket
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from types import TracebackType
+from collections.abc import Awaitable, Callable, Generator, Mapping
+from contextlib import contextmanager
 from typing import Any, Final, Protocol, Self
 
 import orjson
 import uvicorn
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import REGISTRY, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from org_service.errors import StopError
 
 CHECK_TIMEOUT_S: Final = 0.8
-"""Of each check of /readyz; they run side by side, so that the answer takes no longer."""
+"""Of each check, all at once: an orchestrator's own time limit is a second by default."""
+_DRAIN_S: Final = 1
+"""For answers under way at the end; each takes less."""
+_TEXT_CHARS_MAX: Final = 300
+"""Of an error in an answer: the first lines say it, the rest is in the logs."""
 
-_Send = Callable[[dict[str, Any]], Awaitable[None]]
+Check = Callable[[], Awaitable[str]]
+"""Says what it saw; raises where that isn't good enough to be ready."""
 
 
 class Probe(Protocol):
-    """What a role tells about itself."""
+    """What a role tells of itself."""
 
     @property
     def beat(self) -> float:
-        """When its loop last gave a sign of life, by `time.monotonic`."""
+        """`time.monotonic()` of its loop's last sign of life; beats go on while an outage is waited out."""
         ...
 
-    def checks(self) -> Mapping[str, Callable[[], Awaitable[str]]]:
-        """What it stands on, by name; a check returns what it saw, or raises."""
+    def checks(self) -> Mapping[str, Check]:
+        """What must be well for the role to be ready, by name."""
         ...
+
+
+_Answer = tuple[int, str, bytes]
+"""Status, content type, body."""
+
+
+class _Health:
+    """The ASGI application (ASGI 3.0, HTTP only)."""
+
+    def __init__(self, probe: Probe, stalled_after_s: float) -> None:
+        self._probe = probe
+        self._stalled_after_s = stalled_after_s
+        self._asking: dict[str, asyncio.Task[str]] = {}
+
+    async def __call__(self, scope: Any, _receive: Any, send: Any) -> None:
+        routes = {"/livez": self._live, "/readyz": self._ready, "/metrics": self._metrics}
+        answer = routes.get(scope["path"])
+        if answer is None:
+            status, content_type, body = _json(404, {"error": f"there are only {', '.join(routes)}"})
+        elif scope["method"] not in ("GET", "HEAD"):
+            status, content_type, body = _json(405, {"error": "only GET and HEAD"})
+        else:
+            status, content_type, body = await answer()
+        headers = [
+            (b"content-type", content_type.encode()),
+            (b"content-length", b"%d" % len(body)),
+            (b"cache-control", b"no-store"),
+        ]
+        if status == 405:
+            headers.append((b"allow", b"GET, HEAD"))
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
+
+    async def close(self) -> None:
+        """End the checks that still hang."""
+        for task in self._asking.values():
+            task.cancel()
+        await asyncio.gather(*self._asking.values(), return_exceptions=True)
+
+    async def _live(self) -> _Answer:
+        silent_s = round(time.monotonic() - self._probe.beat, 1)
+        if silent_s > self._stalled_after_s:
+            reason = f"no sign of life for {silent_s} s, at most {self._stalled_after_s} s are allowed"
+            return _json(503, {"status": "stalled", "reason": reason})
+        return _json(200, {"status": "alive", "last_beat_s_ago": silent_s})
+
+    async def _ready(self) -> _Answer:
+        checks = self._probe.checks()
+        for name, check in checks.items():
+            if name not in self._asking:
+                self._asking[name] = asyncio.create_task(_awaited(check))
+        tasks = {name: self._asking[name] for name in checks}
+        if tasks:
+            await asyncio.wait(tasks.values(), timeout=CHECK_TIMEOUT_S)
+        states = {name: _state(task) for name, task in tasks.items()}
+        for name, task in tasks.items():
+            if task.done() and self._asking.get(name) is task:
+                del self._asking[name]
+        ready = all(ok for ok, _ in states.values())
+        report = {name: {"ok": ok, "detail": detail} for name, (ok, detail) in states.items()}
+        return _json(200 if ready else 503, {"status": "ready" if ready else "not ready", "checks": report})
+
+    async def _metrics(self) -> _Answer:
+        return 200, CONTENT_TYPE_LATEST, generate_latest(REGISTRY)
+
+
+def _json(status: int, content: object) -> _Answer:
+    return status, "application/json", orjson.dumps(content)
+
+
+async def _awaited(check: Check) -> str:
+    return await check()
+
+
+def _state(task: "asyncio.Task[str]") -> tuple[bool, str]:
+    if not task.done():
+        return False, f"no answer in {CHECK_TIMEOUT_S} s"
+    if task.cancelled():
+        return False, "cancelled"
+    error = task.exception()
+    if error is None:
+        return True, task.result()
+    return False, f"{type(error).__name__}: {error}"[:_TEXT_CHARS_MAX]
+
+
+class _Server(uvicorn.Server):
+    """Uvicorn inside a loop that isn't its own."""
+
+    @contextmanager
+    def capture_signals(self) -> Generator[None]:
+        """Leave the signals alone: they belong to whoever runs the process."""
+        yield
 
 
 class HealthServer:
-    """Serves the three pages while entered; shares the process's loop, leaves its signals alone."""
+    """Serves one role's health: `async with HealthServer(probe, host=…, port=0, stalled_after_s=120) as server`.
+
+    Entering listens; the end of the block answers what was asked and closes. An orchestrator on another machine needs
+    a host that it can reach: the default of the settings is loopback.
+    """
 
     def __init__(self, probe: Probe, *, host: str, port: int, stalled_after_s: float) -> None:
-        """Prepare; `port` 0 takes a free one (see `port` after entering)."""
-        self._probe = probe
-        self._stalled_after_s = stalled_after_s
+        self._health = _Health(probe, stalled_after_s)
+        self._host = host
+        self.port = port
+        """The one that is listened on, once the block is entered; before, 0 stands for a free one."""
         config = uvicorn.Config(
-            self._answer,
-            host=host,
-            port=port,
-            interface="asgi3",
-            lifespan="off",
+            self._health,
             log_config=None,
             access_log=False,
-            timeout_graceful_shutdown=1,
+            lifespan="off",
+            ws="none",
+            proxy_headers=False,
+            server_header=False,
+            date_header=False,
+            timeout_graceful_shutdown=_DRAIN_S,
         )
-        self._address = f"{host}:{port}"
-        self._server = uvicorn.Server(config)
-        self._task: asyncio.Task[None] | None = None
-
-    @property
-    def port(self) -> int:
-        """The port it listens on."""
-        return int(self._server.servers[0].sockets[0].getsockname()[1])
+        self._server = _Server(config)
+        self._serving: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
         """Listen.
@@ -68,68 +168,20 @@ class HealthServer:
         Raises:
             StopError: The address can't be had.
         """
-        # `serve` would take over the process's signal handlers; its inner part is all that is wanted.
-        self._task = asyncio.create_task(self._server._serve())  # pyright: ignore[reportPrivateUsage]
-        while not self._server.started:
-            await asyncio.sleep(0.005)
-            if self._task.done():
-                raise StopError(
-                    f"can't listen on {self._address} for health and metrics: another process has it; "
-                    "set ORGS_WORKER__PORT or ORGS_RELAY__PORT."
-                )
+        family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
+        try:
+            listener = socket.create_server((self._host, self.port), family=family)
+        except OSError as error:
+            raise StopError(
+                f"/livez, /readyz and /metrics can't be served on {self._host}, port {self.port}: {error.strerror}. "
+                "Choose another port in the settings of the role, or 0 for a free one."
+            ) from error
+        self.port = listener.getsockname()[1]
+        self._serving = asyncio.create_task(self._server.serve(sockets=[listener]))
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         self._server.should_exit = True
-        if self._task is not None:
-            await asyncio.gather(self._task, return_exceptions=True)
-
-    async def _answer(self, scope: Mapping[str, Any], _receive: object, send: _Send) -> None:
-        pages = {"/livez": self._livez, "/readyz": self._readyz, "/metrics": _metrics}
-        page = pages.get(scope["path"])
-        headers: list[tuple[bytes, bytes]] = []
-        if page is None:
-            status, kind, body = 404, "text/plain", b"pages: /livez /readyz /metrics\n"
-        elif scope["method"] not in ("GET", "HEAD"):
-            status, kind, body = 405, "text/plain", b"only GET and HEAD\n"
-            headers.append((b"allow", b"GET, HEAD"))
-        else:
-            status, kind, body = await page()
-        headers += [(b"content-type", kind.encode()), (b"content-length", b"%d" % len(body))]
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
-
-    async def _livez(self) -> tuple[int, str, bytes]:
-        silent_s = time.monotonic() - self._probe.beat
-        alive = silent_s <= self._stalled_after_s
-        return _json(alive, {"alive": alive, "silent_s": round(silent_s, 1), "stalled_after_s": self._stalled_after_s})
-
-    async def _readyz(self) -> tuple[int, str, bytes]:
-        names, checks = zip(*self._probe.checks().items(), strict=True)
-        answers = await asyncio.gather(
-            *(asyncio.wait_for(check(), CHECK_TIMEOUT_S) for check in checks), return_exceptions=True
-        )
-        ready = not any(isinstance(answer, BaseException) for answer in answers)
-        states = {
-            name: {"ok": not isinstance(answer, BaseException), "says": _said(answer)}
-            for name, answer in zip(names, answers, strict=True)
-        }
-        return _json(ready, {"ready": ready, "checks": states})
-
-
-def _said(answer: str | BaseException) -> str:
-    if isinstance(answer, TimeoutError):
-        return f"no answer within {CHECK_TIMEOUT_S} s"
-    if isinstance(answer, BaseException):
-        return f"{type(answer).__name__}: {answer}"
-    return answer
-
-
-def _json(good: bool, body: Mapping[str, Any]) -> tuple[int, str, bytes]:
-    return 200 if good else 503, "application/json", orjson.dumps(body)
-
-
-async def _metrics() -> tuple[int, str, bytes]:
-    return 200, CONTENT_TYPE_LATEST, generate_latest()
+        if self._serving is not None:
+            await self._serving
+        await self._health.close()

@@ -28,7 +28,7 @@ async def _copy(
                     "key": record.key,
                     "value": record.value,
                     "timestamp": None,
-                    "headers": record.headers,
+                    "headers": list(record.headers),
                 }
                 if batch.append(**arguments) is None:
                     await producer.send_batch(batch, target, partition=place.partition)

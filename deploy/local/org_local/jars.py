@@ -11,19 +11,19 @@ import contextlib
 import fcntl
 import hashlib
 import logging
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-
-from jgo.config import GlobalSettings
-from jgo.constants import MAVEN_CENTRAL_URL
-from jgo.maven import Artifact, MavenContext
-from jgo.parse import Endpoint
+from typing import TYPE_CHECKING
 
 from org_local.errors import KafkaJarsUnavailableError
+
+if TYPE_CHECKING:  # at run time where something is fetched: importing jgo takes longer than finding the jars
+    from jgo.maven import Artifact, MavenContext
 
 VERSION = "4.3.1"
 _ENDPOINT = f"org.apache.kafka:kafka_2.13:{VERSION}+org.slf4j:slf4j-simple:1.7.36"
@@ -39,7 +39,7 @@ def ensure(progress: Callable[[str], None]) -> Path:
     Raises:
         KafkaJarsUnavailableError: they can't be fetched, or aren't what they should be; nothing is kept then.
     """
-    cache = GlobalSettings.load().cache_dir / "org-local"
+    cache = Path(os.environ.get("JGO_CACHE_DIR", "~/.cache/jgo")).expanduser() / "org-local"
     folder = cache / f"kafka-{VERSION}-{_DIGEST[:12]}"
     if folder.exists():
         return folder
@@ -64,6 +64,9 @@ def _locked(path: Path, progress: Callable[[str], None]) -> Generator[None]:
 
 
 def _fetch(folder: Path, progress: Callable[[str], None]) -> None:
+    from jgo.constants import MAVEN_CENTRAL_URL
+    from jgo.maven import MavenContext
+
     progress(f"fetching Kafka {VERSION}: resolving its jars, once")
     jars = folder / "jars"
     jars.mkdir()
@@ -91,7 +94,9 @@ def _fetch(folder: Path, progress: Callable[[str], None]) -> None:
         )
 
 
-def _resolve(context: MavenContext) -> list[Artifact]:
+def _resolve(context: "MavenContext") -> "list[Artifact]":
+    from jgo.parse import Endpoint
+
     coordinates = [replace(each, scope="compile") for each in Endpoint.parse(_ENDPOINT).coordinates]
     wanted, transitive = context.resolver.resolve([context.create_dependency(each) for each in coordinates])
     needed = [*wanted, *(each for each in transitive if each.scope in {"compile", "runtime"})]

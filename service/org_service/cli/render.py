@@ -3,14 +3,15 @@
 import base64
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import orjson
 from rich.text import Text
 
-from org_events.results import Result
-from org_service.domain.organization import Organization
-from org_service.store.reads import HistoryEntry, ParkedRecord
+if TYPE_CHECKING:
+    from org_events.results import Result
+    from org_service.domain.organization import Organization
+    from org_service.store.reads import HistoryEntry, ParkedRecord
 
 VALUE_CHARS_MAX: Final = 120
 """Of one value in a line; `--json` shows all of it."""
@@ -181,7 +182,7 @@ def command(headers: Mapping[str, bytes | None], key: bytes | None, raw: bytes |
     )
 
 
-def outcome(result: Result) -> Text:
+def outcome(result: "Result") -> Text:
     """What became of one command, on a few lines."""
     line = Text.assemble(word(result.outcome.value), f" {result.code}")
     if result.version is not None:
@@ -199,7 +200,7 @@ def outcome(result: Result) -> Text:
     return line.append(f"\n  organization {result.org_id}  command {result.command_id}", "dim")
 
 
-def organization(found: Organization) -> Text:
+def organization(found: "Organization") -> Text:
     """An organization, a line a field."""
     state = "active"
     if found.deactivated_at is not None:
@@ -220,7 +221,7 @@ def organization(found: Organization) -> Text:
     return lines
 
 
-def change(entry: HistoryEntry) -> Text:
+def change(entry: "HistoryEntry") -> Text:
     """One change of a history: `v3  2025-11-23 18:00:00Z  updated  domain acme.com → null  by alice`."""
     return Text.assemble(
         (f"v{entry.version} ".rjust(5), "bold"),
@@ -232,7 +233,7 @@ def change(entry: HistoryEntry) -> Text:
     )
 
 
-def parked(record: ParkedRecord) -> Text:
+def parked(record: "ParkedRecord") -> Text:
     """One parked record: why, whose, where from."""
     return Text.assemble(
         (f"#{record.id}".rjust(5) + "  ", "bold"),

@@ -43,8 +43,11 @@ def migrate() -> None:
 
     Example: `ORGS_DATABASE__URL=postgresql://owner@db/orgs orgs migrate`
     """
+    from org_service.settings import Log
     from org_service.store import migrate as migrations
+    from org_service.telemetry import set_up_logging
 
-    settings = shell.quiet_settings()
+    settings = shell.load_settings()
+    set_up_logging(Log(level="warning"))  # each migration is reported on standard output already
     shell.run(migrations.upgrade(settings.database, report=shell.write_text))
     shell.write_text(f"the database is at version {migrations.head()}")

@@ -92,13 +92,8 @@ def load_settings() -> "Settings":
 
 def quiet_settings() -> "Settings":
     """The settings for a command that a person looks at: libraries' logs would drown its answer."""
-    from org_service.settings import Log
-    from org_service.telemetry import set_up_logging
-
-    settings = load_settings()
-    set_up_logging(Log(level="error", format="console"))
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
-    return settings
+    return load_settings()
 
 
 def login() -> str:

@@ -14,7 +14,6 @@ An outage is waited out with back-off and jitter, for ever: nothing is skipped, 
 """
 
 import asyncio
-import random
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, suppress
@@ -24,6 +23,7 @@ from typing import Any, Final, TypeVar
 
 from aiokafka import TopicPartition
 
+from org_service.backoff import Backoff, pause
 from org_service.errors import RetryError, StopError
 from org_service.relay import position as positions
 from org_service.relay.chunks import Chunk, Layout
@@ -74,7 +74,7 @@ class Relay:
         self._producer: Producer | None = None
         self._changed = asyncio.Event()
         self._started = False
-        self._outages = 0
+        self._backoff = Backoff(settings.relay.retry_wait_s, settings.relay.retry_wait_max_s)
         self._waiting_since: datetime | None = None
         self.state = State.STANDING_BY
         self.position: int | None = None
@@ -122,8 +122,9 @@ class Relay:
             stack.callback(self._enter, State.STANDING_BY)
             lock = await stack.enter_async_context(LeaderLock(self._settings.database, self._name))
             while not await lock.try_acquire():
-                self._outages = 0
-                if await self._wait_for(stop, self._relay.poll_interval_s):
+                self._backoff.reset()
+                await self._wait(stop, self._relay.poll_interval_s)
+                if stop.is_set():
                     return
             stack.callback(RELAY_LEADER.set, 0)
             signal = await stack.enter_async_context(JournalSignal(self._settings.database))
@@ -214,7 +215,7 @@ class Relay:
         RELAY_SECONDS.observe(time.perf_counter() - began)
         RELAY_ROWS.inc(chunk.rows)
         RELAY_LAG_POSITIONS.set(max(0, self._source.head - chunk.last.position))
-        self._outages = 0
+        self._backoff.reset()
         log.debug("published", first=chunk.first, last=chunk.last.position)
         self._reach(chunk.last.position)
         self._enter(State.READY)
@@ -224,7 +225,7 @@ class Relay:
         RELAY_POSITION.set(position)
 
     def _caught_up(self) -> None:
-        self._outages = 0
+        self._backoff.reset()
         self._waiting_since = None
         RELAY_LAG_POSITIONS.set(0)
 
@@ -246,22 +247,14 @@ class Relay:
         changed.set()
 
     async def _back_off(self, stop: asyncio.Event) -> None:
-        pause_s = min(self._relay.retry_wait_max_s, self._relay.retry_wait_s * 2 ** min(self._outages, 16))
-        self._outages += 1
-        await self._wait_for(stop, pause_s * random.uniform(0.5, 1))  # noqa: S311 (jitter)
+        await self._wait(stop, self._backoff.next_s())
 
-    async def _wait_for(self, stop: asyncio.Event, seconds: float) -> bool:
-        """Wait; returns early, and True, when `stop` is set."""
+    async def _wait(self, stop: asyncio.Event, seconds: float) -> None:
+        """Wait, but no longer than until `stop` is set; beating all the while."""
         deadline = time.monotonic() + seconds
-        while not stop.is_set():
+        while not stop.is_set() and (left_s := deadline - time.monotonic()) > 0:
             self.beat = time.monotonic()
-            left = deadline - self.beat
-            if left <= 0:
-                break
-            with suppress(TimeoutError):
-                async with asyncio.timeout(min(left, _BEAT_INTERVAL_S)):
-                    await stop.wait()
-        return stop.is_set()
+            await pause(min(left_s, _BEAT_INTERVAL_S), stop)
 
     def checks(self) -> Mapping[str, Callable[[], Awaitable[str]]]:
         """What /readyz asks, by name; a check returns what it saw, or raises."""

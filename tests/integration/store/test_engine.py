@@ -148,8 +148,8 @@ async def test_a_plan_made_on_an_empty_journal_does_not_outlive_it(database: Dat
     for _ in range(7):  # Postgres thinks of caching from the sixth on
         await session.execute(f"EXECUTE find({ids})")
     await admin.execute(
-        "INSERT INTO journal SELECT i, gen_random_uuid(), NULL, NULL, 'org.update', NULL, 'rejected', 409, NULL, '', 0, i, "
-        "NULL, NULL, NULL, NULL, NULL, now() FROM generate_series(1, 20000) i"
+        "INSERT INTO journal SELECT i, gen_random_uuid(), NULL, NULL, 'org.update', NULL, 'rejected', 409, NULL, '', "
+        "0, i, NULL, NULL, NULL, NULL, NULL, now() FROM generate_series(1, 20000) i"
     )
     plan = "\n".join(row[0] for row in await session.fetch(f"EXPLAIN EXECUTE find({ids})"))
     assert "journal_command_id_key" in plan

@@ -9,5 +9,5 @@ WAIT_S = 10.0
 async def until(holds: Callable[[], Awaitable[bool]]) -> None:
     """Return when `holds` does; TimeoutError when it doesn't within `WAIT_S`."""
     async with asyncio.timeout(WAIT_S):
-        while not await holds():  # noqa: ASYNC110 - see above
+        while not await holds():
             await asyncio.sleep(0.01)

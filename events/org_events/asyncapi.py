@@ -1,0 +1,239 @@
+"""The AsyncAPI 3.0 document of the contract, made from models and topics: `python -m org_events.asyncapi FILE`.
+
+It speaks for the service: what others publish it receives, what others subscribe to it sends. Read the other way
+round, it is what a client needs: topics, keys, headers, bodies.
+"""
+
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic.json_schema import models_json_schema
+
+from org_events.cloudevents import EVENT_SCHEMA, JSON_CONTENT, RESULT_SCHEMA, SOURCE
+from org_events.commands import COMMANDS
+from org_events.events import EventType, OrganizationEvent
+from org_events.organization import Organization
+from org_events.results import RESULT_TYPE, Result
+from org_events.schemas import MODELS, Generator, mode, to_text
+from org_events.topics import Topics, TopicSpec
+
+_BINDING: Final = "0.5.0"
+"""Version of AsyncAPI's Kafka bindings."""
+_DESCRIPTION: Final = (
+    "CloudEvents 1.0 over Kafka in binary mode: attributes are headers `ce_*`, the value is JSON. Commands may come in "
+    "structured mode too. Subscribers read with isolation level read_committed."
+)
+_STATE: Final = "organization"
+_TOMBSTONE: Final = "organization-deleted"
+
+_Json = dict[str, Any]
+
+_UUID: Final[_Json] = {"type": "string", "format": "uuid"}
+_NUMBER: Final[_Json] = {"type": "string", "pattern": "^[0-9]+$"}
+_TIME: Final[_Json] = {"type": "string", "format": "date-time"}
+
+
+def _described(schema: _Json, description: str) -> _Json:
+    return schema | {"description": description}
+
+
+_KEY: Final = _described(_UUID, "The organization's id, 36 lower-case characters; default (murmur2) partitioner")
+_RESULT_KEY: Final = _described(_UUID, "The organization's id; the command's where no organization can be read")
+_CONTENT_TYPE: Final[_Json] = {"type": "string", "const": JSON_CONTENT.decode()}
+_SPECVERSION: Final[_Json] = {"type": "string", "const": "1.0"}
+_TRACEPARENT: Final[_Json] = {"type": "string", "description": "W3C trace context, handed on from the command"}
+_VERSION: Final = _described(_NUMBER, "The organization's version after the change")
+_POSITION: Final = _described(_NUMBER, "Place in the journal")
+_COMMAND_ID: Final = _described(_UUID, "Of the command that led to it")
+
+
+def _headers(required: _Json, optional: _Json) -> _Json:
+    return {"type": "object", "required": list(required), "properties": required | optional}
+
+
+def _command_headers(command_type: str) -> _Json:
+    return _headers(
+        {
+            "ce_specversion": _SPECVERSION,
+            "ce_id": _described(_UUID, "The command id, chosen by the publisher; the same at every retry"),
+            "ce_type": {"type": "string", "const": command_type},
+            "ce_source": {"type": "string", "format": "uri-reference", "description": "Names the publishing service"},
+        },
+        {
+            "content-type": _CONTENT_TYPE,
+            "authorization": {"type": "string", "description": "Bearer and a JWT that names the actor"},
+            "ce_actor": {"type": "string", "description": "On whose behalf, where the broker trusts its publishers"},
+            "traceparent": {"type": "string", "description": "W3C trace context, handed on to event and result"},
+        },
+    )
+
+
+def _event_headers(event_type: str) -> _Json:
+    return _headers(
+        {
+            "ce_specversion": _SPECVERSION,
+            "ce_id": _described(_UUID, "Derived from the position: the same at every re-send"),
+            "ce_type": {"type": "string", "const": event_type},
+            "ce_source": {"type": "string", "const": SOURCE},
+            "ce_subject": _described(_UUID, "The organization's id"),
+            "ce_time": _TIME,
+            "ce_dataschema": {"type": "string", "const": EVENT_SCHEMA},
+            "content-type": _CONTENT_TYPE,
+            "ce_orgversion": _VERSION,
+            "ce_position": _POSITION,
+            "ce_commandid": _COMMAND_ID,
+        },
+        {"ce_actor": {"type": "string"}, "traceparent": _TRACEPARENT},
+    )
+
+
+_RESULT_HEADERS: Final = _headers(
+    {
+        "ce_specversion": _SPECVERSION,
+        "ce_id": _UUID,
+        "ce_type": {"type": "string", "const": RESULT_TYPE},
+        "ce_source": {"type": "string", "const": SOURCE},
+        "ce_time": _TIME,
+        "ce_dataschema": {"type": "string", "const": RESULT_SCHEMA},
+        "content-type": _CONTENT_TYPE,
+        "ce_commandid": _COMMAND_ID,
+    },
+    {
+        "ce_subject": _described(_UUID, "The organization's id, where it can be read"),
+        "ce_position": _described(_NUMBER, "Place in the journal, where it is journaled"),
+        "traceparent": _TRACEPARENT,
+    },
+)
+_STATE_HEADERS: Final = _headers({"ce_orgversion": _VERSION, "ce_position": _POSITION}, {"content-type": _CONTENT_TYPE})
+
+
+def _message(
+    name: str, summary: str, headers: _Json, payload: _Json, *, key: _Json = _KEY, correlated_by: str | None = None
+) -> _Json:
+    message: _Json = {
+        "name": name,
+        "title": name,
+        "summary": summary,
+        "contentType": JSON_CONTENT.decode(),
+        "headers": headers,
+        "payload": payload,
+        "bindings": {"kafka": {"key": key, "bindingVersion": _BINDING}},
+    }
+    if correlated_by is not None:
+        message["correlationId"] = {
+            "description": "The command id joins a command and its result",
+            "location": f"$message.header#/{correlated_by}",
+        }
+    return message
+
+
+def _schema_of(model: type) -> _Json:
+    return {"$ref": f"#/components/schemas/{model.__name__}"}
+
+
+def _first_line(model: type) -> str:
+    return (model.__doc__ or "").partition("\n")[0]
+
+
+def _messages() -> dict[str, dict[str, _Json]]:
+    """Every message by channel and name."""
+    event = _schema_of(OrganizationEvent)
+    return {
+        "commands": {
+            name: _message(name, _first_line(model), _command_headers(name), _schema_of(model), correlated_by="ce_id")
+            for name, model in COMMANDS.items()
+        },
+        "results": {
+            RESULT_TYPE: _message(
+                RESULT_TYPE,
+                _first_line(Result),
+                _RESULT_HEADERS,
+                _schema_of(Result),
+                key=_RESULT_KEY,
+                correlated_by="ce_commandid",
+            )
+        },
+        "events": {
+            name.value: _message(name.value, _first_line(OrganizationEvent), _event_headers(name.value), event)
+            for name in EventType
+        },
+        "state": {
+            _STATE: _message(_STATE, "The whole organization", _STATE_HEADERS, _schema_of(Organization)),
+            _TOMBSTONE: _message(
+                _TOMBSTONE, "A tombstone: the organization is deleted", _STATE_HEADERS, {"type": "null"}
+            ),
+        },
+    }
+
+
+def _channel(spec: TopicSpec, messages: dict[str, _Json]) -> _Json:
+    config: _Json = dict(spec.config)
+    config["cleanup.policy"] = [config["cleanup.policy"]]
+    if "retention.ms" in config:
+        config["retention.ms"] = int(config["retention.ms"])
+    return {
+        "address": spec.name,
+        "description": f"Holds {spec.holds}.",
+        "messages": {message: {"$ref": f"#/components/messages/{message}"} for message in messages},
+        "bindings": {
+            "kafka": {
+                "topic": spec.name,
+                "partitions": spec.partitions,
+                "topicConfiguration": config,
+                "bindingVersion": _BINDING,
+            }
+        },
+    }
+
+
+def _operation(action: str, channel: str, summary: str, messages: dict[str, _Json]) -> _Json:
+    return {
+        "action": action,
+        "summary": summary,
+        "channel": {"$ref": f"#/channels/{channel}"},
+        "messages": [{"$ref": f"#/channels/{channel}/messages/{message}"} for message in messages],
+    }
+
+
+def document() -> _Json:
+    """The whole document, for topics without a prefix."""
+    topics = Topics()
+    specs = {spec.name: spec for spec in topics.specs()}
+    messages = _messages()
+    names = {"commands": topics.commands, "results": topics.results, "events": topics.events, "state": topics.state}
+    _, schemas = models_json_schema(
+        [(model, mode(model)) for _, model in MODELS.values()],
+        ref_template="#/components/schemas/{model}",
+        schema_generator=Generator,
+    )
+    receive = _operation("receive", "commands", "Decides each command once", messages["commands"])
+    receive["reply"] = {
+        "channel": {"$ref": "#/channels/results"},
+        "messages": [{"$ref": f"#/channels/results/messages/{RESULT_TYPE}"}],
+    }
+    return {
+        "asyncapi": "3.0.0",
+        "info": {
+            "title": "Organizations",
+            "version": version("org-events"),
+            "description": _DESCRIPTION,
+        },
+        "defaultContentType": JSON_CONTENT.decode(),
+        "channels": {name: _channel(specs[topic], messages[name]) for name, topic in names.items()},
+        "operations": {
+            "receiveCommands": receive,
+            "sendResults": _operation("send", "results", "The outcome of every command", messages["results"]),
+            "sendEvents": _operation("send", "events", "Every change, exactly once, in order", messages["events"]),
+            "sendState": _operation("send", "state", "The latest of each organization", messages["state"]),
+        },
+        "components": {
+            "messages": {name: message for channel in messages.values() for name, message in channel.items()},
+            "schemas": schemas["$defs"],
+        },
+    }
+
+
+if __name__ == "__main__":
+    Path(sys.argv[1]).write_text(to_text(document()), encoding="utf-8")

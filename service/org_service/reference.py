@@ -70,7 +70,7 @@ def metrics_page() -> str:
     ]
     for metric in vars(telemetry).values():
         if isinstance(metric, Counter | Gauge | Histogram):
-            described = metric.describe()[0]
+            described = next(iter(metric.describe()))
             name = f"{described.name}{'_total' if isinstance(metric, Counter) else ''}"
             of = cast("tuple[str, ...]", metric._labelnames)  # pyright: ignore[reportPrivateUsage]
             labels = ", ".join(f"`{label}`" for label in of)

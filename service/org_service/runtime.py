@@ -16,9 +16,9 @@ from typing import Final, Literal
 
 from aiokafka.errors import KafkaError
 
-from org_service import health
 from org_service.backoff import Backoff, pause
 from org_service.errors import RetryError, StopError
+from org_service.health import HealthServer
 from org_service.operate import topics
 from org_service.relay.relay import Relay
 from org_service.settings import Settings
@@ -55,9 +55,9 @@ async def serve(settings: Settings, roles: Collection[Role]) -> None:
     async with AsyncExitStack() as stack:
         for role, part in parts.items():
             group = settings.worker if role == "worker" else settings.relay
-            served = health.serve(part, host=group.host, port=group.port, stalled_after_s=group.stalled_after_s)
-            port = await stack.enter_async_context(served)
-            log.info("health and metrics", role=role, url=f"http://{group.host}:{port}")
+            server = HealthServer(part, host=group.host, port=group.port, stalled_after_s=group.stalled_after_s)
+            await stack.enter_async_context(server)
+            log.info("health and metrics", role=role, url=f"http://{group.host}:{server.port}")
         await _prerequisites(settings, list(parts.values()), stop)
         await _run(parts, stop)
     log.info("ended", roles=sorted(parts))

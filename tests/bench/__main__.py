@@ -17,6 +17,7 @@ import org_local
 from org_local import LocalStackError
 from tests.bench import machine, report, scenarios
 from tests.bench.publisher import ROOT
+from tests.bench.reader import MismatchError
 
 BENCH_FILE: Final = ROOT / ".local" / "bench.json"
 _NAMES: Final = [*scenarios.SCENARIOS, scenarios.LATENCY_LOAD]
@@ -49,7 +50,7 @@ def main() -> int:
             facts = machine.describe(stack)
             scene = scenarios.Scene(stack, Path(folder), plan, progress.print)
             results = scenarios.measure(scene, arguments.only)
-    except (LocalStackError, machine.NotDurableError, TimeoutError) as error:
+    except (LocalStackError, machine.NotDurableError, MismatchError, TimeoutError) as error:
         progress.print(f"error: {error}", markup=False)
         return 1
     write(facts, results, arguments.output)

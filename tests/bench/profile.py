@@ -8,6 +8,7 @@ import pstats
 import sys
 import tempfile
 from pathlib import Path
+from typing import Final
 
 from rich.console import Console
 
@@ -16,6 +17,8 @@ from tests.bench import load
 from tests.bench.measure import Bench
 from tests.bench.scenarios import warm_up
 from tests.bench.site import ROLES, Role, open_site, pipeline
+
+_WARM_UP: Final = 4_000
 
 
 def _arguments() -> argparse.Namespace:
@@ -35,7 +38,7 @@ def profile(stack: org_local.Stack, folder: Path, role: Role, commands: int) -> 
     """
     with open_site(stack, "profile", folder) as site, pipeline(site, profiled=role) as services:
         with Bench(site, services, read=site.settings.kafka.topics.events) as bench:
-            warm_up(bench, load.ORGANIZATIONS, 0)
+            warm_up(bench, load.ORGANIZATIONS, _WARM_UP)
             run = bench.run(load.updates(load.organization_ids(load.ORGANIZATIONS), commands, 0))
         Console(stderr=True).print(f"{run.per_s:,.0f} commands/s while profiled")
     return folder / f"{role}.pstats"

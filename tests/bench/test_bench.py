@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 import org_local
-from org_service.settings import Settings
 from tests.bench import machine, scenarios
 from tests.bench.__main__ import write
 from tests.bench.load import creations, organization_ids, updates
@@ -66,7 +65,3 @@ def test_a_missing_or_doubled_record_spoils_a_run() -> None:
     for came in ([first], [first, first], [first, second, second], [first, b"another"]):
         with pytest.raises(MismatchError):
             compare(Seen(came, [1.0] * len(came)), commands)
-
-
-def test_the_site_uses_default_settings() -> None:
-    assert Settings().kafka.partitions == 12

@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING
 
 from org_local.errors import KafkaJarsUnavailableError
 
-if TYPE_CHECKING:  # at run time where something is fetched: importing jgo takes longer than finding the jars
-    from jgo.maven import Artifact, MavenContext
+if TYPE_CHECKING:
+    from jgo.maven import Artifact
 
 VERSION = "4.3.1"
 _ENDPOINT = f"org.apache.kafka:kafka_2.13:{VERSION}+org.slf4j:slf4j-simple:1.7.36"
@@ -64,16 +64,12 @@ def _locked(path: Path, progress: Callable[[str], None]) -> Generator[None]:
 
 
 def _fetch(folder: Path, progress: Callable[[str], None]) -> None:
-    from jgo.constants import MAVEN_CENTRAL_URL
-    from jgo.maven import MavenContext
-
     progress(f"fetching Kafka {VERSION}: resolving its jars, once")
     jars = folder / "jars"
     jars.mkdir()
     logging.getLogger("jgo").setLevel(logging.ERROR)
-    context = MavenContext(repo_cache=folder / "repository", remote_repos={"central": MAVEN_CENTRAL_URL})
     try:
-        artifacts = _resolve(context)
+        artifacts = _resolve(folder / "repository")
         progress(f"fetching Kafka {VERSION}: {len(artifacts)} jars (45 MB), once")
         with ThreadPoolExecutor(_DOWNLOADS_AT_ONCE) as pool:
             for done, path in enumerate(pool.map(lambda each: each.resolve(), artifacts), start=1):
@@ -94,10 +90,11 @@ def _fetch(folder: Path, progress: Callable[[str], None]) -> None:
         )
 
 
-def _resolve(context: "MavenContext") -> "list[Artifact]":
-    from jgo.parse import Endpoint
+def _resolve(repository: Path) -> "list[Artifact]":
+    from jgo import constants, maven, parse  # noqa: PLC0415 (takes longer than a start that finds the jars there)
 
-    coordinates = [replace(each, scope="compile") for each in Endpoint.parse(_ENDPOINT).coordinates]
+    context = maven.MavenContext(repo_cache=repository, remote_repos={"central": constants.MAVEN_CENTRAL_URL})
+    coordinates = [replace(each, scope="compile") for each in parse.Endpoint.parse(_ENDPOINT).coordinates]
     wanted, transitive = context.resolver.resolve([context.create_dependency(each) for each in coordinates])
     needed = [*wanted, *(each for each in transitive if each.scope in {"compile", "runtime"})]
     return [each.artifact for each in needed]

@@ -9,11 +9,11 @@ import asyncio
 
 import pytest
 from aiokafka import AIOKafkaProducer
+from tests.chaos.relay.proxy import END_TXN, kafka_proxy
+from tests.support.relaying import assert_exactly_once, changes, journal, relay_settings, running, seen
 
 from org_service.relay import State
 from org_service.settings import Settings
-from tests.chaos.relay.proxy import END_TXN, kafka_proxy
-from tests.support.relaying import assert_exactly_once, changes, journal, relay_settings, running, seen
 
 pytestmark = pytest.mark.chaos
 

@@ -1,0 +1,88 @@
+"""Where Kafka and the journal contradict each other the relay stops, and says why and what an operator can do."""
+
+import asyncio
+from uuid import UUID
+
+import pytest
+from tests.support.relaying import assert_exactly_once, changes, execute, journal, running, seen
+from tests.support.topics import create_topics, drop_topics
+
+from org_service.errors import StopError
+from org_service.relay import Relay
+from org_service.settings import Settings
+
+pytestmark = pytest.mark.integration
+
+
+async def stopped(settings: Settings) -> str:
+    """What a relay says that refuses to go on."""
+    with pytest.raises(StopError) as caught:
+        async with asyncio.timeout(20):
+            await Relay(settings).run(asyncio.Event())
+    return str(caught.value)
+
+
+async def publish(settings: Settings, rows: int) -> None:
+    head = await journal(settings, changes(rows))
+    async with running(settings) as relay:
+        await relay.published(head)
+
+
+async def restore(settings: Settings, position: int) -> None:
+    """Put the database back to where it was at a position."""
+    await execute(settings, "DELETE FROM journal WHERE position > $1", position)
+    await execute(settings, "UPDATE journal_head SET position = $1", position)
+
+
+async def test_it_stops_where_kafka_is_ahead_of_the_journal(settings: Settings) -> None:
+    await publish(settings, 20)
+    await restore(settings, 15)
+    said = await stopped(settings)
+    assert "positions up to 20 are published, the journal ends at 15" in said
+    assert "`orgs journal advance`" in said
+    assert "restore a backup that holds position 20" in said
+
+
+async def test_it_stops_where_a_restored_journal_has_grown_past_kafkas_position(settings: Settings) -> None:
+    await publish(settings, 20)
+    await restore(settings, 15)
+    others = [{**row, "command_id": UUID(int=number)} for number, row in enumerate(changes(10, after=30), 1)]
+    await journal(settings, others)
+    said = await stopped(settings)
+    assert "at position 20 the command 00000005-0000-0000-0000-000000000014 was published" in said
+    assert "the journal has 00000000-0000-0000-0000-000000000005 there" in said
+    assert "`orgs journal advance`" in said
+
+
+async def test_it_stops_when_the_journal_is_restored_under_its_feet(settings: Settings) -> None:
+    head = await journal(settings, changes(20))
+    with pytest.raises(StopError, match="the journal ends at 15"):
+        async with running(settings) as relay:
+            await relay.published(head)
+            await restore(settings, 15)
+            await asyncio.wait({relay.task}, timeout=20)
+
+
+async def test_after_the_operator_advanced_the_journal_it_goes_on(settings: Settings) -> None:
+    await publish(settings, 20)
+    await restore(settings, 15)
+    await execute(settings, "UPDATE journal_head SET position = 20")
+    head = await journal(settings, changes(5, after=20))
+    async with running(settings) as relay:
+        await relay.published(head)
+    assert_exactly_once(await seen(settings), range(1, 26))
+
+
+async def test_it_never_passes_a_hole(settings: Settings) -> None:
+    await journal(settings, changes(20))
+    await execute(settings, "DELETE FROM journal WHERE position = 11")
+    assert "no row at position 11" in await stopped(settings)
+    assert (await seen(settings)).events == []
+
+
+async def test_without_topics_it_says_how_to_make_them(settings: Settings) -> None:
+    await drop_topics(settings)
+    try:
+        assert "orgs topics apply" in await stopped(settings)
+    finally:
+        await create_topics(settings)

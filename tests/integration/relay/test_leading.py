@@ -1,0 +1,93 @@
+"""One leads, the others stand by; who leads next fences who led before."""
+
+import asyncio
+import logging
+
+import pytest
+from aiokafka import AIOKafkaProducer
+from structlog.testing import capture_logs
+from tests.support.relaying import (
+    Running,
+    assert_exactly_once,
+    changes,
+    execute,
+    journal,
+    relay_settings,
+    running,
+    seen,
+)
+
+from org_service.relay import State
+from org_service.settings import Settings
+
+pytestmark = pytest.mark.integration
+
+TERMINATE_LEADER = """
+SELECT pg_terminate_backend(pid) FROM pg_locks
+WHERE locktype = 'advisory' AND granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+"""
+
+
+async def leader_of(*relays: Running) -> tuple[Running, Running]:
+    """The leader, once there is one, and the other."""
+    waits = {asyncio.create_task(each.until(lambda relay: relay.state is State.READY)): each for each in relays}
+    done, pending = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    for wait in pending:
+        wait.cancel()
+    leader = waits[done.pop()]
+    [other] = [each for each in relays if each is not leader]
+    return leader, other
+
+
+async def test_one_of_two_leads_and_the_other_takes_over_when_it_is_stopped(settings: Settings) -> None:
+    quick = relay_settings(settings, poll_interval_s=0.1)
+    async with running(quick) as first, running(quick) as second:
+        leader, follower = await leader_of(first, second)
+        await leader.published(await journal(settings, changes(20)))
+        assert follower.relay.state is State.STANDING_BY
+        await leader.drained()
+        await follower.published(await journal(settings, changes(20, after=20)))
+    assert_exactly_once(await seen(settings), range(1, 41))
+
+
+async def test_another_takes_over_when_the_leaders_session_in_postgres_ends(settings: Settings) -> None:
+    # The leader is slow to come back, so that the other wins.
+    async with (
+        running(relay_settings(settings, retry_wait_s=5)) as leader,
+        running(relay_settings(settings, poll_interval_s=0.1)) as follower,
+    ):
+        if not leader.relay.leading:
+            leader, follower = await leader_of(leader, follower)
+        await leader.until(lambda relay: relay.state is State.READY)
+        await leader.published(await journal(settings, changes(20)))
+        await execute(settings, TERMINATE_LEADER)
+        await leader.until(lambda relay: not relay.leading, timeout_s=5)
+        await journal(settings, changes(20, after=20))
+        await follower.published(40)
+        await follower.drained()
+        await leader.published(await journal(settings, changes(20, after=40)))
+    assert_exactly_once(await seen(settings), range(1, 61))
+
+
+async def test_a_fenced_leader_steps_down_without_noise_and_comes_back(
+    settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    troubles: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: troubles.append(str(context)))
+    caplog.set_level(logging.WARNING)
+    with capture_logs() as logs:
+        async with running(settings) as relay:
+            await relay.published(await journal(settings, changes(20)))
+            other = AIOKafkaProducer(
+                bootstrap_servers=settings.kafka.bootstrap_servers,
+                transactional_id=f"{settings.kafka.topic_prefix}{settings.relay.name}",
+            )
+            await other.start()
+            await other.stop()
+            await relay.published(await journal(settings, changes(20, after=20)))
+    assert_exactly_once(await seen(settings), range(1, 41))
+    assert [entry["event"] for entry in logs if entry["log_level"] in ("warning", "error")] == [
+        "the relay steps down and stands by again"
+    ]
+    assert [record.getMessage() for record in caplog.records if record.name.startswith(("aiokafka", "asyncio"))] == []
+    assert troubles == []

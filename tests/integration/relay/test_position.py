@@ -1,0 +1,95 @@
+"""The position in Kafka is found wherever it stands on the topic, and never too old a one."""
+
+import asyncio
+
+import pytest
+from aiokafka import AIOKafkaProducer, TopicPartition
+
+from org_service.errors import StopError
+from org_service.relay import position
+from org_service.relay.position import Position
+from org_service.relay.producer import Producer
+from org_service.settings import Settings
+
+pytestmark = pytest.mark.integration
+
+OURS, OTHERS = b"orgs", b"another relay"
+
+
+async def end(settings: Settings) -> int:
+    """The offset after everything on the relay's topic."""
+    producer = Producer(settings.kafka, f"{settings.kafka.topic_prefix}reader", 10_000)
+    try:
+        await producer.start([settings.kafka.topics.relay])
+        return await producer.end_of(TopicPartition(settings.kafka.topics.relay, 0))
+    finally:
+        await producer.close()
+
+
+async def read(settings: Settings) -> Position | None:
+    async with asyncio.timeout(20):
+        return await position.read(settings.kafka, settings.kafka.topics.relay, OURS.decode(), await end(settings))
+
+
+async def producer(settings: Settings, name: str) -> AIOKafkaProducer:
+    started = AIOKafkaProducer(
+        bootstrap_servers=settings.kafka.bootstrap_servers, transactional_id=f"{settings.kafka.topic_prefix}{name}"
+    )
+    await started.start()
+    return started
+
+
+async def test_there_is_none_before_the_first_transaction(settings: Settings) -> None:
+    assert await read(settings) is None
+
+
+async def test_it_is_found_behind_thousands_of_records_of_others(settings: Settings) -> None:
+    topic = settings.kafka.topics.relay
+    writer = await producer(settings, "writer")
+    async with writer.transaction():
+        await writer.send(topic, b'{"position": 7}', key=OURS)
+        await writer.send(topic, b'{"position": 8, "command_id": null, "of the future": []}', key=OURS)
+        for number in range(12_000):
+            await writer.send(topic, b'{"position": %d}' % number, key=OTHERS)
+    await writer.stop()
+    assert await read(settings) == Position(position=8)
+
+
+async def test_what_was_aborted_does_not_count(settings: Settings) -> None:
+    topic = settings.kafka.topics.relay
+    writer = await producer(settings, "writer")
+    async with writer.transaction():
+        await writer.send(topic, b'{"position": 7}', key=OURS)
+    await writer.begin_transaction()
+    await writer.send(topic, b'{"position": 8}', key=OURS)
+    await writer.abort_transaction()
+    await writer.stop()
+    assert await read(settings) == Position(position=7)
+
+
+async def test_an_open_transaction_of_another_relay_is_waited_for(settings: Settings) -> None:
+    """A subscriber sees nothing behind it; reading only as far would give an old position, and publish twice."""
+    topic = settings.kafka.topics.relay
+    ours, other = await producer(settings, "ours"), await producer(settings, "other")
+    async with ours.transaction():
+        await ours.send(topic, b'{"position": 7}', key=OURS)
+    await other.begin_transaction()
+    await other.send_and_wait(topic, b'{"position": 70}', key=OTHERS)
+    async with ours.transaction():
+        await ours.send(topic, b'{"position": 8}', key=OURS)
+    reading = asyncio.create_task(read(settings))
+    _, still_reading = await asyncio.wait({reading}, timeout=1)
+    assert still_reading
+    await other.commit_transaction()
+    assert await reading == Position(position=8)
+    await ours.stop()
+    await other.stop()
+
+
+async def test_a_record_that_is_no_position_stops_the_relay(settings: Settings) -> None:
+    writer = await producer(settings, "writer")
+    async with writer.transaction():
+        await writer.send(settings.kafka.topics.relay, b'{"position": "far"}', key=OURS)
+    await writer.stop()
+    with pytest.raises(StopError, match="can't be read as a position"):
+        await read(settings)

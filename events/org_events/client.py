@@ -18,12 +18,13 @@ from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callab
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, Final, Self, TypedDict, Unpack, cast
+from typing import Any, Final, Self, Unpack, cast
 from uuid import UUID, uuid4
 
 from aiokafka.errors import KafkaError
 from aiokafka.structs import RecordMetadata
 
+from org_events.arguments import CreateArguments, ExistingArguments, UpdateArguments
 from org_events.cloudevents import command_headers
 from org_events.commands import (
     PAYLOAD_BYTES_MAX,
@@ -31,14 +32,12 @@ from org_events.commands import (
     CreateOrganization,
     DeactivateOrganization,
     DeleteOrganization,
-    IfCurrent,
     ReactivateOrganization,
     RestoreOrganization,
     UpdateOrganization,
 )
 from org_events.connection import REFUSALS, Connection, ConnectionOptions
 from org_events.errors import ClientError, KafkaRefused, KafkaUnavailable, OutcomeUnknown
-from org_events.organization import Address
 from org_events.results import Result
 from org_events.topics import Topics
 
@@ -48,39 +47,6 @@ IN_FLIGHT_MAX: Final = 5_000
 """Commands of one `execute_many` sent but not yet handed out; more gains nothing, each holds about 2 KB."""
 _SENDS_A_TURN: Final = 64
 """How many sends may follow each other before other tasks get a turn."""
-
-
-class Preconditions(TypedDict, total=False):
-    """What must hold for the command to go through (409 otherwise)."""
-
-    expected_version: int | None
-    if_current: IfCurrent | None
-
-
-class Call(TypedDict, total=False):
-    """What every typed call takes: the command id (reuse it to retry) and how long to wait for the outcome."""
-
-    command_id: UUID | None
-    timeout_s: float | None
-
-
-class Fields(TypedDict, total=False):
-    """What may be cleared: left out means unchanged, None clears."""
-
-    domain: str | None
-    primary_address: Address | None
-
-
-class _CreateArguments(Fields, Call, total=False):
-    pass
-
-
-class _UpdateArguments(Fields, Preconditions, Call, total=False):
-    name: str
-
-
-class _ExistingArguments(Preconditions, Call, total=False):
-    pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,27 +134,27 @@ class OrganizationClient:
         view._actor, view._token = actor, token
         return view
 
-    async def create(self, org_id: UUID, *, name: str, **arguments: Unpack[_CreateArguments]) -> Result:
+    async def create(self, org_id: UUID, *, name: str, **arguments: Unpack[CreateArguments]) -> Result:
         """Create an organization under an id of your choice; see `execute`."""
         return await self._call(CreateOrganization, org_id, name=name, **arguments)
 
-    async def update(self, org_id: UUID, **arguments: Unpack[_UpdateArguments]) -> Result:
+    async def update(self, org_id: UUID, **arguments: Unpack[UpdateArguments]) -> Result:
         """Change the fields that are given, None clears; see `execute`."""
         return await self._call(UpdateOrganization, org_id, **arguments)
 
-    async def delete(self, org_id: UUID, **arguments: Unpack[_ExistingArguments]) -> Result:
+    async def delete(self, org_id: UUID, **arguments: Unpack[ExistingArguments]) -> Result:
         """Delete an organization; see `execute`."""
         return await self._call(DeleteOrganization, org_id, **arguments)
 
-    async def deactivate(self, org_id: UUID, **arguments: Unpack[_ExistingArguments]) -> Result:
+    async def deactivate(self, org_id: UUID, **arguments: Unpack[ExistingArguments]) -> Result:
         """Deactivate an organization; see `execute`."""
         return await self._call(DeactivateOrganization, org_id, **arguments)
 
-    async def reactivate(self, org_id: UUID, **arguments: Unpack[_ExistingArguments]) -> Result:
+    async def reactivate(self, org_id: UUID, **arguments: Unpack[ExistingArguments]) -> Result:
         """Take a deactivation back; see `execute`."""
         return await self._call(ReactivateOrganization, org_id, **arguments)
 
-    async def restore(self, org_id: UUID, **arguments: Unpack[_ExistingArguments]) -> Result:
+    async def restore(self, org_id: UUID, **arguments: Unpack[ExistingArguments]) -> Result:
         """Bring a deleted organization back; see `execute`."""
         return await self._call(RestoreOrganization, org_id, **arguments)
 
@@ -304,11 +270,16 @@ class OrganizationClient:
                 if (left := sendings.get_nowait()) is not None:
                     self._connection.expected.leave(left.command_id)
 
-    async def _call(self, model: type[Command], org_id: UUID, **arguments: object) -> Result:
-        command_id, timeout_s = arguments.pop("command_id", None), arguments.pop("timeout_s", None)
-        assert command_id is None or isinstance(command_id, UUID)
-        assert timeout_s is None or isinstance(timeout_s, float | int)
-        command = model.model_validate({"org_id": org_id, **arguments})
+    async def _call(
+        self,
+        model: type[Command],
+        org_id: UUID,
+        *,
+        command_id: UUID | None = None,
+        timeout_s: float | None = None,
+        **fields: object,
+    ) -> Result:
+        command = model.model_validate({"org_id": org_id, **fields})
         return await self.execute(command, command_id=command_id, timeout_s=timeout_s)
 
     def _deadline(self, timeout_s: float | None) -> float:
@@ -338,13 +309,12 @@ class OrganizationClient:
         try:
             async with asyncio.timeout_at(deadline):
                 acknowledged = await publisher.append(str(command.org_id).encode(), body, headers)
-        except (KafkaError, TimeoutError) as error:
-            expected.forget(command_id)
+        except BaseException as error:
+            expected.leave(command_id)
             if isinstance(error, REFUSALS):
                 raise KafkaRefused(f"Kafka refuses {command.type} {command_id}: {error!r}") from error
-            raise KafkaUnavailable(f"Kafka is away: {command.type} {command_id} was not sent") from error
-        except BaseException:
-            expected.forget(command_id)
+            if isinstance(error, KafkaError | TimeoutError):
+                raise KafkaUnavailable(f"Kafka is away: {command.type} {command_id} was not sent") from error
             raise
         acknowledged.add_done_callback(partial(_hand_on_failure, outcome))
         return _Sending(command_id, command, acknowledged, outcome, deadline)

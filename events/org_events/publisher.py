@@ -9,7 +9,7 @@ holds is settled first, so that commands of one organization can't overtake each
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, KafkaTimeoutError
@@ -20,8 +20,10 @@ from org_events.errors import NotConnected
 
 _log = logging.getLogger(__name__)
 
-STOP_TIMEOUT_S = 5.0
+STOP_TIMEOUT_S: Final = 5.0
 """How long a producer may take to get its last batches acknowledged; with Kafka away it would wait for ever."""
+REPLACE_TIMEOUT_S: Final = 10.0
+"""How long a new producer may take to connect, before those who wait for it are told that Kafka is away."""
 
 
 class CommandPublisher:
@@ -37,8 +39,8 @@ class CommandPublisher:
         self._make_producer = make_producer
         self._producer: AIOKafkaProducer | None = None
         self._failed = False
-        self._closed = False
-        self._replacing = asyncio.Lock()
+        self._stopped = False
+        self._replacement: asyncio.Task[AIOKafkaProducer] | None = None
 
     async def start(self) -> None:
         """Connect.
@@ -46,13 +48,8 @@ class CommandPublisher:
         Raises:
             KafkaError: No connection; nothing is left open, and it may be tried again.
         """
-        producer = self._make_producer()
-        try:
-            await producer.start()
-        except BaseException:
-            await stop_producer(producer, STOP_TIMEOUT_S)
-            raise
-        self._producer, self._failed, self._closed = producer, False, False
+        self._stopped = False
+        self._producer = await self._start_producer()
 
     async def partitions(self, topic: str) -> set[int]:
         """The partitions of a topic that exists."""
@@ -67,50 +64,78 @@ class CommandPublisher:
 
         Raises:
             KafkaError: The record was not handed over (the buffer stayed full, or there is no connection).
+            NotConnected: Stopped.
         """
         producer = await self._healthy()
         try:
             future = cast(
                 "asyncio.Future[RecordMetadata]", await producer.send(self._topic, value, key, headers=headers)
             )
+        except KafkaTimeoutError:
+            raise  # the buffer is full, and will be sent when Kafka is back
         except KafkaError:
-            self._failed = self._failed or producer is self._producer
+            self._note_failure(producer)
             raise
 
-        def note_failure(done: asyncio.Future[RecordMetadata]) -> None:
-            if not done.cancelled() and done.exception() is not None and producer is self._producer:
-                self._failed = True
+        def check(done: asyncio.Future[RecordMetadata]) -> None:
+            if not done.cancelled() and done.exception() is not None:
+                self._note_failure(producer)
 
-        future.add_done_callback(note_failure)
+        future.add_done_callback(check)
         return future
 
     async def stop(self) -> None:
         """Wait for what is on its way, at most `STOP_TIMEOUT_S`, and disconnect. May be called again."""
-        self._closed = True
+        self._stopped = True
+        if self._replacement is not None:
+            await asyncio.wait({self._replacement})
         producer, self._producer = self._producer, None
         if producer is not None:
-            await stop_producer(producer, STOP_TIMEOUT_S)
+            await stop_producer(producer)
+
+    def _note_failure(self, producer: AIOKafkaProducer) -> None:
+        if producer is self._producer:
+            self._failed = True
 
     async def _healthy(self) -> AIOKafkaProducer:
         if self._producer is not None and not self._failed:
             return self._producer
-        async with self._replacing:
-            if self._closed:
-                raise NotConnected("The client was stopped.")
-            if self._producer is None or self._failed:
-                old, self._producer = self._producer, None
-                if old is not None:
-                    _log.warning("a send failed; going on with a new producer")
-                    await stop_producer(old, STOP_TIMEOUT_S)
-                await self.start()
-            assert self._producer is not None
-            return self._producer
+        if self._stopped:
+            raise NotConnected("The client was stopped.")
+        if self._replacement is None or self._replacement.done():
+            self._replacement = asyncio.create_task(self._replace(), name="org-events new producer")
+        # A caller's time may run out before the new producer is there; it is for the next one then.
+        return await asyncio.shield(self._replacement)
+
+    async def _replace(self) -> AIOKafkaProducer:
+        old, self._producer = self._producer, None
+        if old is not None:
+            _log.warning("a send failed; going on with a new producer")
+            await stop_producer(old)
+        if self._stopped:
+            raise NotConnected("The client was stopped.")
+        try:
+            async with asyncio.timeout(REPLACE_TIMEOUT_S):
+                self._producer = await self._start_producer()
+        except TimeoutError as error:
+            raise KafkaTimeoutError("no connection for a new producer") from error
+        return self._producer
+
+    async def _start_producer(self) -> AIOKafkaProducer:
+        producer = self._make_producer()
+        try:
+            await producer.start()
+        except BaseException:
+            await stop_producer(producer)
+            raise
+        self._failed = False
+        return producer
 
 
-async def stop_producer(producer: AIOKafkaProducer, timeout_s: float) -> None:
-    """Stop a producer, whatever became of it; what isn't acknowledged after `timeout_s` fails with a time-out."""
+async def stop_producer(producer: AIOKafkaProducer) -> None:
+    """Stop a producer, whatever became of it; what isn't acknowledged in `STOP_TIMEOUT_S` fails with a time-out."""
     stopping = asyncio.ensure_future(producer.stop())
-    await asyncio.wait({stopping}, timeout=timeout_s)
+    await asyncio.wait({stopping}, timeout=STOP_TIMEOUT_S)
     if not stopping.done():
         await _abandon(producer)
     try:

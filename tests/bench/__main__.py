@@ -15,6 +15,8 @@ from rich.console import Console
 
 import org_local
 from org_local import LocalStackError
+from org_service.settings import Log
+from org_service.telemetry import set_up_logging
 from tests.bench import machine, report, scenarios
 from tests.bench.publisher import ROOT
 from tests.bench.reader import MismatchError
@@ -44,6 +46,7 @@ def main() -> int:
     """Measure; the exit status is 0 when all was measured, whatever the figures."""
     arguments = _arguments()
     progress = Console(stderr=True, highlight=False, soft_wrap=True)
+    set_up_logging(Log(level="warning"))
     plan = scenarios.Plan(runs=arguments.runs, commands=arguments.commands)
     try:
         with tempfile.TemporaryDirectory(prefix="orgs-bench-") as folder, org_local.start() as stack:
@@ -53,11 +56,13 @@ def main() -> int:
     except (LocalStackError, machine.NotDurableError, MismatchError, TimeoutError) as error:
         progress.print(f"error: {error}", markup=False)
         return 1
+    except KeyboardInterrupt:
+        return 130
     write(facts, results, arguments.output)
     if arguments.json:
         sys.stdout.write(arguments.output.read_text())
     else:
-        report.render(facts | {"scenarios": results}, Console(highlight=False))
+        report.render(facts | {"scenarios": results}, report.for_results())
         progress.print(f"written to {arguments.output}")
     return 0
 

@@ -6,6 +6,7 @@ take their part of it. What came is compared with what was sent afterwards.
 """
 
 import math
+import os
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -30,8 +31,8 @@ class Run:
     """When the broker had the last command, from the first one's sending."""
     latencies_ms: list[float]
     """Of each command, sorted: handed to the client until its record was in the reader's hands."""
-    cpu_s: dict[str, float]
-    """Processor time by process name, the publisher's and the reader's not included."""
+    cpu_us: dict[str, float]
+    """Processor time a command by process name; those of the bench itself are the last two."""
 
     @property
     def per_s(self) -> float:
@@ -52,9 +53,7 @@ class Run:
             "p50_ms": round(self.percentile_ms(0.5), 2),
             "p99_ms": round(self.percentile_ms(0.99), 2),
             "max_ms": round(self.latencies_ms[-1], 2),
-            "cpu_us_per_command": {
-                name: round(seconds / self.commands * 1e6, 1) for name, seconds in self.cpu_s.items()
-            },
+            "cpu_us_per_command": {name: round(each, 1) for name, each in self.cpu_us.items()},
         }
 
 
@@ -108,11 +107,12 @@ class Bench:
             seconds=seen.seen_s[-1] - sent.sent_s[0],
             published_s=sent.acknowledged_s - sent.sent_s[0],
             latencies_ms=sorted((seen_s - sent_s[command_id]) * 1000 for command_id, seen_s in moments),
-            cpu_s={name: after[name] - before[name] for name in before},
+            cpu_us={name: (after[name] - before[name]) / len(commands) * 1e6 for name in before},
         )
 
     def _cpu_s(self) -> dict[str, float]:
-        return {name: sum(map(_cpu_s, pids)) for name, pids in processes_of(self._site, self._services).items()}
+        pids = processes_of(self._site, self._services) | {"publisher": [self._publisher.pid], "reader": [os.getpid()]}
+        return {name: sum(map(_cpu_s, each)) for name, each in pids.items()}
 
 
 def _cpu_s(pid: int) -> float:
@@ -130,5 +130,6 @@ def summary(runs: Sequence[Run]) -> dict[str, Any]:
         "commands_per_s": round(median(run.per_s for run in runs), 1),
         "p50_ms": round(median(run.percentile_ms(0.5) for run in runs), 2),
         "p99_ms": round(median(run.percentile_ms(0.99) for run in runs), 2),
+        "cpu_us_per_command": {name: round(median(run.cpu_us[name] for run in runs), 1) for name in runs[0].cpu_us},
         "runs": [run.report() for run in runs],
     }

@@ -56,6 +56,11 @@ class PublisherProcess:
             self._process.wait()
         self._process.stdout.close()
 
+    @property
+    def pid(self) -> int:
+        """The far end."""
+        return self._process.pid
+
     def load(self, commands: Sequence[Encoded], *, rate: float | None = None) -> None:
         """Hand commands over; returns when they are there.
 

@@ -9,6 +9,7 @@ out goes a `Sent`. The end of input is the end of the process.
 
 import gc
 import pickle
+import signal
 import sys
 import time
 from array import array
@@ -45,6 +46,7 @@ def _publish(producer: Producer, topic: str, records: list[tuple[Any, ...]], rat
 
 def main(bootstrap_servers: str, topic: str, linger_ms: str) -> None:
     """Publish until the input ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # ^C is for the near end, which then closes the input
     source: BinaryIO = sys.stdin.buffer
     target: BinaryIO = sys.stdout.buffer
     producer = Producer(

@@ -7,6 +7,7 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final, Literal
@@ -105,11 +106,12 @@ class Services:
 
 @contextmanager
 def running(servers: Sequence[Server]) -> Generator[Services]:
-    """Start processes, and stop them at the end."""
-    with ExitStack() as undo:
+    """Start processes side by side, wait until all are ready, and stop them at the end."""
+    with ExitStack() as undo, ThreadPoolExecutor(len(servers)) as pool:
         for server in servers:
             undo.callback(server.stop)
-            server.start()
+        for started in [pool.submit(server.start) for server in servers]:
+            started.result()
         yield Services(servers)
 
 

@@ -21,9 +21,12 @@ from rich.table import Table
 
 import org_local
 from org_local import LocalStackError
+from org_service.settings import Log
+from org_service.telemetry import set_up_logging
 from tests.bench import load
 from tests.bench.measure import Bench
 from tests.bench.reader import MismatchError
+from tests.bench.report import for_results
 from tests.bench.site import ROLES, Services, open_site, pipeline
 
 COMMANDS: Final = 1_000_000
@@ -150,6 +153,7 @@ def _arguments() -> argparse.Namespace:
 def main() -> int:
     """Soak; the exit status is 1 when memory grew too much, or something went wrong."""
     arguments = _arguments()
+    set_up_logging(Log(level="warning"))
     progress = Console(stderr=True, highlight=False, soft_wrap=True)
     needed = (arguments.commands + arguments.warm_up) * DISK_BYTES_A_COMMAND
     if (free := shutil.disk_usage(tempfile.gettempdir()).free) < needed:
@@ -164,7 +168,9 @@ def main() -> int:
     except (LocalStackError, MismatchError, TimeoutError) as error:
         progress.print(f"error: {error}", markup=False)
         return 1
-    console = Console(highlight=False)
+    except KeyboardInterrupt:
+        return 130
+    console = for_results()
     console.print(_table(soaked))
     growth = soaked.growth_mb()
     fine = max(growth.values()) <= arguments.growth_mb_max

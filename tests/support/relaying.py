@@ -13,6 +13,7 @@ import asyncpg
 from pydantic import SecretStr
 
 from org_service.relay import Relay
+from org_service.relay.producer import Producer
 from org_service.settings import Settings
 from tests.support.observed import Record, TopicReader
 
@@ -196,9 +197,19 @@ class Seen:
         return [json.loads(record.value or b"0")["position"] for record in self.relay]
 
 
-async def seen(settings: Settings) -> Seen:
-    """Read everything that is committed, with a client of another make."""
+async def seen(settings: Settings, *, settle: bool = True) -> Seen:
+    """Read everything that is committed, with a client of another make.
+
+    A commit is certain before its markers are written everywhere, so a subscriber may see it some milliseconds later.
+    `settle` waits for that, by a producer that fences the relay's last one: only when no relay runs any more.
+    """
     topics = settings.kafka.topics
+    if settle:
+        fence = Producer(settings.kafka, f"{settings.kafka.topic_prefix}{settings.relay.name}", 10_000)
+        try:
+            await fence.start([topics.relay])
+        finally:
+            await fence.close()
 
     def read() -> Seen:
         reader = TopicReader(settings.kafka.bootstrap_servers)

@@ -112,7 +112,7 @@ def _run(
                     progress.update(task, completed=tally.done)
         progress.update(task, completed=tally.done, total=tally.done)
 
-    with Progress(*columns, console=shell.err(), transient=True) as progress:
+    with Progress(*columns, console=shell.err(), transient=True, disable=not shell.err().is_terminal) as progress:
         try:
             shell.run(work(progress))
         except OutcomeUnknown as unknown:

@@ -1,13 +1,15 @@
 """Commands from operators: one at a time, or a whole file of organizations."""
 
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator
+from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 from uuid import UUID
 
 from org_events.client import OrganizationClient
 from org_events.commands import Command
 from org_events.results import Result
+from org_service.operate.kafka import admin
 from org_service.operate.organizations_file import BadLine, Row
 from org_service.settings import Kafka
 
@@ -22,10 +24,20 @@ class Imported(NamedTuple):
     result: Result
 
 
-def connect(kafka: Kafka, *, actor: str | None, timeout_s: float) -> OrganizationClient:
-    """A client, not started, for commands on behalf of `actor`."""
-    options: dict[str, Any] = kafka.connection()
-    return OrganizationClient(source=SOURCE, topics=kafka.topics, actor=actor, timeout_s=timeout_s, **options)
+@asynccontextmanager
+async def connect(kafka: Kafka, *, actor: str | None, timeout_s: float) -> AsyncGenerator[OrganizationClient]:
+    """A client, started, for commands on behalf of `actor`.
+
+    Raises:
+        KafkaError: Kafka can't be reached. A service waits for that, an operator wants to know at once.
+        ClientError: As `OrganizationClient.start`.
+    """
+    async with admin(kafka):
+        options: dict[str, Any] = kafka.connection()
+    async with OrganizationClient(
+        source=SOURCE, topics=kafka.topics, actor=actor, timeout_s=timeout_s, **options
+    ) as client:
+        yield client
 
 
 async def import_rows(

@@ -11,47 +11,18 @@ from datetime import datetime
 from typing import Final
 
 from aiokafka import TopicPartition
-from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
 from org_events.topics import Topics
+from org_service.relay.batch import NO_HEADERS, Batch
 from org_service.relay.position import PARTITION, Position
 from org_service.relay.records import Record, encode
 from org_service.store.journal import JournalRow
 
-BATCH_BYTES_MAX: Final = 1024 * 1024
-"""A broker's `message.max.bytes` is 12 bytes above this by default. A single record may be larger: it gets a batch of
-its own, and the broker judges. A command is 64 KiB at most, so no record of ours is larger than a fifth of it."""
 CHUNK_BYTES_MAX: Final = 32 * 1024 * 1024
 """All of a chunk may be for one broker, whose `socket.request.max.bytes` is 100 MiB by default. Also bounds memory: two
 chunks are held, one on its way and the next."""
 ROWS_AT_A_STRETCH: Final = 100
 """Rows encoded before other tasks get their turn: some 2 ms, while the chunk before is on its way."""
-
-_MAGIC: Final = 2
-_UNCOMPRESSED: Final = 0
-
-
-class Batch:
-    """A record batch (format 2, KIP-98) that is being filled, then built once."""
-
-    __slots__ = ("_builder", "records")
-
-    def __init__(self) -> None:
-        self.records = 0
-        self._builder = DefaultRecordBatchBuilder(_MAGIC, _UNCOMPRESSED, 1, -1, -1, 0, BATCH_BYTES_MAX)
-
-    def append(self, timestamp_ms: int, key: bytes, record: Record) -> int:
-        """Add a record; returns its bytes, or 0 when the batch is full (an empty one takes any record)."""
-        added = self._builder.append(self.records, timestamp_ms, key, record.value, record.headers)
-        if added is None:
-            return 0
-        self.records += 1
-        return added.size
-
-    def build(self, producer_id: int, epoch: int, first_sequence: int) -> bytearray:
-        """The bytes to send. Once only; the batch takes no more records."""
-        self._builder.set_producer_state(producer_id, epoch, first_sequence)
-        return self._builder.build()
 
 
 @dataclass(slots=True)
@@ -90,16 +61,18 @@ class _Topic:
         self._batches = batches
         self._open: list[Batch | None] = [None] * layout.partitions[name]
 
-    def append(self, key_hash: int, timestamp_ms: int, key: bytes, record: Record) -> int:
+    def append(self, key: bytes, key_hash: int, timestamp_ms: int, record: Record) -> int:
+        """Add a record to the batch of its partition; returns its bytes."""
+        value, headers = record
         partition = key_hash % len(self._open)
         batch = self._open[partition]
         if batch is not None:
-            size = batch.append(timestamp_ms, key, record)
+            size = batch.append(timestamp_ms, key, value, headers)
             if size:
                 return size
         batch = self._open[partition] = Batch()
         self._batches.setdefault(TopicPartition(self._name, partition), []).append(batch)
-        return batch.append(timestamp_ms, key, record)
+        return batch.append(timestamp_ms, key, value, headers)
 
 
 async def build(rows: Sequence[JournalRow], layout: Layout, *, limit: int) -> Chunk:
@@ -118,11 +91,11 @@ async def build(rows: Sequence[JournalRow], layout: Layout, *, limit: int) -> Ch
     size = taken = timestamp_ms = 0
     for row in rows:
         key, key_hash, timestamp_ms, result, event, new_state = encode(row)
-        size += results.append(key_hash, timestamp_ms, key, result)
+        size += results.append(key, key_hash, timestamp_ms, result)
         if event is not None:
-            size += events.append(key_hash, timestamp_ms, key, event)
+            size += events.append(key, key_hash, timestamp_ms, event)
         if new_state is not None:
-            size += state.append(key_hash, timestamp_ms, key, new_state)
+            size += state.append(key, key_hash, timestamp_ms, new_state)
         taken += 1
         if size >= CHUNK_BYTES_MAX:
             break
@@ -131,6 +104,6 @@ async def build(rows: Sequence[JournalRow], layout: Layout, *, limit: int) -> Ch
     last = rows[taken - 1]
     position = Position(position=last.position, command_id=last.command_id, recorded_at=last.recorded_at)
     own = Batch()
-    own.append(timestamp_ms, layout.relay.encode(), Record(position.to_value(), []))
+    own.append(timestamp_ms, layout.relay.encode(), position.to_value(), NO_HEADERS)
     batches[TopicPartition(layout.topics.relay, PARTITION)] = [own]
     return Chunk(taken, position, rows[0].recorded_at, taken < len(rows) or len(rows) >= limit, batches)

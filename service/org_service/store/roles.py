@@ -15,7 +15,8 @@ from org_service.errors import StopError
 INSUFFICIENT_PRIVILEGE: Final = "42501"
 
 # Two migrations of two databases may get here at once (an advisory lock reaches no further than its database): the
-# slower one waits for the other's transaction and then finds the role or the membership there.
+# slower one waits for the other's transaction and then finds the role there. GRANT of a role locks it by itself.
+# Needs Postgres 16, the first that tells SET from the other rights of a member.
 _PREPARE: Final = """
 DO $$
 DECLARE
@@ -34,11 +35,7 @@ BEGIN
         END IF;
     END LOOP;
     IF NOT pg_has_role('orgs_owner', 'SET') THEN
-        BEGIN
-            GRANT orgs_owner TO CURRENT_USER WITH SET TRUE;
-        EXCEPTION WHEN unique_violation OR internal_error THEN
-            NULL;
-        END;
+        GRANT orgs_owner TO CURRENT_USER WITH SET TRUE;
     END IF;
     IF NOT has_schema_privilege('orgs_owner', current_schema(), 'CREATE') THEN
         EXECUTE format('GRANT CREATE ON SCHEMA %I TO orgs_owner', current_schema());

@@ -19,6 +19,7 @@ from faststream.security import BaseSecurity, SASLPlaintext, SASLScram256, SASLS
 
 from org_service.settings import Kafka, Settings
 from org_service.telemetry import CONSUMER_RESTARTS, get_logger
+from org_service.worker import header_names
 from org_service.worker.applier import Applier
 
 log = get_logger(__name__)
@@ -33,6 +34,7 @@ class Subscriber:
     def __init__(self, settings: Settings, applier: Applier) -> None:
         """Declare the subscription; nothing is connected yet."""
         worker, topics = settings.worker, settings.kafka.topics
+        header_names.install()
         self._applier = applier
         self._topic = topics.commands
         self.polled = time.monotonic()

@@ -99,6 +99,22 @@ async def test_a_send_that_kafka_does_not_confirm_is_unknown_and_safe_to_repeat(
     assert {received.command_id for received in service.received[1:]} == {str(command_id)}
 
 
+async def test_a_short_outage_only_delays(
+    stack: org_local.Stack, service: AnsweringService, orgs: OrganizationClient
+) -> None:
+    await orgs.restore(ORG)
+    stack.kafka.pause()
+    try:
+        waiting = [asyncio.create_task(orgs.update(ORG, name=str(number))) for number in range(20)]
+        done, _ = await asyncio.wait(waiting, timeout=1)
+        assert not done
+    finally:
+        stack.kafka.resume()
+    outcomes = await asyncio.gather(*waiting)
+    assert {outcome.code for outcome in outcomes} == {200}
+    assert [received.body["name"] for received in service.received[1:]] == [str(number) for number in range(20)]
+
+
 async def test_stopping_does_not_wait_for_ever_while_kafka_is_away(
     stack: org_local.Stack, orgs: OrganizationClient
 ) -> None:

@@ -1,6 +1,7 @@
 """The local stack as a whole: real servers that start, stop, fail, come back, and never outlive their owner."""
 
 import asyncio
+import fcntl
 import os
 import signal
 import subprocess
@@ -118,13 +119,33 @@ async def test_data_survive_a_stop_and_a_crash(tmp_path: Path) -> None:
             pids = server.pids()
             await asyncio.to_thread(server.kill)
             assert_gone([psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)])
-            # A crashed container's number soon belongs to another process; Postgres alone would refuse to start.
-            if server is second.postgres:
-                (tmp_path / "postgres" / "postmaster.pid").write_text(f"{os.getpid()}\n{tmp_path}\n")
             await asyncio.to_thread(server.start)
         assert (second.bootstrap_servers, second.database_url) == addresses
         assert await read_row(second) == "a row"
         assert await read_record(second) == b"a record"
+
+
+def test_postgres_starts_when_its_former_number_belongs_to_another_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a container's restart; Postgres alone refuses when that process has the same user."""
+    monkeypatch.setenv("ORGS_KAFKA__BOOTSTRAP_SERVERS", "127.0.0.1:1")
+    with org_local.start(tmp_path) as stack:
+        stack.postgres.kill()
+        data = tmp_path / "postgres"
+        user = data.stat().st_uid if os.geteuid() == 0 else None
+        with subprocess.Popen(["/bin/sleep", "600"], user=user) as bystander:
+            try:
+                pid_file = data / "postmaster.pid"
+                lines = pid_file.read_text().splitlines()
+                pid_file.write_text("\n".join([str(bystander.pid), *lines[1:]]) + "\n")
+
+                stack.postgres.start()
+
+                assert stack.postgres.running
+                assert bystander.poll() is None
+            finally:
+                bystander.kill()
 
 
 async def test_a_port_that_was_taken_meanwhile_is_replaced(tmp_path: Path) -> None:
@@ -202,8 +223,15 @@ def test_a_second_stack_on_the_same_folder_is_told_who_holds_it(
             org_local.DataFolderInUseError, match=f"in use by another local stack, process {owner.pid};"
         ):
             org_local.start(tmp_path)
-        owner.kill()
-        owner.wait(timeout=30)
+        supervisor = psutil.Process(owner.pid).children()[0]
+        supervisor.suspend()
+        try:
+            owner.kill()
+            owner.wait(timeout=30)
+            with (tmp_path / "lock").open() as lock, pytest.raises(BlockingIOError):
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # as long as a server may still run
+        finally:
+            supervisor.resume()
         with org_local.start(tmp_path) as stack:  # its servers stop first, then the folder is free
             assert stack.postgres.running
 

@@ -51,14 +51,10 @@ async def test_one_of_two_leads_and_the_other_takes_over_when_it_is_stopped(sett
 
 
 async def test_another_takes_over_when_the_leaders_session_in_postgres_ends(settings: Settings) -> None:
-    # The leader is slow to come back, so that the other wins.
-    async with (
-        running(relay_settings(settings, retry_wait_s=5)) as leader,
-        running(relay_settings(settings, poll_interval_s=0.1)) as follower,
-    ):
-        if not leader.relay.leading:
-            leader, follower = await leader_of(leader, follower)
-        await leader.until(lambda relay: relay.state is State.READY)
+    # Who was leader is slow to come back, so that the other wins.
+    patient = relay_settings(settings, poll_interval_s=0.1, retry_wait_s=3)
+    async with running(patient) as first, running(patient) as second:
+        leader, follower = await leader_of(first, second)
         await leader.published(await journal(settings, changes(20)))
         await execute(settings, TERMINATE_LEADER)
         await leader.until(lambda relay: not relay.leading, timeout_s=5)

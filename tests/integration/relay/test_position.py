@@ -8,7 +8,7 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 from org_service.errors import StopError
 from org_service.relay import position
 from org_service.relay.position import Position
-from org_service.relay.producer import Producer
+from org_service.relay.producer import Producer, TopicsMissingError, UnknownFateError
 from org_service.settings import Settings
 
 pytestmark = pytest.mark.integration
@@ -17,13 +17,16 @@ OURS, OTHERS = b"orgs", b"another relay"
 
 
 async def end(settings: Settings) -> int:
-    """The offset after everything on the relay's topic."""
-    producer = Producer(settings.kafka, f"{settings.kafka.topic_prefix}reader", 10_000)
-    try:
-        await producer.start([settings.kafka.topics.relay])
-        return await producer.end_of(TopicPartition(settings.kafka.topics.relay, 0))
-    finally:
-        await producer.close()
+    """The offset after everything on the relay's topic, which is new and may have no leader yet."""
+    while True:
+        producer = Producer(settings.kafka, f"{settings.kafka.topic_prefix}reader", 10_000)
+        try:
+            await producer.start([settings.kafka.topics.relay])
+            return await producer.end_of(TopicPartition(settings.kafka.topics.relay, 0))
+        except (UnknownFateError, TopicsMissingError):
+            await asyncio.sleep(0.05)
+        finally:
+            await producer.close()
 
 
 async def read(settings: Settings) -> Position | None:

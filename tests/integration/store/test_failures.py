@@ -213,6 +213,13 @@ async def test_a_mistake_in_a_statement_is_unknown_trouble(
     assert classify(await _error(create_engine(nowhere, "worker", direct=True), "SELECT 1")) is None
 
 
+def test_a_session_that_ended_between_two_calls_is_retried() -> None:
+    """What the driver says when the server's goodbye is read just before the next statement: a matter of timing."""
+    said = "cannot switch to state 15; another operation (2) is in progress"
+    assert isinstance(classify(asyncpg.InternalClientError(said)), RetryError)
+    assert classify(asyncpg.InternalClientError("unexpected data type")) is None
+
+
 def test_errors_of_other_origin_are_not_ours_to_judge() -> None:
     for error in (ValueError("x"), KeyError("x"), StopError("x"), asyncio.CancelledError()):
         assert classify(error) is None

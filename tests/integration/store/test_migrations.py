@@ -157,14 +157,19 @@ async def test_a_login_that_may_grant_nothing_in_the_schema_stops(
         await migrate.upgrade(login)
 
 
-async def test_databases_of_one_cluster_make_the_roles_at_once(
-    create_database: CreateDatabase, create_login: CreateLogin, server: Session
+@pytest.mark.parametrize("roles_exist", [False, True])
+async def test_databases_of_one_cluster_are_prepared_at_once(
+    create_database: CreateDatabase, create_login: CreateLogin, server: Session, roles_exist: bool
 ) -> None:
-    """As on a new cluster, with roles of another name, since those of the service are in use."""
+    """By a login that has no part in the roles yet; these have another name, since those of the service are in use."""
     databases = [await create_database() for _ in range(4)]
     login = await create_login(databases[0], "CREATEROLE")
     prefix = f"{_user(login)}_"
     prepare = roles._PREPARE.replace("orgs_", prefix)
+    if roles_exist:
+        for role in ("owner", "worker", "relay", "reader"):
+            await server.execute(f"CREATE ROLE {prefix}{role}")
+        await server.execute(f"GRANT {prefix}owner TO {_user(login)} WITH ADMIN TRUE, SET FALSE")
     sessions: list[Session] = []
     for database in databases:
         name = database.url.get_secret_value().rpartition("/")[2]

@@ -8,8 +8,9 @@ from uuid import uuid4
 
 import asyncpg
 import pytest
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import CommitFailedError
+from aiokafka.record.default_records import _DefaultRecordBatchBuilderPy
 from confluent_kafka import Producer
 from tests.support.records import FakeRecord, record_of
 
@@ -79,6 +80,34 @@ async def test_a_header_that_is_not_utf8_costs_nothing(
     async with running(settings):
         await until(lambda: database.fetchval("SELECT count(*) FROM journal WHERE code = 200"), 11)
     assert await committed(settings) == 11
+
+
+class _NotUtf8(str):
+    """A header name as a client writes it that keeps names as bytes."""
+
+    __slots__ = ()
+
+    def encode(self, encoding: str = "utf-8", errors: str = "strict") -> bytes:
+        return b"\xff\xfe"
+
+
+@pytest.mark.parametrize("compression", [0, 1])
+async def test_a_header_whose_name_is_not_utf8_does_not_stop_its_partition(
+    settings: Settings, database: asyncpg.Connection, compression: int
+) -> None:
+    """aiokafka raises while it parses the record, at every poll, and never gets past it."""
+    records = [record_of(CreateOrganization(org_id=uuid4(), name=f"Org {n}")) for n in range(3)]
+    builder = _DefaultRecordBatchBuilderPy(2, compression, 0, -1, -1, 0, 100_000)
+    for place, record in enumerate(records):
+        extra = [(_NotUtf8("x"), b"v")] if place == 1 else []
+        builder.append(place, record.timestamp, record.key, record.value, [*record.headers, *extra])
+    async with AIOKafkaProducer(bootstrap_servers=settings.kafka.bootstrap_servers) as producer:
+        batch = producer.create_batch()
+        batch._builder, batch._relative_offset = builder, len(records)
+        await (await producer.send_batch(batch, settings.kafka.topics.commands, partition=0))
+    async with running(settings):
+        await until(lambda: database.fetchval("SELECT count(*) FROM journal WHERE code = 200"), 3)
+    assert await committed(settings) == 3
 
 
 async def test_unreadable_records_are_parked_and_the_rest_of_the_batch_is_applied(

@@ -5,12 +5,12 @@ import secrets
 from collections.abc import AsyncIterator, Iterator
 
 import asyncpg
-import org_local
 import pytest
-from org_service.settings import Database, Kafka, Relay, Settings, Worker
-from org_service.store import migrate
 from pydantic import SecretStr
 
+import org_local
+from org_service.settings import Database, Kafka, Relay, Settings, Worker
+from org_service.store import migrate
 from tests.support.topics import create_topics, drop_topics
 
 

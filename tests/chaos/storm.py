@@ -100,6 +100,7 @@ class Storm:
         self._kills = list(kills)
         self._processes: dict[str, ServiceProcess] = {}
         self._known: set[str] = set()
+        self._began = time.monotonic()
         self._started_at = {"worker": 0, "relay": 0}
         """What the journal, or the relay, had reached when the role was started last."""
 
@@ -109,7 +110,6 @@ class Storm:
         Raises:
             TimeoutError: The journal or the relay stands still, though nobody is being killed.
         """
-        started = time.monotonic()
         self._processes = {role: self._arena.add(role) for role in ("worker", "relay")}
         self._flow()
         self._say("settling")
@@ -118,7 +118,7 @@ class Storm:
         self._say("checking")
         findings = self._arena.check()
         kills = {role: process.kills for role, process in self._processes.items()}
-        return Outcome(findings, kills, statuses, time.monotonic() - started)
+        return Outcome(findings, kills, statuses, time.monotonic() - self._began)
 
     def _flow(self) -> None:
         waiting = iter(self._sendings)
@@ -166,7 +166,7 @@ class Storm:
         return "\n".join(process.tail() for process in self._processes.values())
 
     def _say(self, text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
+        print(f"{time.monotonic() - self._began:6.1f} s  {text}", file=sys.stderr, flush=True)
 
 
 @contextmanager

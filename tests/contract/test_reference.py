@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+
 from org_service.reference import PAGES
 
 DOCS = Path(__file__).parents[2] / "docs"

@@ -17,7 +17,7 @@ from tests.support.findings import Findings
 from tests.support.observed import Place, TopicReader, observe
 from tests.support.outgoing import relay_position
 from tests.support.processes import Role, ServiceProcess, wait_for
-from tests.support.sending import Publisher, Sending
+from tests.support.sending import LOG_LEVEL, Publisher, Sending
 
 
 class Arena:
@@ -32,7 +32,7 @@ class Arena:
         self.publisher = Publisher(servers, self.topics.commands)
         self.processes: list[ServiceProcess] = []
         self._reader = TopicReader(servers)
-        self._admin = AdminClient({"bootstrap.servers": servers})
+        self._admin = AdminClient({"bootstrap.servers": servers, "log_level": LOG_LEVEL})
         self._runner = asyncio.Runner()
         self._connection: asyncpg.Connection | None = None
         self._relay_since: dict[Place, int] = {}

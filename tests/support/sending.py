@@ -18,6 +18,8 @@ from tests.support.published import Published
 Headers = tuple[tuple[str, bytes | None], ...]
 
 FLUSH_TIMEOUT_S = 60
+LOG_LEVEL = 2
+"""librdkafka writes to standard error what is worse than an error (syslog's "critical"); errors are raised anyway."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +139,7 @@ class Publisher:
         self._producer = Producer(
             {
                 "bootstrap.servers": bootstrap_servers,
+                "log_level": LOG_LEVEL,
                 "enable.idempotence": True,
                 "partitioner": "murmur2_random",
                 "linger.ms": 2,

@@ -1,7 +1,9 @@
 """Topics of one test: made before it, dropped after it."""
 
 import asyncio
+from typing import Any
 
+import orjson
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
@@ -30,6 +32,11 @@ async def read_topic(settings: Settings, topic: str) -> list[Message]:
     return await asyncio.to_thread(_read, settings.kafka.bootstrap_servers, topic)
 
 
+async def read_results(settings: Settings) -> list[dict[str, Any]]:
+    """The bodies on `orgs.results`."""
+    return [orjson.loads(m.value() or b"") for m in await read_topic(settings, settings.kafka.topics.results)]
+
+
 def _read(bootstrap_servers: str, topic: str) -> list[Message]:
     consumer = Consumer(
         {
@@ -47,12 +54,13 @@ def _read(bootstrap_servers: str, topic: str) -> list[Message]:
     while len(ended) < len(partitions):
         message = consumer.poll(20)
         assert message is not None, f"{topic} can't be read to its end"
-        if message.error() is None:
+        error = message.error()
+        if error is None:
             messages.append(message)
-        elif message.error().code() == KafkaError._PARTITION_EOF:
-            ended.add(message.partition())
+        elif error.code() == KafkaError._PARTITION_EOF:
+            ended.add(message.partition() or 0)
         else:
-            raise KafkaException(message.error())
+            raise KafkaException(error)
     consumer.close()
     return sorted(messages, key=lambda m: (m.partition(), m.offset()))
 

@@ -2,9 +2,9 @@
 
 Kafka's protocol says that a header's name is UTF-8; clients that keep names as bytes can write any. aiokafka 0.14
 decodes the name while it parses the record, and what it raises leaves `getmany` before anything is handed over: the
-partition stands still, for every worker, for ever (seen). There is no option and no hook, so `install` puts a reader of ours in
-the place of the fetcher's. It is aiokafka's own compiled one, at its own speed; a batch that it can't decode is read
-again by aiokafka's Python one, with such names written as `\\xff`. Nothing else differs.
+partition stands still, for every worker, for ever (seen). There is no option and no hook, so `install` puts a reader
+of ours in the place of the fetcher's. It is aiokafka's own compiled one, at its own speed; a batch that it can't decode
+is read again by aiokafka's Python one, with such names written as `\\xff`. Nothing else differs.
 """
 
 import struct

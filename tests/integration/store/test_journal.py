@@ -113,3 +113,9 @@ async def test_a_head_without_a_row_stops_its_reader(admin: Session, relay: Asyn
     await admin.execute("DELETE FROM journal_head")
     with pytest.raises(StopError, match="journal_head has no row"):
         await journal.head(relay)
+
+
+async def test_a_position_tells_whose_outcome_stands_there(admin: Session, relay: AsyncConnection) -> None:
+    command_id = await insert_journal(admin, 1)
+    assert await journal.command_id_at(relay, 1) == command_id
+    assert await journal.command_id_at(relay, 2) is None

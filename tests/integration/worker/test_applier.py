@@ -6,10 +6,9 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import asyncpg
-import orjson
 import pytest
 from tests.support.records import FakeRecord, record_of
-from tests.support.topics import read_topic
+from tests.support.topics import read_results
 
 from org_events.commands import CreateOrganization, UpdateOrganization
 from org_service.settings import Settings
@@ -70,7 +69,7 @@ async def test_a_redelivered_batch_changes_nothing_and_answers_nobody(
     await applier.apply(records[:1])
     await applier.apply(records)
     assert len(await journal(database)) == 2
-    assert await read_topic(settings, settings.kafka.topics.results) == []
+    assert await read_results(settings) == []
 
 
 async def test_a_duplicate_gets_the_first_outcome_and_another_payload_is_refused(
@@ -84,7 +83,7 @@ async def test_a_duplicate_gets_the_first_outcome_and_another_payload_is_refused
     await applier.apply([record_of(update, command_id)])
     await applier.apply([record_of(UpdateOrganization(org_id=org_id, name="Other"), command_id)])
     assert len(await journal(database)) == 3
-    duplicate, reused = [orjson.loads(r.value()) for r in await read_topic(settings, settings.kafka.topics.results)]
+    duplicate, reused = await read_results(settings)
     assert (duplicate["outcome"], duplicate["version"], duplicate["position"]) == ("applied", 2, 2)
     assert duplicate["organization"]["domain"] == "acme.com"
     assert (reused["outcome"], reused["code"], reused["position"], reused["final"]) == ("rejected", 422, None, True)
@@ -152,7 +151,7 @@ async def test_data_the_database_refuses_is_parked_alone_and_the_rest_is_applied
         (culprit.offset, "data_refused", "SQLSTATE 23514 (CheckViolationError)", "open"),
         (behind.offset, "queued_behind", "An earlier command of this organization is parked.", "open"),
     ]
-    results = [orjson.loads(r.value()) for r in await read_topic(settings, settings.kafka.topics.results)]
+    results = await read_results(settings)
     assert [(r["outcome"], r["code"], r["final"]) for r in results] == [("parked", 500, False)] * 2
 
 

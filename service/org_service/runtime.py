@@ -47,6 +47,7 @@ async def serve(settings: Settings, roles: Collection[Role]) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _on_signal, stop, number)
+    gc.collect()
     gc.freeze()
     gc.set_threshold(*_GC_THRESHOLDS)
     parts: dict[Role, Worker | Relay] = {

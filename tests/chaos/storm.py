@@ -80,10 +80,13 @@ def storm_settings(settings: Settings) -> Settings:
 
 
 def plan(rows: int, kills: int, seed: int) -> list[Kill]:
-    """Spread kills over the journal, both roles in turn at random, none in the last twentieth."""
+    """Spread kills over the journal, both roles in turn, none in the last twentieth.
+
+    In turn, because a role must have worked before it is killed again: one comes back while the other works.
+    """
     numbers = random.Random(seed)
-    roles = ["worker", "relay"] * (kills // 2) + ["relay"] * (kills % 2)
-    numbers.shuffle(roles)
+    first = numbers.randrange(2)
+    roles = [("worker", "relay")[(first + number) % 2] for number in range(kills)]
     share = rows * 0.95 / max(kills, 1)
     places = [int((place + numbers.uniform(0.2, 0.8)) * share) for place in range(kills)]
     return [Kill(place, role, numbers.uniform(0, JITTER_S)) for place, role in zip(places, roles, strict=True)]

@@ -93,10 +93,20 @@ class ServiceProcess:
         self._process.wait()
         self.kills += 1
 
+    def ask_to_end(self) -> None:
+        """SIGTERM: it drains, and ends."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGTERM)
+
+    def status(self) -> int | None:
+        """Its exit status, or None while it runs."""
+        assert self._process is not None
+        return self._process.poll()
+
     def terminate(self) -> int:
         """SIGTERM, and wait until it has drained. Returns its exit status."""
         assert self._process is not None
-        self._process.send_signal(signal.SIGTERM)
+        self.ask_to_end()
         return self._process.wait(STOP_TIMEOUT_S)
 
     def close(self) -> None:

@@ -13,7 +13,7 @@ from typing import Final
 from aiokafka import TopicPartition
 
 from org_events.topics import Topics
-from org_service.relay.batch import NO_HEADERS, Batch
+from org_service.relay.batch import NO_HEADERS, Batch, sized
 from org_service.relay.position import PARTITION, Position
 from org_service.relay.records import Record, encode
 from org_service.store.journal import JournalRow
@@ -61,18 +61,18 @@ class _Topic:
         self._batches = batches
         self._open: list[Batch | None] = [None] * layout.partitions[name]
 
-    def append(self, key: bytes, key_hash: int, timestamp_ms: int, record: Record) -> int:
+    def append(self, sized_key: bytes, key_hash: int, timestamp_ms: int, record: Record) -> int:
         """Add a record to the batch of its partition; returns its bytes."""
         value, headers = record
         partition = key_hash % len(self._open)
         batch = self._open[partition]
         if batch is not None:
-            size = batch.append(timestamp_ms, key, value, headers)
+            size = batch.append(timestamp_ms, sized_key, value, headers)
             if size:
                 return size
         batch = self._open[partition] = Batch()
         self._batches.setdefault(TopicPartition(self._name, partition), []).append(batch)
-        return batch.append(timestamp_ms, key, value, headers)
+        return batch.append(timestamp_ms, sized_key, value, headers)
 
 
 async def build(rows: Sequence[JournalRow], layout: Layout, *, limit: int) -> Chunk:
@@ -104,6 +104,6 @@ async def build(rows: Sequence[JournalRow], layout: Layout, *, limit: int) -> Ch
     last = rows[taken - 1]
     position = Position(position=last.position, command_id=last.command_id, recorded_at=last.recorded_at)
     own = Batch()
-    own.append(timestamp_ms, layout.relay.encode(), position.to_value(), NO_HEADERS)
+    own.append(timestamp_ms, sized(layout.relay.encode()), position.to_value(), NO_HEADERS)
     batches[TopicPartition(layout.topics.relay, PARTITION)] = [own]
     return Chunk(taken, position, rows[0].recorded_at, taken < len(rows) or len(rows) >= limit, batches)

@@ -66,7 +66,7 @@ class Journaled(NamedTuple):
     recorded_at: datetime
 
 
-class JournalRow(NamedTuple):
+class JournalEntry(NamedTuple):
     """A row to write, in the column order of the statement; its position comes from the head."""
 
     command_id: UUID
@@ -286,7 +286,7 @@ async def write_organizations(
         await conn.execute(_CHECK_NAMES)
 
 
-async def write_journal(conn: AsyncConnection, rows: Sequence[JournalRow], recorded_at: datetime) -> int:
+async def write_journal(conn: AsyncConnection, rows: Sequence[JournalEntry], recorded_at: datetime) -> int:
     """Insert `rows` in order at the next positions, and wake the relay; last before the commit.
 
     Returns:

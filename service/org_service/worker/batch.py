@@ -17,7 +17,7 @@ from org_events.commands import CreateOrganization, RestoreOrganization, UpdateO
 from org_events.results import Outcome, ProblemType
 from org_service.domain.decide import Decision, decide, refuse
 from org_service.domain.organization import Organization, changed_fields, name_key, to_json
-from org_service.store.statements import Journaled, JournalRow, ParkedCommand, ParkedRow
+from org_service.store.statements import Journaled, JournalEntry, ParkedCommand, ParkedRow
 from org_service.telemetry import get_logger
 from org_service.worker.records import Record, Refused, Request, Unreadable, broker_time, headers_json
 
@@ -53,7 +53,7 @@ class Plan:
     created: dict[UUID, Organization] = field(default_factory=dict[UUID, Organization])
     updated: dict[UUID, Organization] = field(default_factory=dict[UUID, Organization])
     names_claimed: bool = False
-    journal: list[JournalRow] = field(default_factory=list[JournalRow])
+    journal: list[JournalEntry] = field(default_factory=list[JournalEntry])
     parked: list[ParkedRow] = field(default_factory=list[ParkedRow])
     replies: list[Reply] = field(default_factory=list[Reply])
     redelivered: int = 0
@@ -163,7 +163,7 @@ class Fold:
         self._rows[request.command_id] = (len(self.plan.journal), request.digest)
         self.plan.journal.append(row)
 
-    def _outcome(self, request: Request) -> tuple[Decision, JournalRow]:
+    def _outcome(self, request: Request) -> tuple[Decision, JournalEntry]:
         """The decision and its row; changes nothing but the cache of JSON, so it may fail anywhere."""
         command, org_id = request.command, request.org_id
         if isinstance(command, Refused):
@@ -176,7 +176,7 @@ class Fold:
         if event is not None:
             changed = orjson.dumps(changed_fields(before, after)).decode()
         record = request.record
-        return decision, JournalRow(
+        return decision, JournalEntry(
             command_id=request.command_id,
             org_id=org_id,
             version=decision.version,

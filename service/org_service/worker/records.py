@@ -91,7 +91,7 @@ def read(record: Record) -> Request | Unreadable:
         try:
             event = read_structured(value)
         except NotACloudEvent as error:
-            return Unreadable(record, str(error))
+            return _broken_envelope(record, value or b"", error)
         headers["ce_id"], headers["ce_type"] = _bytes(event.id), _bytes(event.type)
         if "actor" in event.attributes:
             headers["ce_actor"] = _bytes(event.attributes["actor"])
@@ -105,6 +105,14 @@ def read(record: Record) -> Request | Unreadable:
     if command_id is None:
         return Unreadable(record, "the header ce_id is not a UUID of 36 characters")
     return _read_body(record, command_id, headers, value or b"")
+
+
+def _broken_envelope(record: Record, value: bytes, error: NotACloudEvent) -> Request | Unreadable:
+    command_id = _uuid(_bytes(error.event_id or ""))
+    if command_id is None:
+        return Unreadable(record, str(error))
+    refused = Refused("", f"The record is no CloudEvent: {error}.")
+    return Request(record, command_id, _uuid(record.key), refused, _digest(b"", value), None, None)
 
 
 def _bytes(text: str) -> bytes:
@@ -135,8 +143,11 @@ def _read_body(record: Record, command_id: UUID, headers: dict[str, bytes | None
     else:
         command = Refused(command_type if model else ascii(command_type)[1:-1][:_TYPE_CHARS_SHOWN], problem)
         org_id = _uuid(record.key) or _uuid(_bytes(_org_id(body)))
-    digest = blake2b(raw_type + b"\n" + canonical, digest_size=_DIGEST_BYTES).digest()
-    return Request(record, command_id, org_id, command, digest, actor, traceparent)
+    return Request(record, command_id, org_id, command, _digest(raw_type, canonical), actor, traceparent)
+
+
+def _digest(raw_type: bytes, canonical: bytes) -> bytes:
+    return blake2b(raw_type + b"\n" + canonical, digest_size=_DIGEST_BYTES).digest()
 
 
 def _parse(value: bytes) -> tuple[Any, bytes, str | None]:

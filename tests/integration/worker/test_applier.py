@@ -12,6 +12,7 @@ from tests.support.topics import read_results
 
 from org_events.commands import CreateOrganization, UpdateOrganization
 from org_service.settings import Settings
+from org_service.telemetry import BATCH_REPEATS
 from org_service.worker import batch
 from org_service.worker.applier import Applier
 
@@ -57,6 +58,7 @@ async def test_a_batch_is_journaled_in_order_with_gapless_positions(
     assert rows[1]["before"] == rows[0]["after"]
     assert (rows[1]["changed"], rows[1]["actor"], rows[1]["command_offset"]) == ('["name"]', "tester", rename.offset)
     stored = await database.fetchrow("SELECT name, name_key, version FROM organization WHERE id = $1", org_id)
+    assert stored is not None
     assert tuple(stored) == ("Acme Norge", "acme norge", 2)
 
 
@@ -105,22 +107,39 @@ async def test_two_organizations_swap_names_in_one_batch(applier: Applier, datab
     assert names == {a: "Globex", b: "Acme"}
 
 
-async def test_two_workers_with_the_same_records_apply_them_once(
+async def test_two_workers_with_the_same_records_apply_them_once_and_neither_has_to_try_again(
     applier: Applier, settings: Settings, database: asyncpg.Connection
 ) -> None:
-    """What happens at every rebalance: the former member still writes what its successor has read again."""
+    """What happens at every rebalance: the former member still writes what its successor has read again.
+
+    Were duplicates looked for before the locks are taken, the second one would run into the unique command id.
+    """
     successor = Applier(settings)
-    made = [created(f"Org {n}") for n in range(20)]
+    made = [created(f"Org {n}") for n in range(100)]
     await applier.apply([record for _, record in made])
-    for round_ in range(10):
+    refolds = BATCH_REPEATS.labels("refold")._value.get()
+    for round_ in range(20):
         records = [record_of(UpdateOrganization(org_id=org, domain=f"d{round_}.example")) for org, _ in made]
-        new = [created(f"New {round_} {n}")[1] for n in range(5)]
-        await asyncio.gather(applier.apply([*records, *new]), successor.apply([*new[2:], *records]))
+        await asyncio.gather(applier.apply(records), successor.apply(records))
+    await successor.stop()
+    assert BATCH_REPEATS.labels("refold")._value.get() == refolds
+    rows = await journal(database)
+    assert [row["position"] for row in rows] == list(range(1, 100 + 20 * 100 + 1))
+    assert {row["outcome"] for row in rows} == {"applied"}
+
+
+async def test_two_workers_that_create_the_same_organizations_create_them_once(
+    applier: Applier, settings: Settings, database: asyncpg.Connection
+) -> None:
+    """There is no row to lock yet: the rivals meet at a unique index, and one of them folds again."""
+    successor = Applier(settings)
+    for round_ in range(10):
+        new = [created(f"New {round_} {n}")[1] for n in range(10)]
+        await asyncio.gather(applier.apply(new), successor.apply(new[5:]))
     await successor.stop()
     rows = await journal(database)
-    assert len(rows) == 20 + 10 * 25
+    assert [row["position"] for row in rows] == list(range(1, 101))
     assert {row["outcome"] for row in rows} == {"applied"}
-    assert [row["position"] for row in rows] == list(range(1, len(rows) + 1))
 
 
 async def test_of_two_workers_that_race_for_a_name_one_wins_and_one_is_refused(

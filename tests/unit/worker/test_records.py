@@ -82,6 +82,13 @@ def test_without_a_readable_command_id_a_record_is_unreadable(headers: Headers) 
     assert isinstance(read(record(headers=headers)), Unreadable)
 
 
+def test_a_broken_envelope_with_a_readable_id_can_be_answered() -> None:
+    headers = [("content-type", b"application/cloudevents+json")]
+    request = readable(record(json.dumps({"id": COMMAND, "data": {}}).encode(), headers=headers))
+    assert request.command == Refused("", "The record is no CloudEvent: the attribute type is missing.")
+    assert (request.command_id, request.org_id) == (UUID(COMMAND), UUID(ORG))
+
+
 @pytest.mark.parametrize(
     ("of", "says"),
     [

@@ -1,0 +1,118 @@
+"""Workers join and leave while commands flow: nothing is doubled, nothing fails, nobody waits longer than a rebalance."""
+
+import itertools
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.support.arena import Arena
+from tests.support.crowd import Crowd
+from tests.support.processes import POLL_S, ServiceProcess
+from tests.support.sending import Sending
+
+from org_service.settings import Settings
+
+COMMANDS = 60_000
+ORGANIZATIONS = 2_000
+SEED = 20_300_102
+RATE_PER_S = 1_500
+"""So that the commands flow for as long as processes need to start and stop several times."""
+AHEAD_MAX = 10_000
+"""Commands published but not journaled, where the machine can't keep up with the rate."""
+HAND_OVERS_MIN = 6
+"""Joins and leaves, each followed by a batch of somebody's: fewer would prove little."""
+BATCH_BOUND_S = 10
+BATCH_BUCKET = "orgs_worker_batch_seconds_bucket{le=10.24}"
+"""The first bound of the histogram's that is not below `BATCH_BOUND_S`."""
+BATCHES = "orgs_worker_batch_seconds_count"
+SETTLE_TIMEOUT_S = 60
+
+
+class HandOvers:
+    """A second and a third worker that come and go in turn, one step at each call; never waits."""
+
+    def __init__(self, arena: Arena) -> None:
+        self._arena = arena
+        self._steps = self._endless()
+        self.joined = 0
+        self.left = 0
+        self.statuses: list[int] = []
+
+    def step(self) -> None:
+        """Go on where the last step ended."""
+        next(self._steps)
+
+    def _endless(self) -> Iterator[None]:
+        for number in itertools.count():
+            pair: list[ServiceProcess] = []
+            for place in ("second", "third"):
+                process = self._arena.add("worker", f"{place}-{number}")
+                pair.append(process)
+                while not has_worked(process):
+                    yield
+                self.joined += 1
+            for process in pair:
+                assert_quick(process)
+                process.ask_to_end()
+                while (status := process.status()) is None:
+                    yield
+                self.statuses.append(status)
+                self.left += 1
+
+
+def has_worked(process: ServiceProcess) -> bool:
+    """Whether a worker took a batch since it joined."""
+    assert process.running, process.tail()
+    try:
+        return process.metrics().get(BATCHES, 0) > 0
+    except OSError:
+        return False
+
+
+def assert_quick(process: ServiceProcess) -> None:
+    """No batch took longer than a rebalance may, its waiting for the locks of a worker that leaves included."""
+    metrics = process.metrics()
+    assert metrics[BATCH_BUCKET] == metrics[BATCHES], f"{process.name}: a batch took more than {BATCH_BOUND_S} s"
+
+
+def flow(arena: Arena, sendings: Iterator[Sending], hand_overs: HandOvers) -> None:
+    """Publish everything at a steady rate while workers come and go."""
+    began = time.monotonic()
+    known: set[str] = set()
+    sending = next(sendings, None)
+    while sending is not None:
+        head = arena.head()
+        due = int((time.monotonic() - began) * RATE_PER_S)
+        while sending is not None and arena.publisher.sent < due and len(known) - head < AHEAD_MAX:
+            if sending.command_id is not None:
+                known.add(sending.command_id)
+            arena.publisher.send(sending)
+            sending = next(sendings, None)
+        hand_overs.step()
+        time.sleep(POLL_S)
+
+
+@pytest.mark.chaos
+@pytest.mark.integration
+@pytest.mark.timeout(300)
+def test_workers_that_join_and_leave_double_nothing_and_fail_nothing(settings: Settings, tmp_path: Path) -> None:
+    with Arena(settings, tmp_path) as arena:
+        relay, first = arena.add("relay"), arena.add("worker", "first")
+        first.wait_until_ready()
+        hand_overs = HandOvers(arena)
+        flow(arena, Crowd(SEED, ORGANIZATIONS).commands(COMMANDS), hand_overs)
+        arena.settle(SETTLE_TIMEOUT_S)
+        staying = [process for process in arena.processes if process.running]
+        for process in staying:
+            if process.role == "worker" and has_worked(process):
+                assert_quick(process)
+        hand_overs.statuses += [process.terminate() for process in staying]
+        findings = arena.check()
+        errors = {process.name: process.errors() for process in arena.processes}
+    print(f"seed {SEED}, {hand_overs.joined} joined, {hand_overs.left} left\n{findings.text()}")
+    assert relay.starts == first.starts == 1
+    assert findings.ok, findings.text()
+    assert hand_overs.joined + hand_overs.left >= HAND_OVERS_MIN
+    assert not any(errors.values()), errors
+    assert set(hand_overs.statuses) == {0}

@@ -19,6 +19,7 @@ UV_TO_MAKE := $(filter $(LOCAL_UV),$(UV))
 
 export UV_PYTHON := $(PYTHON)
 export UV_PYTHON_DOWNLOADS := never
+export UV_COMPILE_BYTECODE := 1
 export UV_PROJECT_ENVIRONMENT := .venv
 unexport VIRTUAL_ENV PYTHONPATH
 

@@ -105,6 +105,9 @@ class Worker(_Group):
     batch_records_max: int = Field(
         default=2_000, ge=1, le=10_000, description="Records in one transaction; more gains little and delays the first"
     )
+    lanes: int = Field(
+        default=2, ge=1, le=8, description="Transactions of one large batch side by side, parted by partition"
+    )
     batch_timeout_ms: int = Field(
         default=10, ge=1, le=1_000, description="Wait for the first record; FastStream waits twice this when idle"
     )

@@ -17,11 +17,12 @@ from org_events.topics import Topics
 from tests.support.findings import Findings
 from tests.support.folds import check_state, check_tables
 from tests.support.ledger import Ledger, check_parked, check_positions, check_published, replay
-from tests.support.observed import Observed, TopicReader, observe
+from tests.support.observed import Observed, TopicReader, observe, paused_collector
 from tests.support.outgoing import check_events, check_relay, check_results
 from tests.support.published import Published, load
 
 
+@paused_collector()
 def judge(observed: Observed, published: Sequence[Published] | None = None) -> Findings:
     """Judge everything observed.
 
@@ -30,10 +31,10 @@ def judge(observed: Observed, published: Sequence[Published] | None = None) -> F
         published: What the publishers wrote down; None skips that comparison.
     """
     ledger = Ledger(observed, Findings())
-    if published is not None:
-        check_published(observed, published, ledger.findings)
     check_positions(ledger)
     replay(ledger)
+    if published is not None:
+        check_published(ledger, published)
     check_results(ledger)
     check_events(ledger)
     check_state(observed, ledger.oracle, ledger.findings)

@@ -29,9 +29,10 @@ class Ledger:
     """Coordinates of records nobody could be answered for."""
 
 
-def check_published(observed: Observed, published: Sequence[Published], findings: Findings) -> None:
+def check_published(ledger: Ledger, published: Sequence[Published]) -> None:
     """Every acknowledged command is in the log where the broker said, in the publisher's order; nothing else is."""
-    log = {(record.partition, record.offset): record for record in observed.commands}
+    findings = ledger.findings
+    log = {(record.partition, record.offset): record for record in ledger.observed.commands}
     last: dict[tuple[str, int], tuple[int, int]] = {}
     for entry in published:
         if entry.partition is None or entry.offset is None:
@@ -44,11 +45,8 @@ def check_published(observed: Observed, published: Sequence[Published], findings
         if entry.sequence > sequence and entry.offset < offset:
             findings.add("commands of one organization are not in their publisher's order", entry.line().decode())
         last[entry.org_id, entry.partition] = (entry.sequence, entry.offset)
-    known = {entry.command_id for entry in published}
-    for record in observed.commands:
-        command_id = command_id_of(record)
-        if command_id is not None and command_id not in known:
-            findings.add("a command in the log was published by nobody", record_text(record))
+    for command_id in ledger.rows.keys() - {entry.command_id for entry in published}:
+        findings.add("a command in the log was published by nobody", row_text(ledger.rows[command_id]))
 
 
 def check_positions(ledger: Ledger) -> None:

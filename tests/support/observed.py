@@ -5,11 +5,13 @@ is still open are not seen; ask when the relay has nothing left to do.
 """
 
 import asyncio
+import gc
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 
 import asyncpg
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
@@ -157,7 +159,7 @@ def _record(message: Message) -> Record:
         message.timestamp()[1],
         _bytes(message.key()),
         _bytes(message.value()),
-        tuple((name, _bytes(content)) for name, content in message.headers() or ()),
+        tuple(cast("list[tuple[str, bytes | None]]", message.headers() or ())),
     )
 
 
@@ -201,6 +203,19 @@ async def read_tables(database_url: str, position: int, org_ids: Iterable[str] |
         await conn.close()
 
 
+@contextmanager
+def paused_collector() -> Generator[None]:
+    """No garbage collection: of millions of objects that all stay, it would take half of the time."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+@paused_collector()
 def observe(
     reader: TopicReader,
     database_url: str,

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import uuid
+from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -224,18 +225,19 @@ async def seen(settings: Settings, *, settle: bool = True) -> Seen:
 
 def assert_exactly_once(seen: Seen, positions: Sequence[int]) -> None:
     """Each position has one event, one result and one state record; each organization's stand in order."""
-    wanted = list(positions)
-    assert seen.event_positions() == wanted
-    assert sorted(json.loads(result.value or b"")["position"] for result in seen.results) == wanted
-    assert sorted(int(state.header("ce_position") or 0) for state in seen.state) == wanted
-    for records in (seen.events, seen.results, seen.state):
+    for name, records in (("events", seen.events), ("results", seen.results), ("state", seen.state)):
+        found = Counter(int(record.header("ce_position") or 0) for record in records)
+        lost, twice = sorted(set(positions) - set(found)), sorted(at for at, times in found.items() if times > 1)
+        assert not lost, f"{name} lack {lost}, the relay's positions are {seen.relayed()}"
+        assert not twice, f"{name} have {twice} more than once, the relay's positions are {seen.relayed()}"
+        assert sorted(found) == list(positions)
         last: dict[bytes | None, int] = {}
         for record in records:
             position = int(record.header("ce_position") or 0)
-            assert last.get(record.key, 0) < position
+            assert last.get(record.key, 0) < position, f"{name} of {record.key!r} are out of order at {position}"
             last[record.key] = position
     assert seen.relayed() == sorted(set(seen.relayed()))
-    assert seen.relayed()[-1] == wanted[-1]
+    assert seen.relayed()[-1] == positions[-1]
 
 
 def only(records: Sequence[Record]) -> Record:

@@ -89,6 +89,13 @@ def _with_body(sending: Sending, **members: Any) -> Sending:
     return replace(sending, value=json.dumps(json.loads(sending.value or b"{}") | members).encode())
 
 
+def _with_member(sending: Sending, name: str, content: Any) -> Sending:
+    """A structured envelope with another member; null leaves it out."""
+    envelope = json.loads(sending.value or b"{}") | {name: content}
+    kept = {member: value for member, value in envelope.items() if value is not None}
+    return replace(sending, value=json.dumps(kept).encode())
+
+
 def _deep(sending: Sending) -> Sending:
     deep: list[Any] = []
     for _ in range(DEPTH_MAX * 2):
@@ -112,6 +119,10 @@ UNANSWERABLE_BODY: Sequence[Callable[[Sending], Sending]] = (
     lambda sending: _with_header(sending, "ce_type", b"\xff"),
     lambda sending: _with_body(sending, big="x" * BODY_BYTES_MAX),
     _deep,
+    lambda sending: _with_member(structured(sending), "type", None),
+    lambda sending: _with_member(structured(sending), "type", "org.explode"),
+    lambda sending: _with_member(structured(sending), "data", "text"),
+    lambda sending: _with_member(structured(sending), "data", None),
 )
 """Ways to spoil a command so that it can't be read, though its id can: 400."""
 

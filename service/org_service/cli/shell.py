@@ -32,6 +32,8 @@ UNKNOWN: Final = 3
 
 STACK_ENV: Final = Path(".local/stack.env")
 """Where `orgs up` says where its servers are, for everybody who works in the same folder."""
+FILE_COLUMNS: Final = 250
+"""Of a table that isn't shown on a terminal: enough that no cell is folded."""
 
 
 @cache
@@ -39,7 +41,7 @@ def out() -> "Console":
     """Standard output, for results."""
     from rich.console import Console
 
-    return Console(highlight=False, soft_wrap=True)
+    return Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else FILE_COLUMNS)
 
 
 @cache

@@ -34,16 +34,22 @@ def apply(
     settings = shell.quiet_settings()
     plans = shell.run(topics.plan(settings.kafka))
     _print(plans)
-    harmful = [difference for plan in plans for difference in plan.differences if difference.harmful]
-    if harmful:
-        shell.fail("nothing was created:\n  " + "\n  ".join(difference.advice for difference in harmful))
+    _refuse_harm(plans, "nothing was created")
     missing = [plan for plan in plans if not plan.exists]
     if dry_run:
         shell.say(f"dry run: {len(missing)} to create")
         return
     if missing:
         shell.run(topics.create(settings.kafka, [plan.spec for plan in missing]))
+        # Somebody else may have created one of them meanwhile, with settings of their own.
+        _refuse_harm(shell.run(topics.plan(settings.kafka)), "another program created topics at the same time")
     shell.say(f"{len(missing)} created, {len(plans) - len(missing)} there already")
+
+
+def _refuse_harm(plans: "list[TopicPlan]", what: str) -> None:
+    harmful = [difference.advice for plan in plans for difference in plan.differences if difference.harmful]
+    if harmful:
+        shell.fail(f"{what}:\n  " + "\n  ".join(harmful))
 
 
 def _print(plans: "list[TopicPlan]") -> None:

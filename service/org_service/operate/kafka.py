@@ -4,6 +4,7 @@ Readers belong to no group and commit nothing, so they may run beside anything. 
 transaction of the relay wrote and took back is not there for them, nor is what it has not committed yet.
 """
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Final, cast
@@ -73,6 +74,7 @@ async def reader(
         await consumer.seek_to_beginning(*assigned)
         yield consumer, assigned
     finally:
+        # While Kafka is away, the consumer cancels a fetch that waits to try again, and lets that cancellation out.
         await consumer.stop()
 
 

@@ -123,6 +123,8 @@ def _from_cells(cells: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _row(number: int, organization: dict[str, Any]) -> Row | BadLine:
+    if "org_id" in organization:
+        return BadLine(number, "org_id: use id, as in a published organization")
     fields = {name: content for name, content in organization.items() if name != "id"}
     given = organization.get("id")
     try:

@@ -11,18 +11,42 @@ from datetime import datetime
 from typing import Final
 
 from aiokafka import TopicPartition
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
 from org_events.topics import Topics
-from org_service.relay.batch import NO_HEADERS, Batch, sized
 from org_service.relay.position import PARTITION, Position
 from org_service.relay.records import Record, encode
 from org_service.store.journal import JournalRow
 
+BATCH_BYTES_MAX: Final = 1024 * 1024
+"""A broker's `message.max.bytes` is 12 bytes above this by default. A record that is larger by itself gets a batch of
+its own, and the broker judges. A command is 64 KiB at most, so no record of ours is larger than a fifth of it."""
 CHUNK_BYTES_MAX: Final = 32 * 1024 * 1024
 """All of a chunk may be for one broker, whose `socket.request.max.bytes` is 100 MiB by default. Also bounds memory: two
 chunks are held, one on its way and the next."""
 ROWS_AT_A_STRETCH: Final = 100
 """Rows encoded before other tasks get their turn: some 2 ms, while the chunk before is on its way."""
+
+_MAGIC: Final = 2
+_UNCOMPRESSED: Final = 0
+
+
+class Batch:
+    """A record batch (format 2, KIP-98) that is being filled, then built once."""
+
+    __slots__ = ("_builder", "add", "records")
+
+    def __init__(self) -> None:
+        self.records = 0
+        """Whoever adds one counts it."""
+        self._builder = DefaultRecordBatchBuilder(_MAGIC, _UNCOMPRESSED, 1, -1, -1, 0, BATCH_BYTES_MAX)
+        self.add = self._builder.append
+        """Place, timestamp, key, value, headers: None where the batch is full; an empty one takes any record."""
+
+    def build(self, producer_id: int, epoch: int, first_sequence: int) -> bytearray:
+        """The bytes to send. Once only; the batch takes no more records."""
+        self._builder.set_producer_state(producer_id, epoch, first_sequence)
+        return self._builder.build()
 
 
 @dataclass(slots=True)
@@ -61,18 +85,19 @@ class _Topic:
         self._batches = batches
         self._open: list[Batch | None] = [None] * layout.partitions[name]
 
-    def append(self, sized_key: bytes, key_hash: int, timestamp_ms: int, record: Record) -> int:
+    def append(self, key: bytes, key_hash: int, timestamp_ms: int, record: Record) -> int:
         """Add a record to the batch of its partition; returns its bytes."""
         value, headers = record
         partition = key_hash % len(self._open)
         batch = self._open[partition]
-        if batch is not None:
-            size = batch.append(timestamp_ms, sized_key, value, headers)
-            if size:
-                return size
-        batch = self._open[partition] = Batch()
-        self._batches.setdefault(TopicPartition(self._name, partition), []).append(batch)
-        return batch.append(timestamp_ms, sized_key, value, headers)
+        added = None if batch is None else batch.add(batch.records, timestamp_ms, key, value, headers)
+        if batch is None or added is None:
+            batch = self._open[partition] = Batch()
+            self._batches.setdefault(TopicPartition(self._name, partition), []).append(batch)
+            added = batch.add(0, timestamp_ms, key, value, headers)
+            assert added is not None
+        batch.records += 1
+        return added.size
 
 
 async def build(rows: Sequence[JournalRow], layout: Layout, *, limit: int) -> Chunk:
@@ -104,6 +129,7 @@ async def build(rows: Sequence[JournalRow], layout: Layout, *, limit: int) -> Ch
     last = rows[taken - 1]
     position = Position(position=last.position, command_id=last.command_id, recorded_at=last.recorded_at)
     own = Batch()
-    own.append(timestamp_ms, sized(layout.relay.encode()), position.to_value(), NO_HEADERS)
+    own.add(0, timestamp_ms, layout.relay.encode(), position.to_value(), [])
+    own.records = 1
     batches[TopicPartition(layout.topics.relay, PARTITION)] = [own]
     return Chunk(taken, position, rows[0].recorded_at, taken < len(rows) or len(rows) >= limit, batches)

@@ -45,7 +45,7 @@ from aiokafka.protocol.produce import ProduceRequest
 from aiokafka.protocol.transaction import AddPartitionsToTxnRequest, EndTxnRequest, InitProducerIdRequest
 
 from org_service.errors import RetryError
-from org_service.relay.batch import Batch
+from org_service.relay.chunks import Batch
 from org_service.settings import Kafka
 
 Batches = Mapping[TopicPartition, Sequence[Batch]]

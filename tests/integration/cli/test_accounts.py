@@ -1,0 +1,102 @@
+"""The proof of the accounts finds what it is there to find."""
+
+import json
+
+import asyncpg
+import pytest
+from aiokafka import AIOKafkaProducer
+from tests.integration.cli.conftest import ORG, OTHER, Orgs, Service
+
+from org_service.operate import accounts, progress
+from org_service.settings import Settings
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture
+async def history(orgs: Orgs, service: Service, settings: Settings) -> None:
+    """Five commands: two organizations, a change, a refusal, a delete."""
+    service.start("worker", "relay")
+    await orgs("send", "create", "--id", ORG, "--name", "Acme", "--domain", "acme.example")
+    await orgs("send", "create", "--id", OTHER, "--name", "Other")
+    await orgs("send", "update", ORG, "--clear", "domain")
+    await orgs("send", "update", ORG, "--name", "Other", code=1)
+    await orgs("send", "delete", OTHER)
+    await progress.wait_until_idle(settings, 20)
+
+
+async def tamper(settings: Settings, statement: str) -> None:
+    conn = await asyncpg.connect(settings.database.url.get_secret_value())
+    await conn.execute(statement)
+    await conn.close()
+
+
+async def publish(settings: Settings, topic: str, key: str, value: bytes | None, **headers: bytes) -> None:
+    async with AIOKafkaProducer(bootstrap_servers=settings.kafka.bootstrap_servers) as producer:
+        await producer.send_and_wait(topic, value, key=key.encode(), headers=list(headers.items()))
+
+
+def kinds(found: accounts.Accounts) -> set[str]:
+    return {difference.partition(":")[0] for difference in found.differences}
+
+
+@pytest.mark.usefixtures("history")
+async def test_a_sound_history_balances(settings: Settings) -> None:
+    assert await accounts.check(settings) == (5, 5, 4, 0, [])
+
+
+@pytest.mark.usefixtures("history")
+@pytest.mark.parametrize(
+    ("statement", "kind"),
+    [
+        (f"UPDATE organization SET domain = 'x.example' WHERE id = '{ORG}'", {"state differs"}),
+        (f"DELETE FROM organization WHERE id = '{ORG}'", {"state differs"}),
+        ("UPDATE journal SET outcome = 'unchanged' WHERE position = 4", {"not published"}),
+        ("UPDATE journal SET changed = '[]' WHERE position = 3", {"another event than decided"}),
+        ("UPDATE journal SET command_id = gen_random_uuid() WHERE position = 1",
+         {"no outcome", "never sent", "not published", "published, never decided", "another event than decided"}),
+        ("UPDATE journal_head SET position = 6", {"journal"}),
+        ("DELETE FROM journal WHERE position = 5",
+         {"journal", "no outcome", "published, never decided", "an event of nothing"}),
+    ],
+)  # fmt: skip
+async def test_a_table_that_was_changed_by_hand_is_found_out(
+    settings: Settings, statement: str, kind: set[str]
+) -> None:
+    await tamper(settings, statement)
+    found = await accounts.check(settings)
+    assert kinds(found) == kind
+    assert not found.balance
+
+
+@pytest.mark.usefixtures("history")
+async def test_events_that_were_never_decided_or_come_twice_are_found_out(settings: Settings) -> None:
+    topics = settings.kafka.topics
+    again = {
+        "org_id": OTHER, "version": 2, "position": 5, "changed": [], "before": None, "after": None,
+        "command_id": OTHER, "actor": None,
+    }  # fmt: skip
+    await publish(settings, topics.events, OTHER, json.dumps(again).encode(), ce_type=b"org.deleted")
+    await publish(
+        settings, topics.events, ORG, json.dumps(again | {"position": 9, "version": 7}).encode(), ce_type=b"org.updated"
+    )
+    await publish(settings, topics.state, ORG, None)
+    assert kinds(await accounts.check(settings)) == {
+        "published 2 times",
+        "another event than decided",
+        "an event of nothing",
+        "out of order",
+        "state differs",
+    }
+
+
+@pytest.mark.usefixtures("history")
+async def test_commands_that_nobody_took_are_found_out(settings: Settings, service: Service) -> None:
+    await service.stop()
+    topic = settings.kafka.topics.commands
+    await publish(settings, topic, ORG, b"{}", ce_id=b"0190c5f0-7d1c-7b7e-9d57-0000000000ff", ce_type=b"org.update")
+    await publish(settings, topic, ORG, b"\xff")
+    found = await accounts.check(settings)
+    assert kinds(found) == {"no outcome", "lost"}
+    assert (found.commands, found.outcomes) == (6, 5)
+    assert (await progress.behind(settings)).commands == 2

@@ -1,0 +1,79 @@
+import pytest
+from tests.integration.cli.conftest import ORG, OTHER, Orgs
+
+from org_service.cli import shell
+
+pytestmark = pytest.mark.integration
+
+ACME = ("send", "create", "--id", ORG, "--name", "Acme AS", "--domain", "acme.example", "--actor", "alice")
+ADDRESS = ("--line1", "Storgata 1", "--city", "Oslo", "--country", "NO", "--postal-code", "0155")
+
+
+@pytest.mark.usefixtures("running")
+async def test_a_life_is_told_in_outcomes_shown_and_remembered(orgs: Orgs) -> None:
+    created = await orgs(*ACME, *ADDRESS)
+    assert created.stdout.startswith("applied 200  v1  Acme AS · acme.example · Storgata 1, 0155, Oslo, NO\n")
+    assert (await orgs("send", "update", ORG, "--clear", "domain", "--expected-version", "1")).stdout.startswith(
+        "applied 200  v2"
+    )
+    unchanged = await orgs("send", "update", ORG, "--clear", "domain", "--json")
+    assert (unchanged.json["outcome"], unchanged.json["version"]) == ("unchanged", 2)
+    assert unchanged.json["organization"]["primary_address"]["postal_code"] == "0155"
+    await orgs("send", "deactivate", ORG, "--if-null", "domain")
+    await orgs("send", "reactivate", ORG)
+    assert (await orgs("send", "delete", ORG, "--if-name", "Acme AS")).stdout.startswith("applied 200  v5\n")
+    assert "state    deleted 20" in (await orgs("show", ORG)).stdout
+    await orgs("send", "restore", ORG)
+
+    shown = await orgs("show", "ACME as")
+    assert shown.stdout.startswith(f"Acme AS\n  id       {ORG}\n  version  6\n  state    active\n  domain   null\n")
+    assert (await orgs("show", ORG, "--json")).json["version"] == 6
+    told = (await orgs("history", "Acme AS")).stdout.splitlines()
+    assert [line.split()[3] for line in told] == [
+        "created", "updated", "deactivated", "reactivated", "deleted", "restored",
+    ]  # fmt: skip
+    assert "name Acme AS · domain acme.example · primary_address Storgata 1, 0155, Oslo, NO  by alice" in told[0]
+    assert f"domain acme.example → null  by {shell.login()}" in told[1]
+    last = (await orgs("history", ORG, "-n", "2", "--json")).json_lines
+    assert [(entry["version"], entry["event_type"]) for entry in last] == [(5, "org.deleted"), (6, "org.restored")]
+
+
+@pytest.mark.usefixtures("running")
+async def test_a_refusal_ends_with_1_and_says_why(orgs: Orgs) -> None:
+    await orgs(*ACME)
+    stale = await orgs("send", "update", ORG, "--name", "Late", "--expected-version", "7", code=1)
+    assert stale.stdout.startswith("rejected 409  v1  A precondition doesn't hold: expected_version is 7")
+    taken = await orgs("send", "create", "--name", "ACME as", "--json", code=1)
+    assert taken.json["problem"]["type"] == "urn:orgs:problem:name-taken"
+    other_domain = await orgs("send", "update", ORG, "--name", "Late", "--if-domain", "other.example", code=1)
+    assert "if_current doesn't hold for: domain" in other_domain.stdout
+    assert (await orgs("send", "delete", OTHER, code=1)).stdout.startswith("rejected 404")
+    assert "there is no organization" in (await orgs("show", "Nobody", code=1)).stderr
+
+
+@pytest.mark.usefixtures("running")
+async def test_the_same_command_id_gets_the_first_outcome_again(orgs: Orgs) -> None:
+    retry = ("--command-id", OTHER)
+    first = await orgs(*ACME, *retry, "--json")
+    again = await orgs(*ACME, *retry, "--json")
+    assert again.json == first.json
+    assert again.json["version"] == 1
+    reused = await orgs("send", "update", ORG, "--name", "Another", *retry, code=1)
+    assert "belongs to another command" in reused.stdout
+
+
+async def test_without_a_worker_the_outcome_is_unknown_and_the_command_waits(orgs: Orgs) -> None:
+    unknown = await orgs(*ACME, "--command-id", OTHER, "--timeout", "1", code=3)
+    assert OTHER in unknown.stderr
+    assert "Is a worker running?" in unknown.stderr
+    assert "Traceback" not in unknown.stderr
+    sent = await orgs(*ACME, "--no-wait", "--json")
+    assert sent.json["topic"] == orgs.settings.kafka.topics.commands
+    plain = await orgs(*ACME, "--no-wait")
+    assert plain.stdout.startswith("sent  command ")
+
+
+async def test_missing_topics_say_what_to_do(orgs: Orgs) -> None:
+    elsewhere = {"ORGS_KAFKA__TOPIC_PREFIX": "nowhere."}
+    assert "run `orgs topics apply`" in (await orgs("tail", "events", "--no-follow", code=1, **elsewhere)).stderr
+    assert "orgs topics apply" in (await orgs(*ACME, "--timeout", "8", code=1, **elsewhere)).stderr

@@ -1,0 +1,87 @@
+import asyncio
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+from aiokafka import AIOKafkaProducer
+from tests.integration.cli.conftest import ORG, OTHER, Orgs
+from tests.support.processes import environment
+
+from org_service.settings import Settings
+
+pytestmark = pytest.mark.integration
+
+ALL = ("--from-start", "--no-follow")
+
+
+@pytest.fixture
+async def five_changes(orgs: Orgs, running: object) -> None:
+    await orgs("send", "create", "--id", ORG, "--name", "Acme", "--actor", "alice")
+    await orgs("send", "create", "--id", OTHER, "--name", "Other", "--actor", "bob")
+    for version in ("1", "2", "3"):
+        await orgs("send", "update", ORG, "--domain", f"v{version}.example", "--expected-version", version)
+    await orgs("send", "update", ORG, "--name", "Late", "--expected-version", "1", code=1)
+
+
+@pytest.mark.usefixtures("five_changes")
+async def test_events_results_and_commands_are_told_line_by_line(orgs: Orgs) -> None:
+    events = (await orgs("tail", "events", *ALL)).stdout.splitlines()
+    assert len(events) == 5
+    assert events[0].endswith("v1 created     Acme    by alice")
+    assert "v3 updated     Acme  domain v1.example → v2.example" in events[3]
+    results = (await orgs("tail", "results", *ALL)).stdout.splitlines()
+    assert len(results) == 6
+    assert "rejected  409  A precondition doesn't hold" in results[-1]
+    commands = (await orgs("tail", "commands", *ALL)).stdout.splitlines()
+    assert len(commands) == 6
+    assert f"create      {OTHER}  name Other  by bob" in commands[1]
+
+
+@pytest.mark.usefixtures("five_changes")
+async def test_the_last_few_and_those_of_one_organization(orgs: Orgs) -> None:
+    last = (await orgs("tail", "events", "-n", "2", "--no-follow", "--json")).json_lines
+    assert [(each["key"], each["value"]["version"]) for each in last] == [(ORG, 3), (ORG, 4)]
+    of_one = (await orgs("tail", "events", *ALL, "--org", OTHER, "--json")).json_lines
+    assert [(each["key"], each["headers"]["ce_type"]) for each in of_one] == [(OTHER, "org.created")]
+    last_of_one = (await orgs("tail", "events", "-n", "1", "--org", OTHER, "--no-follow", "--json")).json_lines
+    assert [each["key"] for each in last_of_one] == [OTHER]
+
+
+async def test_what_cant_be_read_is_shown_by_its_coordinates(orgs: Orgs, settings: Settings, running: object) -> None:
+    async with AIOKafkaProducer(bootstrap_servers=settings.kafka.bootstrap_servers) as producer:
+        sent = await producer.send_and_wait(
+            settings.kafka.topics.commands, b"\xff\x1b[2J", key=b"\xfe", headers=[("ce_id", b"\xff")], partition=1
+        )
+    shown = await orgs("tail", "commands", *ALL)
+    assert f"unreadable  {settings.kafka.topics.commands}[1] offset {sent.offset}: " in shown.stdout
+    (document,) = (await orgs("tail", "commands", *ALL, "--json")).json_lines
+    assert (document["value_base64"], document["headers"]) == ("/xtbMko=", {"ce_id": {"base64": "/w=="}})
+    await orgs("send", "create", "--name", "Afterwards")
+    parked = await orgs("parked")
+    assert f"{settings.kafka.topics.commands}[1] offset {sent.offset}" in parked.stdout
+    (record,) = (await orgs("parked", "--json")).json_lines
+    assert record["reason"] == "unreadable"
+    assert not {"key", "value", "headers"} & record.keys()
+
+
+@pytest.mark.usefixtures("running")
+async def test_following_shows_what_comes_and_ends_cleanly_on_ctrl_c(
+    orgs: Orgs, settings: Settings, tmp_path: Path
+) -> None:
+    await orgs("send", "create", "--id", ORG, "--name", "Before")
+    tail = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "org_service.cli", "tail", "events", "-n", "1"),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env=environment(settings),
+        cwd=tmp_path,
+    )
+    assert tail.stdout is not None
+    async with asyncio.timeout(60):
+        assert b"created     Before" in await tail.stdout.readline()
+        await orgs("send", "update", ORG, "--name", "Now")
+        assert "name Before → Now" in (await tail.stdout.readline()).decode()
+        tail.send_signal(signal.SIGINT)
+        rest, said = await tail.communicate()
+    assert (tail.returncode, rest, said) == (0, b"", b"")

@@ -1,0 +1,109 @@
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from confluent_kafka.admin import AdminClient, NewTopic
+from tests.integration.cli.conftest import Orgs
+
+from org_service.operate import topics
+from org_service.settings import Settings
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture
+async def none_there(settings: Settings) -> AsyncIterator[Settings]:
+    """A prefix under which there is no topic yet."""
+    kafka = settings.kafka.model_copy(update={"topic_prefix": f"{settings.kafka.topic_prefix}new."})
+    fresh = settings.model_copy(update={"kafka": kafka})
+    yield fresh
+    left = [f"{kafka.topic_prefix}{name}" for name in await names(fresh)]
+    if left:
+        admin = AdminClient({"bootstrap.servers": kafka.bootstrap_servers})
+        for done in admin.delete_topics(left).values():
+            await asyncio.to_thread(done.result, 20)
+
+
+@pytest.fixture
+def new_orgs(orgs: Orgs, none_there: Settings) -> Orgs:
+    """The command line for that prefix."""
+    return Orgs(none_there)
+
+
+async def create(settings: Settings, name: str, partitions: int = 3, **config: str) -> None:
+    admin = AdminClient({"bootstrap.servers": settings.kafka.bootstrap_servers})
+    named = {key.replace("_", "."): value for key, value in config.items()}
+    for done in admin.create_topics([NewTopic(name, num_partitions=partitions, config=named)]).values():
+        await asyncio.to_thread(done.result, 20)
+    short = name.removeprefix(settings.kafka.topic_prefix)
+    while short not in await names(settings):  # the controller made it; brokers learn of it a little later
+        pass
+
+
+async def names(settings: Settings) -> set[str]:
+    admin = AdminClient({"bootstrap.servers": settings.kafka.bootstrap_servers})
+    found = (await asyncio.to_thread(admin.list_topics)).topics
+    return {
+        name.removeprefix(settings.kafka.topic_prefix) for name in found if name.startswith(settings.kafka.topic_prefix)
+    }
+
+
+ALL = {"orgs.commands", "orgs.results", "orgs.events", "orgs.state", "orgs.relay"}
+
+
+async def test_missing_topics_are_created_as_the_contract_says_and_then_all_is_well(
+    none_there: Settings, new_orgs: Orgs
+) -> None:
+    dry = await new_orgs("topics", "apply", "--dry-run")
+    assert "dry run: 5 to create" in dry.stderr
+    assert await names(none_there) == set()
+    first = await new_orgs("topics", "apply")
+    assert "5 created, 0 there already" in first.stderr
+    assert await names(none_there) == ALL
+    again = await new_orgs("topics", "apply")
+    assert "0 created, 5 there already" in again.stderr
+    assert again.stdout.count("as it must be") == 5
+    for plan in await topics.plan(none_there.kafka):
+        assert (plan.exists, plan.differences) == (True, [])
+
+
+async def test_only_what_is_missing_is_created(none_there: Settings, new_orgs: Orgs) -> None:
+    commands = none_there.kafka.topics.commands
+    await create(none_there, commands, message_timestamp_type="LogAppendTime", retention_ms=str(14 * 86_400_000))
+    assert "4 created, 1 there already" in (await new_orgs("topics", "apply")).stderr
+
+
+@pytest.mark.parametrize(
+    ("topic", "partitions", "config", "said"),
+    [
+        ("orgs.commands", 3, {"cleanup_policy": "delete"}, "message.timestamp.type=LogAppendTime"),
+        ("orgs.state", 3, {"cleanup_policy": "delete"}, "cleanup.policy=compact"),
+        ("orgs.events", 3, {"cleanup_policy": "compact"}, "cleanup.policy=delete"),
+        ("orgs.results", 5, {}, "ORGS_KAFKA__PARTITIONS=5"),
+        ("orgs.relay", 2, {"cleanup_policy": "compact"}, "has 2 partitions"),
+    ],
+)
+async def test_a_topic_that_would_break_the_guarantees_is_refused_before_anything_is_created(
+    none_there: Settings, new_orgs: Orgs, topic: str, partitions: int, config: dict[str, str], said: str
+) -> None:
+    await create(none_there, f"{none_there.kafka.topic_prefix}{topic}", partitions, **config)
+    refused = await new_orgs("topics", "apply", code=1)
+    assert said in refused.stderr
+    assert "nothing was created" in refused.stderr
+    assert await names(none_there) == {topic}
+
+
+async def test_a_retention_of_ones_own_is_only_reported(settings: Settings, orgs: Orgs) -> None:
+    answer = await orgs("topics", "apply", ORGS_KAFKA__EVENTS_RETENTION_MS="1000")
+    assert "retention.ms is 7776000000, not 1000" in " ".join(answer.stdout.split())
+
+
+async def test_migrate_says_where_the_database_stands(orgs: Orgs) -> None:
+    answer = await orgs("migrate")
+    assert answer.stdout.splitlines()[-1] == "the database is at version 0001"
+
+
+async def test_a_database_that_was_never_migrated_says_what_to_do(orgs: Orgs, server_url: str) -> None:
+    answer = await orgs("show", "Acme", code=1, ORGS_DATABASE__URL=server_url)
+    assert "run `orgs migrate`" in answer.stderr
+    assert "Traceback" not in answer.stderr

@@ -1,0 +1,119 @@
+"""What is true of every command, and of trouble, without a server."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.main import get_command
+from typer.testing import CliRunner
+
+from org_service.cli.app import app
+
+runner = CliRunner()
+HEAVY = ("sqlalchemy", "sqlmodel", "asyncpg", "aiokafka", "pydantic", "faststream", "structlog", "rich")
+
+
+def commands(group: Any = None, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    group = group or get_command(app)
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from commands(command, (*path, name))
+        else:
+            yield (*path, name)
+
+
+@pytest.mark.parametrize("path", list(commands()), ids=" ".join)
+def test_every_command_explains_itself_with_an_example(path: tuple[str, ...]) -> None:
+    result = runner.invoke(app, [*path, "--help"])
+    assert result.exit_code == 0
+    assert "Example: `" in result.output
+    assert "orgs " + " ".join(path) in " ".join(result.output.split())
+
+
+def test_help_comes_before_anything_heavy_is_imported() -> None:
+    program = (
+        "import sys\n"
+        "from org_service.cli.app import app\n"
+        "try: app(['--help'], prog_name='orgs')\n"
+        "except SystemExit: pass\n"
+        f"print('heavy:', sorted(set(sys.modules) & set({HEAVY!r})))"
+    )
+    answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    assert answer.stdout.splitlines()[-1] == "heavy: []"
+
+
+@pytest.fixture
+def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ORGS_KAFKA__BOOTSTRAP_SERVERS", "127.0.0.1:1")
+    monkeypatch.setenv("ORGS_DATABASE__URL", "postgresql://me:sesame@127.0.0.1:1/orgs")
+
+
+@pytest.mark.usefixtures("nowhere")
+@pytest.mark.parametrize(
+    ("arguments", "server"),
+    [
+        (["topics", "apply"], "Kafka"),
+        (["tail", "events"], "Kafka"),
+        (["send", "create", "--name", "Acme"], "Kafka"),
+        (["journal", "advance"], "Kafka"),
+        (["show", "Acme"], "Postgres"),
+        (["history", "Acme"], "Postgres"),
+        (["parked"], "Postgres"),
+        (["migrate"], "Postgres"),
+    ],
+)
+def test_a_server_that_is_away_is_one_clear_line_and_code_3(arguments: list[str], server: str) -> None:
+    result = runner.invoke(app, arguments)
+    assert result.exit_code == 3, result.output
+    (line,) = result.stderr.strip().splitlines()
+    assert line.startswith(f"error: {server} doesn't answer at ")
+    assert "127.0.0.1:1" in line
+    assert "orgs up" in line
+    assert "sesame" not in line
+    assert result.stdout == ""
+
+
+@pytest.mark.usefixtures("nowhere")
+def test_a_stack_that_was_killed_is_suspected() -> None:
+    Path(".local").mkdir()
+    Path(".local/stack.env").write_text("ORGS_KAFKA__BOOTSTRAP_SERVERS=127.0.0.1:1\n")
+    result = runner.invoke(app, ["topics", "apply"])
+    assert "is `orgs up` still running?" in result.stderr
+
+
+@pytest.mark.usefixtures("nowhere")
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["send", "create", "--name", "A", "--domain", "nope", "--country", "XX"], "primary_address.country: "),
+        (["send", "create", "--name", "A\tB"], "name: "),
+        (
+            ["send", "update", "0190c5f0-7d1c-7b7e-9d57-000000000001", "--domain", "a.example", "--clear", "domain"],
+            "only one",
+        ),
+        (["send", "update", "Acme", "--name", "A"], "ORG"),
+        (
+            [
+                "send",
+                "delete",
+                "0190c5f0-7d1c-7b7e-9d57-000000000001",
+                "--if-domain",
+                "a.example",
+                "--if-null",
+                "domain",
+            ],
+            "one",
+        ),
+        (["import", "missing.jsonl"], "missing.jsonl"),
+        (["tail", "everything"], "everything"),
+    ],
+)
+def test_what_is_written_wrongly_is_not_sent_and_ends_with_2(arguments: list[str], said: str) -> None:
+    result = runner.invoke(app, arguments)
+    assert result.exit_code == 2, result.output
+    assert said in result.stderr
+    assert "Traceback" not in result.stderr

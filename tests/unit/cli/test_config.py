@@ -1,0 +1,91 @@
+import json
+import os
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from org_service.cli.app import app
+from org_service.cli.trouble import masked_url
+
+runner = CliRunner()
+
+
+@pytest.fixture(autouse=True)
+def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No local stack, no setting of whoever runs the tests."""
+    monkeypatch.chdir(tmp_path)
+    for name in [name for name in os.environ if name.upper().startswith("ORGS_")]:
+        monkeypatch.delenv(name)
+
+
+def shown() -> dict[str, dict[str, str]]:
+    result = runner.invoke(app, ["config", "show", "--json"])
+    assert result.exit_code == 0, result.output
+    return {setting["name"]: setting for setting in json.loads(result.stdout)}
+
+
+def write_stack_env(text: str) -> None:
+    Path(".local").mkdir()
+    Path(".local/stack.env").write_text(text)
+
+
+def test_secrets_are_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ORGS_DATABASE__URL", "postgresql://me:sesame@db:5432/orgs?sslmode=require&password=sesame")
+    monkeypatch.setenv("ORGS_KAFKA__SASL_PASSWORD", "sesame")
+    for arguments in (["config", "show"], ["config", "show", "--json"]):
+        assert "sesame" not in runner.invoke(app, arguments).output
+    settings = shown()
+    assert settings["ORGS_DATABASE__URL"]["value"] == "postgresql://me:***@db:5432/orgs?sslmode=require&password=***"
+    assert settings["ORGS_KAFKA__SASL_PASSWORD"]["value"] == "***"
+
+
+@pytest.mark.parametrize(
+    ("url", "masked"),
+    [
+        ("postgresql://db/orgs", "postgresql://db/orgs"),
+        ("postgresql://me@db:5/orgs", "postgresql://me@db:5/orgs"),
+        ("postgresql://me:p%40ss@db/orgs", "postgresql://me:***@db/orgs"),
+        ("postgresql://me:pa@ss@db:5432/orgs", "postgresql://me:***@db:5432/orgs"),
+        ("postgresql://:secret@/orgs?host=/run/pg", "postgresql://:***@/orgs?host=/run/pg"),
+        ("postgresql://me:secret@a:1,b:2/orgs", "***"),
+        ("not a url: secret", "***"),
+    ],
+)
+def test_a_url_is_shown_without_its_password(url: str, masked: str) -> None:
+    assert masked_url(url) == masked
+
+
+def test_the_environment_wins_over_the_stack_file_and_that_over_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    write_stack_env(
+        "ORGS_KAFKA__BOOTSTRAP_SERVERS=stack:1\nORGS_DATABASE__URL=postgresql://stack/orgs\nORGS_API_URL=x\n"
+    )
+    monkeypatch.setenv("ORGS_DATABASE__URL", "postgresql://mine/orgs")
+    settings = shown()
+    assert (
+        settings["ORGS_KAFKA__BOOTSTRAP_SERVERS"]["value"],
+        settings["ORGS_KAFKA__BOOTSTRAP_SERVERS"]["source"],
+    ) == (
+        "stack:1",
+        ".local/stack.env",
+    )
+    assert (settings["ORGS_DATABASE__URL"]["value"], settings["ORGS_DATABASE__URL"]["source"]) == (
+        "postgresql://mine/orgs",
+        "environment",
+    )
+    assert settings["ORGS_KAFKA__PARTITIONS"] == {
+        "name": "ORGS_KAFKA__PARTITIONS",
+        "value": "12",
+        "default": "12",
+        "source": "default",
+        "description": "Of each data topic, when topics are created",
+    }
+
+
+def test_a_wrong_setting_is_named_without_its_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ORGS_KAFKA__PARTITIONS", "many-sesame")
+    result = runner.invoke(app, ["config", "show"])
+    assert result.exit_code == 2
+    assert "ORGS_KAFKA__PARTITIONS: " in result.stderr
+    assert "sesame" not in result.output
+    assert "Traceback" not in result.output

@@ -1,0 +1,123 @@
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+
+from org_service.domain.organization import name_key
+from org_service.errors import StopError
+from org_service.operate.organizations_file import BadLine, Row, format_of, read
+
+DEMO = Path(__file__).parents[3] / "deploy/demo/organizations.jsonl"
+
+
+def rows(path: Path, content: str | bytes, file_format: str = "jsonl") -> list[Row | BadLine]:
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return list(read(path, "csv" if file_format == "csv" else "jsonl"))
+
+
+def test_a_line_becomes_a_create_command(tmp_path: Path) -> None:
+    text = '{"id": "0190c5f0-7d1c-7b7e-9d57-000000000001", "name": " Acme ", "domain": "ACME.com"}\n'
+    (row,) = rows(tmp_path / "a", text)
+    assert isinstance(row, Row)
+    assert row.command.org_id == UUID("0190c5f0-7d1c-7b7e-9d57-000000000001")
+    assert (row.command.name, row.command.domain) == ("Acme", "acme.com")
+
+
+def test_ids_are_the_same_every_time_and_differ_with_the_content(tmp_path: Path) -> None:
+    first = rows(tmp_path / "a", '{"name": "Acme"}\n{"name": "ACME", "domain": "a.example"}\n{"name": "Other"}')
+    again = rows(tmp_path / "b", '{"name": "Acme"}\n\n{"name": "Acme", "domain": "b.example"}')
+    one, shouted, other = first
+    same, moved = again
+    assert isinstance(one, Row)
+    assert isinstance(shouted, Row)
+    assert isinstance(other, Row)
+    assert isinstance(same, Row)
+    assert isinstance(moved, Row)
+    assert (one.command_id, one.command.org_id) == (same.command_id, same.command.org_id)
+    # The same organization, asked for in other words: another command.
+    assert one.command.org_id == shouted.command.org_id == moved.command.org_id
+    assert len({one.command_id, shouted.command_id, moved.command_id, other.command_id}) == 4
+    assert other.command.org_id != one.command.org_id
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("{bad", "no JSON"),
+        ("[1]", "no JSON object"),
+        ('{"domain": "a.example"}', "name: Field required"),
+        ('{"name": null}', "name: "),
+        ('{"name": "A", "nmae": "B"}', "nmae: Extra inputs"),
+        ('{"name": "A", "id": "x"}', "id is no UUID"),
+        ('{"name": "A", "domain": "nope"}', "domain: "),
+        ('{"name": "A", "primary_address": {"line1": "x"}}', "primary_address.city: "),
+        (b'{"name": "\xff"}', "no JSON"),
+        ('{"name": "A", "org_id": "0190c5f0-7d1c-7b7e-9d57-000000000001"}', "org_id: use id"),
+    ],
+)
+def test_a_bad_line_is_told_with_its_number_and_the_next_is_read(
+    tmp_path: Path, line: str | bytes, reason: str
+) -> None:
+    raw = line.encode() if isinstance(line, str) else line
+    before, bad, after = rows(tmp_path / "a", b'{"name": "One"}\n' + raw + b'\n{"name": "Two"}\n')
+    assert isinstance(before, Row)
+    assert isinstance(after, Row)
+    assert isinstance(bad, BadLine)
+    assert bad.line == 2
+    assert bad.reason.startswith(reason)
+    assert after.line == 3
+
+
+def test_a_line_without_end_is_not_held_in_memory(tmp_path: Path) -> None:
+    bad, good = rows(tmp_path / "a", '{"name": "' + "x" * 3_000_000 + '"}\n{"name": "Two"}')
+    assert bad == BadLine(1, "longer than 1048576 characters")
+    assert isinstance(good, Row)
+
+
+def test_csv_cells_become_fields_and_empty_ones_null(tmp_path: Path) -> None:
+    text = (
+        "\ufeffname,domain,line1,city,country\r\n"
+        '"Acme, ""the"" firm",acme.example,Storgata 1,Oslo,NO\r\n'
+        "Bare,,,,\r\n"
+        '"two\r\nlines",,,,\r\n'
+        "short\r\n"
+        "Last,,only a street,,\r\n"
+    )
+    first, bare, two_lines, short, last = rows(tmp_path / "a", text, "csv")
+    assert isinstance(first, Row)
+    assert isinstance(bare, Row)
+    assert first.command.name == 'Acme, "the" firm'
+    assert first.command.primary_address is not None
+    assert first.command.primary_address.city == "Oslo"
+    assert (bare.command.domain, bare.command.primary_address) == (None, None)
+    assert isinstance(two_lines, BadLine)
+    assert two_lines.line == 4
+    assert short == BadLine(6, "1 cells, the header names 5")
+    assert isinstance(last, BadLine)
+    assert last.line == 7
+    assert "primary_address.city" in last.reason
+
+
+@pytest.mark.parametrize("header", ["", "domain", "name,nmae", "name,name"])
+def test_a_csv_header_that_isnt_understood_stops_before_anything_is_sent(tmp_path: Path, header: str) -> None:
+    with pytest.raises(StopError, match="must begin with a line that names its columns"):
+        rows(tmp_path / "a", f"{header}\nx,y\n", "csv")
+
+
+def test_the_format_comes_from_the_name() -> None:
+    assert (format_of(Path("a.jsonl")), format_of(Path("a.csv"))) == ("jsonl", "csv")
+    with pytest.raises(StopError, match="--format"):
+        format_of(Path("a.xlsx"))
+
+
+def test_the_demo_has_a_thousand_organizations_that_can_live_side_by_side() -> None:
+    organizations = list(read(DEMO, "jsonl"))
+    good = [row for row in organizations if isinstance(row, Row)]
+    assert len(good) == len(organizations) == 1000
+    assert len({name_key(row.command.name) for row in good}) == 1000
+    assert len({row.command_id for row in good}) == 1000
+    countries = {row.command.primary_address.country for row in good if row.command.primary_address is not None}
+    assert len(countries) >= 30
+    assert any(row.command.domain is None for row in good)
+    assert any(row.command.primary_address is None for row in good)
+    assert any(not row.command.name.isascii() for row in good)

@@ -23,14 +23,14 @@ from pathlib import Path
 
 import asyncpg
 from pydantic import SecretStr
+
+import org_local
+from org_service.settings import Database, Kafka, Relay, Settings, Worker
 from tests.support.arena import Arena, rows_of
 from tests.support.crowd import Crowd
 from tests.support.findings import Findings
 from tests.support.processes import POLL_S, ServiceProcess, environment
 from tests.support.sending import Sending
-
-import org_local
-from org_service.settings import Database, Kafka, Relay, Settings, Worker
 
 AHEAD_MAX = 1_000
 """Commands published but not journaled: enough for ten batches, so that a kill finds work."""

@@ -5,12 +5,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from org_service.settings import Settings
 from tests.support.arena import Arena
 from tests.support.crowd import Crowd
 from tests.support.processes import POLL_S, ServiceProcess
 from tests.support.sending import Sending
-
-from org_service.settings import Settings
 
 COMMANDS = 60_000
 ORGANIZATIONS = 2_000

@@ -3,11 +3,11 @@
 from pathlib import Path
 
 import pytest
+
+from org_service.settings import Settings
 from tests.chaos.storm import Storm, plan, storm_settings
 from tests.support.arena import Arena, rows_of
 from tests.support.crowd import Crowd
-
-from org_service.settings import Settings
 
 COMMANDS = 10_000
 KILLS = 20

@@ -18,12 +18,12 @@ import pytest
 from hypothesis import note
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
+
+from org_service.settings import Settings
 from tests.property.drive import APPLIERS, Drive
 from tests.support.observed import Record
 from tests.support.published import Published
 from tests.support.sending import SAME, UNANSWERABLE_BODY, UNREADABLE, Sending, binary, unreadable, with_id
-
-from org_service.settings import Settings
 
 ORGANIZATIONS = 4
 PARTITIONS = 3

@@ -75,7 +75,7 @@ async def reader(
         yield consumer, assigned
     finally:
         # While Kafka is away, the consumer cancels a fetch that waits to try again, and lets that cancellation out.
-        await consumer.stop()
+        await asyncio.gather(consumer.stop(), return_exceptions=True)
 
 
 async def ends(consumer: AIOKafkaConsumer, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:

@@ -11,11 +11,11 @@ from contextlib import asynccontextmanager
 
 import pytest
 from aiokafka import AIOKafkaProducer
-from tests.chaos.relay.proxy import END_TXN, KafkaProxy, kafka_proxy
-from tests.support.relaying import Running, assert_exactly_once, changes, journal, relay_settings, running, seen
 
 from org_service.relay import State
 from org_service.settings import Settings
+from tests.chaos.relay.proxy import END_TXN, KafkaProxy, kafka_proxy
+from tests.support.relaying import Running, assert_exactly_once, changes, journal, relay_settings, running, seen
 
 pytestmark = pytest.mark.chaos
 

@@ -7,13 +7,13 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from tests.contract.events.described import DOCUMENT, FILE, check
 
 from org_events import asyncapi
 from org_events.cloudevents import command_headers
 from org_events.commands import COMMANDS
 from org_events.events import EventType
 from org_events.schemas import to_text
+from tests.contract.events.described import DOCUMENT, FILE, check
 
 pytestmark = pytest.mark.contract
 

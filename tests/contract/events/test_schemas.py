@@ -7,12 +7,12 @@ from typing import Any
 
 import jsonschema
 import pytest
-from tests.contract.events.compatibility import Direction, breaches
 
 from org_events.commands import COMMANDS
 from org_events.events import OrganizationEvent
 from org_events.results import Result
 from org_events.schemas import FOLDER, MODELS, documents
+from tests.contract.events.compatibility import Direction, breaches
 
 pytestmark = pytest.mark.contract
 

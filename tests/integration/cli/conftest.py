@@ -9,7 +9,6 @@ from typing import Any
 
 import orjson
 import pytest
-from tests.support.processes import environment
 from typer.testing import CliRunner
 
 from org_service.cli.app import app
@@ -17,6 +16,7 @@ from org_service.relay import Relay
 from org_service.settings import Log, Settings
 from org_service.telemetry import set_up_logging
 from org_service.worker.worker import Worker
+from tests.support.processes import environment
 
 ORG = "0190c5f0-7d1c-7b7e-9d57-000000000001"
 OTHER = "0190c5f0-7d1c-7b7e-9d57-000000000002"

@@ -5,10 +5,10 @@ import json
 import asyncpg
 import pytest
 from aiokafka import AIOKafkaProducer
-from tests.integration.cli.conftest import ORG, OTHER, Orgs, Service
 
 from org_service.operate import accounts, progress
 from org_service.settings import Settings
+from tests.integration.cli.conftest import ORG, OTHER, Orgs, Service
 
 pytestmark = pytest.mark.integration
 

@@ -3,10 +3,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.integration.cli.conftest import Orgs
 
 from org_service.operate import accounts, progress
 from org_service.settings import Settings
+from tests.integration.cli.conftest import Orgs
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("running")]
 

@@ -2,11 +2,11 @@
 
 import asyncpg
 import pytest
-from tests.integration.cli.conftest import Orgs, Service
 
 from org_service.errors import StopError
 from org_service.operate import progress
 from org_service.settings import Settings
+from tests.integration.cli.conftest import Orgs, Service
 
 pytestmark = pytest.mark.integration
 
@@ -93,6 +93,20 @@ async def test_after_an_older_backup_nothing_decided_since_is_lost(
     await progress.wait_until_idle(settings, 20)
     assert await published_positions(orgs) == list(range(1, 5 + fresh + 2))
     assert "there is no need to" in (await orgs("journal", "advance", "--yes", code=1)).stderr
+
+
+async def test_rows_that_cant_be_told_apart_are_left_alone(orgs: Orgs, service: Service, settings: Settings) -> None:
+    service.start("worker", "relay")
+    await create(orgs, 1, 2, 3, 4, 5)
+    await progress.wait_until_idle(settings, 20)
+    await service.stop()
+    await restore_older_backup(settings)
+    conn = await asyncpg.connect(settings.database.url.get_secret_value())
+    await conn.execute("UPDATE journal SET recorded_at = recorded_at + interval '1 day' WHERE position = 1")
+    await conn.close()
+    refused = await orgs("journal", "advance", "--yes", code=1)
+    assert "Restore a backup that holds position 5" in refused.stderr
+    assert await positions(settings) == ([1, 2], 2)
 
 
 async def wait_until_decided(settings: Settings) -> None:

@@ -1,7 +1,7 @@
 import pytest
-from tests.integration.cli.conftest import ORG, OTHER, Orgs
 
 from org_service.cli import shell
+from tests.integration.cli.conftest import ORG, OTHER, Orgs
 
 pytestmark = pytest.mark.integration
 

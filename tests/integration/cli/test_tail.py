@@ -4,11 +4,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from aiokafka import AIOKafkaProducer
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+
+from org_service.operate import kafka
+from org_service.settings import Settings
 from tests.integration.cli.conftest import ORG, OTHER, Orgs
 from tests.support.processes import environment
-
-from org_service.settings import Settings
 
 pytestmark = pytest.mark.integration
 
@@ -85,3 +86,17 @@ async def test_following_shows_what_comes_and_ends_cleanly_on_ctrl_c(
         tail.send_signal(signal.SIGINT)
         rest, said = await tail.communicate()
     assert (tail.returncode, rest, said) == (0, b"", b"")
+
+
+async def test_a_consumer_that_lets_a_cancellation_out_while_kafka_is_away_disturbs_nobody(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop = AIOKafkaConsumer.stop
+
+    async def stop_as_in_an_outage(consumer: AIOKafkaConsumer) -> None:
+        await stop(consumer)
+        raise asyncio.CancelledError
+
+    monkeypatch.setattr(AIOKafkaConsumer, "stop", stop_as_in_an_outage)
+    async with kafka.reader(settings.kafka, settings.kafka.topics.events) as (_, partitions):
+        assert len(partitions) == settings.kafka.partitions

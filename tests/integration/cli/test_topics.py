@@ -3,10 +3,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 from confluent_kafka.admin import AdminClient, NewTopic
-from tests.integration.cli.conftest import Orgs
 
 from org_service.operate import topics
 from org_service.settings import Settings
+from tests.integration.cli.conftest import Orgs
 
 pytestmark = pytest.mark.integration
 

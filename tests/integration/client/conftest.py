@@ -6,10 +6,10 @@ from collections.abc import AsyncIterator
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from tests.integration.client.answering import AnsweringService
 
 from org_events.client import OrganizationClient
 from org_events.topics import Topics
+from tests.integration.client.answering import AnsweringService
 
 
 @pytest.fixture

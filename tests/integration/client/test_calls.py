@@ -7,7 +7,6 @@ from uuid import UUID, uuid4
 
 import pytest
 from pydantic import ValidationError
-from tests.integration.client.answering import AnsweringService, Received, result
 
 from org_events.client import OrganizationClient
 from org_events.commands import IfCurrent, UpdateOrganization
@@ -15,6 +14,7 @@ from org_events.errors import OutcomeUnknown
 from org_events.organization import Address
 from org_events.results import Outcome
 from org_events.topics import Topics
+from tests.integration.client.answering import AnsweringService, Received, result
 
 pytestmark = pytest.mark.integration
 

@@ -7,12 +7,12 @@ from contextlib import aclosing
 from uuid import UUID, uuid4, uuid5
 
 import pytest
-from tests.integration.client.answering import AnsweringService, Received, result
 
 from org_events.client import OrganizationClient
 from org_events.commands import Command, UpdateOrganization
 from org_events.errors import OutcomeUnknown
 from org_events.results import Result
+from tests.integration.client.answering import AnsweringService, Received, result
 
 pytestmark = pytest.mark.integration
 

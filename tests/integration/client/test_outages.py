@@ -7,14 +7,14 @@ from uuid import UUID, uuid4
 
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient
-from tests.integration.client.answering import AnsweringService, Received
-from tests.integration.client.conftest import configure, grow
 
 import org_local
 from org_events.client import OrganizationClient
 from org_events.commands import Command, UpdateOrganization
 from org_events.errors import KafkaRefused, KafkaUnavailable, NotConnected, OutcomeUnknown, TopicMissing
 from org_events.topics import Topics, partition_for
+from tests.integration.client.answering import AnsweringService, Received
+from tests.integration.client.conftest import configure, grow
 
 pytestmark = pytest.mark.integration
 

@@ -8,13 +8,13 @@ from uuid import UUID, uuid4
 
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord
-from tests.contract.events import described
 
 from org_events.client import OrganizationClient
 from org_events.cloudevents import command_headers
 from org_events.results import Outcome, Result
 from org_events.topics import Topics
 from org_service.settings import Settings
+from tests.contract.events import described
 
 pytestmark = pytest.mark.integration
 

@@ -4,11 +4,11 @@ import asyncio
 from uuid import UUID
 
 import pytest
-from tests.support.relaying import assert_exactly_once, changes, execute, journal, running, seen
 
 from org_service.errors import StopError
 from org_service.relay import Relay
 from org_service.settings import Settings
+from tests.support.relaying import assert_exactly_once, changes, execute, journal, running, seen
 
 pytestmark = pytest.mark.integration
 

@@ -6,6 +6,9 @@ import logging
 import pytest
 from aiokafka import AIOKafkaProducer
 from structlog.testing import capture_logs
+
+from org_service.relay import State
+from org_service.settings import Settings
 from tests.support.relaying import (
     Running,
     assert_exactly_once,
@@ -16,9 +19,6 @@ from tests.support.relaying import (
     running,
     seen,
 )
-
-from org_service.relay import State
-from org_service.settings import Settings
 
 pytestmark = pytest.mark.integration
 

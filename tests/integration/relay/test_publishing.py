@@ -6,6 +6,9 @@ from uuid import UUID
 
 import pytest
 from confluent_kafka import Producer
+
+from org_service.relay import chunks
+from org_service.settings import Settings
 from tests.support.observed import TopicReader
 from tests.support.relaying import (
     applied,
@@ -19,9 +22,6 @@ from tests.support.relaying import (
     running,
     seen,
 )
-
-from org_service.relay import chunks
-from org_service.settings import Settings
 
 pytestmark = pytest.mark.integration
 

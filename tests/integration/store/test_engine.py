@@ -9,14 +9,14 @@ from sqlalchemy import bindparam, select, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
-from tests.integration.store.conftest import CreateDatabase, CreateLogin
-from tests.integration.store.proxy import network_to
 
 from org_service.errors import RetryError
 from org_service.settings import Database
 from org_service.store import engine as engine_module
 from org_service.store.engine import Role, Session, connect, create_engine
 from org_service.store.failures import classify
+from tests.integration.store.conftest import CreateDatabase, CreateLogin
+from tests.integration.store.proxy import network_to
 
 pytestmark = pytest.mark.integration
 

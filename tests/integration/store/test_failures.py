@@ -11,15 +11,15 @@ from pydantic import SecretStr
 from sqlalchemy import ARRAY, SmallInteger, Text, Uuid, bindparam, select, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncEngine
-from tests.integration.store.conftest import CreateDatabase, CreateLogin
-from tests.integration.store.proxy import network_to
-from tests.integration.store.rows import ACME, insert_journal, insert_organization, insert_parked
-from tests.integration.store.waiting import until
 
 from org_service.errors import DataRefusedError, RefoldError, RetryError, StopError
 from org_service.settings import Database
 from org_service.store.engine import Session, connect, create_engine
 from org_service.store.failures import classified, classify
+from tests.integration.store.conftest import CreateDatabase, CreateLogin
+from tests.integration.store.proxy import network_to
+from tests.integration.store.rows import ACME, insert_journal, insert_organization, insert_parked
+from tests.integration.store.waiting import until
 
 pytestmark = pytest.mark.integration
 

@@ -3,13 +3,13 @@ from collections.abc import AsyncIterator
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
-from tests.integration.store.rows import ACME, AT, insert_journal
-from tests.integration.store.waiting import until
 
 from org_service.errors import StopError
 from org_service.settings import Database
 from org_service.store import journal
 from org_service.store.engine import Session, connect, create_engine
+from tests.integration.store.rows import ACME, AT, insert_journal
+from tests.integration.store.waiting import until
 
 pytestmark = pytest.mark.integration
 

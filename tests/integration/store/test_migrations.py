@@ -7,13 +7,13 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection
 from sqlmodel import SQLModel
-from tests.integration.store.conftest import CreateDatabase, CreateLogin
-from tests.integration.store.rows import insert_journal
 
 from org_service.errors import RetryError, StopError
 from org_service.settings import Database
 from org_service.store import migrate, roles, tables
 from org_service.store.engine import Session, connect, create_engine
+from tests.integration.store.conftest import CreateDatabase, CreateLogin
+from tests.integration.store.rows import insert_journal
 
 pytestmark = pytest.mark.integration
 

@@ -1,14 +1,14 @@
 import asyncio
 
 import pytest
-from tests.integration.store.conftest import CreateLogin
-from tests.integration.store.waiting import until
 
 from org_service.errors import RetryError
 from org_service.settings import Database
 from org_service.store.engine import Session, connect
 from org_service.store.notify import JournalSignal, LeaderLock
 from org_service.store.tables import JOURNAL_CHANNEL
+from tests.integration.store.conftest import CreateLogin
+from tests.integration.store.waiting import until
 
 pytestmark = pytest.mark.integration
 

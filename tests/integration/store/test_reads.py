@@ -4,11 +4,11 @@ from uuid import UUID, uuid4
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
-from tests.integration.store.rows import ACME, AT, insert_journal, insert_organization, insert_parked
 
 from org_service.settings import Database
 from org_service.store import reads
 from org_service.store.engine import Session, create_engine
+from tests.integration.store.rows import ACME, AT, insert_journal, insert_organization, insert_parked
 
 pytestmark = pytest.mark.integration
 

@@ -2,10 +2,10 @@
 
 import asyncpg
 import pytest
-from tests.integration.store.rows import ACME, insert_journal, insert_organization, insert_parked
 
 from org_service.settings import Database
 from org_service.store.engine import Role, Session, connect
+from tests.integration.store.rows import ACME, insert_journal, insert_organization, insert_parked
 
 pytestmark = pytest.mark.integration
 

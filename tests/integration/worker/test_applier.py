@@ -7,14 +7,14 @@ from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
-from tests.support.records import FakeRecord, record_of
-from tests.support.topics import read_results
 
 from org_events.commands import CreateOrganization, UpdateOrganization
 from org_service.settings import Settings
 from org_service.telemetry import BATCH_REPEATS
 from org_service.worker import batch
 from org_service.worker.applier import Applier
+from tests.support.records import FakeRecord, record_of
+from tests.support.topics import read_results
 
 pytestmark = pytest.mark.integration
 

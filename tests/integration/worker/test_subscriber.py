@@ -12,12 +12,12 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import CommitFailedError
 from aiokafka.record.default_records import _DefaultRecordBatchBuilderPy
 from confluent_kafka import Producer
-from tests.support.records import FakeRecord, record_of
 
 from org_events.commands import CreateOrganization, UpdateOrganization
 from org_service.settings import Settings
 from org_service.worker import batch
 from org_service.worker.worker import Worker
+from tests.support.records import FakeRecord, record_of
 
 pytestmark = pytest.mark.integration
 

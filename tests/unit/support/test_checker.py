@@ -8,14 +8,14 @@ from typing import Any
 from uuid import UUID, uuid5
 
 import pytest
+
+from org_events.cloudevents import EVENT_ID_NAMESPACE
+from org_events.topics import partition_for
 from tests.support.checker import judge
 from tests.support.field_rules import name_key
 from tests.support.observed import JournalRow, Observed, Record
 from tests.support.oracle import Expected, Oracle
 from tests.support.published import Published
-
-from org_events.cloudevents import EVENT_ID_NAMESPACE
-from org_events.topics import partition_for
 
 NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
 A, B, C = (str(UUID(int=number)) for number in (10, 11, 12))

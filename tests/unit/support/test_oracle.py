@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 import pytest
+
 from tests.support import oracle
 from tests.support.oracle import Expected, Oracle
 

@@ -5,7 +5,6 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from tests.support.records import FakeRecord, record_of
 
 from org_events.commands import (
     Command,
@@ -19,6 +18,7 @@ from org_service.store.statements import ParkedCommand
 from org_service.worker import batch
 from org_service.worker.batch import Fold, Plan, Snapshot, names_wanted
 from org_service.worker.records import Request, read
+from tests.support.records import FakeRecord, record_of
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 A, B, C = (UUID(int=n, version=4) for n in (1, 2, 3))

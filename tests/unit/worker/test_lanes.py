@@ -1,7 +1,6 @@
 """A large batch is parted into lanes that run side by side."""
 
 from org_service.worker.applier import _lanes
-
 from tests.support.records import FakeRecord
 
 
@@ -12,7 +11,7 @@ def records(count: int, partitions: int = 12) -> list[FakeRecord]:
 def test_a_partition_stays_whole_and_in_order() -> None:
     batch = records(1_000)
     lanes = _lanes(batch, 3)
-    assert sorted((r.offset for lane in lanes for r in lane)) == [r.offset for r in batch]
+    assert sorted(r.offset for lane in lanes for r in lane) == [r.offset for r in batch]
     for partition in range(12):
         holding = [lane for lane in lanes if any(r.partition == partition for r in lane)]
         assert len(holding) == 1

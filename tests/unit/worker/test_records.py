@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from uuid import UUID
 
 import pytest
-from tests.support.records import FakeRecord
 
 from org_events.commands import PAYLOAD_BYTES_MAX, UpdateOrganization
 from org_service.domain.decide import Invalid
 from org_service.worker.records import Refused, Request, Unreadable, headers_json, read
+from tests.support.records import FakeRecord
 
 ORG = "0b5c6f0e-0000-4000-8000-00000000000a"
 COMMAND = "11111111-1111-4111-8111-111111111111"

@@ -115,11 +115,22 @@ class ParkedCommand(NamedTuple):
 _ids = bindparam("ids", type_=ARRAY(Uuid))
 _keys = bindparam("keys", type_=ARRAY(Text))
 
+_organizations = select(*(getattr(OrganizationTable, field) for field in Organization._fields))
 _LOCK_ORGANIZATIONS: Final = (
-    select(*(getattr(OrganizationTable, field) for field in Organization._fields))
-    .where(col(OrganizationTable.id) == func.any(_ids))
+    _organizations.where(col(OrganizationTable.id) == func.any(_ids))
     .order_by(col(OrganizationTable.id))
     .with_for_update()
+)
+_LOCK_ORGANIZATIONS_AND_HOLDERS: Final = (
+    _organizations.where(
+        or_(col(OrganizationTable.id) == func.any(_ids), col(OrganizationTable.name_key) == func.any(_keys))
+    )
+    .order_by(col(OrganizationTable.id))
+    .with_for_update()
+)
+
+_FIND_NAMES: Final = select(col(OrganizationTable.id), col(OrganizationTable.name)).where(
+    col(OrganizationTable.id) == func.any(_ids)
 )
 
 _FIND_JOURNALED: Final = select(*(getattr(Journal, field) for field in Journaled._fields)).where(
@@ -230,12 +241,28 @@ _number = attrgetter("int")
 """Sorts UUIDs as Postgres does, five times as fast as comparing them."""
 
 
-async def lock_organizations(conn: AsyncConnection, ids: Collection[UUID]) -> dict[UUID, Organization]:
-    """Lock the rows of `ids` until the transaction ends, and read them; ids without a row are left out.
+async def find_names(conn: AsyncConnection, ids: Collection[UUID]) -> dict[UUID, str]:
+    """The names of organizations, deleted ones included; not locked, so they may change at once."""
+    if not ids:
+        return {}
+    rows = await conn.execute(_FIND_NAMES, {"ids": list(ids)})
+    return {row[0]: row[1] for row in rows}
 
-    Rows are locked in order of id, so that two workers can't wait for each other.
+
+async def lock_organizations(
+    conn: AsyncConnection, ids: Collection[UUID], name_keys: Collection[str]
+) -> dict[UUID, Organization]:
+    """Lock organizations until the transaction ends, and read them: those of `ids`, and whoever holds a name.
+
+    The holders are locked because a name that is refused as taken must still be taken at the refusal's place in the
+    journal. Rows are locked in order of id, so that two workers can't wait for each other; ids and names without a
+    row are left out.
     """
-    rows = await conn.execute(_LOCK_ORGANIZATIONS, {"ids": sorted(ids, key=_number)})
+    ordered = sorted(ids, key=_number)
+    if name_keys:
+        rows = await conn.execute(_LOCK_ORGANIZATIONS_AND_HOLDERS, {"ids": ordered, "keys": list(name_keys)})
+    else:
+        rows = await conn.execute(_LOCK_ORGANIZATIONS, {"ids": ordered})
     return {row[0]: Organization._make(row) for row in rows}
 
 

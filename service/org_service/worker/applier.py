@@ -3,7 +3,8 @@
 The order inside the transaction (READ COMMITTED) is the heart of it: first lock the organizations, then look for
 commands that were decided already. A worker that lost its partitions in a rebalance may still be writing a batch
 that its successor has read again: the successor waits at the locks, and its next statement sees the first one's
-journal. The other order finds nothing, waits, and fails at the unique command id, at every rebalance.
+journal. The other order finds nothing, waits, and fails at the unique command id, at every rebalance. What has no row
+to lock yet is checked after the last look (`is_torn`), and by the unique indexes.
 
 Whatever goes wrong ends in one of four ways. Somebody got in between: fold again on fresh data. The database refuses
 the data: halve the batch until the culprit is alone, park it. An outage, or trouble we don't know: wait with back-off
@@ -28,7 +29,7 @@ from org_service.store import statements
 from org_service.store.engine import create_engine
 from org_service.store.failures import classify
 from org_service.telemetry import BATCH_RECORDS, BATCH_REPEATS, BATCH_SECONDS, COMMANDS, PARKED, get_logger
-from org_service.worker.batch import Fold, Plan, Snapshot, names_wanted, where
+from org_service.worker.batch import Fold, Plan, Snapshot, is_torn, names_wanted, restored, where
 from org_service.worker.records import Record, Refused, Request, Unreadable, read
 from org_service.worker.replies import Replies
 
@@ -167,11 +168,14 @@ class Applier:
                     conn,
                     created=list(plan.created.values()),
                     updated=list(plan.updated.values()),
-                    names_claimed=plan.names_claimed,
+                    names_claimed=bool(plan.claimed),
                 )
             if plan.parked:
                 await statements.park(conn, plan.parked, now)
             start = await statements.write_journal(conn, plan.journal, now) if plan.journal else 0
+            # The head is ours from here on: whatever has an earlier position is committed, and can be seen.
+            if await statements.find_holders(conn, plan.passing_names()):
+                raise RefoldError("another transaction took a name that this batch had for a moment")
         return plan, start
 
 
@@ -202,13 +206,17 @@ async def _snapshot(conn: AsyncConnection, requests: Sequence[Request | Unreadab
         if request.org_id is not None and not isinstance(request.command, Refused)
     }
     command_ids = [request.command_id for request in readable]
-    organizations = await statements.lock_organizations(conn, org_ids)
-    return Snapshot(
-        organizations,
+    names = await statements.find_names(conn, restored(readable))
+    wanted = names_wanted(readable, names)
+    snapshot = Snapshot(
+        await statements.lock_organizations(conn, org_ids, wanted),
         await statements.find_journaled(conn, command_ids),
         await statements.find_parked(conn, org_ids, command_ids),
-        await statements.find_holders(conn, names_wanted(readable, organizations)),
+        await statements.find_holders(conn, wanted),
     )
+    if is_torn(snapshot, org_ids, names):
+        raise RefoldError("another transaction got between the statements of the snapshot")
+    return snapshot
 
 
 def _count(plan: Plan) -> None:

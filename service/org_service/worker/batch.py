@@ -5,7 +5,7 @@ before it in the same batch did, as if each had its own transaction. JSON of an 
 as the `after` of one change and the `before` of the next.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal, NamedTuple
@@ -52,25 +52,58 @@ class Plan:
     recorded_at: datetime
     created: dict[UUID, Organization] = field(default_factory=dict[UUID, Organization])
     updated: dict[UUID, Organization] = field(default_factory=dict[UUID, Organization])
-    names_claimed: bool = False
+    claimed: set[str] = field(default_factory=set[str])
+    """Every `name_key` that an organization took at some time in the batch."""
     journal: list[JournalEntry] = field(default_factory=list[JournalEntry])
     parked: list[ParkedRow] = field(default_factory=list[ParkedRow])
     replies: list[Reply] = field(default_factory=list[Reply])
     redelivered: int = 0
 
+    def passing_names(self) -> set[str]:
+        """Names that were taken and given up again in the batch: no unique index guards what is never written."""
+        kept = {organization.name_key for organization in (*self.created.values(), *self.updated.values())}
+        return self.claimed - kept
 
-def names_wanted(requests: Iterable[Request], organizations: Mapping[UUID, Organization]) -> set[str]:
-    """Every `name_key` that a command of the batch may claim."""
-    keys: set[str] = set()
+
+def restored(requests: Iterable[Request]) -> list[UUID]:
+    """The organizations that a command of the batch would restore: they claim the names they had."""
+    return [request.command.org_id for request in requests if isinstance(request.command, RestoreOrganization)]
+
+
+def names_wanted(requests: Iterable[Request], names: Mapping[UUID, str]) -> set[str]:
+    """Every `name_key` that a command of the batch may claim; `names` are those of restored organizations."""
+    keys = {name_key(name) for name in names.values()}
     for request in requests:
         command = request.command
         if isinstance(command, CreateOrganization) or (
             isinstance(command, UpdateOrganization) and "name" in command.model_fields_set
         ):
             keys.add(name_key(command.name))
-        elif isinstance(command, RestoreOrganization) and command.org_id in organizations:
-            keys.add(name_key(organizations[command.org_id].name))
     return keys
+
+
+def is_torn(snapshot: Snapshot, org_ids: Collection[UUID], names: Mapping[UUID, str]) -> bool:
+    """Whether another transaction got between the statements of a snapshot, where no row was there to lock.
+
+    Each statement sees what was committed before it began, so what the later ones see may not fit to what was locked:
+    a name is held by an organization that is not locked, and may be free again before this batch is journaled; an
+    organization was made by a command that is journaled now, and would seem to be missing; a restored one has another
+    name by now.
+
+    Args:
+        snapshot: As read.
+        org_ids: The organizations of the batch, which were to be locked. (A command id may be journaled for another.)
+        names: Of the restored ones, as they were read before the locks.
+    """
+    organizations = snapshot.organizations
+    return (
+        any(holder not in organizations for holder in snapshot.holders.values())
+        or any(
+            known.outcome != Outcome.REJECTED and known.org_id in org_ids and known.org_id not in organizations
+            for known in snapshot.journaled.values()
+        )
+        or any(organizations[org_id].name != name for org_id, name in names.items())
+    )
 
 
 def park_row(record: Record, reason: str, detail: str, request: Request | None = None) -> ParkedRow:
@@ -217,7 +250,7 @@ class Fold:
                 self._holders.pop(old_key, None)
             if after.name_key is not None:
                 self._holders[after.name_key] = org_id
-                plan.names_claimed = True
+                plan.claimed.add(after.name_key)
         self._organizations[org_id] = after
 
 

@@ -14,9 +14,9 @@ from org_events.commands import (
     UpdateOrganization,
 )
 from org_service.domain.organization import Organization
-from org_service.store.statements import ParkedCommand
+from org_service.store.statements import Journaled, ParkedCommand
 from org_service.worker import batch
-from org_service.worker.batch import Fold, Plan, Snapshot, names_wanted
+from org_service.worker.batch import Fold, Plan, Snapshot, is_torn, names_wanted, restored
 from org_service.worker.records import Request, read
 from tests.support.records import FakeRecord, record_of
 
@@ -49,7 +49,8 @@ def test_two_organizations_swap_names_in_one_batch() -> None:
     )
     assert outcomes(plan) == [("applied", 200, 2), ("applied", 200, 2), ("applied", 200, 3)]
     assert {o.id: o.name for o in plan.updated.values()} == {A: "Globex", B: "Acme"}
-    assert plan.names_claimed
+    assert plan.claimed == {"between", "acme", "globex"}
+    assert plan.passing_names() == {"between"}
 
 
 def test_a_name_taken_earlier_in_the_batch_is_taken_and_a_freed_one_is_free() -> None:
@@ -164,19 +165,42 @@ def test_unreadable_bytes_are_parked_and_hold_back_nobody() -> None:
 
 
 def test_every_name_that_may_be_claimed_is_asked_for() -> None:
-    deleted = organization(A, "Old Name")._replace(name_key=None, deleted_at=NOW)
     requests = [
-        read(record_of(command))
+        request
         for command in (
             CreateOrganization(org_id=B, name="Straße"),
             UpdateOrganization(org_id=C, name="ACME"),
             UpdateOrganization(org_id=C, domain=None),
             RestoreOrganization(org_id=A),
-            RestoreOrganization(org_id=C),
         )
+        if isinstance(request := read(record_of(command)), Request)
     ]
-    assert all(isinstance(request, Request) for request in requests)
-    assert names_wanted(requests, {A: deleted}) == {"strasse", "acme", "old name"}  # type: ignore[arg-type] - all are requests
+    assert restored(requests) == [A]
+    assert names_wanted(requests, {A: "Old Name"}) == {"strasse", "acme", "old name"}
+
+
+def journaled(org_id: UUID, outcome: str) -> Journaled:
+    return Journaled(uuid4(), 1, org_id, 1, outcome, 200, b"", 0, 0, None, None, None, None, NOW)
+
+
+@pytest.mark.parametrize(
+    ("holders", "known", "names", "torn"),
+    [
+        ({"acme": A}, [], {}, False),
+        ({"globex": B}, [], {}, True),
+        ({}, [journaled(A, "applied")], {}, False),
+        ({}, [journaled(B, "applied")], {}, True),
+        ({}, [journaled(B, "rejected")], {}, False),
+        ({}, [journaled(C, "applied")], {}, False),
+        ({}, [], {A: "Acme"}, False),
+        ({}, [], {A: "Another"}, True),
+    ],
+)
+def test_a_snapshot_into_which_another_transaction_got_is_torn(
+    holders: dict[str, UUID], known: list[Journaled], names: dict[UUID, str], torn: bool
+) -> None:
+    snapshot = Snapshot({A: organization(A, "Acme")}, {each.command_id: each for each in known}, [], holders)
+    assert is_torn(snapshot, {A, B}, names) is torn
 
 
 def _id(record: FakeRecord) -> UUID:

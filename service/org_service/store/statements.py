@@ -1,4 +1,4 @@
-"""The worker's statements: a batch of any size is a handful of them, each with one plan (`unnest`, no VALUES).
+"""The worker's statements: a batch of any size is a handful of them, each with one plan (`unnest`, COPY, no VALUES).
 
 Order matters, and `worker.applier` keeps it: lock, then look for duplicates, then write, then take positions.
 """
@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 from datetime import datetime
 from operator import attrgetter
 from typing import Any, Final, NamedTuple
+from typing import cast as cast_to
 from uuid import UUID
 
 import orjson
@@ -14,9 +15,6 @@ from sqlalchemy import (
     ARRAY,
     BigInteger,
     DateTime,
-    Integer,
-    LargeBinary,
-    SmallInteger,
     Text,
     Uuid,
     bindparam,
@@ -24,7 +22,6 @@ from sqlalchemy import (
     column,
     func,
     insert,
-    literal_column,
     or_,
     select,
     text,
@@ -37,6 +34,7 @@ from sqlalchemy.sql.selectable import TableValuedAlias
 from sqlmodel import col
 
 from org_service.domain.organization import Organization
+from org_service.store.engine import Session
 from org_service.store.tables import (
     JOURNAL_CHANNEL,
     NAME_KEY_CONSTRAINT,
@@ -163,31 +161,12 @@ _ORGANIZATION_TYPES: Final[dict[str, Any]] = {
     "version": BigInteger,
 }
 
-_JOURNAL_TYPES: Final[dict[str, Any]] = {
-    "command_id": Uuid,
-    "org_id": Uuid,
-    "version": BigInteger,
-    "command_type": Text,
-    "event_type": Text,
-    "outcome": Text,
-    "code": SmallInteger,
-    "actor": Text,
-    "request_digest": LargeBinary,
-    "command_partition": Integer,
-    "command_offset": BigInteger,
-    "changed": Text,
-    "before": Text,
-    "after": Text,
-    "problem": Text,
-    "traceparent": Text,
-}
 
-
-def _unnest(types: dict[str, Any], *, with_ordinality: str | None = None) -> TableValuedAlias:
+def _unnest(types: dict[str, Any]) -> TableValuedAlias:
     """`unnest($1::uuid[], $2::text[], …) AS given(id, name, …)`: a table made of one array a column."""
     arrays = [bindparam(f"given_{name}", type_=ARRAY(of)) for name, of in types.items()]
     columns = [column(name, of) for name, of in types.items()]
-    return func.unnest(*arrays).table_valued(*columns, with_ordinality=with_ordinality).render_derived(name="given")
+    return func.unnest(*arrays).table_valued(*columns).render_derived(name="given")
 
 
 _given = _unnest(_ORGANIZATION_TYPES)
@@ -207,29 +186,12 @@ _INSERT_ORGANIZATIONS: Final = insert(OrganizationTable).from_select(
     select(*(cast(_given.c[f], JSONB) if f == "primary_address" else _given.c[f] for f in Organization._fields)),
 )
 
-_rows = _unnest(_JOURNAL_TYPES, with_ordinality="place")
-_head = (
+_JOURNAL_COLUMNS: Final = ("position", *JournalEntry._fields, "recorded_at")
+_rows = bindparam("rows", type_=BigInteger)
+_TAKE_POSITIONS: Final = (
     update(JournalHead)
-    .values(position=col(JournalHead.position) + bindparam("rows", type_=BigInteger))
-    .returning((col(JournalHead.position) - bindparam("rows", type_=BigInteger)).label("start"))
-    .cte("head")
-)
-# One statement takes the positions, inserts the rows and wakes the relay: the head's row lock, which every other
-# worker waits for, is held for one insert and the commit, and for no round trip in between.
-_written = (
-    insert(Journal)
-    .from_select(
-        ["position", *_JOURNAL_TYPES, "recorded_at"],
-        select(
-            _head.c.start + _rows.c.place,
-            *(_rows.c[name] for name in _JOURNAL_TYPES),
-            bindparam("recorded_at", type_=DateTime(timezone=True)),
-        ).select_from(_head.join(_rows, literal_column("true"))),
-    )
-    .cte("written")
-)
-_WRITE_JOURNAL: Final = select(_head.c.start, func.pg_notify(JOURNAL_CHANNEL, cast(_head.c.start, Text))).add_cte(
-    _written
+    .values(position=col(JournalHead.position) + _rows)
+    .returning(col(JournalHead.position) - _rows, func.pg_notify(JOURNAL_CHANNEL, ""))
 )
 
 _PARK: Final = postgresql_insert(Parked).on_conflict_do_nothing(constraint="parked_coordinates_key")
@@ -314,20 +276,26 @@ async def write_organizations(
 
 
 async def write_journal(conn: AsyncConnection, rows: Sequence[JournalEntry], recorded_at: datetime) -> int:
-    """Insert `rows` in order at the next positions, and wake the relay; last before the commit.
+    """Append `rows` in order at the next positions, and wake the relay; last before the commit.
+
+    From the first statement to the commit this transaction holds the head's lock, which every other worker waits for.
+    The rows go by COPY: half the processor time of an insert from arrays, here and in Postgres.
 
     Returns:
         The position before the first row: row i (from 0) has position result + 1 + i.
 
     Raises:
-        IntegrityError: A command id is in the journal meanwhile; roll back and decide again.
+        asyncpg.UniqueViolationError: A command id is in the journal meanwhile; roll back and decide again.
     """
-    columns = zip(*rows, strict=True)
-    parameters: dict[str, Any] = {
-        f"given_{name}": list(values) for name, values in zip(_JOURNAL_TYPES, columns, strict=True)
-    }
-    result = await conn.execute(_WRITE_JOURNAL, {**parameters, "rows": len(rows), "recorded_at": recorded_at})
-    return int(result.scalar_one())
+    result = await conn.execute(_TAKE_POSITIONS, {"rows": len(rows)})
+    start = int(result.scalar_one())
+    session = cast_to("Session", (await conn.get_raw_connection()).driver_connection)
+    await session.copy_records_to_table(
+        Journal.__tablename__,
+        records=[(position, *row, recorded_at) for position, row in enumerate(rows, start + 1)],
+        columns=_JOURNAL_COLUMNS,
+    )
+    return start
 
 
 async def park(conn: AsyncConnection, rows: Sequence[ParkedRow], recorded_at: datetime) -> None:

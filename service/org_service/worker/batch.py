@@ -8,6 +8,7 @@ as the `after` of one change and the `before` of the next.
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import lru_cache
 from typing import Literal, NamedTuple
 from uuid import UUID
 
@@ -207,7 +208,7 @@ class Fold:
         event, before, after = decision.event, decision.before, decision.after
         changed = None
         if event is not None:
-            changed = orjson.dumps(changed_fields(before, after)).decode()
+            changed = _names_json(tuple(changed_fields(before, after)))
         record = request.record
         return decision, JournalEntry(
             command_id=request.command_id,
@@ -252,6 +253,12 @@ class Fold:
                 self._holders[after.name_key] = org_id
                 plan.claimed.add(after.name_key)
         self._organizations[org_id] = after
+
+
+@lru_cache(maxsize=16)
+def _names_json(names: tuple[str, ...]) -> str:
+    """There are few combinations of changed fields."""
+    return orjson.dumps(names).decode()
 
 
 def parked_outcome() -> Decision:

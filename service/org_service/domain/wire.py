@@ -63,12 +63,16 @@ _VARIANT: Final = {digit: f"{int(digit, 16) & 0x3 | 0x8:x}" for digit in "012345
 """The first digit of a UUID's fourth group, whose upper two bits are fixed (RFC 9562, section 4.1)."""
 
 
+_NAMESPACE: Final = EVENT_ID_NAMESPACE.bytes
+_VARIANT: Final = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
+
+
 def derived_id(name: str) -> bytes:
-    """UUIDv5 of `name` in the namespace of our ids, as text: equal to `uuid.uuid5`, at a fifth of its cost."""
-    digest = _NAMESPACE.copy()
-    digest.update(name.encode())
-    text = digest.hexdigest()
-    return f"{text[:8]}-{text[8:12]}-5{text[13:16]}-{_VARIANT[text[16]]}{text[17:20]}-{text[20:32]}".encode()
+    """UUIDv5 of `name` in the namespace of our ids, as text: equal to `uuid.uuid5`, at a third of its cost."""
+    digits = sha1(_NAMESPACE + name.encode(), usedforsecurity=False).hexdigest()
+    return (
+        f"{digits[:8]}-{digits[8:12]}-5{digits[13:16]}-{_VARIANT[digits[16]]}{digits[17:20]}-{digits[20:32]}"
+    ).encode()
 
 
 def result_key(org_id: UUID | None, command_id: UUID) -> bytes:

@@ -58,13 +58,9 @@ _RESULT_HEADERS: Final[Headers] = [
 ]
 
 
-_NAMESPACE: Final = sha1(EVENT_ID_NAMESPACE.bytes, usedforsecurity=False)
-_VARIANT: Final = {digit: f"{int(digit, 16) & 0x3 | 0x8:x}" for digit in "0123456789abcdef"}
-"""The first digit of a UUID's fourth group, whose upper two bits are fixed (RFC 9562, section 4.1)."""
-
-
 _NAMESPACE: Final = EVENT_ID_NAMESPACE.bytes
 _VARIANT: Final = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
+"""The first digit of a UUID's fourth group, whose upper two bits are fixed (RFC 9562, section 4.1)."""
 
 
 def derived_id(name: str) -> bytes:

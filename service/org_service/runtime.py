@@ -31,9 +31,9 @@ Role = Literal["worker", "relay"]
 
 log = get_logger(__name__)
 
-_GC_THRESHOLDS: Final = (50_000, 20, 50)
-"""A batch makes tens of thousands of tuples that live until its end and form no cycles: with Python's own threshold
-of 700 the collector walks them over and over, for a tenth of the worker's time."""
+_GC_THRESHOLDS: Final = (200_000, 20, 50)
+"""A batch holds up to some hundred thousand objects that live until its end and form no cycles: with Python's own
+threshold of 700 the collector walks them over and over, for a tenth of the worker's time."""
 _PREREQUISITES_WAIT_S: Final = (0.2, 5.0)
 
 

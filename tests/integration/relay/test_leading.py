@@ -71,9 +71,9 @@ async def test_a_fenced_leader_steps_down_without_noise_and_comes_back(
     troubles: list[str] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: troubles.append(str(context)))
     caplog.set_level(logging.WARNING)
-    with capture_logs() as logs:
-        async with running(settings) as relay:
-            await relay.published(await journal(settings, changes(20)))
+    async with running(settings) as relay:
+        await relay.published(await journal(settings, changes(20)))
+        with capture_logs() as logs:
             other = AIOKafkaProducer(
                 bootstrap_servers=settings.kafka.bootstrap_servers,
                 transactional_id=f"{settings.kafka.topic_prefix}{settings.relay.name}",

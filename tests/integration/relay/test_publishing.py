@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from datetime import UTC, datetime
 from uuid import UUID
 
 import pytest
@@ -141,8 +142,11 @@ async def test_records_lie_in_the_partitions_where_another_client_puts_the_same_
 
 async def test_records_carry_the_time_of_the_journal(settings: Settings) -> None:
     async with running(settings) as relay:
-        await relay.published(await journal(settings, changes(1)))
+        recorded_at = datetime(2026, 3, 1, 12, 0, 0, 250_999, tzinfo=UTC)
+        await relay.published(await journal(settings, [applied(org(1), 1, recorded_at=recorded_at)]))
     found = await seen(settings)
+    assert json.loads(only(found.events).value or b"")["recorded_at"] == "2026-03-01T12:00:00.250999Z"
+    assert only(found.events).header("ce_time") == "2026-03-01T12:00:00.250999Z"
     assert {only(records).timestamp for records in (found.events, found.state, found.results, found.relay)} == {
         1_772_366_400_250
     }

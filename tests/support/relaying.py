@@ -19,8 +19,8 @@ from org_service.settings import Settings
 from tests.support.observed import Record, TopicReader
 
 RECORDED_AT = datetime.now(UTC)
-"""Of rows that don't say otherwise. Recent, because brokers clean up by it: a segment whose first record is older than a
-week is closed at once, and compacted or deleted behind a test's back."""
+"""Of rows that don't say otherwise. Recent, because brokers clean up by it: a segment whose first record is older than
+a week is closed at once, and compacted or deleted behind a test's back."""
 COLUMNS = (
     "position", "command_id", "org_id", "version", "command_type", "event_type", "outcome", "code", "actor",
     "request_digest", "command_partition", "command_offset", "changed", "before", "after", "problem", "traceparent",

@@ -113,24 +113,26 @@ class Relay:
                     log.exception("the relay's term ended with an unknown error")
                     await self._back_off(stop)
         finally:
-            RELAY_LEADER.set(0)
             await self._source.close()
 
     async def _term(self, stop: asyncio.Event) -> None:
         """Become the leader, and lead until the lock, Postgres or the transactional id is lost, or until `stop`."""
         async with AsyncExitStack() as stack:
-            stack.callback(self._enter, State.STANDING_BY)
             lock = await stack.enter_async_context(LeaderLock(self._settings.database, self._name))
             while not await lock.try_acquire():
                 self._backoff.reset()
                 await self._wait(stop, self._relay.poll_interval_s)
                 if stop.is_set():
                     return
-            stack.callback(RELAY_LEADER.set, 0)
             signal = await stack.enter_async_context(JournalSignal(self._settings.database))
+            stack.callback(self._stand_by)
             RELAY_LEADER.set(1)
             log.info("this relay is the leader", relay=self._name)
             await _first(self._lead(signal, stop), self._watch(lock))
+
+    def _stand_by(self) -> None:
+        RELAY_LEADER.set(0)
+        self._enter(State.STANDING_BY)
 
     async def _watch(self, lock: LeaderLock) -> None:
         while True:

@@ -96,11 +96,13 @@ class Proxy:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # A task of our own: the one that `start_server` makes of a coroutine complains when it is cancelled.
+        task = asyncio.create_task(self._forward(reader, writer))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             server_reader, server_writer = await asyncio.open_connection(_HOST, self._server_port)
         except OSError:
@@ -111,7 +113,7 @@ class Proxy:
         ends = [asyncio.create_task(self._up(link)), asyncio.create_task(self._down(link))]
         try:
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-            while link.held:
+            while link.held and not ends[1].done():
                 await asyncio.wait({ends[1]}, timeout=0.05)
         finally:
             for end in ends:

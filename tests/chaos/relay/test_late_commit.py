@@ -6,36 +6,19 @@ which begins with a new epoch after each doubt, publishes everything exactly onc
 """
 
 import asyncio
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
 
 import pytest
 from aiokafka import AIOKafkaProducer
 
 from org_service.relay import State
 from org_service.settings import Settings
-from tests.chaos.relay.proxy import END_TXN, KafkaProxy, kafka_proxy
-from tests.support.relaying import Running, assert_exactly_once, changes, journal, relay_settings, running, seen
+from tests.chaos.relay.proxied import relay_through_proxy
+from tests.chaos.relay.proxy import END_TXN, kafka_proxy
+from tests.support.relaying import assert_exactly_once, changes, journal, seen
 
 pytestmark = pytest.mark.chaos
 
 REQUEST_TIMEOUT_MS = 1_000
-
-
-def through(settings: Settings, port: int) -> Settings:
-    """The settings of a relay that reaches Kafka through a proxy, and is soon tired of waiting."""
-    kafka = settings.kafka.model_copy(
-        update={"bootstrap_servers": f"127.0.0.1:{port}", "request_timeout_ms": REQUEST_TIMEOUT_MS}
-    )
-    return relay_settings(settings, poll_interval_s=0.2).model_copy(update={"kafka": kafka})
-
-
-@asynccontextmanager
-async def relay_through_proxy(settings: Settings) -> AsyncGenerator[tuple[Running, KafkaProxy]]:
-    """A leader whose connections to Kafka go through a proxy."""
-    async with kafka_proxy(settings.kafka.bootstrap_servers) as proxy, running(through(settings, proxy.port)) as relay:
-        await relay.until(lambda relay: relay.state is State.READY)
-        yield relay, proxy
 
 
 async def test_aiokafkas_own_producer_commits_half_a_transaction_when_a_commit_arrives_late(settings: Settings) -> None:
@@ -65,7 +48,8 @@ async def test_aiokafkas_own_producer_commits_half_a_transaction_when_a_commit_a
 async def test_the_relay_publishes_exactly_once_though_a_commit_arrives_in_the_next_transaction(
     settings: Settings,
 ) -> None:
-    async with relay_through_proxy(settings) as (relay, proxy):
+    async with relay_through_proxy(settings, request_timeout_ms=REQUEST_TIMEOUT_MS) as (relay, proxy):
+        await relay.until(lambda relay: relay.state is State.READY)
         proxy.holding.add(END_TXN)
         head = await journal(settings, changes(30))
         late = await proxy.wait_held(1)
@@ -83,7 +67,8 @@ async def test_the_relay_publishes_exactly_once_though_a_commit_arrives_in_the_n
 
 
 async def test_a_commit_whose_answer_is_lost_is_not_published_again(settings: Settings) -> None:
-    async with relay_through_proxy(settings) as (relay, proxy):
+    async with relay_through_proxy(settings, request_timeout_ms=REQUEST_TIMEOUT_MS) as (relay, proxy):
+        await relay.until(lambda relay: relay.state is State.READY)
         proxy.muting.add(END_TXN)
         head = await journal(settings, changes(30))
         await proxy.wait_muted(1)

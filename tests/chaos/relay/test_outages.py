@@ -1,0 +1,121 @@
+"""Outages of Kafka and of Postgres delay; they never lose, never repeat, never reorder, and never fail `/livez`."""
+
+import asyncio
+import time
+
+import pytest
+from prometheus_client import REGISTRY
+
+from org_service.relay import State
+from org_service.settings import Settings
+from tests.chaos.relay.proxied import relay_through_proxy
+from tests.chaos.relay.proxy import ADD_PARTITIONS_TO_TXN, END_TXN, INIT_PRODUCER_ID, PRODUCE, postgres_proxy
+from tests.support.relaying import Running, assert_exactly_once, changes, journal, relay_settings, running, seen
+
+pytestmark = pytest.mark.chaos
+
+
+async def unready(running: Running, name: str) -> str:
+    """What the check of this name says, now that it must fail."""
+    with pytest.raises(Exception) as caught:
+        await asyncio.wait_for(running.relay.checks()[name](), 1)
+    return str(caught.value)
+
+
+async def test_kafka_goes_away_and_comes_back(settings: Settings) -> None:
+    async with relay_through_proxy(settings) as (relay, proxy):
+        await relay.published(await journal(settings, changes(20)))
+        await proxy.down()
+        head = await journal(settings, changes(20, after=20))
+        for _ in range(3):
+            await relay.until(lambda relay: relay.state is State.UNKNOWN)
+            await relay.until(lambda relay: relay.state is State.REBUILDING)
+        assert time.monotonic() - relay.relay.beat < 1
+        assert REGISTRY.get_sample_value("orgs_relay_lag_positions") == 20
+        assert (REGISTRY.get_sample_value("orgs_relay_lag_seconds") or 0) > 0
+        await unready(relay, "kafka")
+        assert await relay.relay.checks()["postgres"]() == "answers"
+
+        await proxy.start()
+        await relay.published(head)
+        assert (await relay.relay.checks()["kafka"]()).startswith("leader")
+    assert_exactly_once(await seen(settings), range(1, 41))
+
+
+@pytest.mark.parametrize("step", [INIT_PRODUCER_ID, ADD_PARTITIONS_TO_TXN, PRODUCE, END_TXN])
+async def test_the_connection_breaks_at_a_step_whose_request_arrives_late(settings: Settings, step: int) -> None:
+    async with relay_through_proxy(settings, hold=[step]) as (relay, proxy):
+        head = await journal(settings, changes(20))
+        late = await proxy.wait_held(1)
+        proxy.holding.clear()
+        proxy.cut()
+        await relay.published(head)
+        await late.release()
+        head = await journal(settings, changes(20, after=20))
+        await relay.published(head)
+    assert_exactly_once(await seen(settings), range(1, 41))
+
+
+@pytest.mark.parametrize("step", [ADD_PARTITIONS_TO_TXN, PRODUCE])
+async def test_an_answer_is_lost(settings: Settings, step: int) -> None:
+    async with relay_through_proxy(settings, mute=[step], request_timeout_ms=1_000) as (relay, proxy):
+        head = await journal(settings, changes(20))
+        await proxy.wait_muted(1)
+        proxy.muting.clear()
+        await relay.published(head)
+    assert_exactly_once(await seen(settings), range(1, 21))
+
+
+async def test_a_broker_that_hangs_is_given_up_after_the_publish_timeout(settings: Settings) -> None:
+    async with relay_through_proxy(settings, request_timeout_ms=60_000, publish_timeout_s=1) as (relay, proxy):
+        await relay.published(await journal(settings, changes(20)))
+        proxy.freeze()
+        head = await journal(settings, changes(20, after=20))
+        began = time.monotonic()
+        await relay.until(lambda relay: relay.state is State.UNKNOWN)
+        assert time.monotonic() - began < 5
+        proxy.thaw()
+        await relay.published(head)
+    assert_exactly_once(await seen(settings), range(1, 41))
+
+
+async def test_a_leader_that_is_killed_in_a_transaction_leaves_nothing_behind(settings: Settings) -> None:
+    async with relay_through_proxy(settings) as (killed, proxy):
+        await killed.published(await journal(settings, changes(20)))
+        proxy.holding.add(END_TXN)
+        await journal(settings, changes(20, after=20))
+        late = await proxy.wait_held(1)
+        await killed.killed()
+        async with running(settings) as successor:
+            await successor.published(40)
+            assert await late.release() != 0
+            await successor.published(await journal(settings, changes(20, after=40)))
+    assert_exactly_once(await seen(settings), range(1, 61))
+
+
+async def test_postgres_goes_away_and_comes_back(settings: Settings) -> None:
+    async with postgres_proxy(settings.database.url.get_secret_value()) as (proxy, url):
+        quick = relay_settings(settings, database_url=url, retry_wait_s=0.05, retry_wait_max_s=0.2)
+        async with running(quick) as relay:
+            await relay.published(await journal(settings, changes(20)))
+            await proxy.down()
+            head = await journal(settings, changes(20, after=20))
+            await relay.until(lambda relay: not relay.leading)
+            await unready(relay, "postgres")
+            assert time.monotonic() - relay.relay.beat < 1
+            await proxy.start()
+            await relay.published(head)
+    assert_exactly_once(await seen(settings), range(1, 41))
+
+
+async def test_postgres_hangs_and_the_leader_gives_up_its_lead(settings: Settings) -> None:
+    async with postgres_proxy(settings.database.url.get_secret_value()) as (proxy, url):
+        quick = relay_settings(settings, database_url=url, retry_wait_max_s=0.2)
+        async with running(quick) as relay:
+            await relay.published(await journal(settings, changes(20)))
+            proxy.freeze()
+            head = await journal(settings, changes(20, after=20))
+            await relay.until(lambda relay: not relay.leading)
+            proxy.thaw()
+            await relay.published(head, timeout_s=60)
+    assert_exactly_once(await seen(settings), range(1, 41))

@@ -24,6 +24,9 @@ _REFUSED_CATEGORIES: Final = frozenset({"Cc", "Cs", "Zl", "Zp"})
 
 _LABEL: Final = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)")
 """RFC 1123, section 2.1: letters, digits and inner hyphens, at most 63 a label."""
+_USUAL_LABEL: Final = r"(?!-|xn--)[a-z0-9-]{1,63}(?<!-)"
+_USUAL_HOST_NAME: Final = re.compile(rf"(?:{_USUAL_LABEL}\.)+(?![0-9]+$){_USUAL_LABEL}")
+"""What nearly every domain is: fine at a glance. Anything else is looked at label by label."""
 
 COUNTRIES: Final = frozenset(
     (
@@ -86,6 +89,8 @@ def _host_name(text: str) -> str:
     Raises:
         PydanticCustomError: `not_ascii`, `too_long`, `not_a_host_name`, `too_few_labels` or `numeric_top_label`.
     """
+    if len(text) <= DOMAIN_CHARS_MAX and _USUAL_HOST_NAME.fullmatch(text):
+        return text
     text = text.strip()
     if not text.isascii():
         raise PydanticCustomError("not_ascii", "Must be ASCII; send the IDNA form, whose labels begin with xn--")

@@ -103,7 +103,7 @@ class Worker(_Group):
     port: Port = Field(default=9101, description="0 takes a free one")
     group_id: str = Field(default="orgs-worker", min_length=1, description="Consumer group, after the topic prefix")
     batch_records_max: int = Field(
-        default=2_000, ge=1, le=10_000, description="Records in one transaction; more gains little and delays the first"
+        default=4_000, ge=1, le=10_000, description="Records in one batch; more gains little and delays the first"
     )
     lanes: int = Field(
         default=2, ge=1, le=8, description="Transactions of one large batch side by side, parted by partition"

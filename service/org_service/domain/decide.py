@@ -127,19 +127,31 @@ def _update(command: UpdateOrganization, organization: Organization, holders: Ho
             "A deactivated organization can only be reactivated or deleted.",
             organization.version,
         )
-    changes = command.changes()
-    if "primary_address" in changes:
-        changes["primary_address"] = _address(changes["primary_address"])
-    if all(getattr(organization, field) == value for field, value in changes.items()):
+    given = command.model_fields_set
+    name = command.name if "name" in given else organization.name
+    domain = command.domain if "domain" in given else organization.domain
+    address = _address(command.primary_address) if "primary_address" in given else organization.primary_address
+    if (name, domain, address) == (organization.name, organization.domain, organization.primary_address):
         return _unchanged(organization)
     key = organization.name_key
-    if "name" in changes:
-        key = name_key(command.name)
+    if name != organization.name:
+        key = name_key(name)
         if holders.get(key, organization.id) != organization.id:
             return refuse(
                 ProblemType.NAME_TAKEN, "Another organization has this name; choose another.", organization.version
             )
-    after = organization._replace(**changes, name_key=key, updated_at=now, version=organization.version + 1)
+    after = Organization(
+        id=organization.id,
+        name=name,
+        name_key=key,
+        domain=domain,
+        primary_address=address,
+        created_at=organization.created_at,
+        updated_at=now,
+        deactivated_at=organization.deactivated_at,
+        deleted_at=None,
+        version=organization.version + 1,
+    )
     return _applied(EventType.UPDATED, organization, after)
 
 

@@ -54,6 +54,9 @@ def to_json(organization: Organization) -> str:
     ).decode()
 
 
+_NOBODY: Final = (None, None, None, False)
+
+
 def changed_fields(before: Organization | None, after: Organization | None) -> list[str]:
     """Those of `COMPARED_FIELDS` that differ; a missing organization counts as all null and not deactivated."""
     one, other = _compared(before), _compared(after)
@@ -62,10 +65,6 @@ def changed_fields(before: Organization | None, after: Organization | None) -> l
 
 def _compared(organization: Organization | None) -> tuple[str | None, str | None, dict[str, Any] | None, bool]:
     if organization is None or organization.deleted_at is not None:
-        return None, None, None, False
-    return (
-        organization.name,
-        organization.domain,
-        organization.primary_address,
-        organization.deactivated_at is not None,
-    )
+        return _NOBODY
+    _, name, _, domain, primary_address, _, _, deactivated_at, _, _ = organization
+    return name, domain, primary_address, deactivated_at is not None

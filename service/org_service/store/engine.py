@@ -13,10 +13,13 @@ What became of such a transaction is unknown.
 # asyncpg comes without stubs, its functions are annotated in part.
 # pyright: reportMissingTypeStubs=false, reportArgumentType=false
 
+from collections.abc import Callable
 from typing import Any, Final, Literal, cast
+from uuid import UUID
 
 import asyncpg
 import orjson
+from asyncpg.pgproto import pgproto
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
@@ -26,6 +29,9 @@ Role = Literal["owner", "worker", "relay", "reader"]
 """Group role a session assumes: `orgs_owner`, `orgs_worker` …"""
 Session = asyncpg.Connection
 """A connection of the driver, outside any pool."""
+
+read_uuid: Final[Callable[[str], UUID]] = pgproto.UUID
+"""The driver's kind of `uuid.UUID`: equal to any other, but made, hashed, written and sent several times as fast."""
 
 ANSWER_MARGIN_S: Final = 2.0
 """Longer than `statement_timeout`, so that Postgres answers first wherever it can."""

@@ -170,20 +170,20 @@ def _unnest(types: dict[str, Any]) -> TableValuedAlias:
 
 
 _given = _unnest(_ORGANIZATION_TYPES)
-_UPDATE_ORGANIZATIONS: Final = (
-    update(OrganizationTable)
-    .where(col(OrganizationTable.id) == _given.c.id)
-    .values(
-        {
-            field: cast(_given.c[field], JSONB) if field == "primary_address" else _given.c[field]
-            for field in Organization._fields
-            if field not in ("id", "created_at")
-        }
-    )
-)
 _INSERT_ORGANIZATIONS: Final = insert(OrganizationTable).from_select(
     list(Organization._fields),
     select(*(cast(_given.c[f], JSONB) if f == "primary_address" else _given.c[f] for f in Organization._fields)),
+)
+_SAME_OR_KEPT: Final = ("updated_at", "created_at")
+"""Of the organizations of one update: no arrays are sent for these."""
+_changed = _unnest({field: of for field, of in _ORGANIZATION_TYPES.items() if field not in _SAME_OR_KEPT})
+_UPDATE_ORGANIZATIONS: Final = (
+    update(OrganizationTable)
+    .where(col(OrganizationTable.id) == _changed.c.id)
+    .values(
+        {c.name: cast(c, JSONB) if c.name == "primary_address" else c for c in _changed.c if c.name != "id"}
+        | {"updated_at": bindparam("given_moment", type_=DateTime(timezone=True))}
+    )
 )
 
 _JOURNAL_COLUMNS: Final = ("position", *JournalEntry._fields, "recorded_at")
@@ -260,6 +260,8 @@ async def write_organizations(
     """Insert and update organizations, one statement each.
 
     Args:
+        created: With all their fields.
+        updated: Of one moment: all have the same `updated_at`.
         names_claimed: Some organization takes a name. Then the unique names, otherwise checked at commit, are
             checked now: a worker that found a rival there would wait for it while it holds the journal's head, and
             the rival would wait for the head.
@@ -268,7 +270,8 @@ async def write_organizations(
         IntegrityError: Another worker created the same id or took a name meanwhile; roll back and decide again.
     """
     if updated:
-        await conn.execute(_UPDATE_ORGANIZATIONS, _organization_arrays(updated))
+        arrays = _organization_arrays(updated, but=_SAME_OR_KEPT)
+        await conn.execute(_UPDATE_ORGANIZATIONS, arrays | {"given_moment": updated[0].updated_at})
     if created:
         await conn.execute(_INSERT_ORGANIZATIONS, _organization_arrays(created))
     if names_claimed:
@@ -305,13 +308,16 @@ async def park(conn: AsyncConnection, rows: Sequence[ParkedRow], recorded_at: da
     )
 
 
-def _organization_arrays(organizations: Sequence[Organization]) -> dict[str, list[Any]]:
-    arrays = [list(values) for values in zip(*organizations, strict=True)]
-    named = {f"given_{field}": values for field, values in zip(Organization._fields, arrays, strict=True)}
-    named["given_primary_address"] = [
-        None if address is None else orjson.dumps(address).decode() for address in named["given_primary_address"]
+def _organization_arrays(organizations: Sequence[Organization], *, but: Collection[str] = ()) -> dict[str, list[Any]]:
+    arrays = {
+        f"given_{field}": list(values)
+        for field, values in zip(Organization._fields, zip(*organizations, strict=True), strict=True)
+        if field not in but
+    }
+    arrays["given_primary_address"] = [
+        None if address is None else orjson.dumps(address).decode() for address in arrays["given_primary_address"]
     ]
-    return named
+    return arrays
 
 
 async def ping(conn: AsyncConnection) -> None:

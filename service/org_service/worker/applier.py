@@ -48,13 +48,15 @@ def _now() -> datetime:
 
 
 class Applier:
-    """Applies batches of records, one at a time; several appliers may run side by side, in any process."""
+    """Applies batches of records; several appliers may run side by side, in any process."""
 
     def __init__(self, settings: Settings, *, clock: Callable[[], datetime] = _now) -> None:
         self._settings = settings
         self._clock = clock
         self._engine: AsyncEngine = create_engine(settings.database, "worker")
         self._replies = Replies(settings)
+        self._lanes: list[asyncio.Task[None] | None] = [None] * settings.worker.lanes
+        """The last one that entered each lane."""
         self.beat = time.monotonic()
         """When it last showed a sign of life, waits of an outage included."""
         self.outage: str | None = None
@@ -68,20 +70,32 @@ class Applier:
     async def apply(self, records: Sequence[Record]) -> None:
         """Apply records in order; returns when all are committed and duplicates answered.
 
+        The next batch may be given before this one is through: its records wait in their lanes, already read.
         Safe to repeat with the same records, from the start or any part of them, in any process. Outages are waited
         out here, so only cancellation leaves this; then the batch was committed or not, and comes again.
         """
         started = time.perf_counter()
         BATCH_RECORDS.observe(len(records))
-        lanes = _lanes(records, self._settings.worker.lanes)
-        settled = await asyncio.gather(*(self._settle_lane(lane) for lane in lanes), return_exceptions=True)
+        entered: list[asyncio.Task[None]] = []
+        for places, lane in _part(records, len(self._lanes)):
+            before = {task for place in places if (task := self._lanes[place]) is not None}
+            task = asyncio.create_task(self._settle_lane(lane, before))
+            for place in places:
+                self._lanes[place] = task
+            entered.append(task)
+        settled = await asyncio.gather(*entered, return_exceptions=True)
         for outcome in settled:
             if isinstance(outcome, BaseException):
                 raise outcome
         BATCH_SECONDS.observe(time.perf_counter() - started)
 
-    async def _settle_lane(self, records: Sequence[Record]) -> None:
-        await self._settle([_read(record) for record in records])
+    async def _settle_lane(self, records: Sequence[Record], before: set[asyncio.Task[None]]) -> None:
+        requests = [_read(record) for record in records]
+        if before:
+            await asyncio.wait(before)
+            for task in before:
+                task.result()  # cancelled: what comes later in its partitions may not go first
+        await self._settle(requests)
 
     async def _settle(self, requests: Sequence[Request | Unreadable]) -> None:
         """Try until committed; halve on data the database refuses."""
@@ -179,14 +193,18 @@ class Applier:
         return plan, start
 
 
-def _lanes(records: Sequence[Record], lanes: int) -> Sequence[Sequence[Record]]:
-    """Part a batch by partition: what has an order keeps it, and one lane decides while Postgres works for another."""
+def _part(records: Sequence[Record], lanes: int) -> Sequence[tuple[Sequence[int], Sequence[Record]]]:
+    """Part a batch by partition: what has an order keeps it, and one lane decides while Postgres works for another.
+
+    Returns:
+        Records, and the numbers of the lanes they enter: a small batch is one, and enters all.
+    """
     if lanes == 1 or len(records) < _LANE_RECORDS_MIN * lanes:
-        return [records]
+        return [(range(lanes), records)]
     parted: list[list[Record]] = [[] for _ in range(lanes)]
     for record in records:
         parted[record.partition % lanes].append(record)
-    return [lane for lane in parted if lane]
+    return [((place,), lane) for place, lane in enumerate(parted) if lane]
 
 
 def _read(record: Record) -> Request | Unreadable:

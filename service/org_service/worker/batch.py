@@ -210,23 +210,24 @@ class Fold:
         if event is not None:
             changed = _names_json(tuple(changed_fields(before, after)))
         record = request.record
+        # By position, in the order of its fields: half the cost, and this is the hottest place of the worker.
         return decision, JournalEntry(
-            command_id=request.command_id,
-            org_id=org_id,
-            version=decision.version,
-            command_type=command.type,
-            event_type=event,
-            outcome=decision.outcome,
-            code=decision.code,
-            actor=request.actor,
-            request_digest=request.digest,
-            command_partition=record.partition,
-            command_offset=record.offset,
-            changed=changed,
-            before=None if before is None else self._to_json(before),
-            after=None if after is None or after.deleted_at is not None else self._to_json(after),
-            problem=None if decision.problem is None else decision.problem.model_dump_json(),
-            traceparent=request.traceparent,
+            request.command_id,
+            org_id,
+            decision.version,
+            command.type,
+            event,
+            decision.outcome,
+            decision.code,
+            request.actor,
+            request.digest,
+            record.partition,
+            record.offset,
+            changed,
+            None if before is None else self._to_json(before),
+            None if after is None or after.deleted_at is not None else self._to_json(after),
+            None if decision.problem is None else decision.problem.model_dump_json(),
+            request.traceparent,
         )
 
     def _to_json(self, organization: Organization) -> str:

@@ -25,12 +25,13 @@ from org_events.cloudevents import (
 from org_events.commands import COMMANDS, PAYLOAD_BYTES_MAX, PAYLOAD_DEPTH_MAX, Command
 from org_events.results import FieldError
 from org_service.domain.decide import Invalid
+from org_service.store.engine import read_uuid
 
 ACTOR_CHARS_MAX: Final = 200
 _DIGEST_BYTES: Final = 16
 _TYPE_CHARS_SHOWN: Final = 100
 """Of a type nobody knows, which may hold anything."""
-_UUID: Final = re.compile(rb"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+_UUID: Final = re.compile(rb"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}")
 _TRACEPARENT: Final = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 """W3C Trace Context, section 3.2; anything else is dropped, as it asks."""
 
@@ -121,9 +122,9 @@ def _bytes(text: str) -> bytes:
 
 def _uuid(raw: bytes | None) -> UUID | None:
     """The UUID in its one form of 36 characters, in either case; None for anything else."""
-    if raw is None or not _UUID.fullmatch(raw.lower()):
+    if raw is None or not _UUID.fullmatch(raw):
         return None
-    return UUID(raw.decode("ascii"))
+    return read_uuid(raw.decode("ascii"))
 
 
 def _read_body(record: Record, command_id: UUID, headers: dict[str, bytes | None], value: bytes) -> Request:
@@ -138,8 +139,9 @@ def _read_body(record: Record, command_id: UUID, headers: dict[str, bytes | None
     command: Command | Invalid | Refused
     if problem is None:
         assert model is not None
+        org_id = _uuid(record.key)
+        body["org_id"] = org_id
         command = _validate(model, body, value)
-        org_id = command.org_id if isinstance(command, Command) else _uuid(record.key)
     else:
         command = Refused(command_type if model else ascii(command_type)[1:-1][:_TYPE_CHARS_SHOWN], problem)
         org_id = _uuid(record.key) or _uuid(_bytes(_org_id(body)))
@@ -190,10 +192,10 @@ def _shape_problem(key: bytes | None, body: Any, raw_type: bytes, model: type[Co
         return "The header ce_type is missing." if not raw_type else f"Unknown ce_type; known are {known}."
     if not isinstance(body, dict):
         return "The body must be a JSON object."
-    org_id = _bytes(_org_id(body)).lower()
+    org_id = _bytes(_org_id(body))
     if not _UUID.fullmatch(org_id):
         return "org_id must be a UUID of 36 characters."
-    if key != org_id:
+    if key != org_id.lower():
         return "The record's key must be org_id, as 36 lower-case characters of UTF-8."
     return None
 

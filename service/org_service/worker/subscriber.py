@@ -1,8 +1,8 @@
 """`orgs.commands` into the applier, through FastStream.
 
 FastStream's own parser decodes every header as UTF-8 and loses the whole batch where one is not, so ours hands the
-records over as they are. The handler acknowledges after the commit, and lets nothing but cancellation out: a batch
-that raises would be skipped in silence.
+records over as they are. A batch is acknowledged after its commit, by the offsets of its own records, and after the
+batches before it. Two batches are in hand at most: while the first is written, the second is fetched and read.
 """
 
 import asyncio
@@ -25,11 +25,13 @@ from org_service.worker.applier import Applier
 log = get_logger(__name__)
 
 _RESTART_PAUSE_S: Final = 1.0
+_DRAINING_PAUSE_S: Final = 0.05
+"""Between polls whose records are let go; they are not acknowledged, so the next worker finds them."""
 _Records = tuple[ConsumerRecord[bytes, bytes], ...]
 
 
 class Subscriber:
-    """The worker's end of Kafka: a member of the consumer group, one batch in hand at a time."""
+    """The worker's end of Kafka: a member of the consumer group, two batches in hand at most."""
 
     def __init__(self, settings: Settings, applier: Applier) -> None:
         """Declare the subscription; nothing is connected yet."""
@@ -39,6 +41,12 @@ class Subscriber:
         self._topic = topics.commands
         self.polled = time.monotonic()
         """When the loop last asked Kafka for records."""
+        self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Has the error that ended the work on a batch; nothing is acknowledged from there on."""
+        self._drain_timeout_s = settings.drain_timeout_s
+        self._draining = False
+        self._last: asyncio.Task[None] | None = None
+        """The last batch in hand; it ends after the one before it."""
         self._assignment = _Assignment()
         self._broker = KafkaBroker(
             settings.kafka.bootstrap_servers,
@@ -67,7 +75,7 @@ class Subscriber:
             rebalance_timeout_ms=worker.poll_interval_max_ms,
             listener=self._assignment,
             parser=self._parse,
-            decoder=_decode,
+            decoder=self._decode,
         )
         self._subscriber(self._handle)
 
@@ -83,12 +91,17 @@ class Subscriber:
             KafkaError: Kafka can't be reached; nothing was started.
         """
         await self._broker.start()
-        consumer = self._subscriber.consumer
-        assert consumer is not None
-        self._watch(consumer)
+        self._watch(self._consumer)
 
     async def stop(self) -> None:
-        """Stop taking, finish the batch in hand, acknowledge it, leave the group."""
+        """Stop taking, finish the batches in hand, acknowledge them, leave the group.
+
+        What isn't finished within the drain time-out is let go, not acknowledged, and comes again.
+        """
+        self._draining = True
+        if self._last is not None:
+            await asyncio.wait((self._last,), timeout=self._drain_timeout_s)
+            self._last.cancel()
         await self._broker.stop()
 
     async def ping(self) -> None:
@@ -109,7 +122,7 @@ class Subscriber:
         async def watched(*partitions: TopicPartition, **options: Any) -> dict[TopicPartition, list[Any]]:
             self.polled = time.monotonic()
             try:
-                return await getmany(*partitions, **options)
+                records = await getmany(*partitions, **options)
             except (KafkaError, ConsumerStoppedError):
                 raise  # FastStream waits 5 s, or ends
             except Exception:
@@ -117,22 +130,52 @@ class Subscriber:
                 log.exception("the consume loop failed and starts anew")
                 await asyncio.sleep(_RESTART_PAUSE_S)  # FastStream starts it at once: don't spin
                 raise
+            if not self._draining:
+                return records
+            await asyncio.sleep(_DRAINING_PAUSE_S)
+            return {}
 
         consumer.getmany = watched
 
     async def _parse(self, records: _Records) -> KafkaAckableMessage:
         """Wrap the records as they are; nothing in them is looked at, so nothing in them can fail."""
-        consumer = self._subscriber.consumer
-        assert consumer is not None
-        return KafkaAckableMessage(body=b"", raw_message=records, consumer=consumer)
+        return KafkaAckableMessage(body=b"", raw_message=records, consumer=self._consumer)
 
-    async def _handle(self, message: KafkaAckableMessage) -> None:
-        await self._applier.apply(cast("_Records", message.raw_message))
+    async def _decode(self, message: KafkaAckableMessage) -> _Records:
+        """The records themselves: the handler reads them one by one, so that one bad record is only one.
+
+        Not the message: it keeps what its decoder gives, and a batch that holds itself waits for the collector.
+        """
+        return cast("_Records", message.raw_message)
+
+    async def _handle(self, records: _Records) -> None:
+        """Take a batch in hand; returns when the one before it is through. FastStream skips a batch that raises."""
+        before, self._last = self._last, asyncio.create_task(self._finish(records, self._last))
+        self._last.add_done_callback(self._note_failure)
+        if before is not None:
+            await asyncio.wait((before,))
+
+    async def _finish(self, records: _Records, before: asyncio.Task[None] | None) -> None:
+        await self._applier.apply(records)
+        if before is not None:
+            await before
+        ends = {TopicPartition(record.topic, record.partition): record.offset + 1 for record in records}
+        consumer = self._consumer
         try:
-            await message.ack()
+            await consumer.commit({place: end for place, end in ends.items() if place in consumer.assignment()})
         except (KafkaError, IllegalStateError) as error:
             # The partitions moved on, or Kafka is away: the records come again and the journal knows them.
             log.info("offsets not committed; redelivered records will be skipped", why=type(error).__name__)
+
+    def _note_failure(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None and not self.failed.done():
+            self.failed.set_exception(error)
+
+    @property
+    def _consumer(self) -> AIOKafkaConsumer:
+        consumer = self._subscriber.consumer
+        assert consumer is not None
+        return consumer
 
 
 class _Assignment(ConsumerRebalanceListener):
@@ -147,11 +190,6 @@ class _Assignment(ConsumerRebalanceListener):
     def on_partitions_assigned(self, assigned: Sequence[TopicPartition]) -> None:
         self.partitions = len(assigned)
         log.info("partitions assigned", partitions=len(assigned))
-
-
-async def _decode(message: KafkaAckableMessage) -> KafkaAckableMessage:
-    """The message itself: the handler reads the records one by one, so that one bad record is only one."""
-    return message
 
 
 def _security(kafka: Kafka) -> BaseSecurity:

@@ -1,6 +1,6 @@
 """The worker as a process sees it: start, health, drain.
 
-Start: join the consumer group (while Kafka is away: wait). Drain: stop taking, finish the batch in hand, commit,
+Start: join the consumer group (while Kafka is away: wait). Drain: stop taking, finish the batches in hand, commit,
 acknowledge, leave the group, close.
 """
 
@@ -40,15 +40,23 @@ class Worker:
         self._waited = at
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Take and apply commands until `stop` is set; then the batch in hand is finished and everything closed."""
+        """Take and apply commands until `stop` is set; then the batches in hand are finished and everything closed.
+
+        Raises:
+            Exception: A defect ended the work on a batch. It was not acknowledged, and comes again after a restart.
+        """
         try:
             subscriber = await self._join(stop)
             if subscriber is None:
                 return
             self._subscriber = subscriber
-            await stop.wait()
-            log.info("draining: the batch in hand is finished")
+            stopping = asyncio.create_task(stop.wait())
+            await asyncio.wait((stopping, subscriber.failed), return_when=asyncio.FIRST_COMPLETED)
+            stopping.cancel()
+            log.info("draining: the batches in hand are finished")
             await subscriber.stop()
+            if subscriber.failed.done():
+                subscriber.failed.result()
         finally:
             await self._applier.stop()
 

@@ -242,3 +242,55 @@ async def test_a_terminated_session_is_an_outage_that_is_waited_out(
     assert [r["version"] for r in await journal(database)] == [1, 2]
     assert await database.fetchval("SELECT count(*) FROM parked") == 0
     assert applier.outage is None
+
+
+@pytest.mark.parametrize(("first", "second"), [(400, 400), (20, 400), (400, 20)])
+async def test_a_batch_given_early_waits_for_the_one_before_it(
+    applier: Applier, database: asyncpg.Connection, first: int, second: int
+) -> None:
+    """Large batches have a lane for some partitions each, small ones take all lanes."""
+    ids = [uuid4() for _ in range(max(first, second))]
+    creates = [
+        record_of(CreateOrganization(org_id=ids[n], name=f"Org {n}"), partition=n % 12)
+        for n in range(min(first, second))
+    ]
+    others = [record_of(CreateOrganization(org_id=uuid4(), name=f"Other {n}"), partition=n % 12) for n in range(first)]
+    updates = [
+        record_of(UpdateOrganization(org_id=ids[n], domain=f"org{n}.com"), partition=n % 12)
+        for n in range(len(creates))
+    ]
+    more = [record_of(CreateOrganization(org_id=uuid4(), name=f"More {n}"), partition=n % 12) for n in range(second)]
+    async with database.transaction():
+        await database.execute("UPDATE journal_head SET position = position")
+        works = [
+            asyncio.create_task(applier.apply([*others[len(creates) :], *creates])),
+            asyncio.create_task(applier.apply([*updates, *more[len(updates) :]])),
+        ]
+        await _blocked(database)
+        assert not any(work.done() for work in works)
+    await asyncio.gather(*works)
+    assert {row["code"] for row in await journal(database)} == {200}
+
+
+async def test_what_follows_a_batch_that_was_cancelled_is_not_applied(
+    applier: Applier, database: asyncpg.Connection
+) -> None:
+    org_id, create = created("Acme")
+    async with database.transaction():
+        await database.execute("UPDATE journal_head SET position = position")
+        first = asyncio.create_task(applier.apply([create]))
+        second = asyncio.create_task(applier.apply([record_of(UpdateOrganization(org_id=org_id, domain="acme.com"))]))
+        await _blocked(database)
+        first.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await first
+    with pytest.raises(asyncio.CancelledError):
+        await second
+    assert not await journal(database)
+
+
+async def _blocked(database: asyncpg.Connection) -> None:
+    """Return when a session waits for a lock of ours."""
+    async with asyncio.timeout(10):
+        while not await database.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
+            await asyncio.sleep(0.01)

@@ -1,10 +1,10 @@
 """The worker's end of Kafka, on a real broker: what FastStream and aiokafka would lose, and we don't."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
@@ -16,10 +16,13 @@ from confluent_kafka import Producer
 from org_events.commands import CreateOrganization, UpdateOrganization
 from org_service.settings import Settings
 from org_service.worker import batch
+from org_service.worker.applier import Applier
 from org_service.worker.worker import Worker
 from tests.support.records import FakeRecord, record_of
 
 pytestmark = pytest.mark.integration
+
+ONE_ID = UUID("7d5a2b10-4c8e-4a53-9f0f-2f6a3a0b9c11")
 
 
 @pytest.fixture
@@ -192,6 +195,42 @@ async def test_a_defect_of_ours_never_leaves_the_handler(
         await until(lambda: database.fetchval("SELECT count(*) FROM journal WHERE code = 200"), 2)
         await until(lambda: database.fetchval("SELECT count(*) FROM parked WHERE reason = 'handler_raised'"), 1)
     assert await committed(settings) == 3
+
+
+async def test_a_batch_that_fails_ends_the_worker_and_neither_it_nor_a_later_one_is_acknowledged(
+    settings: Settings, database: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    apply, applied = Applier.apply, asyncio.Event()
+
+    async def failing(self: Applier, records: Sequence[Any]) -> None:
+        if b"Boom" in records[0].value:
+            await applied.wait()
+            raise RuntimeError
+        await apply(self, records)
+        applied.set()
+
+    monkeypatch.setattr(Applier, "apply", failing)
+    one_by_one = settings.model_copy(update={"worker": settings.worker.model_copy(update={"batch_records_max": 1})})
+    for name in ("Boom", "Acme"):  # in one partition, so in this order
+        await send(settings, record_of(CreateOrganization(org_id=ONE_ID, name=name)))
+    with pytest.raises(RuntimeError):
+        await Worker(one_by_one).run(asyncio.Event())
+    assert await database.fetchval("SELECT count(*) FROM journal") == 1
+    assert await committed(settings) == 0
+
+
+async def test_the_batches_in_hand_are_finished_and_acknowledged_before_the_end(
+    settings: Settings, database: asyncpg.Connection
+) -> None:
+    one_by_one = settings.model_copy(update={"worker": settings.worker.model_copy(update={"batch_records_max": 1})})
+    await send(settings, *(record_of(CreateOrganization(org_id=uuid4(), name=f"Org {n}")) for n in range(50)))
+    async with running(one_by_one), database.transaction():
+        await database.execute("UPDATE journal_head SET position = position")
+        await until(lambda: database.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"), 1)
+    journaled = await database.fetchval("SELECT count(*) FROM journal")
+    assert journaled is not None
+    assert journaled >= 2
+    assert await committed(settings) == journaled
 
 
 async def test_the_worker_waits_for_kafka_and_says_so(settings: Settings) -> None:

@@ -9,7 +9,7 @@ import pytest
 from pydantic import SecretStr
 
 import org_local
-from org_service.settings import Database, Kafka, Relay, Settings, Worker
+from org_service.settings import Auth, Database, Kafka, Relay, Settings, Worker
 from org_service.store import migrate
 from tests.support.topics import create_topics, drop_topics
 
@@ -60,6 +60,7 @@ async def settings(server_url: str, bootstrap_servers: str, template_database: s
         database=Database(url=SecretStr(_beside(server_url, run))),
         worker=Worker(port=0),
         relay=Relay(port=0),
+        auth=Auth(commands="trusted"),
     )
     await create_topics(settings)
     yield settings

@@ -25,6 +25,8 @@ class ProblemType(StrEnum):
     """Why a command was refused; stable, so programs may branch on it."""
 
     UNREADABLE = "urn:orgs:problem:unreadable-command"
+    UNAUTHENTICATED = "urn:orgs:problem:unauthenticated"
+    FORBIDDEN = "urn:orgs:problem:forbidden"
     NOT_FOUND = "urn:orgs:problem:not-found"
     INVALID_FIELDS = "urn:orgs:problem:invalid-fields"
     COMMAND_ID_REUSED = "urn:orgs:problem:command-id-reused"
@@ -32,11 +34,14 @@ class ProblemType(StrEnum):
     PRECONDITION = "urn:orgs:problem:precondition-failed"
     DEACTIVATED = "urn:orgs:problem:deactivated"
     NAME_TAKEN = "urn:orgs:problem:name-taken"
+    STILL_PARTNER = "urn:orgs:problem:still-partner"
     PARKED = "urn:orgs:problem:parked"
 
 
 PROBLEMS: Final[dict[ProblemType, tuple[int, str]]] = {
     ProblemType.UNREADABLE: (400, "The record can't be read as a command"),
+    ProblemType.UNAUTHENTICATED: (401, "No valid token"),
+    ProblemType.FORBIDDEN: (403, "The role is denied this action"),
     ProblemType.NOT_FOUND: (404, "No such organization"),
     ProblemType.INVALID_FIELDS: (422, "A field is wrong"),
     ProblemType.COMMAND_ID_REUSED: (422, "The command id belongs to another command"),
@@ -44,6 +49,7 @@ PROBLEMS: Final[dict[ProblemType, tuple[int, str]]] = {
     ProblemType.PRECONDITION: (409, "A precondition doesn't hold"),
     ProblemType.DEACTIVATED: (409, "The organization is deactivated"),
     ProblemType.NAME_TAKEN: (409, "Another organization has this name"),
+    ProblemType.STILL_PARTNER: (409, "The organization is still partner of others"),
     ProblemType.PARKED: (500, "Set aside for an operator"),
 }
 """Status and title of every problem type (RFC 9457)."""

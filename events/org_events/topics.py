@@ -63,6 +63,21 @@ class Topics:
         """The last journal position published."""
         return f"{self.prefix}orgs.relay"
 
+    @property
+    def memberships(self) -> str:
+        """Which users belong to which organizations; fed by another service."""
+        return f"{self.prefix}orgs.memberships"
+
+    @property
+    def partnerships(self) -> str:
+        """Which organizations serve which others; fed by another service."""
+        return f"{self.prefix}orgs.partnerships"
+
+    @property
+    def staff(self) -> str:
+        """Who works for the platform; fed by another service."""
+        return f"{self.prefix}orgs.staff"
+
     def specs(self, *, partitions: int = PARTITIONS, events_retention_ms: int = 90 * DAY_MS) -> tuple[TopicSpec, ...]:
         """Every topic as it must be.
 
@@ -76,6 +91,9 @@ class Topics:
             _deleted(self.events, partitions, "every change, before and after", events_retention_ms),
             _compacted(self.state, partitions, "the whole organization; a tombstone after delete"),
             _compacted(self.relay, 1, "the last journal position published"),
+            _compacted(self.memberships, partitions, "which users belong to which organizations"),
+            _compacted(self.partnerships, partitions, "which organizations serve which others"),
+            _compacted(self.staff, partitions, "who works for the platform"),
         )
 
 

@@ -156,6 +156,58 @@ class Relay(_Group):
     )
 
 
+class Auth(_Group):
+    """Who acts: tokens (JWT), and what a role may do."""
+
+    commands: Literal["tokens", "trusted"] = Field(
+        default="tokens",
+        description="Commands from Kafka without a token: refused with 401, or trusted (the actor is ce_actor), for "
+        "brokers that are closed to all but trusted publishers. A token is judged in either case",
+    )
+    issuer: str = Field(default="", description="`iss` that a token must have")
+    audience: str = Field(default="orgs", min_length=1, description="`aud` that a token must have, or hold")
+    algorithms: tuple[Literal["RS256", "ES256", "EdDSA"], ...] = Field(
+        default=("RS256", "ES256", "EdDSA"), min_length=1, description="Signatures that are taken, as a JSON array"
+    )
+    jwks_file: str = Field(
+        default="", description="Public keys (JWK Set, RFC 7517) in a file; read again when it changes"
+    )
+    jwks_url: str = Field(default="", description="Public keys from a URL, instead of a file")
+    jwks_max_age_s: float = Field(default=300, gt=0, le=86_400, description="Keys are fetched again after this")
+    jwks_retry_s: float = Field(
+        default=10, gt=0, le=3_600, description="Shortest time between fetches for a key id nobody has heard of"
+    )
+    jwks_timeout_s: float = Field(default=5, gt=0, le=60, description="One fetch")
+    leeway_s: float = Field(default=5, ge=0, le=300, description="By how much clocks may differ")
+    token_bytes_max: int = Field(default=8_192, ge=256, le=65_536, description="A longer token is refused unread")
+    tokens_cached: int = Field(default=10_000, ge=0, le=1_000_000, description="Verified tokens remembered; 2 KB each")
+    policy_file: str = Field(default="", description="What roles are denied (TOML); empty takes the packaged policy")
+
+
+class Edge(_Group):
+    """HTTP and MCP."""
+
+    host: str = Field(default="127.0.0.1", description="Of everything the edge serves")
+    port: Port = Field(default=9100, description="0 takes a free one")
+    public_url: str = Field(default="", description="Where clients reach it, if not at host and port: for links")
+    outcome_timeout_s: float = Field(
+        default=10, gt=0, le=120, description="How long a change waits for its outcome; then the answer is 202"
+    )
+    body_bytes_max: int = Field(default=64 * 1024, ge=1_024, le=64 * 1024, description="Of a request; more is a 413")
+    header_bytes_max: int = Field(default=16 * 1024, ge=1_024, le=256 * 1024, description="Of a request; more is a 431")
+    rate_per_s: float = Field(
+        default=50, gt=0, le=1_000_000, description="Requests of one actor, in each process; more is a 429"
+    )
+    rate_burst: int = Field(default=100, ge=1, le=1_000_000, description="Requests of one actor at once")
+    concurrency_max: int = Field(
+        default=1_000, ge=1, le=100_000, description="Requests in hand at once; more is a 503 at once"
+    )
+    cors_origins: tuple[str, ...] = Field(default=(), description="Origins of browsers let in, as a JSON array")
+    stalled_after_s: float = Field(
+        default=120, gt=0, le=3_600, description="/livez fails when the loop gave no sign of life for this long"
+    )
+
+
 class Log(_Group):
     """What is written, and how."""
 
@@ -174,7 +226,11 @@ class Settings(BaseSettings):
     database: Database = Database()
     worker: Worker = Worker()
     relay: Relay = Relay()
+    auth: Auth = Auth()
+    edge: Edge = Edge()
     log: Log = Log()
+    api_url: str = Field(default="http://127.0.0.1:9100", description="Where `orgs mcp` finds the HTTP API")
+    token: SecretStr = Field(default=SecretStr(""), description="Names the user of `orgs send` and `orgs mcp` (JWT)")
     drain_timeout_s: float = Field(
         default=45,
         gt=0,

@@ -20,7 +20,7 @@ import org_local
 from org_local import ports
 from org_local.errors import LocalStackError
 from org_local.server import Program, Server, log_tail
-from org_service.settings import Database, Kafka, Settings
+from org_service.settings import Auth, Database, Kafka, Settings
 from org_service.store import migrate
 from tests.bench.publisher import ROOT
 from tests.support.topics import create_topics, drop_topics
@@ -60,6 +60,7 @@ def open_site(stack: org_local.Stack, name: str, folder: Path) -> Generator[Site
     settings = Settings(
         kafka=Kafka(bootstrap_servers=stack.bootstrap_servers, topic_prefix=f"{run}."),
         database=Database(url=SecretStr(f"{server_url}/{run}")),
+        auth=Auth(commands="trusted"),
     )
     asyncio.run(_execute(f"{server_url}/postgres", f"CREATE DATABASE {run}"))
     asyncio.run(create_topics(settings))
@@ -153,6 +154,7 @@ def _service(site: Site, role: Role, port: int, *, profiled: bool) -> Server:
         "ORGS_KAFKA__BOOTSTRAP_SERVERS": site.bootstrap_servers,
         "ORGS_KAFKA__TOPIC_PREFIX": site.settings.kafka.topic_prefix,
         "ORGS_DATABASE__URL": site.database_url,
+        "ORGS_AUTH__COMMANDS": site.settings.auth.commands,
         f"ORGS_{role.upper()}__PORT": str(port),
     }
 

@@ -25,7 +25,7 @@ from sqlalchemy.pool import NullPool
 
 from org_service.settings import Database
 
-Role = Literal["owner", "worker", "relay", "reader"]
+Role = Literal["owner", "worker", "relay", "edge", "reader"]
 """Group role a session assumes: `orgs_owner`, `orgs_worker` …"""
 Session = asyncpg.Connection
 """A connection of the driver, outside any pool."""

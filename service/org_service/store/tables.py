@@ -15,6 +15,7 @@ from uuid import UUID
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     CheckConstraint,
     Column,
     DateTime,
@@ -31,10 +32,17 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import Field, SQLModel
 
+from org_events.reference import Role
+
 NAME_KEY_CONSTRAINT: Final = "organization_name_key_key"
 COMMAND_ID_CONSTRAINT: Final = "journal_command_id_key"
+BYTE_ORDER: Final = "C"
+"""Collation of what is searched by its beginning and paged through: one order everywhere, served by plain indexes."""
 JOURNAL_CHANNEL: Final = "orgs_journal"
 """NOTIFY channel that wakes the relay."""
+
+
+_ROLES: Final = "role IN ({})".format(", ".join(f"'{role}'" for role in Role))
 
 
 def _moment(*, nullable: bool) -> Column[datetime]:
@@ -50,14 +58,17 @@ class Organization(SQLModel, table=True):
         UniqueConstraint("name_key", name=NAME_KEY_CONSTRAINT, deferrable=True, initially="DEFERRED"),
         CheckConstraint("version >= 1", name="organization_version_check"),
         CheckConstraint("(name_key IS NULL) = (deleted_at IS NOT NULL)", name="organization_name_key_check"),
+        # Lists for staff, who see every organization: in order of creation, and by the beginning of the domain.
+        Index("organization_created_at_idx", "created_at", "id", postgresql_where=text("deleted_at IS NULL")),
+        Index("organization_domain_idx", "domain", postgresql_where=text("deleted_at IS NULL")),
         # Room on the page lets an update that changes no indexed column stay there (HOT).
         {"postgresql_with": {"fillfactor": 70}},
     )
 
     id: UUID = Field(sa_column=Column(Uuid, primary_key=True))
     name: str = Field(sa_column=Column(Text, nullable=False))
-    name_key: str | None = Field(sa_column=Column(Text))
-    domain: str | None = Field(sa_column=Column(Text))
+    name_key: str | None = Field(sa_column=Column(Text(collation=BYTE_ORDER)))
+    domain: str | None = Field(sa_column=Column(Text(collation=BYTE_ORDER)))
     primary_address: dict[str, Any] | None = Field(sa_column=Column(JSONB(none_as_null=True)))
     created_at: datetime = Field(sa_column=_moment(nullable=False))
     updated_at: datetime = Field(sa_column=_moment(nullable=False))
@@ -149,3 +160,60 @@ class Parked(SQLModel, table=True):
     attempts: int = Field(default=1, sa_column=Column(Integer, nullable=False))
     state: str = Field(default="open", sa_column=Column(Text, nullable=False))
     recorded_at: datetime = Field(sa_column=_moment(nullable=False))
+
+
+class Membership(SQLModel, table=True):
+    """Which users belong to which organizations; an organization need not be there (yet)."""
+
+    __tablename__ = "membership"
+    __table_args__: ClassVar[tuple[Any, ...]] = (CheckConstraint(_ROLES, name="membership_role_check"),)
+
+    user_id: str = Field(sa_column=Column(Text(collation=BYTE_ORDER), primary_key=True))
+    org_id: UUID = Field(sa_column=Column(Uuid, primary_key=True))
+    role: str = Field(sa_column=Column(Text, nullable=False))
+    joined_at: datetime = Field(sa_column=_moment(nullable=False))
+    active: bool = Field(sa_column=Column(Boolean, nullable=False))
+
+
+class Partnership(SQLModel, table=True):
+    """Which organizations serve which others."""
+
+    __tablename__ = "partnership"
+    __table_args__: ClassVar[tuple[Any, ...]] = (
+        CheckConstraint(_ROLES, name="partnership_role_check"),
+        Index("partnership_org_id_idx", "org_id"),
+    )
+
+    partner_org_id: UUID = Field(sa_column=Column(Uuid, primary_key=True))
+    org_id: UUID = Field(sa_column=Column(Uuid, primary_key=True))
+    role: str = Field(sa_column=Column(Text, nullable=False))
+
+
+class Staff(SQLModel, table=True):
+    """Who works for whoever runs the platform."""
+
+    __tablename__ = "staff"
+
+    user_id: str = Field(sa_column=Column(Text(collation=BYTE_ORDER), primary_key=True))
+
+
+class ReferenceProgress(SQLModel, table=True):
+    """How far each partition of the reference topics is applied: written with the data, so each record counts once."""
+
+    __tablename__ = "reference_progress"
+
+    topic: str = Field(sa_column=Column(Text, primary_key=True))
+    partition: int = Field(sa_column=Column(Integer, primary_key=True, autoincrement=False))
+    next_offset: int = Field(sa_column=Column(BigInteger, nullable=False))
+
+
+class AcceptedCommand(SQLModel, table=True):
+    """Commands that the edge answered with 202: pending until the journal has them. Kept as long as commands are."""
+
+    __tablename__ = "accepted_command"
+    __table_args__: ClassVar[tuple[Any, ...]] = (Index("accepted_command_accepted_at_idx", "accepted_at"),)
+
+    command_id: UUID = Field(sa_column=Column(Uuid, primary_key=True))
+    actor: str = Field(sa_column=Column(Text, nullable=False))
+    org_id: UUID = Field(sa_column=Column(Uuid, nullable=False))
+    accepted_at: datetime = Field(sa_column=_moment(nullable=False))

@@ -71,6 +71,8 @@ def test_a_problem_of_a_type_this_copy_does_not_know_is_read() -> None:
 def test_every_problem_type_has_a_status_of_the_contract_and_a_title() -> None:
     assert {problem: status for problem, (status, _) in PROBLEMS.items()} == {
         ProblemType.UNREADABLE: 400,
+        ProblemType.UNAUTHENTICATED: 401,
+        ProblemType.FORBIDDEN: 403,
         ProblemType.NOT_FOUND: 404,
         ProblemType.INVALID_FIELDS: 422,
         ProblemType.COMMAND_ID_REUSED: 422,
@@ -78,6 +80,7 @@ def test_every_problem_type_has_a_status_of_the_contract_and_a_title() -> None:
         ProblemType.PRECONDITION: 409,
         ProblemType.DEACTIVATED: 409,
         ProblemType.NAME_TAKEN: 409,
+        ProblemType.STILL_PARTNER: 409,
         ProblemType.PARKED: 500,
     }
     assert all(title for _, title in PROBLEMS.values())

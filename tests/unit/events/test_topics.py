@@ -73,6 +73,9 @@ def test_the_topics_are_as_the_contract_says() -> None:
         "orgs.events": 12,
         "orgs.state": 12,
         "orgs.relay": 1,
+        "orgs.memberships": 12,
+        "orgs.partnerships": 12,
+        "orgs.staff": 12,
     }
     assert specs["orgs.commands"].config == {
         "cleanup.policy": "delete",
@@ -82,7 +85,8 @@ def test_the_topics_are_as_the_contract_says() -> None:
     assert specs["orgs.results"].config["retention.ms"] == "259200000"
     assert specs["orgs.events"].config["retention.ms"] == "7776000000"
     assert specs["orgs.state"].config["cleanup.policy"] == "compact"
-    assert specs["orgs.relay"].config["cleanup.policy"] == "compact"
+    for name in ("relay", "memberships", "partnerships", "staff"):
+        assert specs[f"orgs.{name}"].config["cleanup.policy"] == "compact"
     assert all(spec.config["message.timestamp.type"] == "CreateTime" for spec in list(specs.values())[1:])
 
 

@@ -1,0 +1,1 @@
+"""Who acts: tokens and the keys they are signed with."""

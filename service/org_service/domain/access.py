@@ -1,0 +1,156 @@
+"""Who may do what: one pure function, asked by the list call, the HTTP edge, MCP and the worker alike.
+
+    user, memberships, partnerships, staff, policy, organization  ->  role, access, denied actions
+
+None means that the user can't see the organization, which nobody can tell from there being none.
+"""
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from enum import StrEnum
+from typing import Final, NamedTuple
+from uuid import UUID
+
+from org_events.commands import (
+    CreateOrganization,
+    DeactivateOrganization,
+    DeleteOrganization,
+    ReactivateOrganization,
+    RestoreOrganization,
+    UpdateOrganization,
+)
+from org_events.reference import Role
+from org_service.domain.organization import Organization
+from org_service.domain.policy import CREATE, DELETE, EXECUTE, UPDATE, Policy
+
+
+class AccessKind(StrEnum):
+    """Why a user can see an organization, in order of preference."""
+
+    DIRECT = "direct"
+    STAFF = "staff"
+    PARTNERSHIP = "partnership"
+
+
+class Membership(NamedTuple):
+    """A membership of the user that is asked about."""
+
+    org_id: UUID
+    role: Role
+    joined_at: datetime
+    active: bool
+
+
+class Partnership(NamedTuple):
+    """Another organization whose members serve this one."""
+
+    partner_org_id: UUID
+    role: Role
+    partner_active: bool
+    """Whether the partner is there, not deleted, not deactivated: from others nobody comes."""
+
+
+class Access(NamedTuple):
+    """What a user is in an organization they can see."""
+
+    role: Role | None
+    """None only for `TRUSTED`."""
+    kind: AccessKind | None
+    denied_actions: tuple[str, ...]
+
+
+TRUSTED: Final = Access(None, None, ())
+"""A publisher that the service was told to trust (`ORGS_AUTH__COMMANDS=trusted`): judged by whoever let it in."""
+
+_STRONGEST_FIRST: Final = (Role.ADMIN, Role.SUPPORT, Role.CLOUD_REP, Role.USER, Role.RESTRICTED_USER)
+"""Which role counts where several partners give one."""
+
+ACTION: Final[Mapping[str, str]] = {
+    CreateOrganization.type: CREATE,
+    UpdateOrganization.type: UPDATE,
+    DeleteOrganization.type: DELETE,
+    DeactivateOrganization.type: EXECUTE,
+    ReactivateOrganization.type: EXECUTE,
+    RestoreOrganization.type: DELETE,
+}
+"""The action that each command is, by command type; what may delete may take a deletion back."""
+
+
+def access_to(
+    organization: Organization,
+    *,
+    memberships: Mapping[UUID, Membership],
+    partnerships: Iterable[Partnership],
+    staff: bool,
+    policy: Policy,
+) -> Access | None:
+    """What one user is in an organization; None where they can't see it.
+
+    Args:
+        organization: As stored. A deleted one is seen by nobody.
+        memberships: The user's own, by organization: at least those in this one and in its partners.
+        partnerships: Of this organization as the client.
+        staff: Whether the user is staff.
+        policy: What each role is denied.
+    """
+    if organization.deleted_at is not None:
+        return None
+    own = memberships.get(organization.id)
+    direct = own is not None and own.active
+    if staff:
+        return _access(Role.ADMIN, AccessKind.DIRECT if direct else AccessKind.STAFF, policy)
+    if own is not None and own.active:
+        return _access(own.role, AccessKind.DIRECT, policy)
+    roles = {
+        partnership.role
+        for partnership in partnerships
+        if partnership.partner_active
+        and (member := memberships.get(partnership.partner_org_id)) is not None
+        and member.active
+    }
+    strongest = next((role for role in _STRONGEST_FIRST if role in roles), None)
+    return None if strongest is None else _access(strongest, AccessKind.PARTNERSHIP, policy)
+
+
+def access_beyond(*, staff: bool, policy: Policy) -> Access:
+    """What a user is where there is no organization to be anything in: to create one, or restore one.
+
+    Staff are admin; anybody else counts as `user`, whatever they are elsewhere.
+    """
+    return _access(Role.ADMIN, AccessKind.STAFF, policy) if staff else Access(Role.USER, None, policy.denied[Role.USER])
+
+
+def command_access(
+    command_type: str,
+    organization: Organization | None,
+    *,
+    memberships: Mapping[UUID, Membership],
+    partnerships: Iterable[Partnership],
+    staff: bool,
+    policy: Policy,
+) -> Access | None:
+    """What one user is for one command; arguments as `access_to`, None for an organization that never was.
+
+    A deleted organization can be seen by staff alone, and only to restore it.
+    """
+    if command_type == CreateOrganization.type:
+        return access_beyond(staff=staff, policy=policy)
+    if organization is None:
+        return None
+    if organization.deleted_at is not None:
+        return access_beyond(staff=True, policy=policy) if staff and command_type == RestoreOrganization.type else None
+    return access_to(organization, memberships=memberships, partnerships=partnerships, staff=staff, policy=policy)
+
+
+def default_organization(memberships: Iterable[Membership]) -> UUID | None:
+    """The earliest-joined active direct membership; of several at one moment the smallest id, so there is just one.
+
+    Args:
+        memberships: Of one user, in organizations that are there.
+    """
+    active = [membership for membership in memberships if membership.active]
+    return min(active, key=lambda m: (m.joined_at, m.org_id.int)).org_id if active else None
+
+
+def _access(role: Role, kind: AccessKind, policy: Policy) -> Access:
+    return Access(role, kind, policy.denied[role])

@@ -1,0 +1,1 @@
+"""HTTP and MCP: what people and agents use."""

@@ -17,6 +17,7 @@ Headers = list[tuple[str, bytes]]
 CONTENT_TYPE: Final = "content-type"
 JSON_CONTENT: Final = b"application/json"
 STRUCTURED_CONTENT: Final = "application/cloudevents+json"
+AUTHORIZATION: Final = "authorization"
 TRACEPARENT: Final = "traceparent"
 SOURCE: Final = "/orgs"
 """The `ce_source` of everything the service publishes."""
@@ -175,7 +176,7 @@ def command_headers(
         ("ce_source", source.encode()),
         (CONTENT_TYPE, JSON_CONTENT),
     ]
-    for name, content in (("ce_actor", actor), ("authorization", authorization), (TRACEPARENT, traceparent)):
+    for name, content in (("ce_actor", actor), (AUTHORIZATION, authorization), (TRACEPARENT, traceparent)):
         if content is not None:
             headers.append((name, content.encode()))
     return headers

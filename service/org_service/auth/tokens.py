@@ -10,6 +10,19 @@ class TokenRefused(Exception):
     """The token names nobody (401). The message says why, without a byte of the token."""
 
 
+def bearer(header: bytes) -> bytes:
+    """The token of an `authorization` header (RFC 6750, section 2.1).
+
+    Raises:
+        TokenRefused: It is not `Bearer` and one token.
+    """
+    scheme, _, token = header.strip().partition(b" ")
+    token = token.strip()
+    if scheme.lower() != b"bearer" or not token or b" " in token:
+        raise TokenRefused("The header authorization must be Bearer and a token.")
+    return token
+
+
 class Verified(NamedTuple):
     """A token whose signature, issuer and audience are right."""
 

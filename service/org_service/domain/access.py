@@ -5,9 +5,10 @@
 None means that the user can't see the organization, which nobody can tell from there being none.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Final, NamedTuple
 from uuid import UUID
 
@@ -50,6 +51,19 @@ class Partnership(NamedTuple):
     """Whether the partner is there, not deleted, not deactivated: from others nobody comes."""
 
 
+class Relations(NamedTuple):
+    """What the reference data say of some users and organizations."""
+
+    staff: frozenset[str]
+    memberships: Mapping[str, Mapping[UUID, Membership]]
+    """By user, then by organization."""
+    partnerships: Mapping[UUID, Sequence[Partnership]]
+    """By client."""
+
+
+NO_RELATIONS: Final = Relations(frozenset(), MappingProxyType({}), MappingProxyType({}))
+
+
 class Access(NamedTuple):
     """What a user is in an organization they can see."""
 
@@ -57,6 +71,7 @@ class Access(NamedTuple):
     """None only for `TRUSTED`."""
     kind: AccessKind | None
     denied_actions: tuple[str, ...]
+    staff: bool = False
 
 
 TRUSTED: Final = Access(None, None, ())
@@ -98,9 +113,11 @@ def access_to(
     own = memberships.get(organization.id)
     direct = own is not None and own.active
     if staff:
-        return _access(Role.ADMIN, AccessKind.DIRECT if direct else AccessKind.STAFF, policy)
+        return Access(
+            Role.ADMIN, AccessKind.DIRECT if direct else AccessKind.STAFF, policy.denied[Role.ADMIN], staff=True
+        )
     if own is not None and own.active:
-        return _access(own.role, AccessKind.DIRECT, policy)
+        return Access(own.role, AccessKind.DIRECT, policy.denied[own.role])
     roles = {
         partnership.role
         for partnership in partnerships
@@ -109,7 +126,7 @@ def access_to(
         and member.active
     }
     strongest = next((role for role in _STRONGEST_FIRST if role in roles), None)
-    return None if strongest is None else _access(strongest, AccessKind.PARTNERSHIP, policy)
+    return None if strongest is None else Access(strongest, AccessKind.PARTNERSHIP, policy.denied[strongest])
 
 
 def access_beyond(*, staff: bool, policy: Policy) -> Access:
@@ -117,7 +134,9 @@ def access_beyond(*, staff: bool, policy: Policy) -> Access:
 
     Staff are admin; anybody else counts as `user`, whatever they are elsewhere.
     """
-    return _access(Role.ADMIN, AccessKind.STAFF, policy) if staff else Access(Role.USER, None, policy.denied[Role.USER])
+    if staff:
+        return Access(Role.ADMIN, AccessKind.STAFF, policy.denied[Role.ADMIN], staff=True)
+    return Access(Role.USER, None, policy.denied[Role.USER])
 
 
 def command_access(
@@ -150,7 +169,3 @@ def default_organization(memberships: Iterable[Membership]) -> UUID | None:
     """
     active = [membership for membership in memberships if membership.active]
     return min(active, key=lambda m: (m.joined_at, m.org_id.int)).org_id if active else None
-
-
-def _access(role: Role, kind: AccessKind, policy: Policy) -> Access:
-    return Access(role, kind, policy.denied[role])

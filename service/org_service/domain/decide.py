@@ -1,13 +1,13 @@
 """The rules: what becomes of one command, given the organization as it is. Pure.
 
 One function a command type, each reading from top to bottom in the order in which refusals take precedence:
-404 before 422 before 409, and among the 409s: the id exists, preconditions, deactivated, name taken. What can't be
-read as a command (400) is refused before it gets here, by the caller that read it.
+404 before 403 before 422 before 409, and among the 409s: the id exists, preconditions, deactivated, still partner, name
+taken. What can't be read as a command (400), or comes from nobody (401), is refused before it gets here.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, cast
 from uuid import UUID
 
 from org_events.commands import (
@@ -23,6 +23,7 @@ from org_events.commands import (
 from org_events.events import EventType
 from org_events.organization import Address
 from org_events.results import PROBLEMS, FieldError, Outcome, Problem, ProblemType
+from org_service.domain.access import ACTION, TRUSTED, Access
 from org_service.domain.organization import Organization, name_key
 
 Holders = Mapping[str, UUID]
@@ -64,7 +65,15 @@ def refuse(
     )
 
 
-def decide(command: Command | Invalid, organization: Organization | None, holders: Holders, now: datetime) -> Decision:
+def decide(
+    command: Command | Invalid,
+    organization: Organization | None,
+    holders: Holders,
+    now: datetime,
+    access: Access | None = TRUSTED,
+    *,
+    is_partner: bool = False,
+) -> Decision:
     """What becomes of `command`.
 
     Args:
@@ -72,32 +81,42 @@ def decide(command: Command | Invalid, organization: Organization | None, holder
         organization: The row of its organization, a deleted one included; None where there never was one.
         holders: Who holds the names that the command may claim.
         now: Becomes `created_at`, `updated_at` and the like; with its time zone, UTC.
+        access: What the actor is there (`access.command_access`); None where they can't see it.
+        is_partner: Whether the organization is still partner of others; asked only for a delete.
 
     Returns:
         The decision. A refusal is a value; an exception means a defect of ours.
     """
-    if command.type != CreateOrganization.type and (
-        organization is None or (organization.deleted_at is not None and command.type != RestoreOrganization.type)
-    ):
+    creates = command.type == CreateOrganization.type
+    gone = organization is None or (organization.deleted_at is not None and command.type != RestoreOrganization.type)
+    if access is None or (gone and not creates):
         return refuse(ProblemType.NOT_FOUND, "There is no organization with this id.")
+    version = None if organization is None or creates else organization.version
+    action = ACTION[command.type]
+    if action in access.denied_actions:
+        return refuse(ProblemType.FORBIDDEN, f"The role {access.role} is denied {action}.", version)
     if isinstance(command, Invalid):
         return refuse(
             ProblemType.INVALID_FIELDS,
             f"{len(command.errors)} field(s) of {command.type} are wrong; see errors.",
-            None if organization is None else organization.version,
+            version,
             command.errors,
         )
-    return _RULES[type(command)](command, organization, holders, now)
+    if isinstance(command, CreateOrganization):
+        return _create(command, organization, holders, now, sees=access.staff or access.role is None)
+    assert organization is not None
+    refusal = _conflict(cast("_Existing", command), organization, access, is_partner)
+    return refusal or _RULES[type(command)](command, organization, holders, now)
 
 
 def _create(
-    command: CreateOrganization, organization: Organization | None, holders: Holders, now: datetime
+    command: CreateOrganization, organization: Organization | None, holders: Holders, now: datetime, *, sees: bool
 ) -> Decision:
     if organization is not None:
         return refuse(
             ProblemType.ALREADY_EXISTS,
             "An organization with this id exists, or existed; choose another id.",
-            organization.version,
+            organization.version if sees else None,
         )
     key = name_key(command.name)
     if key in holders:
@@ -118,15 +137,6 @@ def _create(
 
 
 def _update(command: UpdateOrganization, organization: Organization, holders: Holders, now: datetime) -> Decision:
-    refusal = _precondition(command, organization)
-    if refusal is not None:
-        return refusal
-    if organization.deactivated_at is not None:
-        return refuse(
-            ProblemType.DEACTIVATED,
-            "A deactivated organization can only be reactivated or deleted.",
-            organization.version,
-        )
     given = command.model_fields_set
     name = command.name if "name" in given else organization.name
     domain = command.domain if "domain" in given else organization.domain
@@ -155,38 +165,30 @@ def _update(command: UpdateOrganization, organization: Organization, holders: Ho
     return _applied(EventType.UPDATED, organization, after)
 
 
-def _delete(command: DeleteOrganization, organization: Organization, _: Holders, now: datetime) -> Decision:
-    refusal = _precondition(command, organization)
-    if refusal is not None:
-        return refusal
+def _delete(_command: DeleteOrganization, organization: Organization, _holders: Holders, now: datetime) -> Decision:
     after = organization._replace(name_key=None, deleted_at=now, updated_at=now, version=organization.version + 1)
     return _applied(EventType.DELETED, organization, after)
 
 
-def _deactivate(command: DeactivateOrganization, organization: Organization, _: Holders, now: datetime) -> Decision:
-    refusal = _precondition(command, organization)
-    if refusal is not None:
-        return refusal
+def _deactivate(
+    _command: DeactivateOrganization, organization: Organization, _holders: Holders, now: datetime
+) -> Decision:
     if organization.deactivated_at is not None:
         return _unchanged(organization)
     after = organization._replace(deactivated_at=now, updated_at=now, version=organization.version + 1)
     return _applied(EventType.DEACTIVATED, organization, after)
 
 
-def _reactivate(command: ReactivateOrganization, organization: Organization, _: Holders, now: datetime) -> Decision:
-    refusal = _precondition(command, organization)
-    if refusal is not None:
-        return refusal
+def _reactivate(
+    _command: ReactivateOrganization, organization: Organization, _holders: Holders, now: datetime
+) -> Decision:
     if organization.deactivated_at is None:
         return _unchanged(organization)
     after = organization._replace(deactivated_at=None, updated_at=now, version=organization.version + 1)
     return _applied(EventType.REACTIVATED, organization, after)
 
 
-def _restore(command: RestoreOrganization, organization: Organization, holders: Holders, now: datetime) -> Decision:
-    refusal = _precondition(command, organization)
-    if refusal is not None:
-        return refusal
+def _restore(_command: RestoreOrganization, organization: Organization, holders: Holders, now: datetime) -> Decision:
     if organization.deleted_at is None:
         return _unchanged(organization)
     key = name_key(organization.name)
@@ -201,7 +203,6 @@ def _restore(command: RestoreOrganization, organization: Organization, holders: 
 
 
 _RULES: Final[dict[type[Command], Callable[..., Decision]]] = {
-    CreateOrganization: _create,
     UpdateOrganization: _update,
     DeleteOrganization: _delete,
     DeactivateOrganization: _deactivate,
@@ -214,23 +215,23 @@ _Existing = (
 )
 
 
-def _precondition(command: _Existing, organization: Organization) -> Decision | None:
-    """The refusal, if a precondition of the command doesn't hold."""
+def _conflict(command: _Existing, organization: Organization, access: Access, is_partner: bool) -> Decision | None:
+    """The refusal, if a precondition doesn't hold or the organization is in no state for the command."""
     version = organization.version
     if command.expected_version is not None and command.expected_version != version:
-        return refuse(
-            ProblemType.PRECONDITION,
-            f"expected_version is {command.expected_version}, the organization has version {version}.",
-            version,
-        )
+        detail = f"expected_version is {command.expected_version}, the organization has version {version}."
+        return refuse(ProblemType.PRECONDITION, detail, version)
     if command.if_current is not None:
         unlike = [f for f, value in _wanted(command.if_current).items() if getattr(organization, f) != value]
         if unlike:
-            return refuse(
-                ProblemType.PRECONDITION,
-                f"if_current doesn't hold for: {', '.join(sorted(unlike))}.",
-                version,
-            )
+            detail = f"if_current doesn't hold for: {', '.join(sorted(unlike))}."
+            return refuse(ProblemType.PRECONDITION, detail, version)
+    if organization.deactivated_at is not None and isinstance(command, UpdateOrganization) and not access.staff:
+        detail = "A deactivated organization can only be reactivated or deleted."
+        return refuse(ProblemType.DEACTIVATED, detail, version)
+    if is_partner and isinstance(command, DeleteOrganization):
+        detail = "It still serves other organizations as their partner; end the partnerships first."
+        return refuse(ProblemType.STILL_PARTNER, detail, version)
     return None
 
 

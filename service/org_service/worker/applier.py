@@ -23,13 +23,24 @@ from typing import Final
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from org_service.backoff import Backoff
-from org_service.errors import DataRefusedError, RefoldError, ServiceError
+from org_service.errors import DataRefusedError, RefoldError, RetryError, ServiceError
 from org_service.settings import Settings
-from org_service.store import statements
+from org_service.store import relations, statements
 from org_service.store.engine import create_engine
 from org_service.store.failures import classify
 from org_service.telemetry import BATCH_RECORDS, BATCH_REPEATS, BATCH_SECONDS, COMMANDS, PARKED, get_logger
-from org_service.worker.batch import Fold, Plan, Snapshot, is_torn, names_wanted, restored, where
+from org_service.worker.batch import (
+    Fold,
+    Plan,
+    Snapshot,
+    deleted,
+    is_torn,
+    names_wanted,
+    pairs_asked,
+    restored,
+    where,
+)
+from org_service.worker.gate import Gate, Stranger
 from org_service.worker.records import Record, Refused, Request, Unreadable, read
 from org_service.worker.replies import Replies
 
@@ -50,8 +61,16 @@ def _now() -> datetime:
 class Applier:
     """Applies batches of records; several appliers may run side by side, in any process."""
 
-    def __init__(self, settings: Settings, *, clock: Callable[[], datetime] = _now) -> None:
+    def __init__(self, settings: Settings, gate: Gate | None = None, *, clock: Callable[[], datetime] = _now) -> None:
+        """Make one.
+
+        Args:
+            settings: Where, and how much.
+            gate: Who may enter; None lets trusted publishers in, and nobody with a token.
+            clock: When batches are recorded.
+        """
         self._settings = settings
+        self._gate = gate or Gate(None, None, trusts=True)
         self._clock = clock
         self._engine: AsyncEngine = create_engine(settings.database, "worker")
         self._replies = Replies(settings)
@@ -90,12 +109,26 @@ class Applier:
         BATCH_SECONDS.observe(time.perf_counter() - started)
 
     async def _settle_lane(self, records: Sequence[Record], before: set[asyncio.Task[None]]) -> None:
-        requests = [_read(record) for record in records]
+        requests = [self._gate.admit(_read(record)) for record in records]
         if before:
             await asyncio.wait(before)
             for task in before:
                 task.result()  # cancelled: what comes later in its partitions may not go first
-        await self._settle(requests)
+        await self._settle(await self._identified(requests))
+
+    async def _identified(self, requests: Sequence[Request | Unreadable | Stranger]) -> list[Request | Unreadable]:
+        """Every request with its actor; where the keys of the tokens can't be had, wait."""
+        backoff = self._backoff()
+        identified: list[Request | Unreadable] = []
+        for request in requests:
+            while isinstance(request, Stranger):
+                self.beat = time.monotonic()
+                try:
+                    request = await self._gate.identify(request)  # noqa: PLW2901
+                except RetryError as error:
+                    await self._wait(backoff, error, error)
+            identified.append(request)
+        return identified
 
     async def _settle(self, requests: Sequence[Request | Unreadable]) -> None:
         """Try until committed; halve on data the database refuses."""
@@ -151,7 +184,7 @@ class Applier:
         self.outage = str(trouble or type(error).__name__)
         pause_s = backoff.next_s()
         if trouble is not None:
-            log.warning("postgres is away, the batch waits", why=self.outage, retry_in_s=round(pause_s, 2))
+            log.warning("the batch waits", why=self.outage, retry_in_s=round(pause_s, 2))
         else:
             log.error("unknown trouble, the batch waits", retry_in_s=round(pause_s, 2), exc_info=error)
         await asyncio.sleep(pause_s)
@@ -170,7 +203,7 @@ class Applier:
         """
         now = self._clock()
         async with self._engine.begin() as conn:
-            fold = Fold(await _snapshot(conn, requests), now)
+            fold = Fold(await _snapshot(conn, requests), now, self._gate.policy)
             for request in requests:
                 if refused is not None and isinstance(request, Request):
                     fold.park(request, "data_refused", refused)
@@ -231,6 +264,8 @@ async def _snapshot(conn: AsyncConnection, requests: Sequence[Request | Unreadab
         await statements.find_journaled(conn, command_ids),
         await statements.find_parked(conn, org_ids, command_ids),
         await statements.find_holders(conn, wanted),
+        await relations.find_relations(conn, pairs_asked(readable)),
+        await relations.find_clients(conn, deleted(readable)),
     )
     if is_torn(snapshot, org_ids, names):
         raise RefoldError("another transaction got between the statements of the snapshot")

@@ -5,19 +5,22 @@ before it in the same batch did, as if each had its own transaction. JSON of an 
 as the `after` of one change and the `before` of the next.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Literal, NamedTuple
 from uuid import UUID
 
 import orjson
 
-from org_events.commands import CreateOrganization, RestoreOrganization, UpdateOrganization
+from org_events.commands import CreateOrganization, DeleteOrganization, RestoreOrganization, UpdateOrganization
 from org_events.results import Outcome, ProblemType
+from org_service.domain.access import NO_RELATIONS, TRUSTED, Access, Relations, command_access
 from org_service.domain.decide import Decision, decide, refuse
 from org_service.domain.organization import Organization, changed_fields, name_key, to_json
+from org_service.domain.policy import Policy
 from org_service.store.statements import Journaled, JournalEntry, ParkedCommand, ParkedRow
 from org_service.telemetry import get_logger
 from org_service.worker.records import Record, Refused, Request, Unreadable, broker_time, headers_json
@@ -32,6 +35,9 @@ class Snapshot(NamedTuple):
     journaled: Mapping[UUID, Journaled]
     parked: Iterable[ParkedCommand]
     holders: dict[str, UUID]
+    relations: Relations = NO_RELATIONS
+    clients: Mapping[UUID, Sequence[UUID]] = MappingProxyType({})
+    """Of organizations that may be deleted: whom they serve as partners."""
 
 
 class Reply(NamedTuple):
@@ -83,6 +89,20 @@ def names_wanted(requests: Iterable[Request], names: Mapping[UUID, str]) -> set[
     return keys
 
 
+def pairs_asked(requests: Iterable[Request]) -> set[tuple[str, UUID]]:
+    """Which users act on which organizations; trusted publishers aren't asked about."""
+    return {
+        (request.user_id, request.org_id)
+        for request in requests
+        if request.user_id is not None and request.org_id is not None
+    }
+
+
+def deleted(requests: Iterable[Request]) -> list[UUID]:
+    """The organizations that a command of the batch would delete."""
+    return [request.command.org_id for request in requests if isinstance(request.command, DeleteOrganization)]
+
+
 def is_torn(snapshot: Snapshot, org_ids: Collection[UUID], names: Mapping[UUID, str]) -> bool:
     """Whether another transaction got between the statements of a snapshot, where no row was there to lock.
 
@@ -128,8 +148,18 @@ def park_row(record: Record, reason: str, detail: str, request: Request | None =
 class Fold:
     """Folds records, in order, into a `Plan`."""
 
-    def __init__(self, snapshot: Snapshot, now: datetime) -> None:
+    def __init__(self, snapshot: Snapshot, now: datetime, policy: Policy | None = None) -> None:
+        """Begin.
+
+        Args:
+            snapshot: What the database knows; the fold works on it.
+            now: When the batch is recorded.
+            policy: What each role is denied; None where all publishers are trusted.
+        """
         self.plan = Plan(now)
+        self._policy = policy
+        self._relations = snapshot.relations
+        self._clients = snapshot.clients
         self._organizations = snapshot.organizations
         self._holders = snapshot.holders
         self._journaled = snapshot.journaled
@@ -201,10 +231,13 @@ class Fold:
         """The decision and its row; changes nothing but the cache of JSON, so it may fail anywhere."""
         command, org_id = request.command, request.org_id
         if isinstance(command, Refused):
-            decision = refuse(ProblemType.UNREADABLE, command.detail)
+            decision = refuse(command.problem, command.detail)
         else:
             assert org_id is not None
-            decision = decide(command, self._organizations.get(org_id), self._holders, self._now)
+            organization = self._organizations.get(org_id)
+            access = TRUSTED if request.user_id is None else self._access(request.user_id, command.type, org_id)
+            is_partner = org_id in self._clients and any(map(self._is_alive, self._clients[org_id]))
+            decision = decide(command, organization, self._holders, self._now, access, is_partner=is_partner)
         event, before, after = decision.event, decision.before, decision.after
         changed = None
         if event is not None:
@@ -229,6 +262,23 @@ class Fold:
             None if decision.problem is None else decision.problem.model_dump_json(),
             request.traceparent,
         )
+
+    def _access(self, user_id: str, command_type: str, org_id: UUID) -> Access | None:
+        assert self._policy is not None
+        relations = self._relations
+        return command_access(
+            command_type,
+            self._organizations.get(org_id),
+            memberships=relations.memberships.get(user_id, {}),
+            partnerships=relations.partnerships.get(org_id, ()),
+            staff=user_id in relations.staff,
+            policy=self._policy,
+        )
+
+    def _is_alive(self, org_id: UUID) -> bool:
+        """Whether an organization that was alive in the snapshot still is, as far as this batch knows."""
+        organization = self._organizations.get(org_id)
+        return organization is None or organization.deleted_at is None
 
     def _to_json(self, organization: Organization) -> str:
         """Each organization's last JSON is kept: the `after` of one change is the `before` of the next."""

@@ -16,6 +16,7 @@ import orjson
 from pydantic import ValidationError
 
 from org_events.cloudevents import (
+    AUTHORIZATION,
     CONTENT_TYPE,
     TRACEPARENT,
     NotACloudEvent,
@@ -23,7 +24,7 @@ from org_events.cloudevents import (
     read_structured,
 )
 from org_events.commands import COMMANDS, PAYLOAD_BYTES_MAX, PAYLOAD_DEPTH_MAX, Command
-from org_events.results import FieldError
+from org_events.results import FieldError, ProblemType
 from org_service.domain.decide import Invalid
 from org_service.store.engine import read_uuid
 
@@ -64,10 +65,11 @@ class Unreadable(NamedTuple):
 
 
 class Refused(NamedTuple):
-    """The record can't be read as a command (400)."""
+    """The record can't be read as a command (400), or comes from nobody (401)."""
 
     type: str
     detail: str
+    problem: ProblemType = ProblemType.UNREADABLE
 
 
 class Request(NamedTuple):
@@ -81,7 +83,11 @@ class Request(NamedTuple):
     digest: bytes
     """Of type and canonical body: the same for the same request, however it was spelled or sent."""
     actor: str | None
+    """Who the publisher says; the token's user once that is known."""
     traceparent: str | None
+    authorization: bytes | None = None
+    user_id: str | None = None
+    """Of a verified token; None is a trusted publisher."""
 
 
 def read(record: Record) -> Request | Unreadable:
@@ -145,7 +151,8 @@ def _read_body(record: Record, command_id: UUID, headers: dict[str, bytes | None
     else:
         command = Refused(command_type if model else ascii(command_type)[1:-1][:_TYPE_CHARS_SHOWN], problem)
         org_id = _uuid(record.key) or _uuid(_bytes(_org_id(body)))
-    return Request(record, command_id, org_id, command, _digest(raw_type, canonical), actor, traceparent)
+    digest = _digest(raw_type, canonical)
+    return Request(record, command_id, org_id, command, digest, actor, traceparent, headers.get(AUTHORIZATION))
 
 
 def _digest(raw_type: bytes, canonical: bytes) -> bytes:

@@ -183,10 +183,10 @@ async def test_a_defect_of_ours_never_leaves_the_handler(
     """FastStream would skip (or redeliver for ever, without delay) the whole batch."""
     decide = batch.decide
 
-    def raising(command: Any, *rest: Any) -> Any:
+    def raising(command: Any, *rest: Any, **more: Any) -> Any:
         if getattr(command, "name", None) == "Boom":
             raise RuntimeError
-        return decide(command, *rest)
+        return decide(command, *rest, **more)
 
     monkeypatch.setattr(batch, "decide", raising)
     names = ["Acme", "Boom", "Globex"]

@@ -101,10 +101,10 @@ def test_a_command_that_makes_our_code_raise_is_parked_and_holds_back_only_its_o
 ) -> None:
     decide = batch.decide
 
-    def raising(command: Any, *rest: Any) -> Any:
+    def raising(command: Any, *rest: Any, **more: Any) -> Any:
         if getattr(command, "domain", None) == "boom.example":
             raise ZeroDivisionError("a text that may quote the payload")
-        return decide(command, *rest)
+        return decide(command, *rest, **more)
 
     monkeypatch.setattr(batch, "decide", raising)
     culprit = record_of(UpdateOrganization(org_id=A, domain="boom.example"))

@@ -1,0 +1,91 @@
+"""What the reference data say of the users and organizations of a batch: who belongs where, who serves whom.
+
+Three statements for any number of pairs, read in the transaction that decides; nothing is locked, because reference
+data come from elsewhere and are true as of some moment anyhow.
+"""
+
+from collections.abc import Collection
+from typing import Any, Final
+from uuid import UUID
+
+from sqlalchemy import ARRAY, Text, Uuid, bindparam, column, func, select, union
+from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlmodel import col
+
+from org_events.reference import Role
+from org_service.domain.access import NO_RELATIONS, Membership, Partnership, Relations
+from org_service.store.tables import Membership as MembershipTable
+from org_service.store.tables import Organization as OrganizationTable
+from org_service.store.tables import Partnership as PartnershipTable
+from org_service.store.tables import Staff as StaffTable
+
+_ids = bindparam("ids", type_=ARRAY(Uuid))
+_asked = (
+    func.unnest(bindparam("users", type_=ARRAY(Text)), bindparam("orgs", type_=ARRAY(Uuid)))
+    .table_valued(column("user_id", Text), column("org_id", Uuid))
+    .render_derived(name="asked")
+)
+_own = col(MembershipTable.user_id) == _asked.c.user_id
+_memberships: list[Any] = [MembershipTable.user_id, *(getattr(MembershipTable, f) for f in Membership._fields)]
+_FIND_MEMBERSHIPS: Final = union(
+    select(*_memberships).join(_asked, _own & (col(MembershipTable.org_id) == _asked.c.org_id)),
+    select(*_memberships)
+    .join(_asked, _own)
+    .join(
+        PartnershipTable,
+        (col(PartnershipTable.org_id) == _asked.c.org_id)
+        & (col(PartnershipTable.partner_org_id) == col(MembershipTable.org_id)),
+    ),
+)
+_alive = col(OrganizationTable.deleted_at).is_(None)
+_partners: list[Any] = [
+    PartnershipTable.org_id,
+    PartnershipTable.partner_org_id,
+    PartnershipTable.role,
+    (col(OrganizationTable.id).is_not(None) & _alive & col(OrganizationTable.deactivated_at).is_(None)).label(
+        "partner_active"
+    ),
+]
+_FIND_PARTNERS: Final = (
+    select(*_partners)
+    .outerjoin(OrganizationTable, col(OrganizationTable.id) == col(PartnershipTable.partner_org_id))
+    .where(col(PartnershipTable.org_id) == func.any(_ids))
+)
+_FIND_STAFF: Final = select(col(StaffTable.user_id)).where(
+    col(StaffTable.user_id) == func.any(bindparam("users", type_=ARRAY(Text)))
+)
+_FIND_CLIENTS: Final = (
+    select(col(PartnershipTable.partner_org_id), col(PartnershipTable.org_id))
+    .join(OrganizationTable, col(OrganizationTable.id) == col(PartnershipTable.org_id))
+    .where(_alive, col(PartnershipTable.partner_org_id) == func.any(_ids))
+)
+
+
+async def find_relations(conn: AsyncConnection, pairs: Collection[tuple[str, UUID]]) -> Relations:
+    """What the reference data say of users and organizations, as `access.access_to` wants to know it.
+
+    Args:
+        pairs: A user and an organization each; no other pair can be asked about.
+    """
+    if not pairs:
+        return NO_RELATIONS
+    users, orgs = [user for user, _ in pairs], [org_id for _, org_id in pairs]
+    staff = await conn.scalars(_FIND_STAFF, {"users": list(set(users))})
+    memberships: dict[str, dict[UUID, Membership]] = {}
+    for row in await conn.execute(_FIND_MEMBERSHIPS, {"users": users, "orgs": orgs}):
+        membership = Membership(row.org_id, Role(row.role), row.joined_at, row.active)
+        memberships.setdefault(row.user_id, {})[row.org_id] = membership
+    partnerships: dict[UUID, list[Partnership]] = {}
+    for row in await conn.execute(_FIND_PARTNERS, {"ids": list(set(orgs))}):
+        partnership = Partnership(row.partner_org_id, Role(row.role), row.partner_active)
+        partnerships.setdefault(row.org_id, []).append(partnership)
+    return Relations(frozenset(staff), memberships, partnerships)
+
+
+async def find_clients(conn: AsyncConnection, ids: Collection[UUID]) -> dict[UUID, list[UUID]]:
+    """Which organizations these serve as partners, deleted ones left out."""
+    clients: dict[UUID, list[UUID]] = {}
+    if ids:
+        for partner_org_id, org_id in await conn.execute(_FIND_CLIENTS, {"ids": list(ids)}):
+            clients.setdefault(partner_org_id, []).append(org_id)
+    return clients

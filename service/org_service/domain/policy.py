@@ -19,6 +19,8 @@ The service itself judges `Organization`; the others are for the programs that s
 """
 ACTIONS: Final = tuple(f"{resource}:{action}" for resource, actions in RESOURCES.items() for action in actions)
 
+_ROLES: Final = frozenset(role.value for role in Role)
+
 READ: Final = "Organization:read"
 CREATE: Final = "Organization:create"
 UPDATE: Final = "Organization:update"
@@ -50,7 +52,7 @@ def read_policy(text: str) -> Policy:
     tables = document.get("roles")
     roles = cast("dict[str, Any]", tables) if isinstance(tables, dict) else {}
     known = ", ".join(Role)
-    mistakes += [f"[roles.{name}]: there is no such role; there are {known}" for name in roles if name not in Role]
+    mistakes += [f"[roles.{name}]: there is no such role; there are {known}" for name in roles if name not in _ROLES]
     mistakes += [
         f"[roles.{role}] is missing; write `denied = []` if nothing is denied" for role in Role if role not in roles
     ]

@@ -1,0 +1,57 @@
+"""The declared policy: read whole, refused with every mistake named."""
+
+from importlib.resources import files
+
+import pytest
+
+from org_events.reference import Role
+from org_service.domain.policy import ACTIONS, PolicyError, read_policy
+
+NONE = "\n".join(f"[roles.{role}]\ndenied = []" for role in Role)
+
+
+def test_what_is_not_listed_is_permitted_and_the_order_is_always_the_same() -> None:
+    policy = read_policy(
+        NONE.replace("[roles.user]\ndenied = []", '[roles.user]\ndenied = ["Report:read", "Organization:delete"]')
+    )
+    assert policy.denied[Role.USER] == ("Organization:delete", "Report:read")
+    assert policy.denied[Role.ADMIN] == ()
+
+
+def test_the_packaged_policy_has_every_role_and_denies_staff_nothing() -> None:
+    policy = read_policy(files("org_service").joinpath("policy.toml").read_text())
+    assert set(policy.denied) == set(Role)
+    assert policy.denied[Role.ADMIN] == ()
+    assert "Organization:read" not in {action for denied in policy.denied.values() for action in denied}
+    assert len(ACTIONS) == 23
+
+
+@pytest.mark.parametrize(
+    ("text", "mistake"),
+    [
+        ("[roles.user", "no TOML"),
+        (NONE.replace("[roles.support]\ndenied = []", ""), r"\[roles.support\] is missing"),
+        (NONE + "\n[roles.boss]\ndenied = []", r"\[roles.boss\]: there is no such role"),
+        (
+            NONE.replace("[roles.admin]\ndenied = []", '[roles.admin]\ndenied = ["Organization:fly"]'),
+            "'Organization:fly' is no action",
+        ),
+        (NONE.replace("[roles.admin]\ndenied = []", "[roles.admin]\ndenied = [7]"), "7 is no action"),
+        (NONE.replace("[roles.admin]\ndenied = []", '[roles.admin]\ndenied = "Report:read"'), "needs `denied`, a list"),
+        (
+            NONE.replace("[roles.admin]\ndenied = []", "[roles.admin]\ndenied = []\nallowed = []"),
+            "there is only `denied`",
+        ),
+        ("title = 1\n" + NONE, "'title' is unknown"),
+        ("roles = 1", r"\[roles.admin\] is missing"),
+    ],
+)
+def test_a_mistake_is_an_error_that_says_where(text: str, mistake: str) -> None:
+    with pytest.raises(PolicyError, match=mistake):
+        read_policy(text)
+
+
+def test_all_mistakes_are_named_at_once() -> None:
+    with pytest.raises(PolicyError) as raised:
+        read_policy('[roles.user]\ndenied = ["A:b", "C:d"]')
+    assert all(part in str(raised.value) for part in ("'A:b'", "'C:d'", "[roles.admin] is missing"))

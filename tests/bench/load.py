@@ -31,9 +31,11 @@ def organization_ids(count: int) -> list[UUID]:
     return [UUID(int=numbers.getrandbits(128), version=4) for _ in range(count)]
 
 
-def creations(org_ids: Sequence[UUID]) -> list[Encoded]:
-    """One command each to create the organizations."""
-    return [_encoded(CreateOrganization(org_id=org_id, **fields(number))) for number, org_id in enumerate(org_ids)]
+def creations(org_ids: Sequence[UUID], token: str | None = None) -> list[Encoded]:
+    """One command each to create the organizations, by whoever has the token."""
+    return [
+        _encoded(CreateOrganization(org_id=org_id, **fields(number)), token) for number, org_id in enumerate(org_ids)
+    ]
 
 
 def fields(number: int) -> dict[str, Any]:
@@ -45,17 +47,21 @@ def fields(number: int) -> dict[str, Any]:
     }
 
 
-def updates(org_ids: Sequence[UUID], count: int, run: int) -> list[Encoded]:
+def updates(org_ids: Sequence[UUID], count: int, run: int, tokens: Sequence[str] = ()) -> list[Encoded]:
     """Updates in random order, as many for each organization; each changes something, and all go through.
 
     Args:
         org_ids: Whom to update.
         count: How many updates in all.
         run: Tells this run's values from those of another.
+        tokens: Each organization is updated by one of these users, always the same; nobody in particular if empty.
     """
-    order = [org_ids[number % len(org_ids)] for number in range(count)]
+    order = [number % len(org_ids) for number in range(count)]
     random.Random(run).shuffle(order)
-    return [_encoded(_update(org_id, number, run)) for number, org_id in enumerate(order)]
+    return [
+        _encoded(_update(org_ids[place], number, run), tokens[place % len(tokens)] if tokens else None)
+        for number, place in enumerate(order)
+    ]
 
 
 def _update(org_id: UUID, number: int, run: int) -> UpdateOrganization:
@@ -69,7 +75,13 @@ def _update(org_id: UUID, number: int, run: int) -> UpdateOrganization:
             return UpdateOrganization(org_id=org_id, domain=f"d{number}.run{run}.example.com")
 
 
-def _encoded(command: Command) -> Encoded:
+def _encoded(command: Command, token: str | None = None) -> Encoded:
     command_id = uuid4()
-    headers = command_headers(command_id=command_id, command_type=command.type, source="/bench", actor="bench")
+    headers = command_headers(
+        command_id=command_id,
+        command_type=command.type,
+        source="/bench",
+        actor="bench" if token is None else None,
+        authorization=None if token is None else f"Bearer {token}",
+    )
     return Encoded(str(command_id).encode(), str(command.org_id).encode(), command.to_body(), headers)

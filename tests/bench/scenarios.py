@@ -1,12 +1,20 @@
 """What is measured, each on a database and topics of its own, with everything warm before the clock starts."""
 
-from collections.abc import Callable, Generator, Mapping
+import asyncio
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
+from uuid import UUID
+
+import asyncpg
 
 import org_local
+from org_local.issuer import Issuer
+from org_service.settings import Auth
+from org_service.store import migrate
 from tests.bench import load
 from tests.bench.measure import Bench, Run, summary
 from tests.bench.site import Services, Site, open_site, pipeline, program, running
@@ -16,6 +24,8 @@ Say = Callable[[str], None]
 PARTITIONS_AT_ONCE: Final = 12
 """Of the concurrent plain handler: one worker for each partition, more would have nothing to do."""
 _IDLE_ORGANIZATIONS: Final = 500
+_USERS: Final = 1_000
+_STAFF: Final = "staff-1"
 _WARM_UP_RUN: Final = 1_000_000
 """A number no measured run has."""
 
@@ -46,12 +56,20 @@ class Scene:
     plan: Plan
     say: Say
 
-    def runs(self, bench: Bench, organizations: int, commands: int, rate: float | None = None) -> list[Run]:
+    def runs(
+        self,
+        bench: Bench,
+        organizations: int,
+        commands: int,
+        rate: float | None = None,
+        *,
+        tokens: Sequence[str] = (),
+    ) -> list[Run]:
         """Measure some times, other values each time."""
         org_ids = load.organization_ids(organizations)
         runs: list[Run] = []
         for number in range(self.plan.runs):
-            run = bench.run(load.updates(org_ids, commands, number), rate=rate)
+            run = bench.run(load.updates(org_ids, commands, number, tokens), rate=rate)
             runs.append(run)
             pace = f"{run.per_s:,.0f} commands/s" if rate is None else f"p50 {run.percentile_ms(0.5):.1f} ms"
             self.say(
@@ -71,6 +89,39 @@ def end_to_end(scene: Scene) -> dict[str, Any]:
         warm_up(bench, plan.organizations, plan.warm_up)
         runs = scene.runs(bench, plan.organizations, plan.commands)
     return summary(runs) | {"organizations": plan.organizations}
+
+
+def end_to_end_tokens(scene: Scene) -> dict[str, Any]:
+    """The same with a token in each command, of one of many users, who are judged by their memberships."""
+    plan = scene.plan
+    issuer = Issuer.open(scene.folder / "issuer")
+    auth = Auth(issuer=issuer.name, jwks_file=str(issuer.jwks_file))
+    org_ids = load.organization_ids(plan.organizations)
+    users = [f"user-{number}" for number in range(_USERS)]
+    tokens = [issuer.token(user) for user in users]
+    with open_site(scene.stack, "end_to_end_tokens", scene.folder, auth) as site:
+        asyncio.run(migrate.upgrade(site.settings.database))
+        asyncio.run(_admit(site, users, org_ids))
+        with (
+            pipeline(site) as services,
+            Bench(site, services, read=site.settings.kafka.topics.events) as bench,
+        ):
+            bench.run(load.creations(org_ids, issuer.token(_STAFF)))
+            bench.run(load.updates(org_ids, plan.warm_up, _WARM_UP_RUN, tokens))
+            runs = scene.runs(bench, plan.organizations, plan.commands, tokens=tokens)
+    return summary(runs) | {"organizations": plan.organizations, "users": _USERS}
+
+
+async def _admit(site: Site, users: Sequence[str], org_ids: Sequence[UUID]) -> None:
+    """Make each user admin of those organizations that `load.updates` has them update."""
+    now = datetime.now(UTC)
+    connection = await asyncpg.connect(site.database_url)
+    await connection.execute("INSERT INTO staff (user_id) VALUES ($1)", _STAFF)
+    await connection.copy_records_to_table(
+        "membership",
+        records=[(users[place % len(users)], org_id, "admin", now, True) for place, org_id in enumerate(org_ids)],
+    )
+    await connection.close()
 
 
 def warm_up(bench: Bench, organizations: int, commands: int) -> None:
@@ -162,6 +213,7 @@ def latency_load(scene: Scene, throughput: float) -> dict[str, Any]:
 
 SCENARIOS: Final[Mapping[str, Callable[[Scene], dict[str, Any]]]] = {
     "end_to_end": end_to_end,
+    "end_to_end_tokens": end_to_end_tokens,
     "latency_idle": latency_idle,
     "plain": plain,
     "plain_concurrent": plain_concurrent,
@@ -183,6 +235,10 @@ def measure(scene: Scene, names: list[str]) -> dict[str, Any]:
             scene.say(LATENCY_LOAD)
             results[LATENCY_LOAD] = latency_load(scene, results[name]["commands_per_s"])
     if "end_to_end" in results:
+        if "end_to_end_tokens" in results:
+            tokens_per_s = results["end_to_end_tokens"]["commands_per_s"]
+            ratio = tokens_per_s / results["end_to_end"]["commands_per_s"]
+            results["end_to_end_tokens"]["ratio_to_end_to_end"] = round(ratio, 3)
         per_s = results["end_to_end"]["commands_per_s"]
         for name in ("plain", "plain_concurrent", "plain_ack_first", "floor"):
             if name in results:

@@ -53,14 +53,21 @@ class Site:
 
 
 @contextmanager
-def open_site(stack: org_local.Stack, name: str, folder: Path) -> Generator[Site]:
-    """Make an empty database and the topics, 12 partitions each; drop them at the end."""
+def open_site(stack: org_local.Stack, name: str, folder: Path, auth: Auth | None = None) -> Generator[Site]:
+    """Make an empty database and the topics, 12 partitions each; drop them at the end.
+
+    Args:
+        stack: The servers.
+        name: Of the scenario.
+        folder: For logs.
+        auth: Who may enter; None trusts publishers.
+    """
     run = f"bench_{name}_{secrets.token_hex(3)}"
     server_url = stack.database_url.rpartition("/")[0]
     settings = Settings(
         kafka=Kafka(bootstrap_servers=stack.bootstrap_servers, topic_prefix=f"{run}."),
         database=Database(url=SecretStr(f"{server_url}/{run}")),
-        auth=Auth(commands="trusted"),
+        auth=auth or Auth(commands="trusted"),
     )
     asyncio.run(_execute(f"{server_url}/postgres", f"CREATE DATABASE {run}"))
     asyncio.run(create_topics(settings))
@@ -155,6 +162,8 @@ def _service(site: Site, role: Role, port: int, *, profiled: bool) -> Server:
         "ORGS_KAFKA__TOPIC_PREFIX": site.settings.kafka.topic_prefix,
         "ORGS_DATABASE__URL": site.database_url,
         "ORGS_AUTH__COMMANDS": site.settings.auth.commands,
+        "ORGS_AUTH__ISSUER": site.settings.auth.issuer,
+        "ORGS_AUTH__JWKS_FILE": site.settings.auth.jwks_file,
         f"ORGS_{role.upper()}__PORT": str(port),
     }
 

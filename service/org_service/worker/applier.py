@@ -61,16 +61,14 @@ def _now() -> datetime:
 class Applier:
     """Applies batches of records; several appliers may run side by side, in any process."""
 
-    def __init__(self, settings: Settings, gate: Gate | None = None, *, clock: Callable[[], datetime] = _now) -> None:
+    def __init__(self, settings: Settings, *, clock: Callable[[], datetime] = _now) -> None:
         """Make one.
 
-        Args:
-            settings: Where, and how much.
-            gate: Who may enter; None lets trusted publishers in, and nobody with a token.
-            clock: When batches are recorded.
+        Raises:
+            StopError: The policy has mistakes.
         """
         self._settings = settings
-        self._gate = gate or Gate(None, None, trusts=True)
+        self._gate = Gate(settings.auth)
         self._clock = clock
         self._engine: AsyncEngine = create_engine(settings.database, "worker")
         self._replies = Replies(settings)
@@ -81,8 +79,13 @@ class Applier:
         self.outage: str | None = None
         """What is being waited for, None when all is well."""
 
+    async def start(self) -> None:
+        """Get ready for tokens, where these are taken; raises as `Gate.start`."""
+        await self._gate.start()
+
     async def stop(self) -> None:
         """Close; call when no batch is in hand."""
+        await self._gate.close()
         await self._replies.stop()
         await self._engine.dispose()
 

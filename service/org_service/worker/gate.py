@@ -8,8 +8,9 @@ outside the batch's transaction.
 from typing import NamedTuple
 
 from org_events.results import ProblemType
+from org_service.auth.policy import load_policy
 from org_service.auth.tokens import TokenRefused, Tokens, bearer
-from org_service.domain.policy import Policy
+from org_service.settings import Auth
 from org_service.worker.records import Refused, Request, Unreadable, broker_time
 
 NO_TOKEN = "The header authorization is missing; it must be Bearer and a token."  # noqa: S105 - no secret
@@ -24,18 +25,28 @@ class Stranger(NamedTuple):
 
 
 class Gate:
-    """Finds out who acts.
+    """Finds out who acts."""
 
-    Args:
-        tokens: Verifies them, started; None where no issuer is named.
-        policy: What each role is denied; needed with `tokens`.
-        trusts: Whether a request without a token comes from a publisher that is trusted.
-    """
+    def __init__(self, auth: Auth) -> None:
+        """Read the policy.
 
-    def __init__(self, tokens: Tokens | None, policy: Policy | None, *, trusts: bool) -> None:
-        self._tokens = tokens
-        self._trusts = trusts
-        self.policy = policy
+        Raises:
+            StopError: It has mistakes.
+        """
+        self.policy = load_policy(auth)
+        """What each role is denied."""
+        self._trusts = auth.commands == "trusted"
+        self._tokens = None if self._trusts and not auth.issuer else Tokens(auth)
+
+    async def start(self) -> None:
+        """Read the issuer's keys, where one is named.
+
+        Raises:
+            StopError: The settings name no issuer, though a token is needed, or the keys can't be used.
+            RetryError: The keys can't be had now; may be called again.
+        """
+        if self._tokens is not None:
+            await self._tokens.start()
 
     def admit(self, request: Request | Unreadable) -> Request | Unreadable | Stranger:
         """The request with its actor or refused; a `Stranger` where `identify` must be asked. Never raises."""

@@ -1,0 +1,242 @@
+"""The worker as judge, on a real Postgres with real tokens: who gets what, and as of when."""
+
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID, uuid4
+
+import asyncpg
+import orjson
+import pytest
+
+from org_events.cloudevents import command_headers
+from org_events.commands import Command, CreateOrganization, DeleteOrganization, RestoreOrganization, UpdateOrganization
+from org_local.issuer import Issuer
+from org_service.errors import RetryError
+from org_service.settings import Auth, Settings
+from org_service.worker import gate
+from org_service.worker.applier import Applier
+from tests.support.records import FakeRecord
+
+pytestmark = pytest.mark.integration
+
+Send = Callable[..., FakeRecord]
+HOUR_S = 3_600
+
+
+@pytest.fixture(scope="module")
+def issuer(tmp_path_factory: pytest.TempPathFactory) -> Issuer:
+    return Issuer.open(tmp_path_factory.mktemp("issuer"))
+
+
+@pytest.fixture
+def guarded(settings: Settings, issuer: Issuer) -> Settings:
+    auth = Auth(commands="tokens", issuer=issuer.name, jwks_file=str(issuer.jwks_file))
+    return settings.model_copy(update={"auth": auth})
+
+
+@pytest.fixture
+async def applier(guarded: Settings) -> AsyncIterator[Applier]:
+    made = Applier(guarded)
+    await made.start()
+    yield made
+    await made.stop()
+
+
+@pytest.fixture
+async def database(settings: Settings) -> AsyncIterator[asyncpg.Connection]:
+    conn = await asyncpg.connect(settings.database.url.get_secret_value())
+    await conn.execute("INSERT INTO staff VALUES ('staff')")
+    yield conn
+    await conn.close()
+
+
+def sent(
+    command: Command, token: str | None, *, actor: str | None = None, command_id: UUID | None = None
+) -> FakeRecord:
+    headers = command_headers(
+        command_id=command_id or uuid4(),
+        command_type=command.type,
+        source="/tests",
+        actor=actor,
+        authorization=None if token is None else f"Bearer {token}",
+    )
+    return FakeRecord(str(command.org_id).encode(), command.to_body(), headers)
+
+
+async def join(database: asyncpg.Connection, user: str, org_id: UUID, role: str, active: bool = True) -> None:
+    await database.execute(
+        "INSERT INTO membership VALUES ($1, $2, $3, $4, $5)", user, org_id, role, datetime.now(UTC), active
+    )
+
+
+async def outcomes(database: asyncpg.Connection) -> list[Any]:
+    return await database.fetch("SELECT * FROM journal ORDER BY position")
+
+
+async def test_every_caller_gets_what_their_role_allows(
+    applier: Applier, database: asyncpg.Connection, issuer: Issuer
+) -> None:
+    org_id = uuid4()
+    for user, role in (("ann", "admin"), ("bob", "user")):
+        await join(database, user, org_id, role)
+    await join(database, "carl", org_id, "admin", active=False)
+    rename = UpdateOrganization(org_id=org_id, name="Acme Norge")
+    missing = UpdateOrganization(org_id=uuid4(), name="Acme Norge")
+    tokens = {user: issuer.token(user) for user in ("staff", "ann", "bob", "carl")}
+    await applier.apply(
+        [
+            sent(CreateOrganization(org_id=org_id, name="Acme"), tokens["staff"]),
+            sent(CreateOrganization(org_id=uuid4(), name="Globex"), tokens["ann"]),
+            sent(rename, tokens["ann"], actor="mallory"),
+            sent(rename, tokens["bob"]),
+            sent(rename, tokens["carl"]),
+            sent(missing, tokens["carl"]),
+            sent(rename, None, actor="mallory"),
+        ]
+    )
+    rows = await outcomes(database)
+    assert [(row["code"], row["actor"], row["version"]) for row in rows] == [
+        (200, "staff", 1),
+        (403, "ann", None),
+        (200, "ann", 2),
+        (403, "bob", 2),
+        (404, "carl", None),
+        (404, "carl", None),
+        (401, None, None),
+    ]
+    assert rows[4]["problem"] == rows[5]["problem"]
+    assert orjson.loads(rows[6]["problem"])["detail"] == gate.NO_TOKEN
+
+
+async def test_a_token_is_judged_as_of_the_moment_the_broker_took_the_record(
+    applier: Applier, database: asyncpg.Connection, issuer: Issuer
+) -> None:
+    now = int(time.time())
+    command = CreateOrganization(org_id=uuid4(), name="Acme")
+    token = issuer.token("staff", ttl_s=60, issued_s=now - HOUR_S)  # good for a minute, an hour ago
+    replayed = replace(sent(command, token), timestamp=(now - HOUR_S + 30) * 1000)
+    late = replace(sent(command, token), timestamp=now * 1000)
+    early = replace(sent(command, token), timestamp=(now - 2 * HOUR_S) * 1000)
+    await applier.apply([replayed, late, early])
+    assert [row["code"] for row in await outcomes(database)] == [200, 401, 401]
+
+
+async def test_a_retry_with_a_fresh_token_is_the_same_command(
+    applier: Applier, database: asyncpg.Connection, issuer: Issuer
+) -> None:
+    command, command_id = CreateOrganization(org_id=uuid4(), name="Acme"), uuid4()
+    for ttl_s in (60, 120):
+        await applier.apply([sent(command, issuer.token("staff", ttl_s=ttl_s), command_id=command_id)])
+    assert [row["code"] for row in await outcomes(database)] == [200]
+
+
+async def test_a_membership_that_is_gone_counts_from_the_next_batch_on(
+    applier: Applier, database: asyncpg.Connection, issuer: Issuer
+) -> None:
+    org_id, ann = uuid4(), issuer.token("ann")
+    await join(database, "ann", org_id, "admin")
+    await applier.apply([sent(CreateOrganization(org_id=org_id, name="Acme"), issuer.token("staff"))])
+    await applier.apply([sent(UpdateOrganization(org_id=org_id, domain="acme.com"), ann)])
+    await database.execute("DELETE FROM membership")
+    await applier.apply([sent(UpdateOrganization(org_id=org_id, domain=None), ann)])
+    assert [row["code"] for row in await outcomes(database)] == [200, 200, 404]
+
+
+async def test_members_of_a_partner_have_its_role_as_long_as_it_is_active(
+    applier: Applier, database: asyncpg.Connection, issuer: Issuer
+) -> None:
+    client, partner, staff, rep = uuid4(), uuid4(), issuer.token("staff"), issuer.token("rep")
+    await join(database, "rep", partner, "user")
+    await database.execute("INSERT INTO partnership VALUES ($1, $2, 'cloud_rep')", partner, client)
+    await applier.apply([sent(CreateOrganization(org_id=org, name=f"Org {org}"), staff) for org in (client, partner)])
+    await applier.apply(
+        [
+            sent(UpdateOrganization(org_id=client, domain="acme.com"), rep),
+            sent(DeleteOrganization(org_id=client), rep),
+            sent(DeleteOrganization(org_id=partner), staff),
+        ]
+    )
+    await database.execute("UPDATE organization SET deactivated_at = now() WHERE id = $1", partner)
+    await applier.apply([sent(UpdateOrganization(org_id=client, domain=None), rep)])
+    rows = await outcomes(database)
+    assert [row["code"] for row in rows[2:]] == [200, 403, 409, 404]
+    assert orjson.loads(rows[4]["problem"])["type"] == "urn:orgs:problem:still-partner"
+
+
+async def test_a_partner_may_be_deleted_after_its_last_client_in_the_same_batch(
+    applier: Applier, database: asyncpg.Connection, issuer: Issuer
+) -> None:
+    client, partner, staff = uuid4(), uuid4(), issuer.token("staff")
+    await database.execute("INSERT INTO partnership VALUES ($1, $2, 'cloud_rep')", partner, client)
+    await applier.apply(
+        [sent(CreateOrganization(org_id=org, name=f"Org {org}"), staff) for org in (client, partner)]
+        + [sent(DeleteOrganization(org_id=org), staff) for org in (client, partner)]
+    )
+    assert [row["code"] for row in await outcomes(database)] == [200] * 4
+
+
+async def test_staff_go_through_where_an_organization_is_deactivated_or_deleted(
+    applier: Applier, database: asyncpg.Connection, issuer: Issuer
+) -> None:
+    org_id, staff, ann = uuid4(), issuer.token("staff"), issuer.token("ann")
+    await join(database, "ann", org_id, "admin")
+    await applier.apply([sent(CreateOrganization(org_id=org_id, name="Acme"), staff)])
+    await database.execute("UPDATE organization SET deactivated_at = now()")
+    await applier.apply(
+        [
+            sent(UpdateOrganization(org_id=org_id, domain=domain), token)
+            for domain, token in (("a.no", ann), ("b.no", staff))
+        ]
+        + [sent(DeleteOrganization(org_id=org_id), ann)]
+        + [sent(RestoreOrganization(org_id=org_id), token) for token in (ann, staff)]
+    )
+    assert [row["code"] for row in await outcomes(database)] == [200, 409, 200, 200, 404, 200]
+
+
+async def test_while_the_keys_cannot_be_had_the_batch_waits_and_nobody_is_refused(
+    guarded: Settings, database: asyncpg.Connection, issuer: Issuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = guarded.model_copy(update={"worker": guarded.worker.model_copy(update={"retry_wait_s": 0.01})})
+    applier = Applier(settings)
+    await applier.start()
+    verify, failures = gate.Tokens.verify, iter([True, True])
+
+    async def failing(self: gate.Tokens, token: bytes, at: datetime) -> str:
+        if next(failures, False):
+            raise RetryError("the keys can't be had")
+        return await verify(self, token, at)
+
+    monkeypatch.setattr(gate.Tokens, "verify", failing)
+    await applier.apply([sent(CreateOrganization(org_id=uuid4(), name="Acme"), issuer.token("staff"))])
+    assert next(failures, None) is None
+    assert [row["code"] for row in await outcomes(database)] == [200]
+    assert applier.outage is None
+    await applier.stop()
+
+
+async def test_where_publishers_are_trusted_a_token_is_judged_all_the_same(
+    guarded: Settings, database: asyncpg.Connection, issuer: Issuer
+) -> None:
+    org_id = uuid4()
+    trusting = guarded.auth.model_copy(update={"commands": "trusted"})
+    records = [
+        sent(CreateOrganization(org_id=org_id, name="Acme"), None, actor="crm"),
+        sent(UpdateOrganization(org_id=org_id, domain="acme.com"), issuer.token("nobody"), actor="crm"),
+        sent(UpdateOrganization(org_id=org_id, domain="acme.com"), "garbage", actor="crm"),
+    ]
+    for auth in (trusting, Auth(commands="trusted")):
+        applier = Applier(guarded.model_copy(update={"auth": auth}))
+        await applier.start()
+        await applier.apply([replace(record, headers=with_new_id(record)) for record in records])
+        await applier.stop()
+    assert [(row["code"], row["actor"]) for row in await outcomes(database)] == [
+        (200, "crm"), (404, "nobody"), (401, None),
+        (409, "crm"), (401, None), (401, None),
+    ]  # fmt: skip
+
+
+def with_new_id(record: FakeRecord) -> list[tuple[str, bytes | None]]:
+    return [(name, str(uuid4()).encode() if name == "ce_id" else value) for name, value in record.headers]

@@ -12,7 +12,7 @@ from org_service.cli import shell
 if TYPE_CHECKING:
     from org_events.results import Result
     from org_service.operate.organizations_file import BadLine, Row
-    from org_service.settings import Kafka
+    from org_service.settings import Settings
 
 
 class _Tally:
@@ -42,7 +42,7 @@ def import_file(
         Literal["jsonl", "csv"] | None, typer.Option("--format", help="What the file's name says if left out.")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only read and check the file; send nothing.")] = False,
-    actor: Annotated[str | None, typer.Option(help="On whose behalf; your login if left out.")] = None,
+    actor: Annotated[str | None, typer.Option(help="On whose behalf, where publishers are trusted.")] = None,
     timeout_s: Annotated[
         float, typer.Option("--timeout", min=1, max=3600, help="Seconds to wait for each outcome.")
     ] = 60,
@@ -71,7 +71,7 @@ def import_file(
         settings = shell.quiet_settings()
         with file.open("rb") as content:
             lines = sum(1 for _ in content)
-        _run(settings.kafka, rows, tally, lines=lines, actor=actor or shell.login(), timeout_s=timeout_s)
+        _run(settings, rows, tally, lines=lines, actor=actor, timeout_s=timeout_s)
     _summarize(tally, as_json)
     if not tally.all_went_through:
         raise typer.Exit(shell.REFUSED)
@@ -89,7 +89,13 @@ def _check(rows: "Iterable[Row | BadLine]", tally: _Tally) -> None:
 
 
 def _run(
-    kafka: "Kafka", rows: "Iterable[Row | BadLine]", tally: _Tally, *, lines: int, actor: str, timeout_s: float
+    settings: "Settings",
+    rows: "Iterable[Row | BadLine]",
+    tally: _Tally,
+    *,
+    lines: int,
+    actor: str | None,
+    timeout_s: float,
 ) -> None:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
@@ -105,7 +111,7 @@ def _run(
             tally.bad_lines += 1
             _report(bad.line, f"unreadable  {bad.reason}")
 
-        async with publish.connect(kafka, actor=actor, timeout_s=timeout_s) as client:
+        async with publish.connect(settings.kafka, timeout_s=timeout_s, **shell.sender(settings, actor)) as client:
             async for row, result in publish.import_rows(client, rows, on_bad_line):
                 _count(tally, row, result)
                 if tally.done % 100 == 0:

@@ -52,7 +52,13 @@ IfNull = Annotated[
 CommandId = Annotated[
     UUID | None, typer.Option(help="The id of the first try, to send it again.", rich_help_panel="Sending")
 ]
-Actor = Annotated[str | None, typer.Option(help="On whose behalf; your login if left out.", rich_help_panel="Sending")]
+Actor = Annotated[
+    str | None,
+    typer.Option(
+        help="On whose behalf, where publishers are trusted; the user of ORGS_TOKEN, or your login, if left out.",
+        rich_help_panel="Sending",
+    ),
+]
 Timeout = Annotated[
     float, typer.Option("--timeout", min=0.1, max=3600, help="Seconds to wait.", rich_help_panel="Sending")
 ]
@@ -215,10 +221,10 @@ def _send(command_type: str, body: dict[str, Any], sending: _Sending) -> None:
     except ValidationError as error:
         shell.fail(f"nothing was sent:\n  {wrong_fields(error)}", shell.USAGE)
     settings = shell.quiet_settings()
-    actor = sending.actor or shell.login()
+    sender = shell.sender(settings, sending.actor)
 
     async def exchange() -> "Result | Sent":
-        async with publish.connect(settings.kafka, actor=actor, timeout_s=sending.timeout_s) as client:
+        async with publish.connect(settings.kafka, timeout_s=sending.timeout_s, **sender) as client:
             if sending.wait:
                 return await client.execute(command, command_id=sending.command_id)
             return await client.send(command, command_id=sending.command_id)

@@ -103,6 +103,12 @@ def login() -> str:
     return getpass.getuser()
 
 
+def sender(settings: "Settings", actor: str | None) -> dict[str, str]:
+    """Who sends a command: the actor that was named; else the user of `ORGS_TOKEN`; else whoever sits here."""
+    token = settings.token.get_secret_value()
+    return {"token": token} if token and not actor else {"actor": actor or login()}
+
+
 def run(main: Coroutine[Any, Any, T]) -> T:
     """Run a command's asynchronous part to its end; ^C cancels it and ends with `KeyboardInterrupt`."""
     return asyncio.run(main)

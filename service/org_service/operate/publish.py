@@ -25,8 +25,10 @@ class Imported(NamedTuple):
 
 
 @asynccontextmanager
-async def connect(kafka: Kafka, *, actor: str | None, timeout_s: float) -> AsyncGenerator[OrganizationClient]:
-    """A client, started, for commands on behalf of `actor`.
+async def connect(
+    kafka: Kafka, *, actor: str | None = None, token: str | None = None, timeout_s: float
+) -> AsyncGenerator[OrganizationClient]:
+    """A client, started, for commands on behalf of `actor`, or of whoever the token names.
 
     Raises:
         KafkaError: Kafka can't be reached. A service waits for that, an operator wants to know at once.
@@ -35,7 +37,7 @@ async def connect(kafka: Kafka, *, actor: str | None, timeout_s: float) -> Async
     async with admin(kafka):
         options: dict[str, Any] = kafka.connection()
     async with OrganizationClient(
-        source=SOURCE, topics=kafka.topics, actor=actor, timeout_s=timeout_s, **options
+        source=SOURCE, topics=kafka.topics, actor=actor, token=token, timeout_s=timeout_s, **options
     ) as client:
         yield client
 

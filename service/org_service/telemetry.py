@@ -25,6 +25,11 @@ RECORDS_SKIPPED: Final = Counter(
     ["why"],
 )
 PARKED: Final = Counter("orgs_parked_total", "Records set aside for an operator, by reason", ["reason"])
+REFERENCE_RECORDS: Final = Counter(
+    "orgs_reference_records_total",
+    "Records of the reference topics, by topic and what became of them: applied, skipped, parked",
+    ["topic", "what"],
+)
 BATCH_SECONDS: Final = Histogram("orgs_worker_batch_seconds", "One batch: read, decide, commit", buckets=_SECONDS)
 BATCH_RECORDS: Final = Histogram(
     "orgs_worker_batch_records", "Records in one batch", buckets=(1, 10, 50, 100, 250, 500, 1000, 2000, 5000, 10000)

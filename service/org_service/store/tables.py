@@ -204,6 +204,8 @@ class ReferenceProgress(SQLModel, table=True):
 
     topic: str = Field(sa_column=Column(Text, primary_key=True))
     partition: int = Field(sa_column=Column(Integer, primary_key=True, autoincrement=False))
+    topic_id: UUID = Field(sa_column=Column(Uuid, nullable=False))
+    """Kafka's own: a topic that was deleted and created anew has another, and its offsets begin at 0."""
     next_offset: int = Field(sa_column=Column(BigInteger, nullable=False))
 
 

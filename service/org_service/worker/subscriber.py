@@ -1,4 +1,4 @@
-"""`orgs.commands` into the applier, through FastStream.
+"""Batches of records from Kafka into an applier, through FastStream: those of `orgs.commands`, if not told otherwise.
 
 FastStream's own parser decodes every header as UTF-8 and loses the whole batch where one is not, so ours hands the
 records over as they are. A batch is acknowledged after its commit, by the offsets of its own records, and after the
@@ -8,7 +8,7 @@ batches before it. Two batches are in hand at most: while the first is written, 
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Final, cast
+from typing import Any, Final, NamedTuple, Protocol, cast
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, ConsumerRecord, TopicPartition
 from aiokafka.errors import ConsumerStoppedError, IllegalStateError, KafkaConnectionError, KafkaError
@@ -20,7 +20,7 @@ from faststream.security import BaseSecurity, SASLPlaintext, SASLScram256, SASLS
 from org_service.settings import Kafka, Settings
 from org_service.telemetry import CONSUMER_RESTARTS, get_logger
 from org_service.worker import header_names
-from org_service.worker.applier import Applier
+from org_service.worker.records import Record
 
 log = get_logger(__name__)
 
@@ -30,15 +30,34 @@ _DRAINING_PAUSE_S: Final = 0.05
 _Records = tuple[ConsumerRecord[bytes, bytes], ...]
 
 
+class Applies(Protocol):
+    """What batches are for."""
+
+    async def apply(self, records: Sequence[Record]) -> None:
+        """Apply a batch; may be given the next one before this one is through."""
+        ...
+
+
+class Feed(NamedTuple):
+    """What is subscribed to, and how."""
+
+    topics: Sequence[str]
+    group_id: str
+    batch_timeout_ms: int
+    fetch_wait_ms: int
+
+
 class Subscriber:
     """The worker's end of Kafka: a member of the consumer group, two batches in hand at most."""
 
-    def __init__(self, settings: Settings, applier: Applier) -> None:
-        """Declare the subscription; nothing is connected yet."""
-        worker, topics = settings.worker, settings.kafka.topics
+    def __init__(self, settings: Settings, applier: Applies, feed: Feed | None = None) -> None:
+        """Declare the subscription, to `orgs.commands` if no `feed` is given; nothing is connected yet."""
+        worker = settings.worker
+        feed = feed or Feed(
+            [settings.kafka.topics.commands], worker.group_id, worker.batch_timeout_ms, worker.fetch_wait_ms
+        )
         header_names.install()
         self._applier = applier
-        self._topic = topics.commands
         self.polled = time.monotonic()
         """When the loop last asked Kafka for records."""
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -47,7 +66,7 @@ class Subscriber:
         self._draining = False
         self._last: asyncio.Task[None] | None = None
         """The last batch in hand; it ends after the one before it."""
-        self._assignment = _Assignment()
+        self._assignment = _Assignment(self._assigned)
         self._broker = KafkaBroker(
             settings.kafka.bootstrap_servers,
             security=_security(settings.kafka),
@@ -59,15 +78,15 @@ class Subscriber:
             logger=None,
         )
         self._subscriber = self._broker.subscriber(
-            self._topic,
+            *feed.topics,
             batch=True,
-            group_id=f"{settings.kafka.topic_prefix}{worker.group_id}",
+            group_id=f"{settings.kafka.topic_prefix}{feed.group_id}",
             ack_policy=AckPolicy.MANUAL,
             auto_offset_reset="earliest",
             isolation_level="read_committed",
             max_records=worker.batch_records_max,
-            batch_timeout_ms=worker.batch_timeout_ms,
-            fetch_max_wait_ms=worker.fetch_wait_ms,
+            batch_timeout_ms=feed.batch_timeout_ms,
+            fetch_max_wait_ms=feed.fetch_wait_ms,
             max_partition_fetch_bytes=worker.partition_fetch_bytes_max,
             session_timeout_ms=worker.session_timeout_ms,
             heartbeat_interval_ms=worker.session_timeout_ms // 3,
@@ -122,7 +141,7 @@ class Subscriber:
         async def watched(*partitions: TopicPartition, **options: Any) -> dict[TopicPartition, list[Any]]:
             self.polled = time.monotonic()
             try:
-                records = await getmany(*partitions, **options)
+                records = await getmany(*partitions, **options) if await self._prepare() else {}
             except (KafkaError, ConsumerStoppedError):
                 raise  # FastStream waits 5 s, or ends
             except Exception:
@@ -136,6 +155,13 @@ class Subscriber:
             return {}
 
         consumer.getmany = watched
+
+    def _assigned(self) -> None:
+        """Hear that the group gave partitions out anew."""
+
+    async def _prepare(self) -> bool:
+        """Do what must be done before a poll, and say whether to poll; no record is on its way to the applier now."""
+        return True
 
     async def _parse(self, records: _Records) -> KafkaAckableMessage:
         """Wrap the records as they are; nothing in them is looked at, so nothing in them can fail."""
@@ -181,14 +207,16 @@ class Subscriber:
 class _Assignment(ConsumerRebalanceListener):
     """Counts the partitions in hand."""
 
-    def __init__(self) -> None:
+    def __init__(self, tell: Callable[[], None]) -> None:
         self.partitions: int | None = None
+        self._tell = tell
 
     def on_partitions_revoked(self, revoked: Sequence[TopicPartition]) -> None:
         log.info("partitions revoked", partitions=len(revoked))
 
     def on_partitions_assigned(self, assigned: Sequence[TopicPartition]) -> None:
         self.partitions = len(assigned)
+        self._tell()
         log.info("partitions assigned", partitions=len(assigned))
 
 

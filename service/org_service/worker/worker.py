@@ -1,7 +1,7 @@
-"""The worker as a process sees it: start, health, drain.
+"""The worker as a process sees it: start, health, drain. It takes commands, and the reference data they are judged by.
 
-Start: join the consumer group (while Kafka is away: wait). Drain: stop taking, finish the batches in hand, commit,
-acknowledge, leave the group, close.
+Start: join the consumer groups (while Kafka is away: wait). Drain: stop taking, finish the batches in hand, commit,
+acknowledge, leave the groups, close.
 """
 
 import asyncio
@@ -15,6 +15,7 @@ from org_service.errors import RetryError
 from org_service.settings import Settings
 from org_service.telemetry import get_logger
 from org_service.worker.applier import Applier
+from org_service.worker.reference import ReferenceApplier, ReferenceSubscriber
 from org_service.worker.subscriber import Subscriber
 
 log = get_logger(__name__)
@@ -26,14 +27,21 @@ class Worker:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._applier = Applier(settings)
+        self._reference_applier = ReferenceApplier(settings)
         self._subscriber: Subscriber | None = None
+        self._reference: ReferenceSubscriber | None = None
         self._waited = time.monotonic()
 
     @property
     def beat(self) -> float:
-        """When the loop last gave a sign of life, by the monotonic clock: a poll, or a try of the batch in hand."""
-        polled = self._waited if self._subscriber is None else self._subscriber.polled
-        return max(polled, self._applier.beat)
+        """When the loops last gave a sign of life, by the monotonic clock: a poll, or a try of the batch in hand.
+
+        Of the two loops, the one that has been silent for longer.
+        """
+        if self._subscriber is None or self._reference is None:
+            return self._waited
+        commands = max(self._subscriber.polled, self._applier.beat)
+        return min(commands, max(self._reference.polled, self._reference_applier.beat))
 
     @beat.setter
     def beat(self, at: float) -> None:
@@ -46,41 +54,51 @@ class Worker:
             Exception: A defect ended the work on a batch. It was not acknowledged, and comes again after a restart.
         """
         try:
-            subscriber = await self._join(stop)
-            if subscriber is None:
+            joined = await self._join(stop)
+            if joined is None:
                 return
-            self._subscriber = subscriber
+            self._subscriber, self._reference = joined
             stopping = asyncio.create_task(stop.wait())
-            await asyncio.wait((stopping, subscriber.failed), return_when=asyncio.FIRST_COMPLETED)
+            failed = [each.failed for each in joined]
+            await asyncio.wait((stopping, *failed), return_when=asyncio.FIRST_COMPLETED)
             stopping.cancel()
             log.info("draining: the batches in hand are finished")
-            await subscriber.stop()
-            if subscriber.failed.done():
-                subscriber.failed.result()
+            await asyncio.gather(*(each.stop() for each in joined))
+            for each in failed:
+                if each.done():
+                    each.result()
         finally:
             await self._applier.stop()
+            await self._reference_applier.stop()
 
-    async def _join(self, stop: asyncio.Event) -> Subscriber | None:
+    async def _join(self, stop: asyncio.Event) -> tuple[Subscriber, ReferenceSubscriber] | None:
         """Start consuming, as soon as Kafka answers; None when `stop` came first."""
         worker = self._settings.worker
         backoff = Backoff(worker.retry_wait_s, worker.retry_wait_max_s)
         while not stop.is_set():
             self.beat = time.monotonic()
             subscriber = Subscriber(self._settings, self._applier)
+            reference = ReferenceSubscriber(self._settings, self._reference_applier)
             try:
+                await reference.start()
                 await subscriber.start()
             except (KafkaError, OSError) as error:
                 pause_s = backoff.next_s()
                 log.warning("kafka is away", why=type(error).__name__, retry_in_s=round(pause_s, 2))
-                await subscriber.stop()
+                await asyncio.gather(subscriber.stop(), reference.stop())
                 await pause(pause_s, stop)
             else:
-                return subscriber
+                return subscriber, reference
         return None
 
     def checks(self) -> Mapping[str, Callable[[], Awaitable[str]]]:
         """What /readyz asks, by name; a check returns what it saw, or raises."""
-        return {"postgres": self._applier.check, "kafka": self._check_kafka, "consumer": self._check_consumer}
+        return {
+            "postgres": self._applier.check,
+            "kafka": self._check_kafka,
+            "consumer": self._check_consumer,
+            "reference": self._check_reference,
+        }
 
     async def _check_kafka(self) -> str:
         if self._subscriber is None:
@@ -95,3 +113,11 @@ class Worker:
         if self._applier.outage is not None:
             raise RetryError(f"the batch in hand waits: {self._applier.outage}")
         return f"{subscriber.assigned} partitions"
+
+    async def _check_reference(self) -> str:
+        reference = self._reference
+        if reference is None or reference.assigned is None:
+            raise RetryError("no partitions assigned yet")
+        if self._reference_applier.outage is not None:
+            raise RetryError(f"reference data wait: {self._reference_applier.outage}")
+        return f"{reference.assigned} partitions"

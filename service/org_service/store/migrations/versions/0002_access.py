@@ -51,6 +51,7 @@ def _create_reference() -> None:
         "reference_progress",
         sa.Column("topic", sa.Text, nullable=False),
         sa.Column("partition", sa.Integer, autoincrement=False, nullable=False),
+        sa.Column("topic_id", sa.Uuid, nullable=False),
         sa.Column("next_offset", sa.BigInteger, nullable=False),
         sa.PrimaryKeyConstraint("topic", "partition", name="reference_progress_pkey"),
     )

@@ -1,0 +1,122 @@
+"""From a record of a reference topic to a fact, or to what is wrong with it. No I/O, and never an exception for data.
+
+A key names a fact in one spelling only, because topics are compacted by it; the headers of a record mean nothing here.
+"""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, Final, NamedTuple
+from uuid import UUID
+
+from pydantic import TypeAdapter, ValidationError
+
+from org_events.commands import PAYLOAD_BYTES_MAX
+from org_events.reference import Membership, Partnership, Reference, Staff, UserId, read_key
+from org_events.topics import Topics
+from org_service.store.reference import MEMBERSHIPS, PARTNERSHIPS, STAFF, FactTable
+from org_service.store.statements import ParkedRow
+from org_service.worker.records import Record, Unreadable, headers_json
+
+_LATEST_MS: Final = 253_402_300_799_000
+"""The end of the year 9999, in milliseconds since 1970: publishers choose the times of these records."""
+
+
+class Fact(NamedTuple):
+    """One readable record."""
+
+    record: Record
+    table: FactTable
+    key: tuple[Any, ...]
+    row: tuple[Any, ...] | None
+    """None for a tombstone: the fact is taken back."""
+
+
+class Kind(NamedTuple):
+    """What a topic holds."""
+
+    model: type[Reference]
+    table: FactTable
+
+
+def kinds(topics: Topics) -> Mapping[str, Kind]:
+    """What each reference topic holds, by its name."""
+    return {
+        topics.memberships: Kind(Membership, MEMBERSHIPS),
+        topics.partnerships: Kind(Partnership, PARTNERSHIPS),
+        topics.staff: Kind(Staff, STAFF),
+    }
+
+
+def read_fact(kind: Kind, record: Record) -> Fact | Unreadable:
+    """Read one record."""
+    value = record.value
+    if value is None:
+        return _read_tombstone(kind, record)
+    if len(value) > PAYLOAD_BYTES_MAX:
+        return Unreadable(record, f"the value has {len(value)} bytes; at most {PAYLOAD_BYTES_MAX} are read")
+    try:
+        # Strict is JSON's own types: no number for a time, no text for a truth value.
+        fact = kind.model.model_validate_json(value, strict=True)
+    except ValidationError as error:
+        return Unreadable(record, _what_is_wrong(error))
+    if fact.key() != record.key:
+        return Unreadable(record, f"the key is not {':'.join(kind.model.KEY_FIELDS)} of the value")
+    row = tuple(getattr(fact, field) for field in kind.table.fields)
+    return Fact(record, kind.table, row[: len(kind.table.key_fields)], row)
+
+
+_USER_ID: Final[TypeAdapter[str]] = TypeAdapter(UserId)
+
+
+def _read_tombstone(kind: Kind, record: Record) -> Fact | Unreadable:
+    try:
+        named = read_key(kind.model, record.key)
+        key = tuple(
+            _read_user(text) if field == "user_id" else _read_uuid(field, text) for field, text in named.items()
+        )
+    except ValidationError as error:
+        return Unreadable(record, f"a tombstone's key: user_id: {_what_is_wrong(error)}")
+    except ValueError as error:
+        return Unreadable(record, f"a tombstone's key: {error}")
+    return Fact(record, kind.table, key, None)
+
+
+def _read_user(text: str) -> str:
+    return _USER_ID.validate_python(text)
+
+
+def _read_uuid(field: str, text: str) -> UUID:
+    try:
+        found = UUID(text)
+    except ValueError:
+        found = None
+    if str(found) != text:
+        raise ValueError(f"{field} is no UUID of 36 lower-case characters")
+    assert found is not None
+    return found
+
+
+def _what_is_wrong(error: ValidationError) -> str:
+    """Each wrong field and why, without a byte of the payload."""
+    errors = error.errors(include_url=False, include_context=False, include_input=False)
+    return "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['type']}".removeprefix(": ") for each in errors)
+
+
+def park_row(unreadable: Unreadable) -> ParkedRow:
+    """The row that keeps a record for an operator, with its bytes and coordinates."""
+    record = unreadable.record
+    moment_ms = min(max(record.timestamp, 0), _LATEST_MS)
+    return ParkedRow(
+        topic=record.topic,
+        partition=record.partition,
+        offset=record.offset,
+        broker_time=datetime.fromtimestamp(moment_ms / 1000, UTC),
+        key=record.key,
+        value=record.value,
+        headers=headers_json(record),
+        org_id=None,
+        command_id=None,
+        request_digest=None,
+        reason=unreadable.reason,
+        detail=unreadable.detail,
+    )

@@ -1,0 +1,328 @@
+"""Reference data into the tables: memberships, partnerships and staff, in batches of thousands.
+
+How far a partition is applied stands in Postgres, in the transaction of the facts, and nowhere else: the offsets that
+the group commits only show the lag. Before the first poll after each assignment the consumer is put where Postgres
+says (`find_place`). From there each batch says where it continues; a transaction that finds the progress further
+back than that has a hole before it, and writes nothing, and what is before the progress was applied by somebody else.
+So a worker that lost its partitions can't put older data back, a database restored from a backup catches up by
+itself, and a topic that was deleted and created anew is noticed by its id and read from its beginning.
+
+The last record of a key in a batch counts, so a batch is one upsert and one delete a table, whatever it holds.
+"""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Final, cast
+from uuid import UUID
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import IllegalStateError, KafkaError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from org_service.backoff import Backoff
+from org_service.errors import DataRefusedError, RefoldError, RetryError, ServiceError
+from org_service.settings import Settings
+from org_service.store import reference, statements
+from org_service.store.engine import create_engine
+from org_service.store.failures import classify
+from org_service.store.reference import FactTable, Place, Progress
+from org_service.telemetry import BATCH_REPEATS, PARKED, REFERENCE_RECORDS, get_logger
+from org_service.worker.facts import Fact, kinds, park_row, read_fact
+from org_service.worker.records import Record, Unreadable
+from org_service.worker.subscriber import Feed, Subscriber
+from org_service.worker.topic_ids import topic_ids
+
+log = get_logger(__name__)
+
+GROUP_SUFFIX: Final = "-reference"
+"""After the worker's group id: a group of its own, so that a rebalance here leaves commands alone."""
+_BATCH_TIMEOUT_MS: Final = 50
+_FETCH_WAIT_MS: Final = 500
+"""Kafka answers as soon as there is a record; an idle subscriber asks seldom, and costs the commands nothing."""
+
+_Read = Fact | Unreadable
+
+
+class ReferenceApplier:
+    """Applies batches of reference records, one after the other; others may do so in other processes."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._kinds = kinds(settings.kafka.topics)
+        self._engine: AsyncEngine = create_engine(settings.database, "worker")
+        self._turn = asyncio.Lock()
+        self._lost = True
+        self._consumer: AIOKafkaConsumer | None = None
+        self._topic_ids: Mapping[str, UUID] = {}
+        self._reached: dict[Place, int] = {}
+        """Where the next batch of each partition continues."""
+        self._finding = self._backoff()
+        self.beat = time.monotonic()
+        """When it last showed a sign of life, waits of an outage included."""
+        self.outage: str | None = None
+        """What is being waited for, None when all is well."""
+
+    @property
+    def lost(self) -> bool:
+        """Whether the place of its partitions must be found first."""
+        return self._lost
+
+    def lose(self) -> None:
+        """Let go what is in hand, and find the place anew before the next poll."""
+        self._lost = True
+
+    async def stop(self) -> None:
+        """Close; call when no batch is in hand."""
+        await self._engine.dispose()
+
+    async def find_place(self, consumer: AIOKafkaConsumer) -> bool:
+        """Put the consumer where Postgres says, if that must be; one try, then a wait.
+
+        Call between polls, with no batch in hand.
+
+        Returns:
+            Whether the consumer stands right; if not, don't poll, but call again.
+        """
+        if not self._lost:
+            return True
+        self.beat = time.monotonic()
+        try:
+            found = await self._find_place(consumer)
+        except Exception as error:  # noqa: BLE001 - told and waited out; nothing is swallowed
+            self._lost = True
+            await self._wait(self._finding, _trouble(error), error)
+            return False
+        self._finding.reset()
+        self.outage = None
+        return found
+
+    async def _find_place(self, consumer: AIOKafkaConsumer) -> bool:
+        self._lost = False  # a rebalance from here on sets it again
+        assigned = consumer.assignment()
+        ids = await topic_ids(consumer, sorted({each.topic for each in assigned}))
+        ends = cast("dict[TopicPartition, int]", await consumer.end_offsets(list(assigned)))
+        progress = await self._begin({Place(*each): Progress(ids[each.topic], end) for each, end in ends.items()})
+        try:
+            for place, reached in progress.items():
+                consumer.seek(TopicPartition(*place), reached.next_offset)
+        except IllegalStateError:  # the partition moved on
+            self._lost = True
+        self._consumer, self._topic_ids = consumer, ids
+        self._reached = {place: reached.next_offset for place, reached in progress.items()}
+        return not self._lost
+
+    async def _begin(self, ends: Mapping[Place, Progress]) -> dict[Place, Progress]:
+        """How far each partition is applied; from the beginning where the topic isn't the one it was.
+
+        Args:
+            ends: The topics' ids, and where the partitions end now.
+        """
+        async with self._engine.begin() as conn:
+            await reference.begin_progress(conn, {place: end.topic_id for place, end in ends.items()})
+            progress = await reference.lock_progress(conn, ends)
+            anew = {
+                place: Progress(ends[place].topic_id, 0)
+                for place, reached in progress.items()
+                if reached.topic_id != ends[place].topic_id or reached.next_offset > ends[place].next_offset
+            }
+            await reference.write_progress(conn, anew)
+        for topic in sorted({place.topic for place in anew}):
+            log.warning(
+                "a reference topic was created anew, or lost records: it is applied from its beginning, and what it "
+                "doesn't hold stays as it was",
+                topic=topic,
+                partitions=sorted(place.partition for place in anew if place.topic == topic),
+            )
+        return progress | anew
+
+    async def apply(self, records: Sequence[Record]) -> None:
+        """Apply records in order; returns when all are committed, or let go because the place was lost.
+
+        The next batch may be given before this one is through: it is read and waits for its turn. Safe to repeat
+        with the same records in any process. Outages are waited out here, so only cancellation leaves this; then the
+        batch was committed or not, and comes again.
+        """
+        starts = self._take(records)
+        if starts is None:
+            return
+        facts = [self._read(record) for record in records]
+        async with self._turn:
+            await self._settle(facts, starts)
+
+    def _take(self, records: Sequence[Record]) -> dict[Place, int] | None:
+        """Where a batch continues in each of its partitions; None where that is known no more.
+
+        Before anything is awaited: batches come here in order.
+        """
+        starts: dict[Place, int] = {}
+        reached: dict[Place, int] = {}
+        for record in records:
+            place = Place(record.topic, record.partition)
+            if place not in starts:
+                start = self._reached.get(place)
+                if self._lost or start is None or record.offset < start:  # Kafka went back: it lost what it had
+                    self.lose()
+                    return None
+                starts[place] = start
+            reached[place] = record.offset + 1
+        self._reached |= reached
+        return starts
+
+    def _read(self, record: Record) -> _Read:
+        try:
+            return read_fact(self._kinds[record.topic], record)
+        except Exception as error:  # a defect of ours must not hold up the other records
+            log.exception("record parked: our code raised", partition=record.partition, offset=record.offset)
+            return Unreadable(record, type(error).__name__, "handler_raised")
+
+    async def _settle(self, facts: Sequence[_Read], starts: Mapping[Place, int]) -> None:
+        """Try until committed, or until the place is lost; halve on data the database refuses."""
+        backoff = self._backoff()
+        while not self._lost:
+            self.beat = time.monotonic()
+            try:
+                counts = await self._transact(facts, starts)
+            except Exception as error:  # noqa: BLE001 - classified below; nothing is swallowed
+                trouble = _trouble(error)
+                if isinstance(trouble, DataRefusedError) and (len(facts) > 1 or isinstance(facts[0], Fact)):
+                    await self._halve_or_park(facts, starts, trouble)
+                    return
+                await self._wait(backoff, trouble, error)
+            else:
+                self.outage = None
+                if counts is None:
+                    log.info("the place in the reference topics is lost, and is found anew")
+                    self.lose()
+                else:
+                    _count(counts)
+                return
+
+    async def _halve_or_park(
+        self, facts: Sequence[_Read], starts: Mapping[Place, int], refused: DataRefusedError
+    ) -> None:
+        """Part a batch that can't be written; alone, the culprit is parked."""
+        if len(facts) == 1:
+            await self._settle([Unreadable(facts[0].record, str(refused), "data_refused")], starts)
+            return
+        BATCH_REPEATS.labels("halved").inc()
+        middle = len(facts) // 2
+        first, second = facts[:middle], facts[middle:]
+        then = {**starts, **_ends(first)}
+        await self._settle(first, {place: starts[place] for place in _ends(first)})
+        await self._settle(second, {place: then[place] for place in _ends(second)})
+
+    async def _transact(self, facts: Sequence[_Read], starts: Mapping[Place, int]) -> Counter[tuple[str, str]] | None:
+        """One transaction; returns what became of the records, by topic, or None where the place is lost."""
+        assert self._consumer is not None
+        topics = sorted({place.topic for place in starts})
+        if await topic_ids(self._consumer, topics) != {topic: self._topic_ids[topic] for topic in topics}:
+            return None
+        async with self._engine.begin() as conn:
+            progress = await reference.lock_progress(conn, starts)
+            if any(
+                place not in progress
+                or progress[place].topic_id != self._topic_ids[place.topic]
+                or progress[place].next_offset < start
+                for place, start in starts.items()
+            ):
+                return None
+            new = [each for each in facts if each.record.offset >= progress[_place(each.record)].next_offset]
+            await _write(conn, [each for each in new if isinstance(each, Fact)])
+            parked = [each for each in new if isinstance(each, Unreadable)]
+            if parked:
+                await statements.park(conn, [park_row(each) for each in parked], datetime.now(UTC))
+            await reference.write_progress(
+                conn,
+                {
+                    place: Progress(progress[place].topic_id, max(end, progress[place].next_offset))
+                    for place, end in _ends(facts).items()
+                },
+            )
+        for each in parked:
+            PARKED.labels(each.reason).inc()
+            log.error("reference record parked", reason=each.reason, detail=each.detail, at=_coordinates(each.record))
+        return (
+            Counter((each.record.topic, "parked" if isinstance(each, Unreadable) else "applied") for each in new)
+            + Counter((each.record.topic, "skipped") for each in facts)
+            - Counter((each.record.topic, "skipped") for each in new)
+        )
+
+    def _backoff(self) -> Backoff:
+        return Backoff(self._settings.worker.retry_wait_s, self._settings.worker.retry_wait_max_s)
+
+    async def _wait(self, backoff: Backoff, trouble: ServiceError | None, error: Exception) -> None:
+        """Sit an outage out, showing signs of life."""
+        if isinstance(trouble, RefoldError):
+            BATCH_REPEATS.labels("refold").inc()
+        else:
+            BATCH_REPEATS.labels("unknown" if trouble is None else "outage").inc()
+            self.outage = str(trouble or type(error).__name__)
+        pause_s = backoff.next_s()
+        if trouble is not None:
+            log.warning("reference data wait", why=str(trouble), retry_in_s=round(pause_s, 2))
+        else:
+            log.error("unknown trouble, reference data wait", retry_in_s=round(pause_s, 2), exc_info=error)
+        await asyncio.sleep(pause_s)
+
+
+class ReferenceSubscriber(Subscriber):
+    """Subscribes to the three reference topics, in a consumer group of its own."""
+
+    def __init__(self, settings: Settings, applier: ReferenceApplier) -> None:
+        """Declare the subscription; nothing is connected yet."""
+        feed = Feed(
+            sorted(kinds(settings.kafka.topics)),
+            f"{settings.worker.group_id}{GROUP_SUFFIX}",
+            _BATCH_TIMEOUT_MS,
+            _FETCH_WAIT_MS,
+        )
+        super().__init__(settings, applier, feed)
+        self._reference = applier
+        applier.lose()
+
+    def _assigned(self) -> None:
+        self._reference.lose()
+
+    async def _prepare(self) -> bool:
+        if self._draining or not self._reference.lost:
+            return True
+        if self._last is not None:
+            await asyncio.wait((self._last,))
+        return await self._reference.find_place(self._consumer)
+
+
+async def _write(conn: AsyncConnection, facts: Collection[Fact]) -> None:
+    """Write what the last record of each key says, in order of the keys."""
+    latest: dict[FactTable, dict[bytes | None, Fact]] = {}
+    for fact in facts:
+        latest.setdefault(fact.table, {})[fact.record.key] = fact
+    for table, by_key in latest.items():
+        in_order = [fact for _, fact in sorted(by_key.items())]
+        await table.upsert(conn, [fact.row for fact in in_order if fact.row is not None])
+        await table.delete(conn, [fact.key for fact in in_order if fact.row is None])
+
+
+def _trouble(error: Exception) -> ServiceError | None:
+    if isinstance(error, KafkaError):
+        return RetryError(f"Kafka doesn't answer as it should: {type(error).__name__}")
+    return classify(error)
+
+
+def _place(record: Record) -> Place:
+    return Place(record.topic, record.partition)
+
+
+def _ends(facts: Sequence[_Read]) -> dict[Place, int]:
+    return {_place(each.record): each.record.offset + 1 for each in facts}
+
+
+def _coordinates(record: Record) -> str:
+    return f"{record.topic}[{record.partition}]@{record.offset}"
+
+
+def _count(counts: Counter[tuple[str, str]]) -> None:
+    for (topic, what), records in counts.items():
+        REFERENCE_RECORDS.labels(topic, what).inc(records)

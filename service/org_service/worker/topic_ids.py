@@ -1,0 +1,131 @@
+"""Which topic a name stands for now: Kafka gives each topic an id of its own (KIP-516), and a topic that was deleted
+and created anew has another one. Offsets can't tell: the new topic may be longer than the old one was.
+
+aiokafka 0.14 speaks version 5 of the Metadata request; ids came with version 10. Here is version 12 (any Kafka since
+3.0), for topics by name alone.
+"""
+
+from collections.abc import Mapping, Sequence
+from io import BytesIO
+from typing import Any, Final
+from uuid import UUID
+
+from aiokafka import AIOKafkaConsumer
+from aiokafka.client import ConnectionGroup
+from aiokafka.errors import KafkaConnectionError, UnknownTopicOrPartitionError
+from aiokafka.protocol.api import Request, RequestStruct, Response
+from aiokafka.protocol.types import (
+    AbstractType,
+    Boolean,
+    CompactArray,
+    CompactString,
+    Int16,
+    Int32,
+    Schema,
+    TaggedFields,
+)
+
+_UUID_BYTES: Final = 16
+_NONE: Final = UUID(int=0)
+"""In a request: the topic is meant by its name."""
+
+
+class _Uuid(AbstractType[UUID]):
+    @classmethod
+    def encode(cls, value: UUID) -> bytes:
+        return value.bytes
+
+    @classmethod
+    def decode(cls, data: BytesIO) -> UUID:
+        return UUID(bytes=data.read(_UUID_BYTES))
+
+
+_PARTITION: Final = (
+    ("error_code", Int16),
+    ("partition", Int32),
+    ("leader", Int32),
+    ("leader_epoch", Int32),
+    ("replicas", CompactArray(Int32)),
+    ("isr", CompactArray(Int32)),
+    ("offline_replicas", CompactArray(Int32)),
+    ("tags", TaggedFields),
+)
+
+
+class _MetadataResponse(Response):
+    API_KEY = 3  # pyright: ignore - aiokafka declares properties, and its own responses do as this one
+    API_VERSION = 12  # pyright: ignore
+    SCHEMA = Schema(
+        ("throttle_time_ms", Int32),
+        (
+            "brokers",
+            CompactArray(
+                ("node_id", Int32),
+                ("host", CompactString("utf-8")),
+                ("port", Int32),
+                ("rack", CompactString("utf-8")),
+                ("tags", TaggedFields),
+            ),
+        ),
+        ("cluster_id", CompactString("utf-8")),
+        ("controller_id", Int32),
+        (
+            "topics",
+            CompactArray(
+                ("error_code", Int16),
+                ("name", CompactString("utf-8")),
+                ("topic_id", _Uuid),
+                ("is_internal", Boolean),
+                ("partitions", CompactArray(*_PARTITION)),
+                ("authorized_operations", Int32),
+                ("tags", TaggedFields),
+            ),
+        ),
+        ("tags", TaggedFields),
+    )
+
+
+class _MetadataRequestStruct(RequestStruct):
+    API_KEY = 3
+    API_VERSION = 12
+    FLEXIBLE_VERSION = True
+    RESPONSE_TYPE = _MetadataResponse
+    SCHEMA = Schema(
+        (
+            "topics",
+            CompactArray(("topic_id", _Uuid), ("name", CompactString("utf-8")), ("tags", TaggedFields)),
+        ),
+        ("allow_auto_topic_creation", Boolean),
+        ("include_topic_authorized_operations", Boolean),
+        ("tags", TaggedFields),
+    )
+
+
+class _MetadataRequest(Request[_MetadataRequestStruct]):
+    API_KEY = 3
+
+    def __init__(self, topics: Sequence[str]) -> None:
+        self._topics = topics
+
+    def build(self, request_struct_class: type[_MetadataRequestStruct]) -> _MetadataRequestStruct:
+        return request_struct_class([(_NONE, name, {}) for name in self._topics], False, False, {})
+
+
+async def topic_ids(consumer: AIOKafkaConsumer, topics: Sequence[str]) -> Mapping[str, UUID]:
+    """Ask a broker for the ids of topics.
+
+    Raises:
+        UnknownTopicOrPartitionError: One of them isn't there (now).
+        KafkaError: No broker answers, or it is older than Kafka 3.0.
+    """
+    client: Any = consumer._client  # pyright: ignore[reportPrivateUsage] - it has no public way to ask
+    node = client.get_random_node()
+    if node is None:
+        raise KafkaConnectionError("no broker is known")
+    # On the connection for fetches it would wait behind a long poll.
+    answer: Any = await client.send(node, _MetadataRequest(topics), group=ConnectionGroup.COORDINATION)
+    ids: dict[str, UUID] = {name: topic_id for code, name, topic_id, *_ in answer.topics if not code}
+    missing = [name for name in topics if name not in ids]
+    if missing:
+        raise UnknownTopicOrPartitionError(f"not on the broker: {', '.join(missing)}")
+    return ids

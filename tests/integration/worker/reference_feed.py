@@ -1,0 +1,98 @@
+"""What another service does with the reference topics, and a worker's reader of them without the rest of a worker."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+from confluent_kafka import Producer
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from org_events.reference import Membership, Role
+from org_service.settings import Settings
+from org_service.worker.reference import ReferenceApplier, ReferenceSubscriber
+
+JOINED = datetime(2024, 5, 17, 9, 30, tzinfo=UTC)
+ACME = UUID("0190c5f0-7d1c-7b7e-9d57-000000000001")
+
+
+def member(user_id: str, role: Role = Role.USER, org_id: UUID = ACME, **changed: Any) -> Membership:
+    return Membership(user_id=user_id, org_id=org_id, role=role, joined_at=JOINED, **changed)
+
+
+class Feed:
+    """Publishes to the reference topics as any client might: librdkafka sends whatever bytes it is given."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self.topics = settings.kafka.topics
+        self._producer = Producer(
+            {
+                "bootstrap.servers": settings.kafka.bootstrap_servers,
+                "acks": "all",
+                "enable.idempotence": True,
+                "partitioner": "murmur2_random",
+            }
+        )
+
+    async def members(self, *memberships: Membership) -> None:
+        await self.raw(self.topics.memberships, ((each.key(), each.to_body()) for each in memberships))
+
+    async def raw(
+        self,
+        topic: str,
+        records: Iterable[tuple[bytes | None, bytes | None]],
+        *,
+        partition: int = -1,
+        headers: list[tuple[str, bytes | None]] | None = None,
+    ) -> None:
+        for key, value in records:
+            self._producer.produce(topic, value, key, partition, headers=headers or [])
+        assert await asyncio.to_thread(self._producer.flush, 30) == 0
+
+    async def delete_topic(self, topic: str) -> None:
+        admin = AdminClient({"bootstrap.servers": self._settings.kafka.bootstrap_servers})
+        await asyncio.to_thread(admin.delete_topics([topic])[topic].result, 20)
+        async with asyncio.timeout(20):
+            while topic in (await asyncio.to_thread(admin.list_topics)).topics:
+                pass
+
+    async def create_topic(self, topic: str) -> None:
+        admin = AdminClient({"bootstrap.servers": self._settings.kafka.bootstrap_servers})
+        new = NewTopic(topic, self._settings.kafka.partitions, config={"cleanup.policy": "compact"})
+        await asyncio.to_thread(admin.create_topics([new])[topic].result, 20)
+        async with asyncio.timeout(20):
+            while topic not in (await asyncio.to_thread(admin.list_topics)).topics:
+                pass
+
+
+@asynccontextmanager
+async def reading(settings: Settings) -> AsyncIterator[ReferenceApplier]:
+    """A worker's reader of reference data; ends as at SIGTERM."""
+    applier = ReferenceApplier(settings)
+    subscriber = ReferenceSubscriber(settings, applier)
+    await subscriber.start()
+    try:
+        yield applier
+    finally:
+        await subscriber.stop()
+        await applier.stop()
+
+
+async def until(ask: Callable[[], Awaitable[Any]], wanted: Any, timeout_s: float = 30) -> None:
+    """Wait until an answer is the one that is wanted."""
+    answer = None
+    try:
+        async with asyncio.timeout(timeout_s):
+            while (answer := await ask()) != wanted:
+                await asyncio.sleep(0.02)
+    except TimeoutError:
+        raise AssertionError(f"{answer!r} is not {wanted!r} after {timeout_s} s") from None
+
+
+async def roles(database: asyncpg.Connection) -> dict[str, str]:
+    """Every membership's role, by user."""
+    return dict(await database.fetch("SELECT user_id, role FROM membership"))

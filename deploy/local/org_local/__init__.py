@@ -5,10 +5,12 @@ with org_local.start() as stack:
 """
 
 from org_local.errors import DataFolderInUseError, KafkaJarsUnavailableError, LocalStackError, ServerFailedError
+from org_local.issuer import Issuer
 from org_local.stack import Stack, start
 
 __all__ = [
     "DataFolderInUseError",
+    "Issuer",
     "KafkaJarsUnavailableError",
     "LocalStackError",
     "ServerFailedError",

@@ -1,1 +1,1 @@
-"""Who acts: tokens and the keys they are signed with."""
+"""Who acts, and by which rules: tokens, the keys they are signed with, and the policy file."""

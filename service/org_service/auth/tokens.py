@@ -1,13 +1,52 @@
-"""Tokens (JWT, RFC 7519): who acts, as of a moment."""
+"""Tokens (JWT, RFC 7519): who acts, as of a moment.
 
+A token is taken apart strictly, refused for what is certainly wrong, and only then are keys asked for: an outage of the
+issuer holds up nobody whose token would be refused anyway. PyJWT verifies the signature, with the algorithm that the
+key has. It doesn't judge the claims: times count against the moment given (the record's broker time), not against the
+clock, and what PyJWT lets through - a name twice, NaN, a time in milliseconds - must not pass here. Headers that offer
+a key of their own (`jwk`, `jku`, `x5u`, `x5c`) are never looked at (RFC 8725, section 3.10).
+"""
+
+import base64
+import json
+import math
+import re
+from collections import OrderedDict
+from collections.abc import Iterable
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, Final, NamedTuple, NoReturn, cast
 
+import jwt
+from pydantic import TypeAdapter, ValidationError
+
+from org_events.reference import USER_ID_CHARS_MAX, UserId
+from org_service.auth.keys import Keys, source_of
+from org_service.errors import StopError
 from org_service.settings import Auth
+
+_COMPACT: Final = re.compile(rb"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*")
+"""RFC 7515, section 7.1; without padding."""
+_TIME_MAX_S: Final = 253_402_300_799
+"""The last second of the year 9999: a later time is one in milliseconds, or none."""
+_NESTED: Final = "The token holds another token; it must hold claims."
+
+_SIGNATURES: Final = jwt.PyJWS(["RS256", "ES256", "EdDSA"], {"enforce_minimum_key_length": True})
+"""Knows no other algorithm: neither `none` nor those with a shared secret."""
+_USER_ID: Final[TypeAdapter[str]] = TypeAdapter(UserId)
 
 
 class TokenRefused(Exception):
     """The token names nobody (401). The message says why, without a byte of the token."""
+
+
+class Verified(NamedTuple):
+    """A token whose signature, issuer and audience are right."""
+
+    user_id: str
+    from_s: float
+    """It is valid from this moment on, seconds since 1970; the leeway is in it."""
+    until_s: float
+    """It is valid before this moment."""
 
 
 def bearer(header: bytes) -> bytes:
@@ -17,43 +56,195 @@ def bearer(header: bytes) -> bytes:
         TokenRefused: It is not `Bearer` and one token.
     """
     scheme, _, token = header.strip().partition(b" ")
-    token = token.strip()
-    if scheme.lower() != b"bearer" or not token or b" " in token:
-        raise TokenRefused("The header authorization must be Bearer and a token.")
+    token = token.lstrip()
+    if scheme.lower() != b"bearer" or not token or b" " in token or b"," in token:
+        raise TokenRefused("The header authorization must be Bearer and one token.")
     return token
 
 
-class Verified(NamedTuple):
-    """A token whose signature, issuer and audience are right."""
-
-    user_id: str
-    not_before_s: float
-    expires_s: float
-    """Seconds since 1970."""
-
-
 class Tokens:
-    """Verifies tokens."""
+    """Verifies tokens, and remembers those it verified.
+
+    Not for several threads. `start` comes first, `close` last.
+    """
 
     def __init__(self, auth: Auth) -> None:
         self._auth = auth
+        self._keys: Keys | None = None
+        self._verified: OrderedDict[bytes, Verified] = OrderedDict()
+
+    async def start(self) -> None:
+        """Read the issuer's keys. May be called again after an error.
+
+        Raises:
+            StopError: The settings name no issuer or no keys, or what is there are no keys that can be used.
+            RetryError: The keys can't be had now.
+        """
+        if not self._auth.issuer:
+            raise StopError(
+                "Tokens can't be verified: set ORGS_AUTH__ISSUER to the `iss` of your tokens, and "
+                "ORGS_AUTH__JWKS_FILE or ORGS_AUTH__JWKS_URL to where the issuer's public keys are."
+            )
+        if self._keys is None:
+            self._keys = Keys(source_of(self._auth), on_removal=self._verified.clear)
+        await self._keys.start()
 
     def known(self, token: bytes, at: datetime) -> str | None:
         """The user of a token that was verified before; None where `verify` must be asked.
 
+        Args:
+            token: As in the header, without `Bearer`.
+            at: With a time zone. A token that has expired since is as good as it was then.
+
         Raises:
             TokenRefused: It was not valid at that moment.
         """
-        raise NotImplementedError
+        verified = self._verified.get(token)
+        if verified is None:
+            return None
+        self._verified.move_to_end(token)
+        user_id, from_s, until_s = verified
+        return user_id if from_s <= at.timestamp() < until_s else _refuse_time(verified, at)
 
     async def verify(self, token: bytes, at: datetime) -> str:
-        """The user that a token names.
+        """The user that a token names; arguments as `known`. May be asked concurrently.
 
         Raises:
             TokenRefused: It names nobody.
             RetryError: The keys can't be had now: nothing is known of the token.
         """
-        raise NotImplementedError
+        user_id = self.known(token, at)
+        if user_id is not None:
+            return user_id
+        assert self._keys is not None, "start() comes first"
+        auth = self._auth
+        if len(token) > auth.token_bytes_max:
+            raise TokenRefused(f"The token is longer than {auth.token_bytes_max} bytes.")
+        header, payload = _split(token)
+        algorithm, kid = _read_header(header, auth.algorithms)
+        verified = _read_claims(payload, auth)
+        if not verified.from_s <= at.timestamp() < verified.until_s:
+            _refuse_time(verified, at)
+        key = await self._keys.get(kid)
+        if key is None:
+            raise TokenRefused("The token's key is none of the issuer's, or the token doesn't name it (kid).")
+        if algorithm != key.algorithm:
+            raise TokenRefused("The token's algorithm is not the one that its key is for.")
+        try:
+            _SIGNATURES.decode_complete(token, key.public, algorithms=[key.algorithm])
+        except jwt.InvalidTokenError:
+            raise TokenRefused("The token's signature is wrong.") from None
+        self._remember(token, verified)
+        return verified.user_id
 
     async def close(self) -> None:
-        """Close."""
+        """Let go of connections; may be called again. Whoever still waits in `verify` is cancelled."""
+        keys, self._keys = self._keys, None
+        if keys is not None:
+            await keys.close()
+
+    def _remember(self, token: bytes, verified: Verified) -> None:
+        self._verified[token] = verified
+        if len(self._verified) > self._auth.tokens_cached:
+            self._verified.popitem(last=False)
+
+
+def _refuse_time(verified: Verified, at: datetime) -> NoReturn:
+    if at.timestamp() < verified.from_s:
+        raise TokenRefused("The token was not valid yet.")
+    raise TokenRefused("The token had expired.")
+
+
+def _split(token: bytes) -> tuple[bytes, bytes]:
+    """Header and payload, decoded."""
+    if _COMPACT.fullmatch(token) is None:
+        if token.count(b".") == 4:
+            raise TokenRefused("The token is encrypted (JWE); it must be signed only.")
+        raise TokenRefused("That is no token (JWT): it must be header, claims and signature, each in base64url.")
+    header, payload, _ = token.split(b".")
+    return _decode(header), _decode(payload)
+
+
+def _decode(part: bytes) -> bytes:
+    try:
+        decoded = base64.urlsafe_b64decode(part + b"=" * (-len(part) % 4))
+    except ValueError:
+        raise TokenRefused("The token is damaged: a part of it is not base64url.") from None
+    if base64.urlsafe_b64encode(decoded).rstrip(b"=") != part:
+        raise TokenRefused("The token is damaged: a part of it is not base64url.")
+    return decoded
+
+
+def _read_object(content: bytes, what: str) -> dict[str, Any]:
+    try:
+        document = json.loads(content.decode(), object_pairs_hook=_unique, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError):
+        raise TokenRefused(f"The token's {what} is no JSON, or has a name twice.") from None
+    if not isinstance(document, dict):
+        raise TokenRefused(f"The token's {what} is no JSON object.")
+    return cast("dict[str, Any]", document)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Of two members with one name, each reader could believe another (RFC 7515, section 4)."""
+    document = dict(pairs)
+    if len(document) != len(pairs):
+        raise ValueError
+    return document
+
+
+def _refuse_constant(_: str) -> NoReturn:
+    """NaN and Infinity are not JSON; a token could be made to last for ever by them."""
+    raise ValueError
+
+
+def _read_header(content: bytes, algorithms: Iterable[str]) -> tuple[str, str | None]:
+    """Algorithm and key id."""
+    header = _read_object(content, "header")
+    algorithm, kid, content_type = header.get("alg"), header.get("kid"), header.get("cty")
+    if not isinstance(algorithm, str) or algorithm.lower() == "none":
+        raise TokenRefused("The token is not signed.")
+    if algorithm not in algorithms:
+        raise TokenRefused(f"The token's algorithm is not taken here; {', '.join(algorithms)} are.")
+    if "crit" in header:
+        raise TokenRefused("The token demands an extension (crit); none is known here.")
+    if isinstance(content_type, str) and content_type.lower().removeprefix("application/") == "jwt":
+        raise TokenRefused(_NESTED)
+    if kid is not None and not isinstance(kid, str):
+        raise TokenRefused("The token's kid must be text.")
+    return algorithm, kid
+
+
+def _read_claims(content: bytes, auth: Auth) -> Verified:
+    """User and times; issuer and audience are right."""
+    if _COMPACT.fullmatch(content.strip(b'"')):
+        raise TokenRefused(_NESTED)
+    claims = _read_object(content, "payload")
+    if claims.get("iss") != auth.issuer:
+        raise TokenRefused("The token is from another issuer.")
+    if not _is_for(auth.audience, claims.get("aud")):
+        raise TokenRefused("The token is for another audience.")
+    try:
+        user_id = _USER_ID.validate_python(claims.get("sub"), strict=True)
+    except ValidationError:
+        raise TokenRefused(
+            f"The token's sub must be the user's id: 1 to {USER_ID_CHARS_MAX} visible ASCII characters."
+        ) from None
+    times = {name: _read_time(claims[name], name) for name in ("exp", "nbf", "iat") if claims.get(name) is not None}
+    if "exp" not in times:
+        raise TokenRefused("The token never expires; it must have exp.")
+    began_s = max((times[name] for name in ("nbf", "iat") if name in times), default=-math.inf)
+    return Verified(user_id, began_s - auth.leeway_s, times["exp"] + auth.leeway_s)
+
+
+def _is_for(audience: str, named: object) -> bool:
+    """Whether `aud` is the audience, or a list of texts that holds it."""
+    several = cast("list[object]", named) if isinstance(named, list) else [named]
+    return audience in several and all(isinstance(each, str) for each in several)
+
+
+def _read_time(value: object, name: str) -> float:
+    """Seconds since 1970 (RFC 7519, section 2: NumericDate)."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _TIME_MAX_S:
+        raise TokenRefused(f"The token's {name} is no time in seconds since 1970.")
+    return float(value)

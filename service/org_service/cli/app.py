@@ -5,7 +5,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from org_service.cli import config, importing, journal, look, send, serve, tail, topics, up
+from org_service.cli import config, importing, journal, look, send, serve, tail, token, topics, up
 from org_service.cli.shell import fail
 
 
@@ -49,6 +49,7 @@ app.command("tail")(tail.tail)
 app.command("show")(look.show)
 app.command("history")(look.history)
 app.command("parked")(look.parked)
+app.command("token")(token.token)
 app.command("serve")(serve.serve)
 app.command("migrate")(serve.migrate)
 app.add_typer(topics.app, name="topics")

@@ -1,0 +1,72 @@
+"""`orgs token`: be anybody, on the local stack."""
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from org_service.cli import shell
+
+if TYPE_CHECKING:
+    from org_local import Issuer
+    from org_service.settings import Settings
+
+
+def token(
+    *,
+    user: Annotated[str, typer.Option(help="Whom it names (`sub`).", show_default=False)],
+    ttl_s: Annotated[int, typer.Option("--ttl", min=1, max=31_536_000, help="Seconds it is valid.")] = 3600,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON, with what it says.")] = False,
+) -> None:
+    """Print a token that names a user, signed by the local stack's own issuer.
+
+    Only for the local stack: where tokens come from another issuer, ask that one.
+
+    Example: `ORGS_TOKEN=$(orgs token --user ann) orgs send create --name Acme`
+    """
+    _check_user(user)
+    settings = shell.load_settings()
+    issuer = _issuer(settings)
+    issued_s = int(time.time())
+    signed = issuer.token(user, audience=settings.auth.audience, ttl_s=ttl_s, issued_s=issued_s)
+    if not as_json:
+        shell.write_text(signed)
+        return
+    shell.write_json(
+        {
+            "token": signed,
+            "user": user,
+            "issuer": issuer.name,
+            "audience": settings.auth.audience,
+            "issued_at": issued_s,
+            "expires_at": issued_s + ttl_s,
+        }
+    )
+
+
+def _check_user(user: str) -> None:
+    from pydantic import TypeAdapter, ValidationError
+
+    from org_events.reference import USER_ID_CHARS_MAX, UserId
+
+    try:
+        TypeAdapter(UserId).validate_python(user)
+    except ValidationError:
+        shell.fail(f"--user must be 1 to {USER_ID_CHARS_MAX} visible ASCII characters.", shell.USAGE)
+
+
+def _issuer(settings: "Settings") -> "Issuer":
+    """The issuer whose tokens these settings take."""
+    try:
+        from org_local import Issuer, LocalStackError
+    except ModuleNotFoundError:
+        shell.fail("the local stack isn't installed: install org-service[local].")
+    auth = settings.auth
+    if auth.issuer not in ("", Issuer.name) or auth.jwks_url:
+        shell.fail(f"tokens come from {auth.issuer or 'ORGS_AUTH__JWKS_URL'} here, not from a local stack: ask there.")
+    folder = Path(auth.jwks_file).parent if auth.jwks_file else shell.STACK_ENV.parent
+    try:
+        return Issuer.load(folder)
+    except LocalStackError as error:
+        shell.fail(f"{error}.")

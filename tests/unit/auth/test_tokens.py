@@ -1,0 +1,474 @@
+"""Tokens that must name somebody, and the attacks that must not."""
+
+import hashlib
+import hmac
+import json
+import socket
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from org_service.auth.tokens import TokenRefused, Tokens, bearer
+from org_service.settings import Auth
+from tests.support import issuer as issuing
+from tests.support.issuer import AT, AT_S, CLAIMS, ISSUER, Signer, base64url, ec_key, ed_key, rsa_key
+
+LEEWAY_S = 5
+
+ED = ed_key()
+UNLISTED = ed_key("unlisted")
+
+
+@pytest.fixture
+def auth(tmp_path: Path) -> Auth:
+    """An issuer with an RSA key, a P-256 key and an Ed25519 key."""
+    return issuing.auth(tmp_path, rsa_key(), ec_key(), ED)
+
+
+@pytest.fixture
+async def tokens(auth: Auth) -> AsyncIterator[Tokens]:
+    tokens = Tokens(auth)
+    await tokens.start()
+    yield tokens
+    await tokens.close()
+
+
+async def refusal(tokens: Tokens, token: bytes, at: datetime = AT) -> str:
+    """Why a token is refused; twice, so that nothing is remembered of the first time."""
+    with pytest.raises(TokenRefused) as first:
+        await tokens.verify(token, at)
+    with pytest.raises(TokenRefused) as again:
+        await tokens.verify(token, at)
+    assert str(again.value) == str(first.value)
+    assert tokens.known(token, AT) is None, "it was remembered as a good one"
+    return str(first.value)
+
+
+def signed_with_secret(secret: bytes, algorithm: str = "HS256", kid: str = "rsa") -> bytes:
+    digest = {"HS256": hashlib.sha256, "HS384": hashlib.sha384, "HS512": hashlib.sha512}[algorithm]
+    header = {"typ": "JWT", "alg": algorithm, "kid": kid}
+    content = base64url(json.dumps(header).encode()) + b"." + base64url(json.dumps(dict(CLAIMS)).encode())
+    return content + b"." + base64url(hmac.digest(secret, content, digest))
+
+
+@pytest.mark.parametrize("signer", [rsa_key(), ec_key(), ED], ids=["RS256", "ES256", "EdDSA"])
+async def test_a_good_token_names_its_user_and_is_known_from_then_on(tokens: Tokens, signer: Signer) -> None:
+    token = signer.token(sub="ann")
+    assert tokens.known(token, AT) is None
+    assert await tokens.verify(token, AT) == "ann"
+    assert tokens.known(token, AT) == "ann"
+    assert await tokens.verify(token, AT) == "ann"
+
+
+@pytest.mark.parametrize("audience", ["orgs", ["orgs"], ["billing", "orgs"]], ids=str)
+async def test_a_token_may_be_for_several_audiences(tokens: Tokens, audience: Any) -> None:
+    assert await tokens.verify(ED.token(aud=audience), AT) == "ann"
+
+
+# ------------------------------------------------------------------------------------------------------- signature
+
+
+@pytest.mark.parametrize("name", ["none", "None", "NONE", "nOnE", None])
+async def test_an_unsigned_token_is_refused(tokens: Tokens, name: str | None) -> None:
+    head, payload, signature = ED.token({"alg": name}).split(b".")
+    for end in (b"", signature):
+        assert await refusal(tokens, b".".join([head, payload, end])) == "The token is not signed."
+
+
+@pytest.mark.parametrize("algorithm", ["HS256", "HS384", "HS512"])
+@pytest.mark.parametrize("signer", [rsa_key(), ec_key(), ED], ids=["RSA", "EC", "Ed25519"])
+async def test_a_public_key_is_no_password(tokens: Tokens, signer: Signer, algorithm: str) -> None:
+    jwk = signer.jwk()
+    secrets = [
+        signer.pem(),
+        signer.pem().strip(),
+        json.dumps(jwk).encode(),
+        json.dumps({"keys": [jwk]}).encode(),
+        str(jwk.get("n") or jwk["x"]).encode(),
+        b"",
+    ]
+    for secret in secrets:
+        token = signed_with_secret(secret, algorithm, str(signer.kid))
+        assert await refusal(tokens, token) == "The token's algorithm is not taken here; RS256, ES256, EdDSA are."
+
+
+@pytest.mark.parametrize("name", ["rs256", "eddsa", "Eddsa", "es256", "RS512", "PS256", "ES256 ", "Ed25519", ""])
+async def test_another_algorithm_is_refused_also_by_case(tokens: Tokens, name: str) -> None:
+    assert "algorithm is not taken here" in await refusal(tokens, ED.token({"alg": name}))
+
+
+@pytest.mark.parametrize("name", [["EdDSA"], {"EdDSA": 1}, 1, True], ids=str)
+async def test_an_algorithm_that_is_no_name_is_none(tokens: Tokens, name: Any) -> None:
+    assert await refusal(tokens, ED.token({"alg": name})) == "The token is not signed."
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b'{"alg":"none","alg":"EdDSA","kid":"ed"}',
+        b'{"alg":"EdDSA","alg":"none","kid":"ed"}',
+        b'{"alg":"EdDSA","\\u0061lg":"HS256","kid":"ed"}',
+        b'{"alg":"EdDSA","kid":"rsa","kid":"ed"}',
+    ],
+)
+async def test_a_header_with_a_name_twice_is_refused(tokens: Tokens, head: bytes) -> None:
+    token = ED.sign_parts(head, json.dumps(dict(CLAIMS)).encode())
+    assert await refusal(tokens, token) == "The token's header is no JSON, or has a name twice."
+
+
+async def test_a_key_verifies_only_its_own_algorithm(tokens: Tokens) -> None:
+    token = ED.token({"kid": "rsa"})
+    assert await refusal(tokens, token) == "The token's algorithm is not the one that its key is for."
+
+
+async def test_an_algorithm_may_be_taken_off_the_list(tmp_path: Path) -> None:
+    tokens = Tokens(issuing.auth(tmp_path, rsa_key(), ED, algorithms=("EdDSA",)))
+    await tokens.start()
+    assert await tokens.verify(ED.token(), AT) == "ann"
+    assert await refusal(tokens, rsa_key().token()) == "The token's algorithm is not taken here; EdDSA are."
+    await tokens.close()
+
+
+@pytest.mark.parametrize("signer", [rsa_key(), ec_key(), ED], ids=["RS256", "ES256", "EdDSA"])
+async def test_a_changed_token_is_refused(tokens: Tokens, signer: Signer) -> None:
+    head, payload, signature = signer.token().split(b".")
+    other = signer.token(sub="bob").split(b".")
+    assert await refusal(tokens, b".".join([head, other[1], signature])) == "The token's signature is wrong."
+    assert await refusal(tokens, b".".join([head, payload, other[2]])) == "The token's signature is wrong."
+    assert await refusal(tokens, b".".join([head, payload, b""])) == "The token's signature is wrong."
+    assert await refusal(tokens, b".".join([head, payload, signature[:-4]])) == "The token's signature is wrong."
+
+
+async def test_the_spare_bits_of_base64url_must_be_zero(tokens: Tokens) -> None:
+    token = ED.token()
+    last = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_".index(token[-1:])
+    for spare in range(1, 16):
+        other = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"[last ^ spare]
+        await refusal(tokens, token[:-1] + bytes([other]))
+
+
+async def test_a_token_of_another_key_is_refused_whatever_it_calls_itself(tokens: Tokens) -> None:
+    assert "is none of the issuer's" in await refusal(tokens, UNLISTED.token())
+    assert "is none of the issuer's" in await refusal(tokens, UNLISTED.called(None).token())
+    assert await refusal(tokens, UNLISTED.called("ed").token()) == "The token's signature is wrong."
+
+
+@pytest.mark.parametrize("kid", [7, ["ed"], {"a": 1}, False], ids=str)
+async def test_a_key_id_that_is_no_text_is_refused(tokens: Tokens, kid: Any) -> None:
+    assert await refusal(tokens, ED.token({"kid": kid})) == "The token's kid must be text."
+
+
+async def test_keys_that_a_token_brings_along_are_never_looked_at(tokens: Tokens) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0.2)
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/jwks.json"
+        for headers in ({"jku": url}, {"x5u": url}, {"jwk": UNLISTED.jwk()}, {"x5c": ["AAAA"]}):
+            await refusal(tokens, UNLISTED.token(headers))
+            assert await refusal(tokens, UNLISTED.called("ed").token(headers)) == "The token's signature is wrong."
+            assert await tokens.verify(ED.token(headers), AT) == "ann"
+        with pytest.raises(TimeoutError):
+            server.accept()
+
+
+async def test_a_token_that_demands_an_extension_is_refused(tokens: Tokens) -> None:
+    for headers in ({"crit": ["exp"]}, {"crit": ["b64"], "b64": True}, {"crit": []}, {"crit": "x"}):
+        said = "The token demands an extension (crit); none is known here."
+        assert await refusal(tokens, ED.token(headers)) == said
+
+
+async def test_a_detached_payload_is_refused(tokens: Tokens) -> None:
+    await refusal(tokens, ED.token({"b64": False}))
+
+
+# ------------------------------------------------------------------------------------------------------------ shape
+
+
+@pytest.mark.parametrize("kind", ["JWT", "jwt", "application/jwt"])
+async def test_a_nested_token_is_refused_by_its_header(tokens: Tokens, kind: str) -> None:
+    assert await refusal(tokens, ED.token({"cty": kind})) == "The token holds another token; it must hold claims."
+
+
+async def test_a_nested_token_is_refused_by_its_payload(tokens: Tokens) -> None:
+    inner = ED.token()
+    for payload in (inner, b'"' + inner + b'"'):
+        assert await refusal(tokens, ED.sign(payload)) == "The token holds another token; it must hold claims."
+
+
+async def test_an_encrypted_token_is_refused(tokens: Tokens) -> None:
+    head = base64url(b'{"alg":"RSA-OAEP","enc":"A256GCM"}')
+    token = b".".join([head, b"a2V5", b"aXY", b"Y2lwaGVy", b"dGFn"])
+    assert await refusal(tokens, token) == "The token is encrypted (JWE); it must be signed only."
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        b"",
+        b".",
+        b"..",
+        b"...",
+        b"a",
+        b"a.b",
+        b"a.b.c",
+        b"a.b.c.d",
+        b"\xff\xfe.\x00.\n",
+        b"{}.{}.",
+        b"e30=.e30=.AAAA",
+        b" " * 300,
+        b"null",
+        b"." * 8000,
+    ],
+)
+async def test_garbage_is_refused(tokens: Tokens, garbage: bytes) -> None:
+    await refusal(tokens, garbage)
+
+
+async def test_what_stands_around_a_token_is_not_passed_over(tokens: Tokens) -> None:
+    token = ED.token()
+    head, payload, signature = token.split(b".")
+    for other in (
+        token + b"=",
+        token + b"\n",
+        b" " + token,
+        token.replace(b".", b"\n."),
+        head + b"==." + payload + b"." + signature,
+        token + b".",
+        token + b"." + signature,
+    ):
+        await refusal(tokens, other)
+
+
+@pytest.mark.parametrize(
+    "part", [b"[]", b'"x"', b"null", b"7", b"{", b'{"a":1}}', b"\xff", b"\xef\xbb\xbf{}"], ids=repr
+)
+async def test_header_and_claims_must_be_json_objects(tokens: Tokens, part: bytes) -> None:
+    assert "The token's header is no JSON" in await refusal(tokens, ED.sign_parts(part, b"{}"))
+    assert "The token's payload is no JSON" in await refusal(tokens, ED.sign(part))
+
+
+async def test_json_in_another_encoding_than_utf_8_is_refused(tokens: Tokens) -> None:
+    claims = json.dumps(dict(CLAIMS))
+    await refusal(tokens, ED.sign(claims.encode("utf-16")))
+    await refusal(tokens, ED.sign(claims.encode("utf-32")))
+
+
+async def test_deep_nesting_is_refused(tokens: Tokens) -> None:
+    deep = b"[" * 2500
+    assert "no JSON" in await refusal(tokens, ED.sign(b'{"a":' + deep + b"]" * 2500 + b"}"))
+    assert "no JSON" in await refusal(tokens, ED.sign_parts(b'{"a":' + deep, b"{}"))
+
+
+async def test_a_token_is_as_long_as_allowed_and_no_longer(tmp_path: Path) -> None:
+    longest, longer = (ED.token(pad="x" * length) for length in (300, 301))
+    tokens = Tokens(issuing.auth(tmp_path, ED, token_bytes_max=len(longest)))
+    await tokens.start()
+    assert len(longer) > len(longest)
+    assert await tokens.verify(longest, AT) == "ann"
+    assert await refusal(tokens, longer) == f"The token is longer than {len(longest)} bytes."
+    await tokens.close()
+
+
+async def test_a_long_token_is_refused_before_it_is_read(tokens: Tokens, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise AssertionError("it was read")
+
+    monkeypatch.setattr("org_service.auth.tokens.json.loads", fail)
+    monkeypatch.setattr("org_service.auth.tokens.base64.urlsafe_b64decode", fail)
+    assert await refusal(tokens, b"e30." + b"A" * 100_000 + b".AAAA") == "The token is longer than 8192 bytes."
+
+
+# ----------------------------------------------------------------------------------------------------------- claims
+
+
+@pytest.mark.parametrize("other", ["https://issuer.example/", "HTTPS://ISSUER.EXAMPLE", "", None, 7, [ISSUER]], ids=str)
+async def test_a_token_of_another_issuer_is_refused(tokens: Tokens, other: Any) -> None:
+    assert await refusal(tokens, ED.token(iss=other)) == "The token is from another issuer."
+
+
+@pytest.mark.parametrize(
+    "other", ["billing", "Orgs", "orgs ", "", None, 7, [], ["billing"], [["orgs"]], ["orgs", 7], {"orgs": 1}], ids=str
+)
+async def test_a_token_for_another_audience_is_refused(tokens: Tokens, other: Any) -> None:
+    assert await refusal(tokens, ED.token(aud=other)) == "The token is for another audience."
+
+
+@pytest.mark.parametrize(
+    "sub",
+    ["", None, " ", "ann smith", "ann\n", "\x00", "ånn", "\ud800", "\x7f", "a" * 201, 7, True, ["ann"], {"ann": 1}],
+    ids=ascii,
+)
+async def test_a_token_must_name_a_user_as_memberships_do(tokens: Tokens, sub: Any) -> None:
+    said = "The token's sub must be the user's id: 1 to 200 visible ASCII characters."
+    assert await refusal(tokens, ED.token(sub=sub)) == said
+
+
+@pytest.mark.parametrize("sub", ["!", "~", "a" * 200, "auth0|5f7c", "ann@example.com"])
+async def test_a_user_id_may_have_every_visible_ascii_character(tokens: Tokens, sub: str) -> None:
+    assert await tokens.verify(ED.token(sub=sub), AT) == sub
+
+
+async def test_claims_with_a_name_twice_are_refused(tokens: Tokens) -> None:
+    claims = json.dumps(dict(CLAIMS)).encode()
+    twice = claims.replace(b'"sub": "ann"', b'"sub": "ann", "sub": "root"')
+    assert twice != claims
+    assert await refusal(tokens, ED.sign(twice)) == "The token's payload is no JSON, or has a name twice."
+
+
+@pytest.mark.parametrize("name", ["exp", "nbf", "iat"])
+@pytest.mark.parametrize("value", ["-1", "1e999", '"1772366400"', "true", "[]", "1772366400000"])
+async def test_a_time_must_be_seconds_since_1970(tokens: Tokens, name: str, value: str) -> None:
+    claims = json.dumps({**CLAIMS, name: "HERE"}).replace('"HERE"', value)
+    assert await refusal(tokens, ED.sign(claims.encode())) == f"The token's {name} is no time in seconds since 1970."
+
+
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "-Infinity"])
+async def test_a_number_that_json_does_not_have_is_refused(tokens: Tokens, value: str) -> None:
+    claims = json.dumps({**CLAIMS, "exp": "HERE"}).replace('"HERE"', value)
+    assert await refusal(tokens, ED.sign(claims.encode())) == "The token's payload is no JSON, or has a name twice."
+
+
+async def test_a_token_must_expire(tokens: Tokens) -> None:
+    assert await refusal(tokens, ED.token(exp=None)) == "The token never expires; it must have exp."
+
+
+# ------------------------------------------------------------------------------------------------------------ times
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["not seen before", "known"])
+@pytest.mark.parametrize(
+    ("moment_s", "said"),
+    [
+        (AT_S - 1800 - LEEWAY_S - 0.001, "The token was not valid yet."),
+        (AT_S - 1800 - LEEWAY_S, None),
+        (AT_S + 1800 + LEEWAY_S - 0.001, None),
+        (AT_S + 1800 + LEEWAY_S, "The token had expired."),
+        (0, "The token was not valid yet."),
+        (AT_S * 2, "The token had expired."),
+    ],
+)
+async def test_times_are_judged_at_the_moment_given(
+    tokens: Tokens, moment_s: float, said: str | None, first: bool
+) -> None:
+    token = ED.token()
+    at = datetime.fromtimestamp(moment_s, UTC)
+    if not first:
+        await tokens.verify(token, AT)
+    if said is None:
+        assert await tokens.verify(token, at) == "ann"
+        assert tokens.known(token, at) == "ann"
+        return
+    with pytest.raises(TokenRefused) as refused:
+        await tokens.verify(token, at)
+    assert str(refused.value) == said
+    if not first:
+        with pytest.raises(TokenRefused) as refused:
+            tokens.known(token, at)
+        assert str(refused.value) == said
+
+
+async def test_the_later_of_nbf_and_iat_counts(tokens: Tokens) -> None:
+    for claims in ({"nbf": AT_S + 100}, {"iat": AT_S + 100}):
+        assert await refusal(tokens, ED.token(**claims)) == "The token was not valid yet."
+        assert await tokens.verify(ED.token(**claims), AT + timedelta(seconds=100)) == "ann"
+
+
+async def test_a_token_may_leave_out_when_it_begins(tokens: Tokens) -> None:
+    assert await tokens.verify(ED.token(nbf=None, iat=None), datetime(1971, 1, 1, tzinfo=UTC)) == "ann"
+
+
+async def test_fractions_of_seconds_count(tokens: Tokens) -> None:
+    token = ED.token(exp=AT_S - LEEWAY_S + 0.5)
+    assert await tokens.verify(token, AT + timedelta(milliseconds=499)) == "ann"
+    with pytest.raises(TokenRefused, match="expired"):
+        tokens.known(token, AT + timedelta(milliseconds=500))
+
+
+async def test_a_token_that_expired_long_ago_is_good_for_a_command_of_its_time(tokens: Tokens) -> None:
+    taken = datetime(2001, 1, 1, tzinfo=UTC)
+    began = int(taken.timestamp()) - 10
+    token = ED.token(iat=began, nbf=began, exp=began + 60)
+    assert await tokens.verify(token, taken) == "ann"
+    assert await refusal(tokens, ED.token(iat=began, nbf=began, exp=began + 60, jti="2"), datetime.now(UTC)) == (
+        "The token had expired."
+    )
+
+
+async def test_a_moment_may_be_given_in_any_time_zone(tokens: Tokens) -> None:
+    token = ED.token()
+    for hours in (-11, 0, 13):
+        assert await tokens.verify(token, AT.astimezone(timezone(timedelta(hours=hours)))) == "ann"
+
+
+# ------------------------------------------------------------------------------------------------------------ cache
+
+
+async def test_the_tokens_used_last_are_remembered(tmp_path: Path) -> None:
+    tokens = Tokens(issuing.auth(tmp_path, ED, tokens_cached=2))
+    await tokens.start()
+    first, second, third = (ED.token(sub=name) for name in ("a", "b", "c"))
+    await tokens.verify(first, AT)
+    await tokens.verify(second, AT)
+    assert tokens.known(first, AT) == "a"
+    await tokens.verify(third, AT)
+    assert [tokens.known(token, AT) for token in (first, second, third)] == ["a", None, "c"]
+    await tokens.close()
+
+
+async def test_nothing_need_be_remembered(tmp_path: Path) -> None:
+    tokens = Tokens(issuing.auth(tmp_path, ED, tokens_cached=0))
+    await tokens.start()
+    assert await tokens.verify(ED.token(), AT) == "ann"
+    assert tokens.known(ED.token(), AT) is None
+    await tokens.close()
+
+
+async def test_no_refusal_quotes_the_token(tokens: Tokens) -> None:
+    secret = "sesame-open"
+    for token in (
+        ED.token({"kid": secret}),
+        ED.token({"alg": secret}),
+        ED.token({"cty": secret}, iss=secret),
+        ED.token(aud=secret),
+        ED.token(sub=secret + " "),
+        ED.token(exp=secret),
+        ED.sign(b'{"' + secret.encode()),
+        secret.encode(),
+    ):
+        with pytest.raises(TokenRefused) as refused:
+            await tokens.verify(token, AT)
+        assert secret not in str(refused.value)
+        assert refused.value.__cause__ is None
+        assert refused.value.__suppress_context__ or refused.value.__context__ is None
+
+
+# ----------------------------------------------------------------------------------------------------------- header
+
+
+@pytest.mark.parametrize("header", [b"Bearer a.b.c", b"bearer a.b.c", b"BEARER   a.b.c", b" Bearer a.b.c "])
+def test_the_scheme_is_bearer_in_any_case(header: bytes) -> None:
+    assert bearer(header) == b"a.b.c"
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"",
+        b" ",
+        b"Bearer",
+        b"Bearer ",
+        b"a.b.c",
+        b"Basic YW5uOnNlc2FtZQ==",
+        b"Bearera.b.c",
+        b"Bearer a.b.c d.e.f",
+        b"Bearer a.b.c,d.e.f",
+        b"Bearer a.b.c, Bearer d.e.f",
+        b"Bearer Bearer a.b.c",
+        b"\xff\x00",
+    ],
+)
+def test_a_header_is_bearer_and_one_token_or_refused(header: bytes) -> None:
+    with pytest.raises(TokenRefused, match="must be Bearer and one token"):
+        bearer(header)

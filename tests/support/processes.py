@@ -32,6 +32,7 @@ def environment(settings: Settings) -> dict[str, str]:
         for name in values.model_fields_set:
             value = getattr(values, name)
             text = value.get_secret_value() if isinstance(value, SecretStr) else value
+            text = json.dumps(text) if isinstance(text, tuple) else text
             variables[f"ORGS_{group.upper()}__{name.upper()}"] = str(text)
     variables["ORGS_LOG__FORMAT"] = "json"
     return variables

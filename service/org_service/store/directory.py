@@ -1,0 +1,325 @@
+"""What one user is shown: an organization, a page of those they can see, and what became of a command.
+
+The statements only fetch: organizations that a user may be able to see, with the rows that say why (memberships,
+partnerships, staff). What the user is in each, `domain.access.access_to` decides, for the edge as for the worker.
+"""
+
+import unicodedata
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from itertools import groupby
+from operator import itemgetter
+from typing import Any, Final, NamedTuple
+from uuid import UUID
+
+from sqlalchemy import (
+    DateTime,
+    Text,
+    Uuid,
+    and_,
+    bindparam,
+    delete,
+    exists,
+    func,
+    literal_column,
+    null,
+    select,
+    text,
+    true,
+    union_all,
+)
+from sqlalchemy.dialects.postgresql import Insert, insert
+from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.orm import aliased
+from sqlmodel import col
+
+from org_events.reference import Role
+from org_service.domain.access import Access, AccessKind, Membership, Partnership, access_to
+from org_service.domain.organization import Organization, name_key
+from org_service.domain.policy import Policy
+from org_service.store.lists import OrderBy, Rows, Shape, list_active, list_related
+from org_service.store.tables import AcceptedCommand, Journal, Parked
+from org_service.store.tables import Membership as MembershipTable
+from org_service.store.tables import Organization as OrganizationTable
+from org_service.store.tables import Partnership as PartnershipTable
+from org_service.store.tables import Staff as StaffTable
+
+ACCEPTED_DAYS: Final = 14
+"""How long an accepted command is remembered: as long as the topic keeps commands."""
+ACCEPTED_DELETED_MAX: Final = 100
+"""Old ones deleted with each new one; more than come in, so they can't pile up, and few enough not to be felt."""
+
+
+class Seen(NamedTuple):
+    """An organization, and what the user is in it."""
+
+    organization: Organization
+    access: Access
+
+
+class Entry(NamedTuple):
+    """One organization of a list."""
+
+    id: UUID
+    name: str
+    domain: str | None
+    deactivated: bool
+    access: Access
+    is_default: bool
+    """The user's default organization (`access.default_organization`): one at most, over all pages."""
+
+
+class Listing(NamedTuple):
+    """What to list, and in which order."""
+
+    search: str | None
+    """The beginning of a name or a domain, upper and lower case alike; None and blanks find everything."""
+    access: AccessKind | None
+    order_by: OrderBy
+    limit: int
+    after: tuple[str, UUID] | None
+    """`Page.after` of the page before, in the same order."""
+
+
+class Page(NamedTuple):
+    """A part of a list."""
+
+    entries: list[Entry]
+    after: tuple[str, UUID] | None
+    """Sort key (folded name, or time as ISO 8601) and id of the last entry; None where there is no more."""
+
+
+class Answer(NamedTuple):
+    """What is known of a command."""
+
+    command_id: UUID
+    actor: str | None
+    """Of a parked command: whoever was promised an answer, else None."""
+    org_id: UUID | None
+    outcome: str
+    """`applied`, `unchanged`, `rejected`; `parked`; `pending` where it was accepted and nothing else is known yet."""
+    code: int | None
+    version: int | None
+    position: int | None
+    after: str | None
+    """JSON of the organization as it was then; None after a delete and when refused."""
+    problem: str | None
+    """JSON of the problem of a refused command."""
+    at: datetime
+
+
+_ORGANIZATION: Final[list[Any]] = [getattr(OrganizationTable, field) for field in Organization._fields]
+_WIDTH: Final = len(Organization._fields)
+_OWN_END: Final = _WIDTH + len(Membership._fields)
+
+_user_id = bindparam("user_id", type_=Text)
+_org_id = bindparam("org_id", type_=Uuid)
+_command_id = bindparam("command_id", type_=Uuid)
+
+
+def _find() -> Rows:
+    # Every part looks for what was asked, not for what another part found: what is missing takes as much work as
+    # what can't be seen.
+    caller = select(exists().where(col(StaffTable.user_id) == _user_id).label("staff")).subquery("caller")
+    own = aliased(MembershipTable, name="own")
+    members = aliased(MembershipTable, name="members")
+    partner = aliased(OrganizationTable, name="partner")
+    partnership: list[Any] = [PartnershipTable.partner_org_id, col(PartnershipTable.role).label("partner_role")]
+    through = (
+        select(
+            *partnership,
+            and_(col(partner.deleted_at).is_(None), col(partner.deactivated_at).is_(None)).label("partner_active"),
+            *(getattr(members, field).label(f"member_{field}") for field in Membership._fields),
+        )
+        .join(members, col(members.org_id) == col(PartnershipTable.partner_org_id))
+        .join(partner, col(partner.id) == col(PartnershipTable.partner_org_id))
+        .where(col(members.user_id) == _user_id, col(PartnershipTable.org_id) == _org_id)
+        .subquery("through")
+    )
+    return (
+        select(caller.c.staff, *_ORGANIZATION, *(getattr(own, field) for field in Membership._fields), *through.c)
+        .select_from(caller)
+        .outerjoin(OrganizationTable, col(OrganizationTable.id) == _org_id)
+        .outerjoin(own, and_(col(own.user_id) == _user_id, col(own.org_id) == _org_id))
+        .outerjoin(through, true())
+    )
+
+
+_FIND: Final = _find()
+
+
+async def find(conn: AsyncConnection, user_id: str, org_id: UUID, policy: Policy) -> Seen | None:
+    """Find an organization as a user sees it: one statement.
+
+    Returns:
+        None where there is none, it is deleted, or the user can't see it: after the same work, so that nobody can
+        tell which by the time it took.
+    """
+    rows = (await conn.execute(_FIND, {"user_id": user_id, "org_id": org_id})).all()
+    return _judged([row[1:] for row in rows], staff=rows[0][0], policy=policy)
+
+
+def _judged(rows: Sequence[Sequence[Any]], *, staff: bool, policy: Policy) -> Seen | None:
+    """What a user is in one organization.
+
+    Args:
+        rows: The organization, the user's own membership, a partnership with the user's membership in the partner: a
+            row for each partnership, for staff without. What is missing is None, as outer joins leave it.
+        staff: Whether the user is staff.
+        policy: What each role is denied.
+    """
+    through = [row[_OWN_END:] for row in rows if row[_OWN_END:] and row[_OWN_END] is not None]
+    own = [row[_WIDTH:_OWN_END] for row in rows[:1] if row[_WIDTH] is not None]
+    organization = Organization._make(rows[0][:_WIDTH])
+    access = access_to(
+        organization,
+        memberships={
+            row[0]: Membership(row[0], Role(row[1]), row[2], row[3]) for row in (*own, *(r[3:] for r in through))
+        },
+        partnerships=[Partnership(row[0], Role(row[1]), row[2]) for row in through],
+        staff=staff,
+        policy=policy,
+    )
+    # Of one that isn't there everything is None, also when it was deleted: that alone would let it pass.
+    return None if access is None or rows[0][0] is None else Seen(organization, access)
+
+
+async def list_for(conn: AsyncConnection, user_id: str, listing: Listing, policy: Policy) -> Page:
+    """List the organizations that a user can see: one statement, two for staff.
+
+    Ordinary users see, deactivated or not, what they are direct members of and the clients of their active partners;
+    staff every active organization, and deactivated ones that they are direct members of.
+
+    Args:
+        conn: In READ COMMITTED or AUTOCOMMIT.
+        user_id: Whose list.
+        listing: Which part of it; `search` may be any text.
+        policy: What each role is denied.
+
+    Raises:
+        ValueError: `listing.after` doesn't belong to this order. Nothing was read.
+    """
+    search = _folded(listing.search)
+    if not _storable(search):
+        return Page([], None)
+    shape = Shape(bool(search), listing.access, listing.order_by, listing.after is not None)
+    parameters = {"user_id": user_id, "rows_max": listing.limit + 1} | _range(search) | _after(shape, listing.after)
+    rows: Sequence[Sequence[Any]] = (await conn.execute(list_related(shape), parameters)).all()
+    staff, default_id = rows[0][:2]
+    rows = [row[2:] for row in rows if row[2] is not None]
+    if staff and listing.access in (None, AccessKind.STAFF):
+        rows = (await conn.execute(list_active(shape), parameters)).all()
+    judged = (_judged(list(same), staff=staff, policy=policy) for _, same in groupby(rows, key=itemgetter(0)))
+    seen = [each for each in judged if each is not None]
+    entries = [_entry(each, default_id) for each in seen[: listing.limit]]
+    last = seen[listing.limit - 1].organization if len(seen) > listing.limit else None
+    return Page(entries, None if last is None else (_key_of(shape, last), last.id))
+
+
+def _entry(seen: Seen, default_id: UUID | None) -> Entry:
+    organization, access = seen
+    deactivated = organization.deactivated_at is not None
+    is_default = organization.id == default_id
+    return Entry(organization.id, organization.name, organization.domain, deactivated, access, is_default)
+
+
+def _key_of(shape: Shape, last: Organization) -> str:
+    return (last.name_key or "") if shape.by_name else last.created_at.isoformat()
+
+
+def _after(shape: Shape, after: tuple[str, UUID] | None) -> dict[str, Any]:
+    if after is None:
+        return {}
+    key, org_id = after
+    if shape.by_name:
+        if not _storable(key):
+            raise ValueError("not a folded name")
+        return {"after_name_key": key}
+    moment = datetime.fromisoformat(key)
+    if moment.tzinfo is None:
+        raise ValueError("a time without a time zone")
+    return {"after_created_at": moment, "after_id": org_id}
+
+
+def _folded(search: str | None) -> str:
+    """As names are folded; domains are lower-case ASCII, which is its own fold."""
+    return name_key(unicodedata.normalize("NFKC", search or "").strip())
+
+
+def _storable(value: str) -> bool:
+    """Whether Postgres takes the text and there can be another one behind it; no other begins anything stored."""
+    return not any(character in "\0\U0010ffff" or "\ud800" <= character <= "\udfff" for character in value)
+
+
+def _range(search: str) -> dict[str, str]:
+    """Where the texts are that begin like this, in code points: from it up to the next that is as long."""
+    if not search:
+        return {}
+    following = ord(search[-1]) + 1
+    return {"search_from": search, "search_to": search[:-1] + chr(0xE000 if following == 0xD800 else following)}
+
+
+def _answer() -> Rows:
+    journaled = [getattr(Journal, "recorded_at" if field == "at" else field) for field in Answer._fields]
+    nothing_yet: list[Any] = [null()] * 5
+    parked: list[Any] = [Parked.command_id, AcceptedCommand.actor, Parked.org_id, literal_column("'parked'")]
+    parked += [*nothing_yet, Parked.recorded_at]
+    pending: list[Any] = [AcceptedCommand.command_id, AcceptedCommand.actor, AcceptedCommand.org_id]
+    pending += [literal_column("'pending'"), *nothing_yet, AcceptedCommand.accepted_at]
+    ranks: list[Any] = [literal_column(str(rank)).label("rank") for rank in range(3)]
+    known = union_all(
+        select(ranks[0], *journaled).where(col(Journal.command_id) == _command_id),
+        select(ranks[1], *parked)
+        .outerjoin(AcceptedCommand, col(AcceptedCommand.command_id) == col(Parked.command_id))
+        .where(col(Parked.command_id) == _command_id, col(Parked.state) == text("'open'")),
+        select(ranks[2], *pending).where(col(AcceptedCommand.command_id) == _command_id),
+    ).subquery("known")
+    return select(*known.c[1:]).order_by(known.c.rank, known.c.recorded_at).limit(1)
+
+
+def _accept() -> Insert:
+    place: Any = literal_column("ctid")
+    old = (
+        select(place)
+        .select_from(AcceptedCommand)
+        .where(col(AcceptedCommand.accepted_at) < bindparam("kept_from", type_=DateTime(timezone=True)))
+        .where(col(AcceptedCommand.command_id) != _command_id)
+        .order_by(col(AcceptedCommand.accepted_at))
+        .limit(ACCEPTED_DELETED_MAX)
+    )
+    # By place, which is visited in order: two deletions of the same rows can't each hold what the other waits for.
+    forgotten = delete(AcceptedCommand).where(place == func.any(func.ARRAY(old.scalar_subquery())))
+    return (
+        insert(AcceptedCommand)
+        .values(
+            command_id=_command_id,
+            actor=bindparam("actor", type_=Text),
+            org_id=_org_id,
+            accepted_at=bindparam("now", type_=DateTime(timezone=True)),
+        )
+        .on_conflict_do_nothing(index_elements=["command_id"])
+        .add_cte(forgotten.cte("forgotten"))
+    )
+
+
+_ANSWER: Final = _answer()
+_ACCEPT: Final = _accept()
+
+
+async def answer_to(conn: AsyncConnection, command_id: UUID) -> Answer | None:
+    """Find what became of a command: one statement; None where nothing is known of it.
+
+    Who asks isn't judged here: only the actor and staff may be told.
+    """
+    row = (await conn.execute(_ANSWER, {"command_id": command_id})).one_or_none()
+    return None if row is None else Answer._make(row)
+
+
+async def accept(conn: AsyncConnection, command_id: UUID, actor: str, org_id: UUID, now: datetime) -> None:
+    """Remember that somebody was promised the outcome of a command, and forget some that are `ACCEPTED_DAYS` old.
+
+    May run twice, and concurrently: the first one stays. One statement.
+    """
+    kept_from = now - timedelta(days=ACCEPTED_DAYS)
+    parameters = {"command_id": command_id, "actor": actor, "org_id": org_id, "now": now, "kept_from": kept_from}
+    await conn.execute(_ACCEPT, parameters)

@@ -1,0 +1,250 @@
+"""The statements behind lists of organizations; `directory` runs them.
+
+Pages follow the last entry of the page before (keyset), so a deep page costs what the first one costs. Ordinary users
+get theirs from their memberships and the clients of their partners, sorted; what that costs grows with them. Staff
+see a million organizations, so for them an index is read in the order asked for. A search among these would want two
+orders at once, by text and by page, and which of them is cheap can't be told beforehand: names and domains go
+together, so the planner's guess of how many entries to pass until one matches is off by any factor. So some thousands
+are read in page order; if they don't fill the page, few enough match that all of these can be fetched and sorted.
+"""
+
+from functools import cache
+from typing import Any, Final, Literal, NamedTuple
+
+from sqlalchemy import (
+    ColumnElement,
+    DateTime,
+    FromClause,
+    Integer,
+    Select,
+    Text,
+    Uuid,
+    and_,
+    bindparam,
+    exists,
+    func,
+    null,
+    or_,
+    select,
+    true,
+    tuple_,
+    union,
+    union_all,
+)
+from sqlalchemy.orm import aliased
+from sqlmodel import col
+
+from org_service.domain.access import AccessKind, Membership
+from org_service.domain.organization import Organization
+from org_service.store.tables import Membership as MembershipTable
+from org_service.store.tables import Organization as OrganizationTable
+from org_service.store.tables import Partnership as PartnershipTable
+from org_service.store.tables import Staff as StaffTable
+
+WALKED_MAX: Final = 2_000
+"""Organizations a search reads in page order: about a millisecond, and enough where one in forty matches."""
+
+OrderBy = Literal["name", "-name", "created_at", "-created_at"]
+"""A minus is descending. Names are ordered as they are folded, by code point."""
+
+Rows = Select[*tuple[Any, ...]]
+
+_user_id = bindparam("user_id", type_=Text)
+_rows_max = bindparam("rows_max", type_=Integer)
+
+_LISTED: Final[list[Any]] = [
+    null().label(field) if field == "primary_address" else getattr(OrganizationTable, field)
+    for field in Organization._fields
+]
+"""A list shows no address, so none is read."""
+_KEYS: Final[list[Any]] = [OrganizationTable.id, OrganizationTable.name_key, OrganizationTable.created_at]
+
+_IS_STAFF: Final = exists().where(col(StaffTable.user_id) == _user_id)
+_there = col(OrganizationTable.deleted_at).is_(None)
+_active = and_(_there, col(OrganizationTable.deactivated_at).is_(None))
+
+
+class Shape(NamedTuple):
+    """What tells one statement of lists from another; everything else is a parameter."""
+
+    searching: bool
+    access: AccessKind | None
+    order_by: OrderBy
+    following: bool
+    """Whether it is a page after another."""
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The columns of the order. Folded names are unique among those that aren't deleted."""
+        return ("name_key",) if self.by_name else ("created_at", "id")
+
+    @property
+    def by_name(self) -> bool:
+        """Whether names make the order."""
+        return self.order_by.endswith("name")
+
+    def sorted(self, source: Any) -> list[ColumnElement[Any]]:
+        """The order, for ORDER BY."""
+        columns: list[ColumnElement[Any]] = [getattr(source, key) for key in self.keys]
+        return [column.desc() for column in columns] if self.order_by.startswith("-") else columns
+
+    def beyond(self) -> ColumnElement[bool]:
+        """What comes after the page before."""
+        # Names of deleted organizations are null and stand at one end of the index: not to be passed one by one.
+        there = col(OrganizationTable.name_key).is_not(None) if self.by_name else true()
+        if not self.following:
+            return there
+        types: dict[str, Any] = {"name_key": Text, "created_at": DateTime(timezone=True), "id": Uuid}
+        key = tuple_(*(getattr(OrganizationTable, key) for key in self.keys))
+        last = tuple_(*(bindparam(f"after_{key}", type_=types[key]) for key in self.keys))
+        return and_(there, key < last if self.order_by.startswith("-") else key > last)
+
+
+def _begins(column: Any) -> ColumnElement[bool]:
+    """In a range rather than LIKE: no wildcards to escape, and an index serves it whatever the plan."""
+    first, end = bindparam("search_from", type_=Text), bindparam("search_to", type_=Text)
+    return and_(column >= first, column < end)
+
+
+_name_begins = _begins(col(OrganizationTable.name_key))
+_domain_begins = _begins(col(OrganizationTable.domain))
+_found = or_(_name_begins, _domain_begins)
+
+
+def _mine() -> FromClause:
+    return (
+        select(*(getattr(MembershipTable, field) for field in Membership._fields))
+        .where(col(MembershipTable.user_id) == _user_id, col(MembershipTable.active))
+        .cte("mine")
+    )
+
+
+def _default(mine: FromClause) -> ColumnElement[Any]:
+    """The rule of `access.default_organization`: the earliest joined, of several the smallest id."""
+    return (
+        select(mine.c.org_id)
+        .join(OrganizationTable, col(OrganizationTable.id) == mine.c.org_id)
+        .where(_there)
+        .order_by(mine.c.joined_at, mine.c.org_id)
+        .limit(1)
+        .scalar_subquery()
+    )
+
+
+def _reached(mine: FromClause) -> FromClause:
+    """Partnerships through which the user comes to clients."""
+    partnership: list[Any] = [PartnershipTable.org_id, PartnershipTable.partner_org_id]
+    partnership += [col(PartnershipTable.role).label("partner_role"), true().label("partner_active")]
+    return (
+        select(*partnership, *(mine.c[field].label(f"member_{field}") for field in Membership._fields))
+        .join(mine, mine.c.org_id == col(PartnershipTable.partner_org_id))
+        .join(OrganizationTable, col(OrganizationTable.id) == col(PartnershipTable.partner_org_id))
+        .where(_active)
+        .cte("reached")
+    )
+
+
+@cache
+def list_related(shape: Shape) -> Rows:
+    """What a user has by membership and partnership: whether they are staff, the default, and the page's rows.
+
+    Staff get no rows here, but for what they are direct members of if just that is asked for.
+    """
+    mine = _mine()
+    reached = _reached(mine)
+    staff = select(_IS_STAFF).scalar_subquery()
+    direct, clients = select(mine.c.org_id), select(reached.c.org_id)
+    match shape.access:
+        case None:
+            candidates, allowed = union(direct, clients), ~staff
+        case AccessKind.DIRECT:
+            candidates, allowed = direct, true()
+        case AccessKind.PARTNERSHIP:
+            candidates, allowed = clients.except_(direct), ~staff
+        case AccessKind.STAFF:
+            candidates, allowed = direct.where(~true()), ~staff
+    candidate = candidates.subquery("candidate")
+    fetched = (
+        select(*_LISTED)
+        .join(candidate, candidate.c.org_id == col(OrganizationTable.id))
+        .where(_there, allowed, shape.beyond(), _found if shape.searching else true())
+        # A fence: left to itself the planner may walk the index of a million names until it has met enough of these.
+        .offset(0)
+        .subquery("fetched")
+    )
+    page = select(fetched).order_by(*shape.sorted(fetched.c)).limit(_rows_max).subquery("page")
+    caller = select(_IS_STAFF.label("staff"), _default(mine).label("default_id")).subquery("caller")
+    return (
+        select(caller, page, *(mine.c[field] for field in Membership._fields), *reached.c[1:])
+        .select_from(caller)
+        .outerjoin(page, true())
+        .outerjoin(mine, mine.c.org_id == page.c.id)
+        .outerjoin(reached, reached.c.org_id == page.c.id)
+        .order_by(*shape.sorted(page.c))
+    )
+
+
+@cache
+def list_active(shape: Shape) -> Rows:
+    """The page's rows of staff: every active organization, and deactivated ones that they are direct members of."""
+    direct = exists().where(
+        col(MembershipTable.user_id) == _user_id,
+        col(MembershipTable.org_id) == col(OrganizationTable.id),
+        col(MembershipTable.active),
+    )
+    wanted = and_(_active, shape.beyond(), true() if shape.access is None else ~direct)
+    parts = _searched(shape, wanted) if shape.searching else [_in_order(shape, wanted)]
+    if shape.access is None:
+        deactivated = (
+            select(*_KEYS)
+            .join(MembershipTable, col(MembershipTable.org_id) == col(OrganizationTable.id))
+            .where(col(MembershipTable.user_id) == _user_id, col(MembershipTable.active))
+            .where(_there, col(OrganizationTable.deactivated_at).is_not(None))
+            .where(shape.beyond(), _found if shape.searching else true())
+            .offset(0)
+            .subquery("deactivated")
+        )
+        parts.append(_first(shape, deactivated))
+    chosen = union_all(*parts).subquery("chosen")
+    page = _first(shape, chosen).subquery("page")
+    own = aliased(MembershipTable, name="own")
+    return (
+        select(*_LISTED, *(getattr(own, field) for field in Membership._fields))
+        .join(page, page.c.id == col(OrganizationTable.id))
+        .outerjoin(own, and_(col(own.user_id) == _user_id, col(own.org_id) == col(OrganizationTable.id)))
+        .order_by(*shape.sorted(OrganizationTable))
+    )
+
+
+def _first(shape: Shape, source: FromClause) -> Rows:
+    """The first rows of a source in the order of the list."""
+    return (
+        select(source.c.id, source.c.name_key, source.c.created_at).order_by(*shape.sorted(source.c)).limit(_rows_max)
+    )
+
+
+def _in_order(shape: Shape, wanted: ColumnElement[bool]) -> Rows:
+    return select(*_KEYS).where(wanted).order_by(*shape.sorted(OrganizationTable)).limit(_rows_max)
+
+
+def _searched(shape: Shape, wanted: ColumnElement[bool]) -> list[Rows]:
+    """What a search finds among `WALKED_MAX` in page order; where that is too little, also everything it finds."""
+    walked = (
+        select(*_KEYS, col(OrganizationTable.domain))
+        .where(wanted)
+        .order_by(*shape.sorted(OrganizationTable))
+        .limit(WALKED_MAX)
+        .subquery("walked")
+    )
+    passed = or_(_begins(walked.c.name_key), _begins(walked.c.domain))
+    met = _first(shape, select(walked).where(passed).subquery()).cte("met")
+    too_few = select(func.count()).select_from(met).scalar_subquery() < _rows_max
+    by_name = and_(wanted, too_few, _name_begins)
+    by_domain = and_(wanted, too_few, _domain_begins, ~_name_begins)
+    named = _in_order(shape, by_name) if shape.by_name else _sorted(shape, by_name)
+    return [select(met).where(~too_few), named, _sorted(shape, by_domain)]
+
+
+def _sorted(shape: Shape, wanted: ColumnElement[bool]) -> Rows:
+    """As `_in_order`, but all are fetched and sorted: never by walking through others in page order."""
+    return _first(shape, select(*_KEYS).where(wanted).offset(0).subquery())

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.contract
 
 ROOT = Path(__file__).parents[2]
 SERVERS = {"kafka": {"condition": "service_healthy"}, "postgres": {"condition": "service_healthy"}}
-PORTS = {"worker": 9101, "relay": 9102}
+PORTS = {"worker": 9101, "relay": 9102, "edge": 9100}
 ROLES = sorted(PORTS)
 
 
@@ -43,7 +43,7 @@ def is_setting(variable: str) -> bool:
 
 
 def test_the_stack_is_complete(services: dict[str, dict[str, Any]]) -> None:
-    assert set(services) == {"kafka", "postgres", "migrate", "worker", "relay"}
+    assert set(services) == {"kafka", "postgres", "migrate", "worker", "relay", "edge"}
 
 
 def test_the_servers_have_the_versions_of_the_local_stack(services: dict[str, dict[str, Any]]) -> None:
@@ -94,13 +94,19 @@ def test_every_variable_is_a_setting(
     assert {"ORGS_KAFKA__BOOTSTRAP_SERVERS", "ORGS_DATABASE__URL"} <= set(environment)
     assert [variable for variable in environment if not is_setting(variable)] == []
     for variable, value in environment.items():
-        monkeypatch.setenv(variable, str(value))
+        monkeypatch.setenv(variable, re.sub(r"\$\{\w+:-(.*?)\}", r"\1", str(value)))
     assert Settings().kafka.bootstrap_servers == "kafka:19092"
 
 
 def test_a_variable_with_a_typo_is_not_a_setting() -> None:
     assert not is_setting("ORGS_KAFKA__BOOTSTRAP_SERVER")
     assert not is_setting("ORGS_WORKR__PORT")
+
+
+def test_the_edge_waits_for_somebody_who_names_an_issuer(services: dict[str, dict[str, Any]]) -> None:
+    assert services["edge"]["profiles"] == ["edge"]
+    assert [name for name in ROLES if "profiles" in services[name]] == ["edge"]
+    assert services["edge"]["environment"]["ORGS_AUTH__ISSUER"] == "${ORGS_AUTH__ISSUER:-}"
 
 
 def test_data_are_kept_in_named_volumes(services: dict[str, dict[str, Any]]) -> None:

@@ -72,7 +72,7 @@ class Worker:
             await self._reference_applier.stop()
 
     async def _join(self, stop: asyncio.Event) -> tuple[Subscriber, ReferenceSubscriber] | None:
-        """Start consuming, as soon as Kafka answers; None when `stop` came first."""
+        """Start consuming, as soon as Kafka and the issuer's keys can be had; None when `stop` came first."""
         worker = self._settings.worker
         backoff = Backoff(worker.retry_wait_s, worker.retry_wait_max_s)
         while not stop.is_set():
@@ -80,11 +80,13 @@ class Worker:
             subscriber = Subscriber(self._settings, self._applier)
             reference = ReferenceSubscriber(self._settings, self._reference_applier)
             try:
+                await self._applier.start()
                 await reference.start()
                 await subscriber.start()
-            except (KafkaError, OSError) as error:
+            except (KafkaError, OSError, RetryError) as error:
                 pause_s = backoff.next_s()
-                log.warning("kafka is away", why=type(error).__name__, retry_in_s=round(pause_s, 2))
+                why = str(error) if isinstance(error, RetryError) else f"kafka is away ({type(error).__name__})"
+                log.warning("not ready to take commands", why=why, retry_in_s=round(pause_s, 2))
                 await asyncio.gather(subscriber.stop(), reference.stop())
                 await pause(pause_s, stop)
             else:

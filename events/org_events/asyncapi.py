@@ -15,6 +15,7 @@ from org_events.cloudevents import EVENT_SCHEMA, JSON_CONTENT, RESULT_SCHEMA, SO
 from org_events.commands import COMMANDS
 from org_events.events import EventType, OrganizationEvent
 from org_events.organization import Organization
+from org_events.reference import Membership, Partnership, Reference, Staff
 from org_events.results import RESULT_TYPE, Result
 from org_events.schemas import MODELS, Generator, mode, to_text
 from org_events.topics import Topics, TopicSpec
@@ -23,7 +24,8 @@ _BINDING: Final = "0.5.0"
 """Version of AsyncAPI's Kafka bindings."""
 _DESCRIPTION: Final = (
     "CloudEvents 1.0 over Kafka in binary mode: attributes are headers `ce_*`, the value is JSON. Commands may come in "
-    "structured mode too. Subscribers read with isolation level read_committed."
+    "structured mode too. Subscribers read with isolation level read_committed. Reference data (memberships, "
+    "partnerships, staff) are plain JSON on compacted topics: no header has a meaning there."
 )
 _STATE: Final = "organization"
 _TOMBSTONE: Final = "organization-deleted"
@@ -129,6 +131,30 @@ def _message(
     return message
 
 
+_REFERENCE: Final[dict[str, tuple[type[Reference], str, str]]] = {
+    "memberships": (Membership, "the user belongs to the organization no more", "user_id:org_id"),
+    "partnerships": (Partnership, "the organization serves the other no more", "partner_org_id:org_id"),
+    "staff": (Staff, "the user works for the platform no more", "user_id"),
+}
+"""Channel: what it holds, what a tombstone there says, and the key."""
+
+
+def _reference_messages(model: type[Reference], tombstone: str, key: str) -> dict[str, _Json]:
+    """A fact, and the tombstone that takes it back; both have the same key."""
+    described: _Json = {
+        "type": "string",
+        "description": f"{key}, equal to the value's, ids in 36 lower-case characters; default (murmur2) partitioner",
+    }
+    name = model.__name__.lower()
+    nothing = _headers({}, {})
+    return {
+        name: _message(name, _first_line(model), nothing, _schema_of(model), key=described),
+        f"{name}-removed": _message(
+            f"{name}-removed", f"A tombstone: {tombstone}", nothing, {"type": "null"}, key=described
+        ),
+    }
+
+
 def _schema_of(model: type) -> _Json:
     return {"$ref": f"#/components/schemas/{model.__name__}"}
 
@@ -165,6 +191,7 @@ def _messages() -> dict[str, dict[str, _Json]]:
                 _TOMBSTONE, "A tombstone: the organization is deleted", _STATE_HEADERS, {"type": "null"}
             ),
         },
+        **{channel: _reference_messages(*held) for channel, held in _REFERENCE.items()},
     }
 
 
@@ -203,6 +230,7 @@ def document() -> _Json:
     specs = {spec.name: spec for spec in topics.specs()}
     messages = _messages()
     names = {"commands": topics.commands, "results": topics.results, "events": topics.events, "state": topics.state}
+    names |= {"memberships": topics.memberships, "partnerships": topics.partnerships, "staff": topics.staff}
     _, schemas = models_json_schema(
         [(model, mode(model)) for _, model in MODELS.values()],
         ref_template="#/components/schemas/{model}",
@@ -227,6 +255,15 @@ def document() -> _Json:
             "sendResults": _operation("send", "results", "The outcome of every command", messages["results"]),
             "sendEvents": _operation("send", "events", "Every change, exactly once, in order", messages["events"]),
             "sendState": _operation("send", "state", "The latest of each organization", messages["state"]),
+            "receiveMemberships": _operation(
+                "receive", "memberships", "Who belongs where: the latest of each key counts", messages["memberships"]
+            ),
+            "receivePartnerships": _operation(
+                "receive", "partnerships", "Who serves whom: the latest of each key counts", messages["partnerships"]
+            ),
+            "receiveStaff": _operation(
+                "receive", "staff", "Who works for the platform: the latest of each key counts", messages["staff"]
+            ),
         },
         "components": {
             "messages": {name: message for channel in messages.values() for name, message in channel.items()},

@@ -56,7 +56,7 @@ class Membership(Reference):
     org_id: UUID
     role: Role
     joined_at: AwareDatetime
-    active: bool = Field(default=True, description="One that is not active gives no access")
+    active: bool = Field(default=True, description="True if left out; one that is not active gives no access")
 
 
 class Partnership(Reference):
@@ -66,7 +66,7 @@ class Partnership(Reference):
 
     partner_org_id: UUID
     org_id: UUID = Field(description="The client")
-    role: Role = Role.CLOUD_REP
+    role: Annotated[Role, Field(description="Of each member of the partner; cloud_rep if left out")] = Role.CLOUD_REP
 
 
 class Staff(Reference):

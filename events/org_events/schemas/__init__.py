@@ -1,9 +1,9 @@
 """The JSON Schemas (2020-12) of everything on the wire, made from the models.
 
-The files beside this one are what other languages use; `python -m org_events.schemas` writes them anew. Commands are
-described as publishers write them, the rest as the service writes it. A field left out of a command means something
-else than null, so no schema here has a default. Of what the service writes, a member that isn't required may be missing
-in older messages.
+The files beside this one are what other languages use; `python -m org_events.schemas` writes them anew. Commands
+and reference data are described as publishers write them, the rest as the service writes it. A field left out of a
+command means something else than null, so no schema here has a default. Of what the service writes, a member that isn't
+required may be missing in older messages.
 """
 
 import json
@@ -26,6 +26,7 @@ from org_events.commands import (
 )
 from org_events.events import OrganizationEvent
 from org_events.organization import Organization
+from org_events.reference import Membership, Partnership, Reference, Staff
 from org_events.results import Result
 
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
@@ -41,6 +42,9 @@ MODELS: Final[dict[str, tuple[str, type[BaseModel]]]] = {
     "organization": ("urn:orgs:schema:organization:1", Organization),
     "organization-event": (EVENT_SCHEMA, OrganizationEvent),
     "result": (RESULT_SCHEMA, Result),
+    "membership": ("urn:orgs:schema:membership:1", Membership),
+    "partnership": ("urn:orgs:schema:partnership:1", Partnership),
+    "staff": ("urn:orgs:schema:staff:1", Staff),
 }
 """File name without suffix: `$id` and model."""
 
@@ -65,8 +69,8 @@ class Generator(GenerateJsonSchema):
 
 
 def mode(model: type[BaseModel]) -> Literal["validation", "serialization"]:
-    """How a model is described: commands as they may be written, the rest as the service writes it."""
-    return "validation" if issubclass(model, Command) else "serialization"
+    """How a model is described: what others publish as it may be written, the rest as the service writes it."""
+    return "validation" if issubclass(model, Command | Reference) else "serialization"
 
 
 def documents() -> dict[str, str]:

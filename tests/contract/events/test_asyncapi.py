@@ -3,6 +3,7 @@ says is shown with the real service, in tests/integration/client.
 """
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -12,6 +13,7 @@ from org_events import asyncapi
 from org_events.cloudevents import command_headers
 from org_events.commands import COMMANDS
 from org_events.events import EventType
+from org_events.reference import Membership, Partnership, Role, Staff
 from org_events.schemas import to_text
 from tests.contract.events.described import DOCUMENT, FILE, check
 
@@ -34,6 +36,9 @@ def test_every_message_of_the_contract_is_on_its_channel() -> None:
         "orgs.results": {"org.result"},
         "orgs.events": {event.value for event in EventType},
         "orgs.state": {"organization", "organization-deleted"},
+        "orgs.memberships": {"membership", "membership-removed"},
+        "orgs.partnerships": {"partnership", "partnership-removed"},
+        "orgs.staff": {"staff", "staff-removed"},
     }
 
 
@@ -65,6 +70,21 @@ def test_what_a_publisher_writes_is_what_the_document_says() -> None:
         traceparent="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
     )
     check("org.update", headers, COMMANDS["org.update"](org_id=ORG).to_body())
+
+
+def test_reference_data_are_what_the_document_says() -> None:
+    joined = datetime(2024, 5, 17, 9, 30, tzinfo=UTC)
+    check("membership", [], Membership(user_id="ann", org_id=ORG, role=Role.USER, joined_at=joined).to_body())
+    check("partnership", [], Partnership(partner_org_id=COMMAND, org_id=ORG).to_body())
+    check("staff", [], Staff(user_id="ann").to_body())
+    for tombstone in ("membership-removed", "partnership-removed", "staff-removed"):
+        check(tombstone, [], None)
+
+
+@pytest.mark.parametrize("name", ["receiveMemberships", "receivePartnerships", "receiveStaff"])
+def test_the_service_receives_reference_data(name: str) -> None:
+    assert DOCUMENT["operations"][name]["action"] == "receive"
+    assert len(DOCUMENT["operations"][name]["messages"]) == 2
 
 
 def test_a_header_the_document_does_not_know_is_found() -> None:

@@ -18,13 +18,16 @@ pytestmark = pytest.mark.contract
 
 RELEASED = Path(__file__).parent / "released"
 ORG_TEXT = "0192d3a0-0000-7000-8000-000000000001"
-COMMAND_NAMES = {
+ACCEPTED = {
     "create-organization",
     "update-organization",
     "delete-organization",
     "deactivate-organization",
     "reactivate-organization",
     "restore-organization",
+    "membership",
+    "partnership",
+    "staff",
 }
 
 
@@ -33,7 +36,7 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def direction(name: str) -> Direction:
-    return "accepted" if name in COMMAND_NAMES else "published"
+    return "accepted" if name in ACCEPTED else "published"
 
 
 def test_the_committed_schemas_are_those_of_the_models() -> None:
@@ -129,6 +132,32 @@ def test_the_models_read_what_fits_the_schemas() -> None:
 )
 def test_an_update_is_told_apart_from_a_typo(body: dict[str, Any], fits: bool) -> None:
     schema = load(FOLDER / "update-organization.json")
+    assert jsonschema.Draft202012Validator(schema).is_valid(body) is fits
+
+
+MEMBERSHIP = {"user_id": "ann", "org_id": ORG_TEXT, "role": "admin", "joined_at": "2024-05-17T09:30:00Z"}
+
+
+@pytest.mark.parametrize(
+    ("name", "body", "fits"),
+    [
+        ("membership", MEMBERSHIP, True),
+        ("membership", MEMBERSHIP | {"active": False, "invited_by": "bob"}, True),
+        ("membership", MEMBERSHIP | {"role": "boss"}, False),
+        ("membership", MEMBERSHIP | {"user_id": "ann smith"}, False),
+        ("membership", MEMBERSHIP | {"active": "yes"}, False),
+        ("membership", {"user_id": "ann", "org_id": ORG_TEXT, "role": "admin"}, False),
+        ("partnership", {"partner_org_id": ORG_TEXT, "org_id": ORG_TEXT}, True),
+        ("partnership", {"partner_org_id": ORG_TEXT, "org_id": ORG_TEXT, "role": "support"}, True),
+        ("partnership", {"org_id": ORG_TEXT}, False),
+        ("staff", {"user_id": "ann"}, True),
+        ("staff", {}, False),
+    ],
+)
+def test_reference_data_that_the_service_would_not_read_do_not_fit_their_schema(
+    name: str, body: dict[str, Any], fits: bool
+) -> None:
+    schema = load(FOLDER / f"{name}.json")
     assert jsonschema.Draft202012Validator(schema).is_valid(body) is fits
 
 

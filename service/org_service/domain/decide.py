@@ -91,7 +91,9 @@ def decide(
     gone = organization is None or (organization.deleted_at is not None and command.type != RestoreOrganization.type)
     if access is None or (gone and not creates):
         return refuse(ProblemType.NOT_FOUND, "There is no organization with this id.")
-    version = None if organization is None or creates else organization.version
+    # Whoever may create, but sees no other's organizations, doesn't learn which ids are taken before it matters.
+    sees = not creates or access.staff or access.role is None
+    version = organization.version if organization is not None and sees else None
     action = ACTION[command.type]
     if action in access.denied_actions:
         return refuse(ProblemType.FORBIDDEN, f"The role {access.role} is denied {action}.", version)
@@ -103,20 +105,24 @@ def decide(
             command.errors,
         )
     if isinstance(command, CreateOrganization):
-        return _create(command, organization, holders, now, sees=access.staff or access.role is None)
+        return _create(command, organization, holders, now, version)
     assert organization is not None
     refusal = _conflict(cast("_Existing", command), organization, access, is_partner)
     return refusal or _RULES[type(command)](command, organization, holders, now)
 
 
 def _create(
-    command: CreateOrganization, organization: Organization | None, holders: Holders, now: datetime, *, sees: bool
+    command: CreateOrganization,
+    organization: Organization | None,
+    holders: Holders,
+    now: datetime,
+    version: int | None,
 ) -> Decision:
     if organization is not None:
         return refuse(
             ProblemType.ALREADY_EXISTS,
             "An organization with this id exists, or existed; choose another id.",
-            organization.version if sees else None,
+            version,
         )
     key = name_key(command.name)
     if key in holders:

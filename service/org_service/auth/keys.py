@@ -25,6 +25,9 @@ KEY_SET_BYTES_MAX: Final = 1024 * 1024
 """Thousands of keys; more is a mistake, or no set of keys at all."""
 FILE_CHECK_INTERVAL_S: Final = 1.0
 """How often to see whether the file changed: one `stat` a second costs nothing."""
+SETTLED_AFTER_S: Final = 2.0
+"""A file that changed less than this ago may change once more without its size or time telling: clocks of file systems
+tick every few milliseconds, some every two seconds."""
 _LOOPBACK: Final = ("localhost", "127.0.0.1", "::1")
 
 log = get_logger(__name__)
@@ -82,7 +85,8 @@ class File:
             content = self._path.read_bytes()
         else:
             content = None
-        self._seen = now
+        settled = time.time() - stat.st_mtime > SETTLED_AFTER_S
+        self._seen = now if settled else None
         return content
 
 
@@ -164,7 +168,8 @@ class Keys:
         self._set: KeySet = NO_KEYS
         self._trouble: Exception | None = None
         """Why the last read brought no keys; None where it did."""
-        self._read_at_s = -math.inf
+        self._looked_at_s = -math.inf
+        """When the set was read last for a key that nobody had heard of."""
         self._reading: asyncio.Task[None] | None = None
         self._renewing: asyncio.Task[None] | None = None
 
@@ -190,8 +195,10 @@ class Keys:
             RetryError: There may be one, but the set can't be had or used now.
         """
         key = self._set.keys.get(kid)
-        if key is None and (self._is_reading() or time.monotonic() - self._read_at_s >= self._source.retry_s):
+        # Whoever sends made-up key ids makes us ask the issuer once in a while, and no more.
+        if key is None and (self._is_reading() or time.monotonic() - self._looked_at_s >= self._source.retry_s):
             await self._renew()
+            self._looked_at_s = time.monotonic()
             key = self._set.keys.get(kid)
         if key is None and self._trouble is not None:
             raise RetryError(
@@ -238,9 +245,7 @@ class Keys:
                 self._take(read_key_set(content))
         except (RetryError, KeySetError, OSError) as error:
             self._trouble = error
-        finally:
-            self._read_at_s = time.monotonic()
-        if self._trouble is not None and before is None:
+        if self._trouble is not None and (before is None or _why(before) != _why(self._trouble)):
             log.warning(
                 "the keys of tokens can't be renewed: those at hand stay in force",
                 source=self._source.name,

@@ -1,0 +1,203 @@
+"""Tokens whose keys are in a file: replaced, damaged, removed and put back while the service runs."""
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+
+from org_service.auth import keys
+from org_service.auth.tokens import TokenRefused, Tokens
+from org_service.errors import RetryError, StopError
+from org_service.settings import Auth
+from tests.support import issuer as issuing
+from tests.support.issuer import AT, ISSUER, Signer, ed_key, jwks, rsa_key
+
+OLD, NEW = ed_key("old"), ed_key("new")
+
+
+@pytest.fixture(autouse=True)
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file is looked at a hundred times a second."""
+    monkeypatch.setattr(keys, "FILE_CHECK_INTERVAL_S", 0.01)
+
+
+@pytest.fixture
+async def tokens(tmp_path: Path) -> AsyncIterator[Tokens]:
+    tokens = Tokens(issuing.auth(tmp_path, OLD))
+    await tokens.start()
+    yield tokens
+    await tokens.close()
+
+
+class KeyFile:
+    """The set of keys in its file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def hold(self, *keys: Signer) -> None:
+        """Write a set in place."""
+        self.write(jwks(*keys))
+
+    def write(self, content: bytes) -> None:
+        """Write anything in place."""
+        self._path.write_bytes(content)
+
+    def write_unseen(self, content: bytes, *, in_place: bool) -> None:
+        """Write something as long, and leave the file as old as it was."""
+        before = self._path.stat()
+        assert len(content) == before.st_size
+        fresh = self._path if in_place else self._path.with_name("fresh")
+        fresh.write_bytes(content)
+        os.utime(fresh, ns=(before.st_atime_ns, before.st_mtime_ns))
+        fresh.replace(self._path)
+
+    def age(self, seconds: float) -> None:
+        """Make the file older than it is."""
+        then = time.time() - seconds
+        os.utime(self._path, (then, then))
+
+    def take_away(self) -> None:
+        """Move the file out of the way."""
+        self._path.rename(self._path.with_name("away"))
+
+    def put_back(self) -> None:
+        """Move it back."""
+        self._path.with_name("away").rename(self._path)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> KeyFile:
+    return KeyFile(tmp_path / "jwks.json")
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    """Wait for what gives no signal."""
+    async with asyncio.timeout(10):
+        while not holds():
+            await asyncio.sleep(0.005)
+
+
+async def test_a_rotated_key_counts_at_once_and_the_old_one_still_does(tokens: Tokens, file: KeyFile) -> None:
+    old = OLD.token()
+    assert await tokens.verify(old, AT) == "ann"
+    file.hold(OLD, NEW)
+    assert await tokens.verify(NEW.token(), AT) == "ann"
+    assert tokens.known(old, AT) == "ann"
+    assert await tokens.verify(OLD.token(sub="bob"), AT) == "bob"
+
+
+async def test_a_removed_key_is_forgotten_with_its_tokens_though_nobody_asks(tokens: Tokens, file: KeyFile) -> None:
+    old = OLD.token()
+    await tokens.verify(old, AT)
+    file.hold(NEW)
+    await until(lambda: tokens.known(old, AT) is None)
+    with pytest.raises(TokenRefused, match="none of the issuer's"):
+        await tokens.verify(old, AT)
+
+
+async def test_a_key_that_became_another_verifies_nothing_of_the_old(tokens: Tokens, file: KeyFile) -> None:
+    old = OLD.token()
+    await tokens.verify(old, AT)
+    file.hold(NEW.called("old"))
+    await until(lambda: tokens.known(old, AT) is None)
+    with pytest.raises(TokenRefused, match="signature is wrong"):
+        await tokens.verify(old, AT)
+
+
+async def test_a_file_replaced_by_one_of_the_same_size_and_time_is_read(tmp_path: Path, file: KeyFile) -> None:
+    auth = issuing.auth(tmp_path, OLD)
+    file.age(3600)
+    tokens = Tokens(auth)
+    await tokens.start()
+    file.write_unseen(jwks(NEW.called("odd")), in_place=False)
+    assert await tokens.verify(NEW.called("odd").token(), AT) == "ann"
+    await tokens.close()
+
+
+async def test_a_file_changed_twice_in_one_tick_of_the_clock_is_read(tokens: Tokens, file: KeyFile) -> None:
+    file.write_unseen(jwks(NEW.called("odd")), in_place=True)
+    assert await tokens.verify(NEW.called("odd").token(), AT) == "ann"
+
+
+async def test_a_file_that_did_not_change_is_not_read_again(
+    tmp_path: Path, file: KeyFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    auth = issuing.auth(tmp_path, OLD)
+    file.age(3600)
+    tokens = Tokens(auth)
+    await tokens.start()
+    monkeypatch.setattr(Path, "read_bytes", lambda _: pytest.fail("it was read"))
+    with pytest.raises(TokenRefused, match="none of the issuer's"):
+        await tokens.verify(NEW.token(), AT)
+    await tokens.close()
+
+
+@pytest.mark.parametrize("damage", [b"", b'{"keys": [', jwks(OLD, rsa_key().private_jwk()), b"x" * 1024 * 1025])
+async def test_a_damaged_file_leaves_the_keys_in_force_until_it_is_whole(
+    tokens: Tokens, file: KeyFile, damage: bytes
+) -> None:
+    file.write(damage)
+    with pytest.raises(RetryError, match=r"jwks\.json can't be had or used now"):
+        await tokens.verify(NEW.token(), AT)
+    assert await tokens.verify(OLD.token(), AT) == "ann"
+    file.hold(OLD, NEW)
+    assert await tokens.verify(NEW.token(), AT) == "ann"
+
+
+async def test_a_file_that_is_gone_for_a_while_leaves_the_keys_in_force(tokens: Tokens, file: KeyFile) -> None:
+    file.take_away()
+    with pytest.raises(RetryError, match="No such file"):
+        await tokens.verify(NEW.token(), AT)
+    assert await tokens.verify(OLD.token(), AT) == "ann"
+    file.put_back()
+    with pytest.raises(TokenRefused, match="none of the issuer's"):
+        await tokens.verify(NEW.token(), AT)
+
+
+async def test_what_is_certainly_wrong_is_refused_whatever_the_keys(tokens: Tokens, file: KeyFile) -> None:
+    file.take_away()
+    for token, said in (
+        (NEW.token(iss="https://elsewhere.example"), "another issuer"),
+        (NEW.token(aud="billing"), "another audience"),
+        (NEW.token(exp=1), "expired"),
+        (NEW.token({"alg": "none"}), "not signed"),
+        (b"garbage", "no token"),
+    ):
+        with pytest.raises(TokenRefused, match=said):
+            await tokens.verify(token, AT)
+
+
+async def test_a_single_key_without_an_id_verifies_tokens_without_one(tmp_path: Path) -> None:
+    only = ed_key(None)
+    tokens = Tokens(issuing.auth(tmp_path, only))
+    await tokens.start()
+    assert await tokens.verify(only.token(), AT) == "ann"
+    with pytest.raises(TokenRefused, match="none of the issuer's"):
+        await tokens.verify(only.called("any").token(), AT)
+    await tokens.close()
+
+
+async def test_a_token_without_a_key_id_is_refused_where_keys_have_ids(tokens: Tokens) -> None:
+    with pytest.raises(TokenRefused, match=r"doesn't name it \(kid\)"):
+        await tokens.verify(OLD.called(None).token(), AT)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({}, "set ORGS_AUTH__ISSUER to the `iss` of your tokens, and ORGS_AUTH__JWKS_FILE or ORGS_AUTH__JWKS_URL"),
+        ({"jwks_file": "jwks.json"}, "set ORGS_AUTH__ISSUER"),
+        ({"issuer": ISSUER}, "set ORGS_AUTH__JWKS_FILE or ORGS_AUTH__JWKS_URL"),
+        ({"issuer": ISSUER, "jwks_file": "/nowhere/jwks.json"}, "in /nowhere/jwks.json can't be used: No such file"),
+    ],
+    ids=["nothing", "no issuer", "no keys", "no file"],
+)
+async def test_nothing_is_open_by_default(settings: dict[str, str], said: str) -> None:
+    tokens = Tokens(Auth.model_validate(settings))
+    with pytest.raises(StopError, match=said):
+        await tokens.start()
+    await tokens.close()

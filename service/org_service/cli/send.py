@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 
 import typer
 
-from org_service.cli import shell
+from org_service.cli import reference, shell
 
 if TYPE_CHECKING:
     from org_events.client import Sent
@@ -19,7 +19,8 @@ app = typer.Typer(
     help="""Send a command and wait for its outcome.
 
 Ends with 0 when it was applied or there was nothing to change, 1 when it was refused, 3 when no final outcome came in
-time: then send it again with `--command-id`, which is safe.""",
+time: then send it again with `--command-id`, which is safe. Or send what the service only reads: membership,
+partnership, staff.""",
 )
 
 
@@ -183,6 +184,9 @@ deactivate = _on_existing(
 )
 reactivate = _on_existing("org.reactivate", "Take a deactivation back.")
 restore = _on_existing("org.restore", "Bring a deleted organization back as it was; its name must still be free.")
+
+for fact in (reference.membership, reference.partnership, reference.staff):
+    app.command()(fact)
 
 
 def _fields(**given: Any) -> dict[str, Any]:

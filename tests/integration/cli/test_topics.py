@@ -48,21 +48,24 @@ async def names(settings: Settings) -> set[str]:
     }
 
 
-ALL = {"orgs.commands", "orgs.results", "orgs.events", "orgs.state", "orgs.relay"}
+ALL = {
+    "orgs.commands", "orgs.results", "orgs.events", "orgs.state", "orgs.relay",
+    "orgs.memberships", "orgs.partnerships", "orgs.staff",
+}  # fmt: skip
 
 
 async def test_missing_topics_are_created_as_the_contract_says_and_then_all_is_well(
     none_there: Settings, new_orgs: Orgs
 ) -> None:
     dry = await new_orgs("topics", "apply", "--dry-run")
-    assert "dry run: 5 to create" in dry.stderr
+    assert "dry run: 8 to create" in dry.stderr
     assert await names(none_there) == set()
     first = await new_orgs("topics", "apply")
-    assert "5 created, 0 there already" in first.stderr
+    assert "8 created, 0 there already" in first.stderr
     assert await names(none_there) == ALL
     again = await new_orgs("topics", "apply")
-    assert "0 created, 5 there already" in again.stderr
-    assert again.stdout.count("as it must be") == 5
+    assert "0 created, 8 there already" in again.stderr
+    assert again.stdout.count("as it must be") == 8
     for plan in await topics.plan(none_there.kafka):
         assert (plan.exists, plan.differences) == (True, [])
 
@@ -70,7 +73,7 @@ async def test_missing_topics_are_created_as_the_contract_says_and_then_all_is_w
 async def test_only_what_is_missing_is_created(none_there: Settings, new_orgs: Orgs) -> None:
     commands = none_there.kafka.topics.commands
     await create(none_there, commands, message_timestamp_type="LogAppendTime", retention_ms=str(14 * 86_400_000))
-    assert "4 created, 1 there already" in (await new_orgs("topics", "apply")).stderr
+    assert "7 created, 1 there already" in (await new_orgs("topics", "apply")).stderr
 
 
 @pytest.mark.parametrize(
@@ -80,6 +83,7 @@ async def test_only_what_is_missing_is_created(none_there: Settings, new_orgs: O
         ("orgs.state", 3, {"cleanup_policy": "delete"}, "cleanup.policy=compact"),
         ("orgs.events", 3, {"cleanup_policy": "compact"}, "cleanup.policy=delete"),
         ("orgs.results", 5, {}, "ORGS_KAFKA__PARTITIONS=5"),
+        ("orgs.memberships", 3, {"cleanup_policy": "delete"}, "cleanup.policy=compact"),
         ("orgs.relay", 2, {"cleanup_policy": "compact"}, "has 2 partitions"),
     ],
 )
@@ -100,7 +104,7 @@ async def test_a_retention_of_ones_own_is_only_reported(settings: Settings, orgs
 
 async def test_migrate_says_where_the_database_stands(orgs: Orgs) -> None:
     answer = await orgs("migrate")
-    assert answer.stdout.splitlines()[-1] == "the database is at version 0001"
+    assert answer.stdout.splitlines()[-1] == "the database is at version 0002"
 
 
 async def test_a_database_that_was_never_migrated_says_what_to_do(orgs: Orgs, server_url: str) -> None:

@@ -1,0 +1,99 @@
+"""`orgs send membership`, `partnership` and `staff`: what other services publish, for local use and first aid."""
+
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+from uuid import UUID
+
+import typer
+
+from org_service.cli import shell
+
+if TYPE_CHECKING:
+    from org_events.reference import Reference
+
+Role = Literal["admin", "support", "cloud_rep", "user", "restricted_user"]
+User = Annotated[
+    str, typer.Option(help="The user, as `sub` in their tokens: visible ASCII, no spaces.", show_default=False)
+]
+Org = Annotated[UUID, typer.Option(help="The organization's id; it need not exist yet.", show_default=False)]
+Remove = Annotated[bool, typer.Option("--remove", help="Take it back: sends a tombstone.")]
+Json = Annotated[bool, typer.Option("--json", help="Topic, partition, offset and key as JSON.")]
+
+
+def membership(
+    *,
+    user: User,
+    org: Org,
+    role: Annotated[Role | None, typer.Option(help="What the user is there.", show_default=False)] = None,
+    joined_at: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME", help="ISO 8601 with a time zone; now if left out. The earliest one is the default."
+        ),
+    ] = None,
+    inactive: Annotated[
+        bool, typer.Option("--inactive", help="Keep the membership, but let it give no access.")
+    ] = False,
+    remove: Remove = False,
+    as_json: Json = False,
+) -> None:
+    """A user belongs to an organization, or (`--remove`) belongs there no more.
+
+    The whole membership is replaced. A worker applies it when it comes; there is no outcome to wait for.
+
+    Example: `orgs send membership --user ann --org 0190c5f0-7d1c-7b7e-9d57-000000000001 --role admin`
+    """
+    if role is None and not remove:
+        raise typer.BadParameter("--role is needed, unless --remove")
+    fields = {"user_id": user, "org_id": org, "role": role or "user", "joined_at": joined_at or _now()}
+    _send("membership", fields | {"active": not inactive}, remove, as_json)
+
+
+def partnership(
+    *,
+    partner: Annotated[UUID, typer.Option(help="The organization that serves.", show_default=False)],
+    org: Annotated[UUID, typer.Option(help="The organization that is served.", show_default=False)],
+    role: Annotated[Role, typer.Option(help="What the partner's members are there.")] = "cloud_rep",
+    remove: Remove = False,
+    as_json: Json = False,
+) -> None:
+    """The members of one organization serve another, or (`--remove`) no more.
+
+    Example: `orgs send partnership --partner 0190c5f0-7d1c-7b7e-9d57-000000000002 --org 0190c5f0-7d1c-7b7e-…`
+    """
+    _send("partnership", {"partner_org_id": partner, "org_id": org, "role": role}, remove, as_json)
+
+
+def staff(*, user: User, remove: Remove = False, as_json: Json = False) -> None:
+    """A user works for the platform, or (`--remove`) no more. Staff are admin in every active organization.
+
+    Example: `orgs send staff --user sue`
+    """
+    _send("staff", {"user_id": user}, remove, as_json)
+
+
+def _now() -> str:
+    from datetime import UTC, datetime
+
+    return datetime.now(UTC).isoformat()
+
+
+def _send(kind: str, fields: dict[str, Any], remove: bool, as_json: bool) -> None:
+    from pydantic import ValidationError
+
+    from org_events.reference import Membership, Partnership, Staff
+    from org_service.cli.trouble import wrong_fields
+    from org_service.operate import reference
+
+    models: dict[str, type[Reference]] = {"membership": Membership, "partnership": Partnership, "staff": Staff}
+    try:
+        fact = models[kind].model_validate(fields)
+    except ValidationError as error:
+        shell.fail(f"nothing was sent:\n  {wrong_fields(error)}", shell.USAGE)
+    settings = shell.quiet_settings()
+    (sent,) = shell.run(reference.publish(settings.kafka, [reference.Entry(fact, removed=remove)]))
+    key = fact.key().decode()
+    if as_json:
+        shell.write_json({**sent._asdict(), "key": key, "removed": remove})
+    else:
+        what = f"end of {kind}" if remove else kind
+        shell.write_text(f"sent  {what} {key}  {sent.topic}[{sent.partition}] offset {sent.offset}")

@@ -1,0 +1,112 @@
+"""Reference data from operators: facts published as other services do, and how many there are on the topics and in
+the tables.
+"""
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from typing import Final, NamedTuple, cast
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.structs import RecordMetadata
+
+from org_events.reference import Membership, Partnership, Reference, Staff
+from org_events.topics import Topics
+from org_service.errors import StopError
+from org_service.operate.kafka import admin, read_all
+from org_service.settings import Database, Kafka
+from org_service.store.engine import create_engine
+from org_service.store.reference import Counts, count_facts
+
+_IN_HAND_MAX: Final = 1_000
+"""Records that wait for their acknowledgement; some hundred KB."""
+
+
+class Entry(NamedTuple):
+    """What to publish about a fact: that it is so, or that it is so no more."""
+
+    fact: Reference
+    removed: bool = False
+
+
+class Sent(NamedTuple):
+    """Where a record came to stand."""
+
+    topic: str
+    partition: int
+    offset: int
+
+
+def topic_of(topics: Topics, fact: Reference) -> str:
+    """The topic of a fact's kind."""
+    by_kind: dict[type[Reference], str] = {
+        Membership: topics.memberships,
+        Partnership: topics.partnerships,
+        Staff: topics.staff,
+    }
+    return by_kind[type(fact)]
+
+
+async def publish(kafka: Kafka, entries: Iterable[Entry]) -> list[Sent]:
+    """Publish facts in order; returns when all are on every in-sync replica. May be run again: the last one counts.
+
+    Raises:
+        KafkaError: Kafka can't be reached, or stopped to answer: some may have been published.
+        StopError: A topic isn't there; nothing was published.
+    """
+    topics = kafka.topics
+    async with admin(kafka) as client:
+        there = set(await client.list_topics())
+    missing = [name for name in (topics.memberships, topics.partnerships, topics.staff) if name not in there]
+    if missing:
+        raise StopError(
+            f"nothing was sent: Kafka at {kafka.bootstrap_servers} lacks {', '.join(missing)}; run `orgs topics apply`."
+        )
+    sent: list[Sent] = []
+    producer = AIOKafkaProducer(**kafka.connection(), acks="all", enable_idempotence=True)
+    async with producer:
+        waiting: list[asyncio.Future[RecordMetadata]] = []
+        for entry in entries:
+            value = None if entry.removed else entry.fact.to_body()
+            topic = topic_of(topics, entry.fact)
+            waiting.append(
+                cast("asyncio.Future[RecordMetadata]", await producer.send(topic, value, key=entry.fact.key()))
+            )
+            if len(waiting) == _IN_HAND_MAX:
+                sent += await _acknowledged(waiting)
+                waiting = []
+        return sent + await _acknowledged(waiting)
+
+
+async def _acknowledged(waiting: Sequence[asyncio.Future[RecordMetadata]]) -> list[Sent]:
+    return [Sent(each.topic, each.partition, each.offset) for each in await asyncio.gather(*waiting)]
+
+
+async def facts_on_topics(kafka: Kafka) -> Counts:
+    """How many facts the topics hold now: keys whose last record is no tombstone. Reads them whole.
+
+    Raises:
+        KafkaError: Kafka can't be reached.
+        StopError: A topic isn't there.
+    """
+    topics = kafka.topics
+    return Counts(
+        *[await _live_keys(kafka, topic) for topic in (topics.memberships, topics.partnerships, topics.staff)]
+    )
+
+
+async def facts_in_tables(database: Database) -> Counts:
+    """How many facts the service knows. Reads the tables whole.
+
+    Raises:
+        Exception: As the driver has it; `store.failures.classify` says what to do.
+    """
+    async with create_engine(database, "reader", direct=True).connect() as conn:
+        return await count_facts(conn)
+
+
+async def _live_keys(kafka: Kafka, topic: str) -> int:
+    live: set[bytes | None] = set()
+    async for records in read_all(kafka, topic):
+        for record in records:
+            (live.discard if record.value is None else live.add)(record.key)
+    return len(live)

@@ -120,7 +120,7 @@ def _read(folder: Path) -> list[dict[str, str]] | None:
         return json.loads(path.read_text())["keys"]
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise LocalStackError(f"{path} is damaged: remove it, and the next `orgs up` makes a new one") from error
 
 

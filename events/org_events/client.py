@@ -28,6 +28,7 @@ from org_events.arguments import CreateArguments, ExistingArguments, UpdateArgum
 from org_events.cloudevents import command_headers
 from org_events.commands import (
     PAYLOAD_BYTES_MAX,
+    AnyCommand,
     Command,
     CreateOrganization,
     DeactivateOrganization,
@@ -65,7 +66,7 @@ class _Sending:
     """A command handed to the producer."""
 
     command_id: UUID
-    command: Command
+    command: AnyCommand
     acknowledged: asyncio.Future[RecordMetadata]
     outcome: asyncio.Future[bytes]
     deadline: float
@@ -128,6 +129,21 @@ class OrganizationClient:
         """
         await self._connection.stop()
 
+    @property
+    def is_usable(self) -> bool:
+        """False before the start, after the stop, and once the reader of outcomes has died: start a new client."""
+        return self._connection.is_usable
+
+    async def ping(self) -> None:
+        """Ask a broker for its metadata.
+
+        Raises:
+            KafkaUnavailable: None answers.
+            NotConnected: Not started, stopped, or the reader of outcomes has died: start a new client.
+        """
+        if not await self._connection.publisher().reaches_a_broker():
+            raise KafkaUnavailable("No broker answers")
+
     def on_behalf_of(self, actor: str | None = None, *, token: str | Callable[[], str] | None = None) -> Self:
         """The same client with another actor; it shares the connection and needs no start or stop of its own."""
         view = copy.copy(self)
@@ -159,7 +175,7 @@ class OrganizationClient:
         return await self._call(RestoreOrganization, org_id, **arguments)
 
     async def execute(
-        self, command: Command, *, command_id: UUID | None = None, timeout_s: float | None = None
+        self, command: AnyCommand, *, command_id: UUID | None = None, timeout_s: float | None = None
     ) -> Result:
         """Send a command and wait for its outcome.
 
@@ -177,9 +193,16 @@ class OrganizationClient:
             ValueError: The command is larger than the service reads; nothing was sent.
         """
         sending = await self._send(command, command_id, timeout_s)
-        return await self._result(sending.command_id, sending.outcome, sending.deadline, command)
+        try:
+            return await self._result(sending.command_id, sending.outcome, sending.deadline, command)
+        except OutcomeUnknown as unknown:
+            acknowledged = sending.acknowledged
+            unknown.confirmed = acknowledged.done() and not acknowledged.cancelled() and not acknowledged.exception()
+            raise
 
-    async def send(self, command: Command, *, command_id: UUID | None = None, timeout_s: float | None = None) -> Sent:
+    async def send(
+        self, command: AnyCommand, *, command_id: UUID | None = None, timeout_s: float | None = None
+    ) -> Sent:
         """Send a command without waiting for its outcome; `outcome` may be asked for later.
 
         Calls awaited one after the other reach the service in this order, for each organization.
@@ -285,7 +308,7 @@ class OrganizationClient:
     def _deadline(self, timeout_s: float | None) -> float:
         return asyncio.get_running_loop().time() + (self._timeout_s if timeout_s is None else timeout_s)
 
-    async def _send(self, command: Command, command_id: UUID | None, timeout_s: float | None) -> _Sending:
+    async def _send(self, command: AnyCommand, command_id: UUID | None, timeout_s: float | None) -> _Sending:
         """Hand a command to the producer; its outcome is expected from here on."""
         command_id = command_id or uuid4()
         body = command.to_body()
@@ -320,7 +343,7 @@ class OrganizationClient:
         return _Sending(command_id, command, acknowledged, outcome, deadline)
 
     async def _result(
-        self, command_id: UUID, outcome: asyncio.Future[bytes], deadline: float, command: Command | None
+        self, command_id: UUID, outcome: asyncio.Future[bytes], deadline: float, command: AnyCommand | None
     ) -> Result:
         expected = self._connection.expected
         try:
@@ -336,7 +359,7 @@ class OrganizationClient:
         return Result.model_validate_json(outcome.result())
 
 
-def _failure(error: BaseException, command_id: UUID, command: Command | None) -> ClientError:
+def _failure(error: BaseException, command_id: UUID, command: AnyCommand | None) -> ClientError:
     if isinstance(error, REFUSALS):
         return KafkaRefused(f"Kafka refuses the command {command_id}: {error!r}")
     return OutcomeUnknown(str(error) or repr(error), command_id, command)

@@ -6,6 +6,7 @@
 The difference lives in pydantic's `model_fields_set`, so it survives `to_body()` and reading back.
 """
 
+from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Final, cast
 from uuid import UUID
 
@@ -58,6 +59,28 @@ class Command(_Fields):
     def to_body(self) -> bytes:
         """The JSON body: exactly the fields that were set."""
         return self.model_dump_json(exclude_unset=True).encode()
+
+
+@dataclass(frozen=True, slots=True)
+class UncheckedCommand:
+    """A command whose body is sent as it is, for programs that leave the judgement of its fields to the service.
+
+    Args:
+        type: The `type` of a command's class.
+        org_id: The record's key; the body must name the same.
+        body: JSON.
+    """
+
+    type: str
+    org_id: UUID
+    body: bytes
+
+    def to_body(self) -> bytes:
+        """The JSON body."""
+        return self.body
+
+
+AnyCommand = Command | UncheckedCommand
 
 
 class CreateOrganization(Command):

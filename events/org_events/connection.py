@@ -65,6 +65,11 @@ class Connection:
         self._publisher: CommandPublisher | None = None
         self._reader: OutcomeReader | None = None
 
+    @property
+    def is_usable(self) -> bool:
+        """Whether `publisher` gives one."""
+        return self._publisher is not None and self._reader is not None and self._reader.is_reading
+
     def publisher(self) -> CommandPublisher:
         """Sends commands; given only while their outcomes can be read.
 

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 if TYPE_CHECKING:
-    from org_events.commands import Command
+    from org_events.commands import AnyCommand
 
 
 class ClientError(Exception):
@@ -43,9 +43,17 @@ class OutcomeUnknown(ClientError):
     Attributes:
         command_id: Of the command.
         command: As it was sent; None where only its outcome was asked for.
+        confirmed: Whether Kafka has confirmed the command: then it will have an outcome, however long that takes.
     """
 
-    def __init__(self, why: str, command_id: UUID, command: "Command | None" = None) -> None:
+    def __init__(
+        self,
+        why: str,
+        command_id: UUID,
+        command: "AnyCommand | None" = None,
+        *,
+        confirmed: bool = False,
+    ) -> None:
         what = "the command" if command is None else command.type
         super().__init__(
             f"The outcome of {what} {command_id} is unknown: {why}. It may have been applied. Send the same command "
@@ -53,3 +61,4 @@ class OutcomeUnknown(ClientError):
         )
         self.command_id = command_id
         self.command = command
+        self.confirmed = confirmed

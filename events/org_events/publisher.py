@@ -55,6 +55,13 @@ class CommandPublisher:
         """The partitions of a topic that exists."""
         return await (await self._healthy()).partitions_for(topic)
 
+    async def reaches_a_broker(self) -> bool:
+        """Whether one answers."""
+        try:
+            return await (await self._healthy()).client.force_metadata_update()
+        except KafkaError:
+            return False
+
     async def append(self, key: bytes, value: bytes, headers: Headers) -> asyncio.Future[RecordMetadata]:
         """Hand a record over; calls that are awaited one after the other keep their order for each key.
 

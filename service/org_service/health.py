@@ -27,6 +27,8 @@ _DRAIN_S: Final = 1
 _TEXT_CHARS_MAX: Final = 300
 """Of an error in an answer: the first lines say it, the rest is in the logs."""
 
+PATHS: Final = ("/livez", "/readyz", "/metrics")
+
 Check = Callable[[], Awaitable[str]]
 """Says what it saw; raises where that isn't good enough to be ready."""
 
@@ -48,8 +50,8 @@ _Answer = tuple[int, str, bytes]
 """Status, content type, body."""
 
 
-class _Health:
-    """The ASGI application (ASGI 3.0, HTTP only)."""
+class Health:
+    """The ASGI application (ASGI 3.0, HTTP only) of one role."""
 
     def __init__(self, probe: Probe, stalled_after_s: float) -> None:
         self._probe = probe
@@ -57,7 +59,8 @@ class _Health:
         self._asking: dict[str, asyncio.Task[str]] = {}
 
     async def __call__(self, scope: Any, _receive: Any, send: Any) -> None:
-        routes = {"/livez": self._live, "/readyz": self._ready, "/metrics": self._metrics}
+        """Answer one request."""
+        routes = dict(zip(PATHS, (self._live, self._ready, self._metrics), strict=True))
         answer = routes.get(scope["path"])
         if answer is None:
             status, content_type, body = _json(404, {"error": f"there are only {', '.join(routes)}"})
@@ -127,13 +130,34 @@ def _state(task: "asyncio.Task[str]") -> tuple[bool, str]:
     return False, f"{type(error).__name__}: {error}"[:_TEXT_CHARS_MAX]
 
 
-class _Server(uvicorn.Server):
+class Server(uvicorn.Server):
     """Uvicorn inside a loop that isn't its own."""
 
     @contextmanager
     def capture_signals(self) -> Generator[None]:
         """Leave the signals alone: they belong to whoever runs the process."""
         yield
+
+
+def listen(host: str, port: int, what: str) -> socket.socket:
+    """A socket that listens.
+
+    Args:
+        host: An address of this machine.
+        port: 0 takes a free one.
+        what: Is served there; for the message.
+
+    Raises:
+        StopError: The address can't be had.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family)
+    except OSError as error:
+        raise StopError(
+            f"{what} can't be served on {host}, port {port}: {error.strerror}. "
+            "Choose another port in the settings of the role, or 0 for a free one."
+        ) from error
 
 
 class HealthServer:
@@ -144,7 +168,7 @@ class HealthServer:
     """
 
     def __init__(self, probe: Probe, *, host: str, port: int, stalled_after_s: float) -> None:
-        self._health = _Health(probe, stalled_after_s)
+        self._health = Health(probe, stalled_after_s)
         self._host = host
         self.port = port
         """The one that is listened on, once the block is entered; before, 0 stands for a free one."""
@@ -159,7 +183,7 @@ class HealthServer:
             date_header=False,
             timeout_graceful_shutdown=_DRAIN_S,
         )
-        self._server = _Server(config)
+        self._server = Server(config)
         self._serving: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -168,14 +192,7 @@ class HealthServer:
         Raises:
             StopError: The address can't be had.
         """
-        family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
-        try:
-            listener = socket.create_server((self._host, self.port), family=family)
-        except OSError as error:
-            raise StopError(
-                f"/livez, /readyz and /metrics can't be served on {self._host}, port {self.port}: {error.strerror}. "
-                "Choose another port in the settings of the role, or 0 for a free one."
-            ) from error
+        listener = listen(self._host, self.port, ", ".join(PATHS[:2]) + f" and {PATHS[2]}")
         self.port = listener.getsockname()[1]
         self._serving = asyncio.create_task(self._server.serve(sockets=[listener]))
         return self

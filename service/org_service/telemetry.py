@@ -51,6 +51,21 @@ RELAY_LEADER: Final = Gauge("orgs_relay_leader", "1 while this process is the le
 RELAY_POSITION: Final = Gauge("orgs_relay_position", "The last journal position published")
 RELAY_LAG_POSITIONS: Final = Gauge("orgs_relay_lag_positions", "Journal rows committed but not yet published")
 RELAY_LAG_SECONDS: Final = Gauge("orgs_relay_lag_seconds", "Age of the oldest row not yet published; 0 when none")
+HTTP_REQUESTS: Final = Counter(
+    "orgs_http_requests_total",
+    "Requests answered, by path template, method and status; 499 is a client that went away",
+    ["route", "method", "status"],
+)
+HTTP_SECONDS: Final = Histogram(
+    "orgs_http_request_seconds",
+    "One request, from its headers to the last byte of the answer; a change waits for its outcome",
+    ["route", "method"],
+    buckets=(0.001, 0.0025, *_SECONDS),
+)
+HTTP_IN_HAND: Final = Gauge("orgs_http_requests_in_hand", "Requests begun and not yet answered")
+HTTP_ACCEPTED: Final = Counter(
+    "orgs_http_accepted_total", "Changes answered with 202, by why: asked_for, timed_out", ["why"]
+)
 
 
 def set_up_logging(settings: Log) -> None:

@@ -8,7 +8,6 @@ import base64
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from hashlib import blake2b
 from typing import Any, Final, NamedTuple, Protocol, cast
 from uuid import UUID
 
@@ -26,10 +25,10 @@ from org_events.cloudevents import (
 from org_events.commands import COMMANDS, PAYLOAD_BYTES_MAX, PAYLOAD_DEPTH_MAX, Command
 from org_events.results import FieldError, ProblemType
 from org_service.domain.decide import Invalid
+from org_service.domain.digest import request_digest
 from org_service.store.engine import read_uuid
 
 ACTOR_CHARS_MAX: Final = 200
-_DIGEST_BYTES: Final = 16
 _TYPE_CHARS_SHOWN: Final = 100
 """Of a type nobody knows, which may hold anything."""
 _UUID: Final = re.compile(rb"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}")
@@ -119,7 +118,7 @@ def _broken_envelope(record: Record, value: bytes, error: NotACloudEvent) -> Req
     if command_id is None:
         return Unreadable(record, str(error))
     refused = Refused("", f"The record is no CloudEvent: {error}.")
-    return Request(record, command_id, _uuid(record.key), refused, _digest(b"", value), None, None)
+    return Request(record, command_id, _uuid(record.key), refused, request_digest(b"", value), None, None)
 
 
 def _bytes(text: str) -> bytes:
@@ -151,12 +150,8 @@ def _read_body(record: Record, command_id: UUID, headers: dict[str, bytes | None
     else:
         command = Refused(command_type if model else ascii(command_type)[1:-1][:_TYPE_CHARS_SHOWN], problem)
         org_id = _uuid(record.key) or _uuid(_bytes(_org_id(body)))
-    digest = _digest(raw_type, canonical)
+    digest = request_digest(raw_type, canonical)
     return Request(record, command_id, org_id, command, digest, actor, traceparent, headers.get(AUTHORIZATION))
-
-
-def _digest(raw_type: bytes, canonical: bytes) -> bytes:
-    return blake2b(raw_type + b"\n" + canonical, digest_size=_DIGEST_BYTES).digest()
 
 
 def _parse(value: bytes) -> tuple[Any, bytes, str | None]:

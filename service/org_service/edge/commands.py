@@ -1,0 +1,272 @@
+"""Changes: published as commands, with the caller's own token, and their outcomes waited for.
+
+The worker is the only judge, so a change is the same over HTTP, MCP and Kafka. Nothing is lost or done twice:
+
+- Once Kafka has confirmed a command it will have an outcome, and the answer is that outcome or 202. Before, the answer
+  is 503, and the same request with the same `Idempotency-Key` is the same command, whatever became of the first.
+- What a repeated request gets is read from the journal and not from the results topic, where the outcomes of two
+  requests with one key can't be told apart. The digest of the request says whether it is a repetition or a mistake.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any, Final, NamedTuple
+from uuid import UUID
+
+import orjson
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from org_events.client import OrganizationClient
+from org_events.commands import UncheckedCommand
+from org_events.errors import ClientError, OutcomeUnknown
+from org_events.results import ProblemType, Result
+from org_service.backoff import Backoff, pause
+from org_service.domain.digest import request_digest
+from org_service.domain.policy import Policy
+from org_service.edge.gate import TRACEPARENT, Caller
+from org_service.edge.problems import Refusal, unavailable
+from org_service.errors import RetryError
+from org_service.settings import Settings
+from org_service.store import callers, directory
+from org_service.store.failures import classify
+from org_service.telemetry import HTTP_ACCEPTED, get_logger
+
+log = get_logger(__name__)
+
+SOURCE: Final = "/orgs/edge"
+PENDING_MAX: Final = 10_000
+"""Accepted commands kept in memory until Postgres takes them; more than a long outage brings at our rates."""
+_CONNECT_WAIT_S: Final = (0.2, 5.0)
+_NOT_SENT: Final = "Kafka is away, or did not confirm the command in time."
+
+
+class Body(NamedTuple):
+    """One form of a change: the command's body, and the version that it expects because of `If-Match`."""
+
+    value: bytes
+    expected_version: int | None = None
+
+
+class Change(NamedTuple):
+    """What a request wants changed.
+
+    Several `bodies` are one request: `If-Match` may list several versions, a command expects one.
+    """
+
+    command_type: str
+    org_id: UUID
+    command_id: UUID
+    bodies: Sequence[Body]
+    repeatable: bool
+    """Whether the request has an `Idempotency-Key`."""
+    wait_s: float
+
+
+class Decided(NamedTuple):
+    """The outcome of a change. `organization` is JSON."""
+
+    command_id: UUID
+    org_id: UUID | None
+    outcome: str
+    code: int
+    version: int | None
+    position: int | None
+    organization: bytes | None
+    problem: dict[str, Any] | None
+    body: Body
+    """The form in which it was decided."""
+
+
+class Pending(NamedTuple):
+    """A change that Kafka has and the worker has not decided yet."""
+
+    command_id: UUID
+
+
+class Accepted(NamedTuple):
+    """A command that was answered with 202."""
+
+    actor: str
+    org_id: UUID
+    at: datetime
+
+
+class Commands:
+    """Publishes changes and knows what became of them. `run` keeps it connected."""
+
+    def __init__(self, settings: Settings, engine: AsyncEngine, policy: Policy) -> None:
+        self._settings = settings
+        self._engine = engine
+        self._policy = policy
+        self._client: OrganizationClient | None = None
+        self._pending: dict[UUID, Accepted] = {}
+        """Not in Postgres yet."""
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Keep a client connected until `stop`, and write down what was accepted while Postgres was away."""
+        backoff = Backoff(*_CONNECT_WAIT_S)
+        while not stop.is_set():
+            wait_s = 1.0
+            try:
+                await self._connect()
+                backoff = Backoff(*_CONNECT_WAIT_S)
+            except (ClientError, OSError) as error:
+                wait_s = backoff.next_s()
+                log.warning(
+                    "kafka is away, changes can't be taken", why=type(error).__name__, retry_in_s=round(wait_s, 2)
+                )
+            await self._write_pending()
+            await pause(wait_s, stop)
+
+    async def close(self) -> None:
+        """Disconnect; who still waits for an outcome is told that it is unknown."""
+        await self._write_pending()
+        client, self._client = self._client, None
+        if client is not None:
+            await client.stop()
+
+    async def kafka(self) -> str:
+        """Whether changes can be taken now, in words."""
+        if self._client is None:
+            return "not connected: changes are answered with 503"
+        try:
+            await self._client.ping()
+        except ClientError as error:
+            return f"away: changes are answered with 503 ({type(error).__name__})"
+        return "answers"
+
+    def accepted(self, command_id: UUID) -> Accepted | None:
+        """A command that was accepted and is not in Postgres yet."""
+        return self._pending.get(command_id)
+
+    async def execute(self, caller: Caller, change: Change) -> Decided | Pending:
+        """Publish a change and wait for its outcome.
+
+        Raises:
+            Refusal: 503, nothing is known; 422, the key belongs to another request.
+            Exception: Postgres is away (`classify` knows). With an `Idempotency-Key` the request may be repeated.
+        """
+        if change.repeatable and (known := await self._known(change)) is not None:
+            return known
+        body = await self._chosen(caller, change)
+        client = self._client
+        if client is None:
+            raise unavailable(_NOT_SENT + " Nothing was changed.", command_id=str(change.command_id))
+        sender = client.on_behalf_of(token=caller.token)
+        command = UncheckedCommand(change.command_type, change.org_id, body.value)
+        try:
+            if change.wait_s <= 0:
+                confirm_s = self._settings.edge.outcome_timeout_s
+                await sender.send(command, command_id=change.command_id, timeout_s=confirm_s)
+                return await self._accept(caller, change, "asked_for")
+            result = await sender.execute(command, command_id=change.command_id, timeout_s=change.wait_s)
+        except OutcomeUnknown as unknown:
+            if unknown.confirmed:
+                return await self._accept(caller, change, "timed_out")
+            raise _unconfirmed(change) from unknown
+        except ClientError as error:
+            log.warning("a change was not sent", command_id=str(change.command_id), why=type(error).__name__)
+            raise unavailable(_NOT_SENT + " Nothing was changed.", command_id=str(change.command_id)) from error
+        if change.repeatable and (known := await self._known(change)) is not None:
+            return known
+        return _from_result(result, body)
+
+    async def _known(self, change: Change) -> Decided | None:
+        """What was decided about the same request before; None where nothing was yet.
+
+        Raises:
+            Refusal: The key belongs to another request (422).
+        """
+        async with self._engine.connect() as conn:
+            digest = await callers.digest_of(conn, change.command_id)
+            if digest is None:
+                return None
+            answer = await directory.answer_to(conn, change.command_id)
+        command_type = change.command_type.encode()
+        body = next((each for each in change.bodies if request_digest(command_type, each.value) == digest), None)
+        if body is None:
+            raise Refusal(
+                ProblemType.COMMAND_ID_REUSED, "The Idempotency-Key was used for another request; take a new one."
+            )
+        if answer is None or answer.code is None:
+            return None
+        return Decided(
+            answer.command_id,
+            answer.org_id,
+            answer.outcome,
+            answer.code,
+            answer.version,
+            answer.position,
+            None if answer.after is None else answer.after.encode(),
+            None if answer.problem is None else orjson.loads(answer.problem),
+            body,
+        )
+
+    async def _chosen(self, caller: Caller, change: Change) -> Body:
+        """Of several versions the one that the organization has; where it has none of them, any will be refused."""
+        if len(change.bodies) == 1:
+            return change.bodies[0]
+        async with self._engine.connect() as conn:
+            seen = await directory.find(conn, caller.user_id, change.org_id, self._policy)
+        version = None if seen is None else seen.organization.version
+        return next((body for body in change.bodies if body.expected_version == version), change.bodies[0])
+
+    async def _connect(self) -> None:
+        """Make a client where there is none, or the one there is can't go on."""
+        if self._client is not None and self._client.is_usable:
+            return
+        if self._client is not None:
+            log.error("the client of outcomes has ended; making a new one")
+            client, self._client = self._client, None
+            await client.stop()
+        kafka = self._settings.kafka
+        client = OrganizationClient(
+            source=SOURCE, topics=kafka.topics, traceparent=TRACEPARENT.get, **kafka.connection()
+        )
+        await client.start()
+        self._client = client
+
+    async def _accept(self, caller: Caller, change: Change, why: str) -> Pending:
+        """Remember a command that is answered with 202; where Postgres is away, as soon as it is back."""
+        HTTP_ACCEPTED.labels(why).inc()
+        if len(self._pending) < PENDING_MAX:
+            self._pending[change.command_id] = Accepted(caller.user_id, change.org_id, datetime.now(UTC))
+        await self._write_pending()
+        return Pending(change.command_id)
+
+    async def _write_pending(self) -> None:
+        for command_id, accepted in list(self._pending.items()):
+            try:
+                async with self._engine.connect() as conn:
+                    await directory.accept(conn, command_id, accepted.actor, accepted.org_id, accepted.at)
+            except Exception as error:
+                if not isinstance(classify(error), RetryError):
+                    raise
+                log.warning("postgres is away, accepted commands are kept", waiting=len(self._pending))
+                return
+            self._pending.pop(command_id, None)
+
+
+def _unconfirmed(change: Change) -> Refusal:
+    how = (
+        "Send the same request with the same Idempotency-Key again: that is safe."
+        if change.repeatable
+        else "Whether it arrived will be seen at /v1/commands/{command_id}; an Idempotency-Key makes repeating safe."
+    )
+    return unavailable(f"{_NOT_SENT} It may still take effect. {how}", command_id=str(change.command_id))
+
+
+def _from_result(result: Result, body: Body) -> Decided:
+    organization = result.organization
+    return Decided(
+        result.command_id,
+        result.org_id,
+        result.outcome,
+        result.code,
+        result.version,
+        result.position,
+        None if organization is None else organization.model_dump_json().encode(),
+        None if result.problem is None else result.problem.model_dump(mode="json"),
+        body,
+    )

@@ -1,0 +1,177 @@
+"""The edge as a process sees it: start, health, drain.
+
+Start: listen, so that an orchestrator sees a process that waits (until `run` requests get a 503); read the issuer's
+keys; connect to Kafka, in the background: reads go on without it. Drain: stop listening, finish the requests in hand,
+disconnect.
+
+Uvicorn with httptools, inside the loop of the process: measured against h11 and granian, see `docs/decisions`.
+"""
+
+import asyncio
+import math
+import time
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from typing import Any, Final, Self
+
+import uvicorn
+
+from org_service.auth.policy import load_policy
+from org_service.auth.tokens import Tokens
+from org_service.backoff import Backoff, pause
+from org_service.edge.app import make_app
+from org_service.edge.commands import Commands
+from org_service.edge.gate import Scope, Send
+from org_service.edge.limits import Receive, bounded_protocol
+from org_service.edge.problems import answer, unavailable
+from org_service.errors import RetryError
+from org_service.health import PATHS, Check, Health, Server, listen
+from org_service.settings import Settings
+from org_service.store import statements
+from org_service.store.engine import create_engine
+from org_service.telemetry import get_logger
+
+log = get_logger(__name__)
+
+KEEP_ALIVE_S: Final = 75
+"""For the next request of a connection: longer than load balancers keep one (60 s), so that none meets its end."""
+_BEAT_S: Final = 1.0
+_KEYS_WAIT_S: Final = (0.2, 5.0)
+
+
+class Edge:
+    """HTTP and MCP, and its own health: `async with Edge(settings) as edge: await edge.run(stop)`."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Make one.
+
+        Raises:
+            StopError: The policy has mistakes.
+        """
+        self._settings = settings
+        # One statement a request: nothing to begin, nothing to commit.
+        self._engine = create_engine(settings.database, "edge").execution_options(isolation_level="AUTOCOMMIT")
+        self._tokens = Tokens(settings.auth)
+        policy = load_policy(settings.auth)
+        self._commands = Commands(settings, self._engine, policy)
+        self.app = make_app(settings, self._tokens, self._engine, policy, self._commands)
+        self._health = Health(self, settings.edge.stalled_after_s)
+        self._open = False
+        self.beat = time.monotonic()
+        """When the loop last gave a sign of life, by the monotonic clock."""
+        self.port = settings.edge.port
+        """The one that is listened on, once the block is entered."""
+        config = uvicorn.Config(
+            self._serve,
+            interface="asgi3",
+            http=bounded_protocol(settings.edge.header_bytes_max),
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            ws="none",
+            proxy_headers=False,
+            server_header=False,
+            date_header=False,
+            timeout_keep_alive=KEEP_ALIVE_S,
+            timeout_graceful_shutdown=math.ceil(settings.drain_timeout_s),
+        )
+        self._server = Server(config)
+        self._serving: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        """Listen.
+
+        Raises:
+            StopError: The address can't be had.
+        """
+        listener = listen(self._settings.edge.host, self.port, "The HTTP API")
+        self.port = listener.getsockname()[1]
+        self._serving = asyncio.create_task(self._server.serve(sockets=[listener]), name="edge server")
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Close everything; `run` has drained before."""
+        await self._stop_serving()
+        await self._commands.close()
+        await self._tokens.close()
+        await self._engine.dispose()
+        await self._health.close()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Answer requests until `stop` is set; then those in hand are finished.
+
+        Raises:
+            StopError: The issuer's keys can't be used, or none is named.
+            Exception: A defect ended the connection to Kafka. Requests in hand were finished.
+        """
+        async with AsyncExitStack() as stack:
+            if not await self._read_keys(stop):
+                return
+            tasks = [asyncio.create_task(self._commands.run(stop)), asyncio.create_task(self._live(stop))]
+            stack.push_async_callback(asyncio.gather, *tasks, return_exceptions=True)
+            self._open = True
+            log.info("requests are answered", port=self.port)
+            stopping = asyncio.create_task(stop.wait())
+            await asyncio.wait((stopping, *tasks), return_when=asyncio.FIRST_COMPLETED)
+            stopping.cancel()
+            log.info("draining: the requests in hand are finished")
+            await self._stop_serving()
+            stop.set()
+            for task in tasks:
+                await task
+
+    def checks(self) -> Mapping[str, Check]:
+        """What /readyz asks, by name; a check returns what it saw, or raises."""
+        return {"edge": self._check_open, "postgres": self._check_postgres, "kafka": self._commands.kafka}
+
+    async def _check_open(self) -> str:
+        if not self._open:
+            raise RetryError("not started yet")
+        return "answers requests"
+
+    async def _check_postgres(self) -> str:
+        async with self._engine.connect() as conn:
+            await statements.ping(conn)
+        return "answers"
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The ASGI application: health, whatever else is the matter; the API, once it is open."""
+        if scope["path"] in PATHS:
+            await self._health(scope, receive, send)
+        elif self._open:
+            await self.app(scope, receive, send)
+        else:
+            status, headers, body = answer(unavailable("The service is starting."))
+            await send({"type": "http.response.start", "status": status, "headers": headers})
+            await send({"type": "http.response.body", "body": body})
+
+    async def _read_keys(self, stop: asyncio.Event) -> bool:
+        """Read the issuer's keys, as soon as they can be had; False when `stop` came first."""
+        backoff = Backoff(*_KEYS_WAIT_S)
+        while not stop.is_set():
+            self.beat = time.monotonic()
+            try:
+                await self._tokens.start()
+            except RetryError as error:
+                pause_s = backoff.next_s()
+                log.warning("not ready to answer requests", why=str(error), retry_in_s=round(pause_s, 2))
+                await pause(pause_s, stop)
+            else:
+                return True
+        return False
+
+    async def _live(self, stop: asyncio.Event) -> None:
+        while not stop.is_set():
+            self.beat = time.monotonic()
+            await pause(_BEAT_S, stop)
+
+    async def _stop_serving(self) -> None:
+        self._server.should_exit = True
+        serving, self._serving = self._serving, None
+        if serving is not None:
+            await serving
+
+
+def document(settings: Settings | None = None) -> dict[str, Any]:
+    """The OpenAPI document, without starting anything."""
+    return Edge(settings or Settings()).app.openapi()

@@ -1,0 +1,203 @@
+"""What every request passes: who asks, within which bounds, under which id; and what becomes of what goes wrong.
+
+One layer of plain ASGI around the router, because layers cost time: a request has about a millisecond. Nothing below
+it writes a problem: whatever is raised there, ours or the framework's, becomes one here. A 500 tells nothing but the
+request's id, under which the log has the rest.
+"""
+
+import secrets
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from typing import Any, Final, NamedTuple, Protocol
+
+import structlog
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from org_service.auth.tokens import TokenRefused, Tokens, bearer
+from org_service.edge.limits import Buckets, Disconnected, Receive, read_body, too_many
+from org_service.edge.problems import (
+    HttpProblem,
+    Refusal,
+    Wrong,
+    answer,
+    bad_request,
+    unauthenticated,
+    unavailable,
+)
+from org_service.edge.request_headers import sane_request_id, trace_context
+from org_service.errors import RetryError
+from org_service.settings import Edge
+from org_service.store.failures import classify
+from org_service.telemetry import HTTP_IN_HAND, HTTP_REQUESTS, HTTP_SECONDS, get_logger
+
+log = get_logger(__name__)
+
+Message = MutableMapping[str, Any]
+Scope = MutableMapping[str, Any]
+Send = Callable[[Message], Awaitable[None]]
+Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+CALLER: Final = "orgs.caller"
+"""Where a scope keeps its `Caller`."""
+BODY: Final = "orgs.body"
+"""Where a scope keeps the whole body."""
+TRACEPARENT: ContextVar[str | None] = ContextVar("traceparent", default=None)
+"""Of the request in hand; goes into the commands that it sends."""
+_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+
+class Caller(NamedTuple):
+    """Who asks."""
+
+    user_id: str
+    token: str
+
+
+class _Routes(Protocol):
+    def methods_at(self, path: str) -> list[str]: ...
+
+
+class Gate:
+    """The ASGI application around the router.
+
+    Args:
+        inner: Gets only requests that may go on.
+        settings: Bounds.
+        tokens: Names the caller.
+        routes: Which methods a path knows, for 405.
+    """
+
+    def __init__(self, inner: Asgi, settings: Edge, tokens: Tokens, routes: _Routes) -> None:
+        self._inner = inner
+        self._settings = settings
+        self._tokens = tokens
+        self._routes = routes
+        self._buckets = Buckets(settings.rate_per_s, settings.rate_burst)
+        self._in_hand = 0
+        self._counted: dict[tuple[str, str, int], tuple[Any, Any]] = {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        began = time.perf_counter()
+        headers: dict[bytes, bytes] = {}
+        twice = False
+        for name, value in scope["headers"]:
+            twice = twice or (name == b"authorization" and name in headers)
+            headers[name] = value
+        request_id = headers.get(b"x-request-id", b"").decode("latin-1")
+        if not sane_request_id(request_id):
+            request_id = secrets.token_hex(16)
+        structlog.contextvars.bind_contextvars(request_id=request_id)
+        id_header = (b"x-request-id", request_id.encode())
+        method, status = scope["method"], 0
+
+        async def respond(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message["headers"], id_header]
+            await send(message)
+
+        self._in_hand += 1
+        HTTP_IN_HAND.set(self._in_hand)
+        try:
+            await self._pass(scope, headers, receive, respond, twice)
+        except Disconnected:
+            status = 499
+        except Exception as error:
+            refusal = self._refusal(error, scope)
+            if status:
+                raise
+            status, raw, body = answer(refusal)
+            await send({"type": "http.response.start", "status": status, "headers": [*raw, id_header]})
+            await send({"type": "http.response.body", "body": body})
+        finally:
+            self._in_hand -= 1
+            HTTP_IN_HAND.set(self._in_hand)
+            self._count(scope, method, status, time.perf_counter() - began)
+
+    async def _pass(self, scope: Scope, headers: dict[bytes, bytes], receive: Receive, send: Send, twice: bool) -> None:
+        path: str = scope["path"]
+        is_api = path.startswith("/v1/")
+        if self._in_hand > self._settings.concurrency_max:
+            raise unavailable(f"{self._settings.concurrency_max} requests are in hand already.")
+        if is_api or path == "/mcp" or path.startswith("/mcp/"):
+            if twice:
+                raise unauthenticated("There must be one header authorization.", token_given=True)
+            caller = scope[CALLER] = await self._caller(headers.get(b"authorization"))
+            # What an agent asks at /mcp comes in again as requests to the API, and is counted there.
+            wait_s = self._buckets.take(caller.user_id, time.monotonic()) if is_api else 0
+            if wait_s:
+                raise too_many(wait_s)
+        TRACEPARENT.set(trace_context(headers.get(b"traceparent", b"").decode("latin-1")))
+        if b"content-length" in headers or b"transfer-encoding" in headers:
+            body = await read_body(receive, headers.get(b"content-length"), self._settings.body_bytes_max)
+            receive = _replayed(body, receive)
+        else:
+            body = b""
+        scope[BODY] = body
+        if scope["method"] != "HEAD":
+            await self._inner(scope, receive, send)
+            return
+        asked = {**scope, "method": "GET"}  # the server looks at its own scope, and leaves the body out
+        await self._inner(asked, receive, send)
+        scope["route"] = asked.get("route")
+
+    async def _caller(self, header: bytes | None) -> Caller:
+        if header is None:
+            raise unauthenticated("Send a token: Authorization: Bearer …", token_given=False)
+        now = datetime.now(UTC)
+        try:
+            token = bearer(header)
+            user_id = self._tokens.known(token, now) or await self._tokens.verify(token, now)
+        except TokenRefused as refused:
+            raise unauthenticated(str(refused), token_given=True) from refused
+        return Caller(user_id, token.decode("ascii"))
+
+    def _refusal(self, error: Exception, scope: Scope) -> Refusal:
+        if isinstance(error, Refusal):
+            return error
+        if isinstance(error, RequestValidationError):
+            return bad_request("A parameter is wrong; see errors.", [_wrong(each) for each in error.errors()])
+        if isinstance(error, HTTPException) and error.status_code == 404:
+            return Refusal(HttpProblem.NO_SUCH_PATH, "/docs shows what there is.")
+        if isinstance(error, HTTPException) and error.status_code == 405:
+            allowed = ", ".join(self._routes.methods_at(scope["path"]))
+            return Refusal(
+                HttpProblem.METHOD_NOT_ALLOWED,
+                f"This path knows {allowed}.",
+                headers=[(b"allow", allowed.encode())],
+            )
+        outage = classify(error)
+        if isinstance(outage, RetryError):
+            log.warning("a request found something away", why=type(error).__name__)
+            return unavailable("Something the service needs doesn't answer; nothing was decided. Try again.")
+        log.error("a request failed", exc_info=error)
+        return Refusal(HttpProblem.INTERNAL, "It is in the service's log under the id in X-Request-Id.")
+
+    def _count(self, scope: Scope, method: str, status: int, seconds: float) -> None:
+        route = getattr(scope.get("route"), "path", None) or "none"
+        labels = (route, method if method in _METHODS else "other", status)
+        counters = self._counted.get(labels)
+        if counters is None:
+            counters = (HTTP_REQUESTS.labels(*labels), HTTP_SECONDS.labels(*labels[:2]))
+            self._counted[labels] = counters
+        counters[0].inc()
+        counters[1].observe(seconds)
+
+
+def _wrong(error: dict[str, Any]) -> Wrong:
+    return Wrong(".".join(str(part) for part in error["loc"][1:]), error["type"], error["msg"])
+
+
+def _replayed(body: bytes, receive: Receive) -> Receive:
+    """A body that was read already, for what reads it in the framework's way."""
+    left: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def replay() -> Message:
+        return left.pop() if left else await receive()
+
+    return replay

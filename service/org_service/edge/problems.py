@@ -1,0 +1,144 @@
+"""Refusals over HTTP (RFC 9457): what the worker says, and what only HTTP knows. Status names live here alone."""
+
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from typing import Any, Final, NamedTuple
+
+import orjson
+
+from org_events.results import PROBLEMS, ProblemType
+
+PROBLEM_JSON: Final = b"application/problem+json"
+RETRY_AFTER_S: Final = 1
+"""What a client is asked to wait while something is down: outages of a restart are over in a few seconds."""
+
+Headers = list[tuple[bytes, bytes]]
+
+
+class HttpProblem(StrEnum):
+    """Why a request failed before or beside any command; stable, as `ProblemType` is."""
+
+    BAD_REQUEST = "urn:orgs:problem:bad-request"
+    NO_SUCH_PATH = "urn:orgs:problem:no-such-path"
+    NO_SUCH_COMMAND = "urn:orgs:problem:no-such-command"
+    METHOD_NOT_ALLOWED = "urn:orgs:problem:method-not-allowed"
+    BODY_TOO_LARGE = "urn:orgs:problem:body-too-large"
+    MEDIA_TYPE = "urn:orgs:problem:unsupported-media-type"
+    TOO_MANY_REQUESTS = "urn:orgs:problem:too-many-requests"
+    HEADERS_TOO_LARGE = "urn:orgs:problem:headers-too-large"
+    INTERNAL = "urn:orgs:problem:internal-error"
+    UNAVAILABLE = "urn:orgs:problem:unavailable"
+
+
+TITLES: Final[Mapping[str, tuple[int, str]]] = {
+    **PROBLEMS,
+    HttpProblem.BAD_REQUEST: (400, "The request can't be read"),
+    HttpProblem.NO_SUCH_PATH: (404, "There is nothing at this path"),
+    HttpProblem.NO_SUCH_COMMAND: (404, "No such command"),
+    HttpProblem.METHOD_NOT_ALLOWED: (405, "The path doesn't know this method"),
+    HttpProblem.BODY_TOO_LARGE: (413, "The body is too large"),
+    HttpProblem.MEDIA_TYPE: (415, "The body's media type isn't taken"),
+    HttpProblem.TOO_MANY_REQUESTS: (429, "Too many requests"),
+    HttpProblem.HEADERS_TOO_LARGE: (431, "The request's headers are too large"),
+    HttpProblem.INTERNAL: (500, "A defect of ours"),
+    HttpProblem.UNAVAILABLE: (503, "The service can't answer now"),
+}
+"""Status and title of every problem type."""
+
+
+class Wrong(NamedTuple):
+    """One wrong part of a request, as `org_events.results.FieldError`."""
+
+    path: str
+    code: str
+    message: str
+
+
+class Refusal(Exception):
+    """A request that gets a problem for an answer.
+
+    Args:
+        type: Of the problem.
+        detail: What was wrong here, and what to do; never a byte of the request.
+        status: Where it isn't the type's own.
+        errors: Each wrong part.
+        headers: Beside those that its status asks for.
+        members: More members of the problem.
+    """
+
+    def __init__(
+        self,
+        type: str,  # noqa: A002 - the member's name in RFC 9457
+        detail: str,
+        *,
+        status: int | None = None,
+        errors: Sequence[Wrong] = (),
+        headers: Headers | None = None,
+        **members: Any,
+    ) -> None:
+        super().__init__(type)
+        usual, title = TITLES[type]
+        self.status = usual if status is None else status
+        self.headers: Headers = headers or []
+        self.problem: dict[str, Any] = {
+            "type": type,
+            "title": title,
+            "status": self.status,
+            "detail": detail,
+            "errors": [each._asdict() for each in errors],
+            **members,
+        }
+
+
+def decided(problem: dict[str, Any], status: int, detail: str | None = None) -> Refusal:
+    """The worker's problem as an answer.
+
+    Args:
+        problem: As in the result.
+        status: HTTP may have another one for it (412).
+        detail: Says it in terms of the request's headers.
+    """
+    refusal = Refusal(ProblemType.PARKED, "", status=status)
+    refusal.problem = (
+        {**problem, "status": status} if detail is None else {**problem, "status": status, "detail": detail}
+    )
+    return refusal
+
+
+def bad_request(detail: str, errors: Sequence[Wrong] = ()) -> Refusal:
+    """400: something of the request can't be read."""
+    return Refusal(HttpProblem.BAD_REQUEST, detail, errors=errors)
+
+
+def not_found() -> Refusal:
+    """404: no such organization, or one that the caller can't see: word for word what the worker says."""
+    return Refusal(ProblemType.NOT_FOUND, NOT_FOUND_DETAIL)
+
+
+NOT_FOUND_DETAIL: Final = "There is no organization with this id."
+
+
+def unauthenticated(detail: str, *, token_given: bool) -> Refusal:
+    """401 (RFC 6750, section 3: the reason only where a token was given)."""
+    challenge = b'Bearer error="invalid_token"' if token_given else b"Bearer"
+    return Refusal(ProblemType.UNAUTHENTICATED, detail, headers=[(b"www-authenticate", challenge)])
+
+
+def unavailable(detail: str, retry_after_s: int = RETRY_AFTER_S, **members: Any) -> Refusal:
+    """503: nothing was decided."""
+    return Refusal(HttpProblem.UNAVAILABLE, detail, headers=[(b"retry-after", b"%d" % retry_after_s)], **members)
+
+
+def answer(refusal: Refusal) -> tuple[int, Headers, bytes]:
+    """Status, headers and body."""
+    body = orjson.dumps(refusal.problem)
+    headers = [
+        (b"content-type", PROBLEM_JSON),
+        (b"content-length", b"%d" % len(body)),
+        (b"cache-control", b"no-store"),
+        (b"vary", b"Authorization"),
+        *refusal.headers,
+    ]
+    if refusal.status == 401 and not any(name == b"www-authenticate" for name, _ in refusal.headers):
+        headers.append((b"www-authenticate", b'Bearer error="invalid_token"'))
+    return refusal.status, headers, body

@@ -1,0 +1,159 @@
+"""The edge with worker and relay behind it, in a thread with a loop of its own; tokens, and who belongs where."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping
+from concurrent.futures import Future
+from contextlib import asynccontextmanager, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from threading import Thread
+from typing import Any, Self
+from uuid import UUID
+
+import asyncpg
+import httpx2
+
+from org_service.edge.edge import Edge
+from org_service.relay import Relay
+from org_service.settings import Edge as EdgeSettings
+from org_service.settings import Settings
+from org_service.worker.worker import Worker
+from tests.support.issuer import Signer, auth, ed_key
+
+READY_TIMEOUT_S = 40
+
+
+class People:
+    """Tokens of an issuer, and what its users are in which organizations."""
+
+    def __init__(self, folder: Path) -> None:
+        self.signer: Signer = ed_key()
+        self.auth = auth(folder, self.signer, commands="trusted")
+
+    def token(self, user: str, **claims: Any) -> str:
+        """A token that is valid for an hour."""
+        now = int(time.time())
+        return self.signer.token(sub=user, **{"iat": now - 60, "nbf": now - 60, "exp": now + 3600, **claims}).decode()
+
+    def headers(self, user: str, headers: Mapping[str, str] | None = None) -> dict[str, str]:
+        """The headers of a request by a user."""
+        return {"authorization": f"Bearer {self.token(user)}", **(headers or {})}
+
+
+def with_edge(settings: Settings, people: People, **edge: Any) -> Settings:
+    """The settings with that issuer, and an edge on a free port whose rate hinders no test."""
+    bounds = {"port": 0, "rate_per_s": 100_000, "rate_burst": 100_000, **edge}
+    return settings.model_copy(update={"auth": people.auth, "edge": EdgeSettings.model_validate(bounds)})
+
+
+async def execute(settings: Settings, statement: str, *arguments: Any) -> None:
+    """Run a statement as the superuser of the test's database."""
+    connection = await asyncpg.connect(settings.database.url.get_secret_value())
+    try:
+        await connection.execute(statement, *arguments)
+    finally:
+        await connection.close()
+
+
+async def add_member(settings: Settings, user: str, org_id: str | UUID, role: str, *, active: bool = True) -> None:
+    """Make a user a member of an organization."""
+    await execute(
+        settings,
+        "INSERT INTO membership (user_id, org_id, role, joined_at, active) VALUES ($1, $2, $3, $4, $5)",
+        user,
+        UUID(str(org_id)),
+        role,
+        datetime.now(UTC),
+        active,
+    )
+
+
+async def add_staff(settings: Settings, user: str) -> None:
+    """Make a user staff."""
+    await execute(settings, "INSERT INTO staff (user_id) VALUES ($1) ON CONFLICT DO NOTHING", user)
+
+
+@asynccontextmanager
+async def running(settings: Settings, *, worker: bool = True) -> AsyncIterator[Edge]:
+    """The edge, ready, in this loop; with a worker and a relay unless there shall be no outcomes."""
+    stop, stop_edge = asyncio.Event(), asyncio.Event()
+    behind = [Worker(settings), Relay(settings)] if worker else []
+    async with Edge(settings) as edge:
+        tasks = [asyncio.create_task(part.run(stop)) for part in behind]
+        serving = asyncio.create_task(edge.run(stop_edge))
+        try:
+            await _ready([*behind, edge], [*tasks, serving])
+            yield edge
+        finally:
+            stop_edge.set()
+            await serving
+            stop.set()
+            await asyncio.gather(*tasks)
+
+
+async def _ready(parts: list[Any], tasks: list["asyncio.Task[None]"]) -> None:
+    deadline = time.monotonic() + READY_TIMEOUT_S
+    waiting = list(parts)
+    while waiting:
+        for task in tasks:
+            if task.done():
+                task.result()
+        assert time.monotonic() < deadline, "not ready in time"
+        if await _is_ready(waiting[0]):
+            waiting.pop(0)
+        else:
+            await asyncio.sleep(0.02)
+
+
+async def _is_ready(part: Any) -> bool:
+    try:
+        seen = [await check() for check in part.checks().values()]
+    except Exception:
+        return False
+    return not any("503" in detail for detail in seen)
+
+
+class Site:
+    """A running service and a client of it, in a thread, for tests that share one."""
+
+    def __init__(self, settings: Settings, people: People) -> None:
+        self.settings = settings
+        self.people = people
+        self.url = ""
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stop: asyncio.Event | None = None
+        self._started: Future[str] = Future()
+        self._thread = Thread(target=self._run, name="edge under test")
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        self.url = self._started.result(READY_TIMEOUT_S * 2)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self._loop is not None
+        assert self._stop is not None
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._serve())
+        except BaseException as error:
+            if self._started.done():
+                raise
+            self._started.set_exception(error)
+
+    async def _serve(self) -> None:
+        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+        async with running(self.settings) as edge:
+            self._started.set_result(f"http://127.0.0.1:{edge.port}")
+            await self._stop.wait()
+
+    @contextmanager
+    def client(self, user: str | None = None) -> Iterator[httpx2.Client]:
+        """A client that acts for a user."""
+        headers = {} if user is None else self.people.headers(user)
+        with httpx2.Client(base_url=self.url, headers=headers, timeout=30) as client:
+            yield client

@@ -2,21 +2,23 @@
 
 Start: health endpoints first, so that an orchestrator sees a process that waits; then what the roles stand on (a
 migrated database, topics as they must be), waited for; then the roles. Drain, at SIGTERM or SIGINT: each role finishes
-what it has in hand (worker: the batch, its commit and its acknowledgement; relay: the transaction) and closes; the
-endpoints go last. A second signal ends the process at once: whatever was in hand comes again.
+what it has in hand (edge: the requests; worker: the batch, its commit and its acknowledgement; relay: the transaction)
+and closes; the endpoints go last. An edge drains before a worker and a relay in the same process, because its requests
+wait for them. A second signal ends the process at once: whatever was in hand comes again.
 """
 
 import asyncio
 import gc
 import signal
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Final, Literal
 
 from aiokafka.errors import KafkaError
 
 from org_service.backoff import Backoff, pause
+from org_service.edge.edge import Edge
 from org_service.errors import RetryError, StopError
 from org_service.health import HealthServer
 from org_service.operate import topics
@@ -27,7 +29,8 @@ from org_service.store.failures import classify
 from org_service.telemetry import get_logger
 from org_service.worker.worker import Worker
 
-Role = Literal["worker", "relay"]
+Role = Literal["worker", "relay", "edge"]
+Part = Worker | Relay | Edge
 
 log = get_logger(__name__)
 
@@ -35,6 +38,9 @@ _GC_THRESHOLDS: Final = (200_000, 20, 50)
 """A batch holds up to some hundred thousand objects that live until its end and form no cycles: with Python's own
 threshold of 700 the collector walks them over and over, for a tenth of the worker's time."""
 _PREREQUISITES_WAIT_S: Final = (0.2, 5.0)
+
+
+_PARTS: Final[Mapping[Role, Callable[[Settings], Part]]] = {"worker": Worker, "relay": Relay, "edge": Edge}
 
 
 async def serve(settings: Settings, roles: Collection[Role]) -> None:
@@ -50,15 +56,18 @@ async def serve(settings: Settings, roles: Collection[Role]) -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(*_GC_THRESHOLDS)
-    parts: dict[Role, Worker | Relay] = {
-        role: Worker(settings) if role == "worker" else Relay(settings) for role in sorted(set(roles), reverse=True)
-    }
+    parts: dict[Role, Part] = {role: _PARTS[role](settings) for role in sorted(set(roles), reverse=True)}
     async with AsyncExitStack() as stack:
         for role, part in parts.items():
-            group = settings.worker if role == "worker" else settings.relay
-            server = HealthServer(part, host=group.host, port=group.port, stalled_after_s=group.stalled_after_s)
-            await stack.enter_async_context(server)
-            log.info("health and metrics", role=role, url=f"http://{group.host}:{server.port}")
+            if isinstance(part, Edge):
+                server = await stack.enter_async_context(part)
+                host = settings.edge.host
+            else:
+                group = settings.worker if role == "worker" else settings.relay
+                host, port, stalled_after_s = group.host, group.port, group.stalled_after_s
+                health = HealthServer(part, host=host, port=port, stalled_after_s=stalled_after_s)
+                server = await stack.enter_async_context(health)
+            log.info("health and metrics", role=role, url=f"http://{host}:{server.port}")
         await _prerequisites(settings, list(parts.values()), stop)
         await _run(parts, stop)
     log.info("ended", roles=sorted(parts))
@@ -73,17 +82,26 @@ def _on_signal(stop: asyncio.Event, number: signal.Signals) -> None:
     stop.set()
 
 
-async def _run(parts: Mapping[Role, Worker | Relay], stop: asyncio.Event) -> None:
+async def _run(parts: Mapping[Role, Part], stop: asyncio.Event) -> None:
     """Run all parts; the end of one, whatever the reason, drains the others."""
-    tasks = [asyncio.create_task(part.run(stop), name=role) for role, part in parts.items()]
-    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    stop_behind = asyncio.Event()
+    tasks = {
+        role: asyncio.create_task(part.run(stop if role == "edge" else stop_behind), name=role)
+        for role, part in parts.items()
+    }
+    stopping = asyncio.create_task(stop.wait())
+    await asyncio.wait((stopping, *tasks.values()), return_when=asyncio.FIRST_COMPLETED)
     stop.set()
-    for outcome in await asyncio.gather(*tasks, return_exceptions=True):
+    await stopping
+    if "edge" in tasks:
+        await asyncio.wait((tasks["edge"],))
+    stop_behind.set()
+    for outcome in await asyncio.gather(*tasks.values(), return_exceptions=True):
         if isinstance(outcome, BaseException):
             raise outcome
 
 
-async def _prerequisites(settings: Settings, parts: Sequence[Worker | Relay], stop: asyncio.Event) -> None:
+async def _prerequisites(settings: Settings, parts: Sequence[Part], stop: asyncio.Event) -> None:
     """Wait until the database is migrated and the topics are there; refuse topics that would break the guarantees.
 
     Raises:

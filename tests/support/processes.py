@@ -17,7 +17,7 @@ from pydantic import SecretStr
 
 from org_service.settings import Settings
 
-Role = Literal["worker", "relay"]
+Role = Literal["worker", "relay", "edge"]
 
 START_TIMEOUT_S = 40
 STOP_TIMEOUT_S = 40

@@ -10,13 +10,16 @@ from org_service.cli import shell
 if TYPE_CHECKING:
     from org_service.settings import Settings
 
-Role = Literal["worker", "relay"]
+Role = Literal["worker", "relay", "edge"]
 
 
 def serve(
-    role: Annotated[Literal["worker", "relay", "all"], typer.Option(help="What this process does.")] = "all",
+    role: Annotated[
+        Literal["worker", "relay", "edge", "all"],
+        typer.Option(help="What this process does; all is worker and relay."),
+    ] = "all",
 ) -> None:
-    """Run the worker, the relay or both in this process, until SIGTERM or ^C; then drain and end.
+    """Run the worker, the relay, both or the edge (HTTP and MCP) in this process, until SIGTERM or ^C; then drain.
 
     Example: `orgs serve --role worker`
     """

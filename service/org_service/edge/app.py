@@ -6,7 +6,7 @@ from fastapi import FastAPI
 from fastapi.middleware.asyncexitstack import AsyncExitStackMiddleware
 from sqlalchemy.ext.asyncio import AsyncEngine
 from starlette.middleware.cors import CORSMiddleware
-from starlette.routing import Match, Mount
+from starlette.routing import BaseRoute, Match, Mount
 
 from org_service.auth.tokens import Tokens
 from org_service.domain.policy import Policy
@@ -28,7 +28,7 @@ Refusals are problems (RFC 9457) whose `type` is stable. Guide: docs/http.md."""
 _EXPOSED: Final = (
     "ETag", "Location", "Link", "Retry-After", "X-Request-Id", "Preference-Applied", "WWW-Authenticate", "Allow",
 )  # fmt: skip
-_METHODS: Final = ("GET", "POST", "PATCH", "DELETE")
+METHODS: Final = ("GET", "POST", "PATCH", "DELETE")
 
 
 class Application(FastAPI):
@@ -56,7 +56,7 @@ class Application(FastAPI):
         return CORSMiddleware(
             gate,
             allow_origins=origins,
-            allow_methods=_METHODS,
+            allow_methods=METHODS,
             allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "If-Match", "If-None-Match", "Prefer"],
             expose_headers=_EXPOSED,
             max_age=600,
@@ -64,12 +64,13 @@ class Application(FastAPI):
 
     def methods_at(self, path: str) -> list[str]:
         """Every method that a path knows."""
-        scope = {"type": "http", "path": path, "method": "", "root_path": ""}
-        found: set[str] = set()
-        for route in self.router.routes:
-            if not isinstance(route, Mount) and route.matches(scope)[0] is not Match.NONE:
-                found |= getattr(route, "methods", None) or set()
-        return sorted(found | {"HEAD"} if "GET" in found else found)
+        found = [method for method in METHODS if any(self._knows(route, method, path) for route in self.router.routes)]
+        return sorted({*found, "HEAD"}) if "GET" in found else found
+
+    @staticmethod
+    def _knows(route: BaseRoute, method: str, path: str) -> bool:
+        scope: dict[str, Any] = {"type": "http", "path": path, "method": method, "root_path": "", "headers": []}
+        return not isinstance(route, Mount) and route.matches(scope)[0] is Match.FULL
 
     def openapi(self) -> dict[str, Any]:
         """The document, made once."""

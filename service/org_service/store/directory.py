@@ -31,6 +31,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import Insert, insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.orm import aliased
+from sqlalchemy.types import NullType
 from sqlmodel import col
 
 from org_events.reference import Role
@@ -278,7 +279,7 @@ def _answer() -> Rows:
 
 
 def _accept() -> Insert:
-    place: Any = literal_column("ctid")
+    place = literal_column("ctid", NullType())
     old = (
         select(place)
         .select_from(AcceptedCommand)

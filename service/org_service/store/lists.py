@@ -23,6 +23,7 @@ from sqlalchemy import (
     bindparam,
     exists,
     func,
+    literal_column,
     null,
     or_,
     select,
@@ -32,6 +33,7 @@ from sqlalchemy import (
     union_all,
 )
 from sqlalchemy.orm import aliased
+from sqlalchemy.sql.selectable import LateralFromClause
 from sqlmodel import col
 
 from org_service.domain.access import AccessKind, Membership
@@ -41,8 +43,11 @@ from org_service.store.tables import Organization as OrganizationTable
 from org_service.store.tables import Partnership as PartnershipTable
 from org_service.store.tables import Staff as StaffTable
 
-WALKED_MAX: Final = 2_000
-"""Organizations a search reads in page order: about a millisecond, and enough where one in forty matches."""
+NAMES_WALKED_MAX: Final = 1_000
+TIMES_WALKED_MAX: Final = 5_000
+"""Organizations a search reads in page order before it gives up: one or two milliseconds. It fills a page of 50
+where one in 20, or in 100, matches. Rows in order of name are looked up one by one, in order of time the index holds
+all there is to see."""
 
 OrderBy = Literal["name", "-name", "created_at", "-created_at"]
 """A minus is descending. Names are ordered as they are folded, by code point."""
@@ -111,21 +116,22 @@ _domain_begins = _begins(col(OrganizationTable.domain))
 _found = or_(_name_begins, _domain_begins)
 
 
-def _mine() -> FromClause:
-    return (
-        select(*(getattr(MembershipTable, field) for field in Membership._fields))
-        .where(col(MembershipTable.user_id) == _user_id, col(MembershipTable.active))
-        .cte("mine")
-    )
+def _organizations_of(ids: FromClause, *conditions: ColumnElement[bool]) -> LateralFromClause:
+    """The organizations of some ids, to be joined with these.
+
+    Each is looked up (the OFFSET is a fence that keeps the planner from joining otherwise): it can't know how many a
+    user has, and reads a million organizations from end to end, or an index of them, where it expects many.
+    """
+    return select(*_LISTED).where(col(OrganizationTable.id) == ids.c.org_id, *conditions).offset(0).lateral()
 
 
 def _default(mine: FromClause) -> ColumnElement[Any]:
     """The rule of `access.default_organization`: the earliest joined, of several the smallest id."""
+    joined = select(mine).order_by(mine.c.joined_at, mine.c.org_id).offset(0).subquery("joined")
     return (
-        select(mine.c.org_id)
-        .join(OrganizationTable, col(OrganizationTable.id) == mine.c.org_id)
-        .where(_there)
-        .order_by(mine.c.joined_at, mine.c.org_id)
+        select(joined.c.org_id)
+        .join(_organizations_of(joined, _there), true())
+        .order_by(joined.c.joined_at, joined.c.org_id)
         .limit(1)
         .scalar_subquery()
     )
@@ -133,13 +139,15 @@ def _default(mine: FromClause) -> ColumnElement[Any]:
 
 def _reached(mine: FromClause) -> FromClause:
     """Partnerships through which the user comes to clients."""
+    serves = exists().where(col(PartnershipTable.partner_org_id) == mine.c.org_id)
+    partner = select(mine).where(serves).offset(0).subquery("partner")
     partnership: list[Any] = [PartnershipTable.org_id, PartnershipTable.partner_org_id]
     partnership += [col(PartnershipTable.role).label("partner_role"), true().label("partner_active")]
     return (
-        select(*partnership, *(mine.c[field].label(f"member_{field}") for field in Membership._fields))
-        .join(mine, mine.c.org_id == col(PartnershipTable.partner_org_id))
-        .join(OrganizationTable, col(OrganizationTable.id) == col(PartnershipTable.partner_org_id))
-        .where(_active)
+        select(*partnership, *(partner.c[field].label(f"member_{field}") for field in Membership._fields))
+        .select_from(partner)
+        .join(_organizations_of(partner, _active), true())
+        .join(PartnershipTable, col(PartnershipTable.partner_org_id) == partner.c.org_id)
         .cte("reached")
     )
 
@@ -150,28 +158,26 @@ def list_related(shape: Shape) -> Rows:
 
     Staff get no rows here, but for what they are direct members of if just that is asked for.
     """
-    mine = _mine()
+    mine = (
+        select(*(getattr(MembershipTable, field) for field in Membership._fields))
+        .where(col(MembershipTable.user_id) == _user_id, col(MembershipTable.active))
+        .cte("mine")
+    )
     reached = _reached(mine)
     staff = select(_IS_STAFF).scalar_subquery()
     direct, clients = select(mine.c.org_id), select(reached.c.org_id)
     match shape.access:
         case None:
-            candidates, allowed = union(direct, clients), ~staff
+            candidates = union(direct.where(~staff), clients.where(~staff))
         case AccessKind.DIRECT:
-            candidates, allowed = direct, true()
+            candidates = direct
         case AccessKind.PARTNERSHIP:
-            candidates, allowed = clients.except_(direct), ~staff
+            candidates = clients.where(~staff).except_(direct)
         case AccessKind.STAFF:
-            candidates, allowed = direct.where(~true()), ~staff
+            candidates = direct.where(~true())
     candidate = candidates.subquery("candidate")
-    fetched = (
-        select(*_LISTED)
-        .join(candidate, candidate.c.org_id == col(OrganizationTable.id))
-        .where(_there, allowed, shape.beyond(), _found if shape.searching else true())
-        # A fence: left to itself the planner may walk the index of a million names until it has met enough of these.
-        .offset(0)
-        .subquery("fetched")
-    )
+    found = _organizations_of(candidate, _there, shape.beyond(), _found if shape.searching else true())
+    fetched = select(found).select_from(candidate).join(found, true()).subquery("fetched")
     page = select(fetched).order_by(*shape.sorted(fetched.c)).limit(_rows_max).subquery("page")
     caller = select(_IS_STAFF.label("staff"), _default(mine).label("default_id")).subquery("caller")
     return (
@@ -195,23 +201,21 @@ def list_active(shape: Shape) -> Rows:
     wanted = and_(_active, shape.beyond(), true() if shape.access is None else ~direct)
     parts = _searched(shape, wanted) if shape.searching else [_in_order(shape, wanted)]
     if shape.access is None:
-        deactivated = (
-            select(*_KEYS)
-            .join(MembershipTable, col(MembershipTable.org_id) == col(OrganizationTable.id))
+        mine = (
+            select(col(MembershipTable.org_id))
             .where(col(MembershipTable.user_id) == _user_id, col(MembershipTable.active))
-            .where(_there, col(OrganizationTable.deactivated_at).is_not(None))
-            .where(shape.beyond(), _found if shape.searching else true())
-            .offset(0)
-            .subquery("deactivated")
+            .subquery("mine")
         )
-        parts.append(_first(shape, deactivated))
+        conditions = (_there, ~_active, shape.beyond(), _found if shape.searching else true())
+        deactivated = _organizations_of(mine, *conditions)
+        parts.append(_first(shape, select(deactivated).select_from(mine).join(deactivated, true()).subquery()))
     chosen = union_all(*parts).subquery("chosen")
     page = _first(shape, chosen).subquery("page")
     own = aliased(MembershipTable, name="own")
     return (
         select(*_LISTED, *(getattr(own, field) for field in Membership._fields))
         .join(page, page.c.id == col(OrganizationTable.id))
-        .outerjoin(own, and_(col(own.user_id) == _user_id, col(own.org_id) == col(OrganizationTable.id)))
+        .outerjoin(own, and_(col(own.user_id) == _user_id, col(own.org_id) == page.c.id))
         .order_by(*shape.sorted(OrganizationTable))
     )
 
@@ -228,12 +232,12 @@ def _in_order(shape: Shape, wanted: ColumnElement[bool]) -> Rows:
 
 
 def _searched(shape: Shape, wanted: ColumnElement[bool]) -> list[Rows]:
-    """What a search finds among `WALKED_MAX` in page order; where that is too little, also everything it finds."""
+    """What a search finds among a bounded number in page order; where that is too little, also everything it finds."""
     walked = (
         select(*_KEYS, col(OrganizationTable.domain))
         .where(wanted)
         .order_by(*shape.sorted(OrganizationTable))
-        .limit(WALKED_MAX)
+        .limit(literal_column(str(NAMES_WALKED_MAX if shape.by_name else TIMES_WALKED_MAX)))
         .subquery("walked")
     )
     passed = or_(_begins(walked.c.name_key), _begins(walked.c.domain))

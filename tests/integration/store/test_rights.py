@@ -37,6 +37,36 @@ WRITES = {
         "DELETE FROM parked",
         "TRUNCATE parked",
     ),
+    "membership": (
+        "INSERT INTO membership SELECT * FROM membership",
+        "UPDATE membership SET role = 'admin'",
+        "DELETE FROM membership",
+        "TRUNCATE membership",
+    ),
+    "partnership": (
+        "INSERT INTO partnership SELECT * FROM partnership",
+        "UPDATE partnership SET role = 'admin'",
+        "DELETE FROM partnership",
+        "TRUNCATE partnership",
+    ),
+    "staff": (
+        "INSERT INTO staff SELECT * FROM staff",
+        "UPDATE staff SET user_id = 'ann'",
+        "DELETE FROM staff",
+        "TRUNCATE staff",
+    ),
+    "reference_progress": (
+        "INSERT INTO reference_progress SELECT * FROM reference_progress",
+        "UPDATE reference_progress SET next_offset = 0",
+        "DELETE FROM reference_progress",
+        "TRUNCATE reference_progress",
+    ),
+    "accepted_command": (
+        "INSERT INTO accepted_command SELECT * FROM accepted_command",
+        "UPDATE accepted_command SET actor = 'ann'",
+        "DELETE FROM accepted_command",
+        "TRUNCATE accepted_command",
+    ),
     "alembic_version": ("UPDATE alembic_version SET version_num = '9'", "DELETE FROM alembic_version"),
     "anything": ("CREATE TABLE mine ()", "DROP TABLE journal", "ALTER TABLE journal ADD COLUMN more text"),
 }
@@ -45,8 +75,21 @@ WORKER_MAY = {
     "UPDATE organization SET version = 2",
     "UPDATE journal_head SET position = 9",
     "UPDATE parked SET state = 'released', attempts = 2, reason = 'data_refused', detail = ''",
+    "UPDATE reference_progress SET next_offset = 0",
+    *(statement for table in ("membership", "partnership", "staff") for statement in WRITES[table][:3]),
 }
-WORKER_MAY_INSERT = {"INSERT INTO organization", "INSERT INTO journal ", "INSERT INTO parked"}
+WORKER_MAY_INSERT = {
+    "INSERT INTO organization",
+    "INSERT INTO journal ",
+    "INSERT INTO parked",
+    "INSERT INTO reference_progress",
+}
+EDGE_MAY = {
+    "INSERT INTO accepted_command SELECT * FROM accepted_command",
+    "DELETE FROM accepted_command",
+}
+CORE = {"organization", "journal", "journal_head", "parked", "alembic_version"}
+REFERENCE = {"membership", "partnership", "staff"}
 
 
 async def _refused(session: Session, statement: str) -> bool:
@@ -90,16 +133,24 @@ async def test_the_worker_writes_and_locks_as_it_does_in_a_batch(database: Datab
     await session.close()
 
 
+async def test_the_edge_can_write_nothing_but_what_it_accepted(database: Database) -> None:
+    session = await connect(database, "edge")
+    for statement in (each for group in WRITES.values() for each in group):
+        assert await _refused(session, statement) is (statement not in EDGE_MAY), statement
+    await session.close()
+
+
 @pytest.mark.parametrize(
     ("role", "readable"),
     [
-        ("worker", {"organization", "journal", "journal_head", "parked", "alembic_version"}),
+        ("worker", CORE | REFERENCE | {"reference_progress"}),
         ("relay", {"journal", "journal_head", "alembic_version"}),
-        ("reader", {"organization", "journal", "journal_head", "parked", "alembic_version"}),
+        ("edge", CORE | REFERENCE | {"accepted_command"}),
+        ("reader", CORE | REFERENCE | {"reference_progress", "accepted_command"}),
     ],
 )
 async def test_each_role_reads_what_it_needs(database: Database, role: Role, readable: set[str]) -> None:
     session = await connect(database, role)
-    for table in ("organization", "journal", "journal_head", "parked", "alembic_version"):
+    for table in WRITES.keys() - {"anything"}:
         assert await _refused(session, f"SELECT * FROM {table}") is (table not in readable), table
     await session.close()

@@ -74,6 +74,11 @@ def _sort_by_bytes(collation: str | None) -> None:
         op.alter_column("organization", column, type_=sa.Text(collation=collation), existing_nullable=True)
 
 
+def _index_active(name: str, columns: list[str], *, included: list[str]) -> None:
+    active = sa.text("deleted_at IS NULL AND deactivated_at IS NULL")
+    op.create_index(name, "organization", columns, postgresql_include=included, postgresql_where=active)
+
+
 _GRANTS: Final = (
     "GRANT SELECT ON alembic_version TO orgs_edge",
     "GRANT SELECT, INSERT, UPDATE, DELETE ON membership, partnership, staff TO orgs_worker",
@@ -89,9 +94,8 @@ def upgrade() -> None:
     _create_reference()
     _create_accepted_command()
     _sort_by_bytes("C")
-    alive = sa.text("deleted_at IS NULL")
-    op.create_index("organization_created_at_idx", "organization", ["created_at", "id"], postgresql_where=alive)
-    op.create_index("organization_domain_idx", "organization", ["domain"], postgresql_where=alive)
+    _index_active("organization_created_at_idx", ["created_at", "id"], included=["name_key", "domain"])
+    _index_active("organization_domain_idx", ["domain"], included=["name_key", "created_at", "id"])
     for grant in _GRANTS:
         op.execute(grant)
 

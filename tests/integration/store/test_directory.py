@@ -1,0 +1,413 @@
+"""What a user is shown, rule by rule, and against an oracle that looks at every organization."""
+
+import random
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime, timedelta
+from itertools import product
+from typing import Any, NamedTuple, get_args
+from uuid import UUID, uuid4
+
+import pytest
+from sqlalchemy import event
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from org_events.reference import Role
+from org_service.domain.access import AccessKind, Membership, Partnership, access_to, default_organization
+from org_service.domain.organization import Organization, name_key
+from org_service.domain.policy import ACTIONS, Policy
+from org_service.settings import Database
+from org_service.store import directory, lists
+from org_service.store.directory import Entry, Listing
+from org_service.store.engine import Session, create_engine
+from tests.integration.store.rows import ACME, AT, insert, insert_journal, insert_organization, insert_parked
+
+pytestmark = pytest.mark.integration
+
+OTHER = UUID("0195a000-0000-7000-8000-000000000002")
+THIRD = UUID("0195a000-0000-7000-8000-000000000003")
+PARTNER = UUID("0195a000-0000-7000-8000-000000000009")
+POLICY = Policy({role: (ACTIONS[place],) for place, role in enumerate(Role)})
+"""Another action denied to each role, so that it can't be mistaken."""
+EVERYTHING = Listing(search=None, access=None, order_by="name", limit=200, after=None)
+
+
+@pytest.fixture
+async def engine(database: Database) -> AsyncIterator[AsyncEngine]:
+    engine = create_engine(database, "edge").execution_options(isolation_level="AUTOCOMMIT")
+    yield engine
+    await engine.dispose()
+
+
+@pytest.fixture
+async def edge(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    async with engine.connect() as conn:
+        yield conn
+
+
+async def join(admin: Session, user_id: str, org_id: UUID, role: str = "user", **changed: Any) -> None:
+    """A membership, active and of one moment unless told otherwise."""
+    row = {"user_id": user_id, "org_id": org_id, "role": role, "joined_at": AT, "active": True} | changed
+    await insert(admin, "membership", **row)
+
+
+async def serve(admin: Session, partner_org_id: UUID, org_id: UUID, role: str = "cloud_rep") -> None:
+    """A partnership."""
+    await insert(admin, "partnership", partner_org_id=partner_org_id, org_id=org_id, role=role)
+
+
+async def names(edge: AsyncConnection, user_id: str, **wanted: Any) -> list[str]:
+    """The names on the first page."""
+    return [
+        entry.name for entry in (await directory.list_for(edge, user_id, EVERYTHING._replace(**wanted), POLICY)).entries
+    ]
+
+
+async def test_a_member_sees_their_organization_with_their_role(admin: Session, edge: AsyncConnection) -> None:
+    await insert_organization(admin, ACME, "Acme", domain="acme.no", version=7)
+    await admin.execute('UPDATE organization SET primary_address = \'{"city": "Oslo"}\'')
+    await join(admin, "ann", ACME, "support")
+    seen = await directory.find(edge, "ann", ACME, POLICY)
+    assert seen is not None
+    assert seen.organization == Organization(ACME, "Acme", "acme", "acme.no", {"city": "Oslo"}, AT, AT, None, None, 7)
+    assert seen.access == (Role.SUPPORT, AccessKind.DIRECT, POLICY.denied[Role.SUPPORT], False)
+    (entry,) = (await directory.list_for(edge, "ann", EVERYTHING, POLICY)).entries
+    assert entry == Entry(ACME, "Acme", "acme.no", False, seen.access, True)
+
+
+@pytest.mark.parametrize("case", ["missing", "deleted", "invisible", "membership not active"])
+async def test_what_cannot_be_seen_is_none(admin: Session, edge: AsyncConnection, case: str) -> None:
+    if case != "missing":
+        gone: dict[str, Any] = {"name_key": None, "deleted_at": AT} if case == "deleted" else {}
+        await insert_organization(admin, ACME, "Acme", **gone)
+    if case != "invisible":
+        await join(admin, "ann", ACME, "admin", active=case != "membership not active")
+    await insert(admin, "staff", user_id="boss")
+    assert await directory.find(edge, "ann", ACME, POLICY) is None
+    assert (await directory.find(edge, "boss", ACME, POLICY) is None) is (case in ("missing", "deleted"))
+    assert await directory.list_for(edge, "ann", EVERYTHING, POLICY) == ([], None)
+
+
+async def test_a_missing_organization_costs_the_same_one_statement_as_an_invisible_one(
+    admin: Session, engine: AsyncEngine, edge: AsyncConnection
+) -> None:
+    await insert_organization(admin, ACME, "Acme")
+    sent: list[str] = []
+    event.listen(engine.sync_engine, "before_cursor_execute", lambda *given: sent.append(given[2]))
+    for org_id in (ACME, OTHER):
+        assert await directory.find(edge, "ann", org_id, POLICY) is None
+    assert len(sent) == 2
+    assert sent[0] == sent[1]
+
+
+async def test_staff_see_every_active_organization_as_admin_and_deactivated_ones_of_their_own(
+    admin: Session, edge: AsyncConnection
+) -> None:
+    await insert(admin, "staff", user_id="boss")
+    await insert_organization(admin, ACME, "Acme")
+    await insert_organization(admin, OTHER, "Bolt")
+    await insert_organization(admin, THIRD, "Closed", deactivated_at=AT)
+    await insert_organization(admin, PARTNER, "Dormant", deactivated_at=AT)
+    await insert_organization(admin, uuid4(), "Erased", name_key=None, deleted_at=AT)
+    await join(admin, "boss", OTHER, "restricted_user")
+    await join(admin, "boss", THIRD)
+    listed = (await directory.list_for(edge, "boss", EVERYTHING, POLICY)).entries
+    denied = POLICY.denied[Role.ADMIN]
+    assert [(e.name, e.deactivated, e.access.kind, e.access.role, e.access.denied_actions) for e in listed] == [
+        ("Acme", False, AccessKind.STAFF, Role.ADMIN, denied),
+        ("Bolt", False, AccessKind.DIRECT, Role.ADMIN, denied),
+        ("Closed", True, AccessKind.DIRECT, Role.ADMIN, denied),
+    ]
+    seen = await directory.find(edge, "boss", PARTNER, POLICY)
+    assert seen is not None
+    assert seen.access.kind == AccessKind.STAFF
+    assert await names(edge, "boss", access=AccessKind.STAFF) == ["Acme"]
+    assert await names(edge, "boss", access=AccessKind.DIRECT) == ["Bolt", "Closed"]
+    assert await names(edge, "boss", access=AccessKind.PARTNERSHIP) == []
+
+
+async def test_members_of_a_partner_see_its_clients_with_the_strongest_role_of_the_partnerships(
+    admin: Session, edge: AsyncConnection
+) -> None:
+    for org_id, name in ((ACME, "Acme"), (OTHER, "Other"), (THIRD, "Third"), (PARTNER, "Partner")):
+        await insert_organization(admin, org_id, name)
+    await join(admin, "ann", PARTNER, "restricted_user")
+    await join(admin, "ann", THIRD)
+    await serve(admin, PARTNER, ACME, "cloud_rep")
+    await serve(admin, THIRD, ACME, "support")
+    await serve(admin, OTHER, ACME, "admin")
+    seen = await directory.find(edge, "ann", ACME, POLICY)
+    assert seen is not None
+    assert seen.access == (Role.SUPPORT, AccessKind.PARTNERSHIP, POLICY.denied[Role.SUPPORT], False)
+    entries = (await directory.list_for(edge, "ann", EVERYTHING, POLICY)).entries
+    assert [(entry.name, entry.access.role) for entry in entries] == [
+        ("Acme", Role.SUPPORT),
+        ("Partner", Role.RESTRICTED_USER),
+        ("Third", Role.USER),
+    ]
+    assert await names(edge, "ann", access=AccessKind.PARTNERSHIP) == ["Acme"]
+    assert await names(edge, "ann", access=AccessKind.DIRECT) == ["Partner", "Third"]
+    assert await names(edge, "ann", access=AccessKind.STAFF) == []
+
+
+@pytest.mark.parametrize("case", ["partner deactivated", "partner deleted", "partner missing", "no longer a member"])
+async def test_nobody_comes_through_a_partner_that_is_not_active(
+    admin: Session, edge: AsyncConnection, case: str
+) -> None:
+    await insert_organization(admin, ACME, "Acme")
+    gone: dict[str, Any] = {"name_key": None, "deleted_at": AT} if case == "partner deleted" else {}
+    if case != "partner missing":
+        off = AT if case == "partner deactivated" else None
+        await insert_organization(admin, PARTNER, "Partner", deactivated_at=off, **gone)
+    await join(admin, "ann", PARTNER, active=case != "no longer a member")
+    await serve(admin, PARTNER, ACME)
+    assert await directory.find(edge, "ann", ACME, POLICY) is None
+    assert "Acme" not in await names(edge, "ann")
+
+
+async def test_the_default_is_the_earliest_joined_active_membership_of_what_is_there(
+    admin: Session, edge: AsyncConnection
+) -> None:
+    await insert_organization(admin, ACME, "Acme", deactivated_at=AT)
+    await insert_organization(admin, OTHER, "Bolt")
+    await insert_organization(admin, THIRD, "Gone", name_key=None, deleted_at=AT)
+    await insert_organization(admin, PARTNER, "Zen")
+    await join(admin, "ann", THIRD, joined_at=AT - timedelta(days=3))
+    await join(admin, "ann", PARTNER, joined_at=AT - timedelta(days=2), active=False)
+    await join(admin, "ann", OTHER, joined_at=AT)
+    await join(admin, "ann", ACME, joined_at=AT)
+    entries = (await directory.list_for(edge, "ann", EVERYTHING, POLICY)).entries
+    assert [(entry.name, entry.is_default) for entry in entries] == [("Acme", True), ("Bolt", False)]
+
+
+@pytest.mark.parametrize(
+    ("search", "found"),
+    [
+        ("AC", ["Acme", "Acre", "Zen"]),
+        (" acm ", ["Acme"]),
+        ("stra\u00dfe", ["STRASSE 50%"]),
+        ("\uff33trasse 50%", ["STRASSE 50%"]),
+        ("%", ["%_\\"]),
+        ("_", []),
+        ("%_\\", ["%_\\"]),
+        ("ACE.", ["Zen"]),
+        ("me", []),
+        ("", ["%_\\", "Acme", "Acre", "STRASSE 50%", "Zen"]),
+        (" \t", ["%_\\", "Acme", "Acre", "STRASSE 50%", "Zen"]),
+        ("a\0", []),
+        ("\ud800", []),
+        ("\U0010ffff", []),
+        ("a\ud7ff", []),
+    ],
+)
+@pytest.mark.parametrize("user", ["member", "boss"])
+async def test_a_search_finds_what_begins_like_it_by_name_or_domain_in_any_case(
+    admin: Session, edge: AsyncConnection, search: str, found: list[str], user: str
+) -> None:
+    await insert(admin, "staff", user_id="boss")
+    for name, domain in (("Acme", None), ("Acre", "xx.no"), ("Zen", "ace.no"), ("STRASSE 50%", None), ("%_\\", None)):
+        org_id = uuid4()
+        await insert_organization(admin, org_id, name, domain=domain)
+        await join(admin, "member", org_id)
+    assert await names(edge, user, search=search) == found
+
+
+@pytest.mark.parametrize(
+    ("order_by", "after"),
+    [
+        ("name", "a\0"),
+        ("name", "\udc00"),
+        ("created_at", "acme"),
+        ("created_at", "2026-03-01T12:00:00"),
+        ("-created_at", ""),
+    ],
+)
+async def test_a_place_that_is_not_of_the_order_is_a_value_error(
+    edge: AsyncConnection, order_by: lists.OrderBy, after: str
+) -> None:
+    with pytest.raises(ValueError):
+        await directory.list_for(edge, "ann", EVERYTHING._replace(order_by=order_by, after=(after, ACME)), POLICY)
+
+
+class World(NamedTuple):
+    """All there is, as the oracle knows it."""
+
+    organizations: list[Organization]
+    memberships: dict[str, dict[UUID, Membership]]
+    partnerships: list[tuple[UUID, UUID, Role]]
+    staff: set[str]
+
+    def seen(self, user_id: str, organization: Organization) -> directory.Seen | None:
+        """One organization as a user sees it."""
+        active = {each.id for each in self.organizations if each.deleted_at is None and each.deactivated_at is None}
+        access = access_to(
+            organization,
+            memberships=self.memberships.get(user_id, {}),
+            partnerships=[
+                Partnership(partner, role, partner in active)
+                for partner, client, role in self.partnerships
+                if client == organization.id
+            ],
+            staff=user_id in self.staff,
+            policy=POLICY,
+        )
+        return None if access is None else directory.Seen(organization, access)
+
+    def listed(self, user_id: str, search: str | None, access: AccessKind | None, order_by: str) -> list[Entry]:
+        """The whole list of a user."""
+        own = self.memberships.get(user_id, {})
+        there = {each.id for each in self.organizations if each.deleted_at is None}
+        default = default_organization(membership for membership in own.values() if membership.org_id in there)
+        seen = [each for each in (self.seen(user_id, one) for one in self.organizations) if each is not None]
+        seen = [
+            each for each in seen if each.organization.deactivated_at is None or each.access.kind != AccessKind.STAFF
+        ]
+        seen = [each for each in seen if access in (None, each.access.kind)]
+        prefix = name_key(search or "")
+        seen = [
+            each for each in seen if any(text.startswith(prefix) for text in each.organization[2:4] if text is not None)
+        ]
+        key: Callable[[directory.Seen], Any] = {
+            "name": lambda each: each.organization.name_key.encode(),
+            "created_at": lambda each: (each.organization.created_at, each.organization.id.int),
+        }[order_by.removeprefix("-")]
+        return [
+            Entry(one.id, one.name, one.domain, one.deactivated_at is not None, access, one.id == default)
+            for one, access in sorted(seen, key=key, reverse=order_by.startswith("-"))
+        ]
+
+
+USERS = ("ann", "bob", "boss", "chief", "nobody")
+LISTS_COMPARED = 100
+"""Of 480 in each world; over all worlds each is compared about twice."""
+STARTS = ("a", "ab", "abc", "b", "B\u00e5", "\U0001f600", "%", "_a")
+
+
+def random_world(seed: int) -> World:
+    """Few of everything, so that everything meets: equal times, shared prefixes, chains of partners."""
+    numbers = random.Random(seed)
+    organizations: list[Organization] = []
+    for number in range(60):
+        name = f"{numbers.choice(STARTS)}{numbers.choice(('', 'b', ' c'))}{number}"
+        deleted = AT if numbers.random() < 0.15 else None
+        deactivated = AT if numbers.random() < 0.2 else None
+        domain = numbers.choice((None, f"a{number}.no", f"ab{number}.no", f"{number}.b.no"))
+        created = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(microseconds=numbers.randrange(20))
+        key = None if deleted else name_key(name)
+        org_id = UUID(int=numbers.getrandbits(128))
+        organizations.append(Organization(org_id, name, key, domain, None, created, AT, deactivated, deleted, 1))
+    ids = [organization.id for organization in organizations] + [UUID(int=numbers.getrandbits(128))]
+    memberships = {
+        user: {
+            org_id: Membership(
+                org_id,
+                numbers.choice(list(Role)),
+                AT + timedelta(seconds=numbers.randrange(4)),
+                numbers.random() < 0.7,
+            )
+            for org_id in numbers.sample(ids, numbers.randrange(15))
+        }
+        for user in USERS[:-2]
+    }
+    pairs = {(numbers.choice(ids[:12]), numbers.choice(ids)) for _ in range(60)}
+    partnerships = [(partner, client, numbers.choice(list(Role))) for partner, client in sorted(pairs)]
+    return World(organizations, memberships, partnerships, {"boss", "chief"})
+
+
+async def copy(admin: Session, world: World) -> None:
+    """Put a world into the tables."""
+    await admin.copy_records_to_table("organization", records=world.organizations)
+    rows = [(user, *row) for user, memberships in world.memberships.items() for row in memberships.values()]
+    await admin.copy_records_to_table("membership", records=rows)
+    await admin.copy_records_to_table("partnership", records=world.partnerships)
+    await admin.copy_records_to_table("staff", records=[(user,) for user in world.staff])
+
+
+@pytest.fixture(params=[1, 5_000], ids=["walks one", "walks all"])
+def walked(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """How far a search reads in page order before it fetches all it finds."""
+    monkeypatch.setattr(lists, "NAMES_WALKED_MAX", request.param)
+    monkeypatch.setattr(lists, "TIMES_WALKED_MAX", request.param)
+    lists.list_active.cache_clear()
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.usefixtures("walked")
+async def test_pages_together_are_what_an_oracle_lists(admin: Session, edge: AsyncConnection, seed: int) -> None:
+    world = random_world(seed)
+    await copy(admin, world)
+    numbers = random.Random(seed)
+    searches = (None, "a", "AB", "b\u00e5", "zz", "%")
+    asked = list(product(USERS, searches, (None, *AccessKind), get_args(lists.OrderBy)))
+    for user, search, access, order_by in numbers.sample(asked, LISTS_COMPARED):
+        expected = world.listed(user, search, access, order_by)
+        listing = Listing(search, access, order_by, numbers.randrange(1, 30), None)
+        pages = [await directory.list_for(edge, user, listing, POLICY)]
+        while pages[-1].after is not None:
+            assert len(pages[-1].entries) == listing.limit
+            pages.append(await directory.list_for(edge, user, listing._replace(after=pages[-1].after), POLICY))
+        assert [entry for page in pages for entry in page.entries] == expected, listing
+        assert len(pages) == max(1, -(-len(expected) // listing.limit))
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_an_organization_is_found_as_the_oracle_sees_it(admin: Session, edge: AsyncConnection, seed: int) -> None:
+    world = random_world(seed)
+    await copy(admin, world)
+    for user, organization in product(USERS, world.organizations):
+        assert await directory.find(edge, user, organization.id, POLICY) == world.seen(user, organization)
+
+
+async def test_an_answer_comes_from_the_journal_first(admin: Session, edge: AsyncConnection) -> None:
+    problem = '{"status":409}'
+    command_id = await insert_journal(
+        admin, 4, event_type=None, outcome="rejected", code=409, after=None, problem=problem, version=3
+    )
+    await insert_parked(admin, 1, command_id=command_id)
+    await directory.accept(edge, command_id, "ann", ACME, AT)
+    assert await directory.answer_to(edge, command_id) == directory.Answer(
+        command_id, "user:7", ACME, "rejected", 409, 3, 4, None, problem, AT
+    )
+    applied = await insert_journal(admin, 5, after='{"id":"1"}')
+    answer = await directory.answer_to(edge, applied)
+    assert answer is not None
+    assert (answer.outcome, answer.code, answer.version, answer.after) == ("applied", 200, 5, '{"id":"1"}')
+
+
+async def test_a_parked_command_is_answered_as_parked_while_it_is_open(admin: Session, edge: AsyncConnection) -> None:
+    command_id = uuid4()
+    for offset in (1, 2):
+        await insert_parked(admin, offset, command_id=command_id)
+    answer = directory.Answer(command_id, None, ACME, "parked", None, None, None, None, None, AT)
+    assert await directory.answer_to(edge, command_id) == answer
+    later = AT + timedelta(seconds=1)
+    await directory.accept(edge, command_id, "ann", ACME, later)
+    assert await directory.answer_to(edge, command_id) == answer._replace(actor="ann")
+    await admin.execute("UPDATE parked SET state = 'released'")
+    assert await directory.answer_to(edge, command_id) == answer._replace(actor="ann", outcome="pending", at=later)
+
+
+async def test_an_accepted_command_stays_with_who_sent_it_first(edge: AsyncConnection) -> None:
+    command_id = uuid4()
+    assert await directory.answer_to(edge, command_id) is None
+    await directory.accept(edge, command_id, "ann", ACME, AT)
+    await directory.accept(edge, command_id, "bob", OTHER, AT + timedelta(days=1))
+    assert await directory.answer_to(edge, command_id) == directory.Answer(
+        command_id, "ann", ACME, "pending", None, None, None, None, None, AT
+    )
+
+
+async def test_accepted_commands_are_forgotten_after_a_fortnight_some_at_a_time(
+    admin: Session, edge: AsyncConnection
+) -> None:
+    old = [(uuid4(), "ann", ACME, AT + timedelta(seconds=number)) for number in range(150)]
+    await admin.copy_records_to_table("accepted_command", records=old)
+    day = timedelta(days=1)
+    await directory.accept(edge, uuid4(), "ann", ACME, AT + 14 * day)
+    assert await admin.fetchval("SELECT count(*) FROM accepted_command") == 151
+    newest = old[-1][0]
+    await directory.accept(edge, newest, "ann", ACME, AT + 15 * day)
+    assert await admin.fetchval("SELECT count(*) FROM accepted_command") == 51
+    await directory.accept(edge, newest, "ann", ACME, AT + 15 * day)
+    left = await admin.fetch("SELECT command_id FROM accepted_command ORDER BY accepted_at")
+    assert len(left) == 2
+    assert left[0][0] == newest

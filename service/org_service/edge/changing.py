@@ -24,6 +24,7 @@ from org_events.commands import (
     UpdateOrganization,
 )
 from org_events.results import Outcome, ProblemType
+from org_service.domain.body import depth
 from org_service.edge.commands import Body, Change, Commands, Decided, Pending
 from org_service.edge.documents import body, headers, problems, success
 from org_service.edge.gate import BODY
@@ -78,23 +79,9 @@ def read_object(content: bytes, content_type: str | None, encoding: str | None, 
         raise bad_request(f"The body is no JSON: {error.msg} at character {error.pos}.") from error
     if not isinstance(parsed, dict):
         raise bad_request("The body must be a JSON object.")
-    if content.count(b"{") + content.count(b"[") > PAYLOAD_DEPTH_MAX and _depth(parsed) > PAYLOAD_DEPTH_MAX:
+    if content.count(b"{") + content.count(b"[") > PAYLOAD_DEPTH_MAX and depth(parsed) > PAYLOAD_DEPTH_MAX:
         raise bad_request(f"The body nests deeper than {PAYLOAD_DEPTH_MAX}.")
     return cast("dict[str, Any]", parsed)
-
-
-def _depth(node: Any) -> int:
-    depth, level = 0, [node]
-    while level:
-        depth += 1
-        level = [child for each in level for child in _children(each)]
-    return depth - 1
-
-
-def _children(node: Any) -> Sequence[Any]:
-    if isinstance(node, dict):
-        return list(cast("dict[str, Any]", node).values())
-    return cast("list[Any]", node) if isinstance(node, list) else []
 
 
 def command_bodies(fields: Mapping[str, Any], org_id: UUID, versions: tuple[int, ...] | None) -> Sequence[Body]:

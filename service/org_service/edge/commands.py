@@ -22,7 +22,7 @@ from org_events.commands import UncheckedCommand
 from org_events.errors import ClientError, OutcomeUnknown
 from org_events.results import ProblemType, Result
 from org_service.backoff import Backoff, pause
-from org_service.domain.digest import request_digest
+from org_service.domain.body import request_digest
 from org_service.domain.policy import Policy
 from org_service.edge.gate import TRACEPARENT, Caller
 from org_service.edge.problems import Refusal, unavailable

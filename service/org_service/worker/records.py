@@ -24,8 +24,8 @@ from org_events.cloudevents import (
 )
 from org_events.commands import COMMANDS, PAYLOAD_BYTES_MAX, PAYLOAD_DEPTH_MAX, Command
 from org_events.results import FieldError, ProblemType
+from org_service.domain.body import depth, request_digest
 from org_service.domain.decide import Invalid
-from org_service.domain.digest import request_digest
 from org_service.store.engine import read_uuid
 
 ACTOR_CHARS_MAX: Final = 200
@@ -163,7 +163,7 @@ def _parse(value: bytes) -> tuple[Any, bytes, str | None]:
     except orjson.JSONDecodeError as error:
         return None, value, f"The body is no JSON: {error.msg} at character {error.pos}."
     # No more brackets than the depth allows is the rule; only otherwise is it worth a walk.
-    if value.count(b"{") + value.count(b"[") > PAYLOAD_DEPTH_MAX and _depth(body) > PAYLOAD_DEPTH_MAX:
+    if value.count(b"{") + value.count(b"[") > PAYLOAD_DEPTH_MAX and depth(body) > PAYLOAD_DEPTH_MAX:
         return body, value, f"The body nests deeper than {PAYLOAD_DEPTH_MAX}."
     return body, orjson.dumps(body, option=orjson.OPT_SORT_KEYS), None
 
@@ -200,20 +200,6 @@ def _shape_problem(key: bytes | None, body: Any, raw_type: bytes, model: type[Co
     if key != org_id.lower():
         return "The record's key must be org_id, as 36 lower-case characters of UTF-8."
     return None
-
-
-def _depth(body: Any) -> int:
-    depth, level = 0, [body]
-    while level:
-        depth += 1
-        level = [child for node in level for child in _children(node)]
-    return depth - 1
-
-
-def _children(node: Any) -> list[Any]:
-    if isinstance(node, dict):
-        return list(cast("dict[str, Any]", node).values())
-    return cast("list[Any]", node) if isinstance(node, list) else []
 
 
 def _validate(model: type[Command], body: Any, value: bytes) -> Command | Invalid:

@@ -1,0 +1,106 @@
+"""What becomes of a request's body."""
+
+from uuid import UUID
+
+import pytest
+
+from org_service.edge.changing import command_bodies, derived_org_id, read_object
+from org_service.edge.problems import Refusal
+
+ORG = UUID("0a000000-0000-4000-8000-000000000001")
+COMMAND = UUID("5b0f2a7c-94d6-5e0a-8c11-7f1e2d3c4b5a")
+
+
+def refused(
+    status: int, content: bytes, content_type: str | None = "application/json", *, patch: bool = False
+) -> Refusal:
+    with pytest.raises(Refusal) as refusal:
+        read_object(content, content_type, None, patch=patch)
+    assert refusal.value.status == status
+    return refusal.value
+
+
+@pytest.mark.parametrize(
+    "content_type", ["application/json", "Application/JSON; charset=UTF-8", 'application/json;charset="utf-8"']
+)
+def test_json_is_taken_however_it_is_announced(content_type: str) -> None:
+    assert read_object(b'{"a":1}', content_type, None, patch=False) == {"a": 1}
+
+
+def test_a_patch_may_be_a_merge_patch_and_says_so_when_it_is_something_else() -> None:
+    assert read_object(b"{}", "application/merge-patch+json", None, patch=True) == {}
+    refused(415, b"{}", "application/merge-patch+json")
+    refusal = refused(415, b"{}", "application/json-patch+json", patch=True)
+    assert refusal.headers == [(b"accept-patch", b"application/json, application/merge-patch+json")]
+
+
+@pytest.mark.parametrize("content_type", [None, "", "text/plain", "application/json; charset=latin-1", "json"])
+def test_another_media_type_is_refused(content_type: str | None) -> None:
+    refused(415, b"{}", content_type)
+
+
+def test_a_packed_body_is_refused() -> None:
+    with pytest.raises(Refusal) as refusal:
+        read_object(b"{}", "application/json", "gzip", patch=False)
+    assert refusal.value.status == 415
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b"1", b'"a"', b"null", b'{"a":NaN}', b"\xff", b'{"a":"\xed\xa0\x80"}']
+)
+def test_what_is_no_json_object_is_refused(content: bytes) -> None:
+    refused(400, content)
+
+
+def test_nesting_is_bounded_where_the_worker_bounds_it() -> None:
+    assert read_object(b'{"a":' + b"[" * 15 + b"1" + b"]" * 15 + b"}", "application/json", None, patch=False)
+    refused(400, b'{"a":' + b"[" * 16 + b"1" + b"]" * 16 + b"}")
+
+
+def test_nesting_that_would_end_a_recursion_is_refused() -> None:
+    refused(400, b'{"a":' + b"[" * 900 + b"]" * 900 + b"}")
+
+
+def test_there_is_one_body_for_each_version_that_if_match_lists() -> None:
+    bodies = command_bodies({"name": "Acme"}, ORG, (7, 9))
+    assert [body.value for body in bodies] == [
+        b'{"expected_version":7,"name":"Acme","org_id":"0a000000-0000-4000-8000-000000000001"}',
+        b'{"expected_version":9,"name":"Acme","org_id":"0a000000-0000-4000-8000-000000000001"}',
+    ]
+    assert [body.expected_version for body in bodies] == [7, 9]
+
+
+def test_without_if_match_the_body_is_what_was_sent_and_the_organization() -> None:
+    (body,) = command_bodies({"name": 5, "expected_version": 3}, ORG, None)
+    assert body.value == b'{"expected_version":3,"name":5,"org_id":"0a000000-0000-4000-8000-000000000001"}'
+    assert body.expected_version is None
+
+
+@pytest.mark.parametrize(
+    ("fields", "versions", "status"),
+    [
+        ({"expected_version": 3}, (3,), 400),
+        ({"org_id": "0b000000-0000-4000-8000-000000000001"}, None, 400),
+        ({"org_id": 5}, None, 400),
+        # Within the limit as it was sent (1e9), and beyond it once it is written out (1000000000.0).
+        ({"numbers": [1e9] * 6000}, None, 413),
+    ],
+)
+def test_a_body_that_can_t_be_a_command_is_refused(
+    fields: dict[str, object], versions: tuple[int, ...] | None, status: int
+) -> None:
+    with pytest.raises(Refusal) as refusal:
+        command_bodies(fields, ORG, versions)
+    assert refusal.value.status == status
+
+
+def test_the_organization_may_be_named_in_the_body_too() -> None:
+    (body,) = command_bodies({"org_id": str(ORG).upper()}, ORG, None)
+    assert body.value == b'{"org_id":"0a000000-0000-4000-8000-000000000001"}'
+
+
+def test_an_id_nobody_chose_is_the_same_for_the_same_command() -> None:
+    first = derived_org_id(COMMAND)
+    assert (first.version, first.variant) == (4, "specified in RFC 4122")
+    assert first == derived_org_id(COMMAND)
+    assert first != derived_org_id(ORG)

@@ -1,0 +1,73 @@
+"""A cursor leads on from where a page ended, or nowhere."""
+
+import base64
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from org_service.edge.cursor import _digest, write_cursor
+from org_service.edge.cursor import read_cursor as read
+from org_service.edge.problems import Refusal
+
+ORG = UUID("0a000000-0000-4000-8000-000000000001")
+BY_NAME = "ac\0None\0name"
+BY_TIME = "None\0None\0-created_at"
+
+
+def refused(question: str, cursor: str) -> bool:
+    try:
+        read(question, cursor)
+    except Refusal as refusal:
+        assert refusal.status == 400
+        return True
+    return False
+
+
+@given(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=200), st.uuids())
+def test_a_cursor_is_read_as_it_was_written(key: str, org_id: UUID) -> None:
+    assert read(BY_NAME, write_cursor(BY_NAME, (key, org_id))) == (key, org_id)
+
+
+def test_a_cursor_fits_into_a_url_as_it_is() -> None:
+    cursor = write_cursor(BY_NAME, ("\u6f22" * 200, ORG))
+    assert set(cursor) <= set("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_")
+    assert len(cursor) < 1_000
+
+
+@pytest.mark.parametrize("other", ["ac\0None\0-name", "ad\0None\0name", "ac\0direct\0name", "None\0None\0name"])
+def test_a_cursor_belongs_to_its_question(other: str) -> None:
+    assert refused(other, write_cursor(BY_NAME, ("acme", ORG)))
+
+
+@given(st.data())
+def test_a_cursor_that_was_changed_is_refused(data: st.DataObject) -> None:
+    cursor = write_cursor(BY_NAME, ("acme", ORG))
+    place = data.draw(st.integers(0, len(cursor) - 1))
+    letter = data.draw(st.sampled_from("Aa0-_"))
+    changed = cursor[:place] + letter + cursor[place + 1 :]
+    # The last letter of Base64 has bits that mean nothing.
+    assert changed == cursor or place == len(cursor) - 1 or refused(BY_NAME, changed)
+
+
+@given(st.text(max_size=100))
+def test_any_text_is_refused_and_never_raises_anything_else(text: str) -> None:
+    assert refused(BY_NAME, text)
+
+
+@pytest.mark.parametrize(
+    ("question", "content"),
+    [
+        (BY_NAME, b"[5, 6]"),
+        (BY_NAME, b'["a"]'),
+        (BY_NAME, b"{}"),
+        (BY_NAME, b'["a\\u0000", "0a000000-0000-4000-8000-000000000001"]'),
+        (BY_NAME, b'["a", "no id"]'),
+        (BY_TIME, b'["yesterday", "0a000000-0000-4000-8000-000000000001"]'),
+        (BY_TIME, b'["2026-03-01T12:00:00", "0a000000-0000-4000-8000-000000000001"]'),
+    ],
+)
+def test_a_made_up_cursor_with_the_right_digest_can_t_reach_the_database(question: str, content: bytes) -> None:
+    made_up = base64.urlsafe_b64encode(_digest(question, content) + content).decode().rstrip("=")
+    assert refused(question, made_up)

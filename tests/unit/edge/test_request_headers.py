@@ -1,0 +1,144 @@
+"""Preconditions, repetition and preferences, as RFC 9110 and RFC 7240 have them."""
+
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from org_service.edge.problems import Refusal
+from org_service.edge.request_headers import (
+    NO_VERSION,
+    command_id_for,
+    etag,
+    expected_versions,
+    is_current,
+    preference,
+    sane_request_id,
+    trace_context,
+)
+
+
+def test_an_etag_is_the_version_in_quotes() -> None:
+    assert etag(7) == b'"v7"'
+
+
+@pytest.mark.parametrize(
+    ("if_match", "versions"),
+    [
+        (None, None),
+        ("*", None),
+        (" * ", None),
+        ('"v7"', (7,)),
+        ('"v7", "v9"', (7, 9)),
+        ('"v7","v7" ,\t"v8"', (7, 8)),
+        ('W/"v7"', (NO_VERSION,)),
+        ('W/"v7", "v8"', (8,)),
+        ('"7"', (NO_VERSION,)),
+        ('"v0"', (NO_VERSION,)),
+        ('"v07"', (NO_VERSION,)),
+        ('"v9223372036854775807"', (NO_VERSION,)),
+        ('"v9999999999999999999"', (NO_VERSION,)),
+        ('"a,b", "v8"', (8,)),
+        ('""', (NO_VERSION,)),
+    ],
+)
+def test_if_match_lets_through_just_the_versions_it_names(
+    if_match: str | None, versions: tuple[int, ...] | None
+) -> None:
+    assert expected_versions(if_match) == versions
+
+
+@pytest.mark.parametrize("header", ["", "v7", '"v7', '"v7" "v8"', '"v7",', ', "v7"', "w/", "*,", '"\u00e9"', '"v7"x'])
+def test_what_is_no_list_of_etags_is_refused(header: str) -> None:
+    for read in (expected_versions, lambda text: is_current(text, 7)):
+        with pytest.raises(Refusal) as refused:
+            read(header)
+        assert refused.value.status == 400
+
+
+def test_a_list_of_etags_is_bounded() -> None:
+    assert len(expected_versions(", ".join(f'"v{n}"' for n in range(1, 11))) or ()) == 10
+    with pytest.raises(Refusal):
+        expected_versions(", ".join(f'"v{n}"' for n in range(1, 12)))
+
+
+@pytest.mark.parametrize(
+    ("if_none_match", "current"),
+    [("*", True), ('"v7"', True), ('W/"v7"', True), ('"v6", W/"v7"', True), ('"v70"', False), ('"7"', False)],
+)
+def test_if_none_match_compares_weakly(if_none_match: str, current: bool) -> None:
+    assert is_current(if_none_match, 7) is current
+
+
+@given(st.text(max_size=50))
+def test_any_header_is_read_or_refused_with_400(text: str) -> None:
+    for read in (expected_versions, lambda t: is_current(t, 7), lambda t: command_id_for("ann", t)):
+        try:
+            read(text)
+        except Refusal as refusal:
+            assert refusal.status == 400
+    preference(text, 10)
+
+
+def test_a_key_is_the_same_bare_and_quoted_and_another_for_another_actor() -> None:
+    first = command_id_for("ann", "a-key")
+    assert first == command_id_for("ann", '"a-key"')
+    assert first == UUID("20dfd3ae-3206-543a-9975-74d4c0631e45")
+    assert first != command_id_for("bob", "a-key")
+    assert first != command_id_for("ann", "another")
+
+
+def test_actor_and_key_can_t_be_shifted_into_each_other() -> None:
+    assert command_id_for("ann", "bkey") != command_id_for("annb", "key")
+
+
+@pytest.mark.parametrize("key", ["", '""', "a key", "k" * 256, "schl\u00fcssel", 'a"b', "\x7f", '"'])
+def test_a_key_that_is_not_visible_ascii_is_refused(key: str) -> None:
+    with pytest.raises(Refusal) as refused:
+        command_id_for("ann", key)
+    assert refused.value.status == 400
+
+
+def test_a_key_of_255_characters_is_taken() -> None:
+    assert command_id_for("ann", "k" * 255).version == 5
+
+
+@pytest.mark.parametrize(
+    ("prefer", "wait_s", "applied"),
+    [
+        (None, 10, None),
+        ("respond-async", 0, b"respond-async"),
+        ("Respond-Async, wait=5", 0, b"respond-async"),
+        ("wait=5", 5, b"wait=5"),
+        ('wait="5"', 5, b"wait=5"),
+        ("wait=0", 0, b"wait=0"),
+        ("wait=99", 10, b"wait=99"),
+        ("return=minimal, wait=3; x=y", 3, b"wait=3"),
+        ("wait=-1", 10, None),
+        ("wait=1.5", 10, None),
+        ("wait", 10, None),
+        ("handling=strict", 10, None),
+    ],
+)
+def test_prefer_shortens_the_wait_and_never_lengthens_it(
+    prefer: str | None, wait_s: float, applied: bytes | None
+) -> None:
+    assert preference(prefer, 10) == (wait_s, applied)
+
+
+def test_a_request_id_may_hold_nothing_that_breaks_a_log_line() -> None:
+    assert sane_request_id("req-1.A_b:/+=")
+    assert not sane_request_id("")
+    assert not sane_request_id("a b")
+    assert not sane_request_id("a\nb")
+    assert not sane_request_id("x" * 129)
+
+
+def test_a_trace_context_is_handed_on_only_if_it_is_one() -> None:
+    good = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    assert trace_context(good) == good
+    assert trace_context(good.upper()) is None
+    assert trace_context("00-" + "0" * 32 + "-b7ad6b7169203331-01") is None
+    assert trace_context("ff" + good[2:]) is None
+    assert trace_context(good + "-more") is None

@@ -43,6 +43,9 @@ _BATCH_TIMEOUT_MS: Final = 50
 _FETCH_WAIT_MS: Final = 500
 """Kafka answers as soon as there is a record; an idle subscriber asks seldom, and costs the commands nothing."""
 
+_METADATA_MAX_AGE_MS: Final = 10_000
+"""A topic that was deleted and created anew is joined after this at the latest; of use to first aid, and cheap."""
+
 _Read = Fact | Unreadable
 
 
@@ -278,6 +281,7 @@ class ReferenceSubscriber(Subscriber):
             f"{settings.worker.group_id}{GROUP_SUFFIX}",
             _BATCH_TIMEOUT_MS,
             _FETCH_WAIT_MS,
+            _METADATA_MAX_AGE_MS,
         )
         super().__init__(settings, applier, feed)
         self._reference = applier

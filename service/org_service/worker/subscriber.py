@@ -45,6 +45,8 @@ class Feed(NamedTuple):
     group_id: str
     batch_timeout_ms: int
     fetch_wait_ms: int
+    metadata_max_age_ms: int = 300_000
+    """How long a topic that was created anew may go unnoticed."""
 
 
 class Subscriber:
@@ -73,6 +75,7 @@ class Subscriber:
             request_timeout_ms=settings.kafka.request_timeout_ms,
             consumer_only=True,
             allow_auto_create_topics=False,
+            metadata_max_age_ms=feed.metadata_max_age_ms,
             graceful_timeout=settings.drain_timeout_s,
             apply_types=False,
             logger=None,

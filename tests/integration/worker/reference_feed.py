@@ -44,14 +44,21 @@ class Feed:
     async def raw(
         self,
         topic: str,
-        records: Iterable[tuple[bytes | None, bytes | None]],
+        records: Iterable[tuple[bytes, bytes | None]],
         *,
         partition: int = -1,
-        headers: list[tuple[str, bytes | None]] | None = None,
+        headers: Iterable[tuple[str, bytes | None]] = (),
     ) -> None:
+        refused: list[Any] = []
+
+        def note(error: Any, _: Any) -> None:
+            if error is not None:
+                refused.append(error)
+
         for key, value in records:
-            self._producer.produce(topic, value, key, partition, headers=headers or [])
+            self._producer.produce(topic, value, key, partition, note, headers=list(headers))
         assert await asyncio.to_thread(self._producer.flush, 30) == 0
+        assert not refused
 
     async def delete_topic(self, topic: str) -> None:
         admin = AdminClient({"bootstrap.servers": self._settings.kafka.bootstrap_servers})

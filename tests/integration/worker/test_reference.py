@@ -1,13 +1,22 @@
 """Reference data from real topics into real tables: memberships, partnerships, staff."""
 
+import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 from uuid import uuid4
 
 import asyncpg
 import pytest
+from aiokafka import AIOKafkaProducer
+from aiokafka.record.default_records import _DefaultRecordBatchBuilderPy
 
+from org_events.commands import CreateOrganization
 from org_events.reference import Partnership, Role, Staff
 from org_service.settings import Settings
+from org_service.telemetry import PARKED, REFERENCE_RECORDS
+from org_service.worker import reference
+from org_service.worker.facts import read_fact
+from org_service.worker.worker import Worker
 from tests.integration.worker.reference_feed import ACME, JOINED, Feed, member, reading, roles, until
 
 pytestmark = pytest.mark.integration
@@ -42,7 +51,9 @@ async def test_facts_arrive_change_and_are_taken_back(
         row = await database.fetchrow("SELECT * FROM membership WHERE user_id = 'ann'")
         assert row is not None
         assert tuple(row) == ("ann", ACME, "admin", JOINED, True)
-        assert tuple(await database.fetchrow("SELECT * FROM partnership")) == (partner, ACME, "cloud_rep")
+        assert [tuple(row) for row in await database.fetch("SELECT * FROM partnership")] == [
+            (partner, ACME, "cloud_rep")
+        ]
         await feed.members(member("bob", Role.SUPPORT, active=False))
         await feed.raw(feed.topics.memberships, [(member("ann").key(), None)])
         await feed.raw(feed.topics.partnerships, [(served.key(), None)])
@@ -51,3 +62,136 @@ async def test_facts_arrive_change_and_are_taken_back(
         await until(lambda: database.fetchval("SELECT count(*) FROM partnership"), 0)
         await until(lambda: database.fetchval("SELECT array_agg(user_id) FROM staff"), ["sam"])
     assert await database.fetchval("SELECT active FROM membership") is False
+
+
+async def test_of_several_records_of_a_key_the_last_one_counts(
+    settings: Settings, database: asyncpg.Connection, feed: Feed
+) -> None:
+    """In one batch (all are there before the reader starts), and from batch to batch."""
+    await feed.members(member("ann"), member("bob"), member("ann", Role.SUPPORT), member("eve"))
+    gone = [(member("bob").key(), None), (member("eve").key(), None)]
+    await feed.raw(feed.topics.memberships, gone)
+    await feed.members(member("eve", Role.ADMIN))
+    async with reading(settings):
+        await until(lambda: roles(database), {"ann": "support", "eve": "admin"})
+        await feed.raw(feed.topics.memberships, gone)
+        await feed.members(member("bob", Role.CLOUD_REP))
+        await until(lambda: roles(database), {"ann": "support", "bob": "cloud_rep"})
+
+
+async def test_what_cannot_be_read_is_parked_as_it_came_and_the_rest_is_applied(
+    settings: Settings, database: asyncpg.Connection, feed: Feed
+) -> None:
+    topic = feed.topics.memberships
+    good = [member(f"user-{n}") for n in range(6)]
+    bad = [(b"k", b"\xff\x00"), (b"k", None), (member("ann").key(), member("bob").to_body()), (b"sue\xff", b"{}")]
+    parked_before = PARKED.labels("unreadable")._value.get()
+    await feed.raw(topic, [(each.key(), each.to_body()) for each in good[:3]], partition=1)
+    await feed.raw(topic, bad, partition=1, headers=[("odd", b"\xff\xfe"), ("none", None)])
+    await feed.raw(topic, [(each.key(), each.to_body()) for each in good[3:]], partition=1)
+    async with reading(settings):
+        await until(lambda: database.fetchval("SELECT count(*) FROM membership"), 6)
+    rows = await database.fetch(
+        'SELECT topic, partition, "offset", key, value, headers, org_id, command_id, reason FROM parked ORDER BY 3'
+    )
+    headers = '[["odd","//4="],["none",null]]'
+    assert [tuple(row) for row in rows] == [
+        (topic, 1, 3, b"k", b"\xff\x00", headers, None, None, "unreadable"),
+        (topic, 1, 4, b"k", None, headers, None, None, "unreadable"),
+        (topic, 1, 5, b"ann:" + str(ACME).encode(), member("bob").to_body(), headers, None, None, "unreadable"),
+        (topic, 1, 6, b"sue\xff", b"{}", headers, None, None, "unreadable"),
+    ]
+    assert PARKED.labels("unreadable")._value.get() - parked_before == 4
+    assert REFERENCE_RECORDS.labels(topic, "applied")._value.get() == 6
+    assert REFERENCE_RECORDS.labels(topic, "parked")._value.get() == 4
+
+
+@pytest.mark.parametrize("header", [("x-note", b"\xff\xfe"), ("x-note", None), ("content-type", b"\xff")])
+async def test_a_header_that_is_not_utf8_costs_nothing(
+    settings: Settings, database: asyncpg.Connection, feed: Feed, header: tuple[str, bytes | None]
+) -> None:
+    await feed.raw(feed.topics.staff, [(b"sue", b'{"user_id": "sue"}')], headers=[header])
+    async with reading(settings):
+        await until(lambda: database.fetchval("SELECT count(*) FROM staff"), 1)
+    assert await database.fetchval("SELECT count(*) FROM parked") == 0
+
+
+class NotUtf8(str):
+    """A header name as a client writes it that keeps names as bytes."""
+
+    __slots__ = ()
+
+    def encode(self, encoding: str = "utf-8", errors: str = "strict") -> bytes:
+        return b"\xff\xfe"
+
+
+async def test_a_header_whose_name_is_not_utf8_does_not_stop_its_partition(
+    settings: Settings, database: asyncpg.Connection, feed: Feed
+) -> None:
+    """aiokafka raises while it parses the record, at every poll, and never gets past it."""
+    builder = _DefaultRecordBatchBuilderPy(2, 0, 0, -1, -1, 0, 100_000)
+    for place, user in enumerate((b"ann", b"bob", b"sue")):
+        builder.append(place, 1_700_000_000_000, user, b'{"user_id": "%b"}' % user, [(NotUtf8("x"), b"v")])
+    async with AIOKafkaProducer(bootstrap_servers=settings.kafka.bootstrap_servers) as producer:
+        batch = producer.create_batch()
+        batch._builder, batch._relative_offset = builder, 3
+        await (await producer.send_batch(batch, feed.topics.staff, partition=0))
+    async with reading(settings):
+        await until(lambda: database.fetchval("SELECT count(*) FROM staff"), 3)
+
+
+async def test_data_the_database_refuses_are_parked_alone_and_the_rest_is_applied(
+    settings: Settings, database: asyncpg.Connection, feed: Feed
+) -> None:
+    """One by a constraint, one that the driver can't even encode: in UTC it is before the year 1."""
+    await database.execute("ALTER TABLE membership ADD CHECK (user_id <> 'refused')")
+    early = b'{"user_id":"early","org_id":"%b","role":"user","joined_at":"0001-01-01T00:00:00+14:00"}'
+    odd = [(member("refused").key(), member("refused").to_body()), (member("early").key(), early % str(ACME).encode())]
+    await feed.members(*(member(f"a-{n}") for n in range(20)))
+    await feed.raw(feed.topics.memberships, odd)
+    await feed.members(*(member(f"b-{n}") for n in range(20)))
+    async with reading(settings):
+        await until(lambda: database.fetchval("SELECT count(*) FROM membership"), 40)
+        await until(lambda: database.fetchval("SELECT count(*) FROM parked"), 2)
+    rows = await database.fetch("SELECT key, reason, detail FROM parked ORDER BY key")
+    assert [(row["key"], row["reason"]) for row in rows] == [
+        (member("early").key(), "data_refused"),
+        (member("refused").key(), "data_refused"),
+    ]
+    assert "SQLSTATE 23514" in rows[1]["detail"]
+
+
+async def test_a_defect_of_ours_parks_one_record(
+    settings: Settings, database: asyncpg.Connection, feed: Feed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def raising(kind: Any, record: Any) -> Any:
+        if record.key == b"sue":
+            raise RuntimeError
+        return read_fact(kind, record)
+
+    monkeypatch.setattr(reference, "read_fact", raising)
+    await feed.raw(feed.topics.staff, [(user, b'{"user_id": "%b"}' % user) for user in (b"ann", b"sue", b"bob")])
+    async with reading(settings):
+        await until(lambda: database.fetchval("SELECT array_agg(user_id ORDER BY user_id) FROM staff"), ["ann", "bob"])
+        await until(lambda: database.fetchval("SELECT reason FROM parked"), "handler_raised")
+
+
+async def test_reference_data_do_not_wait_for_a_worker_that_is_busy_with_commands(
+    settings: Settings, database: asyncpg.Connection, feed: Feed
+) -> None:
+    """They have a consumer group and transactions of their own, in the same process."""
+    await feed.raw(
+        feed.topics.commands,
+        [(str(ACME).encode(), CreateOrganization(org_id=ACME, name="Acme").to_body())],
+        headers=[("ce_id", str(uuid4()).encode()), ("ce_type", b"org.create"), ("ce_actor", b"ann")],
+    )
+    worker, stop = Worker(settings), asyncio.Event()
+    async with database.transaction():
+        await database.execute("UPDATE journal_head SET position = position")
+        running = asyncio.create_task(worker.run(stop))
+        await feed.members(member("ann"))
+        await until(lambda: roles(database), {"ann": "user"})
+        assert await worker.checks()["reference"]() == "9 partitions"
+    stop.set()
+    await running
+    assert await database.fetchval("SELECT count(*) FROM journal") == 1

@@ -1,0 +1,305 @@
+"""No older data come back and none are passed over: rebalances, restored databases, topics created anew, outages."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import pytest
+from aiokafka import AIOKafkaConsumer
+
+from org_events.reference import Role
+from org_service.settings import Settings
+from org_service.store.reference import Place
+from org_service.telemetry import BATCH_REPEATS, REFERENCE_RECORDS
+from org_service.worker import reference
+from org_service.worker.reference import ReferenceApplier
+from org_service.worker.topic_ids import topic_ids
+from org_service.worker.worker import Worker
+from tests.integration.worker.reference_feed import Feed, member, reading, roles, until
+from tests.support.records import FakeRecord
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture
+async def database(settings: Settings) -> AsyncIterator[asyncpg.Connection]:
+    conn = await asyncpg.connect(settings.database.url.get_secret_value())
+    yield conn
+    await conn.close()
+
+
+@pytest.fixture
+def feed(settings: Settings) -> Feed:
+    return Feed(settings)
+
+
+def users(first: int, count: int) -> dict[str, str]:
+    return {f"user-{n}": "user" for n in range(first, first + count)}
+
+
+async def give(feed: Feed, first: int, count: int, role: Role = Role.USER) -> None:
+    """Memberships of some users, all on partition 0, so that offsets can be told."""
+    facts = [member(name, role) for name in users(first, count)]
+    await feed.raw(feed.topics.memberships, [(each.key(), each.to_body()) for each in facts], partition=0)
+
+
+async def progress(database: asyncpg.Connection) -> int | None:
+    return await database.fetchval(
+        "SELECT next_offset FROM reference_progress WHERE topic LIKE '%orgs.memberships' AND partition = 0"
+    )
+
+
+def zombie(of: ReferenceApplier, settings: Settings, place: Place, start: int) -> ReferenceApplier:
+    """A worker that lost its partitions while it had a batch in hand, which begins at `start`."""
+    former = ReferenceApplier(settings)
+    former._consumer, former._topic_ids = of._consumer, of._topic_ids
+    former._reached, former._lost = {place: start}, False
+    return former
+
+
+async def test_a_worker_that_lost_its_partitions_can_not_put_older_data_back(
+    settings: Settings, database: asyncpg.Connection, feed: Feed
+) -> None:
+    topic = feed.topics.memberships
+    await give(feed, 0, 2)
+    await give(feed, 0, 1, Role.ADMIN)
+    await feed.raw(topic, [(member("user-1").key(), None)], partition=0)
+    old = [FakeRecord(m.key(), m.to_body(), [], 0, n, topic) for n, m in enumerate(map(member, users(0, 2)))]
+    async with reading(settings) as applier:
+        await until(lambda: roles(database), {"user-0": "admin"})
+        skipped = REFERENCE_RECORDS.labels(topic, "skipped")._value.get()
+        former = zombie(applier, settings, Place(topic, 0), 0)
+        await former.apply(old)
+        await former.stop()
+        assert not former.lost
+    assert await roles(database) == {"user-0": "admin"}
+    assert await progress(database) == 4
+    assert REFERENCE_RECORDS.labels(topic, "skipped")._value.get() - skipped == 2
+
+
+async def test_a_batch_with_a_hole_before_it_writes_nothing(
+    settings: Settings, database: asyncpg.Connection, feed: Feed
+) -> None:
+    """The batch before it was let go, say: were this one applied, the progress would pass over what is missing."""
+    topic = feed.topics.memberships
+    await give(feed, 0, 2)
+    async with reading(settings) as applier:
+        await until(lambda: roles(database), users(0, 2))
+        ahead = zombie(applier, settings, Place(topic, 0), 5)
+        late = member("late")
+        await ahead.apply([FakeRecord(late.key(), late.to_body(), [], 0, 5, topic)])
+        await ahead.stop()
+        assert ahead.lost
+    assert await roles(database) == users(0, 2)
+    assert await progress(database) == 2
+
+
+async def test_a_batch_of_a_topic_that_is_gone_writes_nothing(
+    settings: Settings, database: asyncpg.Connection, feed: Feed
+) -> None:
+    """The successor knows the new topic already; the former worker still has records of the old one."""
+    topic = feed.topics.memberships
+    await give(feed, 0, 1)
+    async with reading(settings) as applier:
+        await until(lambda: roles(database), users(0, 1))
+        former = zombie(applier, settings, Place(topic, 0), 0)
+        await database.execute("UPDATE reference_progress SET topic_id = gen_random_uuid(), next_offset = 0")
+        await former.apply([FakeRecord(member("old").key(), member("old").to_body(), [], 0, 0, topic)])
+        await former.stop()
+        assert former.lost
+    assert await roles(database) == users(0, 1)
+
+
+async def test_two_workers_share_the_partitions_and_hand_them_over(
+    settings: Settings, database: asyncpg.Connection, feed: Feed
+) -> None:
+    async with reading(settings) as first:
+        await feed.members(*(member(name) for name in users(0, 50)))
+        await until(lambda: roles(database), users(0, 50))
+        async with reading(settings) as second:
+            await until(lambda: _placed(first, second), 9)
+            await feed.members(*(member(name) for name in users(50, 50)))
+            await until(lambda: roles(database), users(0, 100))
+        await feed.members(*(member(name) for name in users(100, 50)))
+        await until(lambda: roles(database), users(0, 150))
+    assert await database.fetchval("SELECT sum(next_offset) FROM reference_progress") == 150
+
+
+async def _placed(*appliers: ReferenceApplier) -> int | None:
+    """Partitions in hand, once each has some and has found its place."""
+    each = [0 if applier.lost else len(applier._reached) for applier in appliers]
+    return sum(each) if all(each) else None
+
+
+async def test_a_database_restored_from_an_older_backup_catches_up_by_itself(
+    settings: Settings, database: asyncpg.Connection, feed: Feed
+) -> None:
+    """The group has committed offsets that are ahead of it: they don't count."""
+    await give(feed, 0, 5)
+    async with reading(settings):
+        await until(lambda: roles(database), users(0, 5))
+    await database.execute("UPDATE reference_progress SET next_offset = 2 WHERE next_offset = 5")
+    await database.execute("DELETE FROM membership WHERE user_id >= 'user-2'")
+    async with reading(settings):
+        await until(lambda: roles(database), users(0, 5))
+
+
+async def test_a_database_that_is_restored_under_a_running_worker_catches_up_at_the_next_record(
+    settings: Settings, database: asyncpg.Connection, feed: Feed
+) -> None:
+    await give(feed, 0, 5)
+    async with reading(settings):
+        await until(lambda: roles(database), users(0, 5))
+        await database.execute("UPDATE reference_progress SET next_offset = 2 WHERE next_offset = 5")
+        await database.execute("DELETE FROM membership WHERE user_id >= 'user-2'")
+        await give(feed, 5, 1)
+        await until(lambda: roles(database), users(0, 6))
+
+
+@pytest.mark.parametrize("count", [3, 20])
+async def test_a_topic_created_anew_while_no_worker_ran_is_read_from_its_beginning(
+    settings: Settings, database: asyncpg.Connection, feed: Feed, count: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also when it has become longer than the old one was, which no offset tells."""
+    topic = feed.topics.memberships
+    await give(feed, 0, 10)
+    async with reading(settings):
+        await until(lambda: roles(database), users(0, 10))
+    await feed.delete_topic(topic)
+    await feed.create_topic(topic)
+    await give(feed, 100, count)
+    async with reading(settings):
+        await until(lambda: roles(database), users(0, 10) | users(100, count))
+        assert await progress(database) == count
+        await give(feed, 0, 1, Role.ADMIN)
+        await until(lambda: roles(database), users(0, 10) | users(100, count) | {"user-0": "admin"})
+    assert "created anew" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("count", [3, 20])
+async def test_a_topic_created_anew_under_a_running_worker_is_read_from_its_beginning(
+    settings: Settings, database: asyncpg.Connection, feed: Feed, count: int
+) -> None:
+    topic = feed.topics.memberships
+    await give(feed, 0, 10)
+    async with reading(settings):
+        await until(lambda: roles(database), users(0, 10))
+        await feed.delete_topic(topic)
+        await feed.create_topic(topic)
+        await give(feed, 100, count)
+        await until(lambda: roles(database), users(0, 10) | users(100, count))
+        assert await progress(database) == count
+
+
+async def test_a_partition_that_lost_its_end_is_read_from_its_beginning(
+    settings: Settings, database: asyncpg.Connection, feed: Feed
+) -> None:
+    """What an unclean election of a leader leaves behind: offsets below the progress are given out again."""
+    await give(feed, 0, 5)
+    async with reading(settings):
+        await until(lambda: roles(database), users(0, 5))
+    await database.execute("UPDATE reference_progress SET next_offset = 9 WHERE next_offset = 5")
+    await database.execute("DELETE FROM membership")
+    async with reading(settings):
+        await until(lambda: roles(database), users(0, 5))
+    assert await progress(database) == 5
+
+
+async def test_the_id_of_a_topic_is_its_own(settings: Settings, feed: Feed) -> None:
+    consumer = AIOKafkaConsumer(bootstrap_servers=settings.kafka.bootstrap_servers)
+    async with consumer:
+        names = [feed.topics.staff, feed.topics.memberships]
+        first = await topic_ids(consumer, names)
+        assert len(set(first.values())) == 2
+        assert UUID(int=0) not in first.values()
+        assert await topic_ids(consumer, names) == first
+        with pytest.raises(reference.KafkaError, match=r"nowhere\.orgs"):
+            await topic_ids(consumer, [feed.topics.staff, "nowhere.orgs"])
+
+
+async def test_an_outage_of_postgres_is_waited_out_and_told(
+    settings: Settings, database: asyncpg.Connection, feed: Feed
+) -> None:
+    worker, stop = Worker(settings), asyncio.Event()
+    running = asyncio.create_task(worker.run(stop))
+    await feed.members(member("ann"))
+    await until(lambda: roles(database), {"ann": "user"})
+    assert await worker.checks()["reference"]() == "9 partitions"
+    await database.execute("ALTER TABLE membership RENAME TO membership_away")
+    await feed.members(member("bob"))
+    await until(lambda: _outage(worker), True)
+    with pytest.raises(Exception, match="reference data wait"):
+        await worker.checks()["reference"]()
+    beat = worker._reference_applier.beat
+    await until(lambda: _later(worker, beat), True)
+    await database.execute("ALTER TABLE membership_away RENAME TO membership")
+    await until(lambda: roles(database), {"ann": "user", "bob": "user"})
+    assert await worker.checks()["reference"]() == "9 partitions"
+    stop.set()
+    await running
+
+
+async def _outage(worker: Worker) -> bool:
+    return worker._reference_applier.outage is not None
+
+
+async def _later(worker: Worker, beat: float) -> bool:
+    return worker._reference_applier.beat > beat
+
+
+async def test_a_killed_session_costs_nothing(
+    settings: Settings, database: asyncpg.Connection, feed: Feed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The backend is killed just before a batch needs it: the batch is applied once, in the end."""
+    kills = iter([True])
+    transact, outages = ReferenceApplier._transact, BATCH_REPEATS.labels("outage")._value.get()
+
+    async def struck(self: ReferenceApplier, *args: Any) -> Any:
+        if next(kills, None) is not None:
+            await database.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE datname = current_database() AND application_name = 'orgs-worker'"
+            )
+        return await transact(self, *args)
+
+    monkeypatch.setattr(ReferenceApplier, "_transact", struck)
+    await give(feed, 0, 5)
+    async with reading(settings):
+        await until(lambda: roles(database), users(0, 5))
+    assert BATCH_REPEATS.labels("outage")._value.get() == outages + 1
+    assert await progress(database) == 5
+
+
+async def test_the_batch_in_hand_is_finished_before_the_end(
+    settings: Settings, database: asyncpg.Connection, feed: Feed
+) -> None:
+    await give(feed, 0, 5)
+    async with reading(settings), database.transaction():
+        await database.execute("LOCK TABLE membership IN EXCLUSIVE MODE")
+        await until(lambda: database.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"), 1)
+    assert await roles(database) == users(0, 5)
+    assert await progress(database) == 5
+
+
+async def test_a_loop_that_hangs_is_told_whichever_it_is(settings: Settings) -> None:
+    worker, stop = Worker(settings), asyncio.Event()
+    running = asyncio.create_task(worker.run(stop))
+    await until(lambda: _joined(worker), True)
+    assert worker._reference is not None
+    assert worker._subscriber is not None
+    for loop, applier in (
+        (worker._reference, worker._reference_applier),
+        (worker._subscriber, worker._applier),
+    ):
+        polled, beat = loop.polled, applier.beat
+        loop.polled = applier.beat = 1.0
+        assert worker.beat == 1.0
+        loop.polled, applier.beat = polled, beat
+    stop.set()
+    await running
+
+
+async def _joined(worker: Worker) -> bool:
+    return worker._reference is not None

@@ -19,6 +19,7 @@ from org_service.relay import Relay
 from org_service.settings import Edge as EdgeSettings
 from org_service.settings import Settings
 from org_service.worker.worker import Worker
+from tests.support import documented
 from tests.support.issuer import Signer, auth, ed_key
 
 READY_TIMEOUT_S = 40
@@ -153,7 +154,28 @@ class Site:
 
     @contextmanager
     def client(self, user: str | None = None) -> Iterator[httpx2.Client]:
-        """A client that acts for a user."""
+        """A client that acts for a user; every answer is held against the OpenAPI document."""
         headers = {} if user is None else self.people.headers(user)
-        with httpx2.Client(base_url=self.url, headers=headers, timeout=30) as client:
+        hooks = {"response": [_documented]}
+        with httpx2.Client(base_url=self.url, headers=headers, timeout=30, event_hooks=hooks) as client:
             yield client
+
+    def create(self, name: str, **fields: Any) -> str:
+        """Create an organization as staff; returns its id."""
+        with self.client("root") as root:
+            made = root.post("/v1/orgs", json={"name": name, **fields})
+        assert made.status_code == 201, made.text
+        return str(made.json()["id"])
+
+    def member(self, user: str, org_id: str, role: str = "admin", **others: Any) -> None:
+        """Make a user a member of an organization."""
+        asyncio.run(add_member(self.settings, user, org_id, role, **others))
+
+    def execute(self, statement: str, *arguments: Any) -> None:
+        """Run a statement as the superuser of the database."""
+        asyncio.run(execute(self.settings, statement, *arguments))
+
+
+def _documented(response: httpx2.Response) -> None:
+    response.read()
+    documented.check(response)

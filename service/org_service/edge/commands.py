@@ -168,6 +168,8 @@ class Commands:
         except ClientError as error:
             log.warning("a change was not sent", command_id=str(change.command_id), why=type(error).__name__)
             raise unavailable(_NOT_SENT + " Nothing was changed.", command_id=str(change.command_id)) from error
+        if not result.final:
+            await self._promise(caller, change)  # parked: what an operator decides will be asked for
         if change.repeatable and (known := await self._known(change)) is not None:
             return known
         return _from_result(result, body)
@@ -230,22 +232,32 @@ class Commands:
     async def _accept(self, caller: Caller, change: Change, why: str) -> Pending:
         """Remember a command that is answered with 202; where Postgres is away, as soon as it is back."""
         HTTP_ACCEPTED.labels(why).inc()
-        if len(self._pending) < PENDING_MAX:
-            self._pending[change.command_id] = Accepted(caller.user_id, change.org_id, datetime.now(UTC))
-        await self._write_pending()
+        await self._promise(caller, change)
         return Pending(change.command_id)
+
+    async def _promise(self, caller: Caller, change: Change) -> None:
+        """Remember who may ask what becomes of a command."""
+        accepted = Accepted(caller.user_id, change.org_id, datetime.now(UTC))
+        if not await self._write(change.command_id, accepted) and len(self._pending) < PENDING_MAX:
+            self._pending[change.command_id] = accepted
 
     async def _write_pending(self) -> None:
         for command_id, accepted in list(self._pending.items()):
-            try:
-                async with self._engine.connect() as conn:
-                    await directory.accept(conn, command_id, accepted.actor, accepted.org_id, accepted.at)
-            except Exception as error:
-                if not isinstance(classify(error), RetryError):
-                    raise
-                log.warning("postgres is away, accepted commands are kept", waiting=len(self._pending))
+            if not await self._write(command_id, accepted):
                 return
-            self._pending.pop(command_id, None)
+            del self._pending[command_id]
+
+    async def _write(self, command_id: UUID, accepted: Accepted) -> bool:
+        """Whether Postgres has it now."""
+        try:
+            async with self._engine.connect() as conn:
+                await directory.accept(conn, command_id, accepted.actor, accepted.org_id, accepted.at)
+        except Exception as error:
+            if not isinstance(classify(error), RetryError):
+                raise
+            log.warning("postgres is away, an accepted command is kept", command_id=str(command_id))
+            return False
+        return True
 
 
 def _unconfirmed(change: Change) -> Refusal:

@@ -20,8 +20,7 @@ def refused(question: str, cursor: str) -> bool:
     try:
         read(question, cursor)
     except Refusal as refusal:
-        assert refusal.status == 400
-        return True
+        return refusal.status == 400
     return False
 
 

@@ -73,12 +73,14 @@ def test_if_none_match_compares_weakly(if_none_match: str, current: bool) -> Non
 
 @given(st.text(max_size=50))
 def test_any_header_is_read_or_refused_with_400(text: str) -> None:
+    statuses: set[int] = set()
     for read in (expected_versions, lambda t: is_current(t, 7), lambda t: command_id_for("ann", t)):
         try:
             read(text)
         except Refusal as refusal:
-            assert refusal.status == 400
-    preference(text, 10)
+            statuses.add(refusal.status)
+    assert statuses <= {400}
+    assert 0 <= preference(text, 10).wait_s <= 10
 
 
 def test_a_key_is_the_same_bare_and_quoted_and_another_for_another_actor() -> None:

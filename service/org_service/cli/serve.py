@@ -1,7 +1,7 @@
 """`orgs serve` and `orgs migrate`: what runs in production."""
 
 from collections.abc import Collection
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import typer
 
@@ -11,15 +11,16 @@ if TYPE_CHECKING:
     from org_service.settings import Settings
 
 Role = Literal["worker", "relay", "edge"]
+ROLES: Final[tuple[Role, ...]] = ("worker", "relay", "edge")
 
 
 def serve(
     role: Annotated[
         Literal["worker", "relay", "edge", "all"],
-        typer.Option(help="What this process does; all is worker and relay."),
+        typer.Option(help="What this process does; the edge needs an issuer of tokens."),
     ] = "all",
 ) -> None:
-    """Run the worker, the relay, both or the edge (HTTP and MCP) in this process, until SIGTERM or ^C; then drain.
+    """Run the worker, the relay, the edge (HTTP and MCP) or all three, until SIGTERM or ^C; then drain and end.
 
     Example: `orgs serve --role worker`
     """
@@ -27,7 +28,7 @@ def serve(
 
     settings = shell.load_settings()
     set_up_logging(settings.log)
-    run_roles(settings, ("worker", "relay") if role == "all" else (role,))
+    run_roles(settings, ROLES if role == "all" else (role,))
 
 
 def run_roles(settings: "Settings", roles: Collection[Role]) -> None:

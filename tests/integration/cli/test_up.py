@@ -1,10 +1,12 @@
 """The whole stack in one terminal, and the demo, as a person runs them."""
 
 import asyncio
+import json
 import os
 import re
 import signal
 import sys
+import urllib.request
 from pathlib import Path
 
 import psutil
@@ -15,10 +17,16 @@ pytestmark = pytest.mark.integration
 REPOSITORY = Path(__file__).parents[3]
 
 
+STACK_ENV = {
+    *("ORGS_KAFKA__BOOTSTRAP_SERVERS", "ORGS_DATABASE__URL", "ORGS_API_URL", "ORGS_TOKEN"),
+    *("ORGS_AUTH__COMMANDS", "ORGS_AUTH__ISSUER", "ORGS_AUTH__JWKS_FILE"),
+}
+
+
 def environment() -> dict[str, str]:
     """Nothing that leads to other servers than their own."""
     variables = {name: value for name, value in os.environ.items() if not name.startswith("ORGS_")}
-    return variables | {"ORGS_WORKER__PORT": "0", "ORGS_RELAY__PORT": "0"}
+    return variables | {"ORGS_WORKER__PORT": "0", "ORGS_RELAY__PORT": "0", "ORGS_EDGE__PORT": "0"}
 
 
 async def start(folder: Path, *arguments: str) -> asyncio.subprocess.Process:
@@ -47,16 +55,26 @@ async def line_with(stream: asyncio.StreamReader | None, words: str) -> str:
     raise AssertionError(f"{words!r} never came: {seen}")
 
 
+def _seen_over_http(stack_env: dict[str, str]) -> list[str]:
+    headers = {"authorization": f"Bearer {stack_env['ORGS_TOKEN']}"}
+    request = urllib.request.Request(f"{stack_env['ORGS_API_URL']}/v1/orgs", headers=headers)
+    with urllib.request.urlopen(request, timeout=20) as answer:
+        (organization,) = json.load(answer)["organizations"]
+    return [organization[name] for name in ("name", "access", "role")]
+
+
 @pytest.mark.timeout(180)
 async def test_up_brings_everything_other_terminals_find_it_and_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
     up = await start(tmp_path, "-m", "org_service.cli", "up")
     try:
         await line_with(up.stderr, "ready: try")
         stack_env = dict(line.split("=", 1) for line in (tmp_path / ".local/stack.env").read_text().splitlines())
-        assert stack_env.keys() == {"ORGS_KAFKA__BOOTSTRAP_SERVERS", "ORGS_DATABASE__URL"}
+        assert stack_env.keys() == STACK_ENV
+        assert (tmp_path / ".local/stack.env").stat().st_mode & 0o777 == 0o600
         code, said = await orgs(tmp_path, "send", "create", "--name", "Acme", "--timeout", "60")
         assert (code, said.splitlines()[0]) == (0, "applied 200  v1  Acme")
         assert "version  1" in (await orgs(tmp_path, "show", "acme"))[1]
+        assert await asyncio.to_thread(_seen_over_http, stack_env) == ["Acme", "staff", "admin"]
         children = psutil.Process(up.pid).children(recursive=True)
         assert len(children) >= 4  # Kafka, Postgres and their supervisors
         tail = await start(tmp_path, "-m", "org_service.cli", "tail", "events", "--from-start")

@@ -1,0 +1,130 @@
+"""Reference data in the tables, as the worker writes them."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+from uuid import UUID
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from org_service.settings import Database
+from org_service.store.engine import Session, create_engine
+from org_service.store.reference import (
+    MEMBERSHIPS,
+    PARTNERSHIPS,
+    STAFF,
+    Place,
+    Progress,
+    begin_progress,
+    count_facts,
+    lock_progress,
+    write_progress,
+)
+from tests.integration.store.rows import ACME, AT
+
+pytestmark = pytest.mark.integration
+
+GLOBEX = UUID("0195a000-0000-7000-8000-000000000002")
+TOPIC_ID = UUID("7d5a2b10-4c8e-4a53-9f0f-2f6a3a0b9c11")
+LATER_ID = UUID("8d5a2b10-4c8e-4a53-9f0f-2f6a3a0b9c11")
+FIRST, SECOND = Place("orgs.memberships", 0), Place("orgs.memberships", 1)
+
+
+@pytest.fixture
+async def engine(database: Database) -> AsyncIterator[AsyncEngine]:
+    """The worker's, with its rights and no more."""
+    made = create_engine(database, "worker")
+    yield made
+    await made.dispose()
+
+
+@pytest.fixture
+async def conn(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    """A transaction that is rolled back."""
+    async with engine.connect() as made:
+        yield made
+
+
+async def rows(conn: AsyncConnection, columns: str, table: str) -> list[tuple[Any, ...]]:
+    return [tuple(row) for row in await conn.exec_driver_sql(f"SELECT {columns} FROM {table} ORDER BY 1, 2")]
+
+
+async def test_facts_are_written_changed_and_taken_back(conn: AsyncConnection) -> None:
+    await MEMBERSHIPS.upsert(conn, [("ann", ACME, "user", AT, True), ("bob", ACME, "admin", AT, True)])
+    await MEMBERSHIPS.upsert(conn, [("ann", ACME, "support", AT, False), ("ann", GLOBEX, "user", AT, True)])
+    assert await rows(conn, "user_id, org_id, role, joined_at, active", "membership") == [
+        ("ann", ACME, "support", AT, False),
+        ("ann", GLOBEX, "user", AT, True),
+        ("bob", ACME, "admin", AT, True),
+    ]
+    await PARTNERSHIPS.upsert(conn, [(GLOBEX, ACME, "cloud_rep")])
+    await PARTNERSHIPS.upsert(conn, [(GLOBEX, ACME, "support")])
+    assert await rows(conn, "partner_org_id, org_id, role", "partnership") == [(GLOBEX, ACME, "support")]
+    await STAFF.upsert(conn, [("sue",), ("sam",)])
+    await STAFF.upsert(conn, [("sue",)])
+    assert await count_facts(conn) == (3, 1, 2)
+    await MEMBERSHIPS.delete(conn, [("ann", ACME), ("nobody", ACME)])
+    await PARTNERSHIPS.delete(conn, [(ACME, GLOBEX)])
+    await STAFF.delete(conn, [("sam",)])
+    assert await count_facts(conn) == (2, 1, 1)
+    assert await rows(conn, "user_id, org_id", "membership") == [("ann", GLOBEX), ("bob", ACME)]
+
+
+async def test_nothing_to_write_is_no_statement(conn: AsyncConnection) -> None:
+    await MEMBERSHIPS.upsert(conn, [])
+    await STAFF.delete(conn, [])
+    await write_progress(conn, {})
+    assert await lock_progress(conn, []) == {}
+    assert await count_facts(conn) == (0, 0, 0)
+
+
+async def test_a_fact_that_is_there_as_it_is_isnt_touched(engine: AsyncEngine) -> None:
+    """A topic that is read again would otherwise write a million rows anew, for nothing."""
+    same, other = ("ann", ACME, "user", AT, True), ("bob", ACME, "user", AT, True)
+    async with engine.begin() as conn:
+        await MEMBERSHIPS.upsert(conn, [same, other])
+    async with engine.begin() as conn:
+        before = await rows(conn, "user_id, xmin::text", "membership")
+        await MEMBERSHIPS.upsert(conn, [same, ("bob", ACME, "admin", AT, True)])
+        after = await rows(conn, "user_id, xmin::text", "membership")
+    assert after[0] == before[0]
+    assert after[1] != before[1]
+
+
+async def test_thousands_of_facts_are_one_statement(conn: AsyncConnection) -> None:
+    await MEMBERSHIPS.upsert(conn, [(f"user-{n}", ACME, "user", AT, True) for n in range(10_000)])
+    assert (await count_facts(conn)).memberships == 10_000
+    await MEMBERSHIPS.delete(conn, [(f"user-{n}", ACME) for n in range(0, 10_000, 2)])
+    assert (await count_facts(conn)).memberships == 5_000
+
+
+async def test_progress_begins_at_0_and_is_kept(conn: AsyncConnection) -> None:
+    await begin_progress(conn, {SECOND: TOPIC_ID, FIRST: TOPIC_ID})
+    await write_progress(conn, {FIRST: Progress(TOPIC_ID, 17)})
+    await begin_progress(conn, {FIRST: LATER_ID})
+    missing = Place("orgs.staff", 0)
+    assert await lock_progress(conn, [SECOND, FIRST, missing]) == {
+        FIRST: Progress(TOPIC_ID, 17),
+        SECOND: Progress(TOPIC_ID, 0),
+    }
+
+
+async def test_who_comes_second_waits_and_then_sees_what_the_first_one_did(engine: AsyncEngine, admin: Session) -> None:
+    async with engine.begin() as conn:
+        await begin_progress(conn, {FIRST: TOPIC_ID, SECOND: TOPIC_ID})
+
+    async def second() -> dict[Place, Progress]:
+        async with engine.begin() as conn:
+            return await lock_progress(conn, [SECOND, FIRST])
+
+    async with engine.begin() as conn:
+        await lock_progress(conn, [FIRST])
+        waiting = asyncio.create_task(second())
+        async with asyncio.timeout(10):
+            while not await admin.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
+                assert not waiting.done()
+        # It waits for the first and has not locked the second yet, however the places were given.
+        await admin.execute("SELECT 1 FROM reference_progress WHERE partition = 1 FOR UPDATE NOWAIT")
+        await write_progress(conn, {FIRST: Progress(TOPIC_ID, 5)})
+    assert await waiting == {FIRST: Progress(TOPIC_ID, 5), SECOND: Progress(TOPIC_ID, 0)}

@@ -14,6 +14,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import reference_data
 from aiokafka import AIOKafkaProducer
 from cases import ARRIVAL_TIMEOUT_S, CASES, Demo, Watch, console, heading, note
 from pydantic import SecretStr
@@ -79,7 +80,7 @@ async def tell(settings: Settings, roles: Sequence[Role]) -> tuple[str, list[str
     await topics.create(settings.kafka, [plan.spec for plan in await topics.plan(settings.kafka)])
     await asyncio.gather(*(each.ready() for each in roles))
     async with asyncio.timeout(DEMO_TIMEOUT_S), connected(settings) as demo:
-        for case in CASES:
+        for case in (*CASES, reference_data.share):
             await case(demo)
         return await prove(demo)
 

@@ -50,6 +50,7 @@ def role(name: str, settings: Settings, folder: Path) -> Generator[Role]:
         "ORGS_KAFKA__BOOTSTRAP_SERVERS": settings.kafka.bootstrap_servers,
         "ORGS_DATABASE__URL": settings.database.url.get_secret_value(),
         f"ORGS_{name.upper()}__PORT": str(port),
+        "ORGS_AUTH__COMMANDS": "trusted",  # this broker is closed to all but the demo
     }
     child = Child(
         Program(

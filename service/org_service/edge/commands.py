@@ -38,6 +38,8 @@ SOURCE: Final = "/orgs/edge"
 PENDING_MAX: Final = 10_000
 """Accepted commands kept in memory until Postgres takes them; more than a long outage brings at our rates."""
 _CONNECT_WAIT_S: Final = (0.2, 5.0)
+_PROMISE_S: Final = 2.0
+"""To write one down: the client has waited for an outcome already, and memory keeps it too."""
 _NOT_SENT: Final = "Kafka is away, or did not confirm the command in time."
 
 
@@ -245,12 +247,12 @@ class Commands:
         for command_id, accepted in list(self._pending.items()):
             if not await self._write(command_id, accepted):
                 return
-            del self._pending[command_id]
+            self._pending.pop(command_id, None)
 
     async def _write(self, command_id: UUID, accepted: Accepted) -> bool:
         """Whether Postgres has it now."""
         try:
-            async with self._engine.connect() as conn:
+            async with asyncio.timeout(_PROMISE_S), self._engine.connect() as conn:
                 await directory.accept(conn, command_id, accepted.actor, accepted.org_id, accepted.at)
         except Exception as error:
             if not isinstance(classify(error), RetryError):

@@ -167,12 +167,9 @@ def _split(token: bytes) -> tuple[bytes, bytes]:
 
 def _decode(part: bytes) -> bytes:
     try:
-        decoded = base64.urlsafe_b64decode(part + b"=" * (-len(part) % 4))
+        return base64.urlsafe_b64decode(part + b"=" * (-len(part) % 4))
     except ValueError:
         raise TokenRefused("The token is damaged: a part of it is not base64url.") from None
-    if base64.urlsafe_b64encode(decoded).rstrip(b"=") != part:
-        raise TokenRefused("The token is damaged: a part of it is not base64url.")
-    return decoded
 
 
 def _read_object(content: bytes, what: str) -> dict[str, Any]:
@@ -225,7 +222,7 @@ def _read_claims(content: bytes, auth: Auth) -> Verified:
     if not _is_for(auth.audience, claims.get("aud")):
         raise TokenRefused("The token is for another audience.")
     try:
-        user_id = _USER_ID.validate_python(claims.get("sub"), strict=True)
+        user_id = _USER_ID.validate_python(claims.get("sub"))
     except ValidationError:
         raise TokenRefused(
             f"The token's sub must be the user's id: 1 to {USER_ID_CHARS_MAX} visible ASCII characters."

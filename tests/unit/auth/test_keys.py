@@ -155,6 +155,20 @@ async def test_many_who_need_a_new_key_ask_once(opened: Opened) -> None:
     assert source.reads == 2
 
 
+async def test_a_renewal_in_hand_is_waited_for_whenever_it_was_looked_last(opened: Opened) -> None:
+    source = Scripted(jwks(OLD), retry_s=3600, renew_after_s=0.01)
+    keys = opened(source)
+    await keys.start()
+    assert await keys.get("new") is None
+    source.answer = jwks(OLD, NEW)
+    source.open.clear()
+    await source.asked_again()
+    asking = asyncio.create_task(public(keys, NEW))
+    await asyncio.sleep(0)
+    source.open.set()
+    assert await asking
+
+
 async def test_one_who_gives_up_takes_nothing_from_the_others(opened: Opened) -> None:
     source = Scripted(jwks(OLD))
     keys = opened(source)

@@ -136,19 +136,32 @@ async def test_a_file_that_did_not_change_is_not_read_again(
     await tokens.close()
 
 
-@pytest.mark.parametrize("damage", [b"", b'{"keys": [', jwks(OLD, rsa_key().private_jwk()), b"x" * 1024 * 1025])
+@pytest.mark.parametrize(
+    ("damage", "why"),
+    [
+        (b"", "it is no JSON"),
+        (b'{"keys": [', "it is no JSON"),
+        (jwks(OLD, rsa_key().private_jwk()), "key 2 is a private key"),
+        (jwks(OLD, NEW) + b" " * 1024 * 1024, "it is longer than 1048576 bytes"),
+    ],
+    ids=["empty", "half", "private", "too long"],
+)
 async def test_a_damaged_file_leaves_the_keys_in_force_until_it_is_whole(
-    tokens: Tokens, file: KeyFile, damage: bytes
+    tokens: Tokens, file: KeyFile, damage: bytes, why: str
 ) -> None:
     file.write(damage)
-    with pytest.raises(RetryError, match=r"jwks\.json can't be had or used now"):
+    with pytest.raises(RetryError, match=rf"jwks\.json can't be had or used now: {why}"):
         await tokens.verify(NEW.token(), AT)
     assert await tokens.verify(OLD.token(), AT) == "ann"
     file.hold(OLD, NEW)
     assert await tokens.verify(NEW.token(), AT) == "ann"
 
 
-async def test_a_file_that_is_gone_for_a_while_leaves_the_keys_in_force(tokens: Tokens, file: KeyFile) -> None:
+async def test_a_file_that_is_gone_for_a_while_leaves_the_keys_in_force(tmp_path: Path, file: KeyFile) -> None:
+    auth = issuing.auth(tmp_path, OLD)
+    file.age(3600)
+    tokens = Tokens(auth)
+    await tokens.start()
     file.take_away()
     with pytest.raises(RetryError, match="No such file"):
         await tokens.verify(NEW.token(), AT)
@@ -156,6 +169,7 @@ async def test_a_file_that_is_gone_for_a_while_leaves_the_keys_in_force(tokens: 
     file.put_back()
     with pytest.raises(TokenRefused, match="none of the issuer's"):
         await tokens.verify(NEW.token(), AT)
+    await tokens.close()
 
 
 async def test_what_is_certainly_wrong_is_refused_whatever_the_keys(tokens: Tokens, file: KeyFile) -> None:

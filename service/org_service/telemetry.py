@@ -102,7 +102,7 @@ def set_up_logging(settings: Log) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
-    for noisy in ("aiokafka", "alembic", "uvicorn", "asyncio"):
+    for noisy in ("aiokafka", "alembic", "uvicorn", "asyncio", "httpx2", "mcp"):
         logging.getLogger(noisy).setLevel(max(level, logging.WARNING))
     # On a new cluster it reports an error a tenth of a second until the group's topic is there; "partitions assigned"
     # and /readyz tell whether the group works.

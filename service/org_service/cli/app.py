@@ -5,7 +5,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from org_service.cli import config, importing, journal, look, send, serve, tail, token, topics, up
+from org_service.cli import config, importing, journal, look, mcp, send, serve, tail, token, topics, up
 from org_service.cli.shell import fail
 
 
@@ -50,6 +50,7 @@ app.command("show")(look.show)
 app.command("history")(look.history)
 app.command("parked")(look.parked)
 app.command("token")(token.token)
+app.command("mcp")(mcp.mcp)
 app.command("serve")(serve.serve)
 app.command("migrate")(serve.migrate)
 app.add_typer(topics.app, name="topics")

@@ -10,7 +10,7 @@ from starlette.routing import BaseRoute, Match, Mount
 
 from org_service.auth.tokens import Tokens
 from org_service.domain.policy import Policy
-from org_service.edge import changing, docs_page, reading
+from org_service.edge import changing, docs_page, mcp, reading
 from org_service.edge.changing import Changing
 from org_service.edge.commands import Commands
 from org_service.edge.documents import complete
@@ -46,6 +46,8 @@ class Application(FastAPI):
         )
         self._settings = settings
         self._tokens = tokens
+        self.mcp = mcp.mount(self, settings.edge)
+        """MCP at /mcp; its `run` must be entered before requests come."""
 
     def build_middleware_stack(self) -> Any:
         """The router, what FastAPI's routes need around it, the gate, and CORS where it is asked for."""

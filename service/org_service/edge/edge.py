@@ -109,6 +109,7 @@ class Edge:
                 return
             tasks = [asyncio.create_task(self._commands.run(stop)), asyncio.create_task(self._live(stop))]
             stack.push_async_callback(asyncio.gather, *tasks, return_exceptions=True)
+            await stack.enter_async_context(self.app.mcp.run())
             self._open = True
             log.info("requests are answered", port=self.port)
             stopping = asyncio.create_task(stop.wait())

@@ -362,8 +362,8 @@ async def test_an_answer_comes_from_the_journal_first(admin: Session, edge: Asyn
     command_id = await insert_journal(
         admin, 4, event_type=None, outcome="rejected", code=409, after=None, problem=problem, version=3
     )
-    await insert_parked(admin, 1, command_id=command_id)
-    await directory.accept(edge, command_id, "ann", ACME, AT)
+    await insert_parked(admin, 1, command_id=command_id, recorded_at=AT - timedelta(seconds=1))
+    await directory.accept(edge, command_id, "ann", ACME, AT - timedelta(seconds=2))
     assert await directory.answer_to(edge, command_id) == directory.Answer(
         command_id, "user:7", ACME, "rejected", 409, 3, 4, None, problem, AT
     )

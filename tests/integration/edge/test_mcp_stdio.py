@@ -1,0 +1,112 @@
+"""`orgs mcp` as a program that an agent starts: on the API of a running service, or of none."""
+
+import asyncio
+import json
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from mcp.client.client import Client
+from mcp.client.stdio import StdioServerParameters
+
+from org_local import ports
+from tests.integration.edge.test_mcp import INITIALIZE
+from tests.support.edge import Site, add_member
+
+pytestmark = pytest.mark.integration
+
+ORGS = ["-m", "org_service.cli", "mcp"]
+
+
+@asynccontextmanager
+async def agent(folder: Path, api_url: str, token: str) -> AsyncIterator[Client]:
+    """A client that started the program in an empty folder; it holds each result against the tool's output schema."""
+    env = {"ORGS_API_URL": api_url, "ORGS_TOKEN": token}
+    program = StdioServerParameters(command=sys.executable, args=ORGS, env=env, cwd=folder)
+    async with Client(program) as client:
+        await client.list_tools()
+        yield client
+
+
+async def test_an_agent_changes_an_organization_over_the_network(site: Site, tmp_path: Path) -> None:
+    name = f"Stdio {uuid4().hex}"
+    org_id = site.create(name)
+    await add_member(site.settings, "ann", org_id, "admin")
+    async with agent(tmp_path, site.url, site.people.token("ann")) as client:
+        listed = await client.call_tool("list_organizations", {"search": name})
+        assert [each["id"] for each in listed.structured_content["organizations"]] == [org_id]
+        changed = await client.call_tool("update_organization", {"organization_id": org_id, "domain": "std.io"})
+        assert changed.structured_content["organization"]["domain"] == "std.io"
+        assert changed.structured_content["denied_actions"] == []
+        deleted = await client.call_tool("delete_organization", {"organization_id": org_id})
+        assert deleted.structured_content["status"] == "done"
+
+
+async def test_a_token_that_is_not_taken_is_a_result_that_says_so(site: Site, tmp_path: Path) -> None:
+    async with agent(tmp_path, site.url, site.people.token("ann", aud="others")) as client:
+        refused = await client.call_tool("list_organizations")
+    assert refused.is_error
+    assert refused.structured_content["type"] == "urn:orgs:problem:unauthenticated"
+
+
+async def test_an_api_that_is_away_is_a_result_that_says_so(tmp_path: Path) -> None:
+    nobody = f"http://{ports.LOOPBACK}:{ports.pick(None, set())}"
+    async with agent(tmp_path, nobody, "a.b.c") as client:
+        refused = await client.call_tool("update_organization", {"organization_id": str(uuid4()), "name": "A"})
+    assert refused.is_error
+    assert refused.structured_content["type"] == "urn:orgs:problem:unavailable"
+
+
+@pytest.mark.parametrize("status", ["200 OK", "502 Bad Gateway"])
+async def test_an_address_of_something_else_is_a_result_that_says_so(tmp_path: Path, status: str) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(f"HTTP/1.1 {status}\r\ncontent-length: 5\r\nconnection: close\r\n\r\nhello".encode())
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(answer, ports.LOOPBACK) as other:
+        port = other.sockets[0].getsockname()[1]
+        async with agent(tmp_path, f"http://{ports.LOOPBACK}:{port}", "a.b.c") as client:
+            refused = await client.call_tool("get_organization", {"organization_id": str(uuid4())})
+    assert refused.is_error
+    assert refused.structured_content["type"] == "urn:orgs:problem:internal-error"
+    assert status[:3] in refused.structured_content["detail"]
+
+
+async def test_the_output_holds_the_protocol_alone_and_ends_with_the_input(site: Site, tmp_path: Path) -> None:
+    env = {"ORGS_API_URL": site.url, "ORGS_TOKEN": site.people.token("ann"), "ORGS_LOG__LEVEL": "debug"}
+    program = await asyncio.create_subprocess_exec(
+        sys.executable, *ORGS, cwd=tmp_path, env=env, stdin=-1, stdout=-1, stderr=-1
+    )
+    call = {
+        "jsonrpc": "2.0",
+        "id": 2,
+        "method": "tools/call",
+        "params": {"name": "list_organizations", "arguments": {}},
+    }
+    asked = [INITIALIZE, {"jsonrpc": "2.0", "method": "notifications/initialized"}, call]
+    assert program.stdin is not None
+    assert program.stdout is not None
+    program.stdin.write("".join(json.dumps(each) + "\n" for each in asked).encode())
+    answers = [json.loads(await program.stdout.readline()) for _ in range(2)]
+    program.stdin.close()
+    rest, errors = await program.stdout.read(), await program.stderr.read() if program.stderr else b""
+    assert await program.wait() == 0
+    assert rest == b""
+    assert [answer["id"] for answer in answers] == [1, 2]
+    assert answers[1]["result"]["structuredContent"]["next"] is None
+    assert env["ORGS_TOKEN"].encode() not in errors
+
+
+async def test_without_a_token_it_says_what_to_set(tmp_path: Path) -> None:
+    program = await asyncio.create_subprocess_exec(
+        sys.executable, *ORGS, cwd=tmp_path, env={}, stdin=-1, stdout=-1, stderr=-1
+    )
+    output, errors = await program.communicate()
+    assert program.returncode == 2
+    assert output == b""
+    assert b"ORGS_TOKEN" in errors

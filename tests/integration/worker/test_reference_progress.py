@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
@@ -110,6 +110,63 @@ async def test_a_batch_of_a_topic_that_is_gone_writes_nothing(
         await former.stop()
         assert former.lost
     assert await roles(database) == users(0, 1)
+
+
+async def test_a_topic_created_anew_between_two_batches_is_noticed_before_anything_is_written(
+    settings: Settings, database: asyncpg.Connection, feed: Feed
+) -> None:
+    """The group need not notice: offsets may go on as if nothing had happened."""
+    topic, former_id = feed.topics.memberships, uuid4()
+    await give(feed, 0, 1)
+    async with reading(settings) as applier:
+        await until(lambda: roles(database), users(0, 1))
+        await database.execute("UPDATE reference_progress SET topic_id = $1", former_id)
+        unaware = zombie(applier, settings, Place(topic, 0), 1)
+        unaware._topic_ids = {topic: former_id}
+        await unaware.apply([FakeRecord(member("new").key(), member("new").to_body(), [], 0, 1, topic)])
+        await unaware.stop()
+        assert unaware.lost
+    assert await roles(database) == users(0, 1)
+
+
+@pytest.mark.parametrize("partition", [0, 1])
+async def test_offsets_that_go_back_or_come_unasked_are_let_go(
+    settings: Settings, database: asyncpg.Connection, feed: Feed, partition: int
+) -> None:
+    """Kafka lost its end under a running worker; or a rebalance gave a partition whose place isn't known yet."""
+    topic = feed.topics.memberships
+    await give(feed, 0, 5)
+    async with reading(settings) as applier:
+        await until(lambda: roles(database), users(0, 5))
+        one = zombie(applier, settings, Place(topic, 0), 5)
+        await one.apply([FakeRecord(member("new").key(), member("new").to_body(), [], partition, 3, topic)])
+        await one.stop()
+        assert one.lost
+    assert await roles(database) == users(0, 5)
+
+
+async def test_one_key_in_two_partitions_is_no_deadlock(
+    settings: Settings, database: asyncpg.Connection, feed: Feed
+) -> None:
+    """A publisher with another partitioner: two workers write the same rows, in order of the keys."""
+    topic, rounds = feed.topics.memberships, 20
+    facts = [member(name) for name in users(0, 200)]
+    async with reading(settings) as applier:
+        await until(lambda: _placed(applier), 9)
+        one, other = (zombie(applier, settings, Place(topic, partition), 0) for partition in (0, 1))
+        repeats = BATCH_REPEATS.labels("refold")._value.get()
+        for turn in range(rounds):
+            role = list(Role)[turn % 5]
+            bodies = [(m.key(), m.model_copy(update={"role": role}).to_body()) for m in facts]
+            first = turn * len(facts)
+            await asyncio.gather(
+                one.apply([FakeRecord(*each, [], 0, first + n, topic) for n, each in enumerate(bodies)]),
+                other.apply([FakeRecord(*each, [], 1, first + n, topic) for n, each in enumerate(bodies[::-1])]),
+            )
+        await one.stop()
+        await other.stop()
+    assert BATCH_REPEATS.labels("refold")._value.get() == repeats
+    assert await database.fetchval("SELECT sum(next_offset) FROM reference_progress") == rounds * 2 * len(facts)
 
 
 async def test_two_workers_share_the_partitions_and_hand_them_over(

@@ -4,47 +4,15 @@ import hashlib
 import hmac
 import json
 import socket
-from collections.abc import AsyncIterator
-from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from org_service.auth.tokens import TokenRefused, Tokens, bearer
-from org_service.settings import Auth
+from org_service.auth.tokens import TokenRefused, Tokens
 from tests.support import issuer as issuing
-from tests.support.issuer import AT, AT_S, CLAIMS, ISSUER, Signer, base64url, ec_key, ed_key, rsa_key
-
-LEEWAY_S = 5
-
-ED = ed_key()
-UNLISTED = ed_key("unlisted")
-
-
-@pytest.fixture
-def auth(tmp_path: Path) -> Auth:
-    """An issuer with an RSA key, a P-256 key and an Ed25519 key."""
-    return issuing.auth(tmp_path, rsa_key(), ec_key(), ED)
-
-
-@pytest.fixture
-async def tokens(auth: Auth) -> AsyncIterator[Tokens]:
-    tokens = Tokens(auth)
-    await tokens.start()
-    yield tokens
-    await tokens.close()
-
-
-async def refusal(tokens: Tokens, token: bytes, at: datetime = AT) -> str:
-    """Why a token is refused; twice, so that nothing is remembered of the first time."""
-    with pytest.raises(TokenRefused) as first:
-        await tokens.verify(token, at)
-    with pytest.raises(TokenRefused) as again:
-        await tokens.verify(token, at)
-    assert str(again.value) == str(first.value)
-    assert tokens.known(token, AT) is None, "it was remembered as a good one"
-    return str(first.value)
+from tests.support.issuer import AT, CLAIMS, ISSUER, Signer, base64url, ec_key, rsa_key
+from tests.unit.auth.refusals import ED, UNLISTED, refusal
 
 
 def signed_with_secret(secret: bytes, algorithm: str = "HS256", kid: str = "rsa") -> bytes:
@@ -66,9 +34,6 @@ async def test_a_good_token_names_its_user_and_is_known_from_then_on(tokens: Tok
 @pytest.mark.parametrize("audience", ["orgs", ["orgs"], ["billing", "orgs"]], ids=str)
 async def test_a_token_may_be_for_several_audiences(tokens: Tokens, audience: Any) -> None:
     assert await tokens.verify(ED.token(aud=audience), AT) == "ann"
-
-
-# ------------------------------------------------------------------------------------------------------- signature
 
 
 @pytest.mark.parametrize("name", ["none", "None", "NONE", "nOnE", None])
@@ -183,9 +148,6 @@ async def test_a_detached_payload_is_refused(tokens: Tokens) -> None:
     await refusal(tokens, ED.token({"b64": False}))
 
 
-# ------------------------------------------------------------------------------------------------------------ shape
-
-
 @pytest.mark.parametrize("kind", ["JWT", "jwt", "application/jwt"])
 async def test_a_nested_token_is_refused_by_its_header(tokens: Tokens, kind: str) -> None:
     assert await refusal(tokens, ED.token({"cty": kind})) == "The token holds another token; it must hold claims."
@@ -280,9 +242,6 @@ async def test_a_long_token_is_refused_before_it_is_read(tokens: Tokens, monkeyp
     assert await refusal(tokens, b"e30." + b"A" * 100_000 + b".AAAA") == "The token is longer than 8192 bytes."
 
 
-# ----------------------------------------------------------------------------------------------------------- claims
-
-
 @pytest.mark.parametrize("other", ["https://issuer.example/", "HTTPS://ISSUER.EXAMPLE", "", None, 7, [ISSUER]], ids=str)
 async def test_a_token_of_another_issuer_is_refused(tokens: Tokens, other: Any) -> None:
     assert await refusal(tokens, ED.token(iss=other)) == "The token is from another issuer."
@@ -334,97 +293,6 @@ async def test_a_token_must_expire(tokens: Tokens) -> None:
     assert await refusal(tokens, ED.token(exp=None)) == "The token never expires; it must have exp."
 
 
-# ------------------------------------------------------------------------------------------------------------ times
-
-
-@pytest.mark.parametrize("first", [True, False], ids=["not seen before", "known"])
-@pytest.mark.parametrize(
-    ("moment_s", "said"),
-    [
-        (AT_S - 1800 - LEEWAY_S - 0.001, "The token was not valid yet."),
-        (AT_S - 1800 - LEEWAY_S, None),
-        (AT_S + 1800 + LEEWAY_S - 0.001, None),
-        (AT_S + 1800 + LEEWAY_S, "The token had expired."),
-        (0, "The token was not valid yet."),
-        (AT_S * 2, "The token had expired."),
-    ],
-)
-async def test_times_are_judged_at_the_moment_given(
-    tokens: Tokens, moment_s: float, said: str | None, first: bool
-) -> None:
-    token = ED.token()
-    at = datetime.fromtimestamp(moment_s, UTC)
-    if not first:
-        await tokens.verify(token, AT)
-    if said is None:
-        assert await tokens.verify(token, at) == "ann"
-        assert tokens.known(token, at) == "ann"
-        return
-    with pytest.raises(TokenRefused) as refused:
-        await tokens.verify(token, at)
-    assert str(refused.value) == said
-    if not first:
-        with pytest.raises(TokenRefused) as refused:
-            tokens.known(token, at)
-        assert str(refused.value) == said
-
-
-async def test_the_later_of_nbf_and_iat_counts(tokens: Tokens) -> None:
-    for claims in ({"nbf": AT_S + 100}, {"iat": AT_S + 100}):
-        assert await refusal(tokens, ED.token(**claims)) == "The token was not valid yet."
-        assert await tokens.verify(ED.token(**claims), AT + timedelta(seconds=100)) == "ann"
-
-
-async def test_a_token_may_leave_out_when_it_begins(tokens: Tokens) -> None:
-    assert await tokens.verify(ED.token(nbf=None, iat=None), datetime(1971, 1, 1, tzinfo=UTC)) == "ann"
-
-
-async def test_fractions_of_seconds_count(tokens: Tokens) -> None:
-    token = ED.token(exp=AT_S - LEEWAY_S + 0.5)
-    assert await tokens.verify(token, AT + timedelta(milliseconds=499)) == "ann"
-    with pytest.raises(TokenRefused, match="expired"):
-        tokens.known(token, AT + timedelta(milliseconds=500))
-
-
-async def test_a_token_that_expired_long_ago_is_good_for_a_command_of_its_time(tokens: Tokens) -> None:
-    taken = datetime(2001, 1, 1, tzinfo=UTC)
-    began = int(taken.timestamp()) - 10
-    token = ED.token(iat=began, nbf=began, exp=began + 60)
-    assert await tokens.verify(token, taken) == "ann"
-    assert await refusal(tokens, ED.token(iat=began, nbf=began, exp=began + 60, jti="2"), datetime.now(UTC)) == (
-        "The token had expired."
-    )
-
-
-async def test_a_moment_may_be_given_in_any_time_zone(tokens: Tokens) -> None:
-    token = ED.token()
-    for hours in (-11, 0, 13):
-        assert await tokens.verify(token, AT.astimezone(timezone(timedelta(hours=hours)))) == "ann"
-
-
-# ------------------------------------------------------------------------------------------------------------ cache
-
-
-async def test_the_tokens_used_last_are_remembered(tmp_path: Path) -> None:
-    tokens = Tokens(issuing.auth(tmp_path, ED, tokens_cached=2))
-    await tokens.start()
-    first, second, third = (ED.token(sub=name) for name in ("a", "b", "c"))
-    await tokens.verify(first, AT)
-    await tokens.verify(second, AT)
-    assert tokens.known(first, AT) == "a"
-    await tokens.verify(third, AT)
-    assert [tokens.known(token, AT) for token in (first, second, third)] == ["a", None, "c"]
-    await tokens.close()
-
-
-async def test_nothing_need_be_remembered(tmp_path: Path) -> None:
-    tokens = Tokens(issuing.auth(tmp_path, ED, tokens_cached=0))
-    await tokens.start()
-    assert await tokens.verify(ED.token(), AT) == "ann"
-    assert tokens.known(ED.token(), AT) is None
-    await tokens.close()
-
-
 async def test_no_refusal_quotes_the_token(tokens: Tokens) -> None:
     secret = "sesame-open"
     for token in (
@@ -442,33 +310,3 @@ async def test_no_refusal_quotes_the_token(tokens: Tokens) -> None:
         assert secret not in str(refused.value)
         assert refused.value.__cause__ is None
         assert refused.value.__suppress_context__ or refused.value.__context__ is None
-
-
-# ----------------------------------------------------------------------------------------------------------- header
-
-
-@pytest.mark.parametrize("header", [b"Bearer a.b.c", b"bearer a.b.c", b"BEARER   a.b.c", b" Bearer a.b.c "])
-def test_the_scheme_is_bearer_in_any_case(header: bytes) -> None:
-    assert bearer(header) == b"a.b.c"
-
-
-@pytest.mark.parametrize(
-    "header",
-    [
-        b"",
-        b" ",
-        b"Bearer",
-        b"Bearer ",
-        b"a.b.c",
-        b"Basic YW5uOnNlc2FtZQ==",
-        b"Bearera.b.c",
-        b"Bearer a.b.c d.e.f",
-        b"Bearer a.b.c,d.e.f",
-        b"Bearer a.b.c, Bearer d.e.f",
-        b"Bearer Bearer a.b.c",
-        b"\xff\x00",
-    ],
-)
-def test_a_header_is_bearer_and_one_token_or_refused(header: bytes) -> None:
-    with pytest.raises(TokenRefused, match="must be Bearer and one token"):
-        bearer(header)

@@ -1,0 +1,32 @@
+"""The `authorization` header taken apart."""
+
+import pytest
+
+from org_service.auth.tokens import TokenRefused, bearer
+
+
+@pytest.mark.parametrize("header", [b"Bearer a.b.c", b"bearer a.b.c", b"BEARER   a.b.c", b" Bearer a.b.c "])
+def test_the_scheme_is_bearer_in_any_case(header: bytes) -> None:
+    assert bearer(header) == b"a.b.c"
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"",
+        b" ",
+        b"Bearer",
+        b"Bearer ",
+        b"a.b.c",
+        b"Basic YW5uOnNlc2FtZQ==",
+        b"Bearera.b.c",
+        b"Bearer a.b.c d.e.f",
+        b"Bearer a.b.c,d.e.f",
+        b"Bearer a.b.c, Bearer d.e.f",
+        b"Bearer Bearer a.b.c",
+        b"\xff\x00",
+    ],
+)
+def test_a_header_is_bearer_and_one_token_or_refused(header: bytes) -> None:
+    with pytest.raises(TokenRefused, match="must be Bearer and one token"):
+        bearer(header)

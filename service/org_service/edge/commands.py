@@ -21,7 +21,7 @@ from org_events.client import OrganizationClient
 from org_events.commands import UncheckedCommand
 from org_events.errors import ClientError, OutcomeUnknown
 from org_events.results import ProblemType, Result
-from org_service.backoff import Backoff, pause
+from org_service.backoff import Backoff
 from org_service.domain.body import request_digest
 from org_service.domain.policy import Policy
 from org_service.edge.gate import TRACEPARENT, Caller
@@ -37,6 +37,9 @@ log = get_logger(__name__)
 SOURCE: Final = "/orgs/edge"
 PENDING_MAX: Final = 10_000
 """Accepted commands kept in memory until Postgres takes them; more than a long outage brings at our rates."""
+_LOOK_S: Final = 1.0
+"""Between looks at the client and at what waits for Postgres."""
+_CONNECT_TIMEOUT_S: Final = 5.0
 _CONNECT_WAIT_S: Final = (0.2, 5.0)
 _PROMISE_S: Final = 2.0
 """To write one down: the client has waited for an outcome already, and memory keeps it too."""
@@ -105,21 +108,20 @@ class Commands:
         self._pending: dict[UUID, Accepted] = {}
         """Not in Postgres yet."""
 
-    async def run(self, stop: asyncio.Event) -> None:
-        """Keep a client connected until `stop`, and write down what was accepted while Postgres was away."""
+    async def run(self) -> None:
+        """Keep a client connected, and write down what was accepted while Postgres was away; until cancelled."""
         backoff = Backoff(*_CONNECT_WAIT_S)
-        while not stop.is_set():
-            wait_s = 1.0
+        while True:
+            wait_s = _LOOK_S
             try:
                 await self._connect()
-                backoff = Backoff(*_CONNECT_WAIT_S)
+                backoff.reset()
             except (ClientError, OSError) as error:
                 wait_s = backoff.next_s()
-                log.warning(
-                    "kafka is away, changes can't be taken", why=type(error).__name__, retry_in_s=round(wait_s, 2)
-                )
+                why = type(error).__name__
+                log.warning("kafka is away, changes can't be taken", why=why, retry_in_s=round(wait_s, 2))
             await self._write_pending()
-            await pause(wait_s, stop)
+            await asyncio.sleep(wait_s)
 
     async def close(self) -> None:
         """Disconnect; who still waits for an outcome is told that it is unknown."""
@@ -226,7 +228,11 @@ class Commands:
             await client.stop()
         kafka = self._settings.kafka
         client = OrganizationClient(
-            source=SOURCE, topics=kafka.topics, traceparent=TRACEPARENT.get, **kafka.connection()
+            source=SOURCE,
+            topics=kafka.topics,
+            traceparent=TRACEPARENT.get,
+            timeout_s=_CONNECT_TIMEOUT_S,
+            **kafka.connection(),
         )
         await client.start()
         self._client = client

@@ -116,15 +116,17 @@ def success(description: str, model: str | None, described: Mapping[str, str] | 
     """
     content: dict[str, Any] = {}
     if model is not None:
-        body = {"schema": {"$ref": f"#/components/schemas/{model}"}, "example": EXAMPLES[model]}
-        content = {"content": {"application/json": body}}
+        content = {"content": {"application/json": _content(model)}}
     return {"description": description, **content, **headers(described or {})}
 
 
 def body(model: str, *media_types: str, required: bool) -> dict[str, Any]:
     """The body of a request."""
-    content = {"schema": {"$ref": f"#/components/schemas/{model}"}, "example": EXAMPLES[model]}
-    return {"requestBody": {"required": required, "content": dict.fromkeys(media_types, content)}}
+    return {"requestBody": {"required": required, "content": dict.fromkeys(media_types, _content(model))}}
+
+
+def _content(model: str) -> dict[str, Any]:
+    return {"schema": {"$ref": f"#/components/schemas/{model}"}}
 
 
 def complete(document: dict[str, Any]) -> dict[str, Any]:
@@ -139,11 +141,11 @@ def complete(document: dict[str, Any]) -> dict[str, Any]:
             if added is not None:
                 del operation["responses"]["422"]
             operation["responses"] = dict(sorted(operation["responses"].items()))
-            for response in operation["responses"].values():
-                # With one description for two kinds of answer the framework adds an empty schema of its own.
-                content = response.get("content", {})
-                if content.get("application/json") == {"schema": {}}:
-                    del content["application/json"]
+            for described in (operation.get("requestBody", {}), *operation["responses"].values()):
+                for content in described.get("content", {}).values():
+                    model = content["schema"].get("$ref", "").rpartition("/")[2]
+                    if model in EXAMPLES:  # here and not before, because the framework leaves out what is null
+                        content["example"] = EXAMPLES[model]
     return document
 
 

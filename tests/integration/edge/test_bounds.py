@@ -1,0 +1,256 @@
+"""What the edge does at its bounds, when something is away, and at its end. Each test has an edge of its own."""
+
+import asyncio
+import socket
+from pathlib import Path
+from uuid import uuid4
+
+import httpx2
+import pytest
+from prometheus_client import REGISTRY
+from pydantic import SecretStr
+from structlog.contextvars import merge_contextvars
+from structlog.testing import capture_logs
+
+import org_service
+from org_service.edge.edge import Edge
+from org_service.settings import Database, Settings
+from org_service.store import directory
+from tests.support import documented
+from tests.support.edge import People, add_member, add_staff, execute, running, with_edge
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture
+def people(tmp_path: Path) -> People:
+    return People(tmp_path)
+
+
+def client(edge: Edge, people: People, user: str = "root") -> httpx2.AsyncClient:
+    async def check(response: httpx2.Response) -> None:
+        await response.aread()
+        if response.request.url.path.startswith("/v1"):
+            documented.check(response)
+
+    return httpx2.AsyncClient(
+        base_url=f"http://127.0.0.1:{edge.port}",
+        headers=people.headers(user),
+        timeout=30,
+        event_hooks={"response": [check]},
+    )
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
+
+
+async def readiness(edge: Edge) -> tuple[int, dict[str, bool]]:
+    async with httpx2.AsyncClient() as asking:
+        answer = await asking.get(f"http://127.0.0.1:{edge.port}/readyz")
+    return answer.status_code, {name: check["ok"] for name, check in answer.json()["checks"].items()}
+
+
+async def answers(edge: Edge) -> bool:
+    """Whether a new connection is taken."""
+    try:
+        async with httpx2.AsyncClient() as late:
+            await late.get(f"http://127.0.0.1:{edge.port}/livez")
+    except httpx2.TransportError:
+        return False
+    return True
+
+
+async def test_an_actor_who_asks_too_often_waits_and_nobody_else(settings: Settings, people: People) -> None:
+    slow = with_edge(settings, people, rate_per_s=0.1, rate_burst=2)
+    async with (
+        running(slow, worker=False) as edge,
+        client(edge, people, "ann") as ann,
+        client(edge, people, "bob") as bob,
+    ):
+        first, second, third = [await ann.get("/v1/orgs") for _ in range(3)]
+        assert (first.status_code, second.status_code, third.status_code) == (200, 200, 429)
+        assert third.json()["type"] == "urn:orgs:problem:too-many-requests"
+        assert 8 <= int(third.headers["retry-after"]) <= 10
+        assert (await bob.get("/v1/orgs")).status_code == 200
+
+
+async def test_more_requests_than_can_be_in_hand_are_turned_away_at_once(settings: Settings, people: People) -> None:
+    bounded = with_edge(settings, people, concurrency_max=1)
+    async with running(bounded, worker=False) as edge, client(edge, people) as root, asyncio.TaskGroup() as group:
+        waiting = group.create_task(root.delete(f"/v1/orgs/{uuid4()}", headers={"prefer": "wait=2"}))
+        while not REGISTRY.get_sample_value("orgs_http_requests_in_hand"):
+            await asyncio.sleep(0.01)
+        answer = await root.get("/v1/orgs")
+        assert answer.status_code == 503
+        assert answer.json()["type"] == "urn:orgs:problem:unavailable"
+        assert answer.headers["retry-after"] == "1"
+        assert (await readiness(edge))[0] == 200
+        assert (await waiting).status_code == 202
+
+
+async def test_a_change_without_a_worker_is_accepted_and_takes_effect_once_later(
+    settings: Settings, people: People
+) -> None:
+    patient = with_edge(settings, people, outcome_timeout_s=0.5)
+    await add_staff(settings, "root")
+    headers = {"idempotency-key": "later"}
+    async with running(patient, worker=False) as edge, client(edge, people) as root:
+        accepted = [await root.post("/v1/orgs", json={"name": "Later"}, headers=headers) for _ in range(3)]
+        assert [answer.status_code for answer in accepted] == [202, 202, 202]
+        (location,) = {answer.headers["location"] for answer in accepted}
+        assert (await root.get(location)).json()["status"] == "pending"
+        async with client(edge, people, "other") as other:
+            assert (await other.get(location)).status_code == 404
+    async with running(patient) as edge, client(edge, people) as root:
+        while (told := await root.get(location)).json()["status"] == "pending":
+            assert told.headers["retry-after"] == "1"
+        assert told.json()["status"] == "applied"
+        assert told.json()["organization"]["name"] == "Later"
+        first_answer = await root.post("/v1/orgs", json={"name": "Later"}, headers=headers)
+        assert (first_answer.status_code, first_answer.headers["etag"]) == (201, '"v1"')
+        listed = (await root.get("/v1/orgs?search=later")).json()["organizations"]
+        assert [entry["id"] for entry in listed] == [told.json()["organization_id"]]
+
+
+async def test_without_kafka_reads_go_on_and_changes_are_refused_with_their_command_id(
+    settings: Settings, people: People
+) -> None:
+    away = settings.kafka.model_copy(update={"bootstrap_servers": f"127.0.0.1:{free_port()}"})
+    alone = with_edge(settings, people).model_copy(update={"kafka": away})
+    async with Edge(alone) as edge, client(edge, people) as root:
+        stop = asyncio.Event()
+        running_edge = asyncio.create_task(edge.run(stop))
+        while (await readiness(edge))[0] != 200:
+            await asyncio.sleep(0.02)
+        assert (await root.get("/v1/orgs")).status_code == 200
+        answer = await root.post("/v1/orgs", json={"name": "Acme"})
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+        assert answer.json()["type"] == "urn:orgs:problem:unavailable"
+        assert answer.json()["command_id"]
+        stop.set()
+        await running_edge
+
+
+async def test_without_postgres_nothing_is_decided_and_the_edge_is_alive_but_not_ready(
+    settings: Settings, people: People
+) -> None:
+    url = f"postgresql://postgres@127.0.0.1:{free_port()}/orgs"
+    away = Database(url=SecretStr(url), connect_timeout_s=1)
+    alone = with_edge(settings, people, outcome_timeout_s=0.5).model_copy(update={"database": away})
+    async with Edge(alone) as edge, client(edge, people) as root:
+        stop = asyncio.Event()
+        running_edge = asyncio.create_task(edge.run(stop))
+        while not (await readiness(edge))[1]["edge"]:
+            await asyncio.sleep(0.02)
+        assert await readiness(edge) == (503, {"edge": True, "postgres": False, "kafka": True})
+        async with httpx2.AsyncClient() as asking:
+            assert (await asking.get(f"http://127.0.0.1:{edge.port}/livez")).status_code == 200
+        for path in ("/v1/orgs", f"/v1/orgs/{uuid4()}", f"/v1/orgs/{uuid4()}/history", f"/v1/commands/{uuid4()}"):
+            answer = await root.get(path)
+            assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+            assert url not in answer.text
+        # Kafka has it, so it will be decided: what it will be is not forgotten while Postgres can't keep it.
+        accepted = await root.delete(f"/v1/orgs/{uuid4()}")
+        assert accepted.status_code == 202
+        stop.set()
+        await running_edge
+
+
+async def test_before_it_has_started_the_edge_says_so(settings: Settings, people: People) -> None:
+    async with Edge(with_edge(settings, people)) as edge, client(edge, people) as root:
+        answer = await root.get("/v1/orgs")
+        assert (answer.status_code, answer.json()["detail"]) == (503, "The service is starting.")
+        assert (await readiness(edge))[1]["edge"] is False
+
+
+async def test_a_defect_is_a_500_that_tells_nothing_and_is_logged_under_the_request_s_id(
+    settings: Settings, people: People, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(*_: object) -> None:
+        raise ZeroDivisionError("a secret of ours")
+
+    monkeypatch.setattr(directory, "find", broken)
+    with capture_logs(processors=[merge_contextvars]) as logged:
+        async with running(with_edge(settings, people), worker=False) as edge, client(edge, people) as root:
+            answer = await root.get(f"/v1/orgs/{uuid4()}", headers={"x-request-id": "find-me"})
+    assert (answer.status_code, answer.json()["type"]) == (500, "urn:orgs:problem:internal-error")
+    assert "secret" not in answer.text
+    assert answer.headers["x-request-id"] == "find-me"
+    (line,) = [line for line in logged if line["log_level"] == "error"]
+    assert (line["event"], line["request_id"]) == ("a request failed", "find-me")
+
+
+async def test_a_parked_change_is_a_500_that_names_its_command(settings: Settings, people: People) -> None:
+    await add_staff(settings, "root")
+    async with running(with_edge(settings, people)) as edge, client(edge, people) as root:
+        org_id = (await root.post("/v1/orgs", json={"name": "Acme"})).json()["id"]
+        await execute(
+            settings,
+            "ALTER TABLE organization ADD CONSTRAINT no_poison CHECK (domain <> 'poison.com') NOT VALID",
+        )
+        for headers in ({"idempotency-key": "poison"}, {"idempotency-key": "poison"}, {}):
+            parked = await root.patch(f"/v1/orgs/{org_id}", json={"domain": "poison.com"}, headers=headers)
+            assert (parked.status_code, parked.json()["type"]) == (500, "urn:orgs:problem:parked")
+            told = await root.get(parked.headers["location"])
+            assert (told.json()["status"], told.json()["command_id"]) == ("parked", parked.json()["command_id"])
+
+
+async def test_a_role_that_may_not_read_is_told_so(settings: Settings, people: People, tmp_path: Path) -> None:
+    packaged = (Path(org_service.__file__).parent / "policy.toml").read_text()
+    strict = tmp_path / "policy.toml"
+    strict.write_text(packaged.replace("[roles.user]\ndenied = [", '[roles.user]\ndenied = [ "Organization:read",'))
+    told = with_edge(settings, people)
+    told = told.model_copy(update={"auth": told.auth.model_copy(update={"policy_file": str(strict)})})
+    org_id = uuid4()
+    await execute(
+        settings,
+        "INSERT INTO organization (id, name, name_key, created_at, updated_at, version)"
+        " VALUES ($1, 'Acme', 'acme', now(), now(), 1)",
+        org_id,
+    )
+    await add_member(settings, "ugo", org_id, "user")
+    async with running(told, worker=False) as edge, client(edge, people, "ugo") as ugo:
+        for path in (f"/v1/orgs/{org_id}", f"/v1/orgs/{org_id}/history"):
+            answer = await ugo.get(path)
+            assert (answer.status_code, answer.json()["type"]) == (403, "urn:orgs:problem:forbidden")
+
+
+async def test_at_the_end_requests_in_hand_are_finished_and_new_ones_are_not_taken(
+    settings: Settings, people: People
+) -> None:
+    stop = asyncio.Event()
+    async with Edge(with_edge(settings, people)) as edge, client(edge, people) as root:
+        running_edge = asyncio.create_task(edge.run(stop))
+        while (await readiness(edge))[0] != 200 or await edge.checks()["kafka"]() != "answers":
+            await asyncio.sleep(0.02)
+        in_hand = asyncio.create_task(root.delete(f"/v1/orgs/{uuid4()}", headers={"prefer": "wait=2"}))
+        while not REGISTRY.get_sample_value("orgs_http_requests_in_hand"):
+            await asyncio.sleep(0.01)
+        stop.set()
+        while await answers(edge):
+            await asyncio.sleep(0.01)
+        assert not in_hand.done()
+        answer = await in_hand
+        assert (answer.status_code, answer.headers["connection"]) == (202, "close")
+        await asyncio.wait_for(running_edge, 10)
+
+
+async def test_browsers_of_other_origins_are_let_in_only_where_that_was_asked_for(
+    settings: Settings, people: People
+) -> None:
+    preflight = {"origin": "https://app.example", "access-control-request-method": "PATCH"}
+    async with running(with_edge(settings, people), worker=False) as edge, client(edge, people) as root:
+        answer = await root.options("/v1/orgs", headers=preflight)
+        assert answer.status_code == 405
+        assert "access-control-allow-origin" not in (await root.get("/v1/orgs", headers=preflight)).headers
+    open_to = with_edge(settings, people, cors_origins=["https://app.example"])
+    async with running(open_to, worker=False) as edge, client(edge, people) as browser:
+        answer = await browser.options("/docs", headers=preflight)
+        assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (200, "https://app.example")
+        let_in = await browser.get("/v1/orgs", headers={"origin": "https://app.example"})
+        assert let_in.headers["access-control-allow-origin"] == "https://app.example"
+        assert "ETag" in let_in.headers["access-control-expose-headers"]
+        evil = await browser.get("/v1/orgs", headers={"origin": "https://evil.example"})
+        assert "access-control-allow-origin" not in evil.headers

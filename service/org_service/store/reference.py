@@ -176,6 +176,12 @@ async def lock_progress(conn: AsyncConnection, places: Collection[Place]) -> dic
     return {Place(row.topic, row.partition): Progress(row.topic_id, row.next_offset) for row in rows}
 
 
+async def read_progress(conn: AsyncConnection) -> dict[Place, Progress]:
+    """How far every partition is applied, as of now: nothing is locked."""
+    rows = await conn.execute(select(*_progress.c))
+    return {Place(row.topic, row.partition): Progress(row.topic_id, row.next_offset) for row in rows}
+
+
 async def write_progress(conn: AsyncConnection, progress: Mapping[Place, Progress]) -> None:
     """Note how far these partitions are applied; their rows are there, and locked by this transaction."""
     if progress:

@@ -1,7 +1,7 @@
 """The worker as a process sees it: start, health, drain. It takes commands, and the reference data they are judged by.
 
-Start: join the consumer groups (while Kafka is away: wait). Drain: stop taking, finish the batches in hand, commit,
-acknowledge, leave the groups, close.
+Start: read the reference data, and only when they are loaded the commands (while Kafka is away: wait). Drain: stop
+taking, finish the batches in hand, commit, acknowledge, leave the groups, close.
 """
 
 import asyncio
@@ -15,6 +15,7 @@ from org_service.errors import RetryError
 from org_service.settings import Settings
 from org_service.telemetry import get_logger
 from org_service.worker.applier import Applier
+from org_service.worker.first_load import wait_until_loaded
 from org_service.worker.reference import ReferenceApplier, ReferenceSubscriber
 from org_service.worker.subscriber import Subscriber
 
@@ -31,6 +32,7 @@ class Worker:
         self._subscriber: Subscriber | None = None
         self._reference: ReferenceSubscriber | None = None
         self._waited = time.monotonic()
+        self._loading = False
 
     @property
     def beat(self) -> float:
@@ -82,7 +84,8 @@ class Worker:
             try:
                 await self._applier.start()
                 await reference.start()
-                await subscriber.start()
+                if await self._load(reference, stop):
+                    await subscriber.start()
             except (KafkaError, OSError, RetryError) as error:
                 pause_s = backoff.next_s()
                 why = str(error) if isinstance(error, RetryError) else f"kafka is away ({type(error).__name__})"
@@ -92,6 +95,26 @@ class Worker:
             else:
                 return subscriber, reference
         return None
+
+    async def _load(self, reference: ReferenceSubscriber, stop: asyncio.Event) -> bool:
+        """Wait until reference data are loaded, where commands are judged by them; False when their reader failed."""
+        if self._settings.auth.commands == "trusted" and not self._settings.auth.issuer:
+            return True
+
+        def beat() -> None:
+            self._waited = max(reference.polled, self._reference_applier.beat)
+
+        self._loading = True
+        loading = asyncio.create_task(wait_until_loaded(self._settings, stop, beat))
+        try:
+            await asyncio.wait((loading, reference.failed), return_when=asyncio.FIRST_COMPLETED)
+            if loading.done():
+                loading.result()
+                return True
+            return False
+        finally:
+            self._loading = False
+            loading.cancel()
 
     def checks(self) -> Mapping[str, Callable[[], Awaitable[str]]]:
         """What /readyz asks, by name; a check returns what it saw, or raises."""
@@ -110,6 +133,8 @@ class Worker:
 
     async def _check_consumer(self) -> str:
         subscriber = self._subscriber
+        if self._loading:
+            raise RetryError("commands wait until the reference data are loaded")
         if subscriber is None or subscriber.assigned is None:
             raise RetryError("no partitions assigned yet")
         if self._applier.outage is not None:

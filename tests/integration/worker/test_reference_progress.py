@@ -8,6 +8,7 @@ from uuid import UUID, uuid4
 import asyncpg
 import pytest
 from aiokafka import AIOKafkaConsumer
+from pydantic import SecretStr
 
 from org_events.reference import Role
 from org_service.settings import Settings
@@ -327,6 +328,17 @@ async def test_a_killed_session_costs_nothing(
         await until(lambda: roles(database), users(0, 5))
     assert BATCH_REPEATS.labels("outage")._value.get() == outages + 1
     assert await progress(database) == 5
+
+
+async def test_a_worker_that_never_found_its_place_ends_when_it_is_asked_to(settings: Settings) -> None:
+    nowhere = settings.database.model_copy(update={"url": SecretStr("postgresql://127.0.0.1:1/orgs")})
+    async with asyncio.timeout(20), reading(settings.model_copy(update={"database": nowhere})) as applier:
+        await until(lambda: _waits(applier), True)
+        assert applier.lost
+
+
+async def _waits(applier: ReferenceApplier) -> bool:
+    return "Postgres can't be reached" in (applier.outage or "")
 
 
 async def test_the_batch_in_hand_is_finished_before_the_end(

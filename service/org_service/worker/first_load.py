@@ -1,0 +1,107 @@
+"""Commands are judged by reference data, and a refusal is for good: a worker takes none before everything that the
+reference topics held when it started is applied, by whichever worker.
+
+Offsets alone don't tell: behind the last record of a partition there may be marks of transactions, and what compaction
+took away. So where the progress is short of the end, the partition is looked into.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Any, Final, cast
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from org_service.backoff import pause
+from org_service.settings import Settings
+from org_service.store import reference
+from org_service.store.engine import create_engine
+from org_service.store.failures import classified
+from org_service.store.reference import Place
+from org_service.telemetry import get_logger
+from org_service.worker.facts import kinds
+from org_service.worker.topic_ids import topic_ids
+
+log = get_logger(__name__)
+
+_POLL_S: Final = 0.2
+_FETCH_BYTES: Final = 65_536
+"""Of one partition: a first record is all that is wanted."""
+
+
+async def wait_until_loaded(settings: Settings, stop: asyncio.Event, beat: Callable[[], None]) -> None:
+    """Wait until what the reference topics hold now is in the tables, or until `stop` is set.
+
+    Args:
+        settings: Where.
+        stop: Ends the waiting.
+        beat: Told at each look: a sign of life.
+
+    Raises:
+        KafkaError: Kafka can't be reached.
+        RetryError: Postgres can't be reached.
+    """
+    consumer = AIOKafkaConsumer(
+        **settings.kafka.connection(),
+        group_id=None,
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        isolation_level="read_committed",
+        max_partition_fetch_bytes=_FETCH_BYTES,
+    )
+    engine = create_engine(settings.database, "worker", direct=True)
+    try:
+        await consumer.start()
+        await _wait(settings, consumer, engine, stop, beat)
+    finally:
+        await asyncio.gather(consumer.stop(), return_exceptions=True)
+        await engine.dispose()
+
+
+async def _wait(
+    settings: Settings,
+    consumer: AIOKafkaConsumer,
+    engine: AsyncEngine,
+    stop: asyncio.Event,
+    beat: Callable[[], None],
+) -> None:
+    topics = sorted(kinds(settings.kafka.topics))
+    partitions = [TopicPartition(topic, number) for topic in topics for number in range(settings.kafka.partitions)]
+    ends = cast("dict[TopicPartition, int]", await consumer.end_offsets(partitions))
+    told = False
+    while not stop.is_set():
+        beat()
+        applied = await _applied(consumer, engine, topics)
+        short = {each: applied.get(Place(*each), 0) for each, end in ends.items() if applied.get(Place(*each), 0) < end}
+        if not await _holds_records(consumer, short, ends):
+            return
+        if not told:
+            log.info("commands wait until the reference data are loaded", offsets=sum(ends[each] for each in short))
+            told = True
+        await pause(_POLL_S, stop)
+
+
+async def _applied(consumer: AIOKafkaConsumer, engine: AsyncEngine, topics: list[str]) -> dict[Place, int]:
+    """How far the topics are applied that are there now; what was applied of former ones doesn't count."""
+    ids = await topic_ids(consumer, topics)
+    with classified():
+        async with engine.connect() as conn:
+            progress = await reference.read_progress(conn)
+    return {place: each.next_offset for place, each in progress.items() if ids.get(place.topic) == each.topic_id}
+
+
+async def _holds_records(
+    consumer: AIOKafkaConsumer, short: Mapping[TopicPartition, int], ends: Mapping[TopicPartition, int]
+) -> bool:
+    """Whether there is a record between where partitions are applied and where they ended."""
+    if not short:
+        return False
+    consumer.assign(list(short))
+    for each, offset in short.items():
+        consumer.seek(each, offset)
+    while True:
+        batches = cast("dict[TopicPartition, list[Any]]", await consumer.getmany(timeout_ms=round(_POLL_S * 1000)))
+        if any(records[0].offset < ends[each] for each, records in batches.items() if records):
+            return True
+        if all([await consumer.position(each) >= ends[each] for each in short]):
+            return False

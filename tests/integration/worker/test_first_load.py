@@ -1,0 +1,158 @@
+"""No command is judged before the reference data that were there when the worker started: a refusal is for good."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+from aiokafka import AIOKafkaProducer
+
+from org_service.settings import Settings
+from org_service.worker import first_load
+from org_service.worker.reference import ReferenceApplier, ReferenceSubscriber
+from org_service.worker.worker import Worker
+from tests.integration.worker.reference_feed import Feed, member, roles, until
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture
+async def database(settings: Settings) -> AsyncIterator[asyncpg.Connection]:
+    conn = await asyncpg.connect(settings.database.url.get_secret_value())
+    yield conn
+    await conn.close()
+
+
+@pytest.fixture
+def feed(settings: Settings) -> Feed:
+    return Feed(settings)
+
+
+@pytest.fixture
+def judging(settings: Settings, tmp_path: Path) -> Settings:
+    """Tokens are judged; which keys there are doesn't matter here."""
+    keys = tmp_path / "jwks.json"
+    key = {"kty": "OKP", "crv": "Ed25519", "kid": "1", "use": "sig", "alg": "EdDSA"}
+    keys.write_text(json.dumps({"keys": [key | {"x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}))
+    auth = settings.auth.model_copy(update={"commands": "tokens", "issuer": "test", "jwks_file": str(keys)})
+    return settings.model_copy(update={"auth": auth})
+
+
+@asynccontextmanager
+async def running(settings: Settings) -> AsyncIterator[Worker]:
+    worker, stop = Worker(settings), asyncio.Event()
+    task = asyncio.create_task(worker.run(stop))
+    try:
+        yield worker
+    finally:
+        stop.set()
+        await task
+
+
+async def takes_commands(worker: Worker) -> bool:
+    return worker._subscriber is not None
+
+
+async def test_commands_wait_until_the_reference_data_are_loaded(
+    judging: Settings, database: asyncpg.Connection, feed: Feed
+) -> None:
+    await feed.members(*(member(f"user-{n}") for n in range(10)))
+    async with running(judging) as worker:
+        async with database.transaction():
+            await database.execute("LOCK TABLE membership IN EXCLUSIVE MODE")
+            await until(lambda: database.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"), 1)
+            with pytest.raises(Exception, match="commands wait until the reference data are loaded"):
+                await worker.checks()["consumer"]()
+            assert not await takes_commands(worker)
+        await until(lambda: takes_commands(worker), True)
+        assert len(await roles(database)) == 10
+    async with running(judging) as worker:  # and again, with everything loaded
+        await until(lambda: takes_commands(worker), True)
+
+
+async def test_a_worker_that_trusts_its_publishers_does_not_wait(
+    settings: Settings, database: asyncpg.Connection, feed: Feed
+) -> None:
+    await feed.members(member("ann"))
+    async with running(settings) as worker, database.transaction():
+        await database.execute("LOCK TABLE membership IN EXCLUSIVE MODE")
+        await until(lambda: takes_commands(worker), True)
+
+
+async def test_what_a_transaction_leaves_behind_its_records_is_not_waited_for(
+    judging: Settings, database: asyncpg.Connection, feed: Feed
+) -> None:
+    """Marks have offsets too, and records that were taken back: no progress gets there."""
+    topic = feed.topics.memberships
+    producer = AIOKafkaProducer(bootstrap_servers=judging.kafka.bootstrap_servers, transactional_id=f"{topic}.feeder")
+    async with producer:
+        async with producer.transaction():
+            await producer.send(topic, member("ann").to_body(), key=member("ann").key(), partition=0)
+        await producer.begin_transaction()
+        await producer.send(topic, member("bob").to_body(), key=member("bob").key(), partition=0)
+        await producer.abort_transaction()
+    async with running(judging) as worker:
+        await until(lambda: takes_commands(worker), True)
+        assert await roles(database) == {"ann": "user"}
+
+
+async def test_a_worker_that_still_loads_ends_when_it_is_asked_to(
+    judging: Settings, database: asyncpg.Connection, feed: Feed
+) -> None:
+    await feed.members(member("ann"))
+    impatient = judging.model_copy(update={"drain_timeout_s": 0.5})
+    async with asyncio.timeout(20), database.transaction():
+        await database.execute("LOCK TABLE membership IN EXCLUSIVE MODE")
+        async with running(impatient) as worker:
+            await until(lambda: database.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"), 1)
+            assert not await takes_commands(worker)
+
+
+async def test_a_reader_that_failed_ends_the_worker_that_waits_for_it(
+    judging: Settings, feed: Feed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def failing(self: ReferenceApplier, records: object) -> None:
+        raise RuntimeError
+
+    monkeypatch.setattr(ReferenceApplier, "apply", failing)
+    await feed.members(member("ann"))
+    async with asyncio.timeout(30):
+        with pytest.raises(RuntimeError):
+            await Worker(judging).run(asyncio.Event())
+
+
+async def test_a_reader_that_hangs_is_no_sign_of_life(
+    judging: Settings, feed: Feed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loop that waits for it goes on, and mustn't speak for it."""
+    applied, looks = first_load._applied, count()
+    looked = 0
+
+    async def looking(*args: Any) -> Any:
+        nonlocal looked
+        looked = next(looks)
+        return await applied(*args)
+
+    async def looks_so_far() -> bool:
+        return looked >= wanted
+
+    async def hang(self: ReferenceSubscriber) -> bool:
+        await asyncio.Event().wait()
+        return False
+
+    monkeypatch.setattr(first_load, "_applied", looking)
+    monkeypatch.setattr(ReferenceSubscriber, "_prepare", hang)
+    await feed.members(member("ann"))
+    async with running(judging) as worker:
+        wanted = 2
+        await until(looks_so_far, True)
+        beat = worker.beat
+        wanted = 5
+        await until(looks_so_far, True)
+        assert worker.beat == beat
+        assert not await takes_commands(worker)

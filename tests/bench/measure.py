@@ -112,10 +112,11 @@ class Bench:
 
     def _cpu_s(self) -> dict[str, float]:
         pids = processes_of(self._site, self._services) | {"publisher": [self._publisher.pid], "reader": [os.getpid()]}
-        return {name: sum(map(_cpu_s, each)) for name, each in pids.items()}
+        return {name: sum(map(cpu_s, each)) for name, each in pids.items()}
 
 
-def _cpu_s(pid: int) -> float:
+def cpu_s(pid: int) -> float:
+    """Processor seconds that a process used so far; none of one that ended."""
     try:
         times = psutil.Process(pid).cpu_times()
     except psutil.NoSuchProcess:  # one of Postgres' short-lived processes

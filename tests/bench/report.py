@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 _LATENCIES: Final = ("latency_idle", "latency_load")
+_REQUESTS: Final = ("edge_read", "http_update")
 _FILE_WIDTH: Final = 130
 
 
@@ -27,16 +28,19 @@ def render(report: dict[str, Any], console: Console) -> None:
     settings = ", ".join(f"{name} {setting}" for name, setting in postgres.items())
     console.print(f"Postgres: {settings}\nKafka: {report['durability']['kafka']}\n")
     scenarios = report["scenarios"]
-    throughputs = [name for name in scenarios if name not in _LATENCIES]
+    throughputs = [name for name in scenarios if name not in (*_LATENCIES, *_REQUESTS)]
     if throughputs:
         console.print(_throughput_table(scenarios, throughputs))
     latencies = [name for name in _LATENCIES if name in scenarios]
     if latencies:
         console.print(_latency_table(scenarios, latencies))
-    console.print("processor time a command, in µs; publisher and reader are the bench's own")
+    requests = [name for name in _REQUESTS if name in scenarios]
+    if requests:
+        console.print(_requests_table(scenarios, requests))
+    console.print("processor time a command or request, in µs; publisher, reader and load are the bench's own")
     for name, scenario in scenarios.items():
-        used = ", ".join(f"{process} {each:,.0f}" for process, each in scenario["cpu_us_per_command"].items())
-        console.print(f"  {name}: {used}")
+        cpu_us = scenario["cpu_us_per_request" if name in _REQUESTS else "cpu_us_per_command"]
+        console.print(f"  {name}: " + ", ".join(f"{process} {each:,.0f}" for process, each in cpu_us.items()))
 
 
 def _throughput_table(scenarios: dict[str, Any], names: list[str]) -> Table:
@@ -72,3 +76,20 @@ def _latency_table(scenarios: dict[str, Any], names: list[str]) -> Table:
             "   ".join(f"{run['p50_ms']} / {run['p99_ms']} / {run['max_ms']}" for run in scenario["runs"]),
         )
     return table
+
+
+def _requests_table(scenarios: dict[str, Any], names: list[str]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, title="HTTP request due → answer read", title_justify="left", pad_edge=False)
+    for heading in ("", "requests/s", "p50 ms", "p99 ms", "max ms", "each run: p50 / p99 / max ms"):
+        table.add_column(heading, justify="right" if heading else "left")
+    for name in names:
+        scenario = scenarios[name]
+        runs = "   ".join(f"{run['p50_ms']} / {run['p99_ms']} / {run['max_ms']}" for run in scenario["runs"])
+        table.add_row(name, f"{scenario['rate_per_s']:,.0f}", *_bold(scenario), runs)
+        for kind, figures in scenario["kinds"].items():
+            table.add_row(f"  {kind}", "", f"{figures['p50_ms']}", f"{figures['p99_ms']}", f"{figures['max_ms']}", "")
+    return table
+
+
+def _bold(figures: dict[str, Any]) -> list[str]:
+    return [f"[bold]{figures['p50_ms']}[/]", f"[bold]{figures['p99_ms']}[/]", f"{figures['max_ms']}"]

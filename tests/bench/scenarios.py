@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -15,7 +15,7 @@ import org_local
 from org_local.issuer import Issuer
 from org_service.settings import Auth
 from org_service.store import migrate
-from tests.bench import load
+from tests.bench import edge, load
 from tests.bench.measure import Bench, Run, summary
 from tests.bench.site import Services, Site, open_site, pipeline, program, running
 
@@ -45,6 +45,7 @@ class Plan:
     load_s: float = 5
     load_share: float = 0.5
     """Of the throughput measured before."""
+    http: edge.EdgePlan = field(default_factory=edge.EdgePlan)
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ def end_to_end_tokens(scene: Scene) -> dict[str, Any]:
     """The same with a token in each command, of one of many users, who are judged by their memberships."""
     plan = scene.plan
     issuer = Issuer.open(scene.folder / "issuer")
-    auth = Auth(issuer=issuer.name, jwks_file=str(issuer.jwks_file))
+    auth = _taking(issuer)
     org_ids = load.organization_ids(plan.organizations)
     users = [f"user-{number}" for number in range(_USERS)]
     tokens = [issuer.token(user) for user in users]
@@ -211,6 +212,27 @@ def latency_load(scene: Scene, throughput: float) -> dict[str, Any]:
     return summary(runs) | {"rate_per_s": round(rate, 1)}
 
 
+def edge_read(scene: Scene) -> dict[str, Any]:
+    """Lists and organizations over HTTP, with a million organizations in the database."""
+    issuer = Issuer.open(scene.folder / "issuer")
+    with open_site(scene.stack, "edge_read", scene.folder, _taking(issuer)) as site:
+        return edge.edge_read(site, issuer, scene.plan.http, scene.say)
+
+
+def http_update(scene: Scene) -> dict[str, Any]:
+    """Few changes over HTTP, evenly spread: how long until each is answered."""
+    issuer = Issuer.open(scene.folder / "issuer")
+    with (
+        open_site(scene.stack, "http_update", scene.folder, _taking(issuer)) as site,
+        pipeline(site) as services,
+    ):
+        return edge.http_update(site, issuer, services, scene.plan.http, scene.say)
+
+
+def _taking(issuer: Issuer) -> Auth:
+    return Auth(issuer=issuer.name, jwks_file=str(issuer.jwks_file))
+
+
 SCENARIOS: Final[Mapping[str, Callable[[Scene], dict[str, Any]]]] = {
     "end_to_end": end_to_end,
     "end_to_end_tokens": end_to_end_tokens,
@@ -219,6 +241,8 @@ SCENARIOS: Final[Mapping[str, Callable[[Scene], dict[str, Any]]]] = {
     "plain_concurrent": plain_concurrent,
     "plain_ack_first": plain_ack_first,
     "floor": floor,
+    "edge_read": edge_read,
+    "http_update": http_update,
 }
 """All but `latency_load`, which needs the throughput of `end_to_end`."""
 LATENCY_LOAD: Final = "latency_load"

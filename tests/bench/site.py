@@ -10,7 +10,7 @@ from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, Protocol
 
 import asyncpg
 import psutil
@@ -25,7 +25,7 @@ from org_service.store import migrate
 from tests.bench.publisher import ROOT
 from tests.support.topics import create_topics, drop_topics
 
-Role = Literal["worker", "relay"]
+Role = Literal["worker", "relay", "edge"]
 ROLES: Final[tuple[Role, ...]] = ("worker", "relay")
 
 _STOP: Final = (("SIGTERM", 20.0),)
@@ -82,6 +82,14 @@ async def _execute(url: str, statement: str) -> None:
     connection = await asyncpg.connect(url)
     await connection.execute(statement)
     await connection.close()
+
+
+class HasPids(Protocol):
+    """Something made of processes."""
+
+    def pids(self) -> dict[str, list[int]]:
+        """Them by name."""
+        ...
 
 
 class Services:
@@ -151,11 +159,12 @@ def pipeline(site: Site, *, profiled: Role | None = None) -> Generator[Services]
     """
     asyncio.run(migrate.upgrade(site.settings.database))
     taken: set[int] = set()
-    with running([_service(site, role, ports.pick(None, taken), profiled=role == profiled) for role in ROLES]) as both:
+    with running([service(site, role, ports.pick(None, taken), profiled=role == profiled) for role in ROLES]) as both:
         yield both
 
 
-def _service(site: Site, role: Role, port: int, *, profiled: bool) -> Server:
+def service(site: Site, role: Role, port: int, *, profiled: bool = False) -> Server:
+    """`orgs serve` in one role on a port; settings are the defaults but for addresses, names and the issuer."""
     cprofile = ["-m", "cProfile", "-o", str(site.folder / f"{role}.pstats")] if profiled else []
     env = {
         "ORGS_KAFKA__BOOTSTRAP_SERVERS": site.bootstrap_servers,
@@ -180,7 +189,7 @@ def _service(site: Site, role: Role, port: int, *, profiled: bool) -> Server:
     )
 
 
-def processes_of(site: Site, services: Services) -> dict[str, list[int]]:
+def processes_of(site: Site, services: HasPids) -> dict[str, list[int]]:
     """Every process at work, by name; Kafka's and Postgres' only where these were started here."""
     pids = services.pids()
     try:

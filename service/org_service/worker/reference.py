@@ -212,10 +212,8 @@ class ReferenceApplier:
             return
         BATCH_REPEATS.labels("halved").inc()
         middle = len(facts) // 2
-        first, second = facts[:middle], facts[middle:]
-        then = {**starts, **_ends(first)}
-        await self._settle(first, {place: starts[place] for place in _ends(first)})
-        await self._settle(second, {place: then[place] for place in _ends(second)})
+        for half in (facts[:middle], facts[middle:]):  # where the first one loses the place, the second does nothing
+            await self._settle(half, {place: starts[place] for place in _ends(half)})
 
     async def _transact(self, facts: Sequence[_Read], starts: Mapping[Place, int]) -> Counter[tuple[str, str]] | None:
         """One transaction; returns what became of the records, by topic, or None where the place is lost."""

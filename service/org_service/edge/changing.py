@@ -44,12 +44,26 @@ from org_service.edge.request_headers import command_id_for, etag, expected_vers
 MERGE_PATCH: Final = "application/merge-patch+json"
 _MEDIA_TYPE: Final = re.compile(r'([\w.+-]+/[\w.+-]+)\s*(?:;\s*charset="?utf-8"?\s*)?', re.IGNORECASE)
 
-IfMatch = Annotated[str | None, Header(description='ETags of the versions to change, as in `"v7"`; 412 for others')]
+_TAG: Final = r'(W/)?"[!#-~]*"'
+IfMatch = Annotated[
+    str | None,
+    Header(
+        alias="If-Match",
+        description='ETags of the versions to change, as in `"v7"`; 412 for others',
+        json_schema_extra={"pattern": rf"^(\*|{_TAG}(, ?{_TAG}){{0,9}})$"},
+        examples=['"v7"'],
+    ),
+]
 IdempotencyKey = Annotated[
     str | None,
-    Header(description="Makes repeating safe: the same key is the same change, and gets the first answer again"),
+    Header(
+        alias="Idempotency-Key",
+        description="Makes repeating safe: the same key is the same change, and gets the first answer again",
+        json_schema_extra={"pattern": r"""^([!#-~]{1,255}|"[!#-~]{1,255}")$"""},
+        examples=["3f1c"],
+    ),
 ]
-Prefer = Annotated[str | None, Header(description="`respond-async`, or `wait=N` seconds; then 202")]
+Prefer = Annotated[str | None, Header(alias="Prefer", description="`respond-async`, or `wait=N` seconds; then 202")]
 
 
 def derived_org_id(command_id: UUID) -> UUID:

@@ -10,7 +10,7 @@ Uvicorn with httptools, inside the loop of the process: measured against h11 and
 import asyncio
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Any, Final, Self
 
@@ -107,8 +107,8 @@ class Edge:
         async with AsyncExitStack() as stack:
             if not await self._read_keys(stop):
                 return
-            tasks = [asyncio.create_task(self._commands.run(stop)), asyncio.create_task(self._live(stop))]
-            stack.push_async_callback(asyncio.gather, *tasks, return_exceptions=True)
+            tasks = [asyncio.create_task(self._commands.run()), asyncio.create_task(self._live())]
+            stack.push_async_callback(_end, tasks)
             await stack.enter_async_context(self.app.mcp.run())
             self._open = True
             log.info("requests are answered", port=self.port)
@@ -117,9 +117,9 @@ class Edge:
             stopping.cancel()
             log.info("draining: the requests in hand are finished")
             await self._stop_serving()
-            stop.set()
             for task in tasks:
-                await task
+                if task.done():
+                    task.result()
 
     def checks(self) -> Mapping[str, Check]:
         """What /readyz asks, by name; a check returns what it saw, or raises."""
@@ -161,16 +161,22 @@ class Edge:
                 return True
         return False
 
-    async def _live(self, stop: asyncio.Event) -> None:
-        while not stop.is_set():
+    async def _live(self) -> None:
+        while True:
             self.beat = time.monotonic()
-            await pause(_BEAT_S, stop)
+            await asyncio.sleep(_BEAT_S)
 
     async def _stop_serving(self) -> None:
         self._server.should_exit = True
         serving, self._serving = self._serving, None
         if serving is not None:
             await serving
+
+
+async def _end(tasks: Sequence[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def document(settings: Settings | None = None) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import json
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,12 @@ _PATHS = {
     re.compile(re.sub(r"\{[^}]+\}", "[^/]+", template) + "$"): operations
     for template, operations in DOCUMENT["paths"].items()
 }
+
+
+@cache
+def _validator(reference: str) -> Draft202012Validator:
+    schema = {"$ref": reference, "components": DOCUMENT["components"]}
+    return Draft202012Validator(schema, format_checker=FormatChecker())
 
 
 def check(response: httpx2.Response) -> None:
@@ -40,8 +47,7 @@ def check(response: httpx2.Response) -> None:
         return
     media_type = response.headers["content-type"]
     assert media_type in content, media_type
-    schema = {**content[media_type]["schema"], "components": DOCUMENT["components"]}
-    Draft202012Validator(schema, format_checker=FormatChecker()).validate(response.json())
+    _validator(content[media_type]["schema"]["$ref"]).validate(response.json())
     if media_type == "application/problem+json":
         problem = response.json()
         assert problem["status"] == response.status_code

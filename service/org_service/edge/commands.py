@@ -272,7 +272,7 @@ def _unconfirmed(change: Change) -> Refusal:
     how = (
         "Send the same request with the same Idempotency-Key again: that is safe."
         if change.repeatable
-        else "Whether it arrived will be seen at /v1/commands/{command_id}; an Idempotency-Key makes repeating safe."
+        else f"Whether it did /v1/commands/{change.command_id} will tell. An Idempotency-Key makes repeating safe."
     )
     return unavailable(f"{_NOT_SENT} It may still take effect. {how}", command_id=str(change.command_id))
 

@@ -94,6 +94,7 @@ async def test_a_send_that_kafka_does_not_confirm_is_unknown_and_safe_to_repeat(
     finally:
         stack.kafka.resume()
     assert caught.value.command_id == command_id
+    assert not caught.value.confirmed
     outcome = await orgs.execute(command, command_id=command_id)
     assert outcome.command_id == command_id
     assert {received.command_id for received in service.received[1:]} == {str(command_id)}

@@ -12,6 +12,7 @@ from pydantic import SecretStr
 from structlog.contextvars import merge_contextvars
 from structlog.testing import capture_logs
 
+import org_local
 import org_service
 from org_service.edge.edge import Edge
 from org_service.settings import Database, Settings
@@ -131,6 +132,28 @@ async def test_without_kafka_reads_go_on_and_changes_are_refused_with_their_comm
         assert answer.json()["command_id"]
         stop.set()
         await running_edge
+
+
+async def test_a_change_that_kafka_doesn_t_confirm_is_not_promised_and_repeating_it_is_one_change(
+    settings: Settings, people: People, stack: org_local.Stack
+) -> None:
+    await add_staff(settings, "root")
+    headers = {"idempotency-key": "unconfirmed"}
+    async with running(with_edge(settings, people)) as edge, client(edge, people) as root:
+        stack.kafka.pause()
+        try:
+            for prefer in ("wait=1", "wait=1"):
+                answer = await root.post("/v1/orgs", json={"name": "Acme"}, headers={**headers, "prefer": prefer})
+                assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+                assert "It may still take effect." in answer.json()["detail"]
+            assert (await root.get("/v1/orgs")).status_code == 200
+        finally:
+            stack.kafka.resume()
+        made = await root.post("/v1/orgs", json={"name": "Acme"}, headers=headers)
+        assert made.status_code == 201
+        history = (await root.get(f"/v1/orgs/{made.json()['id']}/history")).json()["changes"]
+        assert [change["version"] for change in history] == [1]
+        assert history[0]["command_id"] == answer.json()["command_id"]
 
 
 async def test_without_postgres_nothing_is_decided_and_the_edge_is_alive_but_not_ready(

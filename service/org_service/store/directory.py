@@ -39,6 +39,7 @@ from org_service.domain.access import Access, AccessKind, Membership, Partnershi
 from org_service.domain.organization import Organization, name_key
 from org_service.domain.policy import Policy
 from org_service.store.lists import OrderBy, Rows, Shape, list_active, list_related
+from org_service.store.prepared import Prepared
 from org_service.store.tables import AcceptedCommand, Journal, Parked
 from org_service.store.tables import Membership as MembershipTable
 from org_service.store.tables import Organization as OrganizationTable
@@ -146,7 +147,7 @@ def _find() -> Rows:
     )
 
 
-_FIND: Final = _find()
+_FIND: Final = Prepared(_find())
 
 
 async def find(conn: AsyncConnection, user_id: str, org_id: UUID, policy: Policy) -> Seen | None:
@@ -156,7 +157,7 @@ async def find(conn: AsyncConnection, user_id: str, org_id: UUID, policy: Policy
         None where there is none, it is deleted, or the user can't see it: after the same work, so that nobody can
         tell which by the time it took.
     """
-    rows = (await conn.execute(_FIND, {"user_id": user_id, "org_id": org_id})).all()
+    rows = await _FIND.fetch(conn, {"user_id": user_id, "org_id": org_id})
     return _judged([row[1:] for row in rows], staff=rows[0][0], policy=policy)
 
 
@@ -192,7 +193,7 @@ async def list_for(conn: AsyncConnection, user_id: str, listing: Listing, policy
     staff every active organization, and deactivated ones that they are direct members of.
 
     Args:
-        conn: In READ COMMITTED or AUTOCOMMIT.
+        conn: In AUTOCOMMIT.
         user_id: Whose list.
         listing: Which part of it; `search` may be any text.
         policy: What each role is denied.
@@ -205,11 +206,11 @@ async def list_for(conn: AsyncConnection, user_id: str, listing: Listing, policy
         return Page([], None)
     shape = Shape(bool(search), listing.access, listing.order_by, listing.after is not None)
     parameters = {"user_id": user_id, "rows_max": listing.limit + 1} | _range(search) | _after(shape, listing.after)
-    rows: Sequence[Sequence[Any]] = (await conn.execute(list_related(shape), parameters)).all()
+    rows = await list_related(shape).fetch(conn, parameters)
     staff, default_id = rows[0][:2]
     rows = [row[2:] for row in rows if row[2] is not None]
     if staff and listing.access in (None, AccessKind.STAFF):
-        rows = (await conn.execute(list_active(shape), parameters)).all()
+        rows = await list_active(shape).fetch(conn, parameters)
     judged = (_judged(list(same), staff=staff, policy=policy) for _, same in groupby(rows, key=itemgetter(0)))
     seen = [each for each in judged if each is not None]
     entries = [_entry(each, default_id) for each in seen[: listing.limit]]
@@ -303,8 +304,8 @@ def _accept() -> Insert:
     )
 
 
-_ANSWER: Final = _answer()
-_ACCEPT: Final = _accept()
+_ANSWER: Final = Prepared(_answer())
+_ACCEPT: Final = Prepared(_accept())
 
 
 async def answer_to(conn: AsyncConnection, command_id: UUID) -> Answer | None:
@@ -312,8 +313,8 @@ async def answer_to(conn: AsyncConnection, command_id: UUID) -> Answer | None:
 
     Who asks isn't judged here: only the actor and staff may be told.
     """
-    row = (await conn.execute(_ANSWER, {"command_id": command_id})).one_or_none()
-    return None if row is None else Answer._make(row)
+    rows = await _ANSWER.fetch(conn, {"command_id": command_id})
+    return Answer._make(rows[0]) if rows else None
 
 
 async def accept(conn: AsyncConnection, command_id: UUID, actor: str, org_id: UUID, now: datetime) -> None:
@@ -323,4 +324,4 @@ async def accept(conn: AsyncConnection, command_id: UUID, actor: str, org_id: UU
     """
     kept_from = now - timedelta(days=ACCEPTED_DAYS)
     parameters = {"command_id": command_id, "actor": actor, "org_id": org_id, "now": now, "kept_from": kept_from}
-    await conn.execute(_ACCEPT, parameters)
+    await _ACCEPT.fetch(conn, parameters)

@@ -45,10 +45,13 @@ def _dumps(value: Any) -> str:
     return orjson.dumps(value).decode()
 
 
+PLAN_AGE_MAX_S: Final = 60
+"""After this a connection that keeps plans is closed: as often as Postgres looks whether tables grew (autovacuum)."""
+
 _ONE_PLAN: Final = {
-    # The edge's statements are written for one plan each, whatever is asked and however many rows there are: by index.
-    # Planning one again and again costs three times as much as running it. Without the hint a plan made while a table
-    # was small would read it from end to end, until the next ANALYZE.
+    # The edge's statements are written for one plan each, whatever is asked: by index. Planning one again and again
+    # costs three times as much as running it. A plan made while a table was small may read the wrong index from end to
+    # end, so none gets older than `PLAN_AGE_MAX_S`.
     "plan_cache_mode": "force_generic_plan",
     "enable_seqscan": "off",
     # Nor is any worth a second process.
@@ -118,6 +121,8 @@ def create_engine(database: Database, role: Role | None, *, direct: bool = False
         if direct
         else {"pool_size": database.pool_size, "max_overflow": 0, "pool_timeout": database.connect_timeout_s}
     )
+    if role == "edge" and not direct:
+        pool["pool_recycle"] = PLAN_AGE_MAX_S
     return create_async_engine(
         "postgresql+asyncpg://",
         async_creator=lambda: connect(database, role),

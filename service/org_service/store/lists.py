@@ -38,6 +38,7 @@ from sqlmodel import col
 
 from org_service.domain.access import AccessKind, Membership
 from org_service.domain.organization import Organization
+from org_service.store.prepared import Prepared
 from org_service.store.tables import Membership as MembershipTable
 from org_service.store.tables import Organization as OrganizationTable
 from org_service.store.tables import Partnership as PartnershipTable
@@ -153,7 +154,7 @@ def _reached(mine: FromClause) -> FromClause:
 
 
 @cache
-def list_related(shape: Shape) -> Rows:
+def list_related(shape: Shape) -> Prepared:
     """What a user has by membership and partnership: whether they are staff, the default, and the page's rows.
 
     Staff get no rows here, but for what they are direct members of if just that is asked for.
@@ -180,7 +181,7 @@ def list_related(shape: Shape) -> Rows:
     fetched = select(found).select_from(candidate).join(found, true()).subquery("fetched")
     page = select(fetched).order_by(*shape.sorted(fetched.c)).limit(_rows_max).subquery("page")
     caller = select(_IS_STAFF.label("staff"), _default(mine).label("default_id")).subquery("caller")
-    return (
+    return Prepared(
         select(caller, page, *(mine.c[field] for field in Membership._fields), *reached.c[1:])
         .select_from(caller)
         .outerjoin(page, true())
@@ -191,7 +192,7 @@ def list_related(shape: Shape) -> Rows:
 
 
 @cache
-def list_active(shape: Shape) -> Rows:
+def list_active(shape: Shape) -> Prepared:
     """The page's rows of staff: every active organization, and deactivated ones that they are direct members of."""
     direct = exists().where(
         col(MembershipTable.user_id) == _user_id,
@@ -212,7 +213,7 @@ def list_active(shape: Shape) -> Rows:
     chosen = union_all(*parts).subquery("chosen")
     page = _first(shape, chosen).subquery("page")
     own = aliased(MembershipTable, name="own")
-    return (
+    return Prepared(
         select(*_LISTED, *(getattr(own, field) for field in Membership._fields))
         .join(page, page.c.id == col(OrganizationTable.id))
         .outerjoin(own, and_(col(own.user_id) == _user_id, col(own.org_id) == page.c.id))

@@ -1,24 +1,30 @@
 """What a user is shown, rule by rule, and against an oracle that looks at every organization."""
 
+import asyncio
 import random
+import time
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 from itertools import product
 from typing import Any, NamedTuple, get_args
 from uuid import UUID, uuid4
 
+import asyncpg
 import pytest
-from sqlalchemy import event
+from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from org_events.reference import Role
 from org_service.domain.access import AccessKind, Membership, Partnership, access_to, default_organization
 from org_service.domain.organization import Organization, name_key
 from org_service.domain.policy import ACTIONS, Policy
+from org_service.errors import RetryError
 from org_service.settings import Database
 from org_service.store import directory, lists
+from org_service.store import engine as engines
 from org_service.store.directory import Entry, Listing
 from org_service.store.engine import Session, create_engine
+from org_service.store.failures import classify
 from tests.integration.store.rows import ACME, AT, insert, insert_journal, insert_organization, insert_parked
 
 pytestmark = pytest.mark.integration
@@ -88,15 +94,35 @@ async def test_what_cannot_be_seen_is_none(admin: Session, edge: AsyncConnection
 
 
 async def test_a_missing_organization_costs_the_same_one_statement_as_an_invisible_one(
-    admin: Session, engine: AsyncEngine, edge: AsyncConnection
+    admin: Session, edge: AsyncConnection
 ) -> None:
     await insert_organization(admin, ACME, "Acme")
     sent: list[str] = []
-    event.listen(engine.sync_engine, "before_cursor_execute", lambda *given: sent.append(given[2]))
+    driver = (await edge.get_raw_connection()).driver_connection
+    assert driver is not None
+    driver.add_query_logger(lambda record: sent.append(record.query))
     for org_id in (ACME, OTHER):
         assert await directory.find(edge, "ann", org_id, POLICY) is None
+    await asyncio.sleep(0)  # the driver logs from its loop
     assert len(sent) == 2
     assert sent[0] == sent[1]
+
+
+async def test_a_connection_that_broke_is_not_used_again(admin: Session, database: Database) -> None:
+    await insert_organization(admin, ACME, "Acme")
+    await join(admin, "ann", ACME)
+    single = database.model_copy(update={"pool_size": 1})
+    engine = create_engine(single, "edge").execution_options(isolation_level="AUTOCOMMIT")
+    terminate = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'orgs-edge'"
+    for _ in range(2):
+        async with engine.connect() as conn:
+            assert await directory.find(conn, "ann", ACME, POLICY) is not None
+        await admin.execute(terminate)
+        with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError, OSError)) as broken:
+            async with engine.connect() as conn:
+                await directory.find(conn, "ann", ACME, POLICY)
+        assert isinstance(classify(broken.value), RetryError)
+    await engine.dispose()
 
 
 async def test_staff_see_every_active_organization_as_admin_and_deactivated_ones_of_their_own(
@@ -355,6 +381,54 @@ async def test_an_organization_is_found_as_the_oracle_sees_it(admin: Session, ed
     await copy(admin, world)
     for user, organization in product(USERS, world.organizations):
         assert await directory.find(edge, user, organization.id, POLICY) == world.seen(user, organization)
+
+
+ROWS_ENOUGH = 20_000
+"""For any index to be cheaper than what reads everything."""
+
+
+@pytest.mark.parametrize("order_by", get_args(lists.OrderBy))
+async def test_every_list_is_read_by_its_index(admin: Session, edge: AsyncConnection, order_by: lists.OrderBy) -> None:
+    rows = [
+        (UUID(int=n), f"N{n}", f"n{n}", f"d{n}.no", None, AT + timedelta(seconds=n), AT, None, None, 1)
+        for n in range(ROWS_ENOUGH)
+    ]
+    await admin.copy_records_to_table("organization", records=rows)
+    await admin.copy_records_to_table(
+        "membership", records=[(f"u{n}", UUID(int=n), "user", AT, True) for n in range(ROWS_ENOUGH)]
+    )
+    await admin.copy_records_to_table(
+        "partnership", records=[(UUID(int=n), UUID(int=n + 1), "user") for n in range(ROWS_ENOUGH)]
+    )
+    await admin.execute("ANALYZE")
+    driver = (await edge.get_raw_connection()).driver_connection
+    assert driver is not None
+    ordered = "organization_name_key_key" if order_by.endswith("name") else "organization_created_at_idx"
+    for searching, access, following in product((False, True), (None, *AccessKind), (False, True)):
+        shape = lists.Shape(searching, access, order_by, following)
+        for made in (lists.list_related, lists.list_active):
+            statement = made(shape)
+            await driver.execute(f"PREPARE listed AS {statement._text}")
+            nulls = ", ".join("NULL" for _ in statement._names)
+            plan = "\n".join(row[0] for row in await driver.fetch(f"EXPLAIN EXECUTE listed({nulls})"))
+            await driver.execute("DEALLOCATE listed")
+            assert "Seq Scan" not in plan, plan
+            assert (ordered in plan) is (made is lists.list_active), plan
+            assert ("organization_domain_idx" in plan) is (made is lists.list_active and searching), plan
+
+
+async def test_no_plan_outlives_its_time(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engines, "PLAN_AGE_MAX_S", 0.05)
+    engine = create_engine(database.model_copy(update={"pool_size": 1}), "edge")
+    deadline = time.monotonic() + 10
+    async with engine.connect() as conn:
+        first = await conn.scalar(select(func.pg_backend_pid()))
+    now = first
+    while now == first and time.monotonic() < deadline:
+        async with engine.connect() as conn:
+            now = await conn.scalar(select(func.pg_backend_pid()))
+    await engine.dispose()
+    assert now != first
 
 
 async def test_an_answer_comes_from_the_journal_first(admin: Session, edge: AsyncConnection) -> None:

@@ -113,7 +113,10 @@ async def test_a_connection_that_broke_is_not_used_again(admin: Session, databas
     await join(admin, "ann", ACME)
     single = database.model_copy(update={"pool_size": 1})
     engine = create_engine(single, "edge").execution_options(isolation_level="AUTOCOMMIT")
-    terminate = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'orgs-edge'"
+    terminate = (
+        "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity "
+        "WHERE application_name = 'orgs-edge' AND datname = current_database()"
+    )
     for _ in range(2):
         async with engine.connect() as conn:
             assert await directory.find(conn, "ann", ACME, POLICY) is not None

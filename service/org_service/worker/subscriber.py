@@ -190,8 +190,11 @@ class Subscriber:
             await before
         ends = {TopicPartition(record.topic, record.partition): record.offset + 1 for record in records}
         consumer = self._consumer
+        ours = {place: end for place, end in ends.items() if place in consumer.assignment()}
+        if not ours:  # all of them moved on while the batch was written; aiokafka takes no empty commit
+            return
         try:
-            await consumer.commit({place: end for place, end in ends.items() if place in consumer.assignment()})
+            await consumer.commit(ours)
         except (KafkaError, IllegalStateError) as error:
             # The partitions moved on, or Kafka is away: the records come again and the journal knows them.
             log.info("offsets not committed; redelivered records will be skipped", why=type(error).__name__)

@@ -330,6 +330,21 @@ async def test_a_killed_session_costs_nothing(
     assert await progress(database) == 5
 
 
+async def test_a_batch_whose_partitions_all_moved_on_ends_nobody(
+    settings: Settings, database: asyncpg.Connection, feed: Feed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is nothing to acknowledge then, and aiokafka raises on an empty commit."""
+    worker, stop = Worker(settings), asyncio.Event()
+    running = asyncio.create_task(worker.run(stop))
+    await feed.members(member("ann"))
+    await until(lambda: roles(database), {"ann": "user"})
+    monkeypatch.setattr(AIOKafkaConsumer, "assignment", lambda _: set())
+    await feed.members(member("bob"))
+    await until(lambda: roles(database), {"ann": "user", "bob": "user"})
+    stop.set()
+    await running
+
+
 async def test_a_worker_that_never_found_its_place_ends_when_it_is_asked_to(settings: Settings) -> None:
     nowhere = settings.database.model_copy(update={"url": SecretStr("postgresql://127.0.0.1:1/orgs")})
     async with asyncio.timeout(20), reading(settings.model_copy(update={"database": nowhere})) as applier:

@@ -4,7 +4,7 @@ Start: listen, so that an orchestrator sees a process that waits (until `run` re
 keys; connect to Kafka, in the background: reads go on without it. Drain: stop listening, finish the requests in hand,
 disconnect.
 
-Uvicorn with httptools, inside the loop of the process: measured against h11 and granian, see `docs/decisions`.
+Uvicorn with httptools, inside the loop of the process; why, and against what it was measured: `docs/decisions`.
 """
 
 import asyncio
@@ -71,7 +71,6 @@ class Edge:
             ws="none",
             proxy_headers=False,
             server_header=False,
-            date_header=False,
             timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=math.ceil(settings.drain_timeout_s),
         )

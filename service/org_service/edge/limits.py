@@ -102,6 +102,9 @@ async def read_body(receive: Receive, length: bytes | None, bytes_max: int) -> b
             return bytes(body)
 
 
+_CLOSE: Final = (b"connection", b"close")
+
+
 class _HeadersTooLarge(Exception):
     pass
 
@@ -174,7 +177,7 @@ class BoundedProtocol(HttpToolsProtocol):
         """Answer what can't be handed on, and close."""
         refusal = self._refused or bad_request("This is no HTTP/1.1 request.")
         status, headers, body = answer(refusal)
-        lines = [b"%b: %b\r\n" % header for header in [*headers, (b"connection", b"close")]]
+        lines = [b"%b: %b\r\n" % header for header in [*self.server_state.default_headers, *headers, _CLOSE]]
         self.transport.write(b"".join([STATUS_LINE[status], *lines, b"\r\n", body]))
         self.transport.close()
 

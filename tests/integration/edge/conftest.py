@@ -13,7 +13,8 @@ from tests.support.edge import People, Site, add_staff, with_edge
 from tests.support.topics import create_topics, drop_topics
 
 
-@pytest.fixture(scope="session")
+# Not for the session: its threads draw random numbers, which Hypothesis forbids while it makes its own.
+@pytest.fixture(scope="package")
 def site(
     server_url: str, bootstrap_servers: str, template_database: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Site]:

@@ -161,11 +161,11 @@ async def test_without_postgres_nothing_is_decided_and_the_edge_is_alive_but_not
 ) -> None:
     url = f"postgresql://postgres@127.0.0.1:{free_port()}/orgs"
     away = Database(url=SecretStr(url), connect_timeout_s=1)
-    alone = with_edge(settings, people, outcome_timeout_s=0.5).model_copy(update={"database": away})
+    alone = with_edge(settings, people, outcome_timeout_s=2).model_copy(update={"database": away})
     async with Edge(alone) as edge, client(edge, people) as root:
         stop = asyncio.Event()
         running_edge = asyncio.create_task(edge.run(stop))
-        while not (await readiness(edge))[1]["edge"]:
+        while await edge.checks()["kafka"]() != "answers":
             await asyncio.sleep(0.02)
         assert await readiness(edge) == (503, {"edge": True, "postgres": False, "kafka": True})
         async with httpx2.AsyncClient() as asking:

@@ -36,7 +36,7 @@ AHEAD_MAX = 2_500
 """Commands published but not journaled: enough for ten batches, so that a kill finds work."""
 BATCH_RECORDS_MAX = 250
 RELAY_ROWS_MAX = 200
-"""Small batches make many commits, and so many moments to be killed between them; not so small that all are one lane."""
+"""Small batches make many commits, and so many moments to be killed between them; large enough for two lanes."""
 JITTER_S = 0.03
 """A kill comes up to this much after its place was seen: a batch takes about as long."""
 SESSION_TIMEOUT_MS = 6_000

@@ -10,10 +10,10 @@ from sqlmodel import col
 from org_service.store.tables import Journal, Parked, Staff
 
 _DIGEST: Final = (
-    select(Journal.request_digest)
+    select(col(Journal.request_digest))
     .where(col(Journal.command_id) == bindparam("command_id", type_=Uuid))
     .union_all(
-        select(Parked.request_digest).where(
+        select(col(Parked.request_digest)).where(
             col(Parked.command_id) == bindparam("command_id", type_=Uuid), col(Parked.state) == "open"
         )
     )

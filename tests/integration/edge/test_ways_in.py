@@ -186,7 +186,8 @@ class Ways:
         content: dict[str, Any] = result.structured_content or {}
         if not result.is_error:
             return Told(200, None)
-        return Told({412: 409}.get(content["status"], content["status"]), content["type"])
+        status: int = content["status"]
+        return Told({412: 409}.get(status, status), content["type"])
 
 
 @pytest.fixture

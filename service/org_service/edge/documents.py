@@ -199,7 +199,7 @@ EXAMPLES: Final[Mapping[str, Any]] = {
         "command_id": COMMAND_ID,
         "status": "applied",
         "code": 200,
-        "organization_id": ORG_ID,
+        "org_id": ORG_ID,
         "version": 7,
         "position": 40213,
         "organization": _ORGANIZATION,

@@ -255,9 +255,9 @@ def _path(arguments: Arguments) -> str:
         _Refused: It is no id: what it might make of the path is anybody's guess.
     """
     try:
-        return f"/v1/orgs/{UUID(arguments.pop('organization_id'))}"
+        return f"/v1/orgs/{UUID(arguments.pop('org_id'))}"
     except (ValueError, AttributeError, TypeError) as error:
-        wrong = Wrong("organization_id", "not_a_uuid", "Must be an id as list_organizations gives it")
+        wrong = Wrong("org_id", "not_a_uuid", "Must be an id as list_organizations gives it")
         raise _Refused(_bad_request("The arguments are wrong; see errors.", wrong)) from error
 
 

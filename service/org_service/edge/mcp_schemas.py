@@ -62,13 +62,13 @@ class _ChangeArguments(_Object):
 class GetArguments(_Object):
     """Of get_organization."""
 
-    organization_id: _OrganizationId
+    org_id: _OrganizationId
 
 
 class UpdateArguments(_ChangeArguments):
     """Of update_organization."""
 
-    organization_id: _OrganizationId
+    org_id: _OrganizationId
     name: Name = Field(default="", examples=["Acme"])
     domain: Domain | None = Field(default=None, examples=["acme.com"])
     primary_address: Address | None = Field(default=None)
@@ -79,7 +79,7 @@ class UpdateArguments(_ChangeArguments):
 class DeleteArguments(_ChangeArguments):
     """Of delete_organization."""
 
-    organization_id: _OrganizationId
+    org_id: _OrganizationId
     expected_version: _ExpectedVersion = None
     idempotency_key: _Key = None
 

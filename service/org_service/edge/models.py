@@ -87,7 +87,7 @@ class CommandStatus(_Answer):
         description="`pending`: not decided yet. `parked`: set aside for an operator, who decides. The others are final"
     )
     code: int | None = Field(description="As an HTTP status; null while pending")
-    organization_id: UUID | None
+    org_id: UUID | None
     version: int | None
     position: int | None = Field(description="Place in the journal")
     organization: Organization | None = Field(description="After an applied or unchanged command; null after a delete")

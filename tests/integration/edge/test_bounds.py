@@ -112,7 +112,7 @@ async def test_a_change_without_a_worker_is_accepted_and_takes_effect_once_later
         first_answer = await root.post("/v1/orgs", json={"name": "Later"}, headers=headers)
         assert (first_answer.status_code, first_answer.headers["etag"]) == (201, '"v1"')
         listed = (await root.get("/v1/orgs?search=later")).json()["organizations"]
-        assert [entry["id"] for entry in listed] == [told.json()["organization_id"]]
+        assert [entry["id"] for entry in listed] == [told.json()["org_id"]]
 
 
 async def test_without_kafka_reads_go_on_and_changes_are_refused_with_their_command_id(

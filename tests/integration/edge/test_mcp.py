@@ -64,7 +64,7 @@ async def test_the_tools_are_listed_with_schemas_and_what_they_do_to_the_world(s
         assert tool.output_schema is not None
         assert tool.output_schema["type"] == "object"
     update = tools["update_organization"].input_schema
-    assert update["required"] == ["organization_id"]
+    assert update["required"] == ["org_id"]
     assert all("default" not in each for each in update["properties"].values())
 
 
@@ -76,11 +76,11 @@ async def test_an_agent_finds_looks_changes_and_deletes(site: Site, name: str, m
         listed = await client.call_tool("list_organizations", {"search": name.upper(), "limit": 1})
         (entry,) = listed.structured_content["organizations"]
         assert (entry["id"], entry["role"], entry["access"], entry["denied_actions"]) == (org_id, "admin", "direct", [])
-        got = await client.call_tool("get_organization", {"organization_id": org_id})
+        got = await client.call_tool("get_organization", {"org_id": org_id})
         assert got.structured_content["primary_address"] == ADDRESS
         version = got.structured_content["version"]
 
-        cleared = {"organization_id": org_id, "domain": None, "expected_version": version}
+        cleared = {"org_id": org_id, "domain": None, "expected_version": version}
         changed = (await client.call_tool("update_organization", cleared)).structured_content
         assert (changed["status"], changed["role"], changed["access"], changed["denied_actions"]) == (
             "done",
@@ -92,15 +92,13 @@ async def test_an_agent_finds_looks_changes_and_deletes(site: Site, name: str, m
         assert (organization["name"], organization["domain"], organization["version"]) == (name, None, version + 1)
         assert organization["primary_address"] == ADDRESS
 
-        late = await client.call_tool("delete_organization", {"organization_id": org_id, "expected_version": version})
+        late = await client.call_tool("delete_organization", {"org_id": org_id, "expected_version": version})
         assert late.is_error
         assert late.structured_content["type"] == "urn:orgs:problem:precondition-failed"
         assert late.structured_content["status"] == 409
-        deleted = await client.call_tool(
-            "delete_organization", {"organization_id": org_id, "expected_version": version + 1}
-        )
+        deleted = await client.call_tool("delete_organization", {"org_id": org_id, "expected_version": version + 1})
         assert deleted.structured_content["status"] == "done"
-        gone = await client.call_tool("get_organization", {"organization_id": org_id})
+        gone = await client.call_tool("get_organization", {"org_id": org_id})
         assert gone.is_error
         assert gone.structured_content["type"] == "urn:orgs:problem:not-found"
 
@@ -108,10 +106,10 @@ async def test_an_agent_finds_looks_changes_and_deletes(site: Site, name: str, m
 async def test_the_same_key_is_the_same_change_and_another_payload_is_refused(site: Site, name: str) -> None:
     org_id = site.create(name)
     await add_member(site.settings, "ann", org_id, "admin")
-    change = {"organization_id": org_id, "domain": "one.no", "idempotency_key": f"k-{name[4:]}"}
+    change = {"org_id": org_id, "domain": "one.no", "idempotency_key": f"k-{name[4:]}"}
     async with agent(site, "ann") as client:
         first = (await client.call_tool("update_organization", change)).structured_content
-        await client.call_tool("update_organization", {"organization_id": org_id, "domain": "two.no"})
+        await client.call_tool("update_organization", {"org_id": org_id, "domain": "two.no"})
         again = (await client.call_tool("update_organization", change)).structured_content
         other = await client.call_tool("update_organization", {**change, "domain": "three.no"})
     assert again["organization"] == first["organization"]
@@ -130,7 +128,7 @@ async def test_a_change_whose_outcome_takes_too_long_is_pending_and_told_under_i
 
         api.event_hooks["request"].append(at_once)
         async with Client(mcp.make_server(api)) as client:
-            change = {"organization_id": org_id, "domain": "one.no", "idempotency_key": f"respond-{org_id}"}
+            change = {"org_id": org_id, "domain": "one.no", "idempotency_key": f"respond-{org_id}"}
             pending = (await client.call_tool("update_organization", change)).structured_content
             assert (pending["status"], pending["organization"], pending["role"]) == ("pending", None, "admin")
             assert pending["idempotency_key"] == change["idempotency_key"]
@@ -138,7 +136,7 @@ async def test_a_change_whose_outcome_takes_too_long_is_pending_and_told_under_i
             done = (await client.call_tool("update_organization", change)).structured_content
             assert (done["status"], done["organization"]["domain"]) == ("done", "one.no")
             api.event_hooks["request"].append(at_once)
-            deletion = {"organization_id": org_id, "idempotency_key": f"respond-delete-{org_id}"}
+            deletion = {"org_id": org_id, "idempotency_key": f"respond-delete-{org_id}"}
             assert (await client.call_tool("delete_organization", deletion)).structured_content["status"] == "pending"
 
 
@@ -146,8 +144,8 @@ async def test_an_agent_is_told_what_it_is_denied_and_refused_if_it_tries(site: 
     org_id = site.create(name)
     await add_member(site.settings, "uma", org_id, "user")
     async with agent(site, "uma") as client:
-        seen = (await client.call_tool("get_organization", {"organization_id": org_id})).structured_content
-        refused = await client.call_tool("update_organization", {"organization_id": org_id, "name": "Mine"})
+        seen = (await client.call_tool("get_organization", {"org_id": org_id})).structured_content
+        refused = await client.call_tool("update_organization", {"org_id": org_id, "name": "Mine"})
     assert "Organization:update" in seen["denied_actions"]
     assert refused.is_error
     assert refused.structured_content["type"] == "urn:orgs:problem:forbidden"
@@ -158,8 +156,8 @@ async def test_an_agent_is_told_what_it_is_denied_and_refused_if_it_tries(site: 
 async def test_what_an_agent_cannot_see_is_not_found_before_its_fields_are_looked_at(site: Site, name: str) -> None:
     org_id = site.create(name)
     async with agent(site, "nobody") as client:
-        for organization_id in (org_id, str(uuid4())):
-            wrong = {"organization_id": organization_id, "name": 7}
+        for unseen in (org_id, str(uuid4())):
+            wrong = {"org_id": unseen, "name": 7}
             problem = (await client.call_tool("update_organization", wrong)).structured_content
             assert (problem["type"], problem["status"]) == ("urn:orgs:problem:not-found", 404)
         assert (await client.call_tool("list_organizations")).structured_content == {"organizations": [], "next": None}
@@ -169,9 +167,7 @@ async def test_wrong_fields_are_named_one_by_one(site: Site, name: str) -> None:
     org_id = site.create(name)
     await add_member(site.settings, "ann", org_id, "admin")
     async with agent(site, "ann") as client:
-        refused = await client.call_tool(
-            "update_organization", {"organization_id": org_id, "name": " ", "domain": "localhost"}
-        )
+        refused = await client.call_tool("update_organization", {"org_id": org_id, "name": " ", "domain": "localhost"})
     errors = {error["path"]: error["code"] for error in refused.structured_content["errors"]}
     assert errors == {"name": "blank", "domain": "too_few_labels"}
     assert "- domain: " in text_of(refused)
@@ -180,14 +176,14 @@ async def test_wrong_fields_are_named_one_by_one(site: Site, name: str) -> None:
 @pytest.mark.parametrize(
     ("tool", "arguments", "path", "code"),
     [
-        ("get_organization", {}, "organization_id", "missing"),
-        ("get_organization", {"organization_id": "acme"}, "organization_id", "not_a_uuid"),
-        ("get_organization", {"organization_id": f"{uuid4()}/history"}, "organization_id", "not_a_uuid"),
-        ("delete_organization", {"organization_id": 7}, "organization_id", "not_a_uuid"),
-        ("update_organization", {"organization_id": str(uuid4()), "adress": None}, "adress", "unknown"),
+        ("get_organization", {}, "org_id", "missing"),
+        ("get_organization", {"org_id": "acme"}, "org_id", "not_a_uuid"),
+        ("get_organization", {"org_id": f"{uuid4()}/history"}, "org_id", "not_a_uuid"),
+        ("delete_organization", {"org_id": 7}, "org_id", "not_a_uuid"),
+        ("update_organization", {"org_id": str(uuid4()), "adress": None}, "adress", "unknown"),
         (
             "update_organization",
-            {"organization_id": str(uuid4()), "idempotency_key": "a b"},
+            {"org_id": str(uuid4()), "idempotency_key": "a b"},
             "idempotency_key",
             "not_a_key",
         ),

@@ -38,10 +38,10 @@ async def test_an_agent_changes_an_organization_over_the_network(site: Site, tmp
     async with agent(tmp_path, site.url, site.people.token("ann")) as client:
         listed = await client.call_tool("list_organizations", {"search": name})
         assert [each["id"] for each in listed.structured_content["organizations"]] == [org_id]
-        changed = await client.call_tool("update_organization", {"organization_id": org_id, "domain": "std.io"})
+        changed = await client.call_tool("update_organization", {"org_id": org_id, "domain": "std.io"})
         assert changed.structured_content["organization"]["domain"] == "std.io"
         assert changed.structured_content["denied_actions"] == []
-        deleted = await client.call_tool("delete_organization", {"organization_id": org_id})
+        deleted = await client.call_tool("delete_organization", {"org_id": org_id})
         assert deleted.structured_content["status"] == "done"
 
 
@@ -55,7 +55,7 @@ async def test_a_token_that_is_not_taken_is_a_result_that_says_so(site: Site, tm
 async def test_an_api_that_is_away_is_a_result_that_says_so(tmp_path: Path) -> None:
     nobody = f"http://{ports.LOOPBACK}:{ports.pick(None, set())}"
     async with agent(tmp_path, nobody, "a.b.c") as client:
-        refused = await client.call_tool("update_organization", {"organization_id": str(uuid4()), "name": "A"})
+        refused = await client.call_tool("update_organization", {"org_id": str(uuid4()), "name": "A"})
     assert refused.is_error
     assert refused.structured_content["type"] == "urn:orgs:problem:unavailable"
 
@@ -71,7 +71,7 @@ async def test_an_address_of_something_else_is_a_result_that_says_so(tmp_path: P
     async with await asyncio.start_server(answer, ports.LOOPBACK) as other:
         port = other.sockets[0].getsockname()[1]
         async with agent(tmp_path, f"http://{ports.LOOPBACK}:{port}", "a.b.c") as client:
-            refused = await client.call_tool("get_organization", {"organization_id": str(uuid4())})
+            refused = await client.call_tool("get_organization", {"org_id": str(uuid4())})
     assert refused.is_error
     assert refused.structured_content["type"] == "urn:orgs:problem:internal-error"
     assert status[:3] in refused.structured_content["detail"]

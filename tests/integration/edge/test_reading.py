@@ -216,7 +216,7 @@ def test_what_became_of_a_command_is_told_its_actor_and_staff_alone(site: Site) 
         "command_id": command_id,
         "status": "applied",
         "code": 200,
-        "organization_id": org_id,
+        "org_id": org_id,
         "version": 2,
         "problem": None,
     }

@@ -181,7 +181,7 @@ class Ways:
             client = await stack.enter_async_context(
                 Client(streamable_http_client(f"{self._url}/mcp", http_client=http))
             )
-            arguments = {"organization_id": str(case.twins["mcp"]), **case.body("mcp")}
+            arguments = {"org_id": str(case.twins["mcp"]), **case.body("mcp")}
             result = await client.call_tool(f"{case.verb}_organization", arguments)
         content: dict[str, Any] = result.structured_content or {}
         if not result.is_error:

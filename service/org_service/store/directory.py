@@ -170,20 +170,26 @@ def _judged(rows: Sequence[Sequence[Any]], *, staff: bool, policy: Policy) -> Se
         staff: Whether the user is staff.
         policy: What each role is denied.
     """
-    through = [row[_OWN_END:] for row in rows if row[_OWN_END:] and row[_OWN_END] is not None]
-    own = [row[_WIDTH:_OWN_END] for row in rows[:1] if row[_WIDTH] is not None]
-    organization = Organization._make(rows[0][:_WIDTH])
-    access = access_to(
-        organization,
-        memberships={
-            row[0]: Membership(row[0], Role(row[1]), row[2], row[3]) for row in (*own, *(r[3:] for r in through))
-        },
-        partnerships=[Partnership(row[0], Role(row[1]), row[2]) for row in through],
-        staff=staff,
-        policy=policy,
-    )
+    first = rows[0]
+    memberships: dict[UUID, Membership] = {}
+    partnerships: list[Partnership] = []
+    if first[_WIDTH] is not None:
+        memberships[first[_WIDTH]] = _membership(first[_WIDTH:_OWN_END])
+    if len(first) > _OWN_END:
+        for row in rows:
+            if row[_OWN_END] is not None:
+                partner_id, role, active, *member = row[_OWN_END:]
+                partnerships.append(Partnership(partner_id, Role(role), active))
+                memberships[partner_id] = _membership(member)
+    organization = Organization._make(first[:_WIDTH])
+    access = access_to(organization, memberships=memberships, partnerships=partnerships, staff=staff, policy=policy)
     # Of one that isn't there everything is None, also when it was deleted: that alone would let it pass.
-    return None if access is None or rows[0][0] is None else Seen(organization, access)
+    return None if access is None or first[0] is None else Seen(organization, access)
+
+
+def _membership(row: Sequence[Any]) -> Membership:
+    org_id, role, joined_at, active = row
+    return Membership(org_id, Role(role), joined_at, active)
 
 
 async def list_for(conn: AsyncConnection, user_id: str, listing: Listing, policy: Policy) -> Page:

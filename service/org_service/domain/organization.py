@@ -36,22 +36,24 @@ def name_key(name: str) -> str:
     return folded if folded.isascii() else unicodedata.normalize("NFKC", folded)
 
 
+def as_published(organization: Organization) -> dict[str, Any]:
+    """The organization as everybody outside sees it (`org_events.Organization`); times as they are."""
+    return {
+        "id": str(organization.id),  # the driver's own UUID class is unknown to orjson
+        "name": organization.name,
+        "domain": organization.domain,
+        "created_at": organization.created_at,
+        "updated_at": organization.updated_at,
+        "primary_address": organization.primary_address,
+        "deactivated": organization.deactivated_at is not None,
+        "deactivated_at": organization.deactivated_at,
+        "version": organization.version,
+    }
+
+
 def to_json(organization: Organization) -> str:
-    """The organization as in `orgs.state`, events and results (`org_events.Organization`)."""
-    return orjson.dumps(
-        {
-            "id": str(organization.id),  # the driver's own UUID class is unknown to orjson
-            "name": organization.name,
-            "domain": organization.domain,
-            "created_at": organization.created_at,
-            "updated_at": organization.updated_at,
-            "primary_address": organization.primary_address,
-            "deactivated": organization.deactivated_at is not None,
-            "deactivated_at": organization.deactivated_at,
-            "version": organization.version,
-        },
-        option=_UTC_Z,
-    ).decode()
+    """The organization as in `orgs.state`, events and results."""
+    return orjson.dumps(as_published(organization), option=_UTC_Z).decode()
 
 
 _NOBODY: Final = (None, None, None, False)

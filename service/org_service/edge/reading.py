@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from org_events.results import ProblemType
 from org_service.domain.access import AccessKind
-from org_service.domain.organization import Organization
+from org_service.domain.organization import Organization, as_published
 from org_service.domain.policy import READ, Policy
 from org_service.edge.commands import Commands
 from org_service.edge.cursor import CURSOR_CHARS_MAX, read_cursor, write_cursor
@@ -47,21 +47,7 @@ def caller_of(request: Request) -> Caller:
 
 def organization_json(organization: Organization, access: dict[str, Any]) -> bytes:
     """`SeenOrganization`."""
-    return orjson.dumps(
-        {
-            "id": str(organization.id),
-            "name": organization.name,
-            "domain": organization.domain,
-            "created_at": organization.created_at,
-            "updated_at": organization.updated_at,
-            "primary_address": organization.primary_address,
-            "deactivated": organization.deactivated_at is not None,
-            "deactivated_at": organization.deactivated_at,
-            "version": organization.version,
-            **access,
-        },
-        option=_WRITE,
-    )
+    return orjson.dumps(as_published(organization) | access, option=_WRITE)
 
 
 class Reading:

@@ -4,6 +4,7 @@ import asyncio
 import os
 import sys
 from collections.abc import AsyncIterator
+from pathlib import Path
 from uuid import UUID, uuid4
 
 import pytest
@@ -13,6 +14,7 @@ from org_events.client import OrganizationClient
 from org_events.cloudevents import command_headers
 from org_events.results import Outcome, Result
 from org_events.topics import Topics
+from org_local.issuer import Issuer
 from org_service.settings import Settings
 from tests.contract.events import described
 
@@ -22,8 +24,9 @@ ORG = UUID("0192d3a0-0000-7000-8000-000000000001")
 
 
 @pytest.fixture
-async def served(settings: Settings) -> AsyncIterator[Settings]:
-    """The service in a process of its own, ended the way an orchestrator ends it."""
+async def served(settings: Settings, tmp_path: Path) -> AsyncIterator[Settings]:
+    """The service, all roles in a process of its own, ended the way an orchestrator ends it."""
+    issuer = Issuer.open(tmp_path)
     environment = {
         "ORGS_KAFKA__BOOTSTRAP_SERVERS": settings.kafka.bootstrap_servers,
         "ORGS_KAFKA__TOPIC_PREFIX": settings.kafka.topic_prefix,
@@ -31,6 +34,10 @@ async def served(settings: Settings) -> AsyncIterator[Settings]:
         "ORGS_DATABASE__URL": settings.database.url.get_secret_value(),
         "ORGS_WORKER__PORT": "0",
         "ORGS_RELAY__PORT": "0",
+        "ORGS_EDGE__PORT": "0",
+        "ORGS_AUTH__COMMANDS": "trusted",
+        "ORGS_AUTH__ISSUER": issuer.name,
+        "ORGS_AUTH__JWKS_FILE": str(issuer.jwks_file),
     }
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "org_service.cli", "serve", env=os.environ | environment

@@ -4,7 +4,8 @@ Start: health endpoints first, so that an orchestrator sees a process that waits
 migrated database, topics as they must be), waited for; then the roles. Drain, at SIGTERM or SIGINT: each role finishes
 what it has in hand (edge: the requests; worker: the batch, its commit and its acknowledgement; relay: the transaction)
 and closes; the endpoints go last. An edge drains before a worker and a relay in the same process, because its requests
-wait for them. A second signal ends the process at once: whatever was in hand comes again.
+wait for them. What isn't through after the drain time-out, in an outage that is, is let go and comes again; a second
+signal does that at once.
 """
 
 import asyncio
@@ -17,7 +18,6 @@ from typing import Final, Literal
 
 from aiokafka.errors import KafkaError
 
-from org_service.backoff import Backoff, pause
 from org_service.edge.edge import Edge
 from org_service.errors import RetryError, StopError
 from org_service.health import HealthServer
@@ -27,6 +27,7 @@ from org_service.settings import Settings
 from org_service.store import migrate
 from org_service.store.failures import classify
 from org_service.telemetry import get_logger
+from org_service.waiting import Backoff, unless
 from org_service.worker.worker import Worker
 
 Role = Literal["worker", "relay", "edge"]
@@ -41,6 +42,8 @@ _GC_OF_REQUESTS: Final = (1_000, 20, 50)
 """A request leaves some ten objects in cycles, and a collection takes 2 µs for each: 200,000 at once would hold up all
 requests for 0.3 s."""
 _PREREQUISITES_WAIT_S: Final = (0.2, 5.0)
+_CLOSE_S: Final = 0.5
+"""For connections to close when a drain is given up: none of them has an answer to come."""
 
 
 _PARTS: Final[Mapping[Role, Callable[[Settings], Part]]] = {"worker": Worker, "relay": Relay, "edge": Edge}
@@ -71,8 +74,9 @@ async def serve(settings: Settings, roles: Collection[Role]) -> None:
                 health = HealthServer(part, host=host, port=port, stalled_after_s=stalled_after_s)
                 server = await stack.enter_async_context(health)
             log.info("health and metrics", role=role, url=f"http://{host}:{server.port}")
-        await _prerequisites(settings, list(parts.values()), stop)
-        await _run(parts, stop)
+        await unless(stop, _prerequisites(settings, list(parts.values())))
+        if not stop.is_set():
+            await _run(parts, stop, settings)
     log.info("ended", roles=sorted(parts))
 
 
@@ -85,33 +89,43 @@ def _on_signal(stop: asyncio.Event, number: signal.Signals) -> None:
     stop.set()
 
 
-async def _run(parts: Mapping[Role, Part], stop: asyncio.Event) -> None:
+async def _run(parts: Mapping[Role, Part], stop: asyncio.Event, settings: Settings) -> None:
     """Run all parts; the end of one, whatever the reason, drains the others."""
     stop_behind = asyncio.Event()
     tasks = {
         role: asyncio.create_task(part.run(stop if role == "edge" else stop_behind), name=role)
         for role, part in parts.items()
     }
-    stopping = asyncio.create_task(stop.wait())
-    await asyncio.wait((stopping, *tasks.values()), return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.wait((asyncio.create_task(stop.wait()), *tasks.values()), return_when=asyncio.FIRST_COMPLETED)
     stop.set()
-    await stopping
-    if "edge" in tasks:
-        await asyncio.wait((tasks["edge"],))
+    # The edge has a bound of its own: that of its requests.
+    await _drain([task for role, task in tasks.items() if role == "edge"], settings.edge.drain_timeout_s + _CLOSE_S)
     stop_behind.set()
+    await _drain(list(tasks.values()), settings.drain_timeout_s)
     for outcome in await asyncio.gather(*tasks.values(), return_exceptions=True):
-        if isinstance(outcome, BaseException):
+        if isinstance(outcome, Exception):
             raise outcome
 
 
-async def _prerequisites(settings: Settings, parts: Sequence[Part], stop: asyncio.Event) -> None:
+async def _drain(tasks: Collection[asyncio.Task[None]], timeout_s: float) -> None:
+    """Wait until parts are through; whatever still hangs then is let go, which loses nothing."""
+    late = set(tasks)
+    while late:
+        _, late = await asyncio.wait(late, timeout=timeout_s)
+        timeout_s = _CLOSE_S
+        for task in late:
+            log.warning("not drained in time, let go: what was in hand comes again", role=task.get_name())
+            task.cancel()
+
+
+async def _prerequisites(settings: Settings, parts: Sequence[Part]) -> None:
     """Wait until the database is migrated and the topics are there; refuse topics that would break the guarantees.
 
     Raises:
         StopError: A topic has harmful settings.
     """
     backoff = Backoff(*_PREREQUISITES_WAIT_S)
-    while not stop.is_set():
+    while True:
         for part in parts:
             part.beat = time.monotonic()
         missing = await _missing(settings)
@@ -119,7 +133,7 @@ async def _prerequisites(settings: Settings, parts: Sequence[Part], stop: asynci
             return
         pause_s = backoff.next_s()
         log.warning("waiting for what this process stands on", missing=missing, retry_in_s=round(pause_s, 2))
-        await pause(pause_s, stop)
+        await asyncio.sleep(pause_s)
 
 
 async def _missing(settings: Settings) -> Sequence[str]:

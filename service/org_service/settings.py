@@ -92,7 +92,7 @@ class Database(_Group):
         default=30,
         gt=0,
         le=300,
-        description="One statement; below the drain time-out, so that a batch ends before its process",
+        description="One statement; a batch waits for the locks of other workers' batches",
     )
 
 
@@ -207,6 +207,11 @@ class Edge(_Group):
         default=120, gt=0, le=3_600, description="/livez fails when the loop gave no sign of life for this long"
     )
 
+    @property
+    def drain_timeout_s(self) -> float:
+        """By then every request in hand is answered, a change with 202 at the latest."""
+        return self.outcome_timeout_s + 1
+
 
 class Log(_Group):
     """What is written, and how."""
@@ -232,8 +237,9 @@ class Settings(BaseSettings):
     api_url: str = Field(default="http://127.0.0.1:9100", description="Where `orgs mcp` finds the HTTP API")
     token: SecretStr = Field(default=SecretStr(""), description="Names the user of `orgs send` and `orgs mcp` (JWT)")
     drain_timeout_s: float = Field(
-        default=45,
+        default=6,
         gt=0,
         le=600,
-        description="Finish the batch in hand at SIGTERM; below the orchestrator's grace period",
+        description="Worker and relay finish what they have in hand at SIGTERM; what isn't through then, in an outage, "
+        "is let go and comes again. 4 s below the orchestrator's grace period",
     )

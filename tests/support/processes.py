@@ -119,7 +119,7 @@ class ServiceProcess:
 
     def wait_until_ready(self) -> None:
         """Wait for `/readyz`."""
-        wait_for(self._ready, f"ready {self.name} ({self.log_path})", START_TIMEOUT_S, 0.05)
+        wait_for(self.ready, f"ready {self.name} ({self.log_path})", START_TIMEOUT_S, 0.05)
 
     def url(self) -> str | None:
         """Where its health and metrics are, as its log says since the last start."""
@@ -154,7 +154,8 @@ class ServiceProcess:
         """The end of its log."""
         return self.log_path.read_text()[-3000:]
 
-    def _ready(self) -> bool:
+    def ready(self) -> bool:
+        """What `/readyz` says; one that ended fails the test."""
         assert self.running, f"{self.name} ended: {self.tail()}"
         try:
             self._get("/readyz")

@@ -21,7 +21,6 @@ from org_events.client import OrganizationClient
 from org_events.commands import UncheckedCommand
 from org_events.errors import ClientError, OutcomeUnknown
 from org_events.results import ProblemType, Result
-from org_service.backoff import Backoff
 from org_service.domain.body import request_digest
 from org_service.domain.policy import Policy
 from org_service.edge.gate import TRACEPARENT, Caller
@@ -31,6 +30,7 @@ from org_service.settings import Settings
 from org_service.store import callers, directory
 from org_service.store.failures import classify
 from org_service.telemetry import HTTP_ACCEPTED, get_logger
+from org_service.waiting import Backoff
 
 log = get_logger(__name__)
 

@@ -18,7 +18,6 @@ import uvicorn
 
 from org_service.auth.policy import load_policy
 from org_service.auth.tokens import Tokens
-from org_service.backoff import Backoff, pause
 from org_service.edge.app import make_app
 from org_service.edge.commands import Commands
 from org_service.edge.gate import Scope, Send
@@ -30,6 +29,7 @@ from org_service.settings import Settings
 from org_service.store import statements
 from org_service.store.engine import create_engine
 from org_service.telemetry import get_logger
+from org_service.waiting import Backoff, pause
 
 log = get_logger(__name__)
 
@@ -72,7 +72,7 @@ class Edge:
             proxy_headers=False,
             server_header=False,
             timeout_keep_alive=KEEP_ALIVE_S,
-            timeout_graceful_shutdown=math.ceil(settings.drain_timeout_s),
+            timeout_graceful_shutdown=math.ceil(settings.edge.drain_timeout_s),
         )
         self._server = Server(config)
         self._serving: asyncio.Task[None] | None = None

@@ -23,7 +23,6 @@ from typing import Any, Final, TypeVar
 
 from aiokafka import TopicPartition
 
-from org_service.backoff import Backoff, pause
 from org_service.errors import RetryError, StopError
 from org_service.relay import position as positions
 from org_service.relay.chunks import Chunk, Layout
@@ -42,6 +41,7 @@ from org_service.telemetry import (
     RELAY_SECONDS,
     get_logger,
 )
+from org_service.waiting import Backoff, pause, unless
 
 log = get_logger(__name__)
 T = TypeVar("T")
@@ -146,7 +146,7 @@ class Relay:
             relay = self._relay
             self._producer = Producer(self._settings.kafka, self._name, relay.transaction_timeout_ms)
             try:
-                rebuilt = await _unless(stop, self._rebuild(self._producer))
+                rebuilt = await unless(stop, self._rebuild(self._producer))
                 if rebuilt is not None:
                     await self._publish_from(*rebuilt, self._producer, signal, stop)
             except FencedError:
@@ -195,7 +195,7 @@ class Relay:
                 ahead = None
                 if chunk is None:
                     self._caught_up()
-                    await _unless(stop, signal.wait(self._relay.poll_interval_s))
+                    await unless(stop, signal.wait(self._relay.poll_interval_s))
                     continue
                 if chunk.more:
                     ahead = asyncio.create_task(self._source.next_chunk(chunk.last.position, layout, rows_max))
@@ -288,16 +288,3 @@ async def _first(*steps: Coroutine[Any, Any, Any]) -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
     for task in done:
         task.result()
-
-
-async def _unless(stop: asyncio.Event, step: Coroutine[Any, Any, T]) -> T | None:
-    """The result of `step`; None when `stop` is set before, then `step` is cancelled."""
-    task = asyncio.create_task(step)
-    stopping = asyncio.create_task(stop.wait())
-    try:
-        await asyncio.wait((task, stopping), return_when=asyncio.FIRST_COMPLETED)
-        return task.result() if task.done() else None
-    finally:
-        task.cancel()
-        stopping.cancel()
-        await asyncio.gather(task, stopping, return_exceptions=True)

@@ -22,13 +22,13 @@ from typing import Final
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from org_service.backoff import Backoff
 from org_service.errors import DataRefusedError, RefoldError, RetryError, ServiceError
 from org_service.settings import Settings
 from org_service.store import relations, statements
 from org_service.store.engine import create_engine
 from org_service.store.failures import classify
 from org_service.telemetry import BATCH_RECORDS, BATCH_REPEATS, BATCH_SECONDS, COMMANDS, PARKED, get_logger
+from org_service.waiting import Backoff
 from org_service.worker.batch import (
     Fold,
     Plan,

@@ -12,13 +12,13 @@ from typing import Any, Final, cast
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from org_service.backoff import pause
 from org_service.settings import Settings
 from org_service.store import reference
 from org_service.store.engine import create_engine
 from org_service.store.failures import classified
 from org_service.store.reference import Place
 from org_service.telemetry import get_logger
+from org_service.waiting import pause
 from org_service.worker.facts import kinds
 from org_service.worker.topic_ids import topic_ids
 

@@ -22,7 +22,6 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import IllegalStateError, KafkaError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from org_service.backoff import Backoff
 from org_service.errors import DataRefusedError, RefoldError, RetryError, ServiceError
 from org_service.settings import Settings
 from org_service.store import reference, statements
@@ -30,6 +29,7 @@ from org_service.store.engine import create_engine
 from org_service.store.failures import classify
 from org_service.store.reference import FactTable, Place, Progress
 from org_service.telemetry import BATCH_REPEATS, PARKED, REFERENCE_RECORDS, get_logger
+from org_service.waiting import Backoff
 from org_service.worker.facts import Fact, kinds, park_row, read_fact
 from org_service.worker.records import Record, Unreadable
 from org_service.worker.subscriber import Feed, Subscriber

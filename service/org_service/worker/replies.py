@@ -12,12 +12,12 @@ from aiokafka.errors import KafkaError
 
 from org_events.cloudevents import Headers
 from org_events.results import ProblemType
-from org_service.backoff import Backoff
 from org_service.domain.decide import Decision, refuse
 from org_service.domain.wire import result_body, result_headers, result_key
 from org_service.settings import Settings
 from org_service.store.statements import Journaled
 from org_service.telemetry import RECORDS_SKIPPED, get_logger
+from org_service.waiting import Backoff
 from org_service.worker.batch import Plan, Reply, parked_outcome
 
 log = get_logger(__name__)

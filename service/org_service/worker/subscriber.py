@@ -27,11 +27,18 @@ log = get_logger(__name__)
 _RESTART_PAUSE_S: Final = 1.0
 _DRAINING_PAUSE_S: Final = 0.05
 """Between polls whose records are let go; they are not acknowledged, so the next worker finds them."""
+_LEAVE_S: Final = 2.0
+"""Of the drain time, for leaving the group: a successor waits for whoever vanishes without a word."""
 _Records = tuple[ConsumerRecord[bytes, bytes], ...]
 
 
 class Applies(Protocol):
     """What batches are for."""
+
+    @property
+    def outage(self) -> str | None:
+        """What a batch in hand waits for; None when all is well."""
+        ...
 
     async def apply(self, records: Sequence[Record]) -> None:
         """Apply a batch; may be given the next one before this one is through."""
@@ -67,7 +74,8 @@ class Subscriber:
         self._drain_timeout_s = settings.drain_timeout_s
         self._draining = False
         self._last: asyncio.Task[None] | None = None
-        """The last batch in hand; it ends after the one before it."""
+        """The last batch taken in hand; it ends after the one before it."""
+        self._in_hand: set[asyncio.Task[None]] = set()
         self._assignment = _Assignment(self._assigned)
         self._broker = KafkaBroker(
             settings.kafka.bootstrap_servers,
@@ -118,12 +126,15 @@ class Subscriber:
     async def stop(self) -> None:
         """Stop taking, finish the batches in hand, acknowledge them, leave the group.
 
-        What isn't finished within the drain time-out is let go, not acknowledged, and comes again.
+        A batch that waits for an outage to end, or isn't finished when it is time to leave the group, is let go, not
+        acknowledged, and comes again.
         """
         self._draining = True
-        if self._last is not None:
-            await asyncio.wait((self._last,), timeout=self._drain_timeout_s)
-            self._last.cancel()
+        deadline = time.monotonic() + self._drain_timeout_s - _LEAVE_S
+        while self._in_hand and self._applier.outage is None and time.monotonic() < deadline:
+            await asyncio.wait(self._in_hand, timeout=_DRAINING_PAUSE_S)
+        for task in self._in_hand:
+            task.cancel()
         await self._broker.stop()
 
     async def ping(self) -> None:
@@ -180,7 +191,8 @@ class Subscriber:
     async def _handle(self, records: _Records) -> None:
         """Take a batch in hand; returns when the one before it is through. FastStream skips a batch that raises."""
         before, self._last = self._last, asyncio.create_task(self._finish(records, self._last))
-        self._last.add_done_callback(self._note_failure)
+        self._in_hand.add(self._last)
+        self._last.add_done_callback(self._out_of_hand)
         if before is not None:
             await asyncio.wait((before,))
 
@@ -199,7 +211,8 @@ class Subscriber:
             # The partitions moved on, or Kafka is away: the records come again and the journal knows them.
             log.info("offsets not committed; redelivered records will be skipped", why=type(error).__name__)
 
-    def _note_failure(self, task: asyncio.Task[None]) -> None:
+    def _out_of_hand(self, task: asyncio.Task[None]) -> None:
+        self._in_hand.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None and not self.failed.done():
             self.failed.set_exception(error)
 

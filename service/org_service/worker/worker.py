@@ -10,10 +10,10 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from aiokafka.errors import KafkaError
 
-from org_service.backoff import Backoff, pause
 from org_service.errors import RetryError
 from org_service.settings import Settings
 from org_service.telemetry import get_logger
+from org_service.waiting import Backoff, pause
 from org_service.worker.applier import Applier
 from org_service.worker.first_load import wait_until_loaded
 from org_service.worker.reference import ReferenceApplier, ReferenceSubscriber

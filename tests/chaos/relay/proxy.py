@@ -203,19 +203,30 @@ async def _frame(reader: asyncio.StreamReader) -> bytes:
 
 
 def _to_proxy(answer: bytes, version: int, port: int) -> bytes:
-    """A Metadata answer (version 0 to 8) whose brokers are all at `port`; ports have a fixed size, so nothing moves."""
+    """A Metadata answer whose brokers are all at `port`; ports have a fixed size, so nothing moves."""
     changed = bytearray(answer)
-    at = 8 + (4 if version >= 3 else 0)
-    (brokers,) = struct.unpack_from(">i", changed, at)
-    at += 4
-    for _ in range(brokers):
-        (host_bytes,) = struct.unpack_from(">h", changed, at + 4)
-        at += 6 + host_bytes
+    flexible = version >= 9  # KIP-482: lengths of one byte as long as they are small, and tags
+    at = 8 + flexible + (4 if version >= 3 else 0)
+
+    def length() -> int:
+        nonlocal at
+        (found,) = (changed[at] - 1,) if flexible else struct.unpack_from(">i", changed, at)
+        at += 1 if flexible else 4
+        return found
+
+    def pass_string() -> None:
+        nonlocal at
+        (found,) = (changed[at] - 1,) if flexible else struct.unpack_from(">h", changed, at)
+        at += (1 if flexible else 2) + max(0, found)
+
+    for _ in range(length()):
+        at += 4
+        pass_string()
         struct.pack_into(">i", changed, at, port)
         at += 4
         if version >= 1:
-            (rack_bytes,) = struct.unpack_from(">h", changed, at)
-            at += 2 + max(0, rack_bytes)
+            pass_string()
+        at += flexible
     return bytes(changed)
 
 

@@ -67,7 +67,8 @@ async def write(stack: org_local.Stack) -> None:
     await admin.start()
     await admin.create_topics([NewTopic(TOPIC, 1, replication_factor=len(stack.kafka.brokers))])
     await admin.close()
-    producer = AIOKafkaProducer(bootstrap_servers=stack.bootstrap_servers)
+    # Of those in sync any may be the next leader: what only the present one has would be lost with it.
+    producer = AIOKafkaProducer(bootstrap_servers=stack.bootstrap_servers, acks="all")
     await producer.start()
     await producer.send_and_wait(TOPIC, b"a record")
     await producer.stop()

@@ -1,7 +1,11 @@
-"""Waiting an outage out: the pauses grow, and no two processes march in step."""
+"""Waiting an outage out: the pauses grow, no two processes march in step, and nobody waits past a stop."""
 
 import asyncio
 import random
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 
 class Backoff:
@@ -29,3 +33,16 @@ async def pause(seconds: float, stop: asyncio.Event) -> None:
         await asyncio.wait_for(stop.wait(), seconds)
     except TimeoutError:
         return
+
+
+async def unless(stop: asyncio.Event, step: Coroutine[Any, Any, T]) -> T | None:
+    """The result of `step`; None when `stop` is set before, then `step` is cancelled."""
+    task = asyncio.create_task(step)
+    stopping = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait((task, stopping), return_when=asyncio.FIRST_COMPLETED)
+        return task.result() if task.done() else None
+    finally:
+        task.cancel()
+        stopping.cancel()
+        await asyncio.gather(task, stopping, return_exceptions=True)

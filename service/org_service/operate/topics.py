@@ -7,13 +7,13 @@ refused; everything else, retention above all, may be the operator's own wish an
 """
 
 import asyncio
-import time
-from collections.abc import Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Final, NamedTuple, cast
 
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import TopicAlreadyExistsError, for_code
+from aiokafka.errors import KafkaTimeoutError, TopicAlreadyExistsError, for_code
 
 from org_events.topics import TopicSpec
 from org_service.errors import RetryError, StopError
@@ -22,7 +22,6 @@ from org_service.settings import Kafka
 
 LEADER_WAIT_S: Final = 30.0
 """For brokers to elect leaders of new partitions: milliseconds as a rule, seconds on a busy cluster."""
-LEADER_POLL_S: Final = 0.05
 
 _HARMFUL: Final = frozenset({"cleanup.policy", "message.timestamp.type"})
 
@@ -70,7 +69,7 @@ async def plan(kafka: Kafka) -> list[TopicPlan]:
 
 
 async def create(kafka: Kafka, specs: Sequence[TopicSpec]) -> None:
-    """Create topics and wait until each partition has a leader; before that, sends would fail.
+    """Create topics and wait until each partition is led; before that, sends would fail.
 
     A topic that somebody else created meanwhile is fine.
 
@@ -94,19 +93,26 @@ async def create(kafka: Kafka, specs: Sequence[TopicSpec]) -> None:
         for name, code, message, *_ in answer.topic_errors:
             if code not in (0, TopicAlreadyExistsError.errno):
                 raise StopError(f"Kafka refuses to create {name}: {message or for_code(code).__name__}")
-        await _leaders(client, specs)
+    await _led(kafka, specs)
 
 
-async def _leaders(client: AIOKafkaAdminClient, specs: Sequence[TopicSpec]) -> None:
-    deadline = time.monotonic() + LEADER_WAIT_S
-    while True:
-        ready = await _partitions(client, specs)
-        waiting = [spec.name for spec in specs if ready[spec.name] < spec.partitions]
-        if not waiting:
-            return
-        if time.monotonic() > deadline:
-            raise RetryError(f"no leader after {LEADER_WAIT_S:.0f} s for {', '.join(waiting)}: see the brokers' logs.")
-        await asyncio.sleep(LEADER_POLL_S)
+async def _led(kafka: Kafka, specs: Sequence[TopicSpec]) -> None:
+    """Wait until a leader answers for each partition: brokers name one a while before it takes records."""
+    patient = kafka.model_copy(update={"request_timeout_ms": round(LEADER_WAIT_S * 1000)})
+    consumer = AIOKafkaConsumer(**patient.connection(), group_id=None)
+    try:
+        await consumer.start()
+        # Each on its own: of all partitions together the client would learn of one topic after the other.
+        end_offsets = cast("Callable[[Sequence[TopicPartition]], Awaitable[object]]", consumer.end_offsets)
+        topics = [[TopicPartition(spec.name, each) for each in range(spec.partitions)] for spec in specs]
+        await asyncio.gather(*map(end_offsets, topics))
+    except KafkaTimeoutError as error:
+        names = ", ".join(spec.name for spec in specs)
+        raise RetryError(
+            f"not led after {LEADER_WAIT_S:.0f} s, one or more of {names}: see the brokers' logs."
+        ) from error
+    finally:
+        await consumer.stop()
 
 
 async def _partitions(client: AIOKafkaAdminClient, specs: Sequence[TopicSpec]) -> dict[str, int]:

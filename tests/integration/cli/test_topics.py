@@ -2,6 +2,7 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
+from aiokafka import AIOKafkaProducer
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from org_service.operate import topics
@@ -111,3 +112,16 @@ async def test_a_database_that_was_never_migrated_says_what_to_do(orgs: Orgs, se
     answer = await orgs("show", "Acme", code=1, ORGS_DATABASE__URL=server_url)
     assert "run `orgs migrate`" in answer.stderr
     assert "Traceback" not in answer.stderr
+
+
+async def test_records_can_be_sent_as_soon_as_topics_are_created(
+    none_there: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Brokers name a partition's leader some milliseconds before that takes records; a producer logs each refusal."""
+    specs = [each.spec for each in await topics.plan(none_there.kafka)]
+    await topics.create(none_there.kafka, specs)
+    async with AIOKafkaProducer(**none_there.kafka.connection()) as producer:
+        for spec in specs:
+            sent = [await producer.send(spec.name, b"{}", b"key", number) for number in range(spec.partitions)]
+            await asyncio.gather(*sent)
+    assert caplog.messages == []

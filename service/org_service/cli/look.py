@@ -64,6 +64,8 @@ def history(
             shell.write_json(entry._asdict())
         return
     shell.say(f"{organization.name}  {organization.id}")
+    if entries and entries[0].version > 1:
+        shell.say(f"{entries[0].version - 1} earlier changes are left out; --last shows more")
     for entry in entries:
         shell.out().print(render.change(entry))
 

@@ -10,6 +10,7 @@ import json
 import logging
 import sys
 from collections.abc import Coroutine
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
@@ -53,9 +54,13 @@ def err() -> "Console":
 
 
 def write_json(document: object) -> None:
-    """One line of JSON on standard output; what JSON doesn't know (UUID, datetime) becomes text."""
-    sys.stdout.write(json.dumps(document, ensure_ascii=False, default=str) + "\n")
+    """One line of JSON on standard output; a moment becomes RFC 3339 in UTC, what else JSON doesn't know text."""
+    sys.stdout.write(json.dumps(document, ensure_ascii=False, default=_as_text) + "\n")
     sys.stdout.flush()
+
+
+def _as_text(value: object) -> str:
+    return value.astimezone(UTC).isoformat().replace("+00:00", "Z") if isinstance(value, datetime) else str(value)
 
 
 def write_text(line: str) -> None:

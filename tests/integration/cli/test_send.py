@@ -36,6 +36,10 @@ async def test_a_life_is_told_in_outcomes_shown_and_remembered(orgs: Orgs) -> No
     assert f"domain acme.example → null  by {shell.login()}" in told[1]
     last = (await orgs("history", ORG, "-n", "2", "--json")).json_lines
     assert [(entry["version"], entry["event_type"]) for entry in last] == [(5, "org.deleted"), (6, "org.restored")]
+    assert [(entry["recorded_at"][10], entry["recorded_at"][-1]) for entry in last] == [("T", "Z"), ("T", "Z")]
+    left_out = await orgs("history", ORG, "-n", "2")
+    assert "4 earlier changes are left out; --last shows more" in left_out.stderr
+    assert len(left_out.stdout.splitlines()) == 2
 
 
 @pytest.mark.usefixtures("running")

@@ -12,6 +12,8 @@ _PREFIX: Final = re.compile(r"[a-zA-Z0-9._-]{0,100}")
 """Kafka's own alphabet for topic names (at most 249 characters in all)."""
 
 DAY_MS: Final = 24 * 60 * 60 * 1000
+RECORD_BATCH_BYTES_MAX: Final = 1024 * 1024 + 12
+"""What a topic must take in one record batch, all headers included: Kafka's default of `max.message.bytes`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,12 +109,17 @@ def _deleted(
         "cleanup.policy": "delete",
         "retention.ms": str(retention_ms),
         "message.timestamp.type": timestamp,
+        "max.message.bytes": str(RECORD_BATCH_BYTES_MAX),
     }
     return TopicSpec(name=name, partitions=partitions, holds=holds, config=config)
 
 
 def _compacted(name: str, partitions: int, holds: str) -> TopicSpec:
-    config = {"cleanup.policy": "compact", "message.timestamp.type": "CreateTime"}
+    config = {
+        "cleanup.policy": "compact",
+        "message.timestamp.type": "CreateTime",
+        "max.message.bytes": str(RECORD_BATCH_BYTES_MAX),
+    }
     return TopicSpec(name=name, partitions=partitions, holds=holds, config=config)
 
 

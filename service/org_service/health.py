@@ -3,7 +3,8 @@
 The same loop on purpose: a loop that hangs doesn't answer, and one that answers can be asked for its last beat.
 Outages don't fail `/livez`, because a restart mends neither Kafka nor Postgres: whoever waits one out keeps beating.
 They fail `/readyz`, which says what is away. Each check has its time limit, and a check that still hangs from the last
-time isn't asked again, so that an orchestrator which asks every second can't pile up connections to a dead server.
+time isn't asked again before it is given up, so that an orchestrator which asks every second can't pile up connections
+to a dead server, and a check that will never answer doesn't hang for ever.
 """
 
 import asyncio
@@ -22,6 +23,8 @@ from org_service.errors import StopError
 
 CHECK_TIMEOUT_S: Final = 0.8
 """Of each check, all at once: an orchestrator's own time limit is a second by default."""
+HANGS_MAX_S: Final = 5.0
+"""After this a check that hangs is given up and asked anew."""
 _DRAIN_S: Final = 1
 """For answers under way at the end; each takes less."""
 _TEXT_CHARS_MAX: Final = 300
@@ -57,6 +60,7 @@ class Health:
         self._probe = probe
         self._stalled_after_s = stalled_after_s
         self._asking: dict[str, asyncio.Task[str]] = {}
+        """Checks that were asked and have not answered; each ends after `HANGS_MAX_S`."""
 
     async def __call__(self, scope: Any, _receive: Any, send: Any) -> None:
         """Answer one request."""
@@ -116,7 +120,8 @@ def _json(status: int, content: object) -> _Answer:
 
 
 async def _awaited(check: Check) -> str:
-    return await check()
+    async with asyncio.timeout(HANGS_MAX_S):
+        return await check()
 
 
 def _state(task: "asyncio.Task[str]") -> tuple[bool, str]:

@@ -6,7 +6,7 @@
 import ssl
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from org_events.topics import DAY_MS, PARTITIONS, Topics
@@ -42,6 +42,15 @@ class Kafka(_Group):
     request_timeout_ms: int = Field(
         default=20_000, ge=1_000, le=300_000, description="One request; a broker slower than this counts as away"
     )
+
+    @model_validator(mode="after")
+    def _certificates_can_be_read(self) -> "Kafka":
+        """A wrong path would look like an outage, and be waited for."""
+        try:
+            self.ssl_context()
+        except OSError as error:
+            raise ValueError(f"ssl_ca_file {self.ssl_ca_file!r} can't be read as PEM: {error}") from error
+        return self
 
     @property
     def topics(self) -> Topics:
@@ -121,7 +130,10 @@ class Worker(_Group):
         description="Of one fetch; bounds memory with the partitions",
     )
     session_timeout_ms: int = Field(
-        default=10_000, ge=1_000, le=300_000, description="A silent worker is dead after this"
+        default=10_000,
+        ge=6_000,
+        le=300_000,
+        description="A silent worker is dead after this; brokers take 6 s at least",
     )
     poll_interval_max_ms: int = Field(
         default=300_000, ge=10_000, le=3_600_000, description="A batch longer than this gives its partitions away"
@@ -154,6 +166,12 @@ class Relay(_Group):
     stalled_after_s: float = Field(
         default=120, gt=0, le=3_600, description="/livez fails when the loop gave no sign of life for this long"
     )
+
+    @model_validator(mode="after")
+    def _one_transaction_is_no_stall(self) -> "Relay":
+        if self.stalled_after_s <= self.publish_timeout_s:
+            raise ValueError("stalled_after_s must be more than publish_timeout_s: a slow broker would be a restart")
+        return self
 
 
 class Auth(_Group):

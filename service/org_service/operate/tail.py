@@ -37,10 +37,10 @@ async def watch(kafka: Kafka, topic: str, view: View) -> AsyncIterator[Sequence[
                 yield _of(records, key)
         elif view.last:
             yield await _last(consumer, now, view.last, key)
-        else:
+        if view.follow:
+            # A step may reach past the ends, and what lay behind them in it was left out.
             for partition, end in now.items():
                 consumer.seek(partition, end)
-        if view.follow:
             consumer.resume(*partitions)
             while True:
                 yield _of(await take(consumer), key)

@@ -2,8 +2,9 @@
 
 Topics are created here and nowhere else: brokers' own creation makes a topic of every typo, with settings of its own.
 Nothing is ever altered. A wrong number of partitions, clean-up policy or timestamp type can't be mended under a
-running service (keys would move, tokens be judged by the publisher's clock, a state topic forget), so it is
-refused; everything else, retention above all, may be the operator's own wish and is only reported.
+running service (keys would move, tokens be judged by the publisher's clock, a state topic forget), and where records
+may be smaller than the relay makes its batches it would stand still, so these are refused; everything else, retention
+above all, may be the operator's own wish or will pass, and is only reported.
 """
 
 import asyncio
@@ -23,7 +24,21 @@ from org_service.settings import Kafka
 LEADER_WAIT_S: Final = 30.0
 """For brokers to elect leaders of new partitions: milliseconds as a rule, seconds on a busy cluster."""
 
-_HARMFUL: Final = frozenset({"cleanup.policy", "message.timestamp.type"})
+_HARMFUL: Final = frozenset({"cleanup.policy", "message.timestamp.type", "max.message.bytes"})
+_AT_LEAST: Final = frozenset({"max.message.bytes"})
+"""More of it is as good."""
+COPIES_MIN: Final = 2
+"""Of a topic that has more than one, so many must have a record before it counts as taken: else the loss of one broker
+can take back what was acknowledged."""
+
+
+class _Described(NamedTuple):
+    """What Kafka says of a topic's partitions."""
+
+    partitions: int
+    led: int
+    """Those that have a leader now."""
+    copies: int
 
 
 class Difference(NamedTuple):
@@ -56,13 +71,13 @@ async def plan(kafka: Kafka) -> list[TopicPlan]:
     async with admin(kafka) as client:
         there = set(await client.list_topics())
         existing = [spec for spec in specs if spec.name in there]
-        partitions = await _partitions(client, existing)
+        described = await _described(client, existing)
         configs = await _configs(client, existing)
     return [
         TopicPlan(
             spec,
             spec.name in there,
-            _differences(spec, partitions[spec.name], configs[spec.name]) if spec.name in there else (),
+            _differences(spec, described[spec.name], configs[spec.name]) if spec.name in there else (),
         )
         for spec in specs
     ]
@@ -83,7 +98,8 @@ async def create(kafka: Kafka, specs: Sequence[TopicSpec]) -> None:
             name=spec.name,
             num_partitions=spec.partitions,
             replication_factor=kafka.replication_factor,
-            replica_assignments={},
+            # The client demands one or the other, and takes none for "as the broker likes".
+            replica_assignments={} if kafka.replication_factor == -1 else None,
             topic_configs=spec.config,
         )
         for spec in specs
@@ -115,13 +131,16 @@ async def _led(kafka: Kafka, specs: Sequence[TopicSpec]) -> None:
         await consumer.stop()
 
 
-async def _partitions(client: AIOKafkaAdminClient, specs: Sequence[TopicSpec]) -> dict[str, int]:
-    """How many partitions with a leader each topic has."""
+async def _described(client: AIOKafkaAdminClient, specs: Sequence[TopicSpec]) -> dict[str, _Described]:
     if not specs:
         return {}
     described = await client.describe_topics([spec.name for spec in specs])
     return {
-        each["topic"]: sum(partition["leader"] >= 0 and not partition["error_code"] for partition in each["partitions"])
+        each["topic"]: _Described(
+            len(each["partitions"]),
+            sum(partition["leader"] >= 0 and not partition["error_code"] for partition in each["partitions"]),
+            max((len(partition["replicas"]) for partition in each["partitions"]), default=0),
+        )
         for each in described
     }
 
@@ -142,22 +161,23 @@ async def _configs(client: AIOKafkaAdminClient, specs: Sequence[TopicSpec]) -> d
     return configs
 
 
-def _differences(spec: TopicSpec, partitions: int, config: Mapping[str, str]) -> list[Difference]:
+def _differences(spec: TopicSpec, described: _Described, config: Mapping[str, str]) -> list[Difference]:
     differences: list[Difference] = []
+    partitions, led, copies = described
     if partitions != spec.partitions:
-        differences.append(
-            Difference(
-                "partitions",
-                str(spec.partitions),
-                str(partitions),
-                True,
-                f"{spec.name} has {partitions} partitions with a leader: set ORGS_KAFKA__PARTITIONS={partitions}, or "
-                "take new topics by ORGS_KAFKA__TOPIC_PREFIX. Adding partitions would part the records of a key.",
-            )
+        advice = (
+            f"{spec.name} has {partitions} partitions: set ORGS_KAFKA__PARTITIONS={partitions}, or take new topics by "
+            "ORGS_KAFKA__TOPIC_PREFIX. Adding partitions would part the records of a key."
         )
-    for setting, wanted in spec.config.items():
+        differences.append(Difference("partitions", str(spec.partitions), str(partitions), True, advice))
+    if led != partitions:
+        advice = f"{spec.name} has a leader for {led} of {partitions} partitions: see the brokers' logs."
+        differences.append(Difference("partitions with a leader", str(partitions), str(led), False, advice))
+    wanted_of = spec.config | ({"min.insync.replicas": str(COPIES_MIN)} if copies > 1 else {})
+    for setting, wanted in wanted_of.items():
         found = config.get(setting, "unset")
-        if found != wanted:
+        at_least = setting in _AT_LEAST or setting not in spec.config
+        if found != wanted and not (at_least and found.isdigit() and int(found) >= int(wanted)):
             advice = (
                 f"{spec.name} has {setting}={found}: set it with kafka-configs.sh --alter --topic {spec.name} "
                 f"--add-config {setting}={wanted}"

@@ -8,19 +8,20 @@ from asyncio import sleep
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from time import time
 from typing import Final
 
 from aiokafka import TopicPartition
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
-from org_events.topics import Topics
+from org_events.topics import RECORD_BATCH_BYTES_MAX, Topics
 from org_service.relay.position import PARTITION, Position
 from org_service.relay.records import Record, encode
 from org_service.store.journal import JournalRow
 
-BATCH_BYTES_MAX: Final = 1024 * 1024
-"""A broker's `message.max.bytes` is 12 bytes above this by default. A record that is larger by itself gets a batch of
-its own, and the broker judges. A command is 64 KiB at most, so no record of ours is larger than a fifth of it."""
+BATCH_BYTES_MAX: Final = RECORD_BATCH_BYTES_MAX - 12
+"""Topics take 12 bytes more, for the offset and length before a batch. A record that is larger by itself gets a batch
+of its own, and the broker judges. A command is 64 KiB at most, so no record of ours is larger than a fifth of it."""
 CHUNK_BYTES_MAX: Final = 32 * 1024 * 1024
 """All of a chunk may be for one broker, whose `socket.request.max.bytes` is 100 MiB by default. Also bounds memory: two
 chunks are held, one on its way and the next."""
@@ -80,21 +81,22 @@ class Layout:
 class _Topic:
     """The batches of one topic, by partition."""
 
-    def __init__(self, name: str, layout: Layout, batches: dict[TopicPartition, list[Batch]]) -> None:
+    def __init__(self, name: str, layout: Layout, batches: dict[TopicPartition, list[Batch]], now_ms: int) -> None:
         self._name = name
+        self._now_ms = now_ms
         self._batches = batches
         self._open: list[Batch | None] = [None] * layout.partitions[name]
 
-    def append(self, key: bytes, key_hash: int, timestamp_ms: int, record: Record) -> int:
+    def append(self, key: bytes, key_hash: int, record: Record) -> int:
         """Add a record to the batch of its partition; returns its bytes."""
         value, headers = record
         partition = key_hash % len(self._open)
         batch = self._open[partition]
-        added = None if batch is None else batch.add(batch.records, timestamp_ms, key, value, headers)
+        added = None if batch is None else batch.add(batch.records, self._now_ms, key, value, headers)
         if batch is None or added is None:
             batch = self._open[partition] = Batch()
             self._batches.setdefault(TopicPartition(self._name, partition), []).append(batch)
-            added = batch.add(0, timestamp_ms, key, value, headers)
+            added = batch.add(0, self._now_ms, key, value, headers)
             assert added is not None
         batch.records += 1
         return added.size
@@ -109,18 +111,22 @@ async def build(rows: Sequence[JournalRow], layout: Layout, *, limit: int) -> Ch
 
     Gives way to other tasks now and then; safe to cancel.
     """
+    # When it is published, not when it was recorded (that is in `ce_time`): topics keep their records for a time from
+    # here on, however long an outage was, and a worker's clock that is ahead makes none that a broker refuses.
+    now_ms = int(time() * 1000)
     batches: dict[TopicPartition, list[Batch]] = {}
     results, events, state = (
-        _Topic(name, layout, batches) for name in (layout.topics.results, layout.topics.events, layout.topics.state)
+        _Topic(name, layout, batches, now_ms)
+        for name in (layout.topics.results, layout.topics.events, layout.topics.state)
     )
-    size = taken = timestamp_ms = 0
+    size = taken = 0
     for row in rows:
-        key, key_hash, timestamp_ms, result, event, new_state = encode(row)
-        size += results.append(key, key_hash, timestamp_ms, result)
+        key, key_hash, result, event, new_state = encode(row)
+        size += results.append(key, key_hash, result)
         if event is not None:
-            size += events.append(key, key_hash, timestamp_ms, event)
+            size += events.append(key, key_hash, event)
         if new_state is not None:
-            size += state.append(key, key_hash, timestamp_ms, new_state)
+            size += state.append(key, key_hash, new_state)
         taken += 1
         if size >= CHUNK_BYTES_MAX:
             break
@@ -129,7 +135,7 @@ async def build(rows: Sequence[JournalRow], layout: Layout, *, limit: int) -> Ch
     last = rows[taken - 1]
     position = Position(position=last.position, command_id=last.command_id, recorded_at=last.recorded_at)
     own = Batch()
-    own.add(0, timestamp_ms, layout.relay.encode(), position.to_value(), [])
+    own.add(0, now_ms, layout.relay.encode(), position.to_value(), [])
     own.records = 1
     batches[TopicPartition(layout.topics.relay, PARTITION)] = [own]
     return Chunk(taken, position, rows[0].recorded_at, taken < len(rows) or len(rows) >= limit, batches)

@@ -95,6 +95,23 @@ async def read(kafka: Kafka, topic: str, name: str, end: int) -> Position | None
     return None
 
 
+async def is_published(kafka: Kafka, topic: str, partitions: int) -> bool:
+    """Whether a topic holds any committed record.
+
+    Raises:
+        KafkaError, OSError: It is not known.
+    """
+    places = [TopicPartition(topic, number) for number in range(partitions)]
+    async with _consumer(kafka) as consumer:
+        consumer.assign(places)
+        ends = await consumer.end_offsets(places)
+        while True:
+            if await consumer.getmany(*places, timeout_ms=_FETCH_WAIT_MS):
+                return True
+            if all([await consumer.position(place) >= ends[place] for place in places]):
+                return False
+
+
 async def _last(consumer: AIOKafkaConsumer, at: TopicPartition, key: bytes, start: int, end: int) -> bytes | None:
     value: bytes | None = None
     consumer.seek(at, start)

@@ -9,7 +9,7 @@ also why the rows of the hottest loop are plain tuples, taken apart at once.
 and position too, so that a reader can tell which of two records is newer.
 """
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Final, NamedTuple
 
@@ -47,8 +47,6 @@ _EVENT: Final = (
     b'"recorded_at":"%b"}'
 )
 _NULL: Final = b"null"
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_MILLISECOND: Final = timedelta(milliseconds=1)
 
 
 class Records(NamedTuple):
@@ -57,7 +55,6 @@ class Records(NamedTuple):
     key: bytes
     key_hash: int
     """Under Kafka's default partitioner: the partition is this modulo the number of partitions."""
-    timestamp_ms: int
     result: Record
     event: Record | None
     state: Record | None
@@ -67,7 +64,7 @@ def encode(row: JournalRow) -> Records:
     """Everything to publish about `row`."""
     (place, command_uuid, org_uuid, version_number, event_type, outcome, code, actor) = row[:8]
     (changed, before, after_text, problem, trace, recorded_at) = row[8:]
-    timestamp_ms, time = _moment(recorded_at)
+    time = _moment(recorded_at)
     position, command_id = b"%d" % place, str(command_uuid).encode()
     version = _NULL if version_number is None else b"%d" % version_number
     after = _NULL if after_text is None else after_text.encode()
@@ -89,7 +86,7 @@ def encode(row: JournalRow) -> Records:
     result_id: Header = ("ce_id", derived_id(f"result:{place}"))
     result: Record = result_body, [result_id, _RESULT_TYPE, _RESULT_SCHEMA, *shared]
     if event_type is None:
-        return Records(key, key_hash(key), timestamp_ms, result, None, None)
+        return Records(key, key_hash(key), result, None, None)
 
     actor_header, actor_json = (None, _NULL) if actor is None else _actor(actor)
     event_body = _EVENT % (
@@ -102,7 +99,7 @@ def encode(row: JournalRow) -> Records:
     if actor_header is not None:
         event_headers.append(actor_header)
     state: Record = (None, [orgversion, at]) if after_text is None else (after, [orgversion, at, _JSON])
-    return Records(key, key_hash(key), timestamp_ms, result, (event_body, event_headers), state)
+    return Records(key, key_hash(key), result, (event_body, event_headers), state)
 
 
 @lru_cache(maxsize=KEYS_CACHED)
@@ -112,10 +109,9 @@ def key_hash(key: bytes) -> int:
 
 
 @lru_cache(maxsize=TIMES_CACHED)
-def _moment(moment: datetime) -> tuple[int, bytes]:
-    """Milliseconds since 1970 (rounded down), and RFC 3339 in UTC."""
-    text = moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
-    return (moment - _EPOCH) // _MILLISECOND, text.encode()
+def _moment(moment: datetime) -> bytes:
+    """RFC 3339 in UTC."""
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z").encode()
 
 
 @lru_cache(maxsize=ACTORS_CACHED)

@@ -52,9 +52,21 @@ _BEAT_INTERVAL_S: Final = 1.0
 """Longest silence while waiting, however long the wait."""
 
 
+NO_POSITION: Final = (
+    "{topic} has no position of the relay {relay!r}, but {events} holds events: publishing the journal from its "
+    "beginning would send them again. If the relay was renamed, give it its old name (ORGS_RELAY__NAME). If {topic} "
+    "was lost, find the highest ce_position on {events} and write it there, with the relay's name as key and "
+    '{{"position": 123, "command_id": null}} as value. If these events are another journal\'s, take other topics by '
+    "ORGS_KAFKA__TOPIC_PREFIX."
+)
+"""What an operator can do when Kafka has lost how far the journal is published."""
+
+
 class State(StrEnum):
     """Where the relay stands."""
 
+    NOT_STARTED = "not started"
+    """What the process stands on is waited for."""
     STANDING_BY = "standing by"
     REBUILDING = "rebuilding"
     READY = "ready"
@@ -76,7 +88,7 @@ class Relay:
         self._started = False
         self._backoff = Backoff(settings.relay.retry_wait_s, settings.relay.retry_wait_max_s)
         self._waiting_since: datetime | None = None
-        self.state = State.STANDING_BY
+        self.state = State.NOT_STARTED
         self.position: int | None = None
         """The last position known to be published; None until it was read from Kafka."""
         self.beat = time.monotonic()
@@ -85,7 +97,7 @@ class Relay:
     @property
     def leading(self) -> bool:
         """Whether this is the leader."""
-        return self.state is not State.STANDING_BY
+        return self.state not in (State.NOT_STARTED, State.STANDING_BY)
 
     async def until(self, reached: Callable[["Relay"], bool]) -> None:
         """Wait until `reached(self)`, judged at each change of state or position."""
@@ -99,6 +111,7 @@ class Relay:
             StopError: An operator must act; the message says how. Nothing is left open.
         """
         RELAY_LAG_SECONDS.set_function(self._lag_s)
+        self._stand_by()
         try:
             while not stop.is_set():
                 try:
@@ -132,6 +145,8 @@ class Relay:
 
     def _stand_by(self) -> None:
         RELAY_LEADER.set(0)
+        self._waiting_since = None  # the lag is the leader's to tell
+        RELAY_LAG_POSITIONS.set(0)
         self._enter(State.STANDING_BY)
 
     async def _watch(self, lock: LeaderLock) -> None:
@@ -176,7 +191,10 @@ class Relay:
                 raise StopError(str(error)) from error
             self._started = True
             end = await producer.end_of(TopicPartition(topics.relay, PARTITION))
-            last = await positions.read(kafka, topics.relay, name, end) or Position(position=0)
+            last = await positions.read(kafka, topics.relay, name, end)
+            if last is None and await positions.is_published(kafka, topics.events, partitions[topics.events]):
+                raise StopError(NO_POSITION.format(topic=topics.relay, relay=name, events=topics.events))
+            last = last or Position(position=0)
         await self._source.verify(last)
         self._reach(last.position)
         log.info("the relay goes on from Kafka's position", position=last.position, head=self._source.head)
@@ -236,11 +254,16 @@ class Relay:
         return 0.0 if since is None else max(0.0, (datetime.now(UTC) - since).total_seconds())
 
     async def _look_at_lag(self) -> None:
-        """Keep the lag true while Kafka is away; what Postgres says to it is not this moment's worry."""
-        if self.position is not None:
-            with suppress(RetryError):
-                self._waiting_since = await self._source.waiting_since(self.position)
-                RELAY_LAG_POSITIONS.set(max(0, self._source.head - self.position))
+        """Keep the lag true while Kafka is away; what Postgres says to it is not this moment's worry.
+
+        Where Kafka was away from the beginning nobody knows what is published: then since when it has been tried.
+        """
+        if self.position is None:
+            self._waiting_since = self._waiting_since or datetime.now(UTC)
+            return
+        with suppress(RetryError):
+            self._waiting_since = await self._source.waiting_since(self.position)
+            RELAY_LAG_POSITIONS.set(max(0, self._source.head - self.position))
 
     def _enter(self, state: State) -> None:
         self.state = state
@@ -269,6 +292,8 @@ class Relay:
     async def _check_kafka(self) -> str:
         if self.state is State.STANDING_BY:
             return "standing by, not needed"
+        if self.state is State.NOT_STARTED:
+            raise RetryError("not started yet")
         producer = self._producer
         if producer is None or self.state not in (State.READY, State.IN_TRANSACTION):
             raise RetryError(f"the relay is {self.state}")

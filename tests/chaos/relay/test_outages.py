@@ -2,10 +2,13 @@
 
 import asyncio
 import time
+from typing import Any
 
 import pytest
 from prometheus_client import REGISTRY
+from pydantic import SecretStr
 
+from org_service.health import HANGS_MAX_S, Health
 from org_service.relay import State
 from org_service.settings import Settings
 from tests.chaos.relay.proxied import relay_through_proxy
@@ -119,3 +122,55 @@ async def test_postgres_hangs_and_the_leader_gives_up_its_lead(settings: Setting
             proxy.thaw()
             await relay.published(head, timeout_s=60)
     assert_exactly_once(await seen(settings), range(1, 41))
+
+
+async def test_the_lag_grows_where_kafka_was_away_from_the_beginning(settings: Settings) -> None:
+    async with relay_through_proxy(settings, request_timeout_ms=1_000, mute=[INIT_PRODUCER_ID]) as (relay, _):
+        for _ in range(2):
+            await relay.until(lambda relay: relay.state is State.UNKNOWN)
+            await relay.until(lambda relay: relay.state is State.REBUILDING)
+        assert (REGISTRY.get_sample_value("orgs_relay_lag_seconds") or 0) > 0.5
+
+
+async def test_a_relay_that_steps_down_leaves_the_lag_to_the_new_leader(settings: Settings) -> None:
+    async with postgres_proxy(settings.database.url.get_secret_value()) as (postgres, url):
+        behind = settings.model_copy(update={"database": settings.database.model_copy(update={"url": SecretStr(url)})})
+        async with relay_through_proxy(behind, publish_timeout_s=60) as (relay, kafka):
+            await relay.published(await journal(settings, changes(20)))
+            kafka.freeze()
+            await journal(settings, changes(20, after=20))
+            await relay.until(lambda relay: relay.state is State.IN_TRANSACTION)
+            assert (REGISTRY.get_sample_value("orgs_relay_lag_seconds") or 0) > 0
+            assert REGISTRY.get_sample_value("orgs_relay_lag_positions") == 20
+            await postgres.down()
+            await relay.until(lambda relay: not relay.leading)
+            assert REGISTRY.get_sample_value("orgs_relay_lag_seconds") == 0
+            assert REGISTRY.get_sample_value("orgs_relay_lag_positions") == 0
+            kafka.thaw()
+
+
+async def test_readiness_comes_back_after_a_broker_that_hung(settings: Settings) -> None:
+    async with relay_through_proxy(settings, request_timeout_ms=3_000, publish_timeout_s=1) as (relay, proxy):
+        await relay.published(await journal(settings, changes(20)))
+        health = Health(relay.relay, 120)
+        proxy.freeze()
+        head = await journal(settings, changes(20, after=20))
+        await relay.until(lambda relay: relay.state is State.IN_TRANSACTION)
+        assert await readiness(health) == 503
+        await relay.until(lambda relay: relay.state is State.UNKNOWN)
+        proxy.thaw()
+        await relay.published(head)
+        async with asyncio.timeout(HANGS_MAX_S + 5):
+            while await readiness(health) != 200:
+                await asyncio.sleep(0.1)
+        await health.close()
+
+
+async def readiness(health: Health) -> int:
+    sent: list[dict[str, Any]] = []
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    await health({"type": "http", "path": "/readyz", "method": "GET"}, None, send)
+    return sent[0]["status"]

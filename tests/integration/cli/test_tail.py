@@ -2,11 +2,14 @@ import asyncio
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from org_service.operate import kafka
+from org_service.operate import tail as watching
+from org_service.operate.tail import View
 from org_service.settings import Settings
 from tests.integration.cli.conftest import ORG, OTHER, Orgs
 from tests.support.processes import environment
@@ -100,3 +103,31 @@ async def test_a_consumer_that_lets_a_cancellation_out_while_kafka_is_away_distu
     monkeypatch.setattr(AIOKafkaConsumer, "stop", stop_as_in_an_outage)
     async with kafka.reader(settings.kafka, settings.kafka.topics.events) as (_, partitions):
         assert len(partitions) == settings.kafka.partitions
+
+
+@pytest.mark.parametrize("view", [View(from_start=True), View(last=5), View()])
+async def test_nothing_is_lost_between_what_is_there_and_what_comes(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, view: View
+) -> None:
+    """One step of the reader may hold records from both sides of the end."""
+    topic, found_ends = settings.kafka.topics.commands, watching.ends
+    async with AIOKafkaProducer(bootstrap_servers=settings.kafka.bootstrap_servers) as producer:
+
+        async def send(*numbers: int) -> None:
+            for number in numbers:
+                await producer.send_and_wait(topic, b"%d" % number, partition=0)
+
+        async def ends_then_more(*args: Any) -> dict[TopicPartition, int]:
+            ends = await found_ends(*args)
+            await send(*range(5, 10))
+            return ends
+
+        monkeypatch.setattr(watching, "ends", ends_then_more)
+        await send(*range(5))
+        shown: list[bytes | None] = []
+        async with asyncio.timeout(30):
+            async for records in watching.watch(settings.kafka, topic, view):
+                shown += [record.value for record in records]
+                if b"9" in shown:
+                    break
+    assert shown == [b"%d" % number for number in range(0 if view != View() else 5, 10)]

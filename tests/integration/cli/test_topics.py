@@ -5,6 +5,7 @@ import pytest
 from aiokafka import AIOKafkaProducer
 from confluent_kafka.admin import AdminClient, NewTopic
 
+from org_events.topics import Topics
 from org_service.operate import topics
 from org_service.settings import Settings
 from tests.integration.cli.conftest import Orgs
@@ -86,6 +87,7 @@ async def test_only_what_is_missing_is_created(none_there: Settings, new_orgs: O
         ("orgs.results", 5, {}, "ORGS_KAFKA__PARTITIONS=5"),
         ("orgs.memberships", 3, {"cleanup_policy": "delete"}, "cleanup.policy=compact"),
         ("orgs.relay", 2, {"cleanup_policy": "compact"}, "has 2 partitions"),
+        ("orgs.results", 3, {"max_message_bytes": "200000"}, "max.message.bytes=1048588"),
     ],
 )
 async def test_a_topic_that_would_break_the_guarantees_is_refused_before_anything_is_created(
@@ -125,3 +127,36 @@ async def test_records_can_be_sent_as_soon_as_topics_are_created(
             sent = [await producer.send(spec.name, b"{}", b"key", number) for number in range(spec.partitions)]
             await asyncio.gather(*sent)
     assert caplog.messages == []
+
+
+@pytest.mark.parametrize("copies", [-1, 1])
+async def test_the_number_of_copies_may_be_the_operators_or_the_brokers_own(none_there: Settings, copies: int) -> None:
+    kafka = none_there.kafka.model_copy(update={"replication_factor": copies})
+    specs = [each.spec for each in await topics.plan(kafka)]
+    await topics.create(kafka, specs)
+    assert all(each.exists for each in await topics.plan(kafka))
+
+
+async def test_more_room_for_a_batch_than_needed_is_fine(none_there: Settings) -> None:
+    results = none_there.kafka.topics.results
+    await create(none_there, results, max_message_bytes="2000000", retention_ms=str(3 * 86_400_000))
+    assert [each.differences for each in await topics.plan(none_there.kafka) if each.exists] == [[]]
+
+
+@pytest.mark.parametrize(
+    ("described", "in_sync", "found"),
+    [
+        (topics._Described(partitions=1, led=1, copies=3), "2", []),
+        (topics._Described(partitions=1, led=1, copies=3), "1", [("min.insync.replicas", "2", "1", False)]),
+        (topics._Described(partitions=1, led=1, copies=1), "1", []),
+        (topics._Described(partitions=1, led=0, copies=1), "1", [("partitions with a leader", "1", "0", False)]),
+        (topics._Described(partitions=2, led=2, copies=1), "1", [("partitions", "1", "2", True)]),
+    ],
+)
+def test_what_will_pass_or_is_a_matter_of_taste_is_only_reported(
+    described: topics._Described, in_sync: str, found: list[tuple[str, str, str, bool]]
+) -> None:
+    """A partition without a leader above all: it is an outage, and whoever starts in one waits."""
+    spec = Topics().specs()[4]
+    differences = topics._differences(spec, described, {**spec.config, "min.insync.replicas": in_sync})
+    assert [each[:4] for each in differences] == found

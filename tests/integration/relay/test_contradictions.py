@@ -4,6 +4,7 @@ import asyncio
 from uuid import UUID
 
 import pytest
+from aiokafka import AIOKafkaProducer
 
 from org_service.errors import StopError
 from org_service.relay import Relay
@@ -84,3 +85,26 @@ async def test_it_never_passes_a_hole(settings: Settings) -> None:
 async def test_without_topics_it_says_how_to_make_them(settings: Settings) -> None:
     kafka = settings.kafka.model_copy(update={"topic_prefix": f"{settings.kafka.topic_prefix}not-there."})
     assert "orgs topics apply" in await stopped(settings.model_copy(update={"kafka": kafka}))
+
+
+async def test_it_stops_where_kafka_has_events_but_no_position_of_this_relay(settings: Settings) -> None:
+    await publish(settings, 20)
+    renamed = settings.model_copy(update={"relay": settings.relay.model_copy(update={"name": "renamed"})})
+    said = await stopped(renamed)
+    assert f"{settings.kafka.topics.relay} has no position of the relay 'renamed'" in said
+    assert "ORGS_RELAY__NAME" in said
+    assert_exactly_once(await seen(settings), range(1, 21))
+
+
+async def test_what_was_published_and_taken_back_is_no_contradiction(settings: Settings) -> None:
+    """The first transaction of a new system may be aborted."""
+    writer = AIOKafkaProducer(
+        bootstrap_servers=settings.kafka.bootstrap_servers, transactional_id=f"{settings.kafka.topic_prefix}orgs"
+    )
+    await writer.start()
+    await writer.begin_transaction()
+    await writer.send_and_wait(settings.kafka.topics.events, b"{}", key=b"key")
+    await writer.abort_transaction()
+    await writer.stop()
+    await publish(settings, 20)
+    assert_exactly_once(await seen(settings), range(1, 21))

@@ -89,3 +89,24 @@ def test_a_wrong_setting_is_named_without_its_value(monkeypatch: pytest.MonkeyPa
     assert "ORGS_KAFKA__PARTITIONS: " in result.stderr
     assert "sesame" not in result.output
     assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize(
+    ("variables", "said"),
+    [
+        (
+            {"ORGS_KAFKA__SECURITY_PROTOCOL": "SSL", "ORGS_KAFKA__SSL_CA_FILE": "nowhere.pem"},
+            "ssl_ca_file 'nowhere.pem' can't be read as PEM",
+        ),
+        ({"ORGS_RELAY__PUBLISH_TIMEOUT_S": "120"}, "stalled_after_s must be more than publish_timeout_s"),
+        ({"ORGS_WORKER__SESSION_TIMEOUT_MS": "3000"}, "6000"),
+    ],
+)
+def test_what_would_be_waited_for_in_vain_is_refused_at_once(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], said: str
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    result = runner.invoke(app, ["config", "show"])
+    assert result.exit_code == 2
+    assert said in " ".join(result.stderr.split())

@@ -81,6 +81,7 @@ def test_the_topics_are_as_the_contract_says() -> None:
         "cleanup.policy": "delete",
         "retention.ms": "1209600000",
         "message.timestamp.type": "LogAppendTime",
+        "max.message.bytes": "1048588",
     }
     assert specs["orgs.results"].config["retention.ms"] == "259200000"
     assert specs["orgs.events"].config["retention.ms"] == "7776000000"

@@ -53,18 +53,24 @@ async def test_a_batch_belongs_to_its_producer_and_transaction() -> None:
     assert found.validate_crc()
 
 
-async def test_records_of_a_partition_stand_in_order_of_position_with_their_times() -> None:
+async def test_records_of_a_partition_stand_in_order_of_position() -> None:
     chunk = await build([row(1), row(2, org=2), row(3)], LAYOUT, limit=10)
-    times: dict[tuple[str, bytes | None], list[int]] = {}
+    positions: dict[tuple[str, bytes | None], list[bytes | None]] = {}
     for (topic, _), batches in chunk.batches.items():
         for batch in batches:
             for record in read(batch):
-                times.setdefault((topic, record.key), []).append(record.timestamp)
-    start = 1_772_366_400_000
+                positions.setdefault((topic, record.key), []).append(dict(record.headers).get("ce_position"))
     first, second = str(UUID(int=1)).encode(), str(UUID(int=2)).encode()
     for topic in (TOPICS.events, TOPICS.state, TOPICS.results):
-        assert times[topic, first] == [start + 1, start + 3]
-        assert times[topic, second] == [start + 2]
+        assert positions[topic, first] == [b"1", b"3"]
+        assert positions[topic, second] == [b"2"]
+
+
+async def test_records_have_the_time_of_their_publication(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chunks, "time", lambda: 1_800_000_000.5)
+    chunk = await build([row(1), row(2)], LAYOUT, limit=10)
+    times = {record.timestamp for batches in chunk.batches.values() for batch in batches for record in read(batch)}
+    assert times == {1_800_000_000_500}
 
 
 async def test_the_position_record_names_the_last_row() -> None:

@@ -18,7 +18,7 @@ from aiokafka.errors import (
 
 from org_events.errors import KafkaRefused, KafkaUnavailable, NotConnected, TopicMissing
 from org_events.outcomes import Expected, OutcomeReader
-from org_events.publisher import CommandPublisher
+from org_events.publisher import Publisher
 from org_events.topics import Topics
 
 _RETRY_WAIT_S: Final = 0.5
@@ -62,7 +62,7 @@ class Connection:
         self._options: dict[str, Any] = {"request_timeout_ms": 20_000, **options}
         self.expected = Expected()
         """The outcomes somebody waits for."""
-        self._publisher: CommandPublisher | None = None
+        self._publisher: Publisher | None = None
         self._reader: OutcomeReader | None = None
 
     @property
@@ -70,7 +70,7 @@ class Connection:
         """Whether `publisher` gives one."""
         return self._publisher is not None and self._reader is not None and self._reader.is_reading
 
-    def publisher(self) -> CommandPublisher:
+    def publisher(self) -> Publisher:
         """Sends commands; given only while their outcomes can be read.
 
         Raises:
@@ -117,7 +117,7 @@ class Connection:
             await reader.stop()
 
     async def _connect(self) -> None:
-        publisher = CommandPublisher(self._topics.commands, self._make_producer)
+        publisher = Publisher(self._topics.commands, self._make_producer)
         reader = OutcomeReader(self._topics.results, self._make_consumer(), self.expected)
         try:
             await publisher.start()
@@ -148,7 +148,7 @@ class Connection:
         )
 
 
-async def _partitions(publisher: CommandPublisher, topic: str) -> set[int]:
+async def _partitions(publisher: Publisher, topic: str) -> set[int]:
     try:
         async with asyncio.timeout(_TOPIC_WAIT_S):
             return await publisher.partitions(topic)

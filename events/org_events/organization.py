@@ -19,6 +19,9 @@ DOMAIN_CHARS_MAX: Final = 253
 """RFC 1035, section 2.3.4: 255 octets on the wire are 253 characters of text."""
 ADDRESS_LINE_CHARS_MAX: Final = 200
 
+_COMPOSED_MAX: Final = 4
+"""No more characters than these become one by NFKC. Longer text is not normalized: its cost grows with the square of
+a row of combining marks, a second for 64 KiB."""
 _REFUSED_CATEGORIES: Final = frozenset({"Cc", "Cs", "Zl", "Zp"})
 """Unicode controls, lone surrogates (no UTF-8 form), line and paragraph separators."""
 
@@ -59,20 +62,26 @@ def _line(text: str, chars_max: int) -> str:
     Raises:
         PydanticCustomError: `control_character`, `blank` or `too_long`.
     """
-    if not text.isascii():
-        text = unicodedata.normalize("NFKC", text)
     text = text.strip()
+    if not text.isascii():
+        if len(text) > chars_max * _COMPOSED_MAX:
+            raise _too_long(text, chars_max)
+        text = unicodedata.normalize("NFKC", text).strip()
     if not text.isprintable():
         _refuse_controls(text)
     if not text:
         raise PydanticCustomError("blank", "Must have at least one character that isn't white space")
     if len(text) > chars_max:
-        raise PydanticCustomError(
-            "too_long",
-            "Must have at most {chars_max} characters, has {chars}",
-            {"chars_max": chars_max, "chars": len(text)},
-        )
+        raise _too_long(text, chars_max)
     return text
+
+
+def _too_long(text: str, chars_max: int) -> PydanticCustomError:
+    return PydanticCustomError(
+        "too_long",
+        "Must have at most {chars_max} characters, has {chars}",
+        {"chars_max": chars_max, "chars": len(text)},
+    )
 
 
 def _name(text: str) -> str:

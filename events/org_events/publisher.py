@@ -1,9 +1,9 @@
-"""Commands on their way out: one idempotent producer at a time, replaced after any failure.
+"""Records on their way out: one idempotent producer at a time, replaced after any failure.
 
 An idempotent producer of aiokafka numbers the batches of a partition and never gives one up by itself. Once a batch
 has failed all the same, the numbers of the later ones no longer fit, and every later send to that partition fails or
 hangs. A new producer begins a new numbering, so it costs one round trip and mends all of that. What the old one still
-holds is settled first, so that commands of one organization can't overtake each other.
+holds is settled first, so that records of one key can't overtake each other.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ REPLACE_TIMEOUT_S: Final = 10.0
 """How long a new producer may take to connect, before those who wait for it are told that Kafka is away."""
 
 
-class CommandPublisher:
+class Publisher:
     """Appends records to one topic, in the order of the calls.
 
     Args:

@@ -14,7 +14,15 @@ class RetryError(ServiceError):
 
 
 class RefoldError(ServiceError):
-    """Another transaction got in between: nothing was written; decide again on fresh data."""
+    """Another transaction got in between: nothing was written; decide again on fresh data.
+
+    Attributes:
+        in_data: A clash that outlives every rival is in the data itself. Else (a deadlock, say) it is only with rivals.
+    """
+
+    def __init__(self, message: str, *, in_data: bool = False) -> None:
+        super().__init__(message)
+        self.in_data = in_data
 
 
 class DataRefusedError(ServiceError):

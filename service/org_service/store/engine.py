@@ -59,6 +59,14 @@ _ONE_PLAN: Final = {
 }
 
 
+_AS_DESIGNED: Final = {
+    # The order "lock, then look" (decision 0003) needs each statement to see what was committed before it.
+    "default_transaction_isolation": "read committed",
+    # What was acknowledged to Kafka, and published, may not be taken back by a crash.
+    "synchronous_commit": "on",
+}
+
+
 def _session_settings(database: Database, role: Role | None) -> dict[str, str]:
     settings = {
         "application_name": f"orgs-{role or 'migrate'}",
@@ -74,6 +82,8 @@ def _session_settings(database: Database, role: Role | None) -> dict[str, str]:
     }
     if role == "edge":
         settings |= _ONE_PLAN
+    if role == "worker":
+        settings |= _AS_DESIGNED
     if role is not None:
         settings["statement_timeout"] = str(round(database.statement_timeout_s * 1000))
         # A worker that stops in the middle of a transaction would keep the lock on journal_head, and so every other

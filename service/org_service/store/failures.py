@@ -94,7 +94,7 @@ def _by_sqlstate(error: asyncpg.PostgresError) -> RetryError | RefoldError | Dat
     if state in _RETRY or state.startswith(_RETRY_CLASSES) or isinstance(error, asyncpg.InvalidCachedStatementError):
         return RetryError(said)
     if state in _REFOLD:
-        return None if constraint == _JOURNAL_KEY else RefoldError(said)
+        return None if constraint == _JOURNAL_KEY else RefoldError(said, in_data=state == UNIQUE_VIOLATION)
     return DataRefusedError(said) if state.startswith(_ROW_CLASSES) else None
 
 

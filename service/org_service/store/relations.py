@@ -55,9 +55,13 @@ _FIND_STAFF: Final = select(col(StaffTable.user_id)).where(
     col(StaffTable.user_id) == func.any(bindparam("users", type_=ARRAY(Text)))
 )
 _FIND_CLIENTS: Final = (
-    select(col(PartnershipTable.partner_org_id), col(PartnershipTable.org_id))
-    .join(OrganizationTable, col(OrganizationTable.id) == col(PartnershipTable.org_id))
-    .where(_alive, col(PartnershipTable.partner_org_id) == func.any(_ids))
+    select(
+        col(PartnershipTable.partner_org_id),
+        col(PartnershipTable.org_id),
+        (col(OrganizationTable.id).is_not(None) & _alive).label("alive"),
+    )
+    .outerjoin(OrganizationTable, col(OrganizationTable.id) == col(PartnershipTable.org_id))
+    .where(col(PartnershipTable.partner_org_id) == func.any(_ids))
 )
 
 
@@ -82,10 +86,10 @@ async def find_relations(conn: AsyncConnection, pairs: Collection[tuple[str, UUI
     return Relations(frozenset(staff), memberships, partnerships)
 
 
-async def find_clients(conn: AsyncConnection, ids: Collection[UUID]) -> dict[UUID, list[UUID]]:
-    """Which organizations these serve as partners, deleted ones left out."""
-    clients: dict[UUID, list[UUID]] = {}
+async def find_clients(conn: AsyncConnection, ids: Collection[UUID]) -> dict[UUID, list[tuple[UUID, bool]]]:
+    """Which organizations these serve as partners, and whether each is there and not deleted."""
+    clients: dict[UUID, list[tuple[UUID, bool]]] = {}
     if ids:
-        for partner_org_id, org_id in await conn.execute(_FIND_CLIENTS, {"ids": list(ids)}):
-            clients.setdefault(partner_org_id, []).append(org_id)
+        for partner_org_id, org_id, alive in await conn.execute(_FIND_CLIENTS, {"ids": list(ids)}):
+            clients.setdefault(partner_org_id, []).append((org_id, alive))
     return clients

@@ -15,16 +15,20 @@ from sqlalchemy import (
     ARRAY,
     BigInteger,
     DateTime,
+    LargeBinary,
     Text,
     Uuid,
     bindparam,
     cast,
     column,
+    exists,
     func,
     insert,
+    literal,
     or_,
     select,
     text,
+    union_all,
     update,
 )
 from sqlalchemy.dialects.postgresql import JSONB
@@ -102,14 +106,6 @@ class ParkedRow(NamedTuple):
     detail: str
 
 
-class ParkedCommand(NamedTuple):
-    """An open parked command: whose it is, and what it was."""
-
-    org_id: UUID | None
-    command_id: UUID
-    request_digest: bytes
-
-
 _ids = bindparam("ids", type_=ARRAY(Uuid))
 _keys = bindparam("keys", type_=ARRAY(Text))
 
@@ -135,12 +131,20 @@ _FIND_JOURNALED: Final = select(*(getattr(Journal, field) for field in Journaled
     col(Journal.command_id) == func.any(_ids)
 )
 
-_FIND_PARKED: Final = select(*(getattr(Parked, field) for field in ParkedCommand._fields)).where(
-    col(Parked.state) == text("'open'"),  # as text, so that the partial indexes match
-    col(Parked.command_id).is_not(None),
-    or_(
-        col(Parked.org_id) == func.any(bindparam("org_ids", type_=ARRAY(Uuid))),
-        col(Parked.command_id) == func.any(_ids),
+# As text, so that the partial indexes match.
+_open_command = (col(Parked.state) == text("'open'"), col(Parked.command_id).is_not(None))
+_asked = (
+    func.unnest(bindparam("org_ids", type_=ARRAY(Uuid)))
+    .table_valued(column("org_id", Uuid))
+    .render_derived(name="asked")
+)
+# One row an organization, however long its queue is.
+_FIND_PARKED: Final = union_all(
+    select(_asked.c.org_id, literal(None, LargeBinary)).where(
+        exists().where(col(Parked.org_id) == _asked.c.org_id, *_open_command)
+    ),
+    select(col(Parked.command_id), col(Parked.request_digest)).where(
+        col(Parked.command_id) == func.any(_ids), *_open_command
     ),
 )
 
@@ -236,10 +240,17 @@ async def find_journaled(conn: AsyncConnection, command_ids: Sequence[UUID]) -> 
 
 async def find_parked(
     conn: AsyncConnection, org_ids: Collection[UUID], command_ids: Sequence[UUID]
-) -> list[ParkedCommand]:
-    """The open parked commands of these organizations, or with these command ids."""
-    rows = await conn.execute(_FIND_PARKED, {"org_ids": list(org_ids), "ids": command_ids})
-    return [ParkedCommand._make(row) for row in rows]
+) -> tuple[set[UUID], dict[UUID, bytes]]:
+    """Which of these organizations have an open parked command, and which of these commands are one: id and digest."""
+    held: set[UUID] = set()
+    parked: dict[UUID, bytes] = {}
+    rows: Any = await conn.execute(_FIND_PARKED, {"org_ids": list(org_ids), "ids": command_ids})
+    for found, digest in rows:
+        if digest is None:
+            held.add(found)
+        else:
+            parked[found] = digest
+    return held, parked
 
 
 async def find_holders(conn: AsyncConnection, name_keys: Collection[str]) -> dict[str, UUID]:
@@ -250,21 +261,30 @@ async def find_holders(conn: AsyncConnection, name_keys: Collection[str]) -> dic
     return {key: org_id for key, org_id in rows if key is not None}
 
 
+async def take_positions(conn: AsyncConnection, rows: int) -> int:
+    """Take the next positions of the journal, and wake the relay at the commit.
+
+    From here to the commit this transaction holds the head's lock, which every other worker waits for: so last before
+    `append_journal`; but before `write_organizations` where a name changes hands. Whoever writes a name waits in its
+    unique index for everybody who is writing the same one, and of three such some wait for each other.
+
+    Returns:
+        The position before the first row.
+    """
+    result = await conn.execute(_TAKE_POSITIONS, {"rows": rows})
+    return int(result.scalar_one())
+
+
 async def write_organizations(
-    conn: AsyncConnection,
-    *,
-    created: Sequence[Organization],
-    updated: Sequence[Organization],
-    names_claimed: bool,
+    conn: AsyncConnection, *, created: Sequence[Organization], updated: Sequence[Organization], names: bool
 ) -> None:
     """Insert and update organizations, one statement each.
 
     Args:
         created: With all their fields.
         updated: Of one moment: all have the same `updated_at`.
-        names_claimed: Some organization takes a name. Then the unique names, otherwise checked at commit, are
-            checked now: a worker that found a rival there would wait for it while it holds the journal's head, and
-            the rival would wait for the head.
+        names: Some organization takes a name or gives one up. Then the unique names, otherwise checked at commit, are
+            checked now.
 
     Raises:
         IntegrityError: Another worker created the same id or took a name meanwhile; roll back and decide again.
@@ -274,31 +294,26 @@ async def write_organizations(
         await conn.execute(_UPDATE_ORGANIZATIONS, arrays | {"given_moment": updated[0].updated_at})
     if created:
         await conn.execute(_INSERT_ORGANIZATIONS, _organization_arrays(created))
-    if names_claimed:
+    if names:
         await conn.execute(_CHECK_NAMES)
 
 
-async def write_journal(conn: AsyncConnection, rows: Sequence[JournalEntry], recorded_at: datetime) -> int:
-    """Append `rows` in order at the next positions, and wake the relay; last before the commit.
+async def append_journal(
+    conn: AsyncConnection, start: int, rows: Sequence[JournalEntry], recorded_at: datetime
+) -> None:
+    """Append `rows` in order: row i (from 0) has position start + 1 + i, which were taken before.
 
-    From the first statement to the commit this transaction holds the head's lock, which every other worker waits for.
     The rows go by COPY: half the processor time of an insert from arrays, here and in Postgres.
-
-    Returns:
-        The position before the first row: row i (from 0) has position result + 1 + i.
 
     Raises:
         asyncpg.UniqueViolationError: A command id is in the journal meanwhile; roll back and decide again.
     """
-    result = await conn.execute(_TAKE_POSITIONS, {"rows": len(rows)})
-    start = int(result.scalar_one())
     session = cast_to("Session", (await conn.get_raw_connection()).driver_connection)
     await session.copy_records_to_table(
         Journal.__tablename__,
         records=[(position, *row, recorded_at) for position, row in enumerate(rows, start + 1)],
         columns=_JOURNAL_COLUMNS,
     )
-    return start
 
 
 async def park(conn: AsyncConnection, rows: Sequence[ParkedRow], recorded_at: datetime) -> None:

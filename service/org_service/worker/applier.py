@@ -71,7 +71,7 @@ class Applier:
         self._gate = Gate(settings.auth)
         self._clock = clock
         self._engine: AsyncEngine = create_engine(settings.database, "worker")
-        self._replies = Replies(settings)
+        self._replies = Replies(settings, self._live)
         self._lanes: list[asyncio.Task[None] | None] = [None] * settings.worker.lanes
         """The last one that entered each lane."""
         self.beat = time.monotonic()
@@ -125,7 +125,7 @@ class Applier:
         identified: list[Request | Unreadable] = []
         for request in requests:
             while isinstance(request, Stranger):
-                self.beat = time.monotonic()
+                self._live()
                 try:
                     request = await self._gate.identify(request)  # noqa: PLW2901
                 except RetryError as error:
@@ -133,20 +133,24 @@ class Applier:
             identified.append(request)
         return identified
 
-    async def _settle(self, requests: Sequence[Request | Unreadable]) -> None:
-        """Try until committed; halve on data the database refuses."""
+    async def _settle(self, requests: Sequence[Request | Unreadable], refused: str | None = None) -> None:
+        """Try until committed; halve on data the database refuses, and park the culprit.
+
+        Args:
+            refused: Why the database refuses the one command that is left.
+        """
         refolds, backoff = 0, self._backoff()
         while True:
-            self.beat = time.monotonic()
+            self._live()
             try:
-                plan, start = await self._transact(requests, None)
+                plan, start = await self._transact(requests, refused)
             except Exception as error:  # noqa: BLE001 - classified below; nothing is swallowed
                 trouble = classify(error)
                 if isinstance(trouble, RefoldError) and refolds < REFOLDS_MAX:
                     refolds += 1
                     BATCH_REPEATS.labels("refold").inc()
                     await asyncio.sleep(random.uniform(0, 0.002 * refolds))  # noqa: S311 - rivals must not march in step
-                elif isinstance(trouble, RefoldError | DataRefusedError):
+                elif refused is None and _is_in_data(trouble):
                     await self._halve_or_park(requests, error)
                     return
                 else:
@@ -167,16 +171,10 @@ class Applier:
             return
         detail = _sqlstate(error)
         log.error("command parked: the database refuses its data", sqlstate=detail)
-        backoff = self._backoff()
-        while True:
-            try:
-                plan, start = await self._transact(requests, detail)
-            except Exception as again:  # noqa: BLE001 - as in _settle
-                await self._wait(backoff, classify(again), again)
-            else:
-                _count(plan)
-                await self._replies.send(plan, start)
-                return
+        await self._settle(requests, detail)
+
+    def _live(self) -> None:
+        self.beat = time.monotonic()
 
     def _backoff(self) -> Backoff:
         return Backoff(self._settings.worker.retry_wait_s, self._settings.worker.retry_wait_max_s)
@@ -204,29 +202,36 @@ class Applier:
         Args:
             refused: Why the database refuses the one command of this batch, which is then parked undecided.
         """
-        now = self._clock()
         async with self._engine.begin() as conn:
-            fold = Fold(await _snapshot(conn, requests), now, self._gate.policy)
+            snapshot = await _snapshot(conn, requests)
+            now = self._clock()  # behind the locks, so that an organization's times never go back
+            fold = Fold(snapshot, now, self._gate.policy, refused=refused)
             for request in requests:
-                if refused is not None and isinstance(request, Request):
-                    fold.park(request, "data_refused", refused)
-                else:
-                    fold.add(request)
+                fold.add(request)
             plan = fold.plan
+            start = await statements.take_positions(conn, len(plan.journal)) if plan.names else 0
             if plan.created or plan.updated:
                 await statements.write_organizations(
                     conn,
                     created=list(plan.created.values()),
                     updated=list(plan.updated.values()),
-                    names_claimed=bool(plan.claimed),
+                    names=plan.names,
                 )
             if plan.parked:
                 await statements.park(conn, plan.parked, now)
-            start = await statements.write_journal(conn, plan.journal, now) if plan.journal else 0
+            if plan.journal:
+                if not plan.names:
+                    start = await statements.take_positions(conn, len(plan.journal))
+                await statements.append_journal(conn, start, plan.journal, now)
             # The head is ours from here on: whatever has an earlier position is committed, and can be seen.
             if await statements.find_holders(conn, plan.passing_names()):
                 raise RefoldError("another transaction took a name that this batch had for a moment")
         return plan, start
+
+
+def _is_in_data(trouble: ServiceError | None) -> bool:
+    """Whether halving a batch leads to whatever can't be written."""
+    return isinstance(trouble, DataRefusedError) or (isinstance(trouble, RefoldError) and trouble.in_data)
 
 
 def _part(records: Sequence[Record], lanes: int) -> Sequence[tuple[Sequence[int], Sequence[Record]]]:
@@ -265,7 +270,7 @@ async def _snapshot(conn: AsyncConnection, requests: Sequence[Request | Unreadab
     snapshot = Snapshot(
         await statements.lock_organizations(conn, org_ids, wanted),
         await statements.find_journaled(conn, command_ids),
-        await statements.find_parked(conn, org_ids, command_ids),
+        *await statements.find_parked(conn, org_ids, command_ids),
         await statements.find_holders(conn, wanted),
         await relations.find_relations(conn, pairs_asked(readable)),
         await relations.find_clients(conn, deleted(readable)),

@@ -21,9 +21,9 @@ from org_service.domain.access import NO_RELATIONS, TRUSTED, Access, Relations, 
 from org_service.domain.decide import Decision, decide, refuse
 from org_service.domain.organization import Organization, changed_fields, name_key, to_json
 from org_service.domain.policy import Policy
-from org_service.store.statements import Journaled, JournalEntry, ParkedCommand, ParkedRow
+from org_service.store.statements import Journaled, JournalEntry, ParkedRow
 from org_service.telemetry import get_logger
-from org_service.worker.records import Record, Refused, Request, Unreadable, broker_time, headers_json
+from org_service.worker.records import Refused, Request, Unreadable, broker_time, headers_json
 
 log = get_logger(__name__)
 
@@ -33,11 +33,14 @@ class Snapshot(NamedTuple):
 
     organizations: dict[UUID, Organization]
     journaled: Mapping[UUID, Journaled]
-    parked: Iterable[ParkedCommand]
+    held: set[UUID]
+    """Organizations with an open parked command."""
+    parked: dict[UUID, bytes]
+    """The open parked commands among those of the batch: their ids and digests."""
     holders: dict[str, UUID]
     relations: Relations = NO_RELATIONS
-    clients: Mapping[UUID, Sequence[UUID]] = MappingProxyType({})
-    """Of organizations that may be deleted: whom they serve as partners."""
+    clients: Mapping[UUID, Sequence[tuple[UUID, bool]]] = MappingProxyType({})
+    """Of organizations that may be deleted: whom they serve as partners, and whether that one is alive."""
 
 
 class Reply(NamedTuple):
@@ -61,6 +64,8 @@ class Plan:
     updated: dict[UUID, Organization] = field(default_factory=dict[UUID, Organization])
     claimed: set[str] = field(default_factory=set[str])
     """Every `name_key` that an organization took at some time in the batch."""
+    names: bool = False
+    """Whether an organization took a name or gave one up."""
     journal: list[JournalEntry] = field(default_factory=list[JournalEntry])
     parked: list[ParkedRow] = field(default_factory=list[ParkedRow])
     replies: list[Reply] = field(default_factory=list[Reply])
@@ -127,8 +132,9 @@ def is_torn(snapshot: Snapshot, org_ids: Collection[UUID], names: Mapping[UUID, 
     )
 
 
-def park_row(record: Record, reason: str, detail: str, request: Request | None = None) -> ParkedRow:
+def park_row(unreadable: Unreadable, request: Request | None = None) -> ParkedRow:
     """The row that keeps a record for an operator, with its bytes and coordinates."""
+    record, detail, reason = unreadable
     return ParkedRow(
         topic=record.topic,
         partition=record.partition,
@@ -148,13 +154,17 @@ def park_row(record: Record, reason: str, detail: str, request: Request | None =
 class Fold:
     """Folds records, in order, into a `Plan`."""
 
-    def __init__(self, snapshot: Snapshot, now: datetime, policy: Policy | None = None) -> None:
+    def __init__(
+        self, snapshot: Snapshot, now: datetime, policy: Policy | None = None, *, refused: str | None = None
+    ) -> None:
         """Begin.
 
         Args:
             snapshot: What the database knows; the fold works on it.
             now: When the batch is recorded.
             policy: What each role is denied; None where all publishers are trusted.
+            refused: Why the database refuses the one command of this batch, which is then parked undecided (unless
+                somebody else has decided it meanwhile).
         """
         self.plan = Plan(now)
         self._policy = policy
@@ -164,28 +174,27 @@ class Fold:
         self._holders = snapshot.holders
         self._journaled = snapshot.journaled
         self._now = now
+        self._refused = refused
         self._rows: dict[UUID, tuple[int, bytes]] = {}  # command ids of this batch: journal row, digest
-        self._parked: dict[UUID, bytes] = {}  # command ids set aside, and their digests
-        self._held: set[UUID] = set()  # organizations that wait for an operator
+        self._parked = snapshot.parked  # command ids set aside, and their digests
+        self._held = snapshot.held  # organizations that wait for an operator
         self._json: dict[UUID, tuple[Organization, str]] = {}
-        for parked in snapshot.parked:
-            self._parked[parked.command_id] = parked.request_digest
-            if parked.org_id is not None:
-                self._held.add(parked.org_id)
 
     def add(self, request: Request | Unreadable) -> None:
         """Fold one more record. A command that makes `decide` raise is parked; the rest goes on."""
         if isinstance(request, Unreadable):
-            self.plan.parked.append(park_row(request.record, request.reason, request.detail))
+            self.plan.parked.append(park_row(request))
         elif not self._known(request):
             if request.org_id in self._held and not isinstance(request.command, Refused):
                 self.park(request, "queued_behind", "An earlier command of this organization is parked.")
+            elif self._refused is not None:
+                self.park(request, "data_refused", self._refused)
             else:
                 self._decide(request)
 
     def park(self, request: Request, reason: str, detail: str) -> None:
         """Set a command aside, and with it the later ones of its organization."""
-        self.plan.parked.append(park_row(request.record, reason, detail, request))
+        self.plan.parked.append(park_row(Unreadable(request.record, detail, reason), request))
         self.plan.replies.append(Reply("parked", request))
         self._parked[request.command_id] = request.digest
         if request.org_id is not None:
@@ -236,7 +245,7 @@ class Fold:
             assert org_id is not None
             organization = self._organizations.get(org_id)
             access = TRUSTED if request.user_id is None else self._access(request.user_id, command.type, org_id)
-            is_partner = org_id in self._clients and any(map(self._is_alive, self._clients[org_id]))
+            is_partner = org_id in self._clients and any(self._is_alive(*each) for each in self._clients[org_id])
             decision = decide(command, organization, self._holders, self._now, access, is_partner=is_partner)
         event, before, after = decision.event, decision.before, decision.after
         changed = None
@@ -275,10 +284,10 @@ class Fold:
             policy=self._policy,
         )
 
-    def _is_alive(self, org_id: UUID) -> bool:
-        """Whether an organization that was alive in the snapshot still is, as far as this batch knows."""
+    def _is_alive(self, org_id: UUID, before: bool) -> bool:
+        """Whether an organization is there now, as far as this batch knows; `before` as far as the database does."""
         organization = self._organizations.get(org_id)
-        return organization is None or organization.deleted_at is None
+        return before if organization is None else organization.deleted_at is None
 
     def _to_json(self, organization: Organization) -> str:
         """Each organization's last JSON is kept: the `after` of one change is the `before` of the next."""
@@ -298,6 +307,7 @@ class Fold:
             plan.updated[org_id] = after
         old_key = None if before is None else before.name_key
         if old_key != after.name_key:
+            plan.names = True
             if old_key is not None:
                 self._holders.pop(old_key, None)
             if after.name_key is not None:

@@ -4,7 +4,6 @@ A key names a fact in one spelling only, because topics are compacted by it; the
 """
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
@@ -14,11 +13,7 @@ from org_events.commands import PAYLOAD_BYTES_MAX
 from org_events.reference import Membership, Partnership, Reference, Staff, UserId, read_key
 from org_events.topics import Topics
 from org_service.store.reference import MEMBERSHIPS, PARTNERSHIPS, STAFF, FactTable
-from org_service.store.statements import ParkedRow
-from org_service.worker.records import Record, Unreadable, headers_json
-
-_LATEST_MS: Final = 253_402_300_799_000
-"""The end of the year 9999, in milliseconds since 1970: publishers choose the times of these records."""
+from org_service.worker.records import Record, Unreadable
 
 
 class Fact(NamedTuple):
@@ -100,23 +95,3 @@ def _what_is_wrong(error: ValidationError) -> str:
     """Each wrong field and why, without a byte of the payload."""
     errors = error.errors(include_url=False, include_context=False, include_input=False)
     return "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['type']}".removeprefix(": ") for each in errors)
-
-
-def park_row(unreadable: Unreadable) -> ParkedRow:
-    """The row that keeps a record for an operator, with its bytes and coordinates."""
-    record = unreadable.record
-    moment_ms = min(max(record.timestamp, 0), _LATEST_MS)
-    return ParkedRow(
-        topic=record.topic,
-        partition=record.partition,
-        offset=record.offset,
-        broker_time=datetime.fromtimestamp(moment_ms / 1000, UTC),
-        key=record.key,
-        value=record.value,
-        headers=headers_json(record),
-        org_id=None,
-        command_id=None,
-        request_digest=None,
-        reason=unreadable.reason,
-        detail=unreadable.detail,
-    )

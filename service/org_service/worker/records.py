@@ -31,6 +31,8 @@ from org_service.store.engine import read_uuid
 ACTOR_CHARS_MAX: Final = 200
 _TYPE_CHARS_SHOWN: Final = 100
 """Of a type nobody knows, which may hold anything."""
+_LATEST_MS: Final = 253_402_300_799_000
+"""The end of the year 9999, in milliseconds since 1970."""
 _UUID: Final = re.compile(rb"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}")
 _TRACEPARENT: Final = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 """W3C Trace Context, section 3.2; anything else is dropped, as it asks."""
@@ -56,7 +58,7 @@ class Record(Protocol):
 
 
 class Unreadable(NamedTuple):
-    """Not even the command id can be read; `detail` says why, without a byte of the payload."""
+    """A record to be set aside: not even its id can be read. `detail` says why, without a byte of the payload."""
 
     record: Record
     detail: str
@@ -145,6 +147,9 @@ def _read_body(record: Record, command_id: UUID, headers: dict[str, bytes | None
     if problem is None:
         assert model is not None
         org_id = _uuid(record.key)
+        if body["org_id"] != str(org_id):  # in upper case it is the same command
+            body["org_id"] = str(org_id)
+            canonical = _canonical(body)
         body["org_id"] = org_id
         command = _validate(model, body, value)
     else:
@@ -165,7 +170,11 @@ def _parse(value: bytes) -> tuple[Any, bytes, str | None]:
     # No more brackets than the depth allows is the rule; only otherwise is it worth a walk.
     if value.count(b"{") + value.count(b"[") > PAYLOAD_DEPTH_MAX and depth(body) > PAYLOAD_DEPTH_MAX:
         return body, value, f"The body nests deeper than {PAYLOAD_DEPTH_MAX}."
-    return body, orjson.dumps(body, option=orjson.OPT_SORT_KEYS), None
+    return body, _canonical(body), None
+
+
+def _canonical(body: Any) -> bytes:
+    return orjson.dumps(body, option=orjson.OPT_SORT_KEYS)
 
 
 def _org_id(body: Any) -> str:
@@ -237,8 +246,8 @@ def _nul_path(node: Any, path: str) -> str | None:
 
 
 def broker_time(record: Record) -> datetime:
-    """When the broker took the record, UTC."""
-    return datetime.fromtimestamp(record.timestamp / 1000, UTC)
+    """When the broker took the record, UTC; within what a datetime can hold, where a publisher chose the time."""
+    return datetime.fromtimestamp(min(max(record.timestamp, 0), _LATEST_MS) / 1000, UTC)
 
 
 def headers_json(record: Record) -> str:

@@ -30,7 +30,8 @@ from org_service.store.failures import classify
 from org_service.store.reference import FactTable, Place, Progress
 from org_service.telemetry import BATCH_REPEATS, PARKED, REFERENCE_RECORDS, get_logger
 from org_service.waiting import Backoff
-from org_service.worker.facts import Fact, kinds, park_row, read_fact
+from org_service.worker.batch import park_row
+from org_service.worker.facts import Fact, kinds, read_fact
 from org_service.worker.records import Record, Unreadable
 from org_service.worker.subscriber import Feed, Subscriber
 from org_service.worker.topic_ids import topic_ids

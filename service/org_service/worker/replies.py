@@ -3,14 +3,15 @@ used for another payload. At least once: a batch that comes again sends them aga
 """
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
 from org_events.cloudevents import Headers
+from org_events.publisher import Publisher
 from org_events.results import ProblemType
 from org_service.domain.decide import Decision, refuse
 from org_service.domain.wire import result_body, result_headers, result_key
@@ -30,17 +31,21 @@ class _Message(NamedTuple):
 
 
 class Replies:
-    """Sends outcomes to `orgs.results`; waits out Kafka's outages, with a new producer after each."""
+    """Sends outcomes to `orgs.results`; waits out Kafka's outages. Several tasks may send at once."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, live: Callable[[], None]) -> None:
+        """Make one that connects when there is something to send; `live` is told of each try."""
         self._settings = settings
-        self._topic = settings.kafka.topics.results
-        self._producer: AIOKafkaProducer | None = None
+        self._live = live
+        kafka = settings.kafka
+        self._publisher = Publisher(
+            kafka.topics.results,
+            lambda: AIOKafkaProducer(**kafka.connection(), acks="all", enable_idempotence=True, linger_ms=2),
+        )
 
     async def stop(self) -> None:
         """Close; what was sent is acknowledged already."""
-        if self._producer is not None:
-            await self._producer.stop()
+        await self._publisher.stop()
 
     async def send(self, plan: Plan, start: int) -> None:
         """Send every reply of a committed plan and wait until Kafka has them.
@@ -54,39 +59,21 @@ class Replies:
         messages = list(_messages(plan, start, datetime.now(UTC)))
         backoff = Backoff(self._settings.worker.retry_wait_s, self._settings.worker.retry_wait_max_s)
         while True:
+            self._live()
             try:
                 await self._send(messages)
             except (KafkaError, OSError, TimeoutError) as error:
                 pause_s = backoff.next_s()
                 log.warning("kafka is away, replies wait", why=type(error).__name__, retry_in_s=round(pause_s, 2))
-                await self._discard()
                 await asyncio.sleep(pause_s)
             else:
                 return
 
     async def _send(self, messages: list[_Message]) -> None:
-        if self._producer is None:
-            kafka = self._settings.kafka
-            producer = AIOKafkaProducer(**kafka.connection(), acks="all", enable_idempotence=True, linger_ms=2)
-            self._producer = producer
-            await producer.start()
-        waiting: list[asyncio.Future[Any]] = [
-            await self._producer.send(self._topic, message.value, key=message.key, headers=message.headers)
-            for message in messages
-        ]
-        results = await asyncio.gather(*waiting, return_exceptions=True)
-        for result in results:
+        waiting = [await self._publisher.append(message.key, message.value, message.headers) for message in messages]
+        for result in await asyncio.gather(*waiting, return_exceptions=True):
             if isinstance(result, BaseException):
                 raise result
-
-    async def _discard(self) -> None:
-        """Throw the producer away; after some errors its sender is dead, and later sends would hang."""
-        producer, self._producer = self._producer, None
-        if producer is not None:
-            try:
-                await asyncio.wait_for(producer.stop(), timeout=5)
-            except (KafkaError, OSError, TimeoutError) as error:
-                log.info("the former producer did not close cleanly", why=type(error).__name__)
 
 
 def _messages(plan: Plan, start: int, now: datetime) -> Iterator[_Message]:

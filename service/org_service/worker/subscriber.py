@@ -72,6 +72,7 @@ class Subscriber:
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Has the error that ended the work on a batch; nothing is acknowledged from there on."""
         self._drain_timeout_s = settings.drain_timeout_s
+        self._commit_timeout_s = settings.kafka.request_timeout_ms / 1000
         self._draining = False
         self._last: asyncio.Task[None] | None = None
         """The last batch taken in hand; it ends after the one before it."""
@@ -206,14 +207,20 @@ class Subscriber:
         if not ours:  # all of them moved on while the batch was written; aiokafka takes no empty commit
             return
         try:
-            await consumer.commit(ours)
-        except (KafkaError, IllegalStateError) as error:
+            async with asyncio.timeout(self._commit_timeout_s):  # the client would wait for ever
+                await consumer.commit(ours)
+        except (KafkaError, IllegalStateError, TimeoutError) as error:
             # The partitions moved on, or Kafka is away: the records come again and the journal knows them.
             log.info("offsets not committed; redelivered records will be skipped", why=type(error).__name__)
 
     def _out_of_hand(self, task: asyncio.Task[None]) -> None:
         self._in_hand.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None and not self.failed.done():
+        if task.cancelled():
+            # Not by us: what comes later may not go first, so nothing would be done any more.
+            error = None if self._draining else RuntimeError("a batch was cancelled")
+        else:
+            error = task.exception()
+        if error is not None and not self.failed.done():
             self.failed.set_exception(error)
 
     @property

@@ -1,6 +1,8 @@
 """The fold of one batch: as if each command had a transaction of its own."""
 
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -14,7 +16,7 @@ from org_events.commands import (
     UpdateOrganization,
 )
 from org_service.domain.organization import Organization
-from org_service.store.statements import Journaled, ParkedCommand
+from org_service.store.statements import Journaled
 from org_service.worker import batch
 from org_service.worker.batch import Fold, Plan, Snapshot, is_torn, names_wanted, restored
 from org_service.worker.records import Request, read
@@ -28,9 +30,19 @@ def organization(org_id: UUID, name: str) -> Organization:
     return Organization(org_id, name, name.lower(), None, None, NOW, NOW, None, None, 1)
 
 
-def fold(*commands: Command | FakeRecord, known: tuple[Organization, ...] = (), parked: Any = ()) -> Plan:
+def fold(
+    *commands: Command | FakeRecord,
+    known: tuple[Organization, ...] = (),
+    held: Collection[UUID] = (),
+    journaled: Collection[Journaled] = (),
+    clients: Mapping[UUID, Sequence[tuple[UUID, bool]]] = MappingProxyType({}),
+    refused: str | None = None,
+) -> Plan:
     records = [c if isinstance(c, FakeRecord) else record_of(c) for c in commands]
-    folding = Fold(Snapshot({o.id: o for o in known}, {}, parked, {o.name_key: o.id for o in known if o.name_key}), NOW)
+    holders = {o.name_key: o.id for o in known if o.name_key}
+    decided = {each.command_id: each for each in journaled}
+    snapshot = Snapshot({o.id: o for o in known}, decided, set(held), {}, holders, clients=clients)
+    folding = Fold(snapshot, NOW, refused=refused)
     for record in records:
         folding.add(read(record))
     return folding.plan
@@ -129,12 +141,11 @@ def test_a_command_that_makes_our_code_raise_is_parked_and_holds_back_only_its_o
 
 
 def test_commands_queue_behind_a_parked_one_of_an_earlier_batch() -> None:
-    held = ParkedCommand(A, uuid4(), b"digest")
     plan = fold(
         UpdateOrganization(org_id=A, name="Later"),
         UpdateOrganization(org_id=B, name="Elsewhere"),
         known=(organization(A, "Acme"), organization(B, "Globex")),
-        parked=[held],
+        held={A},
     )
     assert [row.reason for row in plan.parked] == ["queued_behind"]
     assert [row.org_id for row in plan.journal] == [B]
@@ -145,10 +156,46 @@ def test_what_is_no_command_is_answered_although_its_organization_is_held() -> N
     plan = fold(
         FakeRecord(broken.key, b"{", broken.headers),
         known=(organization(A, "Acme"),),
-        parked=[ParkedCommand(A, uuid4(), b"digest")],
+        held={A},
     )
     assert [(row.outcome, row.code) for row in plan.journal] == [("rejected", 400)]
     assert plan.parked == []
+
+
+def test_a_command_whose_data_are_refused_is_parked_and_holds_back_its_organization() -> None:
+    plan = fold(UpdateOrganization(org_id=A, name="New"), known=(organization(A, "Acme"),), refused="SQLSTATE 22000")
+    assert [(row.reason, row.detail, row.org_id) for row in plan.parked] == [("data_refused", "SQLSTATE 22000", A)]
+    assert (plan.journal, [reply.kind for reply in plan.replies]) == ([], ["parked"])
+
+
+def test_a_command_that_somebody_has_decided_meanwhile_is_not_parked() -> None:
+    update = record_of(UpdateOrganization(org_id=A, name="New"))
+    request = read(update)
+    assert isinstance(request, Request)
+    decided = Journaled(
+        *(request.command_id, 7, A, 2, "applied", 200, request.digest, update.partition, update.offset),
+        *("org.updated", None, None, None, NOW),
+    )
+    plan = fold(update, known=(organization(A, "New"),), journaled=[decided], refused="SQLSTATE 22000")
+    assert (plan.parked, plan.journal, plan.redelivered) == ([], [], 1)
+
+
+@pytest.mark.parametrize(("alive", "code"), [(True, 409), (False, 200)])
+def test_a_partner_is_not_deleted_as_long_as_it_serves_somebody(alive: bool, code: int) -> None:
+    plan = fold(DeleteOrganization(org_id=A), known=(organization(A, "Acme"),), clients={A: [(B, alive)]})
+    assert [row.code for row in plan.journal] == [code]
+
+
+def test_a_partner_serves_who_was_created_earlier_in_the_batch() -> None:
+    plan = fold(
+        CreateOrganization(org_id=B, name="Client"),
+        DeleteOrganization(org_id=A),
+        DeleteOrganization(org_id=B),
+        DeleteOrganization(org_id=A),
+        known=(organization(A, "Acme"),),
+        clients={A: [(B, False)]},
+    )
+    assert [row.code for row in plan.journal] == [200, 409, 200, 200]
 
 
 def test_unreadable_bytes_are_parked_and_hold_back_nobody() -> None:
@@ -199,7 +246,7 @@ def journaled(org_id: UUID, outcome: str) -> Journaled:
 def test_a_snapshot_into_which_another_transaction_got_is_torn(
     holders: dict[str, UUID], known: list[Journaled], names: dict[UUID, str], torn: bool
 ) -> None:
-    snapshot = Snapshot({A: organization(A, "Acme")}, {each.command_id: each for each in known}, [], holders)
+    snapshot = Snapshot({A: organization(A, "Acme")}, {each.command_id: each for each in known}, set(), {}, holders)
     assert is_torn(snapshot, {A, B}, names) is torn
 
 

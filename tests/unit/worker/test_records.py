@@ -1,6 +1,8 @@
 """Reading records: what is a command, what is refused with 400 or 422, and what can't be read at all."""
 
+import dataclasses
 import json
+import time
 from collections.abc import Sequence
 from uuid import UUID
 
@@ -8,7 +10,7 @@ import pytest
 
 from org_events.commands import PAYLOAD_BYTES_MAX, UpdateOrganization
 from org_service.domain.decide import Invalid
-from org_service.worker.records import Refused, Request, Unreadable, headers_json, read
+from org_service.worker.records import Refused, Request, Unreadable, broker_time, headers_json, read
 from tests.support.records import FakeRecord
 
 ORG = "0b5c6f0e-0000-4000-8000-00000000000a"
@@ -176,3 +178,24 @@ def test_headers_are_kept_byte_for_byte() -> None:
     assert headers_json(record(headers=[("a", b"\xff\x00"), ("b", None), ("a", b"")])) == (
         '[["a","/wA="],["b",null],["a",""]]'
     )
+
+
+def test_an_id_in_upper_case_is_the_same_command() -> None:
+    upper = record(json.dumps({"org_id": ORG.upper(), "name": "Acme"}).encode())
+    assert readable(upper).command == readable(record()).command
+    assert readable(upper).digest == readable(record()).digest
+
+
+def test_a_long_row_of_combining_marks_costs_no_time() -> None:
+    """NFKC sorts marks, at a cost that grows with the square of their number: 64 KiB of them would take a second."""
+    name = "a" + "\u0301" * 15_000 + "\u0316" * 15_000
+    began = time.process_time()
+    request = readable(record(json.dumps({"org_id": ORG, "name": name}, ensure_ascii=False).encode()))
+    assert time.process_time() - began < 0.1
+    assert isinstance(request.command, Invalid)
+    assert [(error.path, error.code) for error in request.command.errors] == [("name", "too_long")]
+
+
+@pytest.mark.parametrize(("timestamp", "year"), [(-1, 1970), (2**62, 9999)])
+def test_a_time_that_no_calendar_has_is_no_trouble(timestamp: int, year: int) -> None:
+    assert broker_time(dataclasses.replace(record(), timestamp=timestamp)).year == year

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from org_events.commands import PAYLOAD_BYTES_MAX
 from org_events.reference import Membership, Role
 from org_events.topics import Topics
-from org_service.worker.facts import Fact, kinds, park_row, read_fact
+from org_service.worker.batch import park_row
+from org_service.worker.facts import Fact, kinds, read_fact
 from org_service.worker.records import Unreadable
 from tests.support.records import FakeRecord
 

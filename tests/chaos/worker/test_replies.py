@@ -1,0 +1,57 @@
+"""What the worker itself answers, while Kafka is away and comes back."""
+
+import asyncio
+from datetime import UTC, datetime
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from org_events.commands import UpdateOrganization
+from org_service.settings import Settings
+from org_service.worker.batch import Plan, Reply
+from org_service.worker.records import Request, read
+from org_service.worker.replies import Replies
+from tests.chaos.relay.proxy import kafka_proxy
+from tests.support.records import record_of
+from tests.support.topics import read_results
+
+pytestmark = [pytest.mark.chaos, pytest.mark.integration]
+
+ANSWERS = 3
+OUTAGE_S = 1.0
+
+
+def plan() -> Plan:
+    requests = [read(record_of(UpdateOrganization(org_id=uuid4(), name="Acme"))) for _ in range(ANSWERS)]
+    return Plan(
+        datetime.now(UTC), replies=[Reply("parked", request) for request in requests if isinstance(request, Request)]
+    )
+
+
+async def test_lanes_that_answer_in_an_outage_all_get_through_when_it_is_over(settings: Settings) -> None:
+    lives: list[None] = []
+    async with kafka_proxy(settings.kafka.bootstrap_servers) as proxy:
+        servers: dict[str, Any] = {"bootstrap_servers": f"127.0.0.1:{proxy.port}", "request_timeout_ms": 2_000}
+        through = settings.model_copy(update={"kafka": settings.kafka.model_copy(update=servers)})
+        await proxy.down()
+        replies = Replies(through, lambda: lives.append(None))
+        plans = [plan() for _ in range(2)]
+        lanes = [asyncio.create_task(replies.send(each, 0)) for each in plans]
+        await asyncio.sleep(OUTAGE_S)
+        assert not any(lane.done() for lane in lanes)
+        tries = len(lives)
+        await proxy.start()
+        async with asyncio.timeout(30):
+            await asyncio.gather(*lanes)
+        await replies.stop()
+    assert tries >= 2 * len(lanes)
+    asked = {str(reply.request.command_id) for each in plans for reply in each.replies}
+    assert {result["command_id"] for result in await read_results(settings)} == asked
+
+
+async def test_the_first_answers_of_two_lanes_share_a_connection(settings: Settings) -> None:
+    replies = Replies(settings, lambda: None)
+    async with asyncio.timeout(30):
+        await asyncio.gather(replies.send(plan(), 0), replies.send(plan(), 0))
+    await replies.stop()

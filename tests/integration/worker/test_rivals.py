@@ -1,0 +1,179 @@
+"""Workers that want the same at the same time: they wait for each other's commit, and nobody is parked for it."""
+
+import asyncio
+import itertools
+import time
+from collections.abc import AsyncIterator, Sequence
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID, uuid4
+
+import asyncpg
+import pytest
+
+from org_events.commands import CreateOrganization, UpdateOrganization
+from org_service.errors import DataRefusedError, RefoldError, RetryError
+from org_service.settings import Settings
+from org_service.worker.applier import REFOLDS_MAX, Applier
+from tests.support.records import record_of
+
+pytestmark = pytest.mark.integration
+
+RIVALS = 5
+RIVALRY_S = 3
+WAIT_MAX_S = 2.0
+"""Postgres looks for a deadlock after a second, so a command that met one took longer than this."""
+
+
+@pytest.fixture
+async def appliers(settings: Settings) -> AsyncIterator[list[Applier]]:
+    quick = settings.worker.model_copy(update={"retry_wait_s": 0.01, "retry_wait_max_s": 0.02})
+    made = [Applier(settings.model_copy(update={"worker": quick})) for _ in range(RIVALS)]
+    yield made
+    for each in made:
+        await each.stop()
+
+
+@pytest.fixture
+async def database(settings: Settings) -> AsyncIterator[asyncpg.Connection]:
+    conn = await asyncpg.connect(settings.database.url.get_secret_value())
+    yield conn
+    await conn.close()
+
+
+async def test_rivals_for_one_name_take_turns(appliers: list[Applier], database: asyncpg.Connection) -> None:
+    """Each takes the name and gives it up again; three or more that write it at once would wait in a circle."""
+    until = time.monotonic() + RIVALRY_S
+
+    async def rival(number: int, applier: Applier) -> float:
+        slowest_s = 0.0
+        for turn in itertools.takewhile(lambda _: time.monotonic() < until, itertools.count()):
+            org_id = uuid4()
+            for command in (
+                CreateOrganization(org_id=org_id, name="Hot"),
+                UpdateOrganization(org_id=org_id, name=f"Cold {number} {turn}"),
+            ):
+                began = time.monotonic()
+                await applier.apply([record_of(command, partition=number)])
+                slowest_s = max(slowest_s, time.monotonic() - began)
+        return slowest_s
+
+    slowest_s = max(await asyncio.gather(*(rival(number, each) for number, each in enumerate(appliers))))
+    codes = dict(await database.fetch("SELECT code, count(*) FROM journal GROUP BY code"))
+    print(f"slowest {slowest_s:.2f} s, outcomes {codes}")
+    assert await database.fetchval("SELECT count(*) FROM parked") == 0
+    assert codes[409] > 0
+    assert slowest_s < WAIT_MAX_S
+
+
+async def test_a_clash_with_rivals_is_never_parked_however_often_it_comes(
+    appliers: list[Applier], database: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    transact, tries = Applier._transact, itertools.count()
+
+    async def clashing(self: Applier, *args: Any) -> Any:
+        if next(tries) < REFOLDS_MAX + 5:
+            raise RefoldError("deadlock detected")
+        return await transact(self, *args)
+
+    monkeypatch.setattr(Applier, "_transact", clashing)
+    await appliers[0].apply([record_of(CreateOrganization(org_id=uuid4(), name="Acme"))])
+    assert [row["code"] for row in await database.fetch("SELECT code FROM journal")] == [200]
+    assert appliers[0].outage is None
+
+
+async def test_what_a_rival_decided_meanwhile_is_not_parked(
+    appliers: list[Applier], database: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine, rival, org_id = appliers[0], appliers[1], uuid4()
+    update = record_of(UpdateOrganization(org_id=org_id, name="New"))
+    await rival.apply([record_of(CreateOrganization(org_id=org_id, name="Acme"))])
+    transact, struck = Applier._transact, iter([True])
+
+    async def refused_once(self: Applier, *args: Any) -> Any:
+        if self is mine and next(struck, False):
+            await rival.apply([update])
+            raise DataRefusedError("a value")
+        return await transact(self, *args)
+
+    monkeypatch.setattr(Applier, "_transact", refused_once)
+    await mine.apply([update])
+    assert [row["outcome"] for row in await database.fetch("SELECT outcome FROM journal")] == ["applied", "applied"]
+    assert await database.fetchval("SELECT count(*) FROM parked") == 0
+
+
+async def test_parking_waits_an_outage_out_and_shows_it(
+    appliers: list[Applier], database: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    applier, transact, tries = appliers[0], Applier._transact, itertools.count()
+    seen: list[tuple[str | None, float]] = []
+
+    async def struck(self: Applier, requests: Sequence[Any], refused: str | None) -> Any:
+        seen.append((self.outage, self.beat))
+        if refused is None:
+            raise DataRefusedError("a value")
+        if next(tries) < 3:
+            raise RetryError("away")
+        return await transact(self, requests, refused)
+
+    monkeypatch.setattr(Applier, "_transact", struck)
+    await applier.apply([record_of(CreateOrganization(org_id=uuid4(), name="Acme"))])
+    assert [row["reason"] for row in await database.fetch("SELECT reason FROM parked")] == ["data_refused"]
+    assert [outage for outage, _ in seen] == [None, None, "away", "away", "away"]
+    assert applier.outage is None
+    beats = [beat for _, beat in seen]
+    assert beats == sorted(set(beats))
+
+
+async def test_the_times_of_an_organization_never_go_back(
+    appliers: list[Applier], settings: Settings, database: asyncpg.Connection
+) -> None:
+    """A batch that waits for a lock is recorded when it has it, not when it began to wait."""
+    x, y = uuid4(), uuid4()
+    await appliers[0].apply([record_of(CreateOrganization(org_id=each, name=f"{each}")) for each in (x, y)])
+    async with asyncio.timeout(20):
+        async with database.transaction():
+            await database.execute("SELECT FROM organization WHERE id = $1 FOR UPDATE", x)
+            waiting = asyncio.create_task(appliers[0].apply([update(x, "x1.com"), update(y, "y1.com")]))
+            while not await database.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
+                await asyncio.sleep(0.01)
+            freed = datetime.now(UTC)
+        await waiting
+    recorded = await database.fetch("SELECT recorded_at FROM journal WHERE version = 2")
+    assert all(row["recorded_at"] >= freed for row in recorded)
+
+
+def update(org_id: UUID, domain: str) -> Any:
+    return record_of(UpdateOrganization(org_id=org_id, domain=domain))
+
+
+async def test_a_long_queue_behind_a_parked_command_costs_the_others_nothing(
+    appliers: list[Applier], database: asyncpg.Connection
+) -> None:
+    held, org_id = uuid4(), uuid4()
+    await database.execute(
+        'INSERT INTO parked (topic, partition, "offset", broker_time, headers, org_id, command_id, request_digest, '
+        "reason, detail, attempts, state, recorded_at) SELECT 't', 0, n, now(), '[]', $1, gen_random_uuid(), '', "
+        "'queued_behind', '', 1, 'open', now() FROM generate_series(1, 100000) n",
+        held,
+    )
+    await appliers[0].apply([record_of(CreateOrganization(org_id=org_id, name="Acme"))])
+    began = time.monotonic()
+    await appliers[0].apply([update(held, "held.com"), update(org_id, "acme.com")])
+    assert time.monotonic() - began < 0.3
+    assert await database.fetchval("SELECT count(*) FROM parked WHERE reason = 'queued_behind'") == 100_001
+    assert await database.fetchval("SELECT domain FROM organization") == "acme.com"
+
+
+@pytest.mark.parametrize(("setting", "value"), [("default_transaction_isolation", "repeatable read")])
+async def test_the_order_of_locks_and_looks_does_not_depend_on_the_databases_defaults(
+    settings: Settings, database: asyncpg.Connection, setting: str, value: str
+) -> None:
+    name = await database.fetchval("SELECT current_database()")
+    await database.execute(f"ALTER DATABASE {name} SET {setting} = '{value}'")
+    applier = Applier(settings)
+    async with applier._engine.connect() as conn:
+        shown = await conn.exec_driver_sql("SHOW transaction_isolation")
+        assert shown.scalar_one() == "read committed"
+        assert (await conn.exec_driver_sql("SHOW synchronous_commit")).scalar_one() == "on"
+    await applier.stop()

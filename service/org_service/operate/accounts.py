@@ -20,7 +20,7 @@ from org_service.operate.kafka import Record, read_all
 from org_service.settings import Kafka, Settings
 from org_service.store import journal, reads
 from org_service.store.engine import create_engine
-from org_service.store.journal import JournalRow
+from org_service.store.journal import Gap, JournalRow
 from org_service.store.reads import ParkedRecord
 
 PAGE_ROWS: Final = 5_000
@@ -67,6 +67,7 @@ class _Stored:
     """What the tables hold."""
 
     head: int = 0
+    gaps: list[Gap] = field(default_factory=list[Gap])
     journal: dict[int, JournalRow] = field(default_factory=dict[int, JournalRow])
     organizations: dict[str, Any] = field(default_factory=dict[str, Any])
     parked_commands: set[UUID] = field(default_factory=set[UUID])
@@ -77,12 +78,16 @@ class _Stored:
 async def check(settings: Settings) -> Accounts:
     """Compare everything with everything. Call it when the pipeline is idle (`progress.wait_until_idle`).
 
+    What was published at positions in a known gap of the journal is left out: an operator gave it up. Not so the
+    state that it left behind, which differs until the organization changes again.
+
     Raises:
         KafkaError: Kafka can't be reached.
-        StopError: A topic isn't there, or the journal has a hole.
+        StopError: A topic isn't there, or the journal has an unknown hole.
     """
     published = await _read_topics(settings.kafka)
     stored = await _read_tables(settings)
+    _leave_out_gaps(published, stored)
     differences = [
         *_outcomes(published, stored),
         *_parked(published, stored),
@@ -148,6 +153,7 @@ async def _read_tables(settings: Settings) -> _Stored:
     engine = create_engine(settings.database, "reader", direct=True)
     async with engine.connect() as conn:
         stored.head = await journal.head(conn)
+        stored.gaps = await journal.gaps(conn)
         position = 0
         while rows := await journal.read_after(conn, position, PAGE_ROWS):
             stored.journal.update((row.position, row) for row in rows)
@@ -173,10 +179,29 @@ def _add_parked(stored: _Stored, record: ParkedRecord) -> None:
         stored.parked_commands.add(record.command_id)
 
 
+def _leave_out_gaps(published: _Published, stored: _Stored) -> None:
+    def given_up(position: int | None) -> bool:
+        return position is not None and any(gap.holds(position) for gap in stored.gaps)
+
+    published.events = [event for event in published.events if not given_up(event["position"])]
+    # A command that was sent again afterwards counts as any other.
+    here = stored.parked_commands.union(row.command_id for row in stored.journal.values())
+    for command_id, results in list(published.outcomes.items()):
+        kept = {result for result in results if not given_up(result[0])}
+        if kept != results and command_id not in here:
+            published.commands.discard(command_id)
+            kept.clear()
+        if kept:
+            published.outcomes[command_id] = kept
+        else:
+            del published.outcomes[command_id]
+
+
 def _outcomes(published: _Published, stored: _Stored) -> Iterable[str]:
     """Every command has one outcome, decided once, published as it was decided."""
-    if len(stored.journal) != stored.head:
-        yield f"journal: {len(stored.journal)} rows, but its head is {stored.head}"
+    given_up = sum(gap.last_position - gap.first_position + 1 for gap in stored.gaps)
+    if len(stored.journal) + given_up != stored.head:
+        yield f"journal: {len(stored.journal)} rows and {given_up} given up, but its head is {stored.head}"
     decided = {row.command_id for row in stored.journal.values()}
     for command_id in published.commands - decided - stored.parked_commands:
         yield f"no outcome: command {command_id}"

@@ -1,10 +1,12 @@
-"""The journal as its readers see it: in order of position, and never past a hole.
+"""The journal as its readers see it: in order of position, and never past a hole that nobody accounts for.
 
 `journal_head` is updated last in a transaction and its lock lasts until commit, so at any moment the committed rows
 are a prefix: a reader in READ COMMITTED needs no more than "after this position". `read_after` proves it each time
-all the same, because a row missed would never be published and nobody would know.
+all the same, because a row missed would never be published and nobody would know. The holes it may step over are those
+that `recovery` made and noted down.
 """
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Final, NamedTuple
 from uuid import UUID
@@ -14,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
 from org_service.errors import StopError
-from org_service.store.tables import Journal, JournalHead
+from org_service.store.tables import Journal, JournalGap, JournalHead
 
 
 class JournalRow(NamedTuple):
@@ -36,6 +38,17 @@ class JournalRow(NamedTuple):
     recorded_at: datetime
 
 
+class Gap(NamedTuple):
+    """Positions without rows, both ends included, that an operator gave up."""
+
+    first_position: int
+    last_position: int
+
+    def holds(self, position: int) -> bool:
+        """Whether a position is one of them."""
+        return self.first_position <= position <= self.last_position
+
+
 _READ_AFTER: Final = (
     select(*(getattr(Journal, field) for field in JournalRow._fields))
     .where(col(Journal.position) > bindparam("position", type_=BigInteger))
@@ -46,12 +59,14 @@ _COMMAND_ID_AT: Final = select(col(Journal.command_id)).where(
     col(Journal.position) == bindparam("position", type_=BigInteger)
 )
 _HEAD: Final = select(col(JournalHead.position))
+_GAPS: Final = select(col(JournalGap.first_position), col(JournalGap.last_position))
 
 
 async def read_after(conn: AsyncConnection, position: int, limit: int) -> list[JournalRow]:
-    """Read the next rows of the journal, in order, without a gap.
+    """Read the next rows of the journal, in order, without a gap but for known ones (`gaps`).
 
-    Costs one statement; on a connection in AUTOCOMMIT it costs no BEGIN and COMMIT besides.
+    Costs one statement, and another where it meets a gap; on a connection in AUTOCOMMIT it costs no BEGIN and COMMIT
+    besides.
 
     Args:
         conn: In READ COMMITTED or AUTOCOMMIT.
@@ -59,7 +74,8 @@ async def read_after(conn: AsyncConnection, position: int, limit: int) -> list[J
         limit: Rows at most, at least 1.
 
     Returns:
-        The rows at `position + 1`, `position + 2` …; fewer than `limit` when these are all there are.
+        The rows at `position + 1`, `position + 2` …, known gaps stepped over; fewer than `limit` when these are all
+        there are.
 
     Raises:
         StopError: A position is missing, so somebody changed the journal by hand, or it was restored in part.
@@ -69,12 +85,21 @@ async def read_after(conn: AsyncConnection, position: int, limit: int) -> list[J
     rows = [JournalRow._make(row) for row in result]
     # Ordered and unique, so the ends tell whether everything between them is there.
     if rows and rows[-1].position != position + len(rows):
-        missing = next(at for at, row in enumerate(rows, position + 1) if row.position != at)
-        raise StopError(
-            f"The journal has no row at position {missing}, though it has later ones: rows were deleted, or restored "
-            "in part. Restore the journal whole; nothing was published past the hole."
-        )
+        _refuse_unknown_holes(position, rows, await gaps(conn))
     return rows
+
+
+def _refuse_unknown_holes(position: int, rows: Sequence[JournalRow], known: Sequence[Gap]) -> None:
+    for row in rows:
+        while (missing := position + 1) != row.position:
+            gap = next((gap for gap in known if gap.holds(missing) and gap.last_position < row.position), None)
+            if gap is None:
+                raise StopError(
+                    f"The journal has no row at position {missing}, though it has later ones: rows were deleted, or "
+                    "restored in part. Restore the journal whole; nothing was published past the hole."
+                )
+            position = gap.last_position
+        position = row.position
 
 
 async def head(conn: AsyncConnection) -> int:
@@ -87,6 +112,11 @@ async def head(conn: AsyncConnection) -> int:
     if position is None:
         raise StopError("journal_head has no row: restore it with the highest position of the journal.")
     return position
+
+
+async def gaps(conn: AsyncConnection) -> list[Gap]:
+    """What `orgs journal advance` left out, ever; as a rule nothing. In no order."""
+    return [Gap._make(row) for row in await conn.execute(_GAPS)]
 
 
 async def command_id_at(conn: AsyncConnection, position: int) -> UUID | None:

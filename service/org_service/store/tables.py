@@ -141,6 +141,19 @@ class JournalHead(SQLModel, table=True):
     position: int = Field(sa_column=Column(BigInteger, nullable=False))
 
 
+class JournalGap(SQLModel, table=True):
+    """Positions that were published and whose rows are lost for good, as an operator decided (`recovery`)."""
+
+    __tablename__ = "journal_gap"
+    __table_args__: ClassVar[tuple[Any, ...]] = (
+        CheckConstraint("first_position <= last_position", name="journal_gap_last_position_check"),
+    )
+
+    first_position: int = Field(sa_column=Column(BigInteger, primary_key=True, autoincrement=False))
+    last_position: int = Field(sa_column=Column(BigInteger, nullable=False))
+    noted_at: datetime = Field(sa_column=_moment(nullable=False))
+
+
 class Parked(SQLModel, table=True):
     """Records set aside for an operator, and the commands of the same organization that wait behind one."""
 

@@ -6,7 +6,8 @@ import asyncpg
 import pytest
 from aiokafka import AIOKafkaProducer
 
-from org_service.operate import accounts, progress
+from org_service.errors import StopError
+from org_service.operate import accounts, journal, progress
 from org_service.settings import Settings
 from tests.integration.cli.conftest import ORG, OTHER, Orgs, Service
 
@@ -100,3 +101,40 @@ async def test_commands_that_nobody_took_are_found_out(settings: Settings, servi
     assert kinds(found) == {"no outcome", "lost"}
     assert (found.commands, found.outcomes) == (6, 5)
     assert (await progress.behind(settings)).commands == 2
+
+
+async def test_what_an_operator_gave_up_is_no_difference_but_what_it_left_behind_is(
+    orgs: Orgs, service: Service, settings: Settings
+) -> None:
+    update = ("send", "update", ORG, "--clear", "domain", "--command-id", "0190c5f0-7d1c-7b7e-9d57-0000000000aa")
+    service.start("worker", "relay")
+    await orgs("send", "create", "--id", ORG, "--name", "Acme", "--domain", "acme.example")
+    await orgs("send", "create", "--id", OTHER, "--name", "Other")
+    await progress.wait_until_idle(settings, 20)
+    await tamper(settings, "CREATE TABLE backup AS TABLE organization")
+    await orgs(*update)
+    await orgs("send", "update", ORG, "--name", "Other", code=1)
+    await orgs("send", "delete", OTHER)
+    await progress.wait_until_idle(settings, 20)
+    await service.stop()
+    await tamper(
+        settings,
+        "DELETE FROM organization; INSERT INTO organization TABLE backup; DELETE FROM journal WHERE position > 2; "
+        "UPDATE journal_head SET position = 2",
+    )
+    assert await journal.advance(settings, lambda _: True)
+
+    found = await accounts.check(settings)
+    assert kinds(found) == {"state differs"}
+    assert len(found.differences) == 2
+    assert found[:4] == (2, 2, 2, 0)
+
+    service.start("worker", "relay")
+    await orgs(*update)  # again, as it was lost
+    await orgs("send", "update", OTHER, "--domain", "other.example")
+    await progress.wait_until_idle(settings, 20)
+    assert await accounts.check(settings) == (4, 4, 4, 0, [])
+
+    await tamper(settings, "UPDATE journal_gap SET last_position = 4")
+    with pytest.raises(StopError, match="no row at position 5,"):
+        await accounts.check(settings)

@@ -67,6 +67,63 @@ async def test_a_reader_never_passes_a_hole(
         await journal.read_after(relay, after, 100)
 
 
+async def give_up(admin: Session, first: int, last: int) -> None:
+    """Delete the rows of these positions, as a recovery leaves it."""
+    await admin.execute("DELETE FROM journal WHERE position BETWEEN $1 AND $2", first, last)
+    await admin.execute("INSERT INTO journal_gap VALUES ($1, $2, now())", first, last)
+
+
+@pytest.mark.parametrize(
+    ("after", "limit", "read"),
+    [
+        (0, 100, [1, 2, 6, 7, 9]),
+        (0, 3, [1, 2, 6]),
+        (2, 100, [6, 7, 9]),
+        (4, 1, [6]),  # a reader that stands within the gaps, as the relay may
+        (7, 100, [9]),
+        (9, 100, []),
+    ],
+)
+async def test_a_reader_steps_over_known_gaps(
+    admin: Session, relay: AsyncConnection, after: int, limit: int, read: list[int]
+) -> None:
+    for position in range(1, 10):
+        await insert_journal(admin, position)
+    for first, last in ((8, 8), (4, 5), (3, 3)):
+        await give_up(admin, first, last)
+    assert [row.position for row in await journal.read_after(relay, after, limit)] == read
+
+
+@pytest.mark.parametrize(("deleted", "missing"), [(2, 2), (5, 5), (7, 7)])
+async def test_a_known_gap_excuses_no_other_hole(
+    admin: Session, relay: AsyncConnection, deleted: int, missing: int
+) -> None:
+    """Before the gap, right behind it, and later."""
+    for position in range(1, 9):
+        await insert_journal(admin, position)
+    await give_up(admin, 3, 4)
+    await admin.execute("DELETE FROM journal WHERE position = $1", deleted)
+    with pytest.raises(StopError, match=f"no row at position {missing},"):
+        await journal.read_after(relay, 0, 100)
+
+
+async def test_a_gap_with_rows_in_it_excuses_nothing(admin: Session, relay: AsyncConnection) -> None:
+    for position in range(1, 6):
+        await insert_journal(admin, position)
+    await give_up(admin, 2, 4)
+    await insert_journal(admin, 3)
+    with pytest.raises(StopError, match="no row at position 2,"):
+        await journal.read_after(relay, 0, 100)
+
+
+async def test_nobody_asks_for_gaps_where_no_row_is_missing(admin: Session, relay: AsyncConnection) -> None:
+    for position in range(1, 6):
+        await insert_journal(admin, position)
+    await give_up(admin, 2, 3)
+    await admin.execute("DROP TABLE journal_gap")
+    assert [row.position for row in await journal.read_after(relay, 3, 100)] == [4, 5]
+
+
 async def test_rows_before_a_hole_are_still_read(admin: Session, relay: AsyncConnection) -> None:
     for position in range(1, 6):
         await insert_journal(admin, position)

@@ -29,6 +29,12 @@ WRITES = {
         "DELETE FROM journal_head",
         "TRUNCATE journal_head",
     ),
+    "journal_gap": (
+        "INSERT INTO journal_gap VALUES (1, 1, now())",
+        "UPDATE journal_gap SET last_position = 9",
+        "DELETE FROM journal_gap",
+        "TRUNCATE journal_gap",
+    ),
     "parked": (
         "INSERT INTO parked OVERRIDING SYSTEM VALUE SELECT * FROM parked",
         "UPDATE parked SET state = 'released', attempts = 2, reason = 'data_refused', detail = ''",
@@ -88,7 +94,7 @@ EDGE_MAY = {
     "INSERT INTO accepted_command SELECT * FROM accepted_command",
     "DELETE FROM accepted_command",
 }
-CORE = {"organization", "journal", "journal_head", "parked", "alembic_version"}
+CORE = {"organization", "journal", "journal_head", "journal_gap", "parked", "alembic_version"}
 REFERENCE = {"membership", "partnership", "staff"}
 
 
@@ -144,7 +150,7 @@ async def test_the_edge_can_write_nothing_but_what_it_accepted(database: Databas
     ("role", "readable"),
     [
         ("worker", CORE | REFERENCE | {"reference_progress"}),
-        ("relay", {"journal", "journal_head", "alembic_version"}),
+        ("relay", {"journal", "journal_head", "journal_gap", "alembic_version"}),
         ("edge", CORE | REFERENCE | {"accepted_command"}),
         ("reader", CORE | REFERENCE | {"reference_progress", "accepted_command"}),
     ],

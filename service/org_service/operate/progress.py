@@ -30,7 +30,7 @@ class Published(NamedTuple):
     position: int
     command_id: UUID | None
     moment: datetime
-    """Not before this row was recorded, by the relay's clock."""
+    """When this row was recorded, by its worker's clock; not before, where the relay didn't say."""
 
 
 class Behind(NamedTuple):
@@ -103,10 +103,14 @@ async def published(settings: Settings) -> Published | None:
 
 def _published(record: Record) -> Published:
     value: dict[str, Any] = orjson.loads(record.value or b"")
-    command_id = value.get("command_id")
+    command_id, recorded_at = value.get("command_id"), value.get("recorded_at")
     # The next millisecond: the record's own time is cut, what was published was recorded before.
-    moment = datetime.fromtimestamp((record.timestamp + 1) / 1000, UTC)
-    return Published(value["position"], None if command_id is None else UUID(command_id), moment)
+    fallback = datetime.fromtimestamp((record.timestamp + 1) / 1000, UTC)
+    return Published(
+        value["position"],
+        None if command_id is None else UUID(command_id),
+        fallback if recorded_at is None else datetime.fromisoformat(recorded_at),
+    )
 
 
 async def _undecided(settings: Settings) -> int:

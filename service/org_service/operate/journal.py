@@ -3,11 +3,15 @@
 The relay refuses to go on then, since it would publish other rows under positions that subscribers have seen. What
 was committed after the backup is lost to the database, though its events are in Kafka; what was committed since is
 saved: see `store.recovery`.
+
+Reading the events takes minutes, and a person reads slower still, so no transaction is open meanwhile: Postgres would
+end it, and workers would wait. What was confirmed is compared with what is there when it is carried out.
 """
 
 from collections.abc import Callable
 from typing import NamedTuple
-from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from org_service.errors import StopError
 from org_service.operate.kafka import read_all
@@ -37,36 +41,48 @@ class Recovery(NamedTuple):
 async def advance(settings: Settings, confirm: Callable[[Recovery], bool]) -> Recovery | None:
     """Let the journal go on past what Kafka knows, if `confirm` agrees to what that means.
 
-    The journal is locked from the look to the end, so workers wait meanwhile; stop them all the same, because of what
-    they would decide on lost data. May be run again: the second time there is nothing to do.
+    Stop the workers first, because of what they would decide on lost data. `confirm` may take its time: nothing is
+    locked meanwhile. May be run again: the second time there is nothing to do.
 
     Returns:
         What was done; None when `confirm` did not agree, and nothing was changed.
 
     Raises:
-        StopError: There is no need to, or it can't be done. Nothing was changed.
+        StopError: There is no need to, it can't be done, or it would by now be something else than was confirmed.
+            Nothing was changed.
     """
-    last = await published(settings)
-    if last is None:
-        raise StopError("the relay has published nothing yet, so the journal can't be behind it.")
     engine = create_engine(settings.database, "owner", direct=True)
-    async with engine.connect() as conn, conn.begin() as transaction:
-        _refuse_if_well(last, await journal.head(conn), await journal.command_id_at(conn, last.position))
-        planned = await recovery.plan(conn, last.position, last.moment)
-        found = Recovery(planned, await _lost_changes(settings, planned))
-        if not confirm(found):
-            await transaction.rollback()
-            return None
+    last = await _last_published(settings)
+    async with engine.begin() as conn:
+        planned = await _plan(conn, last)
+    found = Recovery(planned, await _lost_changes(settings, planned))
+    if not confirm(found):
+        return None
+    last = await _last_published(settings)
+    async with engine.begin() as conn:
+        if await _plan(conn, last) != planned:
+            raise StopError(
+                "the journal changed after you were asked, and nothing was done: stop all workers and run this again."
+            )
         await recovery.carry_out(conn, planned)
     return found
 
 
-def _refuse_if_well(last: Published, head: int, command_id: UUID | None) -> None:
+async def _last_published(settings: Settings) -> Published:
+    last = await published(settings)
+    if last is None:
+        raise StopError("the relay has published nothing yet, so the journal can't be behind it.")
+    return last
+
+
+async def _plan(conn: AsyncConnection, last: Published) -> Advance:
+    head, command_id = await journal.head(conn), await journal.command_id_at(conn, last.position)
     if head >= last.position and (last.command_id is None or command_id in (None, last.command_id)):
         raise StopError(
             f"there is no need to: Kafka knows the journal up to position {last.position}, and the journal, which goes "
             f"up to {head}, has the same there."
         )
+    return await recovery.plan(conn, last.position, last.moment)
 
 
 async def _lost_changes(settings: Settings, planned: Advance) -> list[LostChange]:

@@ -1,12 +1,23 @@
 """A database restored from an older backup than Kafka knows, and the way out."""
 
+import asyncio
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
 import asyncpg
 import pytest
 
 from org_service.errors import StopError
-from org_service.operate import progress
-from org_service.settings import Settings
+from org_service.operate import journal, kafka, progress
+from org_service.operate.journal import Recovery
+from org_service.operate.kafka import Record
+from org_service.settings import Kafka, Settings
 from tests.integration.cli.conftest import Orgs, Service
+from tests.support import relaying
+from tests.support.relaying import RECORDED_AT, changes, execute, running
 
 pytestmark = pytest.mark.integration
 
@@ -39,6 +50,13 @@ async def positions(settings: Settings) -> tuple[list[int], int]:
     head = await conn.fetchval("SELECT position FROM journal_head")
     await conn.close()
     return [row["position"] for row in rows], head
+
+
+async def gaps(settings: Settings) -> list[tuple[int, int]]:
+    conn = await asyncpg.connect(settings.database.url.get_secret_value())
+    rows = await conn.fetch("SELECT first_position, last_position FROM journal_gap ORDER BY 1")
+    await conn.close()
+    return [tuple(row) for row in rows]
 
 
 async def published_positions(orgs: Orgs) -> list[int]:
@@ -87,6 +105,7 @@ async def test_after_an_older_backup_nothing_decided_since_is_lost(
     done = await orgs("journal", "advance", "--yes")
     assert f"the journal goes on at position {5 + fresh + 1}" in done.stdout
     assert await positions(settings) == ([1, 2, *range(6, 6 + fresh)], 5 + fresh)
+    assert await gaps(settings) == [(3, 5)]
 
     service.start("worker", "relay")
     await create(orgs, 6)
@@ -107,6 +126,124 @@ async def test_rows_that_cant_be_told_apart_are_left_alone(orgs: Orgs, service: 
     refused = await orgs("journal", "advance", "--yes", code=1)
     assert "Restore a backup that holds position 5" in refused.stderr
     assert await positions(settings) == ([1, 2], 2)
+
+
+def apart(main: Coroutine[Any, Any, Any]) -> Any:
+    """Run it in a thread, where the test's own loop has to wait."""
+    with ThreadPoolExecutor(1) as threads:
+        return threads.submit(asyncio.run, main).result()
+
+
+def decided_since(count: int, first: int) -> list[dict[str, Any]]:
+    """Rows decided since a restore, of commands nobody has seen."""
+    return [
+        {**row, "command_id": UUID(int=number), "recorded_at": RECORDED_AT + timedelta(hours=1)}
+        for number, row in enumerate(changes(count, after=100 + first), first)
+    ]
+
+
+async def publish(settings: Settings, rows: list[dict[str, Any]]) -> None:
+    head = await relaying.journal(settings, rows)
+    async with running(settings) as relay:
+        await relay.published(head)
+
+
+async def restore(settings: Settings, position: int, head: int | None = None) -> None:
+    await execute(settings, "DELETE FROM journal WHERE position > $1", position)
+    await execute(settings, "UPDATE journal_head SET position = $1", head or position)
+
+
+async def test_no_transaction_is_open_while_kafka_is_read_and_the_operator_thinks(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Either takes as long as it takes, and Postgres ends a session that sits idle in a transaction."""
+    await publish(settings, changes(20))
+    await restore(settings, 15)
+    seen: list[tuple[str, int]] = []
+
+    async def look(when: str) -> None:
+        conn = await asyncpg.connect(settings.database.url.get_secret_value())
+        seen.append((when, await conn.fetchval(
+            "SELECT count(*) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND application_name = 'orgs-owner' AND xact_start IS NOT NULL"
+        )))  # fmt: skip
+        await conn.close()
+
+    async def read_all(of: Kafka, topic: str) -> AsyncIterator[Sequence[Record]]:
+        await look("reading")
+        async for records in kafka.read_all(of, topic):
+            yield records
+
+    def confirm(found: Recovery) -> bool:
+        apart(look("asking"))
+        return len(found.lost_changes) == 5
+
+    monkeypatch.setattr(journal, "read_all", read_all)
+    assert await journal.advance(settings, confirm)
+    assert seen == [("reading", 0), ("asking", 0)]
+    assert await positions(settings) == ([*range(1, 16)], 20)
+
+
+async def test_what_was_journaled_after_the_operator_was_asked_is_not_moved_unasked(settings: Settings) -> None:
+    await publish(settings, changes(20))
+    await restore(settings, 15)
+
+    def confirm(found: Recovery) -> bool:
+        apart(relaying.journal(settings, decided_since(1, first=1)))
+        return True
+
+    with pytest.raises(StopError, match="stop all workers and run this again"):
+        await journal.advance(settings, confirm)
+    assert await positions(settings) == ([*range(1, 17)], 16)
+    assert await gaps(settings) == []
+    assert await journal.advance(settings, lambda _: True)
+    assert await positions(settings) == ([*range(1, 16), 21], 21)
+
+
+async def test_what_was_published_after_the_operator_was_asked_is_not_overlooked(settings: Settings) -> None:
+    """By a relay of the old database, which nobody stopped."""
+    await publish(settings, changes(20))
+    await restore(settings, 15)
+
+    async def publish_more() -> None:
+        await restore(settings, 15, head=20)
+        await publish(settings, decided_since(2, first=1))
+        await restore(settings, 15)
+
+    def confirm(found: Recovery) -> bool:
+        apart(publish_more())
+        return True
+
+    with pytest.raises(StopError, match="stop all workers and run this again"):
+        await journal.advance(settings, confirm)
+    assert await positions(settings) == ([*range(1, 16)], 15)
+    assert await journal.advance(settings, lambda _: True)
+    assert await positions(settings) == ([*range(1, 16)], 22)
+
+
+@pytest.mark.parametrize("kept", [2, 0])
+async def test_a_second_recovery_goes_on_from_the_first(settings: Settings, kept: int) -> None:
+    """From a backup taken after the first one, with some of the commands decided since, or right behind it."""
+    await publish(settings, changes(20))
+    await restore(settings, 15)
+    await journal.advance(settings, lambda _: True)
+    await publish(settings, decided_since(5, first=1))
+    await restore(settings, 20 + kept, head=20 + kept)
+    done = await journal.advance(settings, lambda _: True)
+    assert done is not None
+    assert (done.advance.lost, len(done.lost_changes)) == (5 - kept, 5 - kept)
+    assert await gaps(settings) == [(16, 20), (21 + kept, 25)]
+    await publish(settings, decided_since(1, first=6))
+    assert await positions(settings) == ([*range(1, 16), *range(21, 21 + kept), 26], 26)
+
+
+async def test_another_row_that_is_not_newer_than_what_was_published_is_left_alone(settings: Settings) -> None:
+    await publish(settings, changes(20))
+    await restore(settings, 15)
+    await relaying.journal(settings, [{**row, "recorded_at": RECORDED_AT} for row in decided_since(5, first=1)])
+    with pytest.raises(StopError, match="Restore a backup that holds position 20"):
+        await journal.advance(settings, lambda _: True)
+    assert await positions(settings) == ([*range(1, 21)], 20)
 
 
 async def wait_until_decided(settings: Settings) -> None:

@@ -31,8 +31,8 @@ def new_cluster_id() -> str:
             return made
 
 
-def live_brokers(port: int) -> set[int]:
-    """The node ids of the brokers which the one on this port knows to be alive; none if it doesn't answer.
+def live_brokers(port: int) -> dict[int, str | None]:
+    """The brokers which the one on this port knows to be alive, node id and rack; none if it doesn't answer.
 
     Sends a Metadata request without topics (the Kafka protocol guide, "Metadata API", version 1).
     """
@@ -41,24 +41,23 @@ def live_brokers(port: int) -> set[int]:
         with socket.create_connection((LOOPBACK, port), timeout=_PROBE_TIMEOUT_S) as connection:
             connection.sendall(struct.pack(">i", len(request)) + request)
             with connection.makefile("rb") as stream:
-                return _broker_ids(stream)
+                return _racks(stream)
     except (OSError, struct.error):
-        return set()
+        return {}
 
 
-def _broker_ids(stream: BinaryIO) -> set[int]:
+def _racks(stream: BinaryIO) -> dict[int, str | None]:
     def read(fields: str) -> tuple[Any, ...]:
         return struct.unpack(fields, stream.read(struct.calcsize(fields)))
 
     _size, _correlation_id, count = read(">iii")
-    nodes: set[int] = set()
+    racks: dict[int, str | None] = {}
     for _ in range(count):
         node, host_bytes = read(">ih")
         stream.read(host_bytes)
         _port, rack_bytes = read(">ih")
-        stream.read(max(0, rack_bytes))  # -1 stands for null
-        nodes.add(node)
-    return nodes
+        racks[node] = stream.read(rack_bytes).decode(errors="replace") if rack_bytes >= 0 else None
+    return racks
 
 
 def _java(heap_mb: int, jars: Path, *arguments: str) -> list[str]:
@@ -82,7 +81,7 @@ def _environment() -> dict[str, str]:
     return {"PATH": os.defpath, "LC_ALL": "C.UTF-8", "TZ": "UTC"}
 
 
-def _settings(node: int, folder: Path, ports: Sequence[tuple[int, int]]) -> str:
+def _settings(node: int, folder: Path, ports: Sequence[tuple[int, int]], mark: str) -> str:
     broker_port, controller_port = ports[node - 1]
     voters = ",".join(f"{n}@{LOOPBACK}:{controller}" for n, (_, controller) in enumerate(ports, start=1))
     copies = min(len(ports), 3)
@@ -96,6 +95,9 @@ def _settings(node: int, folder: Path, ports: Sequence[tuple[int, int]]) -> str:
         "listeners": f"PLAINTEXT://{LOOPBACK}:{broker_port},CONTROLLER://{LOOPBACK}:{controller_port}",
         "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
         "log.dirs": folder / "data",
+        # All that a client is told of a broker beside its address: ours is known by it (see `Server`). With all of
+        # them in one rack, replicas are placed as if there were none.
+        "broker.rack": mark,
         "auto.create.topics.enable": "false",
         "default.replication.factor": copies,
         "min.insync.replicas": in_sync,
@@ -128,12 +130,13 @@ class Broker(Server):
         cluster_id: str,
         jars: Path,
         heap_mb: int,
+        mark: str,
         remove: Path | None,
-        keep_fd: int,
+        keep_fds: tuple[int, ...],
     ) -> None:
         self._folder = folder / f"kafka-{node}"
         self._config = self._folder / "server.properties"
-        self._settings = _settings(node, self._folder, ports)
+        self._settings = _settings(node, self._folder, ports, mark)
         self._cluster_id = cluster_id
         self._jars = jars
         port = ports[node - 1][0]
@@ -144,9 +147,10 @@ class Broker(Server):
             env=_environment(),
             stop=_STOP,
             remove=remove,
-            keep_fds=(keep_fd,),
+            keep_fds=keep_fds,
         )
-        super().__init__(program, is_ready=lambda: node in live_brokers(port), port=port)
+        # Whoever answers on the port needn't be this broker; see `Server`.
+        super().__init__(program, is_ready=lambda: live_brokers(port).get(node) == mark, port=port)
 
     def _prepare(self) -> None:
         self._folder.mkdir(exist_ok=True)

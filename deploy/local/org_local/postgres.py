@@ -46,7 +46,11 @@ _SETTINGS = {
     "log_timezone": "UTC",
 }
 _CREATE_DATABASE = rf"""
+SELECT current_setting('cluster_name') = :'mark' AS ours \gset
+\if :ours
 SELECT 'CREATE DATABASE {DATABASE}' WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = '{DATABASE}') \gexec
+\echo ours
+\endif
 """  # noqa: S608 (a constant)
 
 
@@ -71,9 +75,13 @@ def _unprivileged_user(data: Path) -> tuple[int, int] | None:
 class Postgres(Server):
     """One PostgreSQL server with the database `orgs`, for which `postgres` is superuser without a password."""
 
-    def __init__(self, folder: Path, *, port: int, remove: Path | None = None, keep_fd: int) -> None:
+    def __init__(
+        self, folder: Path, *, port: int, mark: str, remove: Path | None = None, keep_fds: tuple[int, ...]
+    ) -> None:
         self._data = folder / "postgres"
-        settings = [part for name, value in _SETTINGS.items() for part in ("-c", f"{name}={value}")]
+        self._mark = mark
+        values = _SETTINGS | {"cluster_name": mark}
+        settings = [part for name, value in values.items() for part in ("-c", f"{name}={value}")]
         program = Program(
             name="Postgres",
             argv=[str(_BIN / "postgres"), "-D", str(self._data), "-p", str(port), *settings],
@@ -83,7 +91,7 @@ class Postgres(Server):
             drop=_STOP[1:],
             user=_unprivileged_user(self._data),
             remove=remove,
-            keep_fds=(keep_fd,),
+            keep_fds=keep_fds,
         )
         super().__init__(program, is_ready=self._ensure_database, port=port)
 
@@ -156,9 +164,10 @@ class Postgres(Server):
         return f"postgresql://{USER}@{LOOPBACK}:{self.port}/{database}"
 
     def _ensure_database(self) -> bool:
-        """Whether the server answers a query; the database exists then."""
-        psql = [str(_BIN / "psql"), "-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", self._url("postgres")]
+        """Whether this server, not just one on its port, answers a query; the database exists then."""
+        variables = ["-v", "ON_ERROR_STOP=1", "-v", f"mark={self._mark}"]
+        psql = [str(_BIN / "psql"), "-X", "-q", *variables, "-d", self._url("postgres")]
         answer = subprocess.run(  # noqa: S603 (our own program and arguments)
             psql, input=_CREATE_DATABASE, text=True, capture_output=True, check=False, env=self.program.env
         )
-        return answer.returncode == 0
+        return answer.returncode == 0 and answer.stdout == "ours\n"

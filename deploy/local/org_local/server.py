@@ -73,7 +73,7 @@ class Child:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 start_new_session=True,
-                # The lock on the data folder lasts until the last supervisor ends.
+                # The lock on the data folder and the claims on its ports last until the last supervisor ends.
                 pass_fds=program.keep_fds,
             )
         answer = _pipe(self._supervisor.stdout).readline().decode().strip()
@@ -156,6 +156,9 @@ class Server:
     """A server of the local stack; made and started by `org_local.start`.
 
     The methods are blocking and meant for one caller at a time; from async code use `asyncio.to_thread`.
+
+    `is_ready` must tell this server from another one on its port: that one answers while ours finds the port taken
+    and is about to end.
     """
 
     def __init__(self, program: Program, *, is_ready: Callable[[], bool], port: int) -> None:

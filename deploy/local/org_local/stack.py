@@ -4,7 +4,9 @@ import contextlib
 import fcntl
 import json
 import os
+import secrets
 import shutil
+import socket
 import sys
 import tempfile
 import time
@@ -152,7 +154,7 @@ def _start_together(servers: list[Kafka | Postgres]) -> None:
 
 
 class _Folder:
-    """The data folder: held by one stack at a time, remembers cluster id and ports."""
+    """The data folder: held by one stack at a time, remembers cluster id and ports, which it claims while it's held."""
 
     def __init__(self, path: Path | None, brokers: int, undo: contextlib.ExitStack) -> None:
         self.temporary = path is None
@@ -173,7 +175,9 @@ class _Folder:
         self._hold()
         self._state_path = self.path / "stack.json"
         self._state = self._load(brokers)
-        self._taken: set[int] = set()
+        self._undo = undo
+        self._claims: list[socket.socket] = []
+        self._mark = f"org-local-{secrets.token_hex(8)}"  # by which a server of this stack is known
         for log in self.path.glob("*.log"):
             log.replace(log.with_suffix(".log.old"))
 
@@ -213,9 +217,13 @@ class _Folder:
         fresh.rename(self._state_path)
 
     def _port(self, name: str) -> int:
-        port = ports.pick(self._state["ports"].get(name), self._taken)
+        port, claim = ports.claim(self._state["ports"].get(name))
+        self._claims.append(self._undo.enter_context(claim))
         self._state["ports"][name] = port
         return port
+
+    def _kept(self) -> tuple[int, ...]:
+        return self._lock.fileno(), *(claim.fileno() for claim in self._claims)
 
     def kafka(self, kafka_jars: Path, heap_mb: int) -> Kafka:
         """Kafka with its data here, not started."""
@@ -230,8 +238,9 @@ class _Folder:
                     cluster_id=self._state["cluster_id"],
                     jars=kafka_jars,
                     heap_mb=heap_mb,
+                    mark=self._mark,
                     remove=self.path if self.temporary else None,
-                    keep_fd=self._lock.fileno(),
+                    keep_fds=self._kept(),
                 )
                 for node in nodes
             ]
@@ -242,8 +251,9 @@ class _Folder:
         return Postgres(
             self.path,
             port=self._port("postgres"),
+            mark=self._mark,
             remove=self.path if self.temporary else None,
-            keep_fd=self._lock.fileno(),
+            keep_fds=self._kept(),
         )
 
 

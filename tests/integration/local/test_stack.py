@@ -4,11 +4,13 @@ import asyncio
 import fcntl
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import asyncpg
 import psutil
@@ -17,7 +19,6 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 import org_local
-from org_local import ports
 
 pytestmark = pytest.mark.integration
 
@@ -219,7 +220,8 @@ def test_a_second_stack_on_the_same_folder_is_told_who_holds_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ORGS_KAFKA__BOOTSTRAP_SERVERS", "127.0.0.1:1")
-    with foreground_stack("--data", str(tmp_path)) as (owner, _):
+    with foreground_stack("--data", str(tmp_path)) as (owner, variables):
+        port = urlsplit(variables["ORGS_DATABASE__URL"]).port
         with pytest.raises(
             org_local.DataFolderInUseError, match=f"in use by another local stack, process {owner.pid};"
         ):
@@ -229,8 +231,11 @@ def test_a_second_stack_on_the_same_folder_is_told_who_holds_it(
         try:
             owner.kill()
             owner.wait(timeout=30)
+            # As long as a server may still run, or come to listen: neither folder nor port is anybody else's.
             with (tmp_path / "lock").open() as lock, pytest.raises(BlockingIOError):
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # as long as a server may still run
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with socket.socket(type=socket.SOCK_DGRAM) as claim, pytest.raises(OSError, match="in use"):
+                claim.bind(("127.0.0.1", port))
         finally:
             supervisor.resume()
         with org_local.start(tmp_path) as stack:  # its servers stop first, then the folder is free
@@ -286,13 +291,3 @@ async def test_three_brokers_survive_the_loss_of_one() -> None:
 
         await asyncio.to_thread(lost.start)
         assert stack.kafka.running
-
-
-def test_ports_stay_out_of_the_range_of_outgoing_connections() -> None:
-    taken: set[int] = set()
-    picked = {ports.pick(None, taken) for _ in range(50)}
-
-    assert len(picked) == 50
-    assert max(picked) < 32_768
-    assert ports.pick(min(picked), set()) == min(picked)
-    assert ports.pick(min(picked), taken) != min(picked)

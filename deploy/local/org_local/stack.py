@@ -10,7 +10,7 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -20,7 +20,7 @@ import psutil
 
 from org_local import jars, ports
 from org_local.errors import DataFolderInUseError, LocalStackError
-from org_local.kafka import Broker, Kafka, new_cluster_id
+from org_local.kafka import Broker, Kafka, check_folder, new_cluster_id
 from org_local.postgres import Postgres
 from org_local.server import runs
 
@@ -118,7 +118,9 @@ def start(
     database_url = os.environ.get(DATABASE_URL_VARIABLE)
     if bootstrap_servers and database_url:
         return Stack(bootstrap_servers=bootstrap_servers, database_url=database_url, kafka=None, postgres=None)
-    with contextlib.ExitStack() as undo:
+    with _explained(data_dir), contextlib.ExitStack() as undo:
+        if not bootstrap_servers:
+            check_folder(data_dir.resolve() if data_dir else Path(tempfile.gettempdir()))
         folder = _Folder(data_dir, brokers, undo)
         kafka_jars = None if bootstrap_servers else jars.ensure(progress)
         kafka = folder.kafka(kafka_jars, kafka_heap_mb) if kafka_jars else None
@@ -139,6 +141,15 @@ def start(
         )
         stack._release = undo.pop_all()
         return stack
+
+
+@contextlib.contextmanager
+def _explained(data_dir: Path | None) -> Generator[None]:
+    try:
+        yield
+    except OSError as error:  # a full disk, a file where a folder should be, too few rights
+        where = data_dir or f"a temporary folder below {tempfile.gettempdir()}"
+        raise LocalStackError(f"the local stack with its data in {where} can't start: {error}") from error
 
 
 def _start_together(servers: list[Kafka | Postgres]) -> None:

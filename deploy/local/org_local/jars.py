@@ -8,6 +8,7 @@ repository on this machine are fetched again.
 """
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import logging
@@ -31,6 +32,8 @@ _ENDPOINT = f"org.apache.kafka:kafka_2.13:{VERSION}+org.slf4j:slf4j-simple:1.7.3
 _DIGEST = "9b241538730d32e890117f2362eee3ff6ed60f753d73e6a46652b547a64df32f"
 """SHA-256 of what `sha256sum *.jar` prints in the folder; Maven versions are immutable, so it can't change."""
 _DOWNLOADS_AT_ONCE = 4
+_FETCH_PREFIX = "fetch-"
+_DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO}
 
 
 def ensure(progress: Callable[[str], None]) -> Path:
@@ -43,12 +46,20 @@ def ensure(progress: Callable[[str], None]) -> Path:
     folder = cache / f"kafka-{VERSION}-{_DIGEST[:12]}"
     if folder.exists():
         return folder
-    cache.mkdir(parents=True, exist_ok=True)
-    with _locked(cache / "fetch.lock", progress):
-        if not folder.exists():
-            with tempfile.TemporaryDirectory(prefix="fetch-", dir=cache) as fresh:
-                _fetch(Path(fresh), progress)
-                (Path(fresh) / "jars").rename(folder)
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        with _locked(cache / "fetch.lock", progress):
+            if not folder.exists():
+                for interrupted in cache.glob(f"{_FETCH_PREFIX}*"):  # nobody's, as we hold the lock
+                    shutil.rmtree(interrupted, ignore_errors=True)
+                with tempfile.TemporaryDirectory(prefix=_FETCH_PREFIX, dir=cache) as fresh:
+                    _fetch(Path(fresh), progress)
+                    (Path(fresh) / "jars").rename(folder)
+    except OSError as error:
+        raise KafkaJarsUnavailableError(
+            f"Kafka {VERSION} (45 MB) can't be kept in {cache}: {error}\n"
+            "Make room or rights there, or set JGO_CACHE_DIR to another folder."
+        ) from error
     return folder
 
 
@@ -77,6 +88,8 @@ def _fetch(folder: Path, progress: Callable[[str], None]) -> None:
                 if done % 10 == 0:
                     progress(f"fetching Kafka {VERSION}: {done} of {len(artifacts)} jars")
     except Exception as error:  # jgo's errors are of many kinds: requests', RuntimeError, ValueError
+        if isinstance(error, OSError) and error.errno in _DISK_ERRORS:  # requests' are OSErrors without a number
+            raise
         raise KafkaJarsUnavailableError(
             f"Kafka {VERSION} isn't in {folder.parent} and can't be fetched from Maven Central: {error}\n"
             "Run once with access to Maven Central (HTTPS_PROXY is respected), "
@@ -86,7 +99,8 @@ def _fetch(folder: Path, progress: Callable[[str], None]) -> None:
     if digest != _DIGEST:
         raise KafkaJarsUnavailableError(
             f"the jars fetched for Kafka {VERSION} have the digest {digest}, not {_DIGEST}: "
-            "something between here and Maven Central changes files. Nothing was kept; try from another network."
+            "a file went missing on the way (jgo goes on without it), or something between here and Maven Central "
+            "changes files. Nothing was kept; try again, or from another network."
         )
 
 

@@ -1,5 +1,6 @@
 """Kafka's jars are whole or not there."""
 
+import errno
 import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -37,6 +38,11 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache" / "org-local"
 
 
+def expect_the_fake(monkeypatch: pytest.MonkeyPatch) -> None:
+    listing = hashlib.sha256(b"a jar").hexdigest() + "  fake.jar\n"
+    monkeypatch.setattr(jars, "_DIGEST", hashlib.sha256(listing.encode()).hexdigest())
+
+
 def leftovers(cache: Path) -> list[str]:
     return [path.name for path in cache.iterdir() if path.name != "fetch.lock"]
 
@@ -70,8 +76,7 @@ def test_two_programs_that_fetch_at_once_fetch_once(
         resolved.append("once")
         return [FakeArtifact(tmp_path)]
 
-    listing = hashlib.sha256(b"a jar").hexdigest() + "  fake.jar\n"
-    monkeypatch.setattr(jars, "_DIGEST", hashlib.sha256(listing.encode()).hexdigest())
+    expect_the_fake(monkeypatch)
     monkeypatch.setattr(jars, "_resolve", resolve)
     with ThreadPoolExecutor(2) as pool:
         first, second = pool.map(jars.ensure, [lambda _: None] * 2)
@@ -79,3 +84,38 @@ def test_two_programs_that_fetch_at_once_fetch_once(
     assert first == second
     assert [path.name for path in first.iterdir()] == ["fake.jar"]
     assert resolved == ["once"]
+
+
+def test_a_fetch_that_was_killed_half_way_is_done_again_and_leaves_nothing(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    half = cache / "fetch-killed" / "jars"
+    half.mkdir(parents=True)
+    (half / "fake.jar").write_bytes(b"a j")
+    expect_the_fake(monkeypatch)
+    monkeypatch.setattr(jars, "_resolve", lambda _: [FakeArtifact(tmp_path)])
+
+    folder = jars.ensure(lambda _: None)
+
+    assert (folder / "fake.jar").read_bytes() == b"a jar"
+    assert leftovers(cache) == [folder.name]
+
+
+def test_a_full_disk_is_not_taken_for_a_lack_of_network(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fill(_: Path) -> list[FakeArtifact]:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(jars, "_resolve", fill)
+
+    with pytest.raises(KafkaJarsUnavailableError, match=r"can't be kept in .*: .*No space left on device\nMake room"):
+        jars.ensure(lambda _: None)
+
+    assert leftovers(cache) == []
+
+
+def test_a_cache_that_cannot_be_made_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("JGO_CACHE_DIR", str(tmp_path / "file"))
+
+    with pytest.raises(KafkaJarsUnavailableError, match=r"(?s)can't be kept in .*/file/org-local: .*set JGO_CACHE_DIR"):
+        jars.ensure(lambda _: None)

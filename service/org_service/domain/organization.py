@@ -2,6 +2,8 @@
 
 import unicodedata
 from datetime import datetime
+from itertools import compress
+from operator import ne
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
@@ -59,10 +61,9 @@ def to_json(organization: Organization) -> str:
 _NOBODY: Final = (None, None, None, False)
 
 
-def changed_fields(before: Organization | None, after: Organization | None) -> list[str]:
+def changed_fields(before: Organization | None, after: Organization | None) -> tuple[str, ...]:
     """Those of `COMPARED_FIELDS` that differ; a missing organization counts as all null and not deactivated."""
-    one, other = _compared(before), _compared(after)
-    return [field for field, was, now in zip(COMPARED_FIELDS, one, other, strict=True) if was != now]
+    return tuple(compress(COMPARED_FIELDS, map(ne, _compared(before), _compared(after))))
 
 
 def _compared(organization: Organization | None) -> tuple[str | None, str | None, dict[str, Any] | None, bool]:

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from org_events.cloudevents import (
     AUTHORIZATION,
     CONTENT_TYPE,
+    JSON_CONTENT,
     TRACEPARENT,
     NotACloudEvent,
     is_structured,
@@ -95,7 +96,8 @@ def read(record: Record) -> Request | Unreadable:
     """Read one record of `orgs.commands`, binary or structured CloudEvent."""
     headers = dict(record.headers)
     value = record.value
-    if is_structured(headers.get(CONTENT_TYPE)):
+    content_type = headers.get(CONTENT_TYPE)
+    if content_type != JSON_CONTENT and is_structured(content_type):
         try:
             event = read_structured(value)
         except NotACloudEvent as error:
@@ -138,7 +140,8 @@ def _read_body(record: Record, command_id: UUID, headers: dict[str, bytes | None
     raw_type = headers.get("ce_type") or b""
     command_type = raw_type.decode(errors="replace")
     model = COMMANDS.get(command_type)
-    actor, actor_problem = _actor(headers.get("ce_actor"))
+    raw_actor = headers.get("ce_actor")
+    actor, actor_problem = (None, None) if raw_actor is None else _actor(raw_actor)
     raw_trace = headers.get(TRACEPARENT)
     traceparent = raw_trace.decode() if raw_trace and _TRACEPARENT.fullmatch(raw_trace) else None
     body, canonical, problem = _parse(value)
@@ -146,11 +149,12 @@ def _read_body(record: Record, command_id: UUID, headers: dict[str, bytes | None
     command: Command | Invalid | Refused
     if problem is None:
         assert model is not None
-        org_id = _uuid(record.key)
-        if body["org_id"] != str(org_id):  # in upper case it is the same command
-            body["org_id"] = str(org_id)
+        assert record.key is not None
+        org_text = record.key.decode("ascii")
+        if body["org_id"] != org_text:  # in upper case it is the same command
+            body["org_id"] = org_text
             canonical = _canonical(body)
-        body["org_id"] = org_id
+        body["org_id"] = org_id = read_uuid(org_text)
         command = _validate(model, body, value)
     else:
         command = Refused(command_type if model else ascii(command_type)[1:-1][:_TYPE_CHARS_SHOWN], problem)
@@ -183,10 +187,8 @@ def _org_id(body: Any) -> str:
     return org_id if isinstance(org_id, str) else ""
 
 
-def _actor(raw: bytes | None) -> tuple[str | None, str | None]:
+def _actor(raw: bytes) -> tuple[str | None, str | None]:
     """Who, and what is wrong with it."""
-    if raw is None:
-        return None, None
     try:
         actor = raw.decode()
     except UnicodeDecodeError:

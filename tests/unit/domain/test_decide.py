@@ -89,7 +89,7 @@ def test_a_created_organization_has_what_was_sent() -> None:
 def test_absent_means_unchanged_and_null_clears() -> None:
     decision = decide(UpdateOrganization(org_id=ORG, domain=None), ACTIVE, {}, NOW)
     assert decision.after == ACTIVE._replace(domain=None, updated_at=NOW, version=4)
-    assert changed_fields(decision.before, decision.after) == ["domain"]
+    assert changed_fields(decision.before, decision.after) == ("domain",)
 
 
 def test_an_address_is_replaced_whole() -> None:
@@ -208,15 +208,15 @@ def test_delete_frees_the_name_and_restore_brings_everything_back() -> None:
 @pytest.mark.parametrize(
     ("before", "after", "expected"),
     [
-        (None, ACTIVE, ["name", "domain", "primary_address"]),
-        (ACTIVE, DELETED, ["name", "domain", "primary_address"]),
-        (DEACTIVATED, DELETED, ["name", "domain", "primary_address", "deactivated"]),
-        (ACTIVE, DEACTIVATED, ["deactivated"]),
-        (ACTIVE, ACTIVE._replace(name="ACME", version=4), ["name"]),
+        (None, ACTIVE, ("name", "domain", "primary_address")),
+        (ACTIVE, DELETED, ("name", "domain", "primary_address")),
+        (DEACTIVATED, DELETED, ("name", "domain", "primary_address", "deactivated")),
+        (ACTIVE, DEACTIVATED, ("deactivated",)),
+        (ACTIVE, ACTIVE._replace(name="ACME", version=4), ("name",)),
     ],
 )
 def test_changed_names_what_differs(
-    before: Organization | None, after: Organization | None, expected: list[str]
+    before: Organization | None, after: Organization | None, expected: tuple[str, ...]
 ) -> None:
     assert changed_fields(before, after) == expected
 

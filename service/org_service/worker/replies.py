@@ -14,7 +14,7 @@ from org_events.cloudevents import Headers
 from org_events.publisher import Publisher
 from org_events.results import ProblemType
 from org_service.domain.decide import Decision, refuse
-from org_service.domain.wire import result_body, result_headers, result_key
+from org_service.domain.wire import result_body, result_headers, result_key, rfc3339
 from org_service.settings import Settings
 from org_service.store.statements import Journaled
 from org_service.telemetry import RECORDS_SKIPPED, get_logger
@@ -154,8 +154,3 @@ def _reused() -> Decision:
         ProblemType.COMMAND_ID_REUSED,
         "Another command was sent under this command id before; its outcome stands. Give each command its own id.",
     )
-
-
-def rfc3339(moment: datetime) -> str:
-    """As in event headers and bodies: UTC, with Z."""
-    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")

@@ -154,7 +154,7 @@ def test_the_workers_copy_of_a_result_for_a_duplicate_is_the_same(row: JournalRo
             command_id=row.command_id,
             org_id=row.org_id,
             position=row.position,
-            time="2026-03-01T12:30:00.250999Z",
+            time=b"2026-03-01T12:30:00.250999Z",
             traceparent=row.traceparent,
         )
     )

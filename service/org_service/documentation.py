@@ -1,4 +1,4 @@
-"""The pages `docs/settings.md` and `docs/metrics.md`, made from the code by `python -m org_service.reference`."""
+"""The pages `docs/settings.md` and `docs/metrics.md`, made from the code by `python -m org_service.documentation`."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +19,7 @@ def settings_page() -> str:
     lines = [
         "# Settings",
         "",
-        "Made from `org_service/settings.py` by `python -m org_service.reference`. `orgs config show` prints the",
+        "Made from `org_service/settings.py` by `python -m org_service.documentation`. `orgs config show` prints the",
         "values in force. An unknown name in a group is refused at start.",
         "",
         "| variable | default | bounds | what for |",
@@ -62,7 +62,7 @@ def metrics_page() -> str:
     lines = [
         "# Metrics",
         "",
-        "Made from `org_service/telemetry.py` by `python -m org_service.reference`. Served at `/metrics` of each",
+        "Made from `org_service/telemetry.py` by `python -m org_service.documentation`. Served at `/metrics` of each",
         "role's port; the usual metrics of the process (`process_*`, `python_*`) are there too.",
         "",
         "| metric | kind | labels | meaning |",

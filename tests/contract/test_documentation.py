@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from org_service.reference import PAGES
+from org_service.documentation import PAGES
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -12,4 +12,4 @@ DOCS = Path(__file__).parents[2] / "docs"
 @pytest.mark.contract
 @pytest.mark.parametrize("name", PAGES)
 def test_the_reference_page_is_up_to_date(name: str) -> None:
-    assert (DOCS / name).read_text(encoding="utf-8") == PAGES[name](), "run `python -m org_service.reference`"
+    assert (DOCS / name).read_text(encoding="utf-8") == PAGES[name](), "run `python -m org_service.documentation`"

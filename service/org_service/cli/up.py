@@ -7,6 +7,7 @@ it would need a guard of its own against orphans and a way to mix the logs, and 
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 import threading
@@ -56,6 +57,8 @@ def up(
             name(_servers(stack, issuer))
             settings = shell.load_settings()
             set_up_logging(settings.log.model_copy(update={"format": "console"}))
+            for busy in ("org_service.worker.applier", "org_service.relay.relay"):
+                logging.getLogger(busy).setLevel(logging.DEBUG)  # one line a batch, so that one sees commands pass
             port = settings.edge.port or ports.pick(None, set())
             settings = settings.model_copy(update={"edge": settings.edge.model_copy(update={"port": port})})
             url = f"http://{settings.edge.host}:{port}"

@@ -281,10 +281,13 @@ async def _snapshot(conn: AsyncConnection, requests: Sequence[Request | Unreadab
 
 
 def _count(plan: Plan) -> None:
-    for (outcome, code), commands in Counter((row.outcome, row.code) for row in plan.journal).items():
+    outcomes = Counter((row.outcome, row.code) for row in plan.journal)
+    for (outcome, code), commands in outcomes.items():
         COMMANDS.labels(outcome, str(code)).inc(commands)
     for parked in plan.parked:
         PARKED.labels(parked.reason).inc()
+    told = [f"{commands} {outcome} {code}" for (outcome, code), commands in outcomes.items()]
+    log.debug("committed", outcomes=", ".join(told), parked=len(plan.parked), answered=len(plan.replies))
 
 
 def _sqlstate(error: Exception) -> str:

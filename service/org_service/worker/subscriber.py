@@ -77,7 +77,7 @@ class Subscriber:
         self._last: asyncio.Task[None] | None = None
         """The last batch taken in hand; it ends after the one before it."""
         self._in_hand: set[asyncio.Task[None]] = set()
-        self._assignment = _Assignment(self._assigned)
+        self._assignment = _Assignment(feed.group_id, self._assigned)
         self._broker = KafkaBroker(
             settings.kafka.bootstrap_servers,
             security=_security(settings.kafka),
@@ -233,17 +233,19 @@ class Subscriber:
 class _Assignment(ConsumerRebalanceListener):
     """Counts the partitions in hand."""
 
-    def __init__(self, tell: Callable[[], None]) -> None:
+    def __init__(self, group: str, tell: Callable[[], None]) -> None:
         self.partitions: int | None = None
+        self._group = group
         self._tell = tell
 
     def on_partitions_revoked(self, revoked: Sequence[TopicPartition]) -> None:
-        log.info("partitions revoked", partitions=len(revoked))
+        if revoked:
+            log.info("partitions revoked", group=self._group, partitions=len(revoked))
 
     def on_partitions_assigned(self, assigned: Sequence[TopicPartition]) -> None:
         self.partitions = len(assigned)
         self._tell()
-        log.info("partitions assigned", partitions=len(assigned))
+        log.info("partitions assigned", group=self._group, partitions=len(assigned))
 
 
 def _security(kafka: Kafka) -> BaseSecurity:

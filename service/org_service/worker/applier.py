@@ -209,6 +209,9 @@ class Applier:
             for request in requests:
                 fold.add(request)
             plan = fold.plan
+            if plan.parked:
+                # Before the head is taken: a rival with the same records is waited for here.
+                await statements.park(conn, plan.parked, now)
             start = await statements.take_positions(conn, len(plan.journal)) if plan.names else 0
             if plan.created or plan.updated:
                 await statements.write_organizations(
@@ -217,8 +220,6 @@ class Applier:
                     updated=list(plan.updated.values()),
                     names=plan.names,
                 )
-            if plan.parked:
-                await statements.park(conn, plan.parked, now)
             if plan.journal:
                 if not plan.names:
                     start = await statements.take_positions(conn, len(plan.journal))

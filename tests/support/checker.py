@@ -18,25 +18,30 @@ from tests.support.findings import Findings
 from tests.support.folds import check_state, check_tables
 from tests.support.ledger import Ledger, check_parked, check_positions, check_published, replay
 from tests.support.observed import Observed, TopicReader, observe, paused_collector
-from tests.support.outgoing import check_events, check_relay, check_results
+from tests.support.outgoing import check_events, check_relay, check_results, check_states
 from tests.support.published import Published, load
 
 
 @paused_collector()
-def judge(observed: Observed, published: Sequence[Published] | None = None) -> Findings:
+def judge(
+    observed: Observed, published: Sequence[Published] | None = None, *, deliveries_max: int | None = None
+) -> Findings:
     """Judge everything observed.
 
     Args:
         observed: Read when the worker and the relay had nothing left to do.
         published: What the publishers wrote down; None skips that comparison.
+        deliveries_max: How often a worker may have got the same record: 1 where none was killed or joined by another
+            one, and Kafka was there all the time. None where nobody knows.
     """
-    ledger = Ledger(observed, Findings())
+    ledger = Ledger(observed, Findings(), deliveries_max=deliveries_max)
     check_positions(ledger)
     replay(ledger)
     if published is not None:
         check_published(ledger, published)
     check_results(ledger)
     check_events(ledger)
+    check_states(ledger)
     check_state(observed, ledger.oracle, ledger.findings)
     check_tables(observed, ledger.oracle, ledger.findings)
     check_parked(ledger)

@@ -9,7 +9,17 @@ from collections.abc import Iterator
 from typing import Any
 from uuid import UUID
 
-from tests.support.sending import SAME, UNANSWERABLE_BODY, UNREADABLE, Sending, binary, unreadable, with_id
+from tests.support.sending import (
+    SAME,
+    UNANSWERABLE_BODY,
+    UNREADABLE,
+    Sending,
+    acting_as,
+    binary,
+    traced,
+    unreadable,
+    with_id,
+)
 
 COUNTRIES = ("NO", "SE", "DE", "US", "XX")
 """The last one is none."""
@@ -19,6 +29,12 @@ WEIGHTS = {
     "stale": 8, "wrong": 2, "duplicate": 6, "reuse": 2, "unanswerable": 1, "unreadable": 1,
 }  # fmt: skip
 """How often each is sent, to an organization that was created before."""
+
+ACTORS = ("user-1", "user-2", 'Zo\u00eb "the boss" M\u00fcller', None)
+"""On whose behalf; the third one is awkward in JSON and in headers, the last one is nobody."""
+
+TRACED = 0.3
+"""How many commands are a step of a trace."""
 
 RECENT_MAX = 2_000
 """Of these commands one is sent again, now and then."""
@@ -82,7 +98,14 @@ class Crowd:
             body = {"name": self.random.choice(("", "a\u0007b", "x" * 300)), "domain": "no domain"}
         elif kind not in ("org.delete", "org.restore", "org.deactivate", "org.reactivate"):
             body = {"name": self._name()}
-        return binary(self._uuid(), command_type, org_id, **body)
+        sending = binary(self._uuid(), command_type, org_id, **body)
+        actor = self.random.choice(ACTORS)
+        if actor is not None:
+            sending = acting_as(sending, actor)
+        if self.random.random() < TRACED:
+            trace = f"{self.random.getrandbits(128):032x}-{self.random.getrandbits(64):016x}"
+            sending = traced(sending, f"00-{trace}-01")
+        return sending
 
     def _name(self) -> str:
         number = self.random.randrange(len(self._org_ids) * 2)

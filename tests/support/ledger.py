@@ -9,7 +9,7 @@ import orjson
 from tests.support.findings import Findings
 from tests.support.folds import view
 from tests.support.observed import JournalRow, Observed, Record
-from tests.support.oracle import Expected, Oracle, Unreadable, read
+from tests.support.oracle import Expected, Oracle, Unreadable, attribute, read
 from tests.support.published import Published
 
 
@@ -27,6 +27,8 @@ class Ledger:
     reused: Counter[str] = field(default_factory=Counter[str])
     unreadable: set[tuple[int, int]] = field(default_factory=set[tuple[int, int]])
     """Coordinates of records nobody could be answered for."""
+    deliveries_max: int | None = None
+    """How often a worker may have got the same record; None where nobody knows."""
 
 
 def check_published(ledger: Ledger, published: Sequence[Published]) -> None:
@@ -82,6 +84,7 @@ def replay(ledger: Ledger) -> None:
         ledger.expected[row.command_id] = expected
         ledger.rows[row.command_id] = row
         _compare_row(row, expected, ledger.findings)
+        _compare_origin(row, record, ledger.findings)
         if expected.code != 400 and expected.org_id is not None:
             if row.command_offset < last_offset.get(expected.org_id, -1):
                 ledger.findings.add("an organization's positions are not in partition order", row_text(row))
@@ -122,6 +125,21 @@ def _compare_row(row: JournalRow, expected: Expected, findings: Findings) -> Non
         "the journaled change is not the oracle's",
         lambda: f"{row_text(row)}: {seen_event}, should be {wanted_event}",
     )
+
+
+def _compare_origin(row: JournalRow, record: Record, findings: Findings) -> None:
+    """Who and which trace, as the publisher says; of what can't be read as a command these may be lost."""
+    if row.code != 400:
+        found = row.actor, row.traceparent
+        wanted = (
+            attribute(record.headers, record.value, "actor"),
+            attribute(record.headers, record.value, "traceparent"),
+        )
+        findings.unless(
+            found == wanted,
+            "the journal names another actor or trace",
+            lambda: f"{row_text(row)}: {found}, should be {wanted}",
+        )
 
 
 def _sort_the_rest(ledger: Ledger, records: list[Record]) -> None:

@@ -7,9 +7,9 @@ is still open are not seen; ask when the relay has nothing left to do.
 import asyncio
 import gc
 import time
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, cast
 
@@ -17,12 +17,12 @@ import asyncpg
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from org_events.topics import Topics
+from tests.support.batches import Place, marker_of, read_spans
 
+LOG_LEVEL = 2
+"""librdkafka writes to standard error what is worse than an error (syslog's "critical"); errors are raised anyway."""
 CONSUME_S = 0.01
 """librdkafka waits this long for a full chunk of messages: the delay in seeing that the end is reached."""
-
-Place = tuple[str, int]
-"""A topic and a partition."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +36,8 @@ class Record:
     key: bytes | None
     value: bytes | None
     headers: tuple[tuple[str, bytes | None], ...]
+    marker: int | None = None
+    """Offset of the marker that ended its transaction; None where it was written in none, or nobody looked."""
 
     def header(self, name: str) -> str | None:
         """The last header of this name as text."""
@@ -60,6 +62,8 @@ class JournalRow:
     before: str | None
     after: str | None
     problem: str | None
+    actor: str | None
+    traceparent: str | None
     recorded_at: datetime
 
 
@@ -79,6 +83,8 @@ class Observed:
     parked: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     head: int = 0
     """Of `journal_head`."""
+    partitions: int = 1
+    """Of each data topic."""
     position_start: int = 0
     """Only what the journal holds after this position was read."""
 
@@ -95,10 +101,12 @@ class TopicReader:
     """Reads topics from given offsets to their ends, again and again. Not safe for concurrent use."""
 
     def __init__(self, bootstrap_servers: str) -> None:
+        self._bootstrap_servers = bootstrap_servers
         self._consumer = Consumer(
             {
                 "bootstrap.servers": bootstrap_servers,
                 "group.id": "checker",
+                "log_level": LOG_LEVEL,
                 "isolation.level": "read_committed",
                 "enable.auto.commit": False,
                 "enable.partition.eof": True,
@@ -126,7 +134,7 @@ class TopicReader:
             KafkaException: The broker refuses, or a topic doesn't exist.
         """
         found: dict[str, list[Record]] = {topic: [] for topic in topics}
-        places = [(topic, partition) for topic in found for partition in self._partitions(topic)]
+        places = [(topic, partition) for topic in found for partition in self.partitions(topic)]
         self._consumer.assign([TopicPartition(topic, part, since.get((topic, part), 0)) for topic, part in places])
         ends: dict[Place, int] = {}
         deadline = time.monotonic() + timeout_s
@@ -144,7 +152,23 @@ class TopicReader:
         self._consumer.unassign()
         return found, ends
 
-    def _partitions(self, topic: str) -> list[int]:
+    def marked(self, found: Mapping[str, Sequence[Record]], since: Mapping[Place, int]) -> dict[str, list[Record]]:
+        """The same records by topic, each with the marker of its transaction."""
+        places = {(record.topic, record.partition) for records in found.values() for record in records}
+        spans = read_spans(self._bootstrap_servers, places, since)
+        return {
+            topic: [
+                replace(record, marker=marker_of(spans[topic, record.partition], record.offset)) for record in records
+            ]
+            for topic, records in found.items()
+        }
+
+    def partitions(self, topic: str) -> list[int]:
+        """The partitions of a topic.
+
+        Raises:
+            KafkaException: There is none of this name.
+        """
         described = self._consumer.list_topics(topic, timeout=10).topics[topic]
         if described.error is not None:
             raise KafkaException(described.error)
@@ -169,7 +193,7 @@ def _bytes(content: str | bytes | None) -> bytes | None:
 
 JOURNAL_SQL = """
 SELECT position, command_id::text, org_id::text, version, event_type, outcome, code, command_partition, command_offset,
-       changed, before, after, problem, recorded_at
+       changed, before, after, problem, actor, traceparent, recorded_at
 FROM journal WHERE position > $1 ORDER BY position
 """
 ORGANIZATIONS_SQL = """
@@ -230,11 +254,13 @@ def observe(
         (topics.commands, topics.results, topics.events, topics.state, topics.relay), since.offsets
     )
     observed = asyncio.run(read_tables(database_url, since.position, org_ids))
-    observed.commands = records[topics.commands]
-    observed.results = records[topics.results]
-    observed.events = records[topics.events]
-    observed.state = records[topics.state]
-    observed.relay = records[topics.relay]
+    observed.partitions = len(reader.partitions(topics.commands))
+    observed.commands = records.pop(topics.commands)
+    published = reader.marked(records, since.offsets)
+    observed.results = published[topics.results]
+    observed.events = published[topics.events]
+    observed.state = published[topics.state]
+    observed.relay = published[topics.relay]
     parked_from = since.offsets
     observed.parked = [
         row for row in observed.parked if row["offset"] >= parked_from.get((topics.commands, row["partition"]), 0)

@@ -263,6 +263,16 @@ def read(key: bytes | None, headers: Headers, value: bytes | None) -> CommandRea
     return _address_to(key, CommandRead(command_id, command_type or "", digest), body, len(data))
 
 
+def attribute(headers: Headers, value: bytes | None, name: str) -> str | None:
+    """An attribute of a readable command that isn't judged here: `actor`, or `traceparent` (a header without `ce_`)."""
+    found = {header: content for header, content in headers if content is not None}
+    if found.get("content-type", b"").lower().startswith(b"application/cloudevents+json"):
+        content = json.loads(value or b"{}").get(name)
+        if content is not None:
+            return str(content)
+    return _text(found.get("traceparent" if name == "traceparent" else f"ce_{name}"))
+
+
 def _address_to(key: bytes | None, command: CommandRead, body: Any, body_bytes: int) -> CommandRead:
     """Find out which organization a command is for; all of this is 400."""
     org_id = _org_id(body)

@@ -1,6 +1,15 @@
-"""What was published, against the journal: results, events, and the relay's own position."""
+"""What was published, against the journal: results, events, states, and the relay's own position.
 
+A journaled result goes out once by the relay, and once more for each duplicate by the worker that met it: the same
+bytes under the same `ce_id`. They are told apart by the transaction they were written in, or weren't. The relay's
+must be one, whatever was killed. Of the worker's there is none without a duplicate, and at least one for each. How
+many at most depends on how often a record came: a batch that was answered but not acknowledged when its worker was
+killed comes again, and is answered again, and nothing in the log or the journal tells of it.
+"""
+
+from bisect import bisect_left
 from collections import Counter, defaultdict
+from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid5
 
@@ -12,6 +21,7 @@ from tests.support.folds import view
 from tests.support.ledger import Ledger, record_text, row_text
 from tests.support.observed import JournalRow, Record
 from tests.support.oracle import COMMAND_ID_REUSED
+from tests.support.partitioner import partition_of
 
 RESULT_MEMBERS = {
     "command_id", "org_id", "outcome", "code", "version", "organization", "position", "problem", "final"
@@ -19,30 +29,38 @@ RESULT_MEMBERS = {
 EVENT_MEMBERS = {
     "org_id", "version", "position", "changed", "before", "after", "command_id", "actor", "recorded_at"
 }  # fmt: skip
+JSON_CONTENT = "application/json"
 
 
 def check_results(ledger: Ledger) -> None:
     """Each journaled command has its result, each duplicate an equal copy, each reused id a 422, nobody else any."""
+    relayed: dict[str, list[Record]] = defaultdict(list)
     copies: dict[str, list[Record]] = defaultdict(list)
     refusals: Counter[str] = Counter()
     last_position: dict[bytes | None, int] = {}
     for record in ledger.observed.results:
+        _check_partition(record, ledger)
         body = _json(record, ledger.findings, RESULT_MEMBERS)
         command_id = str(body.get("command_id"))
         if (body.get("problem") or {}).get("type") == COMMAND_ID_REUSED:
             refusals[command_id] += 1
-            if (body["code"], body["position"], body["final"], body["outcome"]) != (422, None, True, "rejected"):
+            found = *(body.get(name) for name in ("code", "position", "final", "outcome")), record.marker
+            if found != (422, None, True, "rejected", None):
                 ledger.findings.add("a refusal of a reused id is malformed", record_text(record))
-            continue
-        copies[command_id].append(record)
-        if not ledger.duplicates[command_id] and body.get("position") is not None:
-            if body["position"] < last_position.get(record.key, 0):
-                ledger.findings.add("results of one organization are not in order of position", record_text(record))
-            last_position[record.key] = body["position"]
-    for command_id in copies.keys() - ledger.rows.keys():
-        ledger.findings.add("a result stands for no journaled command", record_text(copies[command_id][0]))
+        elif record.marker is None:
+            copies[command_id].append(record)
+        else:
+            relayed[command_id].append(record)
+            if body.get("position") is not None:
+                if body["position"] < last_position.get(record.key, 0):
+                    ledger.findings.add("results of one organization are not in order of position", record_text(record))
+                last_position[record.key] = body["position"]
+    for command_id in (relayed.keys() | copies.keys()) - ledger.rows.keys():
+        ledger.findings.add(
+            "a result stands for no journaled command", record_text((relayed[command_id] + copies[command_id])[0])
+        )
     for command_id, row in ledger.rows.items():
-        _check_copies(ledger, row, copies.get(command_id, []))
+        _check_copies(ledger, row, relayed.get(command_id, []), copies.get(command_id, []))
     for command_id in ledger.reused.keys() | refusals.keys():
         if refusals[command_id] < ledger.reused[command_id]:
             ledger.findings.add("a reused command id was not refused", command_id)
@@ -50,19 +68,35 @@ def check_results(ledger: Ledger) -> None:
             ledger.findings.add("a command id was refused that was used once", command_id)
 
 
-def _check_copies(ledger: Ledger, row: JournalRow, copies: list[Record]) -> None:
+def _check_copies(ledger: Ledger, row: JournalRow, relayed: list[Record], copies: list[Record]) -> None:
     findings = ledger.findings
     duplicates = ledger.duplicates[row.command_id]
-    if not copies:
+    if not relayed:
         findings.add("a journaled command has no result", row_text(row))
-        return
-    if not duplicates and len(copies) > 1:
-        findings.add("a command published once has several results", f"{row_text(row)}: {len(copies)}")
-    if len(copies) < 1 + duplicates:
-        findings.add("a duplicate got no result", f"{row_text(row)}: {len(copies)} for {1 + duplicates} records")
-    if any(copy.value != copies[0].value for copy in copies):
+    if len(relayed) > 1:
+        findings.add("the relay published a result again", f"{row_text(row)}: {len(relayed)} times")
+    if copies and not duplicates:
+        findings.add("a command published once has several results", f"{row_text(row)}: {len(copies)} copies")
+    if len(copies) < duplicates:
+        findings.add("a duplicate got no result", f"{row_text(row)}: {len(copies)} for {duplicates} duplicates")
+    if ledger.deliveries_max is not None and len(copies) > duplicates * ledger.deliveries_max:
+        findings.add(
+            "a duplicate got its result too often", f"{row_text(row)}: {len(copies)} for {duplicates} duplicates"
+        )
+    everything = relayed + copies
+    if any(record.value != everything[0].value for record in everything):
         findings.add("copies of a result differ", row_text(row))
-    body = orjson.loads(copies[0].value or b"null")
+    key = (row.org_id or row.command_id).encode()
+    headers = _result_headers(row)
+    for record in everything:
+        _check_headers(record, headers, "a result's headers are wrong", findings)
+        findings.unless(record.key == key, "a result has the wrong key", lambda record=record: record_text(record))
+    if everything:
+        _compare_result(everything[0], row, findings)
+
+
+def _compare_result(record: Record, row: JournalRow, findings: Findings) -> None:
+    body = _loads(record)
     wanted = {
         "command_id": row.command_id,
         "org_id": row.org_id,
@@ -77,8 +111,6 @@ def _check_copies(ledger: Ledger, row: JournalRow, copies: list[Record]) -> None
     findings.unless(
         body == wanted, "a result is not what the journal says", lambda: f"{row_text(row)}: {body}, should be {wanted}"
     )
-    key = (row.org_id or row.command_id).encode()
-    findings.unless(copies[0].key == key, "a result has the wrong key", lambda: f"{row_text(row)}: {copies[0].key!r}")
 
 
 def check_events(ledger: Ledger) -> None:
@@ -88,6 +120,7 @@ def check_events(ledger: Ledger) -> None:
     versions: dict[str, int] = {}
     last_after: dict[str, Any] = {}
     for record in ledger.observed.events:
+        _check_partition(record, ledger)
         body = _json(record, findings, EVENT_MEMBERS)
         row = applied.pop(body.get("position", 0), None)
         if row is None:
@@ -96,14 +129,14 @@ def check_events(ledger: Ledger) -> None:
         _compare_event(record, body, row, findings)
         org_id = row.org_id or ""
         wanted = versions.get(org_id, 0) + 1
-        if body["version"] != wanted:
+        if body.get("version") != wanted:
             findings.add(
                 "versions have a gap or are not in order", f"{record_text(record)}: should be version {wanted}"
             )
-        if body["before"] != last_after.get(org_id):
+        if body.get("before") != last_after.get(org_id):
             findings.add("an event does not go on from the one before", record_text(record))
-        versions[org_id] = body["version"]
-        last_after[org_id] = body["after"]
+        versions[org_id] = row.version or 0
+        last_after[org_id] = body.get("after")
     for row in applied.values():
         findings.add("a change has no event", row_text(row))
     folded = {org_id: view(after) for org_id, after in last_after.items() if after is not None}
@@ -115,46 +148,114 @@ def check_events(ledger: Ledger) -> None:
 
 
 def _compare_event(record: Record, body: dict[str, Any], row: JournalRow, findings: Findings) -> None:
-    found = {name: body[name] for name in ("org_id", "version", "command_id", "changed", "before", "after")}
     wanted = {
         "org_id": row.org_id,
         "version": row.version,
+        "position": row.position,
         "command_id": row.command_id,
         "changed": orjson.loads(row.changed or "[]"),
         "before": orjson.loads(row.before or "null"),
         "after": orjson.loads(row.after or "null"),
+        "actor": row.actor,
+        "recorded_at": moment_text(row.recorded_at),
     }
     findings.unless(
-        found == wanted, "an event is not what the journal says", lambda: f"{record_text(record)}: should be {wanted}"
+        body == wanted, "an event is not what the journal says", lambda: f"{record_text(record)}: should be {wanted}"
     )
-    headers = {
-        "ce_type": row.event_type,
-        "ce_id": str(uuid5(EVENT_ID_NAMESPACE, str(row.position))),
-        "ce_subject": row.org_id,
-        "ce_orgversion": str(row.version),
-        "ce_position": str(row.position),
-        "ce_commandid": row.command_id,
-    }
-    seen = {name: record.header(name) for name in headers}
-    findings.unless(seen == headers, "an event's headers are wrong", lambda: f"{record_text(record)}: {seen}")
+    _check_headers(record, _event_headers(row), "an event's headers are wrong", findings)
     findings.unless(
         record.key == (row.org_id or "").encode() and record.partition == row.command_partition,
-        "an event is in the wrong partition, or has the wrong key",
+        "an event is in another partition than its command, or has the wrong key",
+        lambda: record_text(record),
+    )
+
+
+def check_states(ledger: Ledger) -> None:
+    """Every applied command has one state record, a tombstone where it deleted; each organization's are in order.
+
+    Only before the broker compacts the topic, which it does not to what a test wrote a moment ago.
+    """
+    findings = ledger.findings
+    applied = {row.position: row for row in ledger.observed.journal if row.event_type is not None}
+    last_position: dict[bytes | None, int] = {}
+    for record in ledger.observed.state:
+        _check_partition(record, ledger)
+        row = applied.pop(_position_of(record), None)
+        if row is None:
+            findings.add("a state record stands for no change, or for one that has its record", record_text(record))
+            continue
+        _compare_state(record, row, findings)
+        if row.position < last_position.get(record.key, 0):
+            findings.add("the state of an organization went back", f"{record_text(record)}: {row_text(row)}")
+        last_position[record.key] = row.position
+    for row in applied.values():
+        findings.add("a change has no state record", row_text(row))
+
+
+def _compare_state(record: Record, row: JournalRow, findings: Findings) -> None:
+    found = None if record.value is None else _loads(record)
+    wanted = None if row.after is None else orjson.loads(row.after)
+    findings.unless(
+        found == wanted and (record.value is None) == (row.after is None),
+        "a state record is not what the journal says",
+        lambda: f"{record_text(record)}: should be {wanted}",
+    )
+    headers = {"ce_orgversion": str(row.version), "ce_position": str(row.position)}
+    if row.after is not None:
+        headers["content-type"] = JSON_CONTENT
+    _check_headers(record, headers, "a state record's headers are wrong", findings)
+    findings.unless(
+        record.key == (row.org_id or "").encode() and record.partition == row.command_partition,
+        "a state record is in another partition than its command, or has the wrong key",
         lambda: record_text(record),
     )
 
 
 def check_relay(ledger: Ledger) -> None:
-    """The relay's last position is the head, and it never went back."""
-    positions = [relay_position(record) for record in ledger.observed.relay]
-    if positions != sorted(positions):
-        ledger.findings.add("the relay's position went back", str(positions[-10:]))
-    last = positions[-1] if positions else ledger.observed.position_start
-    ledger.findings.unless(
-        last == ledger.observed.head,
+    """The relay's positions grow, each names the last row of one transaction, and the last one is the head."""
+    findings, observed = ledger.findings, ledger.observed
+    positions = [relay_position(record) for record in observed.relay]
+    last = observed.position_start
+    rows = {row.position: row for row in observed.journal}
+    for record, position in zip(observed.relay, positions, strict=True):
+        if position <= last:
+            findings.add("the relay's position did not grow", f"{record_text(record)}: after {last}")
+        last = position
+        row = rows.get(position)
+        wanted = None if row is None else _position_body(row)
+        findings.unless(
+            _loads(record) == wanted and record.key == observed.relay[0].key and record.key is not None,
+            "the relay's position names another row, or has another key",
+            lambda record=record, wanted=wanted: f"{record_text(record)}: should be {wanted}",
+        )
+    findings.unless(
+        last == observed.head,
         "the relay stands elsewhere than the head",
-        lambda: f"relay {last}, head {ledger.observed.head}",
+        lambda: f"relay {last}, head {observed.head}",
     )
+    _check_transactions(ledger, sorted(positions))
+
+
+def _check_transactions(ledger: Ledger, positions: list[int]) -> None:
+    """All between two positions was written in one transaction, with the second of them, and nothing else was."""
+    observed, findings = ledger.observed, ledger.findings
+    results = [record for record in observed.results if record.marker is not None]
+    published = [(record, _position_of(record)) for record in (*results, *observed.events, *observed.state)]
+    published += [(record, relay_position(record)) for record in observed.relay]
+    markers: dict[tuple[str, int, int], int] = {}
+    chunks: dict[tuple[str, int, int], int] = {}
+    for record, position in published:
+        if record.marker is None:
+            findings.add("the relay published outside a transaction", record_text(record))
+            continue
+        chunk = bisect_left(positions, position)
+        one = markers.setdefault((record.topic, record.partition, chunk), record.marker) == record.marker
+        whole = chunks.setdefault((record.topic, record.partition, record.marker), chunk) == chunk
+        findings.unless(
+            one and whole,
+            "a position is not that of the last row of a transaction",
+            lambda record=record, chunk=chunk: f"{record_text(record)}: next position {positions[chunk : chunk + 1]}",
+        )
 
 
 def relay_position(record: Record) -> int:
@@ -163,10 +264,83 @@ def relay_position(record: Record) -> int:
     return int(content["position"] if isinstance(content, dict) else content)
 
 
-def _json(record: Record, findings: Findings, members: set[str]) -> dict[str, Any]:
+def moment_text(moment: datetime) -> str:
+    """A moment as it is published: RFC 3339, UTC, with Z."""
+    return moment.astimezone(UTC).isoformat().removesuffix("+00:00") + "Z"
+
+
+def _position_body(row: JournalRow) -> dict[str, Any]:
+    return {"position": row.position, "command_id": row.command_id, "recorded_at": moment_text(row.recorded_at)}
+
+
+def _shared_headers(row: JournalRow) -> dict[str, str]:
+    headers = {
+        "ce_specversion": "1.0",
+        "ce_source": "/orgs",
+        "content-type": JSON_CONTENT,
+        "ce_time": moment_text(row.recorded_at),
+        "ce_commandid": row.command_id,
+        "ce_position": str(row.position),
+    }
+    optional = {"ce_subject": row.org_id, "traceparent": row.traceparent}
+    return headers | {name: content for name, content in optional.items() if content is not None}
+
+
+def _result_headers(row: JournalRow) -> dict[str, str]:
+    return _shared_headers(row) | {
+        "ce_id": str(uuid5(EVENT_ID_NAMESPACE, f"result:{row.position}")),
+        "ce_type": "org.result",
+        "ce_dataschema": "urn:orgs:schema:result:1",
+    }
+
+
+def _event_headers(row: JournalRow) -> dict[str, str]:
+    headers = _shared_headers(row) | {
+        "ce_id": str(uuid5(EVENT_ID_NAMESPACE, str(row.position))),
+        "ce_type": row.event_type or "",
+        "ce_dataschema": "urn:orgs:schema:organization-event:1",
+        "ce_orgversion": str(row.version),
+    }
+    return headers if row.actor is None else headers | {"ce_actor": row.actor}
+
+
+def _check_headers(record: Record, wanted: dict[str, str], kind: str, findings: Findings) -> None:
+    """These headers in any order, each once, and no others."""
+    found = sorted(record.headers, key=repr)
+    findings.unless(
+        found == sorted(((name, content.encode()) for name, content in wanted.items()), key=repr),
+        kind,
+        lambda: f"{record_text(record)}: {found}, should be {wanted}",
+    )
+
+
+def _check_partition(record: Record, ledger: Ledger) -> None:
+    """Where the default partitioner puts its key, as every topic has it, so that a subscriber may co-partition."""
+    findings, partitions = ledger.findings, ledger.observed.partitions
+    findings.unless(
+        record.key is not None and record.partition == partition_of(record.key, partitions),
+        "a record is not in the partition of its key",
+        lambda: record_text(record),
+    )
+
+
+def _position_of(record: Record) -> int:
+    """The position that a header names, or 0."""
+    text = record.header("ce_position") or ""
+    return int(text) if text.isdecimal() else 0
+
+
+def _loads(record: Record) -> Any:
+    """The JSON of a record; None where it is none."""
     try:
-        body = orjson.loads(record.value or b"")
+        return orjson.loads(record.value or b"")
     except ValueError:
+        return None
+
+
+def _json(record: Record, findings: Findings, members: set[str]) -> dict[str, Any]:
+    body = _loads(record)
+    if not isinstance(body, dict):
         findings.add("a published body is no JSON", record_text(record))
         return {}
     findings.unless(

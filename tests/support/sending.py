@@ -11,15 +11,16 @@ from typing import Any
 
 from confluent_kafka import KafkaError, Message, Producer
 
-from tests.support.observed import Record
+from tests.support.observed import LOG_LEVEL, Record
 from tests.support.oracle import BODY_BYTES_MAX, DEPTH_MAX
 from tests.support.published import Published
 
 Headers = tuple[tuple[str, bytes | None], ...]
 
+CARRIED = {"ce_actor": "actor", "traceparent": "traceparent"}
+"""Headers of binary mode that are attributes of the envelope in structured mode."""
+
 FLUSH_TIMEOUT_S = 60
-LOG_LEVEL = 2
-"""librdkafka writes to standard error what is worse than an error (syslog's "critical"); errors are raised anyway."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +50,14 @@ def binary(command_id: str, command_type: str, org_id: str, **body: Any) -> Send
 
 def structured(sending: Sending) -> Sending:
     """The same command in structured mode."""
+    carried = dict(sending.headers)
     envelope = {
         "specversion": "1.0",
         "id": sending.command_id,
         "type": sending.type,
         "source": "/proof",
         "data": json.loads(sending.value or b"null"),
-    }
+    } | {name: content.decode() for header, name in CARRIED.items() if (content := carried.get(header)) is not None}
     headers: Headers = (("content-type", b"application/cloudevents+json; charset=UTF-8"),)
     return replace(sending, headers=headers, value=json.dumps(envelope).encode())
 
@@ -78,6 +80,16 @@ SAME: Sequence[Callable[[Sending], Sending]] = (lambda sending: sending, structu
 def with_id(sending: Sending, command_id: str) -> Sending:
     """The same command under another command id."""
     return replace(_with_header(sending, "ce_id", command_id.encode()), command_id=command_id)
+
+
+def acting_as(sending: Sending, actor: str) -> Sending:
+    """The same command on somebody's behalf."""
+    return _with_header(sending, "ce_actor", actor.encode())
+
+
+def traced(sending: Sending, traceparent: str) -> Sending:
+    """The same command as a step of a trace (W3C Trace Context)."""
+    return _with_header(sending, "traceparent", traceparent.encode())
 
 
 def _with_header(sending: Sending, name: str, *contents: bytes | None) -> Sending:

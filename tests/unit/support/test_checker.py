@@ -3,156 +3,17 @@
 import json
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 from typing import Any
-from uuid import UUID, uuid5
+from uuid import UUID
 
 import pytest
 
-from org_events.cloudevents import EVENT_ID_NAMESPACE
-from org_events.topics import partition_for
 from tests.support.checker import judge
-from tests.support.field_rules import name_key
 from tests.support.observed import JournalRow, Observed, Record
-from tests.support.oracle import Expected, Oracle
 from tests.support.published import Published
+from tests.support.story import NOON, Story
 
-NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
 A, B, C = (str(UUID(int=number)) for number in (10, 11, 12))
-
-
-class Story:
-    """A faithful service in memory: takes commands one at a time and publishes what became of each."""
-
-    def __init__(self) -> None:
-        self.oracle = Oracle()
-        self.observed = Observed()
-        self.published: list[Published] = []
-        self.created: dict[str, datetime] = {}
-        self.updated: dict[str, datetime] = {}
-        self.deactivated: dict[str, datetime] = {}
-        self.last: dict[str, dict[str, Any] | None] = {}
-        self.results: dict[str, Record] = {}
-
-    def send(self, number: int, command_type: str, org_id: str, /, *, readable: bool = True, **body: Any) -> None:
-        value = json.dumps({"org_id": org_id, **body}).encode()
-        command_id = str(UUID(int=number))
-        headers = (("ce_id", command_id.encode() if readable else b"?"), ("ce_type", command_type.encode()))
-        record = self._append(self.observed.commands, "commands", org_id.encode(), value, headers)
-        sequence = sum(entry.org_id == org_id for entry in self.published) + 1
-        known = command_id if readable else None
-        self.published.append(
-            Published(known, org_id, command_type, sequence, value.decode(), record.partition, record.offset)
-        )
-        expected = self.oracle.expect(record.key, headers, value)
-        if expected.kind == "first":
-            self._journal(record, expected)
-        elif expected.kind == "duplicate":
-            first = self.results[command_id]
-            self._append(self.observed.results, "results", first.key, first.value, ())
-        elif expected.kind == "reused":
-            refusal = {"command_id": command_id, "org_id": org_id, "outcome": "rejected", "code": 422, "version": None}
-            refusal |= {"organization": None, "position": None, "final": True, "problem": {"type": expected.problem}}
-            self._append(self.observed.results, "results", record.key, json.dumps(refusal).encode(), ())
-        else:
-            place = {"partition": record.partition, "offset": record.offset, "reason": "unreadable"}
-            self.observed.parked.append(place)
-
-    def _journal(self, record: Record, expected: Expected) -> None:
-        position = self.observed.head = self.observed.head + 1
-        now = NOON + timedelta(seconds=position)
-        org_id = expected.org_id or ""
-        before, after = None, self.last.get(org_id) if expected.outcome == "unchanged" else None
-        event = expected.event
-        if event is not None:
-            before, after = self.last.get(org_id), self._whole(org_id, event.after, now)
-            self.last[org_id] = after
-        problem = None
-        if expected.problem:
-            problem = {"type": expected.problem, "errors": [{"path": path} for path in expected.wrong_fields]}
-        row = JournalRow(
-            position=position,
-            command_id=expected.command_id or "",
-            org_id=expected.org_id,
-            version=expected.version,
-            event_type=event.type if event else None,
-            outcome=expected.outcome,
-            code=expected.code,
-            command_partition=record.partition,
-            command_offset=record.offset,
-            changed=json.dumps(event.changed) if event else None,
-            before=json.dumps(before) if before else None,
-            after=json.dumps(after) if after else None,
-            problem=json.dumps(problem) if problem else None,
-            recorded_at=now,
-        )
-        self.observed.journal.append(row)
-        self._publish(row, before, after, problem)
-        self._write_table()
-
-    def _whole(self, org_id: str, after: dict[str, Any] | None, now: datetime) -> dict[str, Any] | None:
-        self.updated[org_id] = now
-        if after is None:
-            return None
-        created = self.created.setdefault(org_id, now)
-        deactivated = self.deactivated.setdefault(org_id, now) if after["deactivated"] else None
-        times = {"created_at": created, "updated_at": now, "deactivated_at": deactivated}
-        return after | {name: time.isoformat() if time else None for name, time in times.items()}
-
-    def _publish(
-        self, row: JournalRow, before: dict[str, Any] | None, after: dict[str, Any] | None, problem: Any
-    ) -> None:
-        names = ("command_id", "org_id", "outcome", "code", "version", "position")
-        shared = {name: getattr(row, name) for name in names}
-        result = shared | {"organization": after, "problem": problem, "final": True}
-        key = (row.org_id or row.command_id).encode()
-        value = json.dumps(result).encode()
-        self.results[row.command_id] = self._append(self.observed.results, "results", key, value, ())
-        self._append(self.observed.relay, "relay", b"orgs", json.dumps({"position": row.position}).encode(), ())
-        if row.event_type is None:
-            return
-        event = {name: shared[name] for name in ("org_id", "version", "position", "command_id")}
-        event |= {"changed": json.loads(row.changed or ""), "before": before, "after": after}
-        event |= {"actor": None, "recorded_at": row.recorded_at.isoformat()}
-        headers = {
-            "ce_id": str(uuid5(EVENT_ID_NAMESPACE, str(row.position))),
-            "ce_type": row.event_type,
-            "ce_subject": row.org_id or "",
-            "ce_orgversion": str(row.version),
-            "ce_position": str(row.position),
-            "ce_commandid": row.command_id,
-        }
-        encoded = tuple((name, content.encode()) for name, content in headers.items())
-        self._append(self.observed.events, "events", key, json.dumps(event).encode(), encoded)
-        self._append(self.observed.state, "state", key, json.dumps(after).encode() if after else None, ())
-
-    def _write_table(self) -> None:
-        for org_id, organization in self.oracle.organizations.items():
-            self.observed.organizations[org_id] = {
-                "name": organization.name,
-                "name_key": None if organization.deleted else name_key(organization.name),
-                "domain": organization.domain,
-                "primary_address": json.dumps(organization.primary_address) if organization.primary_address else None,
-                "created_at": self.created[org_id],
-                "updated_at": self.updated[org_id],
-                "deactivated_at": self.deactivated[org_id] if organization.deactivated else None,
-                "deleted_at": NOON if organization.deleted else None,
-                "version": organization.version,
-            }
-
-    def _append(
-        self,
-        log: list[Record],
-        topic: str,
-        key: bytes | None,
-        value: bytes | None,
-        headers: tuple[tuple[str, bytes | None], ...],
-    ) -> Record:
-        partition = partition_for(key or b"", 3)
-        offset = sum(record.partition == partition for record in log)
-        record = Record(topic, partition, offset, 0, key, value, headers)
-        log.append(record)
-        return record
 
 
 @pytest.fixture
@@ -210,12 +71,31 @@ def _record(records: list[Record], place: int, **changed: Any) -> None:
     records[place] = replace(records[place], **changed)
 
 
+def _header(records: list[Record], place: int, name: str, content: bytes | None) -> None:
+    """Change a header, or leave it out."""
+    kept = tuple(header for header in records[place].headers if header[0] != name)
+    records[place] = replace(records[place], headers=kept if content is None else (*kept, (name, content)))
+
+
 def _twice(rows: list[JournalRow]) -> None:
     rows.append(rows[-1])
 
 
-def _repeat(records: list[Record], place: int) -> None:
-    records.insert(place + 1, replace(records[place], offset=1000))
+def _repeat(records: list[Record], place: int, **changed: Any) -> None:
+    records.insert(place + 1, replace(records[place], offset=1000, **changed))
+
+
+def _all_in_one_partition(records: list[Record]) -> None:
+    records[:] = [replace(record, partition=0) for record in records]
+
+
+def _tombstone(records: list[Record]) -> int:
+    return next(place for place, record in enumerate(records) if record.value is None)
+
+
+def _copy(records: list[Record]) -> int:
+    """The worker's own, that a duplicate got."""
+    return next(n for n, record in enumerate(records) if record.marker is None and record.headers)
 
 
 NO_ERRORS = json.dumps({"type": "urn:orgs:problem:invalid-fields", "errors": []})
@@ -234,12 +114,21 @@ SPOILS: list[tuple[str, Callable[[Observed], object]]] = [
     ("the organization after a command is not the oracle's", lambda it: _row(it, 1, after=None)),
     ("the journaled change is not the oracle's", lambda it: _row(it, 1, changed='["name"]')),
     ("a journaled command has no result", lambda it: it.results.pop(0)),
-    ("a command published once has several results", lambda it: _repeat(it.results, 0)),
-    ("a duplicate got no result", lambda it: it.results.pop(4)),
+    ("the relay published a result again", lambda it: _repeat(it.results, 0)),
+    ("the relay published a result again", lambda it: _repeat(it.results, _copy(it.results), marker=1002)),
+    ("a command published once has several results", lambda it: _repeat(it.results, 0, marker=None)),
+    ("a duplicate got no result", lambda it: it.results.pop(_copy(it.results))),
     ("copies of a result differ", lambda it: _body(it.results, 4, code=201)),
     ("a result is not what the journal says", lambda it: _body(it.results, 0, version=7)),
     ("a result stands for no journaled command", lambda it: _body(it.results, 0, command_id=str(UUID(int=77)))),
     ("a result has the wrong key", lambda it: _record(it.results, 0, key=B.encode())),
+    ("a result has the wrong key", lambda it: _record(it.results, _copy(it.results), key=B.encode())),
+    ("a result's headers are wrong", lambda it: _header(it.results, 0, "ce_id", b"another")),
+    ("a result's headers are wrong", lambda it: _header(it.results, _copy(it.results), "ce_time", None)),
+    ("a refusal of a reused id is malformed", lambda it: _record(it.results, 5, marker=1002)),
+    ("a record is not in the partition of its key", lambda it: _record(it.results, 0, partition=99)),
+    ("a record is not in the partition of its key", lambda it: _record(it.results, 5, partition=99)),
+    ("a record is not in the partition of its key", lambda it: _all_in_one_partition(it.results)),
     ("results of one organization are not in order of position", lambda it: _swap(it.results, A)),
     ("a reused command id was not refused", lambda it: it.results.pop(5)),
     ("a published body lacks members, or has others", lambda it: _body(it.results, 0, extra=1)),
@@ -250,10 +139,41 @@ SPOILS: list[tuple[str, Callable[[Observed], object]]] = [
     ("an event does not go on from the one before", lambda it: _body(it.events, 2, before=None)),
     ("an event is not what the journal says", lambda it: _body(it.events, 2, version=9)),
     ("the events do not fold to the oracle's organizations", lambda it: _body(it.events, -1, after=None)),
+    ("an event is not what the journal says", lambda it: _body(it.events, 0, actor="mallory")),
+    ("an event is not what the journal says", lambda it: _body(it.events, 0, recorded_at="1970-01-01T00:00:00Z")),
     ("an event's headers are wrong", lambda it: _record(it.events, 0, headers=())),
-    ("an event is in the wrong partition, or has the wrong key", lambda it: _record(it.events, 0, key=C.encode())),
+    ("an event's headers are wrong", lambda it: _header(it.events, 0, "ce_actor", b"mallory")),
+    ("an event's headers are wrong", lambda it: _header(it.events, 0, "traceparent", None)),
+    (
+        "an event is in another partition than its command, or has the wrong key",
+        lambda it: _record(it.events, 0, key=C.encode()),
+    ),
+    ("a record is not in the partition of its key", lambda it: _record(it.events, 0, partition=99)),
+    ("the journal names another actor or trace", lambda it: _row(it, 1, actor="mallory")),
+    ("the journal names another actor or trace", lambda it: _row(it, 1, traceparent=None)),
     ("the state topic does not fold to the oracle's", lambda it: it.state.pop()),
     ("the state of an organization went back", lambda it: _swap(it.state, A)),
+    ("a record is not in the partition of its key", lambda it: _all_in_one_partition(it.state)),
+    ("a state record stands for no change, or for one that has its record", lambda it: _repeat(it.state, 0)),
+    (
+        "a state record stands for no change, or for one that has its record",
+        lambda it: _repeat(it.state, _tombstone(it.state)),
+    ),
+    (
+        "a state record stands for no change, or for one that has its record",
+        lambda it: _header(it.state, 0, "ce_position", b"99"),
+    ),
+    ("a change has no state record", lambda it: it.state.pop(2)),
+    ("a change has no state record", lambda it: it.state.pop(_tombstone(it.state))),
+    ("a state record is not what the journal says", lambda it: _body(it.state, 0, name="Other")),
+    ("a state record is not what the journal says", lambda it: _record(it.state, 0, value=None)),
+    ("a state record is not what the journal says", lambda it: _record(it.state, _tombstone(it.state), value=b"null")),
+    ("a state record's headers are wrong", lambda it: _header(it.state, 0, "ce_orgversion", b"7")),
+    ("a state record's headers are wrong", lambda it: _header(it.state, 0, "content-type", None)),
+    (
+        "a state record is in another partition than its command, or has the wrong key",
+        lambda it: _record(it.state, 0, key=C.encode()),
+    ),
     ("a state record is malformed", lambda it: _body(it.state, 0, colour="red")),
     ("deactivated and deactivated_at disagree", lambda it: _body(it.state, -1, deactivated_at=None)),
     ("state topic and table hold other organizations", lambda it: it.state.append(replace(it.state[0], value=None))),
@@ -263,7 +183,23 @@ SPOILS: list[tuple[str, Callable[[Observed], object]]] = [
     ("an unreadable record was dropped in silence", lambda it: it.parked.clear()),
     ("a record was parked that should not be", lambda it: it.parked[0].update(reason="data_refused")),
     ("the relay stands elsewhere than the head", lambda it: it.relay.pop()),
-    ("the relay's position went back", lambda it: it.relay.reverse()),
+    ("the relay's position did not grow", lambda it: it.relay.reverse()),
+    ("the relay's position did not grow", lambda it: _repeat(it.relay, 1)),
+    ("the relay's position names another row, or has another key", lambda it: _record(it.relay, 2, key=b"other")),
+    (
+        "the relay's position names another row, or has another key",
+        lambda it: _body(it.relay, 2, command_id=str(UUID(int=77))),
+    ),
+    (
+        "the relay's position names another row, or has another key",
+        lambda it: _body(it.relay, 2, recorded_at="1970-01-01T00:00:00Z"),
+    ),
+    ("the relay's position names another row, or has another key", lambda it: _body(it.relay, -1, position=99)),
+    ("a position is not that of the last row of a transaction", lambda it: it.relay.pop(1)),
+    ("a position is not that of the last row of a transaction", lambda it: _body(it.relay, 1, position=2)),
+    ("a position is not that of the last row of a transaction", lambda it: _record(it.events, 3, marker=1001)),
+    ("the relay published outside a transaction", lambda it: _record(it.events, 0, marker=None)),
+    ("the relay published outside a transaction", lambda it: _record(it.relay, 0, marker=None)),
 ]  # fmt: skip
 
 
@@ -304,3 +240,12 @@ def test_positions_out_of_partition_order_are_found(story: Story) -> None:
         replace(rows[first], position=rows[second].position),
     )
     assert "an organization's positions are not in partition order" in judge(story.observed).differences
+
+
+def test_a_copy_too_many_is_found_where_it_is_known_how_often_a_record_came(story: Story) -> None:
+    copy = _copy(story.observed.results)
+    assert judge(story.observed, story.published, deliveries_max=1).ok
+    _repeat(story.observed.results, copy)
+    assert judge(story.observed, story.published, deliveries_max=2).ok
+    assert judge(story.observed, story.published).ok
+    assert "a duplicate got its result too often" in judge(story.observed, deliveries_max=1).differences

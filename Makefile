@@ -54,7 +54,7 @@ test: $(SYNCED) ## every test, on real servers; speed measurements aside
 bench: $(SYNCED) ## measure speed
 	.venv/bin/python -m tests.bench $(ARGS)
 
-storm: $(SYNCED) ## kill and cut at random, then prove that nothing was lost (ARGS=... for seed and length)
+storm: $(SYNCED) ## kill workers and relays at random, then prove that nothing was lost (ARGS=... for seed and length)
 	.venv/bin/python -m tests.chaos.storm $(ARGS)
 
 soak: $(SYNCED) ## measure for a long time

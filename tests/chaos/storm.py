@@ -1,11 +1,14 @@
-"""Commands flow while the worker and the relay are killed at random; then the account must be exact.
+"""Commands flow while workers and the leading relay are killed at random; then the account must be exact.
 
     python -m tests.chaos.storm --commands 10000 --kills 20 --orgs 500 --seed 7
 
-The same seed sends the same commands and kills the same roles at the same places of the journal (a place is reached
-a few milliseconds sooner or later, so runs differ where it matters). What is published runs ahead of the journal, and
-of the next kill, by a bounded number of commands, so every kill hits while there is work in hand. A killed process is
-started again at once, and is not killed again before it has done some work.
+Two relays run, so that a follower takes over from the killed leader while that one starts again and is the follower
+then; and two workers, so that what one had in hand goes to another one that is alive. The same seed sends the same
+commands and kills the same roles at the same places of the journal (a place is reached a few milliseconds sooner or
+later, so runs differ where it matters). What is published runs ahead of the journal, and of the next kill, by a bounded
+number of commands, so every kill hits while there is work in hand. A killed process is started again at once, and is
+not killed again before it has done some work. SIGKILL excuses nobody: the killed ones say no more, and for the others
+the loss of a neighbour is no error, so nobody may log one.
 """
 
 import argparse
@@ -20,16 +23,17 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 from pydantic import SecretStr
 
 import org_local
-from org_service.settings import Database, Kafka, Relay, Settings, Worker
+from org_service.settings import Auth, Database, Kafka, Relay, Settings, Worker
 from tests.support.arena import Arena, rows_of
 from tests.support.crowd import Crowd
 from tests.support.findings import Findings
-from tests.support.processes import POLL_S, ServiceProcess, environment
+from tests.support.processes import POLL_S, Role, ServiceProcess, environment
 from tests.support.sending import Sending
 
 AHEAD_MAX = 2_500
@@ -41,6 +45,14 @@ JITTER_S = 0.03
 """A kill comes up to this much after its place was seen: a batch takes about as long."""
 SESSION_TIMEOUT_MS = 6_000
 """The least a broker allows by default: this long the group waits for a killed worker."""
+RELAYS = 2
+"""A leader and a follower."""
+WORKERS = 2
+LOOK_INTERVAL_S = 0.05
+"""Between two looks at the metrics, while nobody is to be killed yet: they cost the process some milliseconds."""
+LEADS = "orgs_relay_leader"
+WORKED: dict[Role, str] = {"worker": "orgs_worker_batch_seconds_count", "relay": "orgs_relay_rows_total"}
+"""What a process counts since it was started, when it does what it is there for."""
 STALL_TIMEOUT_S = 60
 SETTLE_TIMEOUT_S = 60
 
@@ -50,7 +62,7 @@ class Kill:
     """Kill `role` when the journal has reached `position`, a little later."""
 
     position: int
-    role: str
+    role: Role
     delay_s: float
 
 
@@ -61,13 +73,15 @@ class Outcome:
     findings: Findings
     kills: dict[str, int]
     statuses: dict[str, int]
-    """Exit statuses after SIGTERM, at the end."""
+    """Exit statuses after SIGTERM, at the end, by process."""
+    errors: dict[str, list[dict[str, Any]]]
+    """Lines that a process logged as errors, by process."""
     seconds: float
 
     @property
     def ok(self) -> bool:
         """Whether the account is exact and everybody ended in good order."""
-        return self.findings.ok and not any(self.statuses.values())
+        return self.findings.ok and not any(self.statuses.values()) and not any(self.errors.values())
 
 
 def storm_settings(settings: Settings) -> Settings:
@@ -85,8 +99,9 @@ def plan(rows: int, kills: int, seed: int) -> list[Kill]:
     In turn, because a role must have worked before it is killed again: one comes back while the other works.
     """
     numbers = random.Random(seed)
-    first = numbers.randrange(2)
-    roles = [("worker", "relay")[(first + number) % 2] for number in range(kills)]
+    turns: list[Role] = ["worker", "relay"]
+    numbers.shuffle(turns)
+    roles: list[Role] = [turns[number % 2] for number in range(kills)]
     share = rows * 0.95 / max(kills, 1)
     places = [int((place + numbers.uniform(0.2, 0.8)) * share) for place in range(kills)]
     return [Kill(place, role, numbers.uniform(0, JITTER_S)) for place, role in zip(places, roles, strict=True)]
@@ -96,16 +111,16 @@ class Storm:
     """Publishes and kills until both are done."""
 
     def __init__(
-        self, arena: Arena, sendings: Sequence[Sending], kills: Sequence[Kill], *, quiet: bool = False
+        self, arena: Arena, sendings: Sequence[Sending], kills: Sequence[Kill], *, workers: int = WORKERS
     ) -> None:
         self._arena = arena
         self._sendings = sendings
         self._kills = list(kills)
-        self._processes: dict[str, ServiceProcess] = {}
+        self._workers = workers
+        self._processes: list[ServiceProcess] = []
+        """The next to be killed first, among those of a role."""
         self._known: set[str] = set()
         self._began = time.monotonic()
-        self._started_at = {"worker": 0, "relay": 0}
-        """What the journal, or the relay, had reached when the role was started last."""
 
     def run(self) -> Outcome:
         """Do everything, to the verdict.
@@ -113,15 +128,20 @@ class Storm:
         Raises:
             TimeoutError: The journal or the relay stands still, though nobody is being killed.
         """
-        self._processes = {role: self._arena.add(role) for role in ("worker", "relay")}
+        numbers: dict[Role, int] = {"worker": self._workers, "relay": RELAYS}
+        for role, number in numbers.items():
+            self._processes += (self._arena.add(role, f"{role}-{each}") for each in range(1, number + 1))
         self._flow()
         self._say("settling")
         self._arena.settle(SETTLE_TIMEOUT_S)
-        statuses = {role: process.terminate() for role, process in self._processes.items()}
+        for process in self._processes:
+            process.wait_until_ready()  # before that a SIGTERM may meet Python itself, which doesn't drain
+        statuses = {process.name: process.terminate() for process in self._processes}
         self._say("checking")
         findings = self._arena.check()
-        kills = {role: process.kills for role, process in self._processes.items()}
-        return Outcome(findings, kills, statuses, time.monotonic() - self._began)
+        kills: dict[str, int] = {role: sum(process.kills for process in self._of(role)) for role in numbers}
+        errors = {process.name: process.errors() for process in self._processes}
+        return Outcome(findings, kills, statuses, errors, time.monotonic() - self._began)
 
     def _flow(self) -> None:
         waiting = iter(self._sendings)
@@ -134,9 +154,12 @@ class Storm:
             elif time.monotonic() - moved > STALL_TIMEOUT_S:
                 raise TimeoutError(f"the journal has stood at {head} for {STALL_TIMEOUT_S} s:\n{self._tails()}")
             sent_all = sent_all or self._publish(waiting, head)
-            if self._kills and head >= self._kills[0].position and self._has_worked(self._kills[0].role):
-                self._kill(self._kills.pop(0))
-            time.sleep(POLL_S / 5)
+            if not self._kills or head < self._kills[0].position:
+                time.sleep(POLL_S / 5)
+            elif victim := self._victim(self._kills[0].role):
+                self._kill(victim, self._kills.pop(0))
+            else:
+                time.sleep(LOOK_INTERVAL_S)
 
     def _publish(self, waiting: Iterator[Sending], head: int) -> bool:
         """Publish up to a bounded number of commands ahead. Returns whether nothing is left."""
@@ -150,23 +173,30 @@ class Storm:
             self._arena.publisher.send(sending)
         return False
 
-    def _kill(self, kill: Kill) -> None:
-        process = self._processes[kill.role]
+    def _victim(self, role: Role) -> ServiceProcess | None:
+        """The relay that leads, or the worker that was spared the longest; None before it has done some work."""
+        for process in self._of(role):
+            try:
+                metrics = process.metrics()
+            except OSError:  # it is starting
+                continue
+            if metrics.get(WORKED[role], 0) > 0 and (role == "worker" or metrics.get(LEADS) == 1):
+                return process
+        return None
+
+    def _kill(self, process: ServiceProcess, kill: Kill) -> None:
         time.sleep(kill.delay_s)
         process.kill()
-        self._started_at[kill.role] = self._reached(kill.role)
         process.start()
-        reached = self._started_at[kill.role]
-        self._say(f"killed the {kill.role} at position {reached:,}, {len(self._kills)} kills to come")
+        self._processes.remove(process)
+        self._processes.append(process)
+        self._say(f"killed {process.name} at position {self._arena.head():,}, {len(self._kills)} kills to come")
 
-    def _has_worked(self, role: str) -> bool:
-        return self._reached(role) > self._started_at[role]
-
-    def _reached(self, role: str) -> int:
-        return self._arena.head() if role == "worker" else self._arena.relay_position()
+    def _of(self, role: Role) -> list[ServiceProcess]:
+        return [process for process in self._processes if process.role == role]
 
     def _tails(self) -> str:
-        return "\n".join(process.tail() for process in self._processes.values())
+        return "\n".join(process.tail() for process in self._processes)
 
     def _say(self, text: str) -> None:
         print(f"{time.monotonic() - self._began:6.1f} s  {text}", file=sys.stderr, flush=True)
@@ -182,6 +212,7 @@ def fresh_settings(stack: org_local.Stack) -> Generator[Settings]:
         database=Database(url=SecretStr(f"{server}/{run}")),
         worker=Worker(port=0),
         relay=Relay(port=0),
+        auth=Auth(commands="trusted"),
     )
     asyncio.run(_execute(f"{server}/postgres", f"CREATE DATABASE {run}"))
     try:
@@ -201,9 +232,10 @@ async def _execute(database_url: str, statement: str) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a storm. Returns 0 when the account is exact."""
-    parser = argparse.ArgumentParser(description="Kill worker and relay while commands flow; check the account.")
+    parser = argparse.ArgumentParser(description="Kill workers and relays while commands flow; check the account.")
     parser.add_argument("--commands", type=int, default=10_000)
-    parser.add_argument("--kills", type=int, default=20, help="half of them hit the worker, half the relay")
+    parser.add_argument("--kills", type=int, default=20, help="half of them hit a worker, half the leading relay")
+    parser.add_argument("--workers", type=int, default=WORKERS)
     parser.add_argument("--orgs", type=int, default=500)
     parser.add_argument("--seed", type=int, default=None, help="default: another one each time")
     options = parser.parse_args(arguments)
@@ -217,8 +249,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         fresh_settings(stack) as settings,
         Arena(storm_settings(settings), Path(folder)) as arena,
     ):
-        outcome = Storm(arena, sendings, kills).run()
+        outcome = Storm(arena, sendings, kills, workers=options.workers).run()
     print(outcome.findings.text())
+    for name, lines in outcome.errors.items():
+        print(*(f"{name} logged: {line}" for line in lines), sep="\n", end="")
     print(
         f"storm: {'exact' if outcome.ok else 'NOT EXACT'}, {len(sendings):,} commands, "
         f"{outcome.kills['worker']} worker and {outcome.kills['relay']} relay kills, "

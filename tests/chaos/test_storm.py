@@ -28,3 +28,4 @@ def test_kills_while_commands_flow_leave_an_exact_account(settings: Settings, tm
     assert sum(outcome.kills.values()) == KILLS
     assert outcome.kills.keys() == {"worker", "relay"}
     assert set(outcome.statuses.values()) == {0}
+    assert not any(outcome.errors.values()), outcome.errors

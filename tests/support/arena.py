@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Self
 
 import asyncpg
-from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
+from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from org_service.settings import Settings
@@ -19,6 +19,8 @@ from tests.support.observed import LOG_LEVEL, TopicReader, observe
 from tests.support.outgoing import relay_position
 from tests.support.processes import Role, ServiceProcess, wait_for
 from tests.support.sending import Publisher, Sending
+
+ANSWER_TIMEOUT_S = 20
 
 
 class Arena:
@@ -111,7 +113,10 @@ class Arena:
         group = f"{self.settings.kafka.topic_prefix}{self.settings.worker.group_id}"
         places = [TopicPartition(self.topics.commands, partition) for partition in wanted]
         answers = self._admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group, places)])
-        offsets = answers[group].result(20).topic_partitions
+        try:
+            offsets = answers[group].result(ANSWER_TIMEOUT_S).topic_partitions
+        except KafkaException:  # the group's coordinator has moved or is away; whoever waits asks again
+            return False
         return all((place.offset or 0) >= wanted[place.partition or 0] for place in offsets or ())
 
 

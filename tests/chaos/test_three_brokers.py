@@ -1,0 +1,117 @@
+"""Three brokers, each killed in turn while commands flow: what all copies have is never lost, nor done twice."""
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import org_local
+from tests.chaos.storm import fresh_settings
+from tests.support.arena import Arena
+from tests.support.crowd import Crowd
+from tests.support.processes import POLL_S, ServiceProcess
+from tests.support.sending import Sending
+
+BROKERS = 3
+HEAP_MB = 256
+"""Three of them share a small machine with everything else."""
+COMMANDS = 6_000
+ORGANIZATIONS = 300
+SEED = 20_300_104
+AHEAD_MAX = 1_000
+"""Commands published but not journaled: a broker that is lost always has some in hand."""
+SHARE = COMMANDS // (2 * BROKERS + 1)
+"""Of the commands, journaled before the next step: kill, start again, kill …"""
+STALL_TIMEOUT_S = 60
+SETTLE_TIMEOUT_S = 60
+
+
+class Outages:
+    """Kills each broker and starts it again, one small step at each call, none of which waits."""
+
+    def __init__(self, stack: org_local.Stack) -> None:
+        self._brokers = list(stack.kafka.brokers)
+        self._steps = self._plan()
+        self.done = 0
+        """Kills and starts that are over."""
+
+    def step(self, head: int) -> None:
+        """Go on, if the journal has gone on far enough since the last step."""
+        if head >= SHARE * (self.done + 1):
+            next(self._steps, None)
+
+    @property
+    def over(self) -> bool:
+        """Whether every broker was killed and is back."""
+        return self.done == 2 * len(self._brokers)
+
+    def _plan(self) -> Iterator[None]:
+        for broker in self._brokers:
+            broker.kill()
+            self.done += 1
+            yield
+            starting = threading.Thread(target=broker.start)
+            starting.start()
+            while starting.is_alive():
+                yield
+            starting.join()
+            assert broker.running
+            self.done += 1
+            yield
+
+
+def flow(arena: Arena, sendings: Iterator[Sending], outages: Outages) -> None:
+    """Publish everything, never far ahead of the journal, while brokers come and go."""
+    known: set[str] = set()
+    last, moved = -1, time.monotonic()
+    sending = next(sendings, None)
+    while sending is not None or not outages.over:
+        head = arena.head()
+        if head != last:
+            last, moved = head, time.monotonic()
+        assert time.monotonic() < moved + STALL_TIMEOUT_S, tails(arena.processes)
+        while sending is not None and len(known) < head + AHEAD_MAX:
+            if sending.command_id is not None:
+                known.add(sending.command_id)
+            arena.publisher.send(sending)
+            sending = next(sendings, None)
+        outages.step(head)
+        time.sleep(POLL_S)
+
+
+def own_errors(process: ServiceProcess) -> list[dict[str, Any]]:
+    """What the service itself logged as errors; its client says so of each connection to a broker that is away."""
+    return [line for line in process.errors() if not line.get("logger", "").startswith("aiokafka")]
+
+
+def tails(processes: list[ServiceProcess]) -> str:
+    return "\n".join(process.tail() for process in processes)
+
+
+@pytest.mark.chaos
+@pytest.mark.integration
+@pytest.mark.timeout(300)
+def test_each_of_three_brokers_may_be_lost_while_commands_flow(tmp_path: Path) -> None:
+    began = time.monotonic()
+    with (
+        org_local.start(brokers=BROKERS, kafka_heap_mb=HEAP_MB) as stack,
+        fresh_settings(stack) as settings,
+        Arena(settings, tmp_path) as arena,
+    ):
+        print(f"{time.monotonic() - began:.1f} s: up")
+        processes = [arena.add("worker"), arena.add("relay")]
+        outages = Outages(stack)
+        flow(arena, Crowd(SEED, ORGANIZATIONS).commands(COMMANDS), outages)
+        print(f"{time.monotonic() - began:.1f} s: settling")
+        arena.settle(SETTLE_TIMEOUT_S)
+        statuses = [process.terminate() for process in processes]
+        findings = arena.check(kafka_was_away=True)
+        errors = {process.name: own_errors(process) for process in processes}
+    print(f"{time.monotonic() - began:.1f} s, seed {SEED}\n{findings.text()}")
+    assert findings.ok, findings.text()
+    assert outages.over
+    assert statuses == [0, 0]
+    assert not any(errors.values()), errors

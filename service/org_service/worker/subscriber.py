@@ -79,7 +79,7 @@ class Subscriber:
         self._in_hand: set[asyncio.Task[None]] = set()
         self._assignment = _Assignment(feed.group_id, self._assigned)
         self._broker = KafkaBroker(
-            settings.kafka.bootstrap_servers,
+            settings.kafka.bootstrap_servers.split(","),  # FastStream takes a string for one server
             security=_security(settings.kafka),
             request_timeout_ms=settings.kafka.request_timeout_ms,
             consumer_only=True,

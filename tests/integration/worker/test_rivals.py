@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
@@ -14,6 +14,7 @@ import pytest
 from org_events.commands import CreateOrganization, UpdateOrganization
 from org_service.errors import DataRefusedError, RefoldError, RetryError
 from org_service.settings import Settings
+from org_service.store import statements
 from org_service.worker.applier import REFOLDS_MAX, Applier
 from tests.support.records import record_of
 
@@ -82,6 +83,42 @@ async def test_a_clash_with_rivals_is_never_parked_however_often_it_comes(
     assert appliers[0].outage is None
 
 
+async def test_unknown_trouble_is_waited_out_and_nothing_is_parked_for_it(
+    appliers: list[Applier], database: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    applier, transact, tries = appliers[0], Applier._transact, itertools.count()
+    outages: list[str | None] = []
+
+    async def struck(self: Applier, *args: Any) -> Any:
+        outages.append(self.outage)
+        if next(tries) < 3:
+            raise ZeroDivisionError
+        return await transact(self, *args)
+
+    monkeypatch.setattr(Applier, "_transact", struck)
+    await applier.apply([record_of(CreateOrganization(org_id=uuid4(), name="Acme"))])
+    assert await codes(database) == [(200, 1)]
+    assert await database.fetchval("SELECT count(*) FROM parked") == 0
+    assert outages == [None, "ZeroDivisionError", "ZeroDivisionError", "ZeroDivisionError"]
+
+
+async def test_a_clash_that_outlives_every_rival_is_in_the_data_and_its_culprit_is_parked_alone(
+    appliers: list[Applier], database: asyncpg.Connection
+) -> None:
+    """A rule that only the database knows: folding again can't help, and trying for ever would hold up everybody."""
+    await database.execute("CREATE UNIQUE INDEX ON organization (domain)")
+    creates = [
+        record_of(CreateOrganization(org_id=uuid4(), name=name, domain=domain))
+        for name, domain in (("Acme", "acme.com"), ("Globex", "globex.com"), ("Again", "acme.com"))
+    ]
+    await appliers[0].apply(creates)
+    assert await codes(database) == [(200, 1), (200, 1)]
+    parked = await database.fetch('SELECT "offset", reason, detail FROM parked')
+    assert [tuple(row) for row in parked] == [
+        (creates[2].offset, "data_refused", "SQLSTATE 23505 (UniqueViolationError)")
+    ]
+
+
 async def test_what_a_rival_decided_meanwhile_is_not_parked(
     appliers: list[Applier], database: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -102,9 +139,77 @@ async def test_what_a_rival_decided_meanwhile_is_not_parked(
     assert await database.fetchval("SELECT count(*) FROM parked") == 0
 
 
-async def test_parking_waits_an_outage_out_and_shows_it(
+async def test_what_a_rival_creates_between_the_locks_and_the_look_is_not_taken_for_missing(
     appliers: list[Applier], database: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Nothing was there to lock, and then the journal knows the create: what comes behind it would get a 404."""
+    mine, rival, org_id = appliers[0], appliers[1], uuid4()
+    create = record_of(CreateOrganization(org_id=org_id, name="Acme"))
+    strike_once(monkeypatch, "lock_organizations", lambda: rival.apply([create]), before=False)
+    await mine.apply([create, update(org_id, "acme.com")])
+    assert await codes(database) == [(200, 1), (200, 2)]
+
+
+async def test_a_name_that_a_batch_has_only_for_a_moment_is_nobody_elses_at_that_moment(
+    appliers: list[Applier], database: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No unique index sees a name that is taken and given up within a batch."""
+    mine, rival, org_id = appliers[0], appliers[1], uuid4()
+    await mine.apply([record_of(CreateOrganization(org_id=org_id, name="Acme"))])
+    create = record_of(CreateOrganization(org_id=uuid4(), name="Hot"))
+    strike_once(monkeypatch, "take_positions", lambda: rival.apply([create]), before=True)
+    await mine.apply([record_of(UpdateOrganization(org_id=org_id, name=name)) for name in ("Hot", "Cold")])
+    assert await codes(database) == [(200, 1), (200, 1), (409, 1), (200, 2)]
+
+
+def strike_once(
+    monkeypatch: pytest.MonkeyPatch, statement: str, strike: Callable[[], Awaitable[None]], *, before: bool
+) -> None:
+    """Let a rival commit just before or after the next run of a statement, and of no later one."""
+    real, due = getattr(statements, statement), iter([True])
+
+    async def struck(*args: Any) -> Any:
+        strikes = next(due, False)
+        if strikes and before:
+            await strike()
+        found = await real(*args)
+        if strikes and not before:
+            await strike()
+        return found
+
+    monkeypatch.setattr(statements, statement, struck)
+
+
+async def codes(database: asyncpg.Connection) -> list[tuple[int, int | None]]:
+    """Code and version of every outcome, in order of position."""
+    return [tuple(row) for row in await database.fetch("SELECT code, version FROM journal ORDER BY position")]
+
+
+@pytest.mark.parametrize("wanted", ["the organization", "its name"])
+async def test_rows_are_locked_in_order_of_id_so_that_nobody_waits_in_a_circle(
+    appliers: list[Applier], database: asyncpg.Connection, wanted: str
+) -> None:
+    """In the order in which they lie in the table, the second one would be locked first."""
+    low, high = UUID(int=1, version=4), UUID(int=2, version=4)
+    await appliers[0].apply([record_of(CreateOrganization(org_id=high, name="High"))])
+    await appliers[0].apply([record_of(CreateOrganization(org_id=low, name="Low"))])
+    name = record_of(CreateOrganization(org_id=uuid4(), name="Low"))
+    batch = [update(high, "high.com"), update(low, "low.com") if wanted == "the organization" else name]
+    async with asyncio.timeout(20):
+        async with database.transaction():
+            await database.execute("SELECT FROM organization WHERE id = $1 FOR UPDATE", high)
+            applying = asyncio.create_task(appliers[0].apply(batch))
+            while not await database.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
+                await asyncio.sleep(0.01)
+            assert await database.fetch("SELECT id FROM organization WHERE id = $1 FOR UPDATE SKIP LOCKED", low) == []
+        await applying
+
+
+@pytest.mark.parametrize("trouble", [RetryError("away"), DataRefusedError("away")])
+async def test_parking_waits_an_outage_out_and_shows_it(
+    appliers: list[Applier], database: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch, trouble: Exception
+) -> None:
+    """Also where the database refuses even that; to halve and park it anew would be the same again, without a pause."""
     applier, transact, tries = appliers[0], Applier._transact, itertools.count()
     seen: list[tuple[str | None, float]] = []
 
@@ -113,7 +218,7 @@ async def test_parking_waits_an_outage_out_and_shows_it(
         if refused is None:
             raise DataRefusedError("a value")
         if next(tries) < 3:
-            raise RetryError("away")
+            raise trouble
         return await transact(self, requests, refused)
 
     monkeypatch.setattr(Applier, "_transact", struck)

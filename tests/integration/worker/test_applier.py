@@ -1,6 +1,7 @@
 """The applier on a real Postgres: each hazard of the transaction, and what comes back to publishers."""
 
 import asyncio
+import dataclasses
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 from uuid import UUID, uuid4
@@ -11,8 +12,10 @@ import pytest
 from org_events.commands import CreateOrganization, UpdateOrganization
 from org_service.settings import Settings
 from org_service.telemetry import BATCH_REPEATS
+from org_service.worker import applier as applier_module
 from org_service.worker import batch
 from org_service.worker.applier import Applier
+from org_service.worker.replies import Replies
 from tests.support.records import FakeRecord, record_of
 from tests.support.topics import read_results
 
@@ -90,6 +93,23 @@ async def test_a_duplicate_gets_the_first_outcome_and_another_payload_is_refused
     assert duplicate["organization"]["domain"] == "acme.com"
     assert (reused["outcome"], reused["code"], reused["position"], reused["final"]) == ("rejected", 422, None, True)
     assert reused["problem"]["type"] == "urn:orgs:problem:command-id-reused"
+
+
+async def test_a_duplicate_is_answered_when_the_outcome_is_committed_and_not_before(
+    applier: Applier, database: asyncpg.Connection, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An outcome that was told and then rolled back would be a change that never was."""
+    send, committed = Replies.send, list[int]()
+
+    async def watched(self: Replies, *args: Any) -> None:
+        committed.append(len(await journal(database)))
+        await send(self, *args)
+
+    monkeypatch.setattr(Replies, "send", watched)
+    _, create = created("Acme")
+    await applier.apply([create, dataclasses.replace(create, offset=create.offset + 1_000_000)])
+    assert committed == [1]
+    assert [(r["outcome"], r["position"]) for r in await read_results(settings)] == [("applied", 1)]
 
 
 async def test_two_organizations_swap_names_in_one_batch(applier: Applier, database: asyncpg.Connection) -> None:
@@ -192,6 +212,28 @@ async def test_a_parked_command_holds_back_its_organization_across_batches(
     ]
 
 
+async def test_a_parked_command_that_comes_again_is_parked_once_and_its_id_is_good_for_no_other(
+    applier: Applier, database: asyncpg.Connection, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command_id = uuid4()
+    org_id, create = created("Acme")
+    await applier.apply([create])
+    boom = UpdateOrganization(org_id=org_id, name="Boom")
+    with monkeypatch.context() as patched:
+        patched.setattr(batch, "decide", lambda *_: 1 / 0)
+        await applier.apply([record_of(boom, command_id)])
+    await applier.apply([record_of(boom, command_id)])
+    await applier.apply([record_of(UpdateOrganization(org_id=org_id, name="Other"), command_id)])
+    assert [row["reason"] for row in await database.fetch("SELECT reason FROM parked")] == ["handler_raised"]
+    assert len(await journal(database)) == 1
+    results = await read_results(settings)
+    assert [(r["outcome"], r["code"], r["final"]) for r in results] == [
+        ("parked", 500, False),
+        ("parked", 500, False),
+        ("rejected", 422, True),
+    ]
+
+
 async def test_unreadable_bytes_are_parked_once_with_everything_they_came_with(
     applier: Applier, database: asyncpg.Connection
 ) -> None:
@@ -200,6 +242,27 @@ async def test_unreadable_bytes_are_parked_once_with_everything_they_came_with(
     await applier.apply([record])
     rows = await database.fetch("SELECT key, value, headers, reason, org_id FROM parked")
     assert [tuple(row) for row in rows] == [(b"\xff", b"\x00\xfe", '[["h","/w=="],["n",null]]', "unreadable", None)]
+
+
+async def test_a_record_whose_reading_makes_our_code_raise_is_parked_and_the_rest_is_applied(
+    applier: Applier, database: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (_, first), (_, culprit), (_, last) = (created(name) for name in ("Acme", "Boom", "Globex"))
+    read = applier_module.read
+
+    def raising(record: Any) -> Any:
+        if record is culprit:
+            raise ZeroDivisionError("a text that may quote the payload")
+        return read(record)
+
+    monkeypatch.setattr(applier_module, "read", raising)
+    await applier.apply([first, culprit, last])
+    assert [row["command_offset"] for row in await journal(database)] == [first.offset, last.offset]
+    rows = await database.fetch('SELECT "offset", reason, detail, value FROM parked')
+    assert [(row["offset"], row["reason"], row["value"]) for row in rows] == [
+        (culprit.offset, "handler_raised", culprit.value)
+    ]
+    assert rows[0]["detail"].startswith("ZeroDivisionError in raising, line ")
 
 
 async def test_a_commit_whose_answer_was_lost_is_recognized(

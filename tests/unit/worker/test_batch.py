@@ -34,6 +34,7 @@ def fold(
     *commands: Command | FakeRecord,
     known: tuple[Organization, ...] = (),
     held: Collection[UUID] = (),
+    parked: Mapping[UUID, bytes] = MappingProxyType({}),
     journaled: Collection[Journaled] = (),
     clients: Mapping[UUID, Sequence[tuple[UUID, bool]]] = MappingProxyType({}),
     refused: str | None = None,
@@ -41,7 +42,7 @@ def fold(
     records = [c if isinstance(c, FakeRecord) else record_of(c) for c in commands]
     holders = {o.name_key: o.id for o in known if o.name_key}
     decided = {each.command_id: each for each in journaled}
-    snapshot = Snapshot({o.id: o for o in known}, decided, set(held), {}, holders, clients=clients)
+    snapshot = Snapshot({o.id: o for o in known}, decided, set(held), dict(parked), holders, clients=clients)
     folding = Fold(snapshot, NOW, refused=refused)
     for record in records:
         folding.add(read(record))
@@ -149,6 +150,16 @@ def test_commands_queue_behind_a_parked_one_of_an_earlier_batch() -> None:
     )
     assert [row.reason for row in plan.parked] == ["queued_behind"]
     assert [row.org_id for row in plan.journal] == [B]
+
+
+def test_the_id_of_a_parked_command_is_known_and_good_for_no_other_payload() -> None:
+    again = record_of(UpdateOrganization(org_id=A, name="New"), command_id := uuid4())
+    other = record_of(UpdateOrganization(org_id=A, name="Other"), command_id)
+    request = read(again)
+    assert isinstance(request, Request)
+    plan = fold(again, other, known=(organization(A, "Acme"),), held={A}, parked={command_id: request.digest})
+    assert (plan.parked, plan.journal) == ([], [])
+    assert [reply.kind for reply in plan.replies] == ["parked", "reused"]
 
 
 def test_what_is_no_command_is_answered_although_its_organization_is_held() -> None:

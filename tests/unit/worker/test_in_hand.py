@@ -1,16 +1,23 @@
 """The batches in hand: what becomes of them when the worker ends, and when one does not come to its end."""
 
 import asyncio
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import pytest
+from aiokafka import TopicPartition
+from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaConnectionError
 
-from org_service.settings import Settings
+from org_service.settings import Kafka, Settings
+from org_service.telemetry import CONSUMER_RESTARTS
+from org_service.worker import subscriber as subscriber_module
 from org_service.worker.records import Record
 from org_service.worker.subscriber import Subscriber
+from tests.support.records import FakeRecord
 
 SETTINGS = Settings(drain_timeout_s=2.2)
+PAUSE_S = 0.1
 
 
 class Stuck:
@@ -28,6 +35,56 @@ class Stuck:
         except asyncio.CancelledError:
             self.cancelled.append(records)
             raise
+
+
+class Through:
+    """Batches that are applied at once."""
+
+    outage = None
+
+    async def apply(self, records: Sequence[Record]) -> None:
+        return
+
+
+class Polled:
+    """What polling needs of a consumer."""
+
+    def __init__(self, *answers: Any) -> None:
+        self._answers = iter(answers)
+
+    async def getmany(self) -> Any:
+        answer = next(self._answers)
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer
+
+
+class Consumer:
+    """What acknowledging needs of a consumer: partitions of one topic, and what Kafka answers to a commit."""
+
+    def __init__(self, assigned: Sequence[int], answer: BaseException | asyncio.Event | None = None) -> None:
+        self._assigned = {TopicPartition("orgs.commands", partition) for partition in assigned}
+        self._answer = answer
+        self.commits: list[dict[int, int]] = []
+
+    def assignment(self) -> set[TopicPartition]:
+        return self._assigned
+
+    async def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
+        self.commits.append({place.partition: offset for place, offset in offsets.items()})
+        if isinstance(self._answer, BaseException):
+            raise self._answer
+        if self._answer is not None:
+            await self._answer.wait()
+
+
+def acknowledging(monkeypatch: pytest.MonkeyPatch, consumer: Consumer) -> Subscriber:
+    monkeypatch.setattr(Subscriber, "_consumer", consumer)
+    return Subscriber(Settings(kafka=Kafka(request_timeout_ms=1_000)), Through())
+
+
+def records(*places: tuple[int, int]) -> Any:
+    return tuple(FakeRecord(b"k", b"v", [], partition, offset) for partition, offset in places)
 
 
 async def in_hand(subscriber: Subscriber, applier: Stuck, *batches: str) -> list[asyncio.Task[None]]:
@@ -50,6 +107,19 @@ async def test_what_does_not_end_in_a_drain_is_let_go_all_of_it(outage: str | No
     assert not subscriber.failed.done()
 
 
+async def test_a_third_batch_is_not_asked_for_before_the_first_is_through() -> None:
+    """FastStream polls again when a batch is handled, and everything it polled would be held in memory."""
+    applier = Stuck("away")
+    subscriber = Subscriber(SETTINGS, applier)
+    first, second = await in_hand(subscriber, applier, "one", "two")
+    await first
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert not second.done()
+    await subscriber.stop()
+    await second
+
+
 async def test_a_batch_that_is_cancelled_by_anybody_else_ends_the_worker() -> None:
     applier = Stuck()
     subscriber = Subscriber(SETTINGS, applier)
@@ -60,3 +130,66 @@ async def test_a_batch_that_is_cancelled_by_anybody_else_ends_the_worker() -> No
         await subscriber.failed
     await handling
     await subscriber.stop()
+
+
+async def test_a_batch_is_acknowledged_by_its_own_records_and_only_where_they_are_still_ours(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A commit that names one partition of somebody else's is refused for all, and everything would come again."""
+    consumer = Consumer(assigned=[0, 2, 3])
+    await acknowledging(monkeypatch, consumer)._finish(records((0, 5), (1, 7), (0, 6), (2, 9)), None)
+    assert consumer.commits == [{0: 7, 2: 10}]
+
+
+async def test_nothing_is_acknowledged_where_all_partitions_moved_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    consumer = Consumer(assigned=[3])
+    await acknowledging(monkeypatch, consumer)._finish(records((0, 5), (1, 7)), None)
+    assert consumer.commits == []
+
+
+@pytest.mark.parametrize(
+    "answer", [CommitFailedError(), IllegalStateError(), KafkaConnectionError(), TimeoutError(), asyncio.Event()]
+)
+async def test_an_acknowledgement_that_fails_or_hangs_ends_nothing(
+    monkeypatch: pytest.MonkeyPatch, answer: BaseException | asyncio.Event
+) -> None:
+    """The batch is committed in Postgres and known when it comes again; aiokafka would wait for ever."""
+    consumer = Consumer([0], answer)
+    async with asyncio.timeout(5):
+        await acknowledging(monkeypatch, consumer)._finish(records((0, 5)), None)
+    assert consumer.commits == [{0: 6}]
+
+
+async def test_what_is_polled_in_a_drain_is_let_go() -> None:
+    """It isn't acknowledged, so the next worker finds it; taken, it would have to be finished as well."""
+    subscriber, found = Subscriber(SETTINGS, Through()), {TopicPartition("orgs.commands", 0): records((0, 5))}
+    consumer = Polled(found, found)
+    subscriber._watch(cast("Any", consumer))
+    assert await consumer.getmany() == found
+    await subscriber.stop()
+    assert await consumer.getmany() == {}
+
+
+async def test_every_poll_is_a_sign_of_life_also_one_that_fails() -> None:
+    subscriber, consumer = Subscriber(SETTINGS, Through()), Polled({}, KafkaConnectionError())
+    subscriber._watch(cast("Any", consumer))
+    before = subscriber.polled
+    await consumer.getmany()
+    between = subscriber.polled
+    with pytest.raises(KafkaConnectionError):
+        await consumer.getmany()
+    assert before < between < subscriber.polled
+
+
+async def test_a_loop_that_starts_anew_is_counted_and_does_not_spin(monkeypatch: pytest.MonkeyPatch) -> None:
+    """FastStream starts it at once, and logs once an hour. An outage is another matter: there FastStream waits."""
+    monkeypatch.setattr(subscriber_module, "_RESTART_PAUSE_S", PAUSE_S)
+    subscriber, consumer = Subscriber(SETTINGS, Through()), Polled(ZeroDivisionError(), KafkaConnectionError())
+    subscriber._watch(cast("Any", consumer))
+    restarts, began = CONSUMER_RESTARTS._value.get(), time.monotonic()
+    with pytest.raises(ZeroDivisionError):
+        await consumer.getmany()
+    assert time.monotonic() - began >= PAUSE_S
+    with pytest.raises(KafkaConnectionError):
+        await consumer.getmany()
+    assert CONSUMER_RESTARTS._value.get() == restarts + 1

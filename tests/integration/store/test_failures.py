@@ -202,6 +202,26 @@ async def test_a_plan_made_before_a_migration_is_retried_and_then_works(database
     await engine.dispose()
 
 
+@pytest.mark.parametrize(
+    ("states", "verdict"),
+    [
+        ("08000 08003 08006 53000 53100 53200 53300 58000 58030", RetryError),
+        ("25006 25P03 25P04 40003 55P03 57014 57P01 57P02 57P03 57P05", RetryError),
+        ("23505 40001 40P01", RefoldError),
+        ("22000 22001 22021 22P05 23502 23514 54000 54001", DataRefusedError),
+        ("0A000 25P02 28000 42501 42601 42P01 55000 57P04 XX000 XX001 XX002", type(None)),
+    ],
+)
+async def test_what_postgres_answers_is_judged_by_its_code_and_what_is_not_listed_is_unknown(
+    admin: Session, states: str, verdict: type[object]
+) -> None:
+    """Retried what passes by itself; the rest of the codes has to wait for somebody who knows what it is."""
+    for state in states.split():
+        with pytest.raises(asyncpg.PostgresError) as caught:
+            await admin.execute(f"DO $$ BEGIN RAISE SQLSTATE '{state}'; END $$")
+        assert type(classify(caught.value)) is verdict, state
+
+
 async def test_a_mistake_in_a_statement_is_unknown_trouble(
     worker: AsyncEngine, database: Database, create_login: CreateLogin
 ) -> None:

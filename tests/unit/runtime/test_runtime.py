@@ -1,0 +1,93 @@
+"""The order of start and drain, with parts that do only what the test wants."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import Any, cast
+
+import pytest
+
+from org_service import runtime
+from org_service.settings import Edge, Settings
+
+EDGE_OUTCOME_S = 0.2
+
+
+class Part:
+    """A role that notes down when it is asked to end, and ends when it may."""
+
+    def __init__(self, name: str, said: list[str], may_end: asyncio.Event | None = None) -> None:
+        self.beat = 0.0
+        self._name = name
+        self._said = said
+        self._may_end = may_end
+
+    async def run(self, stop: asyncio.Event) -> None:
+        await stop.wait()
+        self._said.append(f"{self._name} asked")
+        if self._may_end is not None:
+            await self._may_end.wait()
+        self._said.append(f"{self._name} through")
+
+
+async def run(parts: dict[Any, Part], stop: asyncio.Event, settings: Settings) -> None:
+    async with asyncio.timeout(20):
+        await runtime._run(cast("Any", parts), stop, settings)
+
+
+async def test_an_edge_is_through_with_its_requests_before_worker_and_relay_are_asked_to_end() -> None:
+    said: list[str] = []
+    answered, stop = asyncio.Event(), asyncio.Event()
+    parts = {"worker": Part("worker", said), "relay": Part("relay", said), "edge": Part("edge", said, answered)}
+    running = asyncio.create_task(run(parts, stop, Settings()))
+    stop.set()
+    while not said:
+        await asyncio.sleep(0)
+    for _ in range(10):  # whoever else was asked would have said so by now
+        await asyncio.sleep(0)
+    assert said == ["edge asked"]
+    answered.set()
+    await running
+    assert said[:2] == ["edge asked", "edge through"]
+    assert sorted(said[2:]) == ["relay asked", "relay through", "worker asked", "worker through"]
+
+
+async def test_a_part_that_ends_by_itself_drains_the_others_and_what_it_raised_is_raised() -> None:
+    said: list[str] = []
+
+    class Failing(Part):
+        async def run(self, stop: asyncio.Event) -> None:
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await run({"worker": Part("worker", said), "relay": Failing("relay", said)}, asyncio.Event(), Settings())
+    assert said == ["worker asked", "worker through"]
+
+
+async def test_what_hangs_after_the_drain_time_out_is_let_go_each_in_its_own_time() -> None:
+    """An edge that hangs takes nothing of the time in which worker and relay finish what they have in hand."""
+    said: list[str] = []
+    never, stop = asyncio.Event(), asyncio.Event()
+    parts = {"worker": Part("worker", said, never), "edge": Part("edge", said, never), "relay": Part("relay", said)}
+    stop.set()
+    began = time.monotonic()
+    settings = Settings(drain_timeout_s=0.3, edge=Edge(outcome_timeout_s=EDGE_OUTCOME_S))
+    await run(parts, stop, settings)
+    took_s = time.monotonic() - began
+    assert said == ["edge asked", "worker asked", "relay asked", "relay through"]
+    assert EDGE_OUTCOME_S + 1 + 0.3 <= took_s < EDGE_OUTCOME_S + 1 + 0.3 + 2 * runtime._CLOSE_S + 1
+
+
+async def test_a_process_that_waits_for_what_it_stands_on_goes_on_beating(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A restart would mend neither a missing topic nor a database that nobody migrated."""
+    part, looks = Part("worker", []), list[float]()
+
+    async def missing(_: Settings) -> Sequence[str]:
+        looks.append(part.beat)
+        return ["a topic"] if len(looks) < 3 else []
+
+    monkeypatch.setattr(runtime, "_missing", missing)
+    monkeypatch.setattr(runtime, "_PREREQUISITES_WAIT_S", (0.01, 0.01))
+    began = time.monotonic()
+    await runtime._prerequisites(Settings(), cast("Any", [part]))
+    assert began <= looks[0] < looks[1] < looks[2]

@@ -11,6 +11,7 @@ import pytest
 
 from org_events.commands import CreateOrganization, UpdateOrganization
 from org_service.settings import Settings
+from org_service.store.notify import JournalSignal
 from org_service.telemetry import BATCH_REPEATS
 from org_service.worker import applier as applier_module
 from org_service.worker import batch
@@ -63,6 +64,16 @@ async def test_a_batch_is_journaled_in_order_with_gapless_positions(
     stored = await database.fetchrow("SELECT name, name_key, version FROM organization WHERE id = $1", org_id)
     assert stored is not None
     assert tuple(stored) == ("Acme Norge", "acme norge", 2)
+
+
+async def test_a_commit_wakes_whoever_listens_to_the_journal(applier: Applier, settings: Settings) -> None:
+    """Else the relay would find it by polling, a second later; nothing would be lost, and nobody would know."""
+    _, create = created("Acme")
+    async with JournalSignal(settings.database) as signal:
+        assert await signal.wait(0)  # the first one returns at once
+        assert not await signal.wait(0.05)
+        await applier.apply([create])
+        assert await signal.wait(10)
 
 
 async def test_a_redelivered_batch_changes_nothing_and_answers_nobody(

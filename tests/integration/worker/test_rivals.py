@@ -270,7 +270,9 @@ async def test_a_long_queue_behind_a_parked_command_costs_the_others_nothing(
     assert await database.fetchval("SELECT domain FROM organization") == "acme.com"
 
 
-@pytest.mark.parametrize(("setting", "value"), [("default_transaction_isolation", "repeatable read")])
+@pytest.mark.parametrize(
+    ("setting", "value"), [("default_transaction_isolation", "repeatable read"), ("synchronous_commit", "off")]
+)
 async def test_the_order_of_locks_and_looks_does_not_depend_on_the_databases_defaults(
     settings: Settings, database: asyncpg.Connection, setting: str, value: str
 ) -> None:

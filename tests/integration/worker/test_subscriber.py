@@ -9,14 +9,16 @@ from uuid import UUID, uuid4
 import asyncpg
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from aiokafka.errors import CommitFailedError
+from aiokafka.errors import CommitFailedError, UnknownTopicOrPartitionError
 from aiokafka.record.default_records import _DefaultRecordBatchBuilderPy
 from confluent_kafka import Producer
+from confluent_kafka.admin import AdminClient
 
 from org_events.commands import CreateOrganization, UpdateOrganization
 from org_service.settings import Settings
 from org_service.worker import batch
 from org_service.worker.applier import Applier
+from org_service.worker.subscriber import Subscriber
 from org_service.worker.worker import Worker
 from tests.support.records import FakeRecord, record_of
 
@@ -138,6 +140,48 @@ async def test_what_was_published_before_the_first_worker_started_is_not_skipped
         await until(lambda: database.fetchval("SELECT count(*) FROM journal"), 1)
 
 
+async def test_the_consumer_has_every_setting_that_faststream_would_choose_otherwise(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its defaults lose (`latest`, acknowledged first), show what was aborted, or give up a batch after 10 s."""
+    make, poll = AIOKafkaConsumer.__init__, AIOKafkaConsumer.getmany
+    made: dict[str, dict[str, Any]] = {}
+    polled: list[dict[str, Any]] = []
+
+    def noting(self: AIOKafkaConsumer, *topics: str, **options: Any) -> None:
+        made[options.get("group_id") or ""] = options
+        make(self, *topics, **options)
+
+    async def noting_polls(self: AIOKafkaConsumer, *partitions: TopicPartition, **options: Any) -> Any:
+        polled.append(options)
+        return await poll(self, *partitions, **options)
+
+    monkeypatch.setattr(AIOKafkaConsumer, "__init__", noting)
+    monkeypatch.setattr(AIOKafkaConsumer, "getmany", noting_polls)
+    own = {"batch_records_max": 70, "batch_timeout_ms": 11, "fetch_wait_ms": 120, "session_timeout_ms": 9_000}
+    more = {"poll_interval_max_ms": 200_000, "partition_fetch_bytes_max": 100_000}
+    async with running(settings.model_copy(update={"worker": settings.worker.model_copy(update=own | more)})):
+        await until(lambda: _is_there({"timeout_ms": 11, "max_records": 70}, polled), True)
+    options = made[f"{settings.kafka.topic_prefix}orgs-worker"]
+    wanted = {
+        "enable_auto_commit": False,
+        "auto_offset_reset": "earliest",
+        "isolation_level": "read_committed",
+        "session_timeout_ms": 9_000,
+        "heartbeat_interval_ms": 3_000,
+        "max_poll_interval_ms": 200_000,
+        "rebalance_timeout_ms": 200_000,
+        "max_partition_fetch_bytes": 100_000,
+        "fetch_max_wait_ms": 120,
+        "request_timeout_ms": 20_000,
+    }
+    assert {name: options.get(name) for name in wanted} == wanted
+
+
+async def _is_there(wanted: dict[str, Any], options: list[dict[str, Any]]) -> bool:
+    return wanted in options
+
+
 async def test_nothing_is_acknowledged_before_its_commit(settings: Settings, database: asyncpg.Connection) -> None:
     """An outage in the middle of a batch, then the end of the process: the next worker finds the records."""
     await send(settings, record_of(CreateOrganization(org_id=uuid4(), name="Acme")))
@@ -231,6 +275,19 @@ async def test_the_batches_in_hand_are_finished_and_acknowledged_before_the_end(
     assert journaled is not None
     assert journaled >= 2
     assert await committed(settings) == journaled
+
+
+async def test_a_topic_that_is_missing_is_not_made(settings: Settings) -> None:
+    """FastStream would make it when the subscriber starts, with settings of the broker's own."""
+    prefix = f"{settings.kafka.topic_prefix}missing."
+    kafka = settings.kafka.model_copy(update={"topic_prefix": prefix, "request_timeout_ms": 1_000})
+    elsewhere = settings.model_copy(update={"kafka": kafka})
+    subscriber = Subscriber(elsewhere, Applier(elsewhere))
+    with pytest.raises(UnknownTopicOrPartitionError):
+        await subscriber.start()
+    there = await asyncio.to_thread(AdminClient({"bootstrap.servers": kafka.bootstrap_servers}).list_topics, timeout=20)
+    await subscriber.stop()
+    assert [name for name in there.topics if name.startswith(prefix)] == []
 
 
 async def test_the_worker_waits_for_kafka_and_says_so(settings: Settings) -> None:

@@ -1,0 +1,84 @@
+"""What a worker tells of itself: its last sign of life, and whether it is ready for commands."""
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from pydantic import SecretStr
+
+from org_service.errors import RetryError
+from org_service.settings import Database, Settings
+from org_service.worker.worker import Worker
+
+NOWHERE = Settings(database=Database(url=SecretStr("postgresql://127.0.0.1:1/orgs")))
+
+
+async def answers() -> None:
+    return
+
+
+async def is_away() -> None:
+    raise ConnectionError
+
+
+def joined(
+    *, assigned: int | None = 3, outage: str | None = None, reference_outage: str | None = None, ping: Any = answers
+) -> Worker:
+    """A worker that has joined its groups, and what became of it since."""
+    worker = Worker(NOWHERE)
+    worker._subscriber = cast("Any", SimpleNamespace(polled=0.0, assigned=assigned, ping=ping))
+    worker._reference = cast("Any", SimpleNamespace(polled=0.0, assigned=assigned))
+    worker._applier.outage, worker._reference_applier.outage = outage, reference_outage
+    return worker
+
+
+@pytest.mark.parametrize(
+    ("commands", "reference", "beat"),
+    [
+        ({"polled": 10, "applied": 5}, {"polled": 20, "applied": 0}, 10),
+        ({"polled": 5, "applied": 10}, {"polled": 20, "applied": 0}, 10),
+        ({"polled": 30, "applied": 5}, {"polled": 20, "applied": 0}, 20),
+        ({"polled": 30, "applied": 5}, {"polled": 0, "applied": 20}, 20),
+    ],
+)
+def test_a_poll_or_a_try_is_a_sign_of_life_and_the_loop_that_is_silent_for_longer_counts(
+    commands: dict[str, float], reference: dict[str, float], beat: float
+) -> None:
+    """A batch that waits for an outage to end is tried again and again, while nothing is polled."""
+    worker = joined()
+    assert worker._subscriber is not None
+    assert worker._reference is not None
+    worker._subscriber.polled, worker._applier.beat = commands["polled"], commands["applied"]
+    worker._reference.polled, worker._reference_applier.beat = reference["polled"], reference["applied"]
+    assert worker.beat == beat
+
+
+async def test_a_worker_that_joined_and_has_partitions_is_ready_even_if_there_are_none_for_it() -> None:
+    for assigned in (3, 0):
+        checks = joined(assigned=assigned).checks()
+        assert await checks["kafka"]() == "answers"
+        assert await checks["consumer"]() == await checks["reference"]() == f"{assigned} partitions"
+
+
+@pytest.mark.parametrize(
+    ("worker", "check", "said"),
+    [
+        (Worker(NOWHERE), "kafka", "not connected yet"),
+        (Worker(NOWHERE), "consumer", "no partitions assigned yet"),
+        (Worker(NOWHERE), "reference", "no partitions assigned yet"),
+        (joined(assigned=None), "consumer", "no partitions assigned yet"),
+        (joined(assigned=None), "reference", "no partitions assigned yet"),
+        (joined(outage="Postgres is away"), "consumer", "the batch in hand waits: Postgres is away"),
+        (joined(reference_outage="Postgres is away"), "reference", "reference data wait: Postgres is away"),
+    ],
+)
+async def test_what_keeps_a_worker_from_being_ready_is_said(worker: Worker, check: str, said: str) -> None:
+    with pytest.raises(RetryError) as caught:
+        await worker.checks()[check]()
+    assert str(caught.value) == said
+
+
+@pytest.mark.parametrize("check", ["kafka", "postgres"])
+async def test_a_server_that_does_not_answer_keeps_a_worker_from_being_ready(check: str) -> None:
+    with pytest.raises(OSError):
+        await joined(ping=is_away).checks()[check]()

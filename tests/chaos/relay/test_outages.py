@@ -5,9 +5,11 @@ import time
 from typing import Any
 
 import pytest
+from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 from prometheus_client import REGISTRY
 from pydantic import SecretStr
 
+from org_events.topics import RECORD_BATCH_BYTES_MAX
 from org_service.health import HANGS_MAX_S, Health
 from org_service.relay import State
 from org_service.settings import Settings
@@ -57,6 +59,49 @@ async def test_the_connection_breaks_at_a_step_whose_request_arrives_late(settin
         head = await journal(settings, changes(20, after=20))
         await relay.published(head)
     assert_exactly_once(await seen(settings), range(1, 41))
+
+
+@pytest.mark.parametrize("step", [ADD_PARTITIONS_TO_TXN, PRODUCE, END_TXN])
+async def test_a_step_that_is_refused_because_another_has_begun_is_no_yes(settings: Settings, step: int) -> None:
+    """A commit that is refused looks like any other answer: taken for a yes, its rows would wait for later ones."""
+    async with relay_through_proxy(settings, hold=[step]) as (relay, proxy):
+        head = await journal(settings, changes(20))
+        held = await proxy.wait_held(1)
+        proxy.holding.clear()
+        await seen(settings)  # begins with the relay's transactional id
+        await held.release()
+        await relay.published(head)  # and nothing comes later that would bring the truth to light
+    assert_exactly_once(await seen(settings), range(1, 21))
+
+
+async def test_a_transaction_of_which_kafka_refuses_one_batch_is_published_whole_or_not_at_all(
+    settings: Settings,
+) -> None:
+    """The other batches are taken, and so would be a commit: results and position without their events."""
+    await set_batch_bytes_max(settings, settings.kafka.topics.events, 100)
+    async with running(relay_settings(settings, retry_wait_s=0.05, retry_wait_max_s=0.1)) as relay:
+        head = await journal(settings, changes(20))
+        for _ in range(2):
+            await relay.until(lambda relay: relay.state is State.UNKNOWN)
+            await relay.until(lambda relay: relay.state is State.READY)
+        assert relay.relay.position == 0
+        assert (await seen(settings, settle=False)).results == []
+        await set_batch_bytes_max(settings, settings.kafka.topics.events, RECORD_BATCH_BYTES_MAX)
+        await relay.published(head)
+    assert_exactly_once(await seen(settings), range(1, 21))
+
+
+async def set_batch_bytes_max(settings: Settings, topic: str, limit: int) -> None:
+    """Set what a topic takes at most, and wait until the broker says so."""
+    entry = ConfigEntry("max.message.bytes", str(limit), incremental_operation=AlterConfigOpType.SET)
+    resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])
+    admin = AdminClient({"bootstrap.servers": settings.kafka.bootstrap_servers})
+    await asyncio.to_thread(admin.incremental_alter_configs([resource])[resource].result, 20)
+    async with asyncio.timeout(20):
+        while (await asyncio.to_thread(admin.describe_configs([resource])[resource].result, 20))[
+            "max.message.bytes"
+        ].value != str(limit):
+            await asyncio.sleep(0.02)
 
 
 @pytest.mark.parametrize("step", [ADD_PARTITIONS_TO_TXN, PRODUCE])

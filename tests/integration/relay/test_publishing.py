@@ -11,6 +11,7 @@ from confluent_kafka import Producer
 
 from org_service.relay import chunks
 from org_service.settings import Settings
+from org_service.telemetry import RELAY_REBUILDS
 from tests.support.observed import TopicReader
 from tests.support.relaying import (
     applied,
@@ -35,6 +36,22 @@ async def test_everything_is_published_once_and_in_order(settings: Settings) -> 
         head = await journal(settings, changes(100, after=500))
         await relay.published(head)
     assert_exactly_once(await seen(settings), range(1, 601))
+
+
+async def test_transactions_follow_each_other_at_once_and_leave_no_doubt(settings: Settings) -> None:
+    """Markers of one are still being written when the next begins: the broker says "not yet", which is no refusal."""
+    async with running(relay_settings(settings, batch_rows_max=1)) as relay:
+        await relay.published(await journal(settings, changes(1)))
+        before = rebuilds()
+        await relay.published(await journal(settings, changes(60, after=1)))
+        assert rebuilds() == before
+    assert_exactly_once(await seen(settings), range(1, 62))
+
+
+def rebuilds() -> float:
+    """How often a relay of this process threw its producer away, whatever the reason."""
+    samples = (sample for metric in RELAY_REBUILDS.collect() for sample in metric.samples)
+    return sum(sample.value for sample in samples if sample.name == "orgs_relay_rebuilds_total")
 
 
 async def test_a_relay_that_was_stopped_goes_on_where_it_ended(settings: Settings) -> None:

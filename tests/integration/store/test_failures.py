@@ -170,6 +170,15 @@ async def test_a_session_ended_by_the_server_is_retried(worker: AsyncEngine, adm
     assert isinstance(classify(await sleeping), RetryError)
 
 
+async def test_a_transaction_whose_connection_was_lost_earlier_is_retried(worker: AsyncEngine, admin: Session) -> None:
+    async with worker.connect() as conn:
+        await admin.execute("SELECT pg_terminate_backend($1)", await conn.scalar(text("SELECT pg_backend_pid()")))
+        with pytest.raises(RetryError), classified():
+            await conn.execute(text("SELECT 1"))
+        with pytest.raises(RetryError, match="lost earlier"), classified():
+            await conn.execute(text("SELECT 1"))
+
+
 async def test_a_server_that_is_away_is_retried(database: Database) -> None:
     for url in ("postgresql://127.0.0.1:1/orgs", "postgresql:///orgs?host=/nowhere"):
         engine = create_engine(database.model_copy(update={"url": SecretStr(url)}), "worker", direct=True)

@@ -79,10 +79,11 @@ async def test_a_transaction_of_which_kafka_refuses_one_batch_is_published_whole
 ) -> None:
     """The other batches are taken, and so would be a commit: results and position without their events."""
     await set_batch_bytes_max(settings, settings.kafka.topics.events, 100)
-    async with running(relay_settings(settings, retry_wait_s=0.05, retry_wait_max_s=0.1)) as relay:
+    async with running(relay_settings(settings, retry_wait_s=0.5, retry_wait_max_s=0.5)) as relay:
         head = await journal(settings, changes(20))
         for _ in range(2):
             await relay.until(lambda relay: relay.state is State.UNKNOWN)
+            assert await unready(relay, "kafka") == "the relay is unknown"  # though brokers answer
             await relay.until(lambda relay: relay.state is State.READY)
         assert relay.relay.position == 0
         assert (await seen(settings, settle=False)).results == []
@@ -125,6 +126,18 @@ async def test_a_broker_that_hangs_is_given_up_after_the_publish_timeout(setting
         proxy.thaw()
         await relay.published(head)
     assert_exactly_once(await seen(settings), range(1, 41))
+
+
+async def test_a_broker_that_hangs_while_the_relay_begins_is_given_up_too(settings: Settings) -> None:
+    async with relay_through_proxy(
+        settings, request_timeout_ms=60_000, mute=[INIT_PRODUCER_ID], publish_timeout_s=1
+    ) as (relay, proxy):
+        head = await journal(settings, changes(20))
+        await proxy.wait_muted(1)
+        await relay.until(lambda relay: relay.state is State.UNKNOWN, timeout_s=5)
+        proxy.muting.clear()
+        await relay.published(head)
+    assert_exactly_once(await seen(settings), range(1, 21))
 
 
 async def test_a_leader_that_is_killed_in_a_transaction_leaves_nothing_behind(settings: Settings) -> None:

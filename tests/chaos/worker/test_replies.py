@@ -12,7 +12,7 @@ from org_service.settings import Settings
 from org_service.worker.batch import Plan, Reply
 from org_service.worker.records import Request, read
 from org_service.worker.replies import Replies
-from tests.chaos.relay.proxy import kafka_proxy
+from tests.chaos.relay.proxy import PRODUCE, kafka_proxy
 from tests.support.records import record_of
 from tests.support.topics import read_results
 
@@ -48,6 +48,26 @@ async def test_lanes_that_answer_in_an_outage_all_get_through_when_it_is_over(se
     assert tries >= 2 * len(lanes)
     asked = {str(reply.request.command_id) for each in plans for reply in each.replies}
     assert {result["command_id"] for result in await read_results(settings)} == asked
+
+
+async def test_answers_are_sent_when_kafka_has_them_and_not_before(settings: Settings) -> None:
+    """What comes after is the acknowledgement of the batch: then nobody would send them again."""
+    async with kafka_proxy(settings.kafka.bootstrap_servers) as proxy:
+        servers: dict[str, Any] = {"bootstrap_servers": f"127.0.0.1:{proxy.port}"}
+        replies = Replies(
+            settings.model_copy(update={"kafka": settings.kafka.model_copy(update=servers)}), lambda: None
+        )
+        proxy.holding.add(PRODUCE)
+        sending = asyncio.create_task(replies.send(plan(), 0))
+        held = await proxy.wait_held(1)
+        _, waiting = await asyncio.wait({sending}, timeout=0.1)
+        assert waiting
+        proxy.holding.clear()
+        await held.release()
+        async with asyncio.timeout(30):
+            await sending
+        await replies.stop()
+    assert len(await read_results(settings)) == ANSWERS
 
 
 async def test_the_first_answers_of_two_lanes_share_a_connection(settings: Settings) -> None:

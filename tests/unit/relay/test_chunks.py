@@ -1,5 +1,6 @@
 """How rows are put into record batches. What they hold is read back by the library's own reader."""
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -114,3 +115,13 @@ async def test_a_record_larger_than_a_batch_gets_one_of_its_own() -> None:
     chunk = await build([row(1), row(2, after=huge), row(3)], LAYOUT, limit=10)
     [batches] = [batches for (topic, _), batches in chunk.batches.items() if topic == TOPICS.state]
     assert [batch.records for batch in batches] == [1, 1, 1]
+
+
+async def test_others_get_their_turn_while_a_large_chunk_is_encoded() -> None:
+    """The lock is watched and health is answered by the same loop."""
+    building = asyncio.create_task(build([row(position) for position in range(1, 1_001)], LAYOUT, limit=1_000))
+    turns = 0
+    while not building.done():
+        await asyncio.sleep(0)
+        turns += 1
+    assert turns >= 1_000 / chunks.ROWS_AT_A_STRETCH

@@ -71,6 +71,13 @@ async def test_a_row_committed_without_a_signal_is_found_by_polling(settings: Se
         await relay.published(await journal(settings, changes(1), notify=False), timeout_s=5)
 
 
+async def test_a_row_is_found_by_its_signal_long_before_the_next_poll(settings: Settings) -> None:
+    async with running(relay_settings(settings, poll_interval_s=60)) as relay:
+        await relay.published(await journal(settings, changes(1)))
+        for turn in range(1, 4):
+            await relay.published(await journal(settings, changes(1, after=turn)), timeout_s=10)
+
+
 async def test_a_delete_publishes_the_last_state_in_the_event_and_a_tombstone(settings: Settings) -> None:
     gone = applied(org(1), 2, command_type="org.delete", event_type="org.deleted", after=None)
     head = await journal(settings, [applied(org(1), 1), gone])

@@ -13,6 +13,8 @@ from org_events.topics import Topics
 from org_service.relay import chunks
 from org_service.relay.chunks import Batch, Layout, build
 from org_service.relay.position import parse
+from org_service.relay.producer import Producer
+from org_service.settings import Kafka
 from org_service.store.journal import JournalRow
 
 TOPICS = Topics()
@@ -115,6 +117,18 @@ async def test_a_record_larger_than_a_batch_gets_one_of_its_own() -> None:
     chunk = await build([row(1), row(2, after=huge), row(3)], LAYOUT, limit=10)
     [batches] = [batches for (topic, _), batches in chunk.batches.items() if topic == TOPICS.state]
     assert [batch.records for batch in batches] == [1, 1, 1]
+
+
+async def test_the_numbers_of_a_partitions_records_begin_anew_where_the_protocol_says() -> None:
+    at, producer = TopicPartition(TOPICS.events, 0), Producer(Kafka(), "orgs", 10_000)
+    producer._sequences[at] = 2**31 - 2
+    batches = [Batch(), Batch()]
+    for batch in batches:
+        for place in range(3):
+            batch.add(place, 0, b"k", b"v", [])
+            batch.records += 1
+    assert [DefaultRecordBatch(bytes(producer._build(at, batch))).base_sequence for batch in batches] == [2**31 - 2, 1]
+    await producer.close()
 
 
 async def test_others_get_their_turn_while_a_large_chunk_is_encoded() -> None:

@@ -59,8 +59,18 @@ async def takes_commands(worker: Worker) -> bool:
 
 
 async def test_commands_wait_until_the_reference_data_are_loaded(
-    judging: Settings, database: asyncpg.Connection, feed: Feed
+    judging: Settings, database: asyncpg.Connection, feed: Feed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    applied, looks = first_load._applied, list[None]()
+
+    async def looking(*args: Any) -> Any:
+        looks.append(None)
+        return await applied(*args)
+
+    async def looked_again() -> bool:
+        return len(looks) > 2
+
+    monkeypatch.setattr(first_load, "_applied", looking)
     await feed.members(*(member(f"user-{n}") for n in range(10)))
     async with running(judging) as worker:
         async with database.transaction():
@@ -68,6 +78,7 @@ async def test_commands_wait_until_the_reference_data_are_loaded(
             await until(lambda: database.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"), 1)
             with pytest.raises(Exception, match="commands wait until the reference data are loaded"):
                 await worker.checks()["consumer"]()
+            await until(looked_again, True)
             assert not await takes_commands(worker)
         await until(lambda: takes_commands(worker), True)
         assert len(await roles(database)) == 10

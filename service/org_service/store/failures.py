@@ -15,9 +15,12 @@ import asyncpg
 from sqlalchemy import exc
 
 from org_service.errors import DataRefusedError, RefoldError, RetryError
+from org_service.store.tables import COMMAND_ID_CONSTRAINT, NAME_KEY_CONSTRAINT, ORGANIZATION_KEY
 
 UNIQUE_VIOLATION: Final = "23505"
 
+_WITH_RIVALS: Final = frozenset({NAME_KEY_CONSTRAINT, COMMAND_ID_CONSTRAINT, ORGANIZATION_KEY})
+"""What the worker looks at before it decides: where these clash, somebody got in between, and the next look tells."""
 _REFOLD: Final = frozenset({UNIQUE_VIOLATION, "40001", "40P01"})  # unique, serialization failure, deadlock
 _RETRY: Final = frozenset(
     {
@@ -94,7 +97,8 @@ def _by_sqlstate(error: asyncpg.PostgresError) -> RetryError | RefoldError | Dat
     if state in _RETRY or state.startswith(_RETRY_CLASSES) or isinstance(error, asyncpg.InvalidCachedStatementError):
         return RetryError(said)
     if state in _REFOLD:
-        return None if constraint == _JOURNAL_KEY else RefoldError(said, in_data=state == UNIQUE_VIOLATION)
+        in_data = state == UNIQUE_VIOLATION and constraint not in _WITH_RIVALS
+        return None if constraint == _JOURNAL_KEY else RefoldError(said, in_data=in_data)
     return DataRefusedError(said) if state.startswith(_ROW_CLASSES) else None
 
 

@@ -36,6 +36,7 @@ from org_events.reference import Role
 
 NAME_KEY_CONSTRAINT: Final = "organization_name_key_key"
 COMMAND_ID_CONSTRAINT: Final = "journal_command_id_key"
+ORGANIZATION_KEY: Final = "organization_pkey"
 BYTE_ORDER: Final = "C"
 """Collation of what is searched by its beginning and paged through: one order everywhere, served by plain indexes."""
 JOURNAL_CHANNEL: Final = "orgs_journal"

@@ -1,7 +1,7 @@
 """Every error is provoked on a real server: what matters is what the driver and SQLAlchemy make of it."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from typing import Any
 from uuid import UUID
 
@@ -229,6 +229,24 @@ async def test_what_postgres_answers_is_judged_by_its_code_and_what_is_not_liste
         with pytest.raises(asyncpg.PostgresError) as caught:
             await admin.execute(f"DO $$ BEGIN RAISE SQLSTATE '{state}'; END $$")
         assert type(classify(caught.value)) is verdict, state
+
+
+async def test_what_the_worker_looks_at_first_clashes_with_rivals_alone(admin: Session) -> None:
+    """However often it comes again, nobody is parked for it; two changes of one version are wrong in the data."""
+    await insert_organization(admin, ACME, "Acme")
+    command_id = await insert_journal(admin, 1)
+
+    async def clash(inserting: Coroutine[Any, Any, object]) -> bool:
+        with pytest.raises(asyncpg.UniqueViolationError) as caught:
+            await inserting
+        verdict = classify(caught.value)
+        assert isinstance(verdict, RefoldError)
+        return verdict.in_data
+
+    assert not await clash(insert_organization(admin, ACME, "Another"))
+    assert not await clash(insert_organization(admin, OTHER, "Acme"))
+    assert not await clash(insert_journal(admin, 2, command_id=command_id))
+    assert await clash(insert_journal(admin, 2, version=1))
 
 
 async def test_a_mistake_in_a_statement_is_unknown_trouble(

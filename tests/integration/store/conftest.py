@@ -6,10 +6,15 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import asyncpg
 import pytest
 from pydantic import SecretStr
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from org_events.reference import Role
+from org_service.domain.policy import ACTIONS, Policy
 from org_service.settings import Database
-from org_service.store.engine import Session, connect
+from org_service.store.engine import Session, connect, create_engine
 
+POLICY = Policy({role: (ACTIONS[place],) for place, role in enumerate(Role)})
+"""Another action denied to each role, so that it can't be mistaken."""
 CreateDatabase = Callable[..., Awaitable[Database]]
 CreateLogin = Callable[..., Awaitable[Database]]
 
@@ -78,3 +83,16 @@ async def admin(database: Database) -> AsyncIterator[Session]:
     session = await connect(database, None)
     yield session
     await session.close()
+
+
+@pytest.fixture
+async def engine(database: Database) -> AsyncIterator[AsyncEngine]:
+    engine = create_engine(database, "edge").execution_options(isolation_level="AUTOCOMMIT")
+    yield engine
+    await engine.dispose()
+
+
+@pytest.fixture
+async def edge(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    async with engine.connect() as conn:
+        yield conn

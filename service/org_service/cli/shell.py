@@ -10,7 +10,7 @@ import json
 import logging
 import sys
 from collections.abc import Coroutine
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
@@ -60,7 +60,9 @@ def write_json(document: object) -> None:
 
 
 def _as_text(value: object) -> str:
-    return value.astimezone(UTC).isoformat().replace("+00:00", "Z") if isinstance(value, datetime) else str(value)
+    from org_service.domain.wire import rfc3339
+
+    return rfc3339(value).decode() if isinstance(value, datetime) else str(value)
 
 
 def write_text(line: str) -> None:

@@ -25,7 +25,7 @@ LEADER_WAIT_S: Final = 30.0
 """For brokers to elect leaders of new partitions: milliseconds as a rule, seconds on a busy cluster."""
 
 _HARMFUL: Final = frozenset({"cleanup.policy", "message.timestamp.type", "max.message.bytes"})
-_AT_LEAST: Final = frozenset({"max.message.bytes"})
+_AT_LEAST: Final = frozenset({"max.message.bytes", "min.insync.replicas"})
 """More of it is as good."""
 COPIES_MIN: Final = 2
 """Of a topic that has more than one, so many must have a record before it counts as taken: else the loss of one broker
@@ -176,8 +176,7 @@ def _differences(spec: TopicSpec, described: _Described, config: Mapping[str, st
     wanted_of = spec.config | ({"min.insync.replicas": str(COPIES_MIN)} if copies > 1 else {})
     for setting, wanted in wanted_of.items():
         found = config.get(setting, "unset")
-        at_least = setting in _AT_LEAST or setting not in spec.config
-        if found != wanted and not (at_least and found.isdigit() and int(found) >= int(wanted)):
+        if found != wanted and not (setting in _AT_LEAST and found.isdigit() and int(found) >= int(wanted)):
             advice = (
                 f"{spec.name} has {setting}={found}: set it with kafka-configs.sh --alter --topic {spec.name} "
                 f"--add-config {setting}={wanted}"

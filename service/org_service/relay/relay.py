@@ -19,7 +19,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, suppress
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from aiokafka import TopicPartition
 
@@ -44,7 +44,6 @@ from org_service.telemetry import (
 from org_service.waiting import Backoff, pause, unless
 
 log = get_logger(__name__)
-T = TypeVar("T")
 
 LOCK_CHECK_INTERVAL_S: Final = 1.0
 """How late the loss of the lock may be noticed. Nothing is published twice by then: a new leader fences this one."""

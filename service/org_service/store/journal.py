@@ -1,6 +1,6 @@
 """The journal as its readers see it: in order of position, and never past a hole that nobody accounts for.
 
-`journal_head` is updated last in a transaction and its lock lasts until commit, so at any moment the committed rows
+Whoever takes positions from `journal_head` holds its lock until commit, so at any moment the committed rows
 are a prefix: a reader in READ COMMITTED needs no more than "after this position". `read_after` proves it each time
 all the same, because a row missed would never be published and nobody would know. The holes it may step over are those
 that `recovery` made and noted down.

@@ -1,6 +1,7 @@
 """The worker's statements: a batch of any size is a handful of them, each with one plan (`unnest`, COPY, no VALUES).
 
-Order matters, and `worker.applier` keeps it: lock, then look for duplicates, then write, then take positions.
+Order matters, and `worker.applier` keeps it: lock, then look for duplicates, then write, then take positions; where a
+name changes hands take positions, then write.
 """
 
 from collections.abc import Collection, Sequence

@@ -3,7 +3,7 @@
 `journal` is inbox (a command id appears once), outbox (the relay reads it in order of `position`) and audit trail
 in one. It holds the JSON of `before` and `after` as text, ready to send, so that the relay joins bytes and parses
 nothing; an organization's journal position is the row of its (id, version), not a column of its own, because
-positions are taken last, after the organizations are written.
+positions are taken last, as a rule after the organizations are written.
 """
 
 # SQLModel declares __tablename__ as a declared_attr.

@@ -12,13 +12,6 @@ pytestmark = pytest.mark.integration
 HEAP_MB = 256
 
 
-@pytest.fixture(autouse=True)
-def _no_existing_servers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """These tests start their own servers, whatever the session uses."""
-    monkeypatch.delenv("ORGS_KAFKA__BOOTSTRAP_SERVERS", raising=False)
-    monkeypatch.delenv("ORGS_DATABASE__URL", raising=False)
-
-
 def test_data_are_where_an_odd_name_says(tmp_path: Path) -> None:
     folder = tmp_path / r"jörg's \new 100% ${x} #1=\u0041 日本 😀"
 

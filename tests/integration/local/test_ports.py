@@ -18,13 +18,6 @@ pytestmark = pytest.mark.integration
 HEAP_MB = 256
 
 
-@pytest.fixture(autouse=True)
-def _no_existing_servers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """These tests start their own servers, whatever the session uses."""
-    monkeypatch.delenv("ORGS_KAFKA__BOOTSTRAP_SERVERS", raising=False)
-    monkeypatch.delenv("ORGS_DATABASE__URL", raising=False)
-
-
 def remember(folder: Path, **numbers: int) -> Path:
     """A data folder that was used with these ports."""
     folder.mkdir()

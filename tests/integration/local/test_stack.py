@@ -26,13 +26,6 @@ TOPIC = "kept"
 HEAP_MB = 256
 
 
-@pytest.fixture(autouse=True)
-def _no_existing_servers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """These tests start their own servers, whatever the session uses."""
-    monkeypatch.delenv("ORGS_KAFKA__BOOTSTRAP_SERVERS", raising=False)
-    monkeypatch.delenv("ORGS_DATABASE__URL", raising=False)
-
-
 @contextmanager
 def foreground_stack(*arguments: str) -> Generator[tuple[subprocess.Popen[str], dict[str, str]]]:
     """`python -m org_local` in a process of its own, with the variables it printed."""

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import asyncpg
 import pytest
 from pydantic import SecretStr
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from org_events.reference import Role
 from org_service.domain.policy import ACTIONS, Policy
@@ -86,13 +86,9 @@ async def admin(database: Database) -> AsyncIterator[Session]:
 
 
 @pytest.fixture
-async def engine(database: Database) -> AsyncIterator[AsyncEngine]:
+async def edge(database: Database) -> AsyncIterator[AsyncConnection]:
+    """A connection of the edge, with its rights and no more."""
     engine = create_engine(database, "edge").execution_options(isolation_level="AUTOCOMMIT")
-    yield engine
-    await engine.dispose()
-
-
-@pytest.fixture
-async def edge(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
     async with engine.connect() as conn:
         yield conn
+    await engine.dispose()

@@ -46,11 +46,10 @@ async def applier(guarded: Settings) -> AsyncIterator[Applier]:
 
 
 @pytest.fixture
-async def database(settings: Settings) -> AsyncIterator[asyncpg.Connection]:
-    conn = await asyncpg.connect(settings.database.url.get_secret_value())
-    await conn.execute("INSERT INTO staff VALUES ('staff')")
-    yield conn
-    await conn.close()
+async def database(database: asyncpg.Connection) -> asyncpg.Connection:
+    """Somebody is staff."""
+    await database.execute("INSERT INTO staff VALUES ('staff')")
+    return database
 
 
 def sent(

@@ -30,13 +30,6 @@ async def applier(settings: Settings) -> AsyncIterator[Applier]:
     await made.stop()
 
 
-@pytest.fixture
-async def database(settings: Settings) -> AsyncIterator[asyncpg.Connection]:
-    conn = await asyncpg.connect(settings.database.url.get_secret_value())
-    yield conn
-    await conn.close()
-
-
 def created(name: str) -> tuple[UUID, FakeRecord]:
     org_id = uuid4()
     return org_id, record_of(CreateOrganization(org_id=org_id, name=name))

@@ -22,13 +22,6 @@ pytestmark = pytest.mark.integration
 
 
 @pytest.fixture
-async def database(settings: Settings) -> AsyncIterator[asyncpg.Connection]:
-    conn = await asyncpg.connect(settings.database.url.get_secret_value())
-    yield conn
-    await conn.close()
-
-
-@pytest.fixture
 def feed(settings: Settings) -> Feed:
     return Feed(settings)
 

@@ -1,7 +1,6 @@
 """Reference data from real topics into real tables: memberships, partnerships, staff."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 from uuid import uuid4
 
@@ -20,13 +19,6 @@ from org_service.worker.worker import Worker
 from tests.integration.worker.reference_feed import ACME, JOINED, Feed, member, reading, roles, until
 
 pytestmark = pytest.mark.integration
-
-
-@pytest.fixture
-async def database(settings: Settings) -> AsyncIterator[asyncpg.Connection]:
-    conn = await asyncpg.connect(settings.database.url.get_secret_value())
-    yield conn
-    await conn.close()
 
 
 @pytest.fixture

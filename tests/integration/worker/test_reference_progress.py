@@ -1,7 +1,6 @@
 """No older data come back and none are passed over: rebalances, restored databases, topics created anew, outages."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -22,13 +21,6 @@ from tests.integration.worker.reference_feed import Feed, member, reading, roles
 from tests.support.records import FakeRecord
 
 pytestmark = pytest.mark.integration
-
-
-@pytest.fixture
-async def database(settings: Settings) -> AsyncIterator[asyncpg.Connection]:
-    conn = await asyncpg.connect(settings.database.url.get_secret_value())
-    yield conn
-    await conn.close()
 
 
 @pytest.fixture

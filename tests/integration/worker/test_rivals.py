@@ -35,13 +35,6 @@ async def appliers(settings: Settings) -> AsyncIterator[list[Applier]]:
         await each.stop()
 
 
-@pytest.fixture
-async def database(settings: Settings) -> AsyncIterator[asyncpg.Connection]:
-    conn = await asyncpg.connect(settings.database.url.get_secret_value())
-    yield conn
-    await conn.close()
-
-
 async def test_rivals_for_one_name_take_turns(appliers: list[Applier], database: asyncpg.Connection) -> None:
     """Each takes the name and gives it up again; three or more that write it at once would wait in a circle."""
     until = time.monotonic() + RIVALRY_S

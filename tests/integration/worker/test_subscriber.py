@@ -27,13 +27,6 @@ pytestmark = pytest.mark.integration
 ONE_ID = UUID("7d5a2b10-4c8e-4a53-9f0f-2f6a3a0b9c11")
 
 
-@pytest.fixture
-async def database(settings: Settings) -> AsyncIterator[asyncpg.Connection]:
-    conn = await asyncpg.connect(settings.database.url.get_secret_value())
-    yield conn
-    await conn.close()
-
-
 @asynccontextmanager
 async def running(settings: Settings) -> AsyncIterator[Worker]:
     worker, stop = Worker(settings), asyncio.Event()

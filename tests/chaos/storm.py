@@ -116,6 +116,9 @@ class Storm:
         self._arena = arena
         self._sendings = sendings
         self._kills = list(kills)
+        self._rows = rows_of(sendings)
+        self._kept_back = self._rows // (2 * len(kills) + 2)
+        """Commands that each kill but the next one still has to itself, however late that one comes."""
         self._workers = workers
         self._processes: list[ServiceProcess] = []
         """The next to be killed first, among those of a role."""
@@ -162,8 +165,15 @@ class Storm:
                 time.sleep(LOOK_INTERVAL_S)
 
     def _publish(self, waiting: Iterator[Sending], head: int) -> bool:
-        """Publish up to a bounded number of commands ahead. Returns whether nothing is left."""
-        limit = AHEAD_MAX + min(head, self._kills[0].position if self._kills else head)
+        """Publish up to a bounded number of commands ahead. Returns whether nothing is left.
+
+        Where a kill is late, because nobody was ready to be killed, the journal doesn't run to its end meanwhile: who
+        takes over must have something to do, or it will never have worked, and never be killed.
+        """
+        limit = min(
+            AHEAD_MAX + min(head, self._kills[0].position if self._kills else head),
+            self._rows - self._kept_back * max(0, len(self._kills) - 1),
+        )
         while len(self._known) < limit:
             sending = next(waiting, None)
             if sending is None:

@@ -94,6 +94,16 @@ class ServiceProcess:
         self._process.wait()
         self.kills += 1
 
+    def freeze(self) -> None:
+        """SIGSTOP: it does nothing more, and its connections stay, as on a machine that is paused."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """SIGCONT: it goes on where it was, and doesn't know that time has passed."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
     def ask_to_end(self) -> None:
         """SIGTERM: it drains, and ends."""
         assert self._process is not None
@@ -136,9 +146,10 @@ class ServiceProcess:
                 samples[_series(sample.name, sample.labels)] = sample.value
         return samples
 
-    def errors(self) -> list[dict[str, Any]]:
-        """Log lines of level error and above, since its first start."""
-        return [line for line in self.lines() if line.get("level") in ("error", "critical")]
+    def errors(self, *besides: str) -> list[dict[str, Any]]:
+        """Log lines of level error and above, since its first start, besides those of these loggers."""
+        errors = [line for line in self.lines() if line.get("level") in ("error", "critical")]
+        return [line for line in errors if not line.get("logger", "").startswith(besides)]
 
     def lines(self) -> list[dict[str, Any]]:
         """All log lines; what is no JSON (a traceback of a process that ended) counts as an error."""

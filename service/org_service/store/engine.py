@@ -82,13 +82,15 @@ def _session_settings(database: Database, role: Role | None) -> dict[str, str]:
     }
     if role == "edge":
         settings |= _ONE_PLAN
-    if role == "worker":
-        settings |= _AS_DESIGNED
     if role is not None:
-        settings["statement_timeout"] = str(round(database.statement_timeout_s * 1000))
         # A worker that stops in the middle of a transaction would keep the lock on journal_head, and so every other
         # worker waiting, for as long as its connection lives.
-        settings["idle_in_transaction_session_timeout"] = settings["statement_timeout"]
+        statement_ms = round(database.statement_timeout_s * 1000)
+        settings["statement_timeout"] = settings["idle_in_transaction_session_timeout"] = str(statement_ms)
+        if role == "worker":
+            # Neither ends a session whose client stops between preparing a statement and running it: asyncpg sends
+            # Flush there and no Sync, so Postgres isn't idle, and waits for a message, so it ignores the cancellation.
+            settings |= _AS_DESIGNED | {"transaction_timeout": str(2 * statement_ms)}
         if database.assume_role:
             settings["role"] = f"orgs_{role}"
     return settings

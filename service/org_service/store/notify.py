@@ -24,6 +24,8 @@ from org_service.store.tables import JOURNAL_CHANNEL
 
 SIGN_OF_LIFE_S: Final = 5.0
 """For Postgres to answer on an open connection; far more than it needs, far less than TCP takes to give up."""
+SILENCE_MAX_S: Final = 10.0
+"""A leader that asks Postgres nothing for so long has lost the lock: its process hangs or was frozen."""
 
 
 class _OwnSession:
@@ -109,10 +111,10 @@ class JournalSignal(_OwnSession):
 class LeaderLock(_OwnSession):
     """At most one holder a name: `async with LeaderLock(database, name) as lock: await lock.acquire(1)`.
 
-    An advisory lock of the session: Postgres frees it when the connection ends, and when the holder's machine
-    vanished (`engine.KEEPALIVE_IDLE_S`). Followers try again and again rather than wait in the server, where a waiting
-    statement would hold back vacuum for as long as the leader lives. Entering raises RetryError when Postgres can't be
-    reached.
+    An advisory lock of the session: Postgres frees it when the connection ends, when the holder's machine vanished
+    (`engine.KEEPALIVE_IDLE_S`), and when the holder was silent for `SILENCE_MAX_S`: so `check` more often. Followers
+    try again and again rather than wait in the server, where a waiting statement would hold back vacuum for as long as
+    the leader lives. Entering raises RetryError when Postgres can't be reached.
     """
 
     def __init__(self, database: Database, name: str, role: Role = "relay") -> None:
@@ -127,7 +129,7 @@ class LeaderLock(_OwnSession):
         Raises:
             RetryError: The connection is gone; this isn't the leader.
         """
-        return await self._holds() or await self._ask("SELECT pg_try_advisory_lock($1)", self._key)
+        return await self._holds() or await self._ask(_ACQUIRE, self._key, str(round(SILENCE_MAX_S * 1000)))
 
     async def acquire(self, interval_s: float) -> None:
         """Become the leader, however long that takes, trying every `interval_s` seconds.
@@ -152,6 +154,10 @@ class LeaderLock(_OwnSession):
         return await self._ask(_HOLDS, high, low)
 
 
+# The same statement that gets the lock makes silence end it.
+_ACQUIRE: Final = """
+SELECT CASE WHEN pg_try_advisory_lock($1) THEN set_config('idle_session_timeout', $2, false) IS NOT NULL ELSE false END
+"""
 # A bigint key is shown in halves, with objsubid 1 (manual, "pg_locks").
 _HOLDS: Final = """
 SELECT EXISTS (

@@ -49,6 +49,7 @@ async def test_a_session_has_every_limit(create_database: CreateDatabase, templa
     async with engine.connect() as conn:
         assert await _setting(conn, "statement_timeout") == "1500ms"
         assert await _setting(conn, "idle_in_transaction_session_timeout") == "1500ms"
+        assert await _setting(conn, "transaction_timeout") == "3s"
         assert await _setting(conn, "jit") == "off"
         assert await _setting(conn, "tcp_keepalives_idle") == "10"
         assert await _setting(conn, "tcp_user_timeout") == "25000"
@@ -156,18 +157,44 @@ async def test_a_plan_made_on_an_empty_journal_does_not_outlive_it(database: Dat
     await session.close()
 
 
+async def _between_statements(session: Session) -> None:
+    await session.execute("SELECT 1")
+
+
+async def _before_running_what_it_prepared(session: Session) -> None:
+    await session.prepare("SELECT 1")
+
+
+async def _within_a_message(session: Session) -> None:
+    session._transport.write(b"Q\x00\x01\x00\x00SELECT")
+
+
+async def _before_reading_the_answer(session: Session) -> None:
+    session._transport.pause_reading()
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.1):
+            await asyncio.shield(asyncio.ensure_future(session.fetch("SELECT repeat('x', 100000000)")))
+
+
+@pytest.mark.parametrize(
+    "stop",
+    [_between_statements, _before_running_what_it_prepared, _within_a_message, _before_reading_the_answer],
+)
 async def test_a_process_that_stops_within_a_transaction_frees_its_locks(
-    create_database: CreateDatabase, template_database: str
+    create_database: CreateDatabase, template_database: str, monkeypatch: pytest.MonkeyPatch, stop: Any
 ) -> None:
+    for name in ("KEEPALIVE_IDLE_S", "KEEPALIVE_INTERVAL_S", "KEEPALIVE_COUNT"):
+        monkeypatch.setattr(engine_module, name, 1)
     database = await create_database(template_database, statement_timeout_s=0.3)
     stopped = await connect(database, "worker")
     await stopped.execute("BEGIN; UPDATE journal_head SET position = 1")
+    await stop(stopped)
     database = database.model_copy(update={"statement_timeout_s": 10})
     other: Session = await connect(database, "worker")
     await other.execute("UPDATE journal_head SET position = position + 1")
     assert await other.fetchval("SELECT position FROM journal_head") == 1
     await other.close()
-    assert stopped.is_closed()
+    stopped.terminate()
 
 
 async def test_a_broken_connection_is_replaced(database: Database, admin: Session) -> None:

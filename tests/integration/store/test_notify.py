@@ -1,4 +1,5 @@
 import asyncio
+import time
 
 import pytest
 
@@ -126,6 +127,33 @@ async def test_a_leader_whose_session_is_lost_learns_of_it_and_the_follower_lead
             await leader.check()
         with pytest.raises(RetryError):
             await leader.try_acquire()
+
+
+async def test_a_leader_that_falls_silent_loses_the_lock_and_the_follower_leads(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("org_service.store.notify.SILENCE_MAX_S", 0.2)
+    async with LeaderLock(database, "orgs") as leader, LeaderLock(database, "orgs") as follower:
+        assert await leader.try_acquire()
+        async with asyncio.timeout(SOON_S):
+            await follower.acquire(0.01)
+        with pytest.raises(RetryError, match=r"57P05|closed"):
+            await leader.check()
+
+
+async def test_a_leader_that_checks_and_a_follower_that_rests_lose_nothing(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("org_service.store.notify.SILENCE_MAX_S", 0.4)
+    async with LeaderLock(database, "orgs") as leader, LeaderLock(database, "orgs") as follower:
+        assert await leader.try_acquire()
+        assert not await follower.try_acquire()
+        began = time.monotonic()
+        while time.monotonic() < began + 1:
+            await leader.check()
+            await asyncio.sleep(0.02)
+        assert not await follower.try_acquire()
+        await leader.check()
 
 
 async def test_a_lock_lost_within_a_living_session_is_noticed(database: Database) -> None:

@@ -170,10 +170,9 @@ class Storm:
         Where a kill is late, because nobody was ready to be killed, the journal doesn't run to its end meanwhile: who
         takes over must have something to do, or it will never have worked, and never be killed.
         """
-        limit = min(
-            AHEAD_MAX + min(head, self._kills[0].position if self._kills else head),
-            self._rows - self._kept_back * max(0, len(self._kills) - 1),
-        )
+        limit = AHEAD_MAX + min(head, self._kills[0].position if self._kills else head)
+        if len(self._kills) > 1:
+            limit = min(limit, self._rows - self._kept_back * (len(self._kills) - 1))
         while len(self._known) < limit:
             sending = next(waiting, None)
             if sending is None:

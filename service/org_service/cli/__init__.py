@@ -4,5 +4,7 @@
 def main() -> None:
     """Run the command line."""
     from org_service.cli.app import app
+    from org_service.cli.shell import accept_any_encoding
 
+    accept_any_encoding()
     app(prog_name="orgs")

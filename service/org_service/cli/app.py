@@ -6,7 +6,7 @@ import typer
 from typer.core import TyperGroup
 
 from org_service.cli import config, importing, journal, look, mcp, send, serve, tail, token, topics, up
-from org_service.cli.shell import fail
+from org_service.cli.shell import CLOSED, OutputClosed, fail, let_go_of_output
 
 
 class _Commands(TyperGroup):
@@ -18,6 +18,9 @@ class _Commands(TyperGroup):
             return super().invoke(ctx)
         except (typer.Exit, typer.Abort, typer.BadParameter):
             raise
+        except OutputClosed:
+            let_go_of_output()
+            raise typer.Exit(CLOSED) from None
         except Exception as error:
             from org_service.cli.trouble import explain
 
@@ -39,7 +42,8 @@ Where Kafka and Postgres are is said by `ORGS_KAFKA__BOOTSTRAP_SERVERS` and `ORG
 environment leaves out is taken from `.local/stack.env`, which `orgs up` writes: in another terminal of
 the same folder every command finds the local stack by itself.
 
-Exit codes: 0 done, 1 refused, 2 written wrongly, 3 no answer (trying again is safe), 130 ended by ^C.
+Exit codes: 0 done, 1 refused, 2 written wrongly, 3 no answer (trying again is safe), 130 ended by ^C, 141 nobody reads
+the output any more.
 """,
 )
 app.command("up")(up.up)

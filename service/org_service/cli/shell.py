@@ -8,10 +8,13 @@ import asyncio
 import getpass
 import json
 import logging
+import os
 import sys
+from codecs import lookup
 from collections.abc import Coroutine
 from datetime import datetime
 from functools import cache
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
@@ -31,32 +34,59 @@ USAGE: Final = 2
 UNKNOWN: Final = 3
 """A server is away or no answer came in time. Trying again is safe."""
 
+CLOSED: Final = 141
+"""Whoever read the output has gone: 128 + SIGPIPE, as of a program that the signal ends."""
+
 STACK_ENV: Final = Path(".local/stack.env")
 """Where `orgs up` says where its servers are, for everybody who works in the same folder."""
 FILE_COLUMNS: Final = 250
 """Of a table that isn't shown on a terminal: enough that no cell is folded."""
 
 
+class OutputClosed(Exception):
+    """Whoever read standard output or standard error has gone."""
+
+
 @cache
 def out() -> "Console":
     """Standard output, for results."""
-    from rich.console import Console
-
-    return Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else FILE_COLUMNS)
+    return _console(width=None if sys.stdout.isatty() else FILE_COLUMNS)
 
 
 @cache
 def err() -> "Console":
     """Standard error, for everything that isn't a result."""
+    return _console(stderr=True)
+
+
+def _console(**options: Any) -> "Console":
     from rich.console import Console
 
-    return Console(stderr=True, highlight=False, soft_wrap=True)
+    class Output(Console):
+        def on_broken_pipe(self) -> None:
+            raise OutputClosed
+
+    return Output(highlight=False, soft_wrap=True, **options)
+
+
+def accept_any_encoding() -> None:
+    """Write what the locale's encoding can't say as an escape, rather than fail in the middle of an answer."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def let_go_of_output() -> None:
+    """Send what is still buffered nowhere, so that the interpreter doesn't fail at it as it ends."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        os.dup2(nowhere, stream.fileno())
 
 
 def write_json(document: object) -> None:
     """One line of JSON on standard output; a moment becomes RFC 3339 in UTC, what else JSON doesn't know text."""
-    sys.stdout.write(json.dumps(document, ensure_ascii=False, default=_as_text) + "\n")
-    sys.stdout.flush()
+    any_character = lookup(sys.stdout.encoding).name == "utf-8"
+    write_text(json.dumps(document, ensure_ascii=not any_character, default=_as_text))
 
 
 def _as_text(value: object) -> str:
@@ -67,8 +97,11 @@ def _as_text(value: object) -> str:
 
 def write_text(line: str) -> None:
     """One line of text on standard output, as it is."""
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
+    try:
+        sys.stdout.write(line + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError as error:
+        raise OutputClosed from error
 
 
 def say(message: str) -> None:

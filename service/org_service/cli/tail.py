@@ -1,6 +1,7 @@
 """`orgs tail`: watch events, results and commands."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 from uuid import UUID
 
@@ -45,13 +46,14 @@ def tail(
         raise typer.Exit from None
 
 
-async def _show(steps: "AsyncIterator[Sequence[Record]]", what: What, as_json: bool) -> None:
-    async for records in steps:
-        for record in records:
-            if as_json:
-                shell.write_json(as_document(record))
-            else:
-                shell.out().print(line(what, record))
+async def _show(steps: "AsyncGenerator[Sequence[Record]]", what: What, as_json: bool) -> None:
+    async with aclosing(steps):
+        async for records in steps:
+            for record in records:
+                if as_json:
+                    shell.write_json(as_document(record))
+                else:
+                    shell.out().print(line(what, record))
 
 
 def line(what: What, record: "Record") -> "Text":

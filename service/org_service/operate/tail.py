@@ -1,6 +1,6 @@
 """Watch a topic: from its beginning, from its last records, or from now on."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import NamedTuple, cast
 from uuid import UUID
 
@@ -22,7 +22,7 @@ class View(NamedTuple):
     """Only this organization."""
 
 
-async def watch(kafka: Kafka, topic: str, view: View) -> AsyncIterator[Sequence[Record]]:
+async def watch(kafka: Kafka, topic: str, view: View) -> AsyncGenerator[Sequence[Record]]:
     """Yield records in steps, in order within each partition; without end if the view follows.
 
     Raises:

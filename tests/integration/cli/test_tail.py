@@ -1,4 +1,5 @@
 import asyncio
+import os
 import signal
 import sys
 from pathlib import Path
@@ -89,6 +90,26 @@ async def test_following_shows_what_comes_and_ends_cleanly_on_ctrl_c(
         tail.send_signal(signal.SIGINT)
         rest, said = await tail.communicate()
     assert (tail.returncode, rest, said) == (0, b"", b"")
+
+
+@pytest.mark.usefixtures("five_changes")
+@pytest.mark.parametrize("as_json", [(), ("--json",)])
+async def test_a_reader_who_has_gone_ends_the_watch_in_silence(
+    settings: Settings, tmp_path: Path, as_json: tuple[str, ...]
+) -> None:
+    unread, output = os.pipe()
+    os.close(unread)
+    tail = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "org_service.cli", "tail", "events", "--from-start", *as_json),
+        stdout=output,
+        stderr=asyncio.subprocess.PIPE,
+        env=environment(settings),
+        cwd=tmp_path,
+    )
+    os.close(output)
+    async with asyncio.timeout(60):
+        _, said = await tail.communicate()
+    assert (tail.returncode, said) == (141, b"")
 
 
 async def test_a_consumer_that_lets_a_cancellation_out_while_kafka_is_away_disturbs_nobody(

@@ -1,5 +1,7 @@
 """What is true of every command, and of trouble, without a server."""
 
+import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -43,6 +45,30 @@ def test_help_comes_before_anything_heavy_is_imported() -> None:
     )
     answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
     assert answer.stdout.splitlines()[-1] == "heavy: []"
+
+
+def run_apart(*arguments: str, **variables: str) -> subprocess.CompletedProcess[bytes]:
+    program = (sys.executable, "-m", "org_service.cli", *arguments)
+    return subprocess.run(program, capture_output=True, check=False, timeout=60, env=os.environ | variables)
+
+
+@pytest.mark.parametrize("arguments", [("config", "show"), ("config", "show", "--json")], ids=" ".join)
+def test_a_reader_who_has_gone_ends_a_command_in_silence(arguments: tuple[str, ...]) -> None:
+    unread, output = os.pipe()
+    os.close(unread)
+    program = (sys.executable, "-m", "org_service.cli", *arguments)
+    ended = subprocess.run(program, stdout=output, stderr=subprocess.PIPE, check=False, timeout=60)
+    os.close(output)
+    assert (ended.returncode, ended.stderr) == (141, b"")
+
+
+def test_what_the_encoding_of_the_terminal_cant_say_is_escaped() -> None:
+    shown = run_apart("config", "show", PYTHONIOENCODING="latin-1", ORGS_AUTH__ISSUER="Ωmega")
+    assert (shown.returncode, shown.stderr) == (0, b"")
+    assert rb"\u03a9mega" in shown.stdout
+    answer = run_apart("config", "show", "--json", PYTHONIOENCODING="latin-1", ORGS_AUTH__ISSUER="Ωmega")
+    values = {setting["name"]: setting["value"] for setting in json.loads(answer.stdout)}
+    assert values["ORGS_AUTH__ISSUER"] == "Ωmega"
 
 
 @pytest.fixture

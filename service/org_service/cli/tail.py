@@ -26,7 +26,9 @@ def tail(
     ] = 0,
     follow: Annotated[bool, typer.Option(help="Go on with what comes, until ^C.")] = True,
     org: Annotated[UUID | None, typer.Option(help="Only this organization.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line, nothing left out.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON object a line, nothing left out but tokens.")
+    ] = False,
 ) -> None:
     """Watch a topic, one line a record, committed records only.
 
@@ -78,8 +80,10 @@ def line(what: What, record: "Record") -> "Text":
 
 
 def as_document(record: "Record") -> dict[str, Any]:
-    """All of a record as JSON: the value parsed where it is JSON, in Base64 where it isn't."""
+    """All of a record as JSON but its token: the value parsed where it is JSON, in Base64 where it isn't."""
+    from org_events.cloudevents import AUTHORIZATION
     from org_service.cli import render
+    from org_service.cli.trouble import MASK
 
     document: dict[str, Any] = {
         "topic": record.topic,
@@ -87,7 +91,9 @@ def as_document(record: "Record") -> dict[str, Any]:
         "offset": record.offset,
         "timestamp_ms": record.timestamp,
         "key": render.as_json(record.key),
-        "headers": {name: render.as_json(content) for name, content in record.headers},
+        "headers": {
+            name: MASK if name.lower() == AUTHORIZATION else render.as_json(content) for name, content in record.headers
+        },
     }
     try:
         return document | {"value": None if record.value is None else render.document(record.value)}

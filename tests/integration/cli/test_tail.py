@@ -71,6 +71,17 @@ async def test_what_cant_be_read_is_shown_by_its_coordinates(orgs: Orgs, setting
 
 
 @pytest.mark.usefixtures("running")
+async def test_a_token_is_never_shown(orgs: Orgs) -> None:
+    await orgs("send", "create", "--id", ORG, "--name", "Acme", code=1, ORGS_TOKEN="ses.a.me")
+    shown = await orgs("tail", "commands", *ALL)
+    assert ORG in shown.stdout
+    as_json = await orgs("tail", "commands", *ALL, "--json")
+    (document,) = as_json.json_lines
+    assert document["headers"]["authorization"] == "***"
+    assert "ses.a.me" not in shown.stdout + as_json.stdout
+
+
+@pytest.mark.usefixtures("running")
 async def test_following_shows_what_comes_and_ends_cleanly_on_ctrl_c(
     orgs: Orgs, settings: Settings, tmp_path: Path
 ) -> None:

@@ -51,7 +51,8 @@ def import_file(
     """Create an organization for each line of a file: JSON lines or CSV.
 
     JSON lines: `{"name": "Acme", "domain": "acme.com", "primary_address": {"line1": …, "city": …, "country": …}}`.
-    CSV: a header line with some of id, name, domain, line1, line2, city, region, postal_code, country.
+    CSV: a header line with some of id, name, domain, line1, line2, city, region, postal_code, country; in UTF-8,
+    parted by commas. An organization without an id gets one that is made from its name.
 
     Lines that can't be sent or are refused are reported with their number and the reason; all others go through.
     Importing the same file again is harmless: every line gets its first outcome again.
@@ -69,8 +70,10 @@ def import_file(
         _check(rows, tally)
     else:
         settings = shell.quiet_settings()
-        with file.open("rb") as content:
-            lines = sum(1 for _ in content)
+        lines = None
+        if file.is_file():  # what comes through a pipe can be read but once
+            with file.open("rb") as content:
+                lines = sum(1 for _ in content)
         _run(settings, rows, tally, lines=lines, actor=actor, timeout_s=timeout_s)
     _summarize(tally, as_json)
     if not tally.all_went_through:
@@ -93,7 +96,7 @@ def _run(
     rows: "Iterable[Row | BadLine]",
     tally: _Tally,
     *,
-    lines: int,
+    lines: int | None,
     actor: str | None,
     timeout_s: float,
 ) -> None:
@@ -128,6 +131,13 @@ def _run(
                 "same file again when the service is back; what was done is not done twice.",
                 shell.UNKNOWN,
             )
+        except KeyboardInterrupt:
+            progress.stop()
+            shell.say(
+                f"stopped after {tally.done} lines; some more may have been sent. Import the same file again to go on: "
+                "what was done is not done twice."
+            )
+            raise
 
 
 def _count(tally: _Tally, row: "Row", result: "Result") -> None:

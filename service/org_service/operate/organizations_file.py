@@ -28,6 +28,9 @@ ID_NAMESPACE: Final = UUID("3b6c3e5e-9d0c-5a3e-8f0e-6a2f1c9b7d54")
 LINE_CHARS_MAX: Final = 1024 * 1024
 """A longer line is no organization; far above the 64 KiB that a command may have."""
 
+HEADER_CHARS_MAX: Final = 200
+"""Of a header that isn't understood, in the message; enough to see what is wrong with it."""
+
 _ADDRESS: Final = ("line1", "line2", "city", "region", "postal_code", "country")
 _COLUMNS: Final = ("id", "name", "domain", *_ADDRESS)
 
@@ -95,24 +98,37 @@ def _from_json(number: int, line: str) -> Row | BadLine:
 
 def _read_csv(path: Path, file: IO[str]) -> Iterator[Row | BadLine]:
     csv.field_size_limit(LINE_CHARS_MAX)
-    reader = csv.reader(file)
-    header = next(reader, list[str]())
+    reader = csv.reader(file, strict=True)
+    try:
+        header = next(reader, list[str]())
+    except csv.Error as error:
+        header = [f"{error}"]
     unknown = [name for name in header if name not in _COLUMNS]
     if unknown or "name" not in header or len(set(header)) != len(header):
-        raise StopError(f"{path} must begin with a line that names its columns, some of {', '.join(_COLUMNS)}.")
+        others = ", ".join(name for name in _COLUMNS if name != "name")
+        raise StopError(
+            f"{path} must begin with a line that names its columns, in UTF-8 and parted by commas: name, and any of "
+            f"{others}. It begins with {ascii(header)[:HEADER_CHARS_MAX]}"
+        )
     while True:
         first_line = reader.line_num + 1
         try:
             cells = next(reader, None)
         except csv.Error as error:
-            yield BadLine(first_line, str(error))
+            yield BadLine(first_line, f"no CSV: {error}{_up_to(first_line, reader.line_num)}")
             continue
         if cells is None:
             return
         if len(cells) == len(header):
             yield _row(first_line, _from_cells(dict(zip(header, cells, strict=True))))
         elif cells:
-            yield BadLine(first_line, f"{len(cells)} cells, the header names {len(header)}")
+            up_to = _up_to(first_line, reader.line_num)
+            yield BadLine(first_line, f"{len(cells)} cells, the header names {len(header)}{up_to}")
+
+
+def _up_to(first_line: int, last_line: int) -> str:
+    """What a quote that isn't closed has swallowed, so that nobody takes those lines for imported."""
+    return "" if first_line == last_line else f"; a quote joins all lines up to {last_line} to this one"
 
 
 def _from_cells(cells: Mapping[str, str]) -> dict[str, Any]:
@@ -130,6 +146,8 @@ def _row(number: int, organization: dict[str, Any]) -> Row | BadLine:
     try:
         # A name that is wrong fails below whatever the id is.
         org_id = _derived(name_key(str(fields.get("name")).strip())) if given is None else UUID(str(given))
+    except UnicodeEncodeError:
+        return BadLine(number, "name: not in UTF-8")
     except ValueError:
         return BadLine(number, "id is no UUID")
     try:

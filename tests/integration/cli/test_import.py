@@ -1,10 +1,13 @@
+import asyncio
 import json
+import os
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from org_service.operate import accounts, progress
+from org_service.operate import accounts, progress, publish
 from org_service.settings import Settings
 from tests.integration.cli.conftest import Orgs
 
@@ -59,3 +62,30 @@ async def test_a_dry_run_reads_everything_and_sends_nothing(orgs: Orgs, settings
     answer = await orgs("import", str(file), "--dry-run", code=1)
     assert "line 2: unreadable  no JSON" in answer.stderr
     assert (await orgs("tail", "commands", "--from-start", "--no-follow")).stdout == ""
+
+
+async def test_what_comes_through_a_pipe_is_imported(orgs: Orgs, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe.jsonl"
+    os.mkfifo(pipe)
+    writing = asyncio.create_task(asyncio.to_thread(pipe.write_text, '{"name": "One"}\n{"name": "Two"}\n'))
+    answer = await orgs("import", str(pipe), "--json")
+    await writing
+    assert outcomes(answer.json) == {("applied", 200): 2}
+
+
+async def test_an_import_that_is_stopped_says_how_to_go_on(
+    orgs: Orgs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import_rows = publish.import_rows
+
+    async def stopped_by_ctrl_c(*arguments: Any) -> AsyncIterator[publish.Imported]:
+        async for imported in import_rows(*arguments):
+            yield imported
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(publish, "import_rows", stopped_by_ctrl_c)
+    file = tmp_path / "two.jsonl"
+    file.write_text('{"name": "One"}\n{"name": "Two"}\n')
+    answer = await orgs("import", str(file), code=130)
+    assert answer.stdout == ""
+    assert "stopped after 1 lines; some more may have been sent. Import the same file again to go on" in answer.stderr

@@ -98,10 +98,30 @@ def test_csv_cells_become_fields_and_empty_ones_null(tmp_path: Path) -> None:
     assert "primary_address.city" in last.reason
 
 
-@pytest.mark.parametrize("header", ["", "domain", "name,nmae", "name,name"])
+def test_lines_that_an_open_quote_swallows_are_told(tmp_path: Path) -> None:
+    first, rest = rows(tmp_path / "a", 'name,domain\nOne,\n"Two,x\nThree,\nFour,\n', "csv")
+    assert isinstance(first, Row)
+    assert rest == BadLine(3, "no CSV: unexpected end of data; a quote joins all lines up to 5 to this one")
+    joined, last = rows(tmp_path / "b", 'name,domain\n"One,\n"Two",\nThree,\n', "csv")
+    assert joined == BadLine(2, "no CSV: ',' expected after '\"'; a quote joins all lines up to 3 to this one")
+    assert isinstance(last, Row)
+
+
+def test_a_name_that_isnt_utf8_is_called_that(tmp_path: Path) -> None:
+    bad, good = rows(tmp_path / "a", b"name,domain\nCaf\xe9,\nOne,\n", "csv")
+    assert bad == BadLine(2, "name: not in UTF-8")
+    assert isinstance(good, Row)
+
+
+@pytest.mark.parametrize("header", ["", "domain", "name,nmae", "name,name", "name;domain", '"name', "n" * 1_100_000])
 def test_a_csv_header_that_isnt_understood_stops_before_anything_is_sent(tmp_path: Path, header: str) -> None:
     with pytest.raises(StopError, match="must begin with a line that names its columns"):
         rows(tmp_path / "a", f"{header}\nx,y\n", "csv")
+
+
+def test_a_file_in_another_encoding_shows_what_it_begins_with(tmp_path: Path) -> None:
+    with pytest.raises(StopError, match=r"in UTF-8 .* It begins with \['\\udcff\\udcfen\\x00a"):
+        rows(tmp_path / "a", "name\nOne\n".encode("utf-16"), "csv")
 
 
 def test_the_format_comes_from_the_name() -> None:

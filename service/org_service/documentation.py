@@ -2,14 +2,14 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final, cast, get_args, get_origin
 
 from prometheus_client import Counter, Gauge, Histogram
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
 from org_service import telemetry
-from org_service.settings import Settings
+from org_service.settings import Settings, as_text
 
 _DOCS: Final = Path(__file__).parents[2] / "docs"
 
@@ -20,7 +20,7 @@ def settings_page() -> str:
         "# Settings",
         "",
         "Made from `org_service/settings.py` by `python -m org_service.documentation`. `orgs config show` prints the",
-        "values in force. An unknown name in a group is refused at start.",
+        "values in force. An unknown name with `__` in it is refused at start.",
         "",
         "| variable | default | bounds | what for |",
         "| --- | --- | --- | --- |",
@@ -41,12 +41,13 @@ def _rows(model: type[BaseModel], prefix: str) -> Iterator[str]:
 
 def _default(field: FieldInfo) -> str:
     value = field.default
-    shown = value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+    shown = value.get_secret_value() if isinstance(value, SecretStr) else as_text(value)
     return f"`{shown}`" if shown else ""
 
 
 def _bounds(field: FieldInfo) -> str:
-    choices = getattr(field.annotation, "__args__", None)
+    kind = get_args(field.annotation)[0] if get_origin(field.annotation) is tuple else field.annotation
+    choices = get_args(kind)
     if choices:
         return ", ".join(f"`{choice}`" for choice in choices)
     bounds = {

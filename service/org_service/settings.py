@@ -3,11 +3,14 @@
 `ORGS_KAFKA__BOOTSTRAP_SERVERS=broker:9092 ORGS_WORKER__BATCH_RECORDS_MAX=500 orgs serve --role worker`
 """
 
+import json
+import re
 import ssl
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from org_events.topics import DAY_MS, PARTITIONS, Topics
 
@@ -17,6 +20,26 @@ class _Group(BaseModel):
 
 
 Port = Annotated[int, Field(ge=0, le=65535)]
+_ADDRESS: Final = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[^\s\[\]:/@]*)(:[0-9]{1,5})?")
+"""A host, or an IPv6 address in brackets, and a port."""
+
+
+def _array(given: Any) -> Any:
+    """The variable's text as JSON; whoever builds settings in code gives a tuple."""
+    try:
+        return json.loads(given) if isinstance(given, str) else given
+    except ValueError:
+        raise ValueError('must be a JSON array of texts: ["…"]') from None
+
+
+_FromJson = (NoDecode, BeforeValidator(_array))
+
+
+def as_text(value: object) -> str:
+    """A value, not a secret one, as its variable would say it."""
+    if isinstance(value, bool | tuple):
+        return json.dumps(value)
+    return str(value).removesuffix(".0") if isinstance(value, float) else str(value)
 
 
 class Kafka(_Group):
@@ -42,6 +65,19 @@ class Kafka(_Group):
     request_timeout_ms: int = Field(
         default=20_000, ge=1_000, le=300_000, description="One request; a broker slower than this counts as away"
     )
+
+    @field_validator("bootstrap_servers")
+    @classmethod
+    def _servers_can_be_asked(cls, servers: str) -> str:
+        for server in servers.split(","):
+            if not server.strip() or not _ADDRESS.fullmatch(server.strip()):
+                raise ValueError("must be host:port, comma-separated")
+        return servers
+
+    @field_validator("topic_prefix")
+    @classmethod
+    def _topics_can_be_named(cls, prefix: str) -> str:
+        return Topics(prefix).prefix
 
     @model_validator(mode="after")
     def _certificates_can_be_read(self) -> "Kafka":
@@ -92,7 +128,7 @@ class Database(_Group):
     )
     assume_role: bool = Field(
         default=True,
-        description="SET ROLE to orgs_worker, orgs_relay or orgs_reader on each connection; false where the login "
+        description="SET ROLE to orgs_worker, orgs_relay, orgs_edge … on each connection; false where the login "
         "already has just those rights",
     )
     pool_size: int = Field(default=5, ge=1, le=100, description="Connections of one process")
@@ -103,6 +139,20 @@ class Database(_Group):
         le=300,
         description="One statement; a batch waits for the locks of other workers' batches",
     )
+
+    @field_validator("url")
+    @classmethod
+    def _server_can_be_asked(cls, url: SecretStr) -> SecretStr:
+        """Only what the driver trips over; it reads the rest. No error holds any of it."""
+        try:
+            parts = urlsplit(url.get_secret_value())
+            servers = parts.netloc.rpartition("@")[2].split(",")
+            good = parts.scheme in {"postgresql", "postgres"} and all(map(_ADDRESS.fullmatch, servers))
+        except ValueError:
+            good = False
+        if not good:
+            raise ValueError("must be postgresql://user:password@host:port/database, with @ in a password as %40")
+        return url
 
 
 class Worker(_Group):
@@ -184,7 +234,7 @@ class Auth(_Group):
     )
     issuer: str = Field(default="", description="`iss` that a token must have")
     audience: str = Field(default="orgs", min_length=1, description="`aud` that a token must have, or hold")
-    algorithms: tuple[Literal["RS256", "ES256", "EdDSA"], ...] = Field(
+    algorithms: Annotated[tuple[Literal["RS256", "ES256", "EdDSA"], ...], *_FromJson] = Field(
         default=("RS256", "ES256", "EdDSA"), min_length=1, description="Signatures that are taken, as a JSON array"
     )
     jwks_file: str = Field(
@@ -220,7 +270,9 @@ class Edge(_Group):
     concurrency_max: int = Field(
         default=1_000, ge=1, le=100_000, description="Requests in hand at once; more is a 503 at once"
     )
-    cors_origins: tuple[str, ...] = Field(default=(), description="Origins of browsers let in, as a JSON array")
+    cors_origins: Annotated[tuple[str, ...], *_FromJson] = Field(
+        default=(), description="Origins of browsers let in, as a JSON array"
+    )
     stalled_after_s: float = Field(
         default=120, gt=0, le=3_600, description="/livez fails when the loop gave no sign of life for this long"
     )

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
 PREFIX: Final = "ORGS_"
+TABLE_COLUMNS_MIN: Final = 100
+"""On a narrower terminal names alone would fill the table: then it is lines."""
 
 app = typer.Typer(no_args_is_help=True, help="The settings.")
 
@@ -28,6 +30,17 @@ class Setting(NamedTuple):
     source: str
     """`environment`, `.local/stack.env` or `default`."""
     description: str
+
+    @property
+    def what(self) -> str:
+        """The description, and the default where it isn't in force."""
+        default = "" if self.source == "default" else f" (default {self.default or 'empty'})"
+        return (self.description + default).strip()
+
+    @property
+    def style(self) -> str:
+        """Of the value: what was set stands out."""
+        return "" if self.source == "default" else "bold"
 
 
 @app.callback()
@@ -47,6 +60,13 @@ def show(*, as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = 
     if as_json:
         shell.write_json([setting._asdict() for setting in settings])
         return
+    if shell.out().width < TABLE_COLUMNS_MIN:
+        _print_lines(settings)
+    else:
+        _print_table(settings)
+
+
+def _print_table(settings: list[Setting]) -> None:
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -57,10 +77,19 @@ def show(*, as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = 
     table.add_column("source", overflow="fold")
     table.add_column("what", style="dim")
     for setting in settings:
-        changed = setting.source != "default"
-        what = setting.description + (f" (default {setting.default})" if changed else "")
-        table.add_row(setting.name, Text(setting.value, "bold" if changed else ""), setting.source, Text(what.strip()))
+        table.add_row(setting.name, Text(setting.value, setting.style), setting.source, Text(setting.what))
     shell.out().print(table, soft_wrap=False)
+
+
+def _print_lines(settings: list[Setting]) -> None:
+    from rich.text import Text
+
+    for setting in settings:
+        shell.out().print(
+            Text.assemble(f"{setting.name} = ", (setting.value, setting.style), (f"  {setting.source}", "dim"))
+        )
+        if setting.what:
+            shell.out().print(Text(f"  {setting.what}", "dim"))
 
 
 def read() -> Iterator[Setting]:
@@ -93,9 +122,10 @@ def _text(field: str, content: Any) -> str:
     from pydantic import SecretStr
 
     from org_service.cli.trouble import MASK, masked_url
+    from org_service.settings import as_text
 
     if not isinstance(content, SecretStr):
-        return str(content).lower() if isinstance(content, bool) else str(content)
+        return as_text(content)
     secret = content.get_secret_value()
     return masked_url(secret) if field == "url" else MASK if secret else ""
 

@@ -39,6 +39,7 @@ CLOSED: Final = 141
 
 STACK_ENV: Final = Path(".local/stack.env")
 """Where `orgs up` says where its servers are, for everybody who works in the same folder."""
+NO_SUCH_SETTING: Final = "there is no such setting; docs/settings.md lists them all"
 FILE_COLUMNS: Final = 250
 """Of a table that isn't shown on a terminal: enough that no cell is folded."""
 
@@ -126,9 +127,16 @@ def load_settings() -> "Settings":
 
     Raises:
         pydantic.ValidationError: a value is wrong.
+        typer.Exit: there is no such group of settings.
     """
     from org_service.settings import Settings
 
+    # Without `__` it may be somebody else's: Kubernetes sets ORGS_WORKER_PORT for a service named orgs-worker.
+    groups = tuple(f"ORGS_{name.upper()}__" for name in Settings.model_fields)
+    ours = sorted(name for name in os.environ if name.upper().startswith("ORGS_") and "__" in name)
+    unknown = [f"\n  {name}: {NO_SUCH_SETTING}" for name in ours if not name.upper().startswith(groups)]
+    if unknown:
+        fail("a setting is wrong:" + "".join(unknown), USAGE)
     return Settings(_env_file=STACK_ENV if STACK_ENV.is_file() else None)  # pyright: ignore[reportCallIssue] - undeclared
 
 

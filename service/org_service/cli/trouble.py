@@ -1,10 +1,11 @@
 """Expected trouble in one line: what, where, and what to do. Unexpected trouble keeps its traceback."""
 
+import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final, NamedTuple
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
-from org_service.cli.shell import REFUSED, STACK_ENV, UNKNOWN, USAGE
+from org_service.cli.shell import NO_SUCH_SETTING, REFUSED, STACK_ENV, UNKNOWN, USAGE
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
@@ -24,12 +25,15 @@ class Trouble(NamedTuple):
 def explain(error: BaseException) -> Trouble | None:
     """What to say about an error that can be expected; None for a defect of ours."""
     from pydantic import ValidationError
+    from pydantic_settings import SettingsError
 
     from org_events.errors import ClientError, KafkaRefused, OutcomeUnknown, TopicMissing
     from org_service.errors import RetryError, ServiceError
 
     if isinstance(error, ValidationError):
         return Trouble(_wrong_settings(error), USAGE) if error.title == "Settings" else None
+    if isinstance(error, SettingsError):
+        return Trouble(f"a setting is wrong:\n  {error}", USAGE)
     if isinstance(error, ServiceError):
         return Trouble(str(error), UNKNOWN if isinstance(error, RetryError) else REFUSED)
     if isinstance(error, ClientError):
@@ -58,7 +62,7 @@ def masked_url(url: str) -> str:
         (name, MASK if name in _SECRET_PARAMETERS else value)
         for name, value in parse_qsl(parts.query, keep_blank_values=True)
     ]
-    return urlunsplit((parts.scheme, f"{login}{host}", parts.path, urlencode(query, safe="*/"), ""))
+    return f"{parts.scheme}://{login}{host}{parts.path}{'?' if query else ''}{urlencode(query, safe='*/')}"
 
 
 def wrong_fields(error: "ValidationError") -> str:
@@ -67,8 +71,14 @@ def wrong_fields(error: "ValidationError") -> str:
 
 
 def _wrong_settings(error: "ValidationError") -> str:
-    lines = [f"ORGS_{'__'.join(map(str, each['loc'])).upper()}: {each['msg']}" for each in _errors(error)]
+    lines = [f"ORGS_{'__'.join(map(str, each['loc'])).upper()}: {_about_setting(each)}" for each in _errors(error)]
     return "a setting is wrong:\n  " + "\n  ".join(lines)
+
+
+def _about_setting(error: "ErrorDetails") -> str:
+    if error["type"] == "extra_forbidden":
+        return NO_SUCH_SETTING
+    return error["msg"].removeprefix("Value error, ")
 
 
 def _errors(error: "ValidationError") -> "list[ErrorDetails]":
@@ -84,6 +94,8 @@ def _places() -> tuple[str, str]:
 
 
 def _way_in(variable: str) -> str:
+    if variable in os.environ:
+        return f"{variable} names it: is that where it runs?"
     if STACK_ENV.is_file():
         return f"{STACK_ENV} names it: is `orgs up` still running? Or set {variable}."
     return f"Start the local stack with `orgs up`, or set {variable} to yours."

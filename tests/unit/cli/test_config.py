@@ -3,8 +3,10 @@ import os
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
+from org_service.cli import shell
 from org_service.cli.app import app
 from org_service.cli.trouble import masked_url
 
@@ -100,6 +102,16 @@ def test_a_wrong_setting_is_named_without_its_value(monkeypatch: pytest.MonkeyPa
         ),
         ({"ORGS_RELAY__PUBLISH_TIMEOUT_S": "120"}, "stalled_after_s must be more than publish_timeout_s"),
         ({"ORGS_WORKER__SESSION_TIMEOUT_MS": "3000"}, "6000"),
+        ({"ORGS_DATABASE__URL": "mysql://me:pw@db/orgs"}, "ORGS_DATABASE__URL: must be postgresql://"),
+        ({"ORGS_DATABASE__URL": "postgresql://me:pw@db:port/orgs"}, "ORGS_DATABASE__URL: must be postgresql://"),
+        ({"ORGS_DATABASE__URL": "postgresql://[me/orgs"}, "ORGS_DATABASE__URL: must be postgresql://"),
+        ({"ORGS_KAFKA__BOOTSTRAP_SERVERS": "a:1,b:x"}, "ORGS_KAFKA__BOOTSTRAP_SERVERS: must be host:port"),
+        ({"ORGS_KAFKA__BOOTSTRAP_SERVERS": ""}, "ORGS_KAFKA__BOOTSTRAP_SERVERS: must be host:port"),
+        ({"ORGS_KAFKA__TOPIC_PREFIX": "a b"}, "ORGS_KAFKA__TOPIC_PREFIX: a topic prefix is"),
+        ({"ORGS_EDGE__CORS_ORIGINS": "https://a.example"}, "ORGS_EDGE__CORS_ORIGINS: must be a JSON array"),
+        ({"ORGS_AUTH": "trusted"}, '"auth"'),
+        ({"ORGS_KAFKA__BOOTSTRAP": "a:1"}, "ORGS_KAFKA__BOOTSTRAP: there is no such setting"),
+        ({"ORGS_KAKFA__PARTITIONS": "1"}, "ORGS_KAKFA__PARTITIONS: there is no such setting"),
     ],
 )
 def test_what_would_be_waited_for_in_vain_is_refused_at_once(
@@ -110,3 +122,38 @@ def test_what_would_be_waited_for_in_vain_is_refused_at_once(
     result = runner.invoke(app, ["config", "show"])
     assert result.exit_code == 2
     assert said in " ".join(result.stderr.split())
+    assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "as_shown"),
+    [
+        ("ORGS_DATABASE__URL", "postgresql://a:1,[::1]:2,c/orgs", "***"),
+        ("ORGS_DATABASE__URL", "postgres:///orgs?host=/run/pg", "postgres:///orgs?host=/run/pg"),
+        ("ORGS_KAFKA__BOOTSTRAP_SERVERS", "a:1, [::1]:2,c_d", "a:1, [::1]:2,c_d"),
+        ("ORGS_EDGE__CORS_ORIGINS", '["https://a.example"]', '["https://a.example"]'),
+        ("ORGS_AUTH__ALGORITHMS", '["EdDSA"]', '["EdDSA"]'),
+        ("ORGS_DRAIN_TIMEOUT_S", "7", "7"),
+    ],
+)
+def test_a_setting_is_shown_as_it_may_be_written(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, as_shown: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    assert shown()[name]["value"] == as_shown
+
+
+def test_what_kubernetes_sets_for_a_service_is_no_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ORGS_WORKER_PORT", "tcp://10.0.0.1:9101")
+    assert shown()["ORGS_WORKER__PORT"]["value"] == "9101"
+
+
+def test_a_narrow_terminal_shows_every_setting_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ORGS_KAFKA__BOOTSTRAP_SERVERS", "kafka.example:9092")
+    monkeypatch.setattr(shell, "out", lambda: Console(width=60, soft_wrap=True))
+    lines = runner.invoke(app, ["config", "show"]).stdout.splitlines()
+    assert lines[:3] == [
+        "ORGS_KAFKA__BOOTSTRAP_SERVERS = kafka.example:9092  environment",
+        "  host:port, comma-separated (default 127.0.0.1:9092)",
+        "ORGS_KAFKA__TOPIC_PREFIX =   default",
+    ]

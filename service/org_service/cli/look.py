@@ -42,7 +42,9 @@ def show(org: Org, *, as_json: Json = False) -> None:
 def history(
     org: Org,
     *,
-    last: Annotated[int, typer.Option("--last", "-n", min=1, help="At most this many of the latest changes.")] = 100,
+    last: Annotated[
+        int, typer.Option("--last", "-n", min=1, max=100_000, help="At most this many of the latest changes.")
+    ] = 100,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line and change.")] = False,
 ) -> None:
     """Show an organization's changes, oldest first: version, when, what, by whom, before → after.

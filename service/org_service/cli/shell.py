@@ -152,7 +152,13 @@ def login() -> str:
 
 
 def sender(settings: "Settings", actor: str | None) -> dict[str, str]:
-    """Who sends a command: the actor that was named; else the user of `ORGS_TOKEN`; else whoever sits here."""
+    """Who sends a command: the actor that was named; else the user of `ORGS_TOKEN`; else whoever sits here.
+
+    Raises:
+        typer.BadParameter: The actor is empty, as a variable that isn't set is: it must not mean another one.
+    """
+    if actor is not None and not actor.strip():
+        raise typer.BadParameter("--actor is empty")
     token = settings.token.get_secret_value()
     return {"token": token} if token and not actor else {"actor": actor or login()}
 

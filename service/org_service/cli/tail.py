@@ -38,6 +38,8 @@ def tail(
     """
     from org_service.operate import tail as operate
 
+    if not (follow or from_start or last):
+        raise typer.BadParameter("--no-follow alone shows nothing: add --last N or --from-start")
     settings = shell.quiet_settings()
     topics = settings.kafka.topics
     topic = {"events": topics.events, "results": topics.results, "commands": topics.commands}[what]

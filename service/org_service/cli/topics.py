@@ -25,7 +25,8 @@ def apply(
     """Create the topics that are missing and compare the others with what they must be.
 
     Never changes or deletes a topic. Ends with 1, before anything is created, when a topic differs in what can't be
-    different: number of partitions, clean-up policy, timestamp type. Other differences are only reported.
+    different: number of partitions, clean-up policy, timestamp type, a record size below the relay's batches. Other
+    differences are only reported.
 
     Example: `orgs topics apply --dry-run`
     """
@@ -58,7 +59,7 @@ def _print(plans: "list[TopicPlan]") -> None:
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for heading in ("topic", "partitions", "clean-up", "time", "what"):
-        table.add_column(heading, overflow="fold")
+        table.add_column(heading, overflow="fold", no_wrap=heading == "topic")
     for plan in plans:
         config = plan.spec.config
         what = "" if plan.exists else "[green]create[/]"

@@ -79,5 +79,8 @@ async def test_without_a_worker_the_outcome_is_unknown_and_the_command_waits(org
 
 async def test_missing_topics_say_what_to_do(orgs: Orgs) -> None:
     elsewhere = {"ORGS_KAFKA__TOPIC_PREFIX": "nowhere."}
-    assert "run `orgs topics apply`" in (await orgs("tail", "events", "--no-follow", code=1, **elsewhere)).stderr
+    assert (
+        "run `orgs topics apply`"
+        in (await orgs("tail", "events", "-n", "1", "--no-follow", code=1, **elsewhere)).stderr
+    )
     assert "orgs topics apply" in (await orgs(*ACME, "--timeout", "8", code=1, **elsewhere)).stderr

@@ -137,6 +137,9 @@ def test_a_stack_that_was_killed_is_suspected(monkeypatch: pytest.MonkeyPatch) -
         ),
         (["import", "missing.jsonl"], "missing.jsonl"),
         (["tail", "everything"], "everything"),
+        (["tail", "events", "--no-follow"], "--last N or --from-start"),
+        (["history", "Acme", "--last", "99999999999999999999"], "--last"),
+        (["send", "create", "--name", "Acme", "--actor", ""], "--actor is empty"),
     ],
 )
 def test_what_is_written_wrongly_is_not_sent_and_ends_with_2(arguments: list[str], said: str) -> None:

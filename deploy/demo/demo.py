@@ -5,6 +5,7 @@ send, well-formed and not; shows outcomes and events as they arrive; then counts
 topics and in the tables. Ends with 0 and one line when the accounts balance, else with 1 and what differs.
 """
 
+import argparse
 import asyncio
 import os
 import sys
@@ -87,6 +88,9 @@ async def tell(settings: Settings, roles: Sequence[Role]) -> tuple[str, list[str
 
 def main() -> int:
     """Run the demo; the exit status."""
+    argparse.ArgumentParser(
+        prog="make demo", description="Show what the service does, on servers of its own."
+    ).parse_args()
     for variable in [name for name in os.environ if name.startswith("ORGS_")]:
         del os.environ[variable]  # servers of its own, whatever the environment names: it fills and throws them away
     started = time.monotonic()

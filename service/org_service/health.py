@@ -161,7 +161,8 @@ def listen(host: str, port: int, what: str) -> socket.socket:
     except OSError as error:
         raise StopError(
             f"{what} can't be served on {host}, port {port}: {error.strerror}. "
-            "Choose another port in the settings of the role, or 0 for a free one."
+            "Choose another port by ORGS_WORKER__PORT, ORGS_RELAY__PORT or ORGS_EDGE__PORT, 0 for a free one; …__HOST "
+            "must be an address of this machine."
         ) from error
     # Accepted connections inherit it. asyncio sets it only on sockets that were made for TCP by number, and without it
     # the second packet of an answer waits 40 ms for the first one's acknowledgement.

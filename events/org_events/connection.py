@@ -24,6 +24,8 @@ from org_events.topics import Topics
 _RETRY_WAIT_S: Final = 0.5
 _TOPIC_WAIT_S: Final = 5.0
 """How long after its creation a topic may be unknown to the broker that is asked."""
+_TOPIC_WAIT_MIN_S: Final = 1.0
+"""Far more than a broker needs to answer, so that a short time-out doesn't take a slow one for a missing topic."""
 _BATCH_BYTES: Final = 256 * 1024
 """Of one partition: some hundred commands a request, well below the broker's limit of 1 MiB."""
 
@@ -91,11 +93,13 @@ class Connection:
         if self._publisher is not None:
             raise NotConnected("The client is started already.")
         failure: KafkaError | None = None
+        # A topic that isn't there is told before the time is up, but never because a broker was slow.
+        topic_wait_s = min(_TOPIC_WAIT_S, max(_TOPIC_WAIT_MIN_S, timeout_s / 2))
         try:
             async with asyncio.timeout(timeout_s):
                 while True:
                     try:
-                        return await self._connect()
+                        return await self._connect(topic_wait_s)
                     except REFUSALS as error:
                         raise KafkaRefused(f"Kafka does not let this user in: {error!r}") from error
                     except KafkaError as error:
@@ -104,7 +108,7 @@ class Connection:
         except TimeoutError as error:
             raise KafkaUnavailable(
                 f"No connection to Kafka at {self._bootstrap_servers} within {timeout_s:g} s; nothing was sent. "
-                f"It is unreachable, or refuses the credentials ({failure!r})"
+                f"It is unreachable, or refuses the credentials ({failure or 'no answer'!r})"
             ) from error
 
     async def stop(self) -> None:
@@ -116,13 +120,13 @@ class Connection:
         if reader is not None:
             await reader.stop()
 
-    async def _connect(self) -> None:
+    async def _connect(self, topic_wait_s: float) -> None:
         publisher = Publisher(self._topics.commands, self._make_producer)
         reader = OutcomeReader(self._topics.results, self._make_consumer(), self.expected)
         try:
             await publisher.start()
-            await _partitions(publisher, self._topics.commands)
-            await reader.start(await _partitions(publisher, self._topics.results))
+            await _partitions(publisher, self._topics.commands, topic_wait_s)
+            await reader.start(await _partitions(publisher, self._topics.results, topic_wait_s))
         except BaseException:
             await publisher.stop()
             await reader.stop()
@@ -148,9 +152,9 @@ class Connection:
         )
 
 
-async def _partitions(publisher: Publisher, topic: str) -> set[int]:
+async def _partitions(publisher: Publisher, topic: str, wait_s: float) -> set[int]:
     try:
-        async with asyncio.timeout(_TOPIC_WAIT_S):
+        async with asyncio.timeout(wait_s):
             return await publisher.partitions(topic)
     except TimeoutError as error:
         raise TopicMissing(topic) from error

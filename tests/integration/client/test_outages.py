@@ -25,8 +25,11 @@ def silent(_: Received) -> None:
     return None
 
 
-async def test_missing_topics_are_named_with_the_way_out(bootstrap_servers: str) -> None:
-    client = OrganizationClient(bootstrap_servers=bootstrap_servers, source="/tests", topics=Topics("nowhere."))
+@pytest.mark.parametrize("timeout_s", [3, 30])
+async def test_missing_topics_are_named_with_the_way_out(bootstrap_servers: str, timeout_s: float) -> None:
+    client = OrganizationClient(
+        bootstrap_servers=bootstrap_servers, source="/tests", topics=Topics("nowhere."), timeout_s=timeout_s
+    )
     with pytest.raises(TopicMissing, match=r"nowhere\.orgs\.commands.*orgs topics apply"):
         await client.start()
 

@@ -147,8 +147,11 @@ def quiet_settings() -> "Settings":
 
 
 def login() -> str:
-    """The name of whoever sits here, as the actor of what they do."""
-    return getpass.getuser()
+    """The name of whoever sits here, as the actor of what they do; in a container the user may have none."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # OSError from Python 3.13 on
+        return f"uid-{os.getuid()}"
 
 
 def sender(settings: "Settings", actor: str | None) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """What is true of every command, and of trouble, without a server."""
 
+import getpass
 import json
 import os
 import subprocess
@@ -12,6 +13,7 @@ import pytest
 from typer.main import get_command
 from typer.testing import CliRunner
 
+from org_service.cli import shell
 from org_service.cli.app import app
 
 runner = CliRunner()
@@ -147,3 +149,13 @@ def test_what_is_written_wrongly_is_not_sent_and_ends_with_2(arguments: list[str
     assert result.exit_code == 2, result.output
     assert said in result.stderr
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("error", [KeyError, OSError])
+def test_a_user_without_a_name_acts_by_number(monkeypatch: pytest.MonkeyPatch, error: type[Exception]) -> None:
+    def no_such_user() -> str:
+        raise error
+
+    monkeypatch.setattr(getpass, "getuser", no_such_user)
+    monkeypatch.setattr(os, "getuid", lambda: 12345)
+    assert shell.login() == "uid-12345"

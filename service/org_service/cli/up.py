@@ -49,8 +49,10 @@ def up(
         from org_local import ports
     except ModuleNotFoundError:
         shell.fail("the local stack isn't installed: install org-service[local].")
+    from org_service.cli.trouble import masked_url
     from org_service.telemetry import set_up_logging
 
+    shell.load_settings()  # what is written wrongly is told before anything starts
     try:
         with org_local.start(data, progress=shell.say) as stack, _named() as name:
             issuer = org_local.Issuer.open(data)
@@ -66,7 +68,7 @@ def up(
             name(_servers(stack, issuer) | {"ORGS_API_URL": url, "ORGS_TOKEN": token})
             _prepare(settings)
             shell.say(f"Kafka     {stack.bootstrap_servers}")
-            shell.say(f"Postgres  {stack.database_url}")
+            shell.say(f"Postgres  {masked_url(stack.database_url)}")
             shell.say(f"HTTP      {url}/docs, MCP {url}/mcp")
             shell.say("ready: try `orgs send create --name Acme` in another terminal; ^C stops")
             with _watched(stack):

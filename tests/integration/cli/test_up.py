@@ -8,9 +8,12 @@ import signal
 import sys
 import urllib.request
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psutil
 import pytest
+
+from org_service.settings import Settings
 
 pytestmark = pytest.mark.integration
 
@@ -29,11 +32,11 @@ def environment() -> dict[str, str]:
     return variables | {"ORGS_WORKER__PORT": "0", "ORGS_RELAY__PORT": "0", "ORGS_EDGE__PORT": "0"}
 
 
-async def start(folder: Path, *arguments: str) -> asyncio.subprocess.Process:
+async def start(folder: Path, *arguments: str, **variables: str) -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(
         *(sys.executable, *arguments),
         cwd=folder,
-        env=environment(),
+        env=environment() | variables,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
@@ -95,6 +98,33 @@ async def test_up_brings_everything_other_terminals_find_it_and_ctrl_c_leaves_no
     code, said = await orgs(tmp_path, "show", "acme")
     assert code == 3
     assert "orgs up" in said
+
+
+async def test_up_takes_servers_of_the_environment_and_shows_no_password(settings: Settings, tmp_path: Path) -> None:
+    parts = urlsplit(settings.database.url.get_secret_value())
+    url = parts._replace(netloc=f"postgres:sesame@{parts.netloc.rpartition('@')[2]}").geturl()
+    servers = {
+        "ORGS_KAFKA__BOOTSTRAP_SERVERS": settings.kafka.bootstrap_servers,
+        "ORGS_KAFKA__TOPIC_PREFIX": settings.kafka.topic_prefix,
+        "ORGS_KAFKA__PARTITIONS": str(settings.kafka.partitions),
+        "ORGS_DATABASE__URL": url,
+    }
+    up = await start(tmp_path, "-m", "org_service.cli", "up", **servers)
+    try:
+        assert "postgres:***@" in await line_with(up.stderr, "Postgres  ")
+        await line_with(up.stderr, "ready: try")
+    finally:
+        up.terminate()
+        rest = await up.communicate()
+    assert b"sesame" not in b"".join(rest)
+
+
+async def test_up_with_a_wrong_setting_starts_nothing(tmp_path: Path) -> None:
+    up = await start(tmp_path, "-m", "org_service.cli", "up", ORGS_LOG__LEVEL="loud")
+    _, said = await up.communicate()
+    assert up.returncode == 2
+    assert said.decode().splitlines()[0] == "error: a setting is wrong:"
+    assert not (tmp_path / ".local").exists()
 
 
 @pytest.mark.timeout(180)

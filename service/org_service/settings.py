@@ -32,6 +32,12 @@ def _array(given: Any) -> Any:
         raise ValueError('must be a JSON array of texts: ["…"]') from None
 
 
+def _http(url: str) -> str:
+    if not re.match(r"(?i)https?://[^/\s]", url):
+        raise ValueError("must be an http or https URL, such as https://orgs.example.com")
+    return url
+
+
 _FromJson = (NoDecode, BeforeValidator(_array))
 
 
@@ -277,6 +283,11 @@ class Edge(_Group):
         default=120, gt=0, le=3_600, description="/livez fails when the loop gave no sign of life for this long"
     )
 
+    @field_validator("public_url")
+    @classmethod
+    def _links_can_be_followed(cls, url: str) -> str:
+        return url and _http(url)
+
     @property
     def drain_timeout_s(self) -> float:
         """By then every request in hand is answered, a change with 202 at the latest."""
@@ -313,3 +324,8 @@ class Settings(BaseSettings):
         description="Worker and relay finish what they have in hand at SIGTERM; what isn't through then, in an outage, "
         "is let go and comes again. 4 s below the orchestrator's grace period",
     )
+
+    @field_validator("api_url")
+    @classmethod
+    def _api_can_be_asked(cls, url: str) -> str:
+        return _http(url)

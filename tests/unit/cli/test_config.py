@@ -60,7 +60,7 @@ def test_a_url_is_shown_without_its_password(url: str, masked: str) -> None:
 
 def test_the_environment_wins_over_the_stack_file_and_that_over_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
     write_stack_env(
-        "ORGS_KAFKA__BOOTSTRAP_SERVERS=stack:1\nORGS_DATABASE__URL=postgresql://stack/orgs\nORGS_API_URL=x\n"
+        "ORGS_KAFKA__BOOTSTRAP_SERVERS=stack:1\nORGS_DATABASE__URL=postgresql://stack/orgs\nORGS_API_URL=http://x\n"
     )
     monkeypatch.setenv("ORGS_DATABASE__URL", "postgresql://mine/orgs")
     settings = shown()
@@ -109,6 +109,8 @@ def test_a_wrong_setting_is_named_without_its_value(monkeypatch: pytest.MonkeyPa
         ({"ORGS_KAFKA__BOOTSTRAP_SERVERS": ""}, "ORGS_KAFKA__BOOTSTRAP_SERVERS: must be host:port"),
         ({"ORGS_KAFKA__TOPIC_PREFIX": "a b"}, "ORGS_KAFKA__TOPIC_PREFIX: a topic prefix is"),
         ({"ORGS_EDGE__CORS_ORIGINS": "https://a.example"}, "ORGS_EDGE__CORS_ORIGINS: must be a JSON array"),
+        ({"ORGS_EDGE__PUBLIC_URL": "orgs.example"}, "ORGS_EDGE__PUBLIC_URL: must be an http or https URL"),
+        ({"ORGS_API_URL": "localhost:9100"}, "ORGS_API_URL: must be an http or https URL"),
         ({"ORGS_AUTH": "trusted"}, '"auth"'),
         ({"ORGS_KAFKA__BOOTSTRAP": "a:1"}, "ORGS_KAFKA__BOOTSTRAP: there is no such setting"),
         ({"ORGS_KAKFA__PARTITIONS": "1"}, "ORGS_KAKFA__PARTITIONS: there is no such setting"),

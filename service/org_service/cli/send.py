@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
-from uuid import UUID, uuid4
+from uuid import UUID, uuid4, uuid5
 
 import typer
 
@@ -107,8 +107,10 @@ def create(
             line1=line1, line2=line2, city=city, region=region, postal_code=postal_code, country=country
         ),
     )
+    command_id = command_id or uuid4()
     sending = _Sending(command_id=command_id, actor=actor, timeout_s=timeout_s, wait=wait, as_json=as_json)
-    _send("org.create", {"org_id": org_id or uuid4(), **fields}, sending)
+    # With another id of the organization it would be another command, and sending it again would be refused.
+    _send("org.create", {"org_id": org_id or uuid5(command_id, "organization"), **fields}, sending)
 
 
 @app.command()

@@ -66,6 +66,15 @@ async def test_the_same_command_id_gets_the_first_outcome_again(orgs: Orgs) -> N
     assert "belongs to another command" in reused.stdout
 
 
+@pytest.mark.usefixtures("running")
+async def test_a_create_that_names_no_id_may_be_sent_again_under_its_command_id(orgs: Orgs) -> None:
+    first = await orgs("send", "create", "--name", "Acme", "--json")
+    again = await orgs("send", "create", "--name", "Acme", "--command-id", first.json["command_id"], "--json")
+    assert again.json == first.json
+    other = await orgs("send", "create", "--name", "Other", "--json")
+    assert other.json["org_id"] != first.json["org_id"]
+
+
 async def test_without_a_worker_the_outcome_is_unknown_and_the_command_waits(orgs: Orgs) -> None:
     unknown = await orgs(*ACME, "--command-id", OTHER, "--timeout", "1", code=3)
     assert OTHER in unknown.stderr

@@ -117,6 +117,7 @@ def _kafka(error: BaseException) -> Trouble | None:
 
 _BY_SQLSTATE: Final = {
     "42P01": "its tables are missing: run `orgs migrate`.",
+    "42704": "it doesn't know a parameter that ORGS_DATABASE__URL sets.",
     "42703": "its tables are of another version: run `orgs migrate`.",
     "3D000": "the database isn't there: create it, then run `orgs migrate`.",
     "22023": "the roles of the service are missing: run `orgs migrate`.",
@@ -129,8 +130,11 @@ _BY_SQLSTATE: Final = {
 
 def _postgres(error: BaseException) -> Trouble | None:
     from org_service.errors import RetryError
-    from org_service.store.failures import classify
+    from org_service.store.failures import classify, misconfigured
 
+    wrong = misconfigured(error)
+    if wrong is not None:
+        return Trouble(f"a setting is wrong:\n  ORGS_DATABASE__URL: {wrong}", USAGE)
     where = _places()[1]
     for each in _causes(error):
         advice = _BY_SQLSTATE.get(getattr(each, "sqlstate", None) or "")

@@ -64,6 +64,11 @@ def classify(error: BaseException) -> RetryError | RefoldError | DataRefusedErro
     return None
 
 
+def misconfigured(error: BaseException) -> str | None:
+    """What the driver can't do with the URL: its own words, which name parameters and files; None for other errors."""
+    return next((str(each) for each in _causes(error) if isinstance(each, asyncpg.ClientConfigurationError)), None)
+
+
 @contextmanager
 def classified() -> Generator[None]:
     """Raise what `classify` says in place of the error of the body; what it doesn't know passes as it is."""

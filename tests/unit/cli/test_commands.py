@@ -115,6 +115,15 @@ def test_a_stack_that_was_killed_is_suspected(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.usefixtures("nowhere")
+def test_a_parameter_of_the_url_that_the_driver_refuses_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ORGS_DATABASE__URL", "postgresql://me:sesame@127.0.0.1:1/orgs?sslmode=requier")
+    result = runner.invoke(app, ["parked"])
+    assert result.exit_code == 2, result.output
+    assert "ORGS_DATABASE__URL: `sslmode` parameter must be one of" in result.stderr
+    assert "sesame" not in result.output
+
+
+@pytest.mark.usefixtures("nowhere")
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

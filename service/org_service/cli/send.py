@@ -228,14 +228,19 @@ def _send(command_type: str, body: dict[str, Any], sending: _Sending) -> None:
         shell.fail(f"nothing was sent:\n  {wrong_fields(error)}", shell.USAGE)
     settings = shell.quiet_settings()
     sender = shell.sender(settings, sending.actor)
+    command_id = sending.command_id or uuid4()
 
     async def exchange() -> "Result | Sent":
         async with publish.connect(settings.kafka, timeout_s=sending.timeout_s, **sender) as client:
             if sending.wait:
-                return await client.execute(command, command_id=sending.command_id)
-            return await client.send(command, command_id=sending.command_id)
+                return await client.execute(command, command_id=command_id)
+            return await client.send(command, command_id=command_id)
 
-    answer = shell.run(exchange())
+    try:
+        answer = shell.run(exchange())
+    except KeyboardInterrupt:
+        shell.say(f"stopped; the command may have been sent: to see what became of it, add --command-id {command_id}")
+        raise
     if not isinstance(answer, Result):
         _print_sent(answer, settings.kafka.topics.commands, sending.as_json)
         return

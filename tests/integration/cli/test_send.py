@@ -1,5 +1,9 @@
+from uuid import UUID
+
 import pytest
 
+from org_events.client import OrganizationClient
+from org_events.results import Result
 from org_service.cli import shell
 from tests.integration.cli.conftest import ORG, OTHER, Orgs
 
@@ -84,6 +88,20 @@ async def test_without_a_worker_the_outcome_is_unknown_and_the_command_waits(org
     assert sent.json["topic"] == orgs.settings.kafka.topics.commands
     plain = await orgs(*ACME, "--no-wait")
     assert plain.stdout.startswith("sent  command ")
+
+
+async def test_a_command_that_was_stopped_says_how_to_learn_its_outcome(
+    orgs: Orgs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids: list[UUID] = []
+
+    async def stopped_by_ctrl_c(_: OrganizationClient, command: object, *, command_id: UUID) -> Result:
+        ids.append(command_id)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(OrganizationClient, "execute", stopped_by_ctrl_c)
+    stopped = await orgs("send", "update", ORG, "--name", "Acme", code=130)
+    assert f"add --command-id {ids[0]}" in stopped.stderr
 
 
 async def test_missing_topics_say_what_to_do(orgs: Orgs) -> None:

@@ -117,7 +117,7 @@ def _kafka(error: BaseException) -> Trouble | None:
 
 _BY_SQLSTATE: Final = {
     "42P01": "its tables are missing: run `orgs migrate`.",
-    "42704": "it doesn't know a parameter that ORGS_DATABASE__URL sets.",
+    "42704": "it doesn't know a parameter: it is older than PostgreSQL 17, or ORGS_DATABASE__URL sets one.",
     "42703": "its tables are of another version: run `orgs migrate`.",
     "3D000": "the database isn't there: create it, then run `orgs migrate`.",
     "22023": "the roles of the service are missing: run `orgs migrate`.",

@@ -6,7 +6,7 @@ gets an outcome: a `Refused` is journaled as a 400, an `Invalid` body is left to
 
 import base64
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple, Protocol, cast
 from uuid import UUID
@@ -225,26 +225,33 @@ def _validate(model: type[Command], body: Any, value: bytes) -> Command | Invali
             ],
         )
     if b"\\u0000" in value:
-        path = _nul_path(body, "")
-        if path is not None:
+        way = _way_to_nul(body)
+        if way is not None:
+            path = ".".join(map(str, reversed(way)))
             return Invalid(model.type, [FieldError(path=path, code="nul", message="Remove the NUL character")])
     return command
 
 
-def _nul_path(node: Any, path: str) -> str | None:
-    """Where in a body of bounded depth a NUL character is, also in what nobody reads; None where there is none."""
+def _way_to_nul(node: Any) -> list[str | int] | None:
+    """The way to a NUL character in a body of bounded depth, last step first, also in what nobody reads; None where
+    there is none. No path is made before one is found: a long name in front of many values would be copied for each.
+    """
     if isinstance(node, str):
-        return path if "\0" in node else None
+        return [] if "\0" in node else None
     if isinstance(node, dict):
         members = cast("dict[str, Any]", node)
         if any("\0" in name for name in members):
-            return path
-        children = [(f"{path}.{name}".lstrip("."), child) for name, child in members.items()]
+            return []
+        children: Iterable[tuple[str | int, Any]] = members.items()
     elif isinstance(node, list):
-        children = [(f"{path}.{place}", child) for place, child in enumerate(cast("list[Any]", node))]
+        children = enumerate(cast("list[Any]", node))
     else:
         return None
-    return next((found for at, child in children if (found := _nul_path(child, at)) is not None), None)
+    for step, child in children:
+        way = _way_to_nul(child)
+        if way is not None:
+            return [*way, step]
+    return None
 
 
 def broker_time(record: Record) -> datetime:

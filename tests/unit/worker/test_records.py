@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import time
+import tracemalloc
 from collections.abc import Sequence
 from uuid import UUID
 
@@ -199,3 +200,16 @@ def test_a_long_row_of_combining_marks_costs_no_time() -> None:
 @pytest.mark.parametrize(("timestamp", "year"), [(-1, 1970), (2**62, 9999)])
 def test_a_time_that_no_calendar_has_is_no_trouble(timestamp: int, year: int) -> None:
     assert broker_time(dataclasses.replace(record(), timestamp=timestamp)).year == year
+
+
+def test_a_nul_behind_many_values_of_a_long_name_costs_no_memory() -> None:
+    """A path made for each value would repeat the name: 500 MiB for one command."""
+    value = json.dumps({"org_id": ORG, "x" * 30_000: [0] * 10_000, "z": "a\x00"}, separators=(",", ":")).encode()
+    assert len(value) < PAYLOAD_BYTES_MAX
+    tracemalloc.start()
+    request = readable(record(value))
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert isinstance(request.command, Invalid)
+    assert [error.path for error in request.command.errors] == ["z"]
+    assert peak_bytes < 100 * PAYLOAD_BYTES_MAX

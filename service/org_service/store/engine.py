@@ -20,6 +20,7 @@ from uuid import UUID
 import asyncpg
 import orjson
 from asyncpg.pgproto import pgproto
+from sqlalchemy import ExceptionContext, event
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
@@ -33,6 +34,8 @@ Session = asyncpg.Connection
 read_uuid: Final[Callable[[str], UUID]] = pgproto.UUID
 """The driver's kind of `uuid.UUID`: equal to any other, but made, hashed, written and sent several times as fast."""
 
+READ_ONLY: Final = "25006"
+"""SQLSTATE of a write to a standby (manual, appendix A)."""
 ANSWER_MARGIN_S: Final = 2.0
 """Longer than `statement_timeout`, so that Postgres answers first wherever it can."""
 KEEPALIVE_IDLE_S: Final = 10
@@ -135,7 +138,7 @@ def create_engine(database: Database, role: Role | None, *, direct: bool = False
     )
     if role == "edge" and not direct:
         pool["pool_recycle"] = PLAN_AGE_MAX_S
-    return create_async_engine(
+    engine = create_async_engine(
         "postgresql+asyncpg://",
         async_creator=lambda: connect(database, role),
         json_serializer=_dumps,
@@ -143,3 +146,15 @@ def create_engine(database: Database, role: Role | None, *, direct: bool = False
         hide_parameters=True,
         **pool,
     )
+    event.listen(engine.sync_engine, "handle_error", _leave_standby)
+    return engine
+
+
+def _leave_standby(context: ExceptionContext) -> None:
+    """Take a server that became read-only for one that is gone, with every connection of the pool.
+
+    After a fail-over the address may lead to the former primary for a while. That one stays up, so the connections
+    made then would never break, and everything written on them would fail until the process ends.
+    """
+    if getattr(context.original_exception, "sqlstate", None) == READ_ONLY:
+        context.is_disconnect = True

@@ -209,3 +209,23 @@ async def test_a_broken_connection_is_replaced(database: Database, admin: Sessio
     async with engine.connect() as conn:
         assert await conn.scalar(text("SELECT 1")) == 1
     await engine.dispose()
+
+
+async def test_connections_to_a_server_that_is_read_only_are_left(database: Database, admin: Session) -> None:
+    """A former primary, or one that may not be written for a while; it stays up, so they would never break."""
+    name = await admin.fetchval("SELECT current_database()")
+    engine = create_engine(database.model_copy(update={"pool_size": 2}), "worker")
+    await admin.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+    async with engine.connect() as first, engine.connect() as second:
+        standby = {await conn.scalar(text("SELECT pg_backend_pid()")) for conn in (first, second)}
+    with pytest.raises(DBAPIError) as caught:
+        async with engine.begin() as conn:
+            await conn.execute(text("SELECT id FROM organization FOR UPDATE"))
+    assert isinstance(classify(caught.value), RetryError)
+    await admin.execute("SET default_transaction_read_only = off")
+    await admin.execute(f"ALTER DATABASE {name} RESET default_transaction_read_only")
+    async with engine.begin() as first, engine.begin() as second:
+        for conn in (first, second):
+            assert await conn.scalar(text("SELECT pg_backend_pid()")) not in standby
+            await conn.execute(text("SELECT id FROM organization FOR UPDATE"))
+    await engine.dispose()

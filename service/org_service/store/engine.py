@@ -24,6 +24,7 @@ from sqlalchemy import ExceptionContext, event
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
+from org_service.errors import RetryError
 from org_service.settings import Database
 
 Role = Literal["owner", "worker", "relay", "edge", "reader"]
@@ -109,16 +110,20 @@ async def connect(database: Database, role: Role | None) -> Session:
 
     Raises:
         OSError, TimeoutError, asyncpg.PostgresError: There is no connection; `failures.classify` says what to do.
+        RetryError: Postgres refuses a setting of the session, such as a role that isn't there (yet).
     """
-    return cast(
-        "Session",
-        await asyncpg.connect(
-            database.url.get_secret_value(),
-            timeout=database.connect_timeout_s,
-            command_timeout=None if role is None else database.statement_timeout_s + ANSWER_MARGIN_S,
-            server_settings=_session_settings(database, role),
-        ),
-    )
+    try:
+        return cast(
+            "Session",
+            await asyncpg.connect(
+                database.url.get_secret_value(),
+                timeout=database.connect_timeout_s,
+                command_timeout=None if role is None else database.statement_timeout_s + ANSWER_MARGIN_S,
+                server_settings=_session_settings(database, role),
+            ),
+        )
+    except asyncpg.DataError as error:  # its class would blame, and park, the command in hand
+        raise RetryError(f"Postgres refuses the session: {error.args[0]} (SQLSTATE {error.sqlstate})") from error
 
 
 def create_engine(database: Database, role: Role | None, *, direct: bool = False) -> AsyncEngine:

@@ -14,7 +14,7 @@ import pytest
 from org_events.commands import CreateOrganization, UpdateOrganization
 from org_service.errors import DataRefusedError, RefoldError, RetryError
 from org_service.settings import Settings
-from org_service.store import statements
+from org_service.store import engine, statements
 from org_service.worker.applier import REFOLDS_MAX, Applier
 from tests.support.records import record_of
 
@@ -93,6 +93,25 @@ async def test_unknown_trouble_is_waited_out_and_nothing_is_parked_for_it(
     assert await codes(database) == [(200, 1)]
     assert await database.fetchval("SELECT count(*) FROM parked") == 0
     assert outages == [None, "ZeroDivisionError", "ZeroDivisionError", "ZeroDivisionError"]
+
+
+async def test_a_role_that_is_not_there_yet_is_waited_for_and_nothing_is_parked_for_it(
+    appliers: list[Applier], database: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cluster that was restored without its roles, say: what Postgres refuses is the session, not the command."""
+    applier, settings_of, tries = appliers[0], engine._session_settings, itertools.count()
+    outages: list[str | None] = []
+
+    def without_role(*args: Any) -> dict[str, str]:
+        outages.append(applier.outage)
+        return settings_of(*args) | ({"role": "orgs_nobody"} if next(tries) < 3 else {})
+
+    monkeypatch.setattr(engine, "_session_settings", without_role)
+    await applier.apply([record_of(CreateOrganization(org_id=uuid4(), name="Acme"))])
+    assert await codes(database) == [(200, 1)]
+    assert await database.fetchval("SELECT count(*) FROM parked") == 0
+    refused = 'Postgres refuses the session: role "orgs_nobody" does not exist (SQLSTATE 22023)'
+    assert outages == [None, refused, refused, refused]
 
 
 async def test_a_clash_that_outlives_every_rival_is_in_the_data_and_its_culprit_is_parked_alone(

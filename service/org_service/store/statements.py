@@ -318,7 +318,7 @@ async def append_journal(
 
 
 async def park(conn: AsyncConnection, rows: Sequence[ParkedRow], recorded_at: datetime) -> None:
-    """Set records aside; one that is there already (same coordinates) is left as it is."""
+    """Set records aside; one that is there already (same coordinates and time) is left as it is."""
     await conn.execute(
         _PARK, [{**row._asdict(), "attempts": 1, "state": "open", "recorded_at": recorded_at} for row in rows]
     )

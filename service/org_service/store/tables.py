@@ -160,7 +160,8 @@ class Parked(SQLModel, table=True):
 
     __tablename__ = "parked"
     __table_args__: ClassVar[tuple[Any, ...]] = (
-        UniqueConstraint("topic", "partition", "offset", name="parked_coordinates_key"),
+        # With the time, because a topic that is created anew, or lost its end, gives offsets out again.
+        UniqueConstraint("topic", "partition", "offset", "broker_time", name="parked_coordinates_key"),
         Index("parked_org_id_idx", "org_id", postgresql_where=text("state = 'open' AND command_id IS NOT NULL")),
         Index("parked_command_id_idx", "command_id", postgresql_where=text("command_id IS NOT NULL")),
         CheckConstraint("state IN ('open', 'released', 'discarded')", name="parked_state_check"),

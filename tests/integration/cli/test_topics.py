@@ -107,7 +107,7 @@ async def test_a_retention_of_ones_own_is_only_reported(settings: Settings, orgs
 
 async def test_migrate_says_where_the_database_stands(orgs: Orgs) -> None:
     answer = await orgs("migrate")
-    assert answer.stdout.splitlines()[-1] == "the database is at version 0003"
+    assert answer.stdout.splitlines()[-1] == "the database is at version 0004"
 
 
 async def test_a_database_that_was_never_migrated_says_what_to_do(orgs: Orgs, server_url: str) -> None:

@@ -248,6 +248,18 @@ async def test_unreadable_bytes_are_parked_once_with_everything_they_came_with(
     assert [tuple(row) for row in rows] == [(b"\xff", b"\x00\xfe", '[["h","/w=="],["n",null]]', "unreadable", None)]
 
 
+async def test_what_has_an_offset_of_a_parked_record_is_parked_too(
+    applier: Applier, database: asyncpg.Connection
+) -> None:
+    """A topic that was created anew, or lost its end, gives offsets out again."""
+    first = FakeRecord(b"\xff", b"first", [])
+    later = dataclasses.replace(first, value=b"later", timestamp=first.timestamp + 1)
+    for record in (first, later, later):
+        await applier.apply([record])
+    rows = await database.fetch("SELECT value FROM parked ORDER BY id")
+    assert [tuple(row) for row in rows] == [(b"first",), (b"later",)]
+
+
 async def test_a_record_whose_reading_makes_our_code_raise_is_parked_and_the_rest_is_applied(
     applier: Applier, database: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:

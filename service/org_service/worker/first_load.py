@@ -6,8 +6,9 @@ took away. So where the progress is short of the end, the partition is looked in
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, cast
+from uuid import UUID
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -67,13 +68,22 @@ async def _wait(
 ) -> None:
     topics = sorted(kinds(settings.kafka.topics))
     partitions = [TopicPartition(topic, number) for topic in topics for number in range(settings.kafka.partitions)]
-    ends = cast("dict[TopicPartition, int]", await consumer.end_offsets(partitions))
+    ids: Mapping[str, UUID] = {}
+    ends: dict[TopicPartition, int] = {}
     told = False
-    while not stop.is_set():
+
+    async def goes_on() -> bool:
+        """Whether the ends are those of the topics that are there now; a sign of life, and raises in an outage."""
         beat()
-        applied = await _applied(consumer, engine, topics)
+        return not stop.is_set() and await topic_ids(consumer, topics) == ids
+
+    while not stop.is_set():
+        if not await goes_on():  # the first look, or a topic was created anew
+            ids = await topic_ids(consumer, topics)
+            ends = cast("dict[TopicPartition, int]", await consumer.end_offsets(partitions))
+        applied = await _applied(engine, ids)
         short = {each: applied.get(Place(*each), 0) for each, end in ends.items() if applied.get(Place(*each), 0) < end}
-        if not await _holds_records(consumer, short, ends):
+        if not await _holds_records(consumer, short, ends, goes_on):
             return
         if not told:
             log.info("commands wait until the reference data are loaded", offsets=sum(ends[each] for each in short))
@@ -81,9 +91,8 @@ async def _wait(
         await pause(_POLL_S, stop)
 
 
-async def _applied(consumer: AIOKafkaConsumer, engine: AsyncEngine, topics: list[str]) -> dict[Place, int]:
-    """How far the topics are applied that are there now; what was applied of former ones doesn't count."""
-    ids = await topic_ids(consumer, topics)
+async def _applied(engine: AsyncEngine, ids: Mapping[str, UUID]) -> dict[Place, int]:
+    """How far the topics of these ids are applied; what was applied of former ones doesn't count."""
     with classified():
         async with engine.connect() as conn:
             progress = await reference.read_progress(conn)
@@ -91,17 +100,21 @@ async def _applied(consumer: AIOKafkaConsumer, engine: AsyncEngine, topics: list
 
 
 async def _holds_records(
-    consumer: AIOKafkaConsumer, short: Mapping[TopicPartition, int], ends: Mapping[TopicPartition, int]
+    consumer: AIOKafkaConsumer,
+    short: Mapping[TopicPartition, int],
+    ends: Mapping[TopicPartition, int],
+    goes_on: Callable[[], Awaitable[bool]],
 ) -> bool:
-    """Whether there is a record between where partitions are applied and where they ended."""
+    """Whether there is a record between where partitions are applied and where they ended, for all that is known."""
     if not short:
         return False
     consumer.assign(list(short))
     for each, offset in short.items():
         consumer.seek(each, offset)
-    while True:
+    while await goes_on():
         batches = cast("dict[TopicPartition, list[Any]]", await consumer.getmany(timeout_ms=round(_POLL_S * 1000)))
         if any(records[0].offset < ends[each] for each, records in batches.items() if records):
             return True
         if all([await consumer.position(each) >= ends[each] for each in short]):
             return False
+    return True

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from itertools import count
 from pathlib import Path
@@ -10,13 +10,15 @@ from typing import Any
 
 import asyncpg
 import pytest
-from aiokafka import AIOKafkaProducer
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.errors import KafkaError
 
 from org_service.settings import Settings
 from org_service.worker import first_load
 from org_service.worker.reference import ReferenceApplier, ReferenceSubscriber
 from org_service.worker.worker import Worker
-from tests.integration.worker.reference_feed import Feed, member, roles, until
+from tests.chaos.relay.proxy import kafka_proxy
+from tests.integration.worker.reference_feed import Feed, member, reading, roles, until
 
 pytestmark = pytest.mark.integration
 
@@ -160,3 +162,69 @@ async def test_a_reader_that_hangs_is_no_sign_of_life(
         await until(looks_so_far, True)
         assert worker.beat == beat
         assert not await takes_commands(worker)
+
+
+async def test_an_outage_that_begins_in_the_middle_of_a_look_ends_the_waiting(
+    settings: Settings, feed: Feed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever started it tries again; a consumer alone gives no records, and no error either."""
+    await feed.members(member("ann"))
+    async with kafka_proxy(settings.kafka.bootstrap_servers) as proxy:
+        servers = {"bootstrap_servers": f"127.0.0.1:{proxy.port}", "request_timeout_ms": 2_000}
+        through = settings.model_copy(update={"kafka": settings.kafka.model_copy(update=servers)})
+        before_a_look(monkeypatch, proxy.down)
+        async with asyncio.timeout(20):
+            with pytest.raises(KafkaError):
+                await first_load.wait_until_loaded(through, asyncio.Event(), lambda: None)
+
+
+async def test_a_topic_created_anew_in_the_middle_of_a_look_is_not_waited_for_to_its_former_end(
+    settings: Settings, database: asyncpg.Connection, feed: Feed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topic, created = feed.topics.memberships, asyncio.Event()
+    await feed.members(*(member(f"user-{n}") for n in range(30)))
+
+    async def create_anew() -> None:
+        await feed.delete_topic(topic)
+        await feed.create_topic(topic)
+        await feed.members(member("ann"))
+        created.set()
+
+    before_a_look(monkeypatch, create_anew)
+    loading = asyncio.create_task(first_load.wait_until_loaded(settings, asyncio.Event(), lambda: None))
+    async with asyncio.timeout(40):
+        await created.wait()
+        async with reading(settings):
+            await loading
+            assert await roles(database) == {"ann": "user"}
+
+
+async def test_a_look_that_goes_on_is_a_sign_of_life_and_ends_when_it_is_asked_to(
+    settings: Settings, feed: Feed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where a partition has no leader."""
+    await feed.members(member("ann"))
+    beats, stop = count(), asyncio.Event()
+
+    async def nothing(*_: Any, **__: Any) -> dict[Any, Any]:
+        return {}
+
+    def beat() -> None:
+        if next(beats) == 10:
+            stop.set()
+
+    monkeypatch.setattr(AIOKafkaConsumer, "getmany", nothing)
+    async with asyncio.timeout(20):
+        await first_load.wait_until_loaded(settings, stop, beat)
+
+
+def before_a_look(monkeypatch: pytest.MonkeyPatch, strike: Callable[[], Awaitable[None]]) -> None:
+    """Let something happen just before partitions are looked into for the first time."""
+    look, due = first_load._holds_records, iter([True])
+
+    async def struck(*args: Any) -> bool:
+        if next(due, False):
+            await strike()
+        return await look(*args)
+
+    monkeypatch.setattr(first_load, "_holds_records", struck)

@@ -5,7 +5,7 @@ used for another payload. At least once: a batch that comes again sends them aga
 import asyncio
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
@@ -22,6 +22,9 @@ from org_service.waiting import Backoff
 from org_service.worker.batch import Plan, Reply, parked_outcome
 
 log = get_logger(__name__)
+
+_SIGN_OF_LIFE_S: Final = 5.0
+"""Between signs of life, and warnings, while Kafka is silent; far less than a loop may be still."""
 
 
 class _Message(NamedTuple):
@@ -71,9 +74,14 @@ class Replies:
 
     async def _send(self, messages: list[_Message]) -> None:
         waiting = [await self._publisher.append(message.key, message.value, message.headers) for message in messages]
-        for result in await asyncio.gather(*waiting, return_exceptions=True):
-            if isinstance(result, BaseException):
-                raise result
+        late = set(waiting)
+        while late:
+            _, late = await asyncio.wait(late, timeout=_SIGN_OF_LIFE_S)
+            if late:  # an idempotent producer gives none up, and says nothing
+                self._live()
+                log.warning("kafka doesn't take replies, they wait", replies=len(late))
+        for each in waiting:
+            each.result()
 
 
 def _messages(plan: Plan, start: int, now: datetime) -> Iterator[_Message]:

@@ -9,6 +9,7 @@ import pytest
 
 from org_events.commands import UpdateOrganization
 from org_service.settings import Settings
+from org_service.worker import replies as replies_module
 from org_service.worker.batch import Plan, Reply
 from org_service.worker.records import Request, read
 from org_service.worker.replies import Replies
@@ -68,6 +69,32 @@ async def test_answers_are_sent_when_kafka_has_them_and_not_before(settings: Set
             await sending
         await replies.stop()
     assert len(await read_results(settings)) == ANSWERS
+
+
+async def test_answers_that_kafka_does_not_take_are_waited_for_with_signs_of_life(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An outage that begins when the producer is there: it tries again by itself, for ever, and tells nobody."""
+    monkeypatch.setattr(replies_module, "_SIGN_OF_LIFE_S", 0.05)
+    lives: asyncio.Queue[None] = asyncio.Queue()
+    async with kafka_proxy(settings.kafka.bootstrap_servers) as proxy:
+        servers: dict[str, Any] = {"bootstrap_servers": f"127.0.0.1:{proxy.port}"}
+        replies = Replies(
+            settings.model_copy(update={"kafka": settings.kafka.model_copy(update=servers)}),
+            lambda: lives.put_nowait(None),
+        )
+        await replies.send(plan(), 0)
+        await proxy.down()
+        sending = asyncio.create_task(replies.send(plan(), 0))
+        async with asyncio.timeout(10):
+            for _ in range(5):
+                await lives.get()
+        assert not sending.done()
+        await proxy.start()
+        async with asyncio.timeout(30):
+            await sending
+        await replies.stop()
+    assert len(await read_results(settings)) == 2 * ANSWERS
 
 
 async def test_the_first_answers_of_two_lanes_share_a_connection(settings: Settings) -> None:

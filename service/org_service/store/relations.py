@@ -8,7 +8,7 @@ from collections.abc import Collection
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import ARRAY, Text, Uuid, bindparam, column, func, select, union
+from sqlalchemy import ARRAY, FromClause, Select, Text, Uuid, bindparam, column, func, select, union
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
@@ -25,18 +25,25 @@ _asked = (
     .table_valued(column("user_id", Text), column("org_id", Uuid))
     .render_derived(name="asked")
 )
-_own = col(MembershipTable.user_id) == _asked.c.user_id
 _memberships: list[Any] = [MembershipTable.user_id, *(getattr(MembershipTable, f) for f in Membership._fields)]
-_FIND_MEMBERSHIPS: Final = union(
-    select(*_memberships).join(_asked, _own & (col(MembershipTable.org_id) == _asked.c.org_id)),
-    select(*_memberships)
-    .join(_asked, _own)
-    .join(
-        PartnershipTable,
-        (col(PartnershipTable.org_id) == _asked.c.org_id)
-        & (col(PartnershipTable.partner_org_id) == col(MembershipTable.org_id)),
-    ),
+_user_and_partner: list[Any] = [_asked.c.user_id, col(PartnershipTable.partner_org_id).label("org_id")]
+# DISTINCT keeps the planner from joining all memberships of a user to each pair first: of somebody who has thousands,
+# a batch would make millions of rows, and end at its time limit however often it is tried.
+_of_partners = (
+    select(*_user_and_partner)
+    .join_from(_asked, PartnershipTable, col(PartnershipTable.org_id) == _asked.c.org_id)
+    .distinct()
+    .subquery("of_partners")
 )
+
+
+def _memberships_in(pairs: FromClause) -> Select[*tuple[Any, ...]]:
+    return select(*_memberships).join(
+        pairs, (col(MembershipTable.user_id) == pairs.c.user_id) & (col(MembershipTable.org_id) == pairs.c.org_id)
+    )
+
+
+_FIND_MEMBERSHIPS: Final = union(_memberships_in(_asked), _memberships_in(_of_partners))
 _alive = col(OrganizationTable.deleted_at).is_(None)
 _partners: list[Any] = [
     PartnershipTable.org_id,

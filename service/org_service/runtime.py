@@ -74,7 +74,7 @@ async def serve(settings: Settings, roles: Collection[Role]) -> None:
                 health = HealthServer(part, host=host, port=port, stalled_after_s=stalled_after_s)
                 server = await stack.enter_async_context(health)
             log.info("health and metrics", role=role, url=f"http://{host}:{server.port}")
-        await unless(stop, _prerequisites(settings, list(parts.values())))
+        await unless(stop, _prerequisites(settings, parts))
         if not stop.is_set():
             await _run(parts, stop, settings)
     log.info("ended", roles=sorted(parts))
@@ -118,7 +118,7 @@ async def _drain(tasks: Collection[asyncio.Task[None]], timeout_s: float) -> Non
             task.cancel()
 
 
-async def _prerequisites(settings: Settings, parts: Sequence[Part]) -> None:
+async def _prerequisites(settings: Settings, parts: Mapping[Role, Part]) -> None:
     """Wait until the database is migrated and the topics are there; refuse topics that would break the guarantees.
 
     Raises:
@@ -126,9 +126,9 @@ async def _prerequisites(settings: Settings, parts: Sequence[Part]) -> None:
     """
     backoff = Backoff(*_PREREQUISITES_WAIT_S)
     while True:
-        for part in parts:
+        for part in parts.values():
             part.beat = time.monotonic()
-        missing = await _missing(settings)
+        missing = await _missing(settings, next(iter(parts)))
         if not missing:
             return
         pause_s = backoff.next_s()
@@ -136,10 +136,10 @@ async def _prerequisites(settings: Settings, parts: Sequence[Part]) -> None:
         await asyncio.sleep(pause_s)
 
 
-async def _missing(settings: Settings) -> Sequence[str]:
+async def _missing(settings: Settings, role: Role) -> Sequence[str]:
     missing: list[str] = []
     try:
-        revision = await migrate.current(settings.database)
+        revision = await migrate.current(settings.database, role)
         if revision != migrate.head():
             missing.append(f"the database is at version {revision}, not {migrate.head()}: run `orgs migrate`")
     except Exception as error:

@@ -21,7 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from org_service.errors import RetryError, StopError
 from org_service.settings import Database
 from org_service.store import roles
-from org_service.store.engine import create_engine
+from org_service.store.engine import Role, create_engine
 from org_service.telemetry import get_logger
 
 Report = Callable[[str], None]
@@ -34,6 +34,8 @@ LOCK_WAIT_S: Final = 600.0
 LOCK_TRY_INTERVAL_S: Final = 0.2
 TABLE_LOCK_TIMEOUT_MS: Final = 5_000
 """While a migration waits for a table, everybody else waits behind it: better to fail, and to be run again."""
+
+_ASSUME: Final = text("SELECT set_config('role', :role, true) WHERE to_regrole(:role) IS NOT NULL")
 
 log = get_logger(__name__)
 
@@ -66,10 +68,18 @@ async def revision_of(conn: AsyncConnection) -> str | None:
     return await conn.run_sync(read)
 
 
-async def current(database: Database) -> str | None:
-    """The version a database stands at; None before the first migration. Asks as the login."""
+async def current(database: Database, role: Role | None = None) -> str | None:
+    """The version a database stands at; None before the first migration.
+
+    Args:
+        database: Which.
+        role: Asks as this one (if `database.assume_role`), once it is there: a login need not inherit its rights.
+            None asks as the login.
+    """
     engine = create_engine(database, None, direct=True)
     async with engine.connect() as conn:
+        if role is not None and database.assume_role:
+            await conn.execute(_ASSUME, {"role": f"orgs_{role}"})
         return await revision_of(conn)
 
 

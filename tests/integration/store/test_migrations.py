@@ -1,5 +1,5 @@
 import asyncio
-from typing import Any
+from typing import Any, cast
 
 import asyncpg
 import pytest
@@ -8,10 +8,11 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection
 from sqlmodel import SQLModel
 
+from org_service import runtime
 from org_service.errors import RetryError, StopError
-from org_service.settings import Database
+from org_service.settings import Database, Settings
 from org_service.store import migrate, roles, tables
-from org_service.store.engine import Session, connect, create_engine
+from org_service.store.engine import Role, Session, connect, create_engine
 from tests.integration.store.conftest import CreateDatabase, CreateLogin
 from tests.integration.store.rows import insert_journal
 
@@ -151,6 +152,18 @@ async def test_a_login_that_may_not_make_roles_will_do_where_all_is_prepared(
     await server.execute(f"GRANT orgs_owner TO {_user(login)}")
     await migrate.upgrade(login)
     assert await migrate.current(login) == "0004"
+
+
+async def test_a_process_whose_login_inherits_nothing_finds_the_version_as_its_role(
+    settings: Settings, create_login: CreateLogin, server: Session
+) -> None:
+    login = await create_login(settings.database)
+    await server.execute(f"GRANT orgs_worker TO {_user(login)} WITH INHERIT FALSE, SET TRUE")
+    assert await runtime._missing(settings.model_copy(update={"database": login}), "worker") == []
+
+
+async def test_before_the_roles_are_there_the_version_is_none(empty_database: Database) -> None:
+    assert await migrate.current(empty_database, cast("Role", "nobody")) is None
 
 
 async def test_a_login_without_rights_stops_with_a_way_out_and_changes_nothing(

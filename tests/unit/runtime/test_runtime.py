@@ -82,12 +82,12 @@ async def test_a_process_that_waits_for_what_it_stands_on_goes_on_beating(monkey
     """A restart would mend neither a missing topic nor a database that nobody migrated."""
     part, looks = Part("worker", []), list[float]()
 
-    async def missing(_: Settings) -> Sequence[str]:
+    async def missing(*_: object) -> Sequence[str]:
         looks.append(part.beat)
         return ["a topic"] if len(looks) < 3 else []
 
     monkeypatch.setattr(runtime, "_missing", missing)
     monkeypatch.setattr(runtime, "_PREREQUISITES_WAIT_S", (0.01, 0.01))
     began = time.monotonic()
-    await runtime._prerequisites(Settings(), cast("Any", [part]))
+    await runtime._prerequisites(Settings(), cast("Any", {"worker": part}))
     assert began <= looks[0] < looks[1] < looks[2]

@@ -110,7 +110,8 @@ async def connect(database: Database, role: Role | None) -> Session:
 
     Raises:
         OSError, TimeoutError, asyncpg.PostgresError: There is no connection; `failures.classify` says what to do.
-        RetryError: Postgres refuses a setting of the session, such as a role that isn't there (yet).
+        RetryError: Postgres refuses a setting of the session, such as a role that isn't there (yet); or this is a
+            standby, and the role needs what is true now.
     """
     try:
         return cast(
@@ -120,8 +121,12 @@ async def connect(database: Database, role: Role | None) -> Session:
                 timeout=database.connect_timeout_s,
                 command_timeout=None if role is None else database.statement_timeout_s + ANSWER_MARGIN_S,
                 server_settings=_session_settings(database, role),
+                # Behind the journal a relay would take what Kafka has for another database's.
+                target_session_attrs="primary" if role in {"worker", "relay"} else None,
             ),
         )
+    except asyncpg.TargetServerAttributeNotMatched as error:
+        raise RetryError("Postgres is a standby here: waiting for the primary") from error
     except asyncpg.DataError as error:  # its class would blame, and park, the command in hand
         raise RetryError(f"Postgres refuses the session: {error.args[0]} (SQLSTATE {error.sqlstate})") from error
 

@@ -353,7 +353,7 @@ class OrganizationClient:
                 expected.leave(command_id)
         if not outcome.done():
             raise OutcomeUnknown("none came in time", command_id, command)
-        expected.forget(command_id)
+        expected.forget(command_id, outcome)
         if error := outcome.exception():
             raise _failure(error, command_id, command) from error
         return Result.model_validate_json(outcome.result())

@@ -70,11 +70,12 @@ class Expected:
             del self._unclaimed[oldest]
             self._futures.pop(oldest, None)
 
-    def forget(self, command_id: UUID) -> None:
-        """The outcome was handed out, or none will come."""
+    def forget(self, command_id: UUID, outcome: asyncio.Future[bytes]) -> None:
+        """This outcome was handed out; the command may have been sent again since, and the next one be waited for."""
         key = _key(command_id)
-        self._unclaimed.pop(key, None)
-        self._futures.pop(key, None)
+        if self._futures.get(key) is outcome:
+            self._unclaimed.pop(key, None)
+            del self._futures[key]
 
     def settle(self, key: bytes, value: bytes) -> None:
         """A result came; of several for one command the first counts."""

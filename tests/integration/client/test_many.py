@@ -9,7 +9,7 @@ from uuid import UUID, uuid4, uuid5
 import pytest
 
 from org_events.client import OrganizationClient
-from org_events.commands import Command, UpdateOrganization
+from org_events.commands import Command, DeactivateOrganization, DeleteOrganization, UpdateOrganization
 from org_events.errors import OutcomeUnknown
 from org_events.results import Result
 from tests.integration.client.answering import AnsweringService, Received, result
@@ -138,3 +138,33 @@ async def test_leaving_early_ends_the_sending(service: AnsweringService, orgs: O
     after = taken
     await orgs.restore(uuid4())
     assert taken == after <= 22
+
+
+async def test_a_command_that_is_there_twice_gets_its_outcome_both_times(
+    service: AnsweringService, orgs: OrganizationClient
+) -> None:
+    """The outcome is here when the command goes out again, waits for its turn, and is handed out before the second."""
+    org, ids, silent_about = ORGS[0], [uuid4(), uuid4()], {"first"}
+    twice = UpdateOrganization(org_id=org, name="twice")
+
+    def answer(command: Received) -> dict[str, object] | None:
+        if command.type in ("org.deactivate", "org.delete"):  # bring the outcomes that were kept back
+            return result(service.received[0 if command.type == "org.deactivate" else 1])
+        return None if command.body.get("name") in silent_about else result(command)
+
+    async def source() -> AsyncIterator[tuple[UUID, Command]]:
+        yield ids[0], UpdateOrganization(org_id=org, name="first")
+        yield ids[1], twice
+        await orgs.restore(org)  # decided later: the outcome of "twice" is here too
+        service.answers.clear()
+        silent_about.add("twice")
+        yield ids[1], twice
+        await orgs.send(DeactivateOrganization(org_id=org))
+
+    service.answer = answer
+    outcomes: list[UUID] = []
+    async for outcome in orgs.execute_many(source(), timeout_s=5):
+        outcomes.append(outcome.command_id)
+        if outcomes == ids:
+            await orgs.send(DeleteOrganization(org_id=org))
+    assert outcomes == [*ids, ids[1]]

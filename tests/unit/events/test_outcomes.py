@@ -75,10 +75,19 @@ async def test_who_waits_is_never_dropped_for_the_unclaimed() -> None:
 
 async def test_what_was_handed_out_is_forgotten() -> None:
     expected = Expected()
-    expected.expect(A)
-    expected.forget(A)
+    expected.forget(A, expected.expect(A))
     expected.leave(A)
     assert len(expected) == 0
+
+
+async def test_a_new_sending_is_not_forgotten_with_the_outcome_of_an_earlier_one() -> None:
+    expected = Expected()
+    earlier = expected.expect(A)
+    expected.settle(A_KEY, b"earlier")
+    again = expected.expect(A)
+    expected.forget(A, earlier)
+    expected.settle(A_KEY, b"{}")
+    assert again.result() == b"{}"
 
 
 async def test_when_results_can_not_be_read_everybody_who_waits_is_told() -> None:

@@ -348,10 +348,11 @@ class OrganizationClient:
         expected = self._connection.expected
         try:
             await _wait(outcome, deadline)
-        finally:
-            if not outcome.done():
-                expected.leave(command_id)
+        except BaseException:
+            expected.leave(command_id)  # though it may be here by now: nobody takes it
+            raise
         if not outcome.done():
+            expected.leave(command_id)
             raise OutcomeUnknown("none came in time", command_id, command)
         expected.forget(command_id, outcome)
         if error := outcome.exception():

@@ -1,9 +1,11 @@
 """Which outcomes a client waits for, and which it remembers."""
 
+import asyncio
 from uuid import UUID
 
 import pytest
 
+from org_events.client import OrganizationClient
 from org_events.errors import ClientError, OutcomeUnknown
 from org_events.outcomes import Expected
 
@@ -46,6 +48,21 @@ async def test_a_result_that_nobody_asked_for_is_kept() -> None:
     expected.leave(A)
     expected.settle(A_KEY, b"{}")
     assert expected.claim(A).result() == b"{}"
+
+
+async def test_outcomes_that_come_as_their_callers_give_up_are_kept_up_to_the_bound() -> None:
+    client = OrganizationClient(bootstrap_servers="127.0.0.1:1", source="/tests")
+    expected = client._connection.expected = Expected(unclaimed_max=2)
+    for command_id, key in ((A, A_KEY), (B, B_KEY), (C, C_KEY)):
+        outcome, deadline = expected.expect(command_id), asyncio.get_running_loop().time() + 30
+        waiting = asyncio.create_task(client._result(command_id, outcome, deadline, None))
+        await asyncio.sleep(0)
+        expected.settle(key, b"{}")
+        waiting.cancel()
+        await asyncio.wait({waiting})
+        assert waiting.cancelled()
+    assert len(expected) == 2
+    assert expected.claim(C).result() == b"{}"
 
 
 async def test_of_the_unclaimed_the_oldest_goes_first() -> None:

@@ -66,6 +66,7 @@ class Connection:
         """The outcomes somebody waits for."""
         self._publisher: Publisher | None = None
         self._reader: OutcomeReader | None = None
+        self._stopping: asyncio.Task[None] | None = None
 
     @property
     def is_usable(self) -> bool:
@@ -112,13 +113,13 @@ class Connection:
             ) from error
 
     async def stop(self) -> None:
-        """Disconnect. May be called again."""
+        """Disconnect; that comes to its end though the caller may be cancelled. May be called again."""
         publisher, self._publisher = self._publisher, None
         reader, self._reader = self._reader, None
-        if publisher is not None:
-            await publisher.stop()
-        if reader is not None:
-            await reader.stop()
+        if publisher is not None and reader is not None:
+            self._stopping = asyncio.create_task(_disconnect(publisher, reader), name="org-events stop")
+        if self._stopping is not None:
+            await asyncio.shield(self._stopping)
 
     async def _connect(self, topic_wait_s: float) -> None:
         publisher = Publisher(self._topics.commands, self._make_producer)
@@ -128,8 +129,7 @@ class Connection:
             await _partitions(publisher, self._topics.commands, topic_wait_s)
             await reader.start(await _partitions(publisher, self._topics.results, topic_wait_s))
         except BaseException:
-            await publisher.stop()
-            await reader.stop()
+            await _disconnect(publisher, reader)
             raise
         self._publisher, self._reader = publisher, reader
 
@@ -150,6 +150,11 @@ class Connection:
             isolation_level="read_committed",
             **self._options,
         )
+
+
+async def _disconnect(publisher: Publisher, reader: OutcomeReader) -> None:
+    await publisher.stop()
+    await reader.stop()
 
 
 async def _partitions(publisher: Publisher, topic: str, wait_s: float) -> set[int]:

@@ -134,6 +134,23 @@ async def test_stopping_does_not_wait_for_ever_while_kafka_is_away(
         stack.kafka.resume()
 
 
+async def test_a_stop_whose_caller_gives_up_comes_to_its_end(stack: org_local.Stack, orgs: OrganizationClient) -> None:
+    stack.kafka.pause()
+    try:
+        waiting = asyncio.create_task(orgs.update(ORG, name="Acme"))
+        await asyncio.wait({waiting}, timeout=0.1)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await orgs.stop()
+        async with asyncio.timeout(15):
+            await orgs.stop()
+        assert waiting.done()
+        with pytest.raises(OutcomeUnknown, match="stopped"):
+            await waiting
+    finally:
+        stack.kafka.resume()
+
+
 async def test_the_client_recovers_from_a_send_that_kafka_refused(
     admin: AIOKafkaAdminClient, topics: Topics, service: AnsweringService, orgs: OrganizationClient
 ) -> None:

@@ -1,6 +1,7 @@
 """A client's connection to Kafka: the producer of commands and the reader of outcomes, started and stopped together."""
 
 import asyncio
+from contextlib import suppress
 from ssl import SSLContext
 from typing import Any, Final, TypedDict
 
@@ -10,6 +11,7 @@ from aiokafka.errors import (
     ClusterAuthorizationFailedError,
     InvalidTopicError,
     KafkaError,
+    KafkaTimeoutError,
     MessageSizeTooLargeError,
     PolicyViolationError,
     RecordListTooLargeError,
@@ -158,8 +160,11 @@ async def _disconnect(publisher: Publisher, reader: OutcomeReader) -> None:
 
 
 async def _partitions(publisher: Publisher, topic: str, wait_s: float) -> set[int]:
-    try:
-        async with asyncio.timeout(wait_s):
-            return await publisher.partitions(topic)
-    except TimeoutError as error:
-        raise TopicMissing(topic) from error
+    for each_s in (wait_s, 0):
+        with suppress(TimeoutError):
+            async with asyncio.timeout(each_s):
+                return await publisher.partitions(topic)
+        # Only a broker that answers can say that a topic is missing; the one that was asked first may be dead.
+        if not await publisher.reaches_a_broker():
+            raise KafkaTimeoutError(f"no broker tells whether {topic} is there")
+    raise TopicMissing(topic)

@@ -9,9 +9,11 @@ import pytest
 from aiokafka.admin import AIOKafkaAdminClient
 
 import org_local
+from org_events import connection
 from org_events.client import OrganizationClient
 from org_events.commands import Command, UpdateOrganization
 from org_events.errors import KafkaRefused, KafkaUnavailable, NotConnected, OutcomeUnknown, TopicMissing
+from org_events.publisher import Publisher
 from org_events.topics import Topics, partition_for
 from tests.integration.client.answering import AnsweringService, Received
 from tests.integration.client.conftest import configure, grow
@@ -147,6 +149,33 @@ async def test_a_stop_whose_caller_gives_up_comes_to_its_end(stack: org_local.St
         assert waiting.done()
         with pytest.raises(OutcomeUnknown, match="stopped"):
             await waiting
+    finally:
+        stack.kafka.resume()
+
+
+@pytest.mark.usefixtures("orgs")  # a client that has started: the broker knows the new topics
+async def test_no_topic_is_called_missing_before_a_broker_says_so(
+    stack: org_local.Stack, topics: Topics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connects = Publisher.start
+
+    async def connect_then_hang(publisher: Publisher) -> None:
+        await connects(publisher)
+        stack.kafka.pause()
+
+    def client(timeout_s: float) -> OrganizationClient:
+        address = stack.bootstrap_servers
+        return OrganizationClient(bootstrap_servers=address, source="/tests", topics=topics, timeout_s=timeout_s)
+
+    monkeypatch.setattr(Publisher, "start", connect_then_hang)
+    monkeypatch.setattr(connection, "_TOPIC_WAIT_S", 0.2)
+    try:
+        with pytest.raises(KafkaUnavailable):
+            await client(timeout_s=1).start()
+        stack.kafka.resume()
+        asyncio.get_running_loop().call_later(1, stack.kafka.resume)
+        async with client(timeout_s=20):
+            pass
     finally:
         stack.kafka.resume()
 

@@ -75,9 +75,13 @@ async def current(database: Database, role: Role | None = None) -> str | None:
         database: Which.
         role: Asks as this one (if `database.assume_role`), once it is there: a login need not inherit its rights.
             None asks as the login.
+
+    Raises:
+        TimeoutError: No answer within the time for a connection and a statement, which a login's session doesn't bound.
+        Exception: As the driver has it; `store.failures.classify` says what to do.
     """
     engine = create_engine(database, None, direct=True)
-    async with engine.connect() as conn:
+    async with asyncio.timeout(database.connect_timeout_s + database.statement_timeout_s), engine.connect() as conn:
         if role is not None and database.assume_role:
             await conn.execute(_ASSUME, {"role": f"orgs_{role}"})
         return await revision_of(conn)

@@ -11,9 +11,11 @@ from sqlmodel import SQLModel
 from org_service import runtime
 from org_service.errors import RetryError, StopError
 from org_service.settings import Database, Settings
-from org_service.store import migrate, roles, tables
+from org_service.store import engine, migrate, roles, tables
 from org_service.store.engine import Role, Session, connect, create_engine
+from org_service.store.failures import classified
 from tests.integration.store.conftest import CreateDatabase, CreateLogin
+from tests.integration.store.proxy import network_to
 from tests.integration.store.rows import insert_journal
 
 pytestmark = pytest.mark.integration
@@ -45,6 +47,22 @@ async def _catalog(database: Database) -> list[tuple[Any, ...]]:
     rows = [tuple(row) for row in await session.fetch(CATALOG) if "alembic_version" not in row[1]]
     await session.close()
     return rows
+
+
+async def test_a_server_that_falls_silent_is_not_asked_for_its_version_for_ever(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with network_to(database.model_copy(update={"connect_timeout_s": 1, "statement_timeout_s": 1})) as (net, far):
+
+        async def connect_then_fall_silent(to: Database, role: None) -> Session:
+            session = await connect(to, role)
+            net.silent = True
+            return session
+
+        monkeypatch.setattr(engine, "connect", connect_then_fall_silent)
+        async with asyncio.timeout(20):
+            with pytest.raises(RetryError, match="doesn't answer in time"), classified():
+                await migrate.current(far)
 
 
 async def test_up_down_and_up_again(empty_database: Database) -> None:

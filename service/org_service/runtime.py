@@ -42,6 +42,7 @@ _GC_OF_REQUESTS: Final = (1_000, 20, 50)
 """A request leaves some ten objects in cycles, and a collection takes 2 µs for each: 200,000 at once would hold up all
 requests for 0.3 s."""
 _PREREQUISITES_WAIT_S: Final = (0.2, 5.0)
+_BEAT_INTERVAL_S: Final = 1.0
 _CLOSE_S: Final = 0.5
 """For connections to close when a drain is given up: none of them has an answer to come."""
 
@@ -125,15 +126,22 @@ async def _prerequisites(settings: Settings, parts: Mapping[Role, Part]) -> None
         StopError: A topic has harmful settings.
     """
     backoff = Backoff(*_PREREQUISITES_WAIT_S)
+    beating = asyncio.create_task(_beat(parts.values()))
+    try:
+        while missing := await _missing(settings, next(iter(parts))):
+            pause_s = backoff.next_s()
+            log.warning("waiting for what this process stands on", missing=missing, retry_in_s=round(pause_s, 2))
+            await asyncio.sleep(pause_s)
+    finally:
+        beating.cancel()
+
+
+async def _beat(parts: Collection[Part]) -> None:
+    """Beat for parts that don't run yet; one look at silent servers may last longer than a part may be still."""
     while True:
-        for part in parts.values():
+        for part in parts:
             part.beat = time.monotonic()
-        missing = await _missing(settings, next(iter(parts)))
-        if not missing:
-            return
-        pause_s = backoff.next_s()
-        log.warning("waiting for what this process stands on", missing=missing, retry_in_s=round(pause_s, 2))
-        await asyncio.sleep(pause_s)
+        await asyncio.sleep(_BEAT_INTERVAL_S)
 
 
 async def _missing(settings: Settings, role: Role) -> Sequence[str]:

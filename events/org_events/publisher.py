@@ -156,10 +156,14 @@ async def _abandon(producer: AIOKafkaProducer) -> None:
     """Let `stop()` come to an end: it waits for every batch, and an idempotent producer gives none up.
 
     aiokafka has no public way. Its sender then fails to put a batch back that is settled by now, which its callback
-    can't cope with outside a transaction; nobody is left to be told, so the callback goes.
+    can't cope with outside a transaction; nobody is left to be told, so the callback goes. A request that timed out
+    waits for metadata before it is sent again, and a client that was closed asks for none: it is told so.
     """
     inner = cast("Any", producer)
     if inner._sender.sender_task is not None:
         inner._sender.sender_task.remove_done_callback(inner._sender._fail_all)
     inner._message_accumulator.fail_all(KafkaTimeoutError("the producer was stopped"))
     await producer.client.close()
+    metadata = inner.client._md_update_fut
+    if metadata is not None and not metadata.done():
+        metadata.set_result(False)

@@ -3,13 +3,14 @@
 import asyncio
 import socket
 from contextlib import suppress
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient
 
 import org_local
-from org_events import connection
+from org_events import connection, publisher
 from org_events.client import OrganizationClient
 from org_events.commands import Command, UpdateOrganization
 from org_events.errors import KafkaRefused, KafkaUnavailable, NotConnected, OutcomeUnknown, TopicMissing
@@ -136,6 +137,35 @@ async def test_stopping_does_not_wait_for_ever_while_kafka_is_away(
         stack.kafka.resume()
 
 
+async def test_stopping_does_not_wait_for_ever_after_a_request_that_timed_out(
+    stack: org_local.Stack, topics: Topics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publisher, "STOP_TIMEOUT_S", 0.2)  # over before the metadata are given up
+    client = OrganizationClient(
+        bootstrap_servers=stack.bootstrap_servers, source="/tests", topics=topics, request_timeout_ms=2_000
+    )
+    await client.start()
+    await client.send(UpdateOrganization(org_id=ORG, name="Acme"))
+    stack.kafka.pause()
+    try:
+        waiting = asyncio.create_task(client.send(UpdateOrganization(org_id=ORG, name="Acme")))
+        async with asyncio.timeout(15):
+            while not _is_put_back(client):
+                await asyncio.sleep(0.01)
+        async with asyncio.timeout(15):
+            await client.stop()
+        with pytest.raises(OutcomeUnknown, match="stopped"):
+            await waiting
+    finally:
+        stack.kafka.resume()
+
+
+def _is_put_back(client: OrganizationClient) -> bool:
+    """Whether the producer waits for metadata to send a batch again."""
+    producer: Any = client._connection.publisher()._producer
+    return any(batch.retry_count for batches in producer._message_accumulator._batches.values() for batch in batches)
+
+
 async def test_a_stop_whose_caller_gives_up_comes_to_its_end(stack: org_local.Stack, orgs: OrganizationClient) -> None:
     stack.kafka.pause()
     try:
@@ -159,8 +189,8 @@ async def test_no_topic_is_called_missing_before_a_broker_says_so(
 ) -> None:
     connects = Publisher.start
 
-    async def connect_then_hang(publisher: Publisher) -> None:
-        await connects(publisher)
+    async def connect_then_hang(each: Publisher) -> None:
+        await connects(each)
         stack.kafka.pause()
 
     def client(timeout_s: float) -> OrganizationClient:

@@ -3,12 +3,14 @@ the tables.
 """
 
 import asyncio
-from collections.abc import Iterable, Sequence
-from typing import Final, NamedTuple, cast
+from collections.abc import Awaitable, Iterable, Sequence
+from typing import Final, NamedTuple, TypeVar, cast
 
 from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaTimeoutError
 from aiokafka.structs import RecordMetadata
 
+from org_events.publisher import stop_producer
 from org_events.reference import Membership, Partnership, Reference, Staff
 from org_events.topics import Topics
 from org_service.errors import StopError
@@ -16,6 +18,8 @@ from org_service.operate.kafka import admin, read_all
 from org_service.settings import Database, Kafka
 from org_service.store.engine import create_engine
 from org_service.store.reference import Counts, count_facts
+
+T = TypeVar("T")
 
 _IN_HAND_MAX: Final = 1_000
 """Records that wait for their acknowledgement; some hundred KB."""
@@ -63,7 +67,8 @@ async def publish(kafka: Kafka, entries: Iterable[Entry]) -> list[Sent]:
         )
     sent: list[Sent] = []
     producer = AIOKafkaProducer(**kafka.connection(), acks="all", enable_idempotence=True)
-    async with producer:
+    try:
+        await _in_time(kafka, producer.start())
         waiting: list[asyncio.Future[RecordMetadata]] = []
         for entry in entries:
             value = None if entry.removed else entry.fact.to_body()
@@ -72,9 +77,19 @@ async def publish(kafka: Kafka, entries: Iterable[Entry]) -> list[Sent]:
                 cast("asyncio.Future[RecordMetadata]", await producer.send(topic, value, key=entry.fact.key()))
             )
             if len(waiting) == _IN_HAND_MAX:
-                sent += await _acknowledged(waiting)
+                sent += await _in_time(kafka, _acknowledged(waiting))
                 waiting = []
-        return sent + await _acknowledged(waiting)
+        return sent + await _in_time(kafka, _acknowledged(waiting))
+    finally:
+        await stop_producer(producer)
+
+
+async def _in_time(kafka: Kafka, step: Awaitable[T]) -> T:
+    """An idempotent producer of aiokafka tries again for ever; an operator wants to know."""
+    try:
+        return await asyncio.wait_for(step, kafka.request_timeout_ms / 1000)
+    except TimeoutError as error:
+        raise KafkaTimeoutError("no broker has answered in time") from error
 
 
 async def _acknowledged(waiting: Sequence[asyncio.Future[RecordMetadata]]) -> list[Sent]:

@@ -1,10 +1,15 @@
 """`orgs send membership`, `partnership` and `staff`: what is on the topics then, and in the tables."""
 
+import asyncio
+from collections.abc import Iterator
 from typing import get_args
 
 import orjson
 import pytest
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaTimeoutError
 
+import org_local
 from org_events import reference as contract
 from org_service.cli.reference import Role
 from org_service.operate.reference import Counts, Entry, facts_in_tables, facts_on_topics, publish
@@ -88,3 +93,29 @@ async def test_missing_topics_say_what_to_do(orgs: Orgs) -> None:
 
 def test_the_command_line_knows_every_role() -> None:
     assert set(get_args(Role)) == set(contract.Role)
+
+
+@pytest.mark.parametrize("when", ["it begins", "records are under way"])
+async def test_who_sends_facts_is_told_when_kafka_stops_to_answer(
+    stack: org_local.Stack, orgs: Orgs, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    starts = AIOKafkaProducer.start
+
+    async def start(producer: AIOKafkaProducer) -> None:
+        if when == "it begins":
+            stack.kafka.pause()
+        await starts(producer)
+
+    def entries() -> Iterator[Entry]:
+        yield Entry(member("ann"))
+        stack.kafka.pause()
+        yield Entry(member("ann"))
+
+    monkeypatch.setattr(AIOKafkaProducer, "start", start)
+    kafka = orgs.settings.kafka.model_copy(update={"request_timeout_ms": 1_000})
+    try:
+        async with asyncio.timeout(15):
+            with pytest.raises(KafkaTimeoutError):
+                await publish(kafka, entries())
+    finally:
+        stack.kafka.resume()

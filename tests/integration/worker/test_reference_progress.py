@@ -308,10 +308,12 @@ async def test_a_killed_session_costs_nothing(
 
     async def struck(self: ReferenceApplier, *args: Any) -> Any:
         if next(kills, None) is not None:
-            await database.execute(
+            killer = await asyncpg.connect(settings.database.url.get_secret_value())
+            await killer.execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
                 "WHERE datname = current_database() AND application_name = 'orgs-worker'"
             )
+            await killer.close()
         return await transact(self, *args)
 
     monkeypatch.setattr(ReferenceApplier, "_transact", struck)

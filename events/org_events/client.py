@@ -263,7 +263,10 @@ class OrganizationClient:
             OutcomeUnknown: For the first command without an outcome in time. All before it were handed out; of those
                 after it some may have been applied. Run the whole, or the rest, again with the same ids.
             Exception: What `commands` raised, after the outcomes of all that came before.
+            ValueError: `in_flight_max` is less than 1; nothing was sent.
         """
+        if in_flight_max < 1:
+            raise ValueError("in_flight_max must be 1 or more")
         slots = asyncio.Semaphore(in_flight_max)
         sendings: asyncio.Queue[_Sending | None] = asyncio.Queue()
 

@@ -227,6 +227,8 @@ class Relay(_Group):
     def _one_transaction_is_no_stall(self) -> "Relay":
         if self.stalled_after_s <= self.publish_timeout_s:
             raise ValueError("stalled_after_s must be more than publish_timeout_s: a slow broker would be a restart")
+        if self.transaction_timeout_ms < self.publish_timeout_s * 1000:
+            raise ValueError("transaction_timeout_ms must not be less than publish_timeout_s: it would be aborted")
         return self
 
 

@@ -35,6 +35,9 @@ LOCK_TRY_INTERVAL_S: Final = 0.2
 TABLE_LOCK_TIMEOUT_MS: Final = 5_000
 """While a migration waits for a table, everybody else waits behind it: better to fail, and to be run again."""
 
+VERSION_MIN: Final = 17
+"""Of PostgreSQL: the first that has `transaction_timeout`."""
+
 _ASSUME: Final = text("SELECT set_config('role', :role, true) WHERE to_regrole(:role) IS NOT NULL")
 
 log = get_logger(__name__)
@@ -97,7 +100,7 @@ async def upgrade(database: Database, revision: str = "head", *, report: Report 
 
     Raises:
         RetryError: Another job held the lock for too long. Nothing was changed.
-        StopError: The login lacks rights. Nothing was changed.
+        StopError: The login lacks rights, or the server or the database won't do. Nothing was changed.
         sqlalchemy.exc.DBAPIError: A migration failed: those before it hold, it and those after it left nothing.
     """
     await _run(database, report, lambda config: command.upgrade(config, revision))
@@ -125,11 +128,24 @@ async def _run(database: Database, report: Report | None, action: Callable[[Conf
         action(_config(connection=sync_conn, on_version_apply=applied))
 
     async with _alone(database) as conn:
+        await _check(conn)
         await roles.prepare(conn)
         await conn.execute(text("SET ROLE orgs_owner"))
         await conn.execute(text(f"SET lock_timeout = {TABLE_LOCK_TIMEOUT_MS}"))
         await conn.commit()
         await conn.run_sync(act)
+
+
+async def _check(conn: AsyncConnection) -> None:
+    version = int(await conn.scalar(text("SHOW server_version_num"))) // 10_000
+    if version < VERSION_MIN:
+        raise StopError(f"This is PostgreSQL {version}: the service needs {VERSION_MIN} or newer.")
+    encoding = await conn.scalar(text("SHOW server_encoding"))
+    if encoding != "UTF8":
+        raise StopError(
+            f"The database is encoded in {encoding}, where not every name can be written: create it anew with "
+            "ENCODING 'UTF8' TEMPLATE template0."
+        )
 
 
 @asynccontextmanager

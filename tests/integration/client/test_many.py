@@ -78,6 +78,11 @@ async def test_no_more_commands_are_taken_than_may_be_in_flight(
     assert 40 <= most <= 51
 
 
+async def test_a_bound_that_lets_nothing_through_is_refused(orgs: OrganizationClient) -> None:
+    with pytest.raises(ValueError, match="in_flight_max"):
+        await anext(orgs.execute_many([], in_flight_max=0))
+
+
 async def test_an_outcome_is_given_before_a_slow_source_goes_on(
     service: AnsweringService, orgs: OrganizationClient
 ) -> None:

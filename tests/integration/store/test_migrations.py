@@ -1,10 +1,12 @@
 import asyncio
 from typing import Any, cast
+from uuid import uuid4
 
 import asyncpg
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
+from pydantic import SecretStr
 from sqlalchemy import Connection
 from sqlmodel import SQLModel
 
@@ -101,6 +103,24 @@ async def test_an_upgrade_of_an_up_to_date_database_changes_nothing(database: Da
     await migrate.upgrade(database, report=steps.append)
     assert steps == []
     assert await admin.fetchval("SELECT position FROM journal_head") == 1
+
+
+async def test_a_database_that_cannot_hold_every_name_is_refused(empty_database: Database, admin: Session) -> None:
+    name = f"latin_{uuid4().hex}"
+    await admin.execute(f"CREATE DATABASE {name} ENCODING 'LATIN1' LOCALE 'C' LOCALE_PROVIDER libc TEMPLATE template0")
+    server = empty_database.url.get_secret_value().rpartition("/")[0]
+    try:
+        with pytest.raises(StopError, match=r"LATIN1.*UTF8"):
+            await migrate.upgrade(Database(url=SecretStr(f"{server}/{name}")))
+    finally:
+        await admin.execute(f"DROP DATABASE {name}")
+
+
+async def test_a_server_that_is_too_old_is_refused(empty_database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(migrate, "VERSION_MIN", 1_000)
+    with pytest.raises(StopError, match="needs 1000 or newer"):
+        await migrate.upgrade(empty_database)
+    assert await migrate.current(empty_database) is None
 
 
 async def test_the_journal_begins_at_position_zero(admin: Session) -> None:

@@ -101,6 +101,7 @@ def test_a_wrong_setting_is_named_without_its_value(monkeypatch: pytest.MonkeyPa
             "ssl_ca_file 'nowhere.pem' can't be read as PEM",
         ),
         ({"ORGS_RELAY__PUBLISH_TIMEOUT_S": "120"}, "stalled_after_s must be more than publish_timeout_s"),
+        ({"ORGS_RELAY__TRANSACTION_TIMEOUT_MS": "20000"}, "transaction_timeout_ms must not be less"),
         ({"ORGS_WORKER__SESSION_TIMEOUT_MS": "3000"}, "6000"),
         ({"ORGS_DATABASE__URL": "mysql://me:pw@db/orgs"}, "ORGS_DATABASE__URL: must be postgresql://"),
         ({"ORGS_DATABASE__URL": "postgresql://me:pw@db:port/orgs"}, "ORGS_DATABASE__URL: must be postgresql://"),

@@ -2,6 +2,7 @@
 
 import asyncio
 import secrets
+import signal
 from collections.abc import AsyncIterator, Iterator
 
 import asyncpg
@@ -12,6 +13,9 @@ import org_local
 from org_service.settings import Auth, Database, Kafka, Relay, Settings, Worker
 from org_service.store import migrate
 from tests.support.topics import create_topics, drop_topics
+
+# Scripts start what they run in the background with SIGINT ignored, and processes inherit that: ^C would do nothing.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -180,6 +180,11 @@ class Broker(Server):
         # Whoever answers on the port needn't be this broker; see `Server`.
         super().__init__(program, is_ready=lambda: live_brokers(port).get(node) == mark, port=port)
 
+    @property
+    def logs(self) -> Path:
+        """Where it keeps a folder of segment files for each partition, `topic-number`."""
+        return self._folder / "data"
+
     def _prepare(self) -> None:
         self._folder.mkdir(exist_ok=True)
         self._config.write_text(self._settings, encoding="ascii")

@@ -1,0 +1,201 @@
+"""Faults of a broker's log, made by hand: a flipped byte, a cut tail, deleted records, topics created again, partitions
+added, a transaction that nobody ends.
+
+What Kafka has a request for is asked for; the rest is done to the segment files of the local stack's first broker (one
+with a single broker, so that no replica mends it). Everything here blocks; from async code use `asyncio.to_thread`.
+"""
+
+import struct
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from confluent_kafka import Consumer, KafkaException, Producer, TopicCollection, TopicPartition
+from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
+
+from org_local.kafka import Broker
+from org_local.stack import Stack
+
+TIMEOUT_S = 20
+_HEADER = struct.Struct(">qi")
+"""Base offset and the length of what follows: the beginning of every record batch."""
+_LAST_OFFSET_DELTA_AT = 23
+_RECORDS_AT = 61
+"""Where the records begin in a batch of format 2; attributes, times and the CRC are before it."""
+
+
+class Batch(NamedTuple):
+    """A record batch in a segment file."""
+
+    file: Path
+    at: int
+    """Its first byte in the file."""
+    size: int
+    first: int
+    """The offset of its first record."""
+    last: int
+
+
+def batches(broker: Broker, topic: str, partition: int) -> Iterator[Batch]:
+    """Every batch of a partition as it is on disk, in order. Wait for the acknowledgement of what is looked for."""
+    for file in sorted((broker.logs / f"{topic}-{partition}").glob("*.log")):
+        content, at = file.read_bytes(), 0
+        while at + _RECORDS_AT <= len(content):
+            first, length = _HEADER.unpack_from(content, at)
+            if length <= 0:  # preallocated, or still being written
+                break
+            (delta,) = struct.unpack_from(">i", content, at + _LAST_OFFSET_DELTA_AT)
+            yield Batch(file, at, _HEADER.size + length, first, first + delta)
+            at += _HEADER.size + length
+
+
+def flip_byte(stack: Stack, topic: str, partition: int, offset: int, *, mask: int = 0xFF) -> Batch:
+    """Flip bits of one byte in the batch that holds `offset`; the broker goes on, and sends it as it is.
+
+    The byte is the last of the batch, so every field before it reads well and only the CRC tells.
+
+    Raises:
+        LookupError: No batch holds this offset.
+    """
+    broker = stack.kafka.brokers[0]
+    found = next((each for each in batches(broker, topic, partition) if each.first <= offset <= each.last), None)
+    if found is None:
+        raise LookupError(f"{topic}-{partition} has no batch with offset {offset}")
+    with found.file.open("r+b") as file:
+        file.seek(found.at + found.size - 1)
+        (byte,) = file.read(1)
+        file.seek(found.at + found.size - 1)
+        file.write(bytes([byte ^ mask]))
+    return found
+
+
+def cut_tail(stack: Stack, topic: str, partition: int, end: int) -> None:
+    """Lose the end of a partition, as a machine does that loses its power: afterwards it ends at `end`.
+
+    Stops the broker, cuts the segment file, and starts the broker again (some 3 s). Clients see an outage.
+
+    Raises:
+        LookupError: No batch begins at `end`: a batch is lost whole. Publish the records one by one, or choose another.
+    """
+    broker = stack.kafka.brokers[0]
+    found = next((each for each in batches(broker, topic, partition) if each.first == end), None)
+    if found is None:
+        raise LookupError(f"no batch of {topic}-{partition} begins at offset {end}")
+    stack.kafka.stop()
+    try:
+        folder = found.file.parent
+        with found.file.open("r+b") as file:
+            file.truncate(found.at)
+        for later in folder.glob("*.log"):
+            if later.name > found.file.name:
+                later.unlink()
+        # What is derived from the segments is made again, as after a crash: nothing may know more than they do.
+        for pattern in ("*.index", "*.timeindex", "*.txnindex", "*.snapshot"):
+            for derived in folder.glob(pattern):
+                derived.unlink()
+        for name in (".kafka_cleanshutdown", "recovery-point-offset-checkpoint"):
+            (broker.logs / name).unlink(missing_ok=True)
+    finally:
+        stack.kafka.start()
+    assert ends(stack.bootstrap_servers, topic, [partition])[partition] == end
+
+
+def delete_records(bootstrap_servers: str, topic: str, before: Mapping[int, int]) -> None:
+    """Delete what lies before an offset of partitions, as retention does, only at once."""
+    wanted = [TopicPartition(topic, partition, offset) for partition, offset in before.items()]
+    admin = AdminClient({"bootstrap.servers": bootstrap_servers})  # kept: without it nobody would hear the answer
+    for done in admin.delete_records(wanted).values():
+        done.result(TIMEOUT_S)
+
+
+def add_partitions(bootstrap_servers: str, topic: str, total: int) -> None:
+    """Let a topic have `total` partitions, as somebody does by hand."""
+    admin = AdminClient({"bootstrap.servers": bootstrap_servers})
+    admin.create_partitions([NewPartitions(topic, total)])[topic].result(TIMEOUT_S)
+    _wait_for_partitions(admin, topic, total)
+
+
+def delete_topic(bootstrap_servers: str, topic: str) -> None:
+    """Delete a topic, and wait until brokers no longer know it."""
+    admin = AdminClient({"bootstrap.servers": bootstrap_servers})
+    admin.delete_topics([topic])[topic].result(TIMEOUT_S)
+    _wait_for_partitions(admin, topic, 0)
+
+
+def create_topic(bootstrap_servers: str, topic: str, partitions: int, config: Mapping[str, str]) -> None:
+    """Create a topic, and wait until brokers know it and lead its partitions."""
+    admin = AdminClient({"bootstrap.servers": bootstrap_servers})
+    new = NewTopic(topic, num_partitions=partitions, replication_factor=1, config=dict(config))
+    admin.create_topics([new])[topic].result(TIMEOUT_S)
+    _wait_for_partitions(admin, topic, partitions)
+    ends(bootstrap_servers, topic, range(partitions))
+
+
+def recreate_topic(bootstrap_servers: str, topic: str, partitions: int, config: Mapping[str, str]) -> str:
+    """Delete a topic and create one of the same name; returns the id of the new one, as Kafka writes it."""
+    before = topic_id(bootstrap_servers, topic)
+    delete_topic(bootstrap_servers, topic)
+    create_topic(bootstrap_servers, topic, partitions, config)
+    after = topic_id(bootstrap_servers, topic)
+    assert after != before
+    return after
+
+
+def topic_id(bootstrap_servers: str, topic: str) -> str:
+    """Which topic a name stands for now."""
+    admin = AdminClient({"bootstrap.servers": bootstrap_servers})
+    return str(admin.describe_topics(TopicCollection([topic]))[topic].result(TIMEOUT_S).topic_id)
+
+
+def begin_transaction(
+    bootstrap_servers: str, transactional_id: str, topic: str, partition: int, timeout_ms: int = 60_000
+) -> Producer:
+    """Publish one record in a transaction and leave it open: nothing after it is seen by `read_committed` readers.
+
+    End it with `abort_transaction` or `commit_transaction` of the producer that is returned.
+    """
+    producer = Producer(
+        {
+            "bootstrap.servers": bootstrap_servers,
+            "transactional.id": transactional_id,
+            "transaction.timeout.ms": timeout_ms,
+            "log_level": 2,
+        }
+    )
+    producer.init_transactions(TIMEOUT_S)
+    producer.begin_transaction()
+    refused: list[Any] = []
+    producer.produce(topic, b"left open", b"left open", partition, on_delivery=lambda error, _: refused.append(error))
+    assert producer.flush(TIMEOUT_S) == 0
+    assert refused == [None]
+    return producer
+
+
+def ends(bootstrap_servers: str, topic: str, partitions: Sequence[int]) -> dict[int, int]:
+    """The high watermark of partitions, transactions that are still open included."""
+    consumer = Consumer({"bootstrap.servers": bootstrap_servers, "group.id": "surgery", "log_level": 2})
+    found: dict[int, int] = {}
+    deadline = time.monotonic() + TIMEOUT_S
+    try:
+        for partition in partitions:
+            while partition not in found:
+                try:
+                    _, found[partition] = consumer.get_watermark_offsets(TopicPartition(topic, partition), TIMEOUT_S)
+                except KafkaException:  # a partition without a leader yet
+                    if time.monotonic() > deadline:
+                        raise
+                    time.sleep(0.02)
+    finally:
+        consumer.close()
+    return found
+
+
+def _wait_for_partitions(admin: AdminClient, topic: str, wanted: int) -> None:
+    deadline = time.monotonic() + TIMEOUT_S
+    while True:
+        found = admin.list_topics(timeout=TIMEOUT_S).topics.get(topic)
+        if (0 if found is None else len(found.partitions)) == wanted:
+            return
+        assert time.monotonic() < deadline, f"{topic} doesn't have {wanted} partitions after {TIMEOUT_S} s"
+        time.sleep(0.02)

@@ -123,7 +123,7 @@ async def _prerequisites(settings: Settings, parts: Mapping[Role, Part]) -> None
     """Wait until the database is migrated and the topics are there; refuse topics that would break the guarantees.
 
     Raises:
-        StopError: A topic has harmful settings.
+        StopError: A topic has harmful settings, or only a newer release can run on the database.
     """
     backoff = Backoff(*_PREREQUISITES_WAIT_S)
     beating = asyncio.create_task(_beat(parts.values()))
@@ -147,9 +147,9 @@ async def _beat(parts: Collection[Part]) -> None:
 async def _missing(settings: Settings, role: Role) -> Sequence[str]:
     missing: list[str] = []
     try:
-        revision = await migrate.current(settings.database, role)
-        if revision != migrate.head():
-            missing.append(f"the database is at version {revision}, not {migrate.head()}: run `orgs migrate`")
+        lacking = migrate.lacking(await migrate.find_schema(settings.database, role))
+        if lacking is not None:
+            missing.append(lacking)
     except Exception as error:
         trouble = classify(error)
         if not isinstance(trouble, RetryError):

@@ -43,7 +43,8 @@ def run_roles(settings: "Settings", roles: Collection[Role]) -> None:
 def migrate() -> None:
     """Bring the database to the version this program needs. Run it as one job, before a new version starts.
 
-    May be run again, and by several at once: the later ones find nothing to do.
+    May be run again, and by several at once: the later ones find nothing to do. A database that a newer release has
+    migrated is left as it is: this ends with 0 where this release can run on it, else with 1.
 
     Example: `ORGS_DATABASE__URL=postgresql://owner@db/orgs orgs migrate`
     """
@@ -53,5 +54,9 @@ def migrate() -> None:
 
     settings = shell.load_settings()
     set_up_logging(Log(level="warning"))  # each migration is reported on standard output already
-    shell.run(migrations.upgrade(settings.database, report=shell.write_text))
-    shell.write_text(f"the database is at version {migrations.head()}")
+    revision = shell.run(migrations.upgrade(settings.database, report=shell.write_text))
+    needed = migrations.head()
+    ahead = (
+        "" if revision == needed else f", ahead of this release ({needed}), which can run on it: nothing was changed"
+    )
+    shell.write_text(f"the database is at version {revision}{ahead}")

@@ -73,6 +73,7 @@ WRITES = {
         "DELETE FROM accepted_command",
         "TRUNCATE accepted_command",
     ),
+    "schema_version": ("UPDATE schema_version SET version_num = '9'", "DELETE FROM schema_version"),
     "alembic_version": ("UPDATE alembic_version SET version_num = '9'", "DELETE FROM alembic_version"),
     "anything": ("CREATE TABLE mine ()", "DROP TABLE journal", "ALTER TABLE journal ADD COLUMN more text"),
 }
@@ -94,7 +95,7 @@ EDGE_MAY = {
     "INSERT INTO accepted_command SELECT * FROM accepted_command",
     "DELETE FROM accepted_command",
 }
-CORE = {"organization", "journal", "journal_head", "journal_gap", "parked", "alembic_version"}
+CORE = {"organization", "journal", "journal_head", "journal_gap", "parked", "alembic_version", "schema_version"}
 REFERENCE = {"membership", "partnership", "staff"}
 
 
@@ -150,7 +151,7 @@ async def test_the_edge_can_write_nothing_but_what_it_accepted(database: Databas
     ("role", "readable"),
     [
         ("worker", CORE | REFERENCE | {"reference_progress"}),
-        ("relay", {"journal", "journal_head", "journal_gap", "alembic_version"}),
+        ("relay", {"journal", "journal_head", "journal_gap", "alembic_version", "schema_version"}),
         ("edge", CORE | REFERENCE | {"accepted_command"}),
         ("reader", CORE | REFERENCE | {"reference_progress", "accepted_command"}),
     ],

@@ -14,6 +14,7 @@ assert tables.Organization.metadata is SQLModel.metadata
 context.configure(
     connection=context.config.attributes["connection"],
     target_metadata=SQLModel.metadata,
+    version_table=context.config.attributes["version_table"],
     transaction_per_migration=True,
     on_version_apply=context.config.attributes["on_version_apply"],
 )

@@ -7,7 +7,8 @@ event (`content-type: application/cloudevents+json`). Source: CloudEvents Kafka 
 import base64
 import json
 import re
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
 from uuid import UUID
@@ -19,6 +20,13 @@ JSON_CONTENT: Final = b"application/json"
 STRUCTURED_CONTENT: Final = "application/cloudevents+json"
 AUTHORIZATION: Final = "authorization"
 TRACEPARENT: Final = "traceparent"
+TRACEPARENT_ATTRIBUTE: Final = "ce_traceparent"
+"""Where SDKs put the trace context (CloudEvents extension Distributed Tracing); `traceparent` comes first."""
+STRUCTURED_BYTES_MAX: Final = 128 * 1024
+"""Of a structured event; a longer one isn't parsed. The longest body (64 KiB) as Base64 is 86 KiB; the rest is room for
+the other attributes and white space."""
+_ONE_VALUE: Final = frozenset({"ce_id", "ce_type", "ce_actor", CONTENT_TYPE, AUTHORIZATION})
+"""Headers that decide what a record is and whose: two values of one would let each reader believe another."""
 SOURCE: Final = "/orgs"
 """The `ce_source` of everything the service publishes."""
 EVENT_SCHEMA: Final = "urn:orgs:schema:organization-event:1"
@@ -61,19 +69,56 @@ def is_structured(content_type: bytes | None) -> bool:
     return content_type is not None and content_type.partition(b";")[0].strip().lower() == STRUCTURED_CONTENT.encode()
 
 
+def by_name(headers: Sequence[tuple[str, bytes | None]]) -> tuple[dict[str, bytes | None], Sequence[str]]:
+    """A record's headers by their names in lower case, and the names of those that contradict themselves.
+
+    Kafka's header names are case-sensitive, those who write them are not: a token in a header named `Authorization` is
+    a token. A header may be there several times: with one value it is one header. With several values the last counts,
+    except that id, type, actor, content type and token must not contradict themselves, and that a contradictory
+    `traceparent` counts as absent (W3C Trace Context, section 3.2.2).
+
+    Returns:
+        Also headers without a value; and which of those that must not contradict themselves do, as a rule none.
+    """
+    found: dict[str, bytes | None] = dict(headers)
+    # The way of nearly all records; joined, because one look at all names costs less than a look at each.
+    if len(found) == len(headers) and "".join(found).islower():
+        return found, ()
+    found = {}
+    twice: list[str] = []
+    for raw_name, content in headers:
+        name = raw_name.lower()
+        if found.get(name, content) != content:
+            twice.append(name)
+        found[name] = content
+    if TRACEPARENT in twice:
+        del found[TRACEPARENT]
+    return found, [name for name in twice if name in _ONE_VALUE]
+
+
+def contradiction(name: str) -> str:
+    """What to say of a header that `by_name` found to contradict itself."""
+    return f"the header {name} is there several times, with different values"
+
+
 def read(headers: Iterable[tuple[str, bytes | None]], value: bytes | None) -> CloudEvent:
     """Read a Kafka record in either mode.
 
     Args:
-        headers: As the client gives them; of a repeated header the last counts, one without a value counts as absent.
+        headers: As the client gives them; read as `by_name` says, one without a value counts as absent.
         value: The record's value; `None` reads as empty data.
 
     Raises:
-        NotACloudEvent: `id` or `type` is missing, an attribute is not text, or a structured envelope is no JSON.
+        NotACloudEvent: `id` or `type` is missing, an attribute is not text or contradicts itself, or a structured
+            envelope is no JSON or longer than `STRUCTURED_BYTES_MAX`.
     """
-    found = dict(headers)
+    found, twice = by_name(list(headers))
     if is_structured(found.get(CONTENT_TYPE)):
-        return read_structured(value)
+        event = read_structured(value)
+        outside = [name for name in twice if not name.startswith("ce_")]  # the event is all in the value
+        if outside:
+            raise NotACloudEvent(contradiction(outside[0]), event.id)
+        return event
     attributes: dict[str, str] = {}
     undecodable: str | None = None
     for name, content in found.items():
@@ -82,6 +127,8 @@ def read(headers: Iterable[tuple[str, bytes | None]], value: bytes | None) -> Cl
                 attributes[name[3:]] = content.decode()
             except UnicodeDecodeError:
                 undecodable = name
+    if twice:
+        raise NotACloudEvent(contradiction(twice[0]), None if "ce_id" in twice else attributes.get("id"))
     if undecodable is not None:
         raise NotACloudEvent(f"header {undecodable} is not UTF-8", attributes.get("id"))
     return _event(attributes, value or b"")
@@ -93,20 +140,44 @@ def read_structured(value: bytes | None) -> CloudEvent:
     `data` is written out again as compact JSON, `data_base64` is decoded.
 
     Raises:
-        NotACloudEvent: It is no JSON object, lacks `id` or `type`, has both kinds of data or an attribute that is
-            neither text, integer nor boolean.
+        NotACloudEvent: It is longer than `STRUCTURED_BYTES_MAX` (then it wasn't parsed), is not a JSON object, lacks
+            `id` or `type`, has both kinds of data, or an attribute twice, or one that is neither text, integer nor
+            boolean.
     """
+    content = value or b""
+    if len(content) > STRUCTURED_BYTES_MAX:
+        raise NotACloudEvent(f"the event has {len(content)} bytes; at most {STRUCTURED_BYTES_MAX} are read")
+    last: list[tuple[str, Any]] = []
+
+    def keep(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        nonlocal last
+        last = pairs  # the envelope's own come last
+        return dict(pairs)
+
     try:
-        envelope = json.loads((value or b"").decode())
-    except (ValueError, RecursionError) as error:
+        envelope = json.loads(content.decode(), object_pairs_hook=keep)
+    except RecursionError as error:
+        raise NotACloudEvent("the event nests too deep to be read") from error
+    except ValueError as error:
         raise NotACloudEvent("a structured CloudEvent must be a JSON object") from error
     if not isinstance(envelope, dict):
         raise NotACloudEvent("a structured CloudEvent must be a JSON object")
+    _check_unique(last)
     members = {name: member for name, member in cast("dict[str, Any]", envelope).items() if member is not None}
     raw_id = members.get("id")
     event_id = raw_id if isinstance(raw_id, str) else None
     data = _structured_data(members, event_id)
     return _event({name: _attribute(name, member, event_id) for name, member in members.items()}, data)
+
+
+def _check_unique(pairs: list[tuple[str, Any]]) -> None:
+    """Of two members with one name each reader could believe another."""
+    times = Counter(name for name, _ in pairs)
+    twice = next((name for name, count in times.items() if count > 1), None)
+    if twice is not None:
+        ids = [member for name, member in pairs if name == "id"]
+        event_id = ids[0] if len(ids) == 1 and isinstance(ids[0], str) else None
+        raise NotACloudEvent(f"the attribute {twice[:50]!a} is there twice", event_id)
 
 
 def _structured_data(members: dict[str, Any], event_id: str | None) -> bytes:

@@ -50,8 +50,11 @@ class Gate:
 
     def admit(self, request: Request | Unreadable) -> Request | Unreadable | Stranger:
         """The request with its actor or refused; a `Stranger` where `identify` must be asked. Never raises."""
-        if isinstance(request, Unreadable) or isinstance(request.command, Refused):
+        if isinstance(request, Unreadable):
             return request
+        if isinstance(request.command, Refused):
+            # Nobody has verified who that is: the journal must not say it.
+            return request if self._trusts and request.authorization is None else request._replace(actor=None)
         if request.authorization is None:
             return request if self._trusts else _refuse(request, NO_TOKEN)
         if self._tokens is None:

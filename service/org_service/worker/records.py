@@ -19,7 +19,10 @@ from org_events.cloudevents import (
     CONTENT_TYPE,
     JSON_CONTENT,
     TRACEPARENT,
+    TRACEPARENT_ATTRIBUTE,
     NotACloudEvent,
+    by_name,
+    contradiction,
     is_structured,
     read_structured,
 )
@@ -37,6 +40,10 @@ _LATEST_MS: Final = 253_402_300_799_000
 _UUID: Final = re.compile(rb"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}")
 _TRACEPARENT: Final = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 """W3C Trace Context, section 3.2; anything else is dropped, as it asks."""
+_FROM_ENVELOPE: Final = ("actor", "authorization", "traceparent")
+"""Extensions of a structured event that are read, or must not be there."""
+_TOKEN_ATTRIBUTE: Final = "ce_authorization"  # noqa: S105 - a name
+"""An attribute is not where a token is looked for, and one that is overlooked must not be believed to be none."""
 
 
 class Record(Protocol):
@@ -88,13 +95,14 @@ class Request(NamedTuple):
     """Who the publisher says; the token's user once that is known."""
     traceparent: str | None
     authorization: bytes | None = None
+    """None where no such header is there: one without a value is a token that is refused."""
     user_id: str | None = None
     """Of a verified token; None is a trusted publisher."""
 
 
 def read(record: Record) -> Request | Unreadable:
     """Read one record of `orgs.commands`, binary or structured CloudEvent."""
-    headers = dict(record.headers)
+    headers, twice = by_name(record.headers)
     value = record.value
     content_type = headers.get(CONTENT_TYPE)
     if content_type != JSON_CONTENT and is_structured(content_type):
@@ -102,19 +110,26 @@ def read(record: Record) -> Request | Unreadable:
             event = read_structured(value)
         except NotACloudEvent as error:
             return _broken_envelope(record, value or b"", error)
+        # The event is all in the value: headers that repeat its attributes don't count.
+        headers = {name: headers[name] for name in (AUTHORIZATION, TRACEPARENT) if name in headers}
+        twice = [name for name in twice if not name.startswith("ce_")]
         headers["ce_id"], headers["ce_type"] = _bytes(event.id), _bytes(event.type)
-        if "actor" in event.attributes:
-            headers["ce_actor"] = _bytes(event.attributes["actor"])
-        if TRACEPARENT in event.attributes:
-            headers[TRACEPARENT] = _bytes(event.attributes[TRACEPARENT])
+        for name in _FROM_ENVELOPE:
+            if name in event.attributes:
+                headers[f"ce_{name}"] = _bytes(event.attributes[name])
         value = event.data
+    elif "ce_id" in twice:
+        return Unreadable(record, contradiction("ce_id"))
     raw_id = headers.get("ce_id")
     if raw_id is None:
         return Unreadable(record, "the header ce_id is missing")
     command_id = _uuid(raw_id)
     if command_id is None:
         return Unreadable(record, "the header ce_id is not a UUID of 36 characters")
-    return _read_body(record, command_id, headers, value or b"")
+    problem = _sentence(contradiction(twice[0])) if twice else None
+    if _TOKEN_ATTRIBUTE in headers:
+        problem = "A token belongs in the record's header authorization, not among the event's attributes."
+    return _read_body(record, command_id, headers, value or b"", problem)
 
 
 def _broken_envelope(record: Record, value: bytes, error: NotACloudEvent) -> Request | Unreadable:
@@ -123,6 +138,10 @@ def _broken_envelope(record: Record, value: bytes, error: NotACloudEvent) -> Req
         return Unreadable(record, str(error))
     refused = Refused("", f"The record is no CloudEvent: {error}.")
     return Request(record, command_id, _uuid(record.key), refused, request_digest(b"", value), None, None)
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}."
 
 
 def _bytes(text: str) -> bytes:
@@ -136,16 +155,18 @@ def _uuid(raw: bytes | None) -> UUID | None:
     return read_uuid(raw.decode("ascii"))
 
 
-def _read_body(record: Record, command_id: UUID, headers: dict[str, bytes | None], value: bytes) -> Request:
+def _read_body(
+    record: Record, command_id: UUID, headers: dict[str, bytes | None], value: bytes, contradictory: str | None
+) -> Request:
     raw_type = headers.get("ce_type") or b""
     command_type = raw_type.decode(errors="replace")
     model = COMMANDS.get(command_type)
     raw_actor = headers.get("ce_actor")
     actor, actor_problem = (None, None) if raw_actor is None else _actor(raw_actor)
-    raw_trace = headers.get(TRACEPARENT)
+    raw_trace = headers.get(TRACEPARENT) or headers.get(TRACEPARENT_ATTRIBUTE)
     traceparent = raw_trace.decode() if raw_trace and _TRACEPARENT.fullmatch(raw_trace) else None
     body, canonical, problem = _parse(value)
-    problem = problem or _shape_problem(record.key, body, raw_type, model) or actor_problem
+    problem = contradictory or problem or _shape_problem(record.key, body, raw_type, model) or actor_problem
     command: Command | Invalid | Refused
     if problem is None:
         assert model is not None
@@ -160,7 +181,8 @@ def _read_body(record: Record, command_id: UUID, headers: dict[str, bytes | None
         command = Refused(command_type if model else ascii(command_type)[1:-1][:_TYPE_CHARS_SHOWN], problem)
         org_id = _uuid(record.key) or _uuid(_bytes(_org_id(body)))
     digest = request_digest(raw_type, canonical)
-    return Request(record, command_id, org_id, command, digest, actor, traceparent, headers.get(AUTHORIZATION))
+    authorization = (headers[AUTHORIZATION] or b"") if AUTHORIZATION in headers else None
+    return Request(record, command_id, org_id, command, digest, actor, traceparent, authorization)
 
 
 def _parse(value: bytes) -> tuple[Any, bytes, str | None]:

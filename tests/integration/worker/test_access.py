@@ -237,5 +237,34 @@ async def test_where_publishers_are_trusted_a_token_is_judged_all_the_same(
     ]  # fmt: skip
 
 
+async def test_nobody_is_believed_who_was_not_verified(
+    settings: Settings, guarded: Settings, database: asyncpg.Connection, issuer: Issuer
+) -> None:
+    """In the journal, where operators look for who did it."""
+    org_id, forged = uuid4(), issuer.token("staff")[:-9] + "forged-it"
+    create = sent(CreateOrganization(org_id=org_id, name="Acme"), None, actor="mallory")
+    trusting = Applier(settings)
+    await trusting.apply(
+        [
+            replace(create, headers=[*with_new_id(create), ("Authorization", f"Bearer {forged}".encode())]),
+            replace(create, headers=[*with_new_id(create), ("authorization", None)]),
+        ]
+    )
+    await trusting.stop()
+    applier = Applier(guarded)
+    await applier.start()
+    two = [("authorization", f"Bearer {issuer.token(user)}".encode()) for user in ("staff", "ann")]
+    await applier.apply(
+        [
+            replace(create, headers=with_new_id(create), value=b"{"),
+            replace(create, headers=[*with_new_id(create), *two]),
+            replace(create, headers=[*with_new_id(create), (two[0][0].title(), two[0][1])]),
+        ]
+    )
+    await applier.stop()
+    rows = [(row["code"], row["actor"]) for row in await outcomes(database)]
+    assert rows == [(401, None), (401, None), (400, None), (400, None), (200, "staff")]
+
+
 def with_new_id(record: FakeRecord) -> list[tuple[str, bytes | None]]:
     return [(name, str(uuid4()).encode() if name == "ce_id" else value) for name, value in record.headers]

@@ -10,6 +10,7 @@ from org_events.cloudevents import (
     EVENT_ID_NAMESPACE,
     CloudEvent,
     NotACloudEvent,
+    by_name,
     command_headers,
     is_structured,
     read,
@@ -71,15 +72,83 @@ def test_binary_mode_takes_a_missing_value_as_empty_data() -> None:
     assert read(BINARY, None).data == b""
 
 
-def test_of_a_repeated_header_the_last_counts() -> None:
-    assert read([*BINARY, ("ce_type", b"org.delete")], b"").type == "org.delete"
+def test_header_names_count_in_either_case() -> None:
+    headers = [("CE_ID", COMMAND_TEXT.encode()), ("Ce_Type", b"org.update"), ("X-Other", b"1")]
+    assert read(headers, b"") == CloudEvent(COMMAND_TEXT, "org.update", b"")
+    assert by_name([("Authorization", b"Bearer x"), ("AUTHORIZATION", b"Bearer x")]) == (
+        {"authorization": b"Bearer x"},
+        [],
+    )
+
+
+@pytest.mark.parametrize("name", ["ce_id", "ce_type", "ce_actor", "content-type", "authorization"])
+@pytest.mark.parametrize("second", ["ce_id", "CE_ID"], ids=["exact", "other case"])
+@pytest.mark.parametrize("values", [(b"a", b"b"), (b"a", None), (None, b"a"), (b"a", b"")])
+def test_a_header_that_contradicts_itself_is_told(
+    name: str, second: str, values: tuple[bytes | None, bytes | None]
+) -> None:
+    other = name.upper() if second.isupper() else name
+    assert by_name([(name, values[0]), ("ce_source", b"/x"), (other, values[1])])[1] == [name]
+
+
+def test_a_header_that_is_there_twice_with_one_value_is_one_header() -> None:
+    assert by_name([*BINARY, *BINARY]) == (dict(BINARY), [])
+
+
+def test_of_another_repeated_header_the_last_counts() -> None:
+    assert by_name([("ce_source", b"/a"), ("ce_source", b"/b"), ("x", b"1"), ("x", b"2")]) == (
+        {"ce_source": b"/b", "x": b"2"},
+        [],
+    )
+
+
+def test_a_contradictory_traceparent_counts_as_absent() -> None:
+    assert by_name([("traceparent", b"00-a"), ("Traceparent", b"00-b"), ("x", b"1")]) == ({"x": b"1"}, [])
+
+
+def test_a_contradictory_event_is_refused_and_its_id_told_where_it_has_one() -> None:
+    with pytest.raises(NotACloudEvent, match="ce_type is there several times") as caught:
+        read([*BINARY, ("ce_type", b"org.delete")], b"")
+    assert caught.value.event_id == COMMAND_TEXT
+    with pytest.raises(NotACloudEvent, match="ce_id is there several times") as caught:
+        read([*BINARY, ("CE_ID", b"0192d3a0-0000-7000-8000-0000000000bb")], b"")
+    assert caught.value.event_id is None
+    with pytest.raises(NotACloudEvent, match="authorization is there several times") as caught:
+        read([*STRUCTURED, ("authorization", b"a"), ("authorization", b"b")], envelope())
+    assert caught.value.event_id == COMMAND_TEXT
+
+
+@pytest.mark.parametrize(
+    ("value", "event_id"),
+    [
+        (f'{{"id":"{COMMAND_TEXT}","type":"org.update","type":"org.delete"}}', COMMAND_TEXT),
+        (f'{{"id":"{COMMAND_TEXT}","type":"org.update","id":"{COMMAND_TEXT}"}}', None),
+    ],
+)
+def test_an_envelope_that_names_an_attribute_twice_is_refused(value: str, event_id: str | None) -> None:
+    with pytest.raises(NotACloudEvent, match="is there twice") as caught:
+        read_structured(value.encode())
+    assert caught.value.event_id == event_id
+
+
+def test_an_envelope_that_is_too_long_is_not_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
+    value = envelope(data="x" * 64 * 1024)
+    longest = value[:-1] + b" " * (128 * 1024 - len(value)) + b"}"
+    assert read_structured(longest).id == COMMAND_TEXT
+
+    def loads(*_: Any, **__: Any) -> Any:
+        raise AssertionError("it was parsed")
+
+    monkeypatch.setattr(json, "loads", loads)
+    with pytest.raises(NotACloudEvent, match="the event has 131073 bytes; at most 131072 are read"):
+        read_structured(b" " + longest)
 
 
 @pytest.mark.parametrize("name", ["ce_id", "ce_type"])
 @pytest.mark.parametrize("content", [None, b""])
 def test_an_id_or_type_without_a_value_is_missing(name: str, content: bytes | None) -> None:
     with pytest.raises(NotACloudEvent, match=f"the attribute {name[3:]} is missing"):
-        read([*BINARY, (name, content)], b"")
+        read([*(each for each in BINARY if each[0] != name), (name, content)], b"")
 
 
 def test_null_headers_elsewhere_do_no_harm() -> None:
@@ -163,12 +232,17 @@ def test_null_members_count_as_absent() -> None:
         b"null",
         b"\xff",
         '{"id": "x", "type": "y"}'.encode("utf-16"),
-        b"[" * 100_000,
         b"1" * 5_000,
     ],
 )
 def test_an_envelope_must_be_a_json_object_in_utf8(value: bytes | None) -> None:
     with pytest.raises(NotACloudEvent, match="must be a JSON object"):
+        read_structured(value)
+
+
+@pytest.mark.parametrize("value", [b"[" * 100_000, b'{"data":' * 10_000])
+def test_an_envelope_that_nests_too_deep_is_told_so(value: bytes) -> None:
+    with pytest.raises(NotACloudEvent, match="nests too deep"):
         read_structured(value)
 
 

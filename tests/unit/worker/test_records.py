@@ -1,5 +1,6 @@
 """Reading records: what is a command, what is refused with 400 or 422, and what can't be read at all."""
 
+import base64
 import dataclasses
 import json
 import time
@@ -79,6 +80,8 @@ def test_the_digest_knows_the_request_and_not_its_spelling() -> None:
         [("ce_id", b"not a uuid, but thirty-six characters")],
         [("ce_id", COMMAND.replace("-", "").encode())],
         [("content-type", b"application/cloudevents+json")],
+        [("ce_id", COMMAND.encode()), ("ce_id", ORG.encode())],
+        [("ce_id", COMMAND.encode()), ("CE_ID", None)],
     ],
 )
 def test_without_a_readable_command_id_a_record_is_unreadable(headers: Headers) -> None:
@@ -123,6 +126,93 @@ def test_what_is_no_command_is_refused(of: FakeRecord, says: str) -> None:
     request = readable(of)
     assert isinstance(request.command, Refused)
     assert says in request.command.detail
+
+
+TOKEN = b"Bearer x.y.z"
+STRUCTURED: Headers = [("content-type", b"application/cloudevents+json")]
+
+
+def envelope(**members: object) -> bytes:
+    event = {"id": COMMAND, "type": "org.update", "data": {"name": "Acme", "org_id": ORG}}
+    return json.dumps(event | members).encode()
+
+
+@pytest.mark.parametrize(
+    ("headers", "authorization"),
+    [
+        ([], None),
+        ([("authorization", TOKEN)], TOKEN),
+        ([("Authorization", TOKEN)], TOKEN),
+        ([("AUTHORIZATION", TOKEN), ("authorization", TOKEN)], TOKEN),
+        ([("authorization", None)], b""),
+        ([("Authorization", None)], b""),
+        ([("Authorization", b"")], b""),
+    ],
+)
+def test_a_token_is_found_however_its_header_is_written(headers: Headers, authorization: bytes | None) -> None:
+    assert readable(record(headers=[*HEADERS, *headers])).authorization == authorization
+    assert readable(record(envelope(), headers=[*STRUCTURED, *headers])).authorization == authorization
+
+
+@pytest.mark.parametrize(
+    ("headers", "says"),
+    [
+        ([("authorization", TOKEN), ("Authorization", b"Bearer other")], "The header authorization is there several"),
+        ([("authorization", TOKEN), ("authorization", None)], "The header authorization is there several"),
+        ([("ce_type", b"org.delete")], "The header ce_type is there several"),
+        ([("Ce_Actor", b"mallory")], "The header ce_actor is there several"),
+        ([("ce_authorization", TOKEN)], "A token belongs in the record's header authorization"),
+    ],
+)
+def test_a_record_that_contradicts_itself_is_refused(headers: Headers, says: str) -> None:
+    request = readable(record(headers=[*HEADERS, *headers]))
+    assert isinstance(request.command, Refused)
+    assert request.command.detail.startswith(says)
+    assert request.command_id == UUID(COMMAND)
+
+
+def test_a_token_among_the_attributes_of_a_structured_event_is_refused_and_not_overlooked() -> None:
+    request = readable(record(envelope(authorization="Bearer x.y.z"), headers=STRUCTURED))
+    assert isinstance(request.command, Refused)
+    assert request.command.detail.startswith("A token belongs in the record's header authorization")
+
+
+def test_the_headers_of_a_structured_event_say_nothing_of_it() -> None:
+    headers = [*STRUCTURED, ("ce_actor", b"mallory"), ("ce_id", ORG.encode()), ("ce_type", b"x"), ("ce_type", b"y")]
+    plain = readable(record(envelope(), headers=STRUCTURED))
+    assert readable(record(envelope(), headers=headers))._replace(record=plain.record) == plain
+
+
+def test_names_of_headers_count_in_either_case() -> None:
+    headers: Headers = [(name.upper(), value) for name, value in [*HEADERS, ("traceparent", TRACE)]]
+    same = readable(record(headers=[*HEADERS, ("traceparent", TRACE)]))
+    assert readable(record(headers=headers))._replace(record=same.record) == same
+
+
+@pytest.mark.parametrize(
+    ("headers", "kept"),
+    [
+        ([("ce_traceparent", TRACE)], TRACE.decode()),
+        ([("ce_traceparent", TRACE[:-1] + b"0"), ("traceparent", TRACE)], TRACE.decode()),
+        ([("traceparent", TRACE), ("traceparent", TRACE[:-1] + b"0")], None),
+    ],
+)
+def test_the_trace_context_is_kept_from_wherever_it_is(headers: Headers, kept: str | None) -> None:
+    assert readable(record(headers=[*HEADERS, *headers])).traceparent == kept
+
+
+def test_a_structured_event_that_is_too_long_is_unreadable_before_it_is_parsed() -> None:
+    unreadable = read(record(b" " * 131_073, headers=STRUCTURED))
+    assert isinstance(unreadable, Unreadable)
+    assert unreadable.detail == "the event has 131073 bytes; at most 131072 are read"
+
+
+def test_a_body_of_the_greatest_size_is_read_in_structured_mode_too() -> None:
+    body = json.dumps({"org_id": ORG, "name": "Acme", "x": "x" * (PAYLOAD_BYTES_MAX - 90)}).encode()
+    assert PAYLOAD_BYTES_MAX - 20 < len(body) <= PAYLOAD_BYTES_MAX
+    data = base64.b64encode(body).decode()
+    request = readable(record(envelope(data=None, data_base64=data), headers=STRUCTURED))
+    assert request.command == UpdateOrganization(org_id=UUID(ORG), name="Acme")
 
 
 def test_a_refusal_is_keyed_by_what_can_be_read() -> None:

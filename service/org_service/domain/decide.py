@@ -80,7 +80,8 @@ def decide(
         command: As read; `Invalid` where its fields are wrong.
         organization: The row of its organization, a deleted one included; None where there never was one.
         holders: Who holds the names that the command may claim.
-        now: Becomes `created_at`, `updated_at` and the like; with its time zone, UTC.
+        now: Becomes `created_at`, `updated_at` and the like; with its time zone, UTC, and not before the organization's
+            last change (`organization.moment_after`).
         access: What the actor is there (`access.command_access`); None where they can't see it.
         is_partner: Whether the organization is still partner of others; asked only for a delete.
 

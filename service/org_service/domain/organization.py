@@ -32,6 +32,13 @@ COMPARED_FIELDS: Final = ("name", "domain", "primary_address", "deactivated")
 """The fields an event's `changed` may name, in this order."""
 
 
+def moment_after(organization: Organization | None, now: datetime) -> datetime:
+    """When something about an organization is recorded: now, but never before its last change, which a worker whose
+    clock is ahead may have made.
+    """
+    return now if organization is None or organization.updated_at <= now else organization.updated_at
+
+
 def name_key(name: str) -> str:
     """The form of a normalized name that must be unique: case-folded, then composed again (NFKC)."""
     folded = name.casefold()

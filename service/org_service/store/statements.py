@@ -88,6 +88,7 @@ class JournalEntry(NamedTuple):
     after: str | None
     problem: str | None
     traceparent: str | None
+    recorded_at: datetime
 
 
 class ParkedRow(NamedTuple):
@@ -181,17 +182,18 @@ _INSERT_ORGANIZATIONS: Final = insert(OrganizationTable).from_select(
 )
 _SAME_OR_KEPT: Final = ("updated_at", "created_at")
 """Of the organizations of one update: no arrays are sent for these."""
+_moment = bindparam("given_moment", type_=DateTime(timezone=True))
 _changed = _unnest({field: of for field, of in _ORGANIZATION_TYPES.items() if field not in _SAME_OR_KEPT})
 _UPDATE_ORGANIZATIONS: Final = (
     update(OrganizationTable)
     .where(col(OrganizationTable.id) == _changed.c.id)
     .values(
         {c.name: cast(c, JSONB) if c.name == "primary_address" else c for c in _changed.c if c.name != "id"}
-        | {"updated_at": bindparam("given_moment", type_=DateTime(timezone=True))}
+        | {"updated_at": func.greatest(col(OrganizationTable.updated_at), _moment)}
     )
 )
 
-_JOURNAL_COLUMNS: Final = ("position", *JournalEntry._fields, "recorded_at")
+_JOURNAL_COLUMNS: Final = ("position", *JournalEntry._fields)
 _rows = bindparam("rows", type_=BigInteger)
 _TAKE_POSITIONS: Final = (
     update(JournalHead)
@@ -277,31 +279,35 @@ async def take_positions(conn: AsyncConnection, rows: int) -> int:
 
 
 async def write_organizations(
-    conn: AsyncConnection, *, created: Sequence[Organization], updated: Sequence[Organization], names: bool
+    conn: AsyncConnection,
+    *,
+    created: Sequence[Organization],
+    updated: Sequence[Organization],
+    names: bool,
+    moment: datetime,
 ) -> None:
     """Insert and update organizations, one statement each.
 
     Args:
         created: With all their fields.
-        updated: Of one moment: all have the same `updated_at`.
+        updated: Locked before. Their `updated_at` is `moment`, or what it was where that is later.
         names: Some organization takes a name or gives one up. Then the unique names, otherwise checked at commit, are
             checked now.
+        moment: When they are updated.
 
     Raises:
         IntegrityError: Another worker created the same id or took a name meanwhile; roll back and decide again.
     """
     if updated:
         arrays = _organization_arrays(updated, but=_SAME_OR_KEPT)
-        await conn.execute(_UPDATE_ORGANIZATIONS, arrays | {"given_moment": updated[0].updated_at})
+        await conn.execute(_UPDATE_ORGANIZATIONS, arrays | {"given_moment": moment})
     if created:
         await conn.execute(_INSERT_ORGANIZATIONS, _organization_arrays(created))
     if names:
         await conn.execute(_CHECK_NAMES)
 
 
-async def append_journal(
-    conn: AsyncConnection, start: int, rows: Sequence[JournalEntry], recorded_at: datetime
-) -> None:
+async def append_journal(conn: AsyncConnection, start: int, rows: Sequence[JournalEntry]) -> None:
     """Append `rows` in order: row i (from 0) has position start + 1 + i, which were taken before.
 
     The rows go by COPY: half the processor time of an insert from arrays, here and in Postgres.
@@ -312,7 +318,7 @@ async def append_journal(
     session = cast_to("Session", (await conn.get_raw_connection()).driver_connection)
     await session.copy_records_to_table(
         Journal.__tablename__,
-        records=[(position, *row, recorded_at) for position, row in enumerate(rows, start + 1)],
+        records=[(position, *row) for position, row in enumerate(rows, start + 1)],
         columns=_JOURNAL_COLUMNS,
     )
 

@@ -204,7 +204,7 @@ class Applier:
         """
         async with self._engine.begin() as conn:
             snapshot = await _snapshot(conn, requests)
-            now = self._clock()  # behind the locks, so that an organization's times never go back
+            now = self._clock()  # behind the locks, so that an organization's times don't go back
             fold = Fold(snapshot, now, self._gate.policy, refused=refused)
             for request in requests:
                 fold.add(request)
@@ -219,11 +219,12 @@ class Applier:
                     created=list(plan.created.values()),
                     updated=list(plan.updated.values()),
                     names=plan.names,
+                    moment=now,
                 )
             if plan.journal:
                 if not plan.names:
                     start = await statements.take_positions(conn, len(plan.journal))
-                await statements.append_journal(conn, start, plan.journal, now)
+                await statements.append_journal(conn, start, plan.journal)
             # The head is ours from here on: whatever has an earlier position is committed, and can be seen.
             if await statements.find_holders(conn, plan.passing_names()):
                 raise RefoldError("another transaction took a name that this batch had for a moment")

@@ -19,7 +19,7 @@ from org_events.commands import CreateOrganization, DeleteOrganization, RestoreO
 from org_events.results import Outcome, ProblemType
 from org_service.domain.access import NO_RELATIONS, TRUSTED, Access, Relations, command_access
 from org_service.domain.decide import Decision, decide, refuse
-from org_service.domain.organization import Organization, changed_fields, name_key, to_json
+from org_service.domain.organization import Organization, changed_fields, moment_after, name_key, to_json
 from org_service.domain.policy import Policy
 from org_service.store.statements import Journaled, JournalEntry, ParkedRow
 from org_service.telemetry import get_logger
@@ -59,7 +59,6 @@ class Reply(NamedTuple):
 class Plan:
     """Everything that becomes of a batch."""
 
-    recorded_at: datetime
     created: dict[UUID, Organization] = field(default_factory=dict[UUID, Organization])
     updated: dict[UUID, Organization] = field(default_factory=dict[UUID, Organization])
     claimed: set[str] = field(default_factory=set[str])
@@ -161,12 +160,12 @@ class Fold:
 
         Args:
             snapshot: What the database knows; the fold works on it.
-            now: When the batch is recorded.
+            now: When the batch is recorded, if no organization in it was changed later than that (by another clock).
             policy: What each role is denied; None where all publishers are trusted.
             refused: Why the database refuses the one command of this batch, which is then parked undecided (unless
                 somebody else has decided it meanwhile).
         """
-        self.plan = Plan(now)
+        self.plan = Plan()
         self._policy = policy
         self._relations = snapshot.relations
         self._clients = snapshot.clients
@@ -239,14 +238,16 @@ class Fold:
     def _outcome(self, request: Request) -> tuple[Decision, JournalEntry]:
         """The decision and its row; changes nothing but the cache of JSON, so it may fail anywhere."""
         command, org_id = request.command, request.org_id
+        now = self._now
         if isinstance(command, Refused):
             decision = refuse(command.problem, command.detail)
         else:
             assert org_id is not None
             organization = self._organizations.get(org_id)
+            now = moment_after(organization, now)
             access = TRUSTED if request.user_id is None else self._access(request.user_id, command.type, org_id)
             is_partner = org_id in self._clients and any(self._is_alive(*each) for each in self._clients[org_id])
-            decision = decide(command, organization, self._holders, self._now, access, is_partner=is_partner)
+            decision = decide(command, organization, self._holders, now, access, is_partner=is_partner)
         event, before, after = decision.event, decision.before, decision.after
         changed = None
         if event is not None:
@@ -270,6 +271,7 @@ class Fold:
             None if after is None or after.deleted_at is not None else self._to_json(after),
             None if decision.problem is None else decision.problem.model_dump_json(),
             request.traceparent,
+            now,
         )
 
     def _access(self, user_id: str, command_type: str, org_id: UUID) -> Access | None:

@@ -95,7 +95,6 @@ def _messages(plan: Plan, start: int, now: datetime) -> Iterator[_Message]:
             yield _journaled(
                 Journaled(
                     position=position,
-                    recorded_at=plan.recorded_at,
                     **{name: getattr(row, name) for name in Journaled._fields if name in row._fields},
                 )
             )

@@ -4,14 +4,15 @@ import asyncio
 import itertools
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
 import asyncpg
+import orjson
 import pytest
 
-from org_events.commands import CreateOrganization, UpdateOrganization
+from org_events.commands import CreateOrganization, DeactivateOrganization, UpdateOrganization
 from org_service.errors import DataRefusedError, RefoldError, RetryError
 from org_service.settings import Settings
 from org_service.store import engine, statements
@@ -258,6 +259,39 @@ async def test_the_times_of_an_organization_never_go_back(
         await waiting
     recorded = await database.fetch("SELECT recorded_at FROM journal WHERE version = 2")
     assert all(row["recorded_at"] >= freed for row in recorded)
+
+
+async def test_an_organizations_times_never_go_back_where_clocks_differ_and_others_keep_theirs(
+    settings: Settings, database: asyncpg.Connection
+) -> None:
+    now = datetime(2026, 3, 1, 12, tzinfo=UTC)
+    later = now + timedelta(hours=1)
+    ahead, behind = Applier(settings, clock=lambda: later), Applier(settings, clock=lambda: now)
+    x, y = uuid4(), uuid4()
+    await ahead.apply([record_of(CreateOrganization(org_id=x, name="Acme"))])
+    records = [
+        update(x, "acme.com"),
+        record_of(CreateOrganization(org_id=y, name="Other")),
+        record_of(DeactivateOrganization(org_id=x)),
+        record_of(UpdateOrganization(org_id=x, name="Other", expected_version=9)),
+    ]
+    await behind.apply(records)
+    await behind.stop()
+    await ahead.stop()
+    rows = await database.fetch("SELECT org_id, code, recorded_at, after FROM journal ORDER BY position")
+    assert [(row["org_id"], row["code"], row["recorded_at"]) for row in rows] == [
+        (x, 200, later),
+        (x, 200, later),
+        (y, 200, now),
+        (x, 200, later),
+        (x, 409, later),
+    ]
+    stored = await database.fetchrow("SELECT created_at, updated_at, deactivated_at FROM organization WHERE id = $1", x)
+    assert tuple(stored or ()) == (later, later, later)
+    assert {orjson.loads(row["after"])["updated_at"] for row in rows if row["org_id"] == x and row["after"]} == {
+        "2026-03-01T13:00:00Z"
+    }
+    assert await database.fetchval("SELECT updated_at FROM organization WHERE id = $1", y) == now
 
 
 def update(org_id: UUID, domain: str) -> Any:

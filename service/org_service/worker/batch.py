@@ -246,7 +246,7 @@ class Fold:
             organization = self._organizations.get(org_id)
             now = moment_after(organization, now)
             access = TRUSTED if request.user_id is None else self._access(request.user_id, command.type, org_id)
-            is_partner = org_id in self._clients and any(self._is_alive(*each) for each in self._clients[org_id])
+            is_partner = org_id in self._clients and self._serves_others(org_id)
             decision = decide(command, organization, self._holders, now, access, is_partner=is_partner)
         event, before, after = decision.event, decision.before, decision.after
         changed = None
@@ -285,6 +285,10 @@ class Fold:
             staff=user_id in relations.staff,
             policy=self._policy,
         )
+
+    def _serves_others(self, org_id: UUID) -> bool:
+        """Whether an organization is partner of one that is there; of itself doesn't count, or it could never go."""
+        return any(client != org_id and self._is_alive(client, alive) for client, alive in self._clients[org_id])
 
     def _is_alive(self, org_id: UUID, before: bool) -> bool:
         """Whether an organization is there now, as far as this batch knows; `before` as far as the database does."""

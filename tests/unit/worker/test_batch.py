@@ -197,6 +197,13 @@ def test_a_partner_is_not_deleted_as_long_as_it_serves_somebody(alive: bool, cod
     assert [row.code for row in plan.journal] == [code]
 
 
+def test_an_organization_that_is_its_own_partner_may_be_deleted() -> None:
+    plan = fold(DeleteOrganization(org_id=A), known=(organization(A, "Acme"),), clients={A: [(A, True)]})
+    assert [row.code for row in plan.journal] == [200]
+    plan = fold(DeleteOrganization(org_id=A), known=(organization(A, "Acme"),), clients={A: [(A, True), (B, True)]})
+    assert [row.code for row in plan.journal] == [409]
+
+
 def test_a_partner_serves_who_was_created_earlier_in_the_batch() -> None:
     plan = fold(
         CreateOrganization(org_id=B, name="Client"),

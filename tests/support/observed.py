@@ -36,6 +36,8 @@ class Record:
     key: bytes | None
     value: bytes | None
     headers: tuple[tuple[str, bytes | None], ...]
+    timestamp_type: int = 1
+    """The broker's time, unless told otherwise."""
     marker: int | None = None
     """Offset of the marker that ended its transaction; None where it was written in none, or nobody looked."""
 

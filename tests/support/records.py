@@ -23,6 +23,7 @@ class FakeRecord:
     offset: int = field(default_factory=lambda: next(_offsets))
     topic: str = "orgs.commands"
     timestamp: int = field(default_factory=lambda: int(time.time() * 1000))
+    timestamp_type: int = 1
 
 
 def record_of(

@@ -67,6 +67,8 @@ class Journaled(NamedTuple):
     problem: str | None
     traceparent: str | None
     recorded_at: datetime
+    command_time_ms: int | None = None
+    """Of the record, by the broker's clock; None where an older release journaled it."""
 
 
 class JournalEntry(NamedTuple):
@@ -89,6 +91,7 @@ class JournalEntry(NamedTuple):
     problem: str | None
     traceparent: str | None
     recorded_at: datetime
+    command_time_ms: int | None
 
 
 class ParkedRow(NamedTuple):

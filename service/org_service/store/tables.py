@@ -130,6 +130,9 @@ class Journal(SQLModel, table=True):
     """JSON of the problem of a refused command."""
     traceparent: str | None = Field(sa_column=Column(Text))
     recorded_at: datetime = Field(sa_column=_moment(nullable=False))
+    command_time_ms: int | None = Field(default=None, sa_column=Column(BigInteger))
+    """By the broker's clock, milliseconds since 1970: a topic that is created again, or lost its end, gives offsets out
+    again. Null in rows older than the column."""
 
 
 class JournalHead(SQLModel, table=True):

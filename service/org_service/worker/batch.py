@@ -23,7 +23,7 @@ from org_service.domain.organization import Organization, changed_fields, moment
 from org_service.domain.policy import Policy
 from org_service.store.statements import Journaled, JournalEntry, ParkedRow
 from org_service.telemetry import get_logger
-from org_service.worker.records import Refused, Request, Unreadable, broker_time, headers_json
+from org_service.worker.records import Record, Refused, Request, Unreadable, broker_time, headers_json
 
 log = get_logger(__name__)
 
@@ -204,8 +204,7 @@ class Fold:
         first: Journaled | int
         known = self._journaled.get(request.command_id)
         if known is not None:
-            record = request.record
-            if (known.command_partition, known.command_offset) == (record.partition, record.offset):
+            if _is_redelivery(known, request.record):
                 self.plan.redelivered += 1  # the relay publishes this outcome
                 return True
             first, digest = known, known.request_digest
@@ -272,6 +271,7 @@ class Fold:
             None if decision.problem is None else decision.problem.model_dump_json(),
             request.traceparent,
             now,
+            record.timestamp,
         )
 
     def _access(self, user_id: str, command_type: str, org_id: UUID) -> Access | None:
@@ -320,6 +320,19 @@ class Fold:
                 self._holders[after.name_key] = org_id
                 plan.claimed.add(after.name_key)
         self._organizations[org_id] = after
+
+
+def _is_redelivery(known: Journaled, record: Record) -> bool:
+    """Whether this is the very record that was decided, and not the command sent again.
+
+    Coordinates alone don't tell: a topic that is created again, or lost its end, gives offsets out again, to records
+    that the broker took at another time. Rows of older releases don't have the time; theirs lies before the decision.
+    """
+    if (known.command_partition, known.command_offset) != (record.partition, record.offset):
+        return False
+    if known.command_time_ms is None:
+        return broker_time(record) <= known.recorded_at
+    return known.command_time_ms == record.timestamp
 
 
 @lru_cache(maxsize=16)

@@ -11,9 +11,13 @@ from org_events.results import ProblemType
 from org_service.auth.policy import load_policy
 from org_service.auth.tokens import TokenRefused, Tokens, bearer
 from org_service.settings import Auth
-from org_service.worker.records import Refused, Request, Unreadable, broker_time
+from org_service.worker.records import LOG_APPEND_TIME, Refused, Request, Unreadable, broker_time
 
 NO_TOKEN = "The header authorization is missing; it must be Bearer and a token."  # noqa: S105 - no secret
+NOT_STAMPED = (
+    "The broker did not stamp this record with its own time, so the token can't be judged: the topic must have "
+    "message.timestamp.type=LogAppendTime. Send the command again, under another id, once it has."
+)
 NO_ISSUER = "This service takes no tokens: none of its settings names an issuer."
 
 
@@ -59,6 +63,8 @@ class Gate:
             return request if self._trusts else _refuse(request, NO_TOKEN)
         if self._tokens is None:
             return _refuse(request, NO_ISSUER)
+        if request.record.timestamp_type != LOG_APPEND_TIME:  # a publisher could choose when its token was valid
+            return _refuse(request, NOT_STAMPED)
         try:
             token = bearer(request.authorization)
             user_id = self._tokens.known(token, broker_time(request.record))

@@ -35,6 +35,8 @@ from org_service.store.engine import read_uuid
 ACTOR_CHARS_MAX: Final = 200
 _TYPE_CHARS_SHOWN: Final = 100
 """Of a type nobody knows, which may hold anything."""
+LOG_APPEND_TIME: Final = 1
+"""`timestamp_type` of a record that the broker stamped."""
 _LATEST_MS: Final = 253_402_300_799_000
 """The end of the year 9999, in milliseconds since 1970."""
 _UUID: Final = re.compile(rb"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}")
@@ -57,6 +59,8 @@ class Record(Protocol):
     def offset(self) -> int: ...  # noqa: D102
     @property
     def timestamp(self) -> int: ...  # noqa: D102 - milliseconds since 1970, by the broker's clock
+    @property
+    def timestamp_type(self) -> int: ...  # noqa: D102 - 1 where the broker stamped it, 0 where the publisher did
     @property
     def key(self) -> bytes | None: ...  # noqa: D102
     @property

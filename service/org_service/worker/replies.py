@@ -146,7 +146,7 @@ def _undecided(reply: Reply, now: datetime) -> _Message:
             final=reply.kind != "parked",
         ),
         result_headers(
-            derived_from=f"{reply.kind}:{record.topic}:{record.partition}:{record.offset}",
+            derived_from=f"{reply.kind}:{record.topic}:{record.partition}:{record.offset}:{record.timestamp}",
             command_id=request.command_id,
             org_id=request.org_id,
             position=None,

@@ -123,6 +123,20 @@ async def test_a_token_is_judged_as_of_the_moment_the_broker_took_the_record(
     assert [row["code"] for row in await outcomes(database)] == [200, 401, 401]
 
 
+async def test_a_token_is_refused_where_the_publisher_chose_the_time_of_the_record(
+    applier: Applier, database: asyncpg.Connection, issuer: Issuer
+) -> None:
+    """Somebody switched the topic to CreateTime: an old token could be dated back to when it was good."""
+    now = int(time.time())
+    token = issuer.token("staff", ttl_s=60, issued_s=now - HOUR_S)
+    command = CreateOrganization(org_id=uuid4(), name="Acme")
+    dated_back = replace(sent(command, token), timestamp=(now - HOUR_S + 30) * 1000, timestamp_type=0)
+    await applier.apply([dated_back])
+    [row] = await outcomes(database)
+    assert row["code"] == 401
+    assert "LogAppendTime" in orjson.loads(row["problem"])["detail"]
+
+
 async def test_a_retry_with_a_fresh_token_is_the_same_command(
     applier: Applier, database: asyncpg.Connection, issuer: Issuer
 ) -> None:

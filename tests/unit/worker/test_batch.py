@@ -1,6 +1,7 @@
 """The fold of one batch: as if each command had a transaction of its own."""
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any
@@ -185,10 +186,40 @@ def test_a_command_that_somebody_has_decided_meanwhile_is_not_parked() -> None:
     assert isinstance(request, Request)
     decided = Journaled(
         *(request.command_id, 7, A, 2, "applied", 200, request.digest, update.partition, update.offset),
-        *("org.updated", None, None, None, NOW),
+        *("org.updated", None, None, None, NOW, update.timestamp),
     )
     plan = fold(update, known=(organization(A, "New"),), journaled=[decided], refused="SQLSTATE 22000")
     assert (plan.parked, plan.journal, plan.redelivered) == ([], [], 1)
+
+
+NOW_MS = 1_767_225_600_000
+"""`NOW`, in milliseconds since 1970."""
+
+
+@pytest.mark.parametrize(
+    ("first_ms", "again_ms", "answered"),
+    [
+        pytest.param(NOW_MS - 20, NOW_MS - 20, False, id="the same record"),
+        pytest.param(NOW_MS - 20, NOW_MS + 60_000, True, id="another topic of the name"),
+        pytest.param(NOW_MS - 20, NOW_MS - 21, True, id="another topic, on a broker whose clock is behind"),
+        pytest.param(None, NOW_MS - 20, False, id="the same record, journaled by an older release"),
+        pytest.param(None, NOW_MS + 60_000, True, id="another topic since an older release"),
+    ],
+)
+def test_a_command_sent_again_is_answered_though_it_has_the_offset_of_the_first(
+    first_ms: int | None, again_ms: int, answered: bool
+) -> None:
+    """A topic that was created again gives offsets out again: whoever sent the command would wait for ever."""
+    again = replace(record_of(UpdateOrganization(org_id=A, name="New")), timestamp=again_ms)
+    request = read(again)
+    assert isinstance(request, Request)
+    first = Journaled(
+        *(request.command_id, 7, A, 2, "applied", 200, request.digest, again.partition, again.offset),
+        *("org.updated", None, None, None, NOW, first_ms),
+    )
+    plan = fold(again, known=(organization(A, "New"),), journaled=[first])
+    assert [(reply.kind, reply.of) for reply in plan.replies] == ([("duplicate", first)] if answered else [])
+    assert plan.redelivered == (not answered)
 
 
 @pytest.mark.parametrize(("alive", "code"), [(True, 409), (False, 200)])

@@ -28,6 +28,7 @@ from org_events.arguments import CreateArguments, ExistingArguments, UpdateArgum
 from org_events.cloudevents import command_headers
 from org_events.commands import (
     PAYLOAD_BYTES_MAX,
+    RESERVED_IDS,
     AnyCommand,
     Command,
     CreateOrganization,
@@ -190,7 +191,7 @@ class OrganizationClient:
         Raises:
             OutcomeUnknown: None came in time. Send the same command with the same id again; that is safe.
             KafkaUnavailable, KafkaRefused, NotConnected: Nothing was sent.
-            ValueError: The command is larger than the service reads; nothing was sent.
+            ValueError: The command is larger than the service reads, or its id is none; nothing was sent.
         """
         sending = await self._send(command, command_id, timeout_s)
         try:
@@ -314,6 +315,8 @@ class OrganizationClient:
     async def _send(self, command: AnyCommand, command_id: UUID | None, timeout_s: float | None) -> _Sending:
         """Hand a command to the producer; its outcome is expected from here on."""
         command_id = command_id or uuid4()
+        if command_id in RESERVED_IDS:
+            raise ValueError("the command id is the nil UUID or the max UUID; give each command an id of its own")
         body = command.to_body()
         if len(body) > PAYLOAD_BYTES_MAX:
             raise ValueError(

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Final, cast
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
 
 from org_events.organization import Address, Domain, Name
 
@@ -19,7 +20,28 @@ PAYLOAD_BYTES_MAX: Final = 64 * 1024
 PAYLOAD_DEPTH_MAX: Final = 16
 """How deep a command's JSON may nest."""
 
-Version = Annotated[int, Field(strict=True, ge=1, le=2**63 - 1)]
+RESERVED_IDS: Final = frozenset({UUID(int=0), UUID(int=2**128 - 1)})
+"""The nil and the max UUID (RFC 9562, sections 5.9 and 5.10): what programs send that forgot to choose an id. They
+name no command, and no organization that is yet to be created."""
+
+_EXACT_MAX: Final = 2.0**53
+"""Beyond it a float no longer says which integer was written."""
+
+
+def _integer(given: object) -> object:
+    """An integer as JSON Schema knows it (2020-12, core, section 4.2.3): 7.0 is one, "7" and true are not."""
+    if isinstance(given, float) and given.is_integer() and abs(given) <= _EXACT_MAX:
+        return int(given)
+    return given
+
+
+Version = Annotated[int, Field(strict=True, ge=1, le=2**63 - 1), BeforeValidator(_integer)]
+
+
+def _not_reserved(org_id: UUID) -> UUID:
+    if org_id in RESERVED_IDS:
+        raise PydanticCustomError("reserved_uuid", "Must not be the nil UUID or the max UUID; choose another id")
+    return org_id
 
 
 def _unset_name() -> str:
@@ -84,10 +106,11 @@ AnyCommand = Command | UncheckedCommand
 
 
 class CreateOrganization(Command):
-    """Create an organization under an id of the publisher's choice (UUID, version 4 or 7)."""
+    """Create an organization under an id of the publisher's choice: any UUID that isn't reserved, 4 or 7 at best."""
 
     type: ClassVar[str] = "org.create"
 
+    org_id: Annotated[UUID, AfterValidator(_not_reserved)]
     name: Name
     domain: Domain | None = None
     primary_address: Address | None = None

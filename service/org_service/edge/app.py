@@ -16,6 +16,7 @@ from org_service.edge.commands import Commands
 from org_service.edge.documents import complete
 from org_service.edge.gate import Gate
 from org_service.edge.reading import Reading
+from org_service.edge.target import Target
 from org_service.settings import Settings
 
 API_VERSION: Final = "1.0.0"
@@ -51,7 +52,7 @@ class Application(FastAPI):
 
     def build_middleware_stack(self) -> Any:
         """The router, what FastAPI's routes need around it, the gate, and CORS where it is asked for."""
-        gate: Any = Gate(AsyncExitStackMiddleware(self.router), self._settings.edge, self._tokens, self)
+        gate: Any = Gate(AsyncExitStackMiddleware(Target(self.router)), self._settings.edge, self._tokens, self)
         origins = self._settings.edge.cors_origins
         if not origins:
             return gate
@@ -77,6 +78,8 @@ class Application(FastAPI):
     def openapi(self) -> dict[str, Any]:
         """The document, made once."""
         if not self.openapi_schema:
+            public_url = self._settings.edge.public_url.rstrip("/")
+            self.servers = [{"url": public_url}] if public_url else []
             self.openapi_schema = complete(super().openapi())
         return self.openapi_schema
 
@@ -88,6 +91,6 @@ def make_app(
     app = Application(settings, tokens)
     read = Reading(engine, policy, commands, settings.edge.public_url)
     app.include_router(reading.router(read))
-    app.include_router(changing.router(Changing(commands, settings.edge.outcome_timeout_s)))
+    app.include_router(changing.router(Changing(commands, settings.edge.outcome_timeout_s, settings.edge.public_url)))
     app.include_router(docs_page.router(app.openapi))
     return app

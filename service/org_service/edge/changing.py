@@ -4,18 +4,15 @@ Only what makes no command at all is refused here (400, 413, 415). Whether the c
 and whether preconditions hold, the worker says, in its order: 404, 403, 422, 409.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from hashlib import blake2b
-from typing import Annotated, Any, Final, NamedTuple, cast
+from typing import Annotated, Any, Final, NamedTuple
 from uuid import UUID, uuid4
 
-import orjson
 from fastapi import APIRouter, Depends, Header, Request, Response
 
 from org_events.commands import (
-    PAYLOAD_BYTES_MAX,
-    PAYLOAD_DEPTH_MAX,
+    RESERVED_IDS,
     CreateOrganization,
     DeactivateOrganization,
     DeleteOrganization,
@@ -24,11 +21,10 @@ from org_events.commands import (
     UpdateOrganization,
 )
 from org_events.results import Outcome, ProblemType
-from org_service.domain.body import depth
+from org_service.edge.bodies import JSON, MERGE_PATCH, NEVER, command_bodies, read_object
 from org_service.edge.commands import Body, Change, Commands, Decided, Pending
 from org_service.edge.documents import body, headers, problems, success
 from org_service.edge.gate import BODY
-from org_service.edge.limits import too_large
 from org_service.edge.problems import (
     RETRY_AFTER_S,
     HttpProblem,
@@ -38,20 +34,44 @@ from org_service.edge.problems import (
     decided,
     not_found,
 )
-from org_service.edge.reading import JSON, OrgId, caller_of, pending, read_id
-from org_service.edge.request_headers import command_id_for, etag, expected_versions, preference
+from org_service.edge.reading import OrgId, caller_of, pending, read_id
+from org_service.edge.request_headers import (
+    IfMatch,
+    combined,
+    command_id_for,
+    etag,
+    forbids_any,
+    preference,
+    read_if_match,
+    single,
+)
 
-MERGE_PATCH: Final = "application/merge-patch+json"
-_MEDIA_TYPE: Final = re.compile(r'([\w.+-]+/[\w.+-]+)\s*(?:;\s*charset="?utf-8"?\s*)?', re.IGNORECASE)
+COMMAND_ID: Final = "x-command-id"
+"""The header that names a change: /v1/commands/{id} tells what became of it."""
+_NO_VERSION_YET: Final = (
+    "An organization that is yet to be created has no version: leave If-Match and If-None-Match out."
+)
+_WEAK: Final = (
+    'If-Match holds a weak entity tag (W/"…"), which never matches (RFC 9110, section 13.1.1), because a proxy made it '
+    "weak, for instance as it compressed the answer. Send it without W/; the organization has version {version}."
+)
 
 _TAG: Final = r'(W/)?"[!#-~]*"'
-IfMatch = Annotated[
+IfMatchHeader = Annotated[
     str | None,
     Header(
         alias="If-Match",
         description='ETags of the versions to change, as in `"v7"`; 412 for others',
-        json_schema_extra={"pattern": rf"^(\*|{_TAG}(, ?{_TAG}){{0,9}})$"},
+        json_schema_extra={"pattern": rf"^(\*|[ \t,]*{_TAG}([ \t]*,[ \t,]*{_TAG}){{0,9}}[ \t,]*)$"},
         examples=['"v7"'],
+    ),
+]
+IfNoneMatch = Annotated[
+    str | None,
+    Header(
+        alias="If-None-Match",
+        description="`*`: 412 if there is such an organization; nothing else makes sense with a change",
+        json_schema_extra={"pattern": r"^\*$"},
     ),
 ]
 IdempotencyKey = Annotated[
@@ -72,72 +92,42 @@ def derived_org_id(command_id: UUID) -> UUID:
     return UUID(bytes=digest, version=4)
 
 
-def read_object(content: bytes, content_type: str | None, encoding: str | None, *, patch: bool) -> dict[str, Any]:
-    """The JSON object of a request's body.
-
-    Raises:
-        Refusal: It has another media type (415), or is no such object (400).
-    """
-    taken = (JSON, MERGE_PATCH) if patch else (JSON,)
-    found = _MEDIA_TYPE.fullmatch(content_type or "")
-    if found is None or found[1].lower() not in taken or (encoding or "identity").lower() != "identity":
-        accepted: list[tuple[bytes, bytes]] = [(b"accept-patch", ", ".join(taken).encode())] if patch else []
-        raise Refusal(
-            HttpProblem.MEDIA_TYPE,
-            f"Send {' or '.join(taken)}, in UTF-8 and without content-encoding.",
-            headers=accepted,
-        )
-    try:
-        parsed = orjson.loads(content)
-    except orjson.JSONDecodeError as error:
-        raise bad_request(f"The body is no JSON: {error.msg} at character {error.pos}.") from error
-    if not isinstance(parsed, dict):
-        raise bad_request("The body must be a JSON object.")
-    if content.count(b"{") + content.count(b"[") > PAYLOAD_DEPTH_MAX and depth(parsed) > PAYLOAD_DEPTH_MAX:
-        raise bad_request(f"The body nests deeper than {PAYLOAD_DEPTH_MAX}.")
-    return cast("dict[str, Any]", parsed)
-
-
-def command_bodies(fields: Mapping[str, Any], org_id: UUID, versions: tuple[int, ...] | None) -> Sequence[Body]:
-    """The bodies of a command, one for each version that `If-Match` lists; canonical, so a repetition is the same.
-
-    Raises:
-        Refusal: The body names another organization, or the version is said twice (400); it is too large (413).
-    """
-    named = fields.get("org_id")
-    if named is not None and (not isinstance(named, str) or named.lower() != str(org_id)):
-        raise bad_request("org_id must be the one of the path.", [Wrong("org_id", "other_org_id", "Leave it out")])
-    whole = {**fields, "org_id": str(org_id)}
-    if versions is not None and "expected_version" in fields:
-        raise bad_request("Say the version once: with If-Match or with expected_version.")
-    bodies = (
-        [Body(_canonical(whole))]
-        if versions is None
-        else [Body(_canonical({**whole, "expected_version": version}), version) for version in versions]
-    )
-    if any(len(each.value) > PAYLOAD_BYTES_MAX for each in bodies):
-        raise too_large(PAYLOAD_BYTES_MAX)
-    return bodies
-
-
-def _canonical(fields: Mapping[str, Any]) -> bytes:
-    return orjson.dumps(fields, option=orjson.OPT_SORT_KEYS)
-
-
 class Wishes(NamedTuple):
     """Headers of a request that changes something."""
 
     key: str | None
     prefer: str | None
-    if_match: str | None = None
+    if_match: IfMatch = IfMatch(None)
+    if_absent: bool = False
+    """`If-None-Match: *`: only what isn't there may be changed."""
+
+    @property
+    def versions(self) -> tuple[int, ...] | None:
+        """Those that the preconditions let through; None for any."""
+        return NEVER if self.if_absent else self.if_match.versions
 
 
-async def _wishes(idempotency_key: IdempotencyKey = None, prefer: Prefer = None) -> Wishes:
-    return Wishes(idempotency_key, prefer)
+async def _wishes(
+    request: Request,
+    idempotency_key: IdempotencyKey = None,  # noqa: ARG001 - for the document: FastAPI reads the first line alone
+    prefer: Prefer = None,  # noqa: ARG001
+) -> Wishes:
+    """The headers as HTTP reads them, in whatever number of lines they came."""
+    lines = request.headers.getlist
+    return Wishes(
+        single(lines("idempotency-key"), "Idempotency-Key"),
+        combined(lines("prefer")),
+        read_if_match(combined(lines("if-match"))),
+        forbids_any(combined(lines("if-none-match"))),
+    )
 
 
-async def _guarded(if_match: IfMatch = None, idempotency_key: IdempotencyKey = None, prefer: Prefer = None) -> Wishes:
-    return Wishes(idempotency_key, prefer, if_match)
+async def _guarded(
+    wishes: Annotated[Wishes, Depends(_wishes)],
+    if_match: IfMatchHeader = None,  # noqa: ARG001
+    if_none_match: IfNoneMatch = None,  # noqa: ARG001
+) -> Wishes:
+    return wishes
 
 
 Guarded = Annotated[Wishes, Depends(_guarded)]
@@ -149,11 +139,13 @@ class Changing:
     Args:
         commands: Publishes, and knows outcomes.
         wait_max_s: For an outcome; then 202.
+        public_url: Put before locations; empty makes them relative.
     """
 
-    def __init__(self, commands: Commands, wait_max_s: float) -> None:
+    def __init__(self, commands: Commands, wait_max_s: float, public_url: str) -> None:
         self._commands = commands
         self._wait_max_s = wait_max_s
+        self._public_url = public_url.rstrip("/")
 
     async def create(self, request: Request, wishes: Annotated[Wishes, Depends(_wishes)]) -> Response:
         """Create an organization, under an id of your choice if you give one."""
@@ -163,6 +155,11 @@ class Changing:
         org_id = derived_org_id(command_id) if wanted is None else read_id(wanted) if isinstance(wanted, str) else None
         if org_id is None:
             raise bad_request("id must be a UUID of 36 characters.", [Wrong("id", "not_a_uuid", "Give a UUID")])
+        if org_id in RESERVED_IDS:
+            wrong = Wrong("id", "reserved_uuid", "Give an id of your own, or none")
+            raise bad_request("id must not be the nil UUID or the max UUID (RFC 9562, sections 5.9 and 5.10).", [wrong])
+        if wishes.versions is not None:
+            raise Refusal(ProblemType.PRECONDITION, _NO_VERSION_YET, status=412)
         change = self._change(CreateOrganization.type, org_id, command_id, command_bodies(fields, org_id, None), wishes)
         return await self._answer(request, change, wishes, 201)
 
@@ -201,12 +198,11 @@ class Changing:
         """A change of an organization that is there; without `fields` it may have preconditions for a body."""
         if fields is None:
             fields = _object(request, patch=False) if request.scope[BODY] else {}
-        versions = expected_versions(wishes.if_match)
         command_id = _command_id(request, wishes)
         wanted = read_id(org_id)
         if wanted is None:
             raise not_found()
-        change = self._change(command_type, wanted, command_id, command_bodies(fields, wanted, versions), wishes)
+        change = self._change(command_type, wanted, command_id, command_bodies(fields, wanted, wishes.versions), wishes)
         return await self._answer(request, change, wishes, status)
 
     def _change(
@@ -217,53 +213,62 @@ class Changing:
 
     async def _answer(self, request: Request, change: Change, wishes: Wishes, status: int) -> Response:
         outcome = await self._commands.execute(caller_of(request), change)
-        applied = preference(wishes.prefer, self._wait_max_s).applied
-        preferred = {} if applied is None else {"preference-applied": applied.decode()}
+        applied = preference(wishes.prefer, self._wait_max_s).applied(pending=isinstance(outcome, Pending))
+        given = {COMMAND_ID: str(change.command_id)} | ({} if applied is None else {"preference-applied": applied})
         if isinstance(outcome, Pending):
-            location = {"location": f"/v1/commands/{change.command_id}", "retry-after": str(RETRY_AFTER_S)}
-            return pending(change.command_id, change.org_id, 202, {**location, **preferred})
-        return _answered(outcome, status, preferred)
+            given |= {"location": self._command_url(change.command_id), "retry-after": str(RETRY_AFTER_S)}
+            return pending(change.command_id, change.org_id, 202, given)
+        if outcome.problem is not None:
+            raise self._refused(outcome, outcome.problem, wishes)
+        if outcome.version is not None and outcome.organization is not None:
+            given["etag"] = etag(outcome.version).decode()
+        if status == 201:
+            given["location"] = f"{self._public_url}/v1/orgs/{outcome.org_id}"
+        if status == 204:
+            return Response(status_code=204, headers=given)
+        return Response(outcome.organization, status, given, media_type=JSON)
+
+    def _refused(self, outcome: Decided, problem: dict[str, Any], wishes: Wishes) -> Refusal:
+        """What the worker refused or parked; the same whenever it is asked for."""
+        if outcome.outcome == Outcome.PARKED:
+            refusal = decided({**problem, "command_id": str(outcome.command_id)}, 500)
+            refusal.headers = [(b"location", self._command_url(outcome.command_id).encode())]
+            return refusal
+        if problem["type"] == ProblemType.PRECONDITION and outcome.body.expected_version not in (
+            None,
+            outcome.version,
+        ):
+            return decided(problem, 412, _unmatched(outcome.version, wishes))
+        return decided(problem, outcome.code)
+
+    def _command_url(self, command_id: UUID) -> str:
+        return f"{self._public_url}/v1/commands/{command_id}"
+
+
+def _unmatched(version: int | None, wishes: Wishes) -> str:
+    """Why a precondition of the headers doesn't hold."""
+    if wishes.if_absent:
+        return "If-None-Match is *, and there is such an organization."
+    if wishes.if_match.weak:
+        return _WEAK.format(version=version)
+    return f"If-Match doesn't name version {version}, which the organization has."
 
 
 def _object(request: Request, *, patch: bool) -> dict[str, Any]:
-    given = request.headers
-    return read_object(request.scope[BODY], given.get("content-type"), given.get("content-encoding"), patch=patch)
+    lines = request.headers.getlist
+    content_type = single(lines("content-type"), "Content-Type")
+    return read_object(request.scope[BODY], content_type, lines("content-encoding"), patch=patch)
 
 
 def _command_id(request: Request, wishes: Wishes) -> UUID:
     return uuid4() if wishes.key is None else command_id_for(caller_of(request).user_id, wishes.key)
 
 
-def _answered(outcome: Decided, status: int, headers: dict[str, str]) -> Response:
-    """The answer to a change that was decided; the same whenever it is asked for.
-
-    Raises:
-        Refusal: The worker refused or parked it.
-    """
-    if outcome.problem is not None:
-        raise _refused(outcome, outcome.problem)
-    if outcome.version is not None and outcome.organization is not None:
-        headers = {**headers, "etag": etag(outcome.version).decode()}
-    if status == 201:
-        headers = {**headers, "location": f"/v1/orgs/{outcome.org_id}"}
-    if status == 204:
-        return Response(status_code=204, headers=headers)
-    return Response(outcome.organization, status, headers, media_type=JSON)
-
-
-def _refused(outcome: Decided, problem: dict[str, Any]) -> Refusal:
-    if outcome.outcome == Outcome.PARKED:
-        refusal = decided({**problem, "command_id": str(outcome.command_id)}, 500)
-        refusal.headers = [(b"location", f"/v1/commands/{outcome.command_id}".encode())]
-        return refusal
-    expected = outcome.body.expected_version
-    if problem["type"] == ProblemType.PRECONDITION and expected is not None and expected != outcome.version:
-        return decided(problem, 412, f"If-Match doesn't name version {outcome.version}, which the organization has.")
-    return decided(problem, outcome.code)
-
-
 _ETAG: Final = {"ETag": 'The version after it, as in `"v8"`'}
-_APPLIED: Final = {"Preference-Applied": "Which `Prefer` was followed"}
+_APPLIED: Final = {
+    "X-Command-Id": "Of the change; `/v1/commands/{id}` tells what became of it",
+    "Preference-Applied": "What of `Prefer` was followed",
+}
 _ACCEPTED: Final = {
     **success(
         "Kafka has the change, and it will be decided: because of `Prefer`, or because it took too long",
@@ -283,7 +288,7 @@ _OF_ALL: Final = (
 def _documented(done: int, shown: dict[str, Any], *conflicts: str, existing: bool = True) -> dict[str, Any]:
     """Every status of one operation."""
     own: tuple[str, ...] = (ProblemType.NOT_FOUND, ProblemType.PRECONDITION) if existing else ()
-    also = {412: ProblemType.PRECONDITION} if existing else None
+    also = {412: ProblemType.PRECONDITION}
     return {"responses": {done: shown, 202: _ACCEPTED, **problems(*_OF_ALL, *own, *conflicts, also=also)}}
 
 

@@ -120,7 +120,10 @@ class NewOrganization(BaseModel):
 
     model_config = ConfigDict(extra="allow")
 
-    id: UUID | None = Field(default=None, description="Of your choice, UUID version 4 or 7; the service picks one else")
+    id: UUID | None = Field(
+        default=None,
+        description="Of your choice: version 4 or 7 at best, never the nil or the max UUID",
+    )
     name: Name = Field(examples=["Acme"])
     domain: Domain | None = Field(default=None, examples=["acme.com"])
     primary_address: Address | None = None

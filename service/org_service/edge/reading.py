@@ -1,6 +1,7 @@
 """The operations that read: one statement each, bytes written as they go out."""
 
 import re
+from hashlib import blake2b
 from typing import Annotated, Any, Final
 from urllib.parse import urlencode
 from uuid import UUID
@@ -13,19 +14,19 @@ from org_events.results import ProblemType
 from org_service.domain.access import AccessKind
 from org_service.domain.organization import Organization, as_published
 from org_service.domain.policy import READ, Policy
+from org_service.edge.bodies import JSON
 from org_service.edge.commands import Commands
 from org_service.edge.cursor import CURSOR_CHARS_MAX, read_cursor, write_cursor
 from org_service.edge.documents import ORG_ID, headers, problems, success
 from org_service.edge.gate import CALLER, Caller
 from org_service.edge.problems import RETRY_AFTER_S, HttpProblem, Refusal, bad_request, not_found
-from org_service.edge.request_headers import etag, is_current
+from org_service.edge.request_headers import combined, etag_for, is_current
 from org_service.store import callers, directory, reads
 from org_service.store.lists import OrderBy
 
 LIMIT_MAX: Final = 200
 SEARCH_CHARS_MAX: Final = 253
 """The longest domain; names are shorter."""
-JSON: Final = "application/json"
 _UUID: Final = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _PRIVATE: Final = {"vary": "Authorization", "cache-control": "private, no-cache"}
 """Each caller's answer is their own, and shown again only after asking (`If-None-Match`)."""
@@ -122,13 +123,14 @@ class Reading:
     async def get_organization(self, request: Request, org_id: OrgId) -> Response:
         """One organization, and what the caller is in it. `If-None-Match` with its ETag gives 304."""
         seen = await self._seen(request, org_id)
-        version = seen.organization.version
-        tagged = {**_PRIVATE, "etag": etag(version).decode()}
-        if_none_match = request.headers.get("if-none-match")
-        if if_none_match is not None and is_current(if_none_match, version):
-            return Response(status_code=304, headers=tagged)
         role, kind, denied = seen.access.role, seen.access.kind, seen.access.denied_actions
-        content = organization_json(seen.organization, {"role": role, "access": kind, "denied_actions": denied})
+        access: dict[str, Any] = {"role": role, "access": kind, "denied_actions": denied}
+        tag = etag_for(seen.organization.version, blake2b(orjson.dumps(access), digest_size=4).hexdigest())
+        tagged = {**_PRIVATE, "etag": tag.decode()}
+        if_none_match = combined(request.headers.getlist("if-none-match"))
+        if if_none_match is not None and is_current(if_none_match, tag):
+            return Response(status_code=304, headers=tagged)
+        content = organization_json(seen.organization, access)
         return Response(content, headers=tagged, media_type=JSON)
 
     async def get_history(
@@ -242,7 +244,7 @@ def _fragment(json: str | None) -> orjson.Fragment | None:
 
 
 _LINK: Final = {"Link": 'The next page, `rel="next"`; absent on the last'}
-_ETAG: Final = {"ETag": 'The version, as in `"v7"`'}
+_ETAG: Final = {"ETag": 'The version, and what the caller is in it, as in `"v7-1f0c9a3e"`'}
 
 
 def router(reading: Reading) -> APIRouter:
@@ -271,7 +273,7 @@ def router(reading: Reading) -> APIRouter:
                     "in": "header",
                     "description": "ETags the client has, or *",
                     "schema": {"type": "string"},
-                    "example": '"v7"',
+                    "example": '"v7-1f0c9a3e"',
                 }
             ]
         },

@@ -8,7 +8,7 @@ import base64
 import re
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
-from typing import Any, Final, NamedTuple, Protocol, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, cast
 from uuid import UUID
 
 import orjson
@@ -26,11 +26,22 @@ from org_events.cloudevents import (
     is_structured,
     read_structured,
 )
-from org_events.commands import COMMANDS, PAYLOAD_BYTES_MAX, PAYLOAD_DEPTH_MAX, Command
+from org_events.commands import (
+    COMMANDS,
+    PAYLOAD_BYTES_MAX,
+    PAYLOAD_DEPTH_MAX,
+    RESERVED_IDS,
+    Command,
+    CreateOrganization,
+    IfCurrent,
+)
 from org_events.results import FieldError, ProblemType
 from org_service.domain.body import depth, request_digest
 from org_service.domain.decide import Invalid
 from org_service.store.engine import read_uuid
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 ACTOR_CHARS_MAX: Final = 200
 _TYPE_CHARS_SHOWN: Final = 100
@@ -40,6 +51,8 @@ LOG_APPEND_TIME: Final = 1
 _LATEST_MS: Final = 253_402_300_799_000
 """The end of the year 9999, in milliseconds since 1970."""
 _UUID: Final = re.compile(rb"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}")
+_RESERVED: Final = frozenset(form for each in RESERVED_IDS for form in (str(each).encode(), str(each).upper().encode()))
+_BOM: Final = b"\xef\xbb\xbf"
 _TRACEPARENT: Final = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 """W3C Trace Context, section 3.2; anything else is dropped, as it asks."""
 _FROM_ENVELOPE: Final = ("actor", "authorization", "traceparent")
@@ -133,6 +146,8 @@ def read(record: Record) -> Request | Unreadable:
     problem = _sentence(contradiction(twice[0])) if twice else None
     if _TOKEN_ATTRIBUTE in headers:
         problem = "A token belongs in the record's header authorization, not among the event's attributes."
+    if raw_id in _RESERVED:
+        problem = "The header ce_id must not be the nil UUID or the max UUID."
     return _read_body(record, command_id, headers, value or b"", problem)
 
 
@@ -196,6 +211,8 @@ def _parse(value: bytes) -> tuple[Any, bytes, str | None]:
     try:
         body = orjson.loads(value)
     except orjson.JSONDecodeError as error:
+        if value.startswith(_BOM) and not value.startswith(_BOM * 2):
+            return _parse(value[len(_BOM) :])  # it means nothing (RFC 8259, section 8.1); looked for where it hurts
         return None, value, f"The body is no JSON: {error.msg} at character {error.pos}."
     # No more brackets than the depth allows is the rule; only otherwise is it worth a walk.
     if value.count(b"{") + value.count(b"[") > PAYLOAD_DEPTH_MAX and depth(body) > PAYLOAD_DEPTH_MAX:
@@ -236,26 +253,56 @@ def _shape_problem(key: bytes | None, body: Any, raw_type: bytes, model: type[Co
         return "org_id must be a UUID of 36 characters."
     if key != org_id.lower():
         return "The record's key must be org_id, as 36 lower-case characters of UTF-8."
+    if key in _RESERVED and model is CreateOrganization:
+        return "org_id must not be the nil UUID or the max UUID."
     return None
 
 
 def _validate(model: type[Command], body: Any, value: bytes) -> Command | Invalid:
+    errors = _misspelt(body["if_current"]) if "if_current" in body and "if_current" in model.model_fields else []
     try:
         command = model.model_validate(body, extra="ignore")
     except ValidationError as error:
-        return Invalid(
-            model.type,
-            [
-                FieldError(path=".".join(map(str, e["loc"])), code=e["type"], message=e["msg"])
-                for e in error.errors(include_url=False, include_context=False, include_input=False)
-            ],
-        )
+        errors = _field_errors(error) + errors
+    else:
+        if not errors:
+            return _without_nul(command, body, value)
+    return Invalid(model.type, errors)
+
+
+def _field_errors(error: ValidationError, below: str = "") -> list[FieldError]:
+    return [
+        FieldError(path=below + ".".join(map(str, e["loc"])), code=e["type"], message=_message(e))
+        for e in error.errors(include_url=False, include_context=False)
+    ]
+
+
+def _misspelt(if_current: object) -> list[FieldError]:
+    """The members of a precondition that nobody knows.
+
+    Everywhere else these are ignored; of a precondition, the command would go through where it must not.
+    """
+    try:
+        IfCurrent.model_validate(if_current)
+    except ValidationError as error:
+        return [each for each in _field_errors(error, "if_current.") if each.code == "extra_forbidden"]
+    return []
+
+
+def _without_nul(command: Command, body: Any, value: bytes) -> Command | Invalid:
     if b"\\u0000" in value:
         way = _way_to_nul(body)
         if way is not None:
             path = ".".join(map(str, reversed(way)))
-            return Invalid(model.type, [FieldError(path=path, code="nul", message="Remove the NUL character")])
+            return Invalid(command.type, [FieldError(path=path, code="nul", message="Remove the NUL character")])
     return command
+
+
+def _message(error: "ErrorDetails") -> str:
+    if error["type"] != "model_type":
+        return error["msg"]
+    # Agents, and whoever encodes a part by itself, send the JSON of an object where the object should be.
+    return "Must be an object" + (", not a text with its JSON" if isinstance(error["input"], str) else "")
 
 
 def _way_to_nul(node: Any) -> list[str | int] | None:

@@ -59,7 +59,8 @@ def test_what_was_written_is_read_at_once(site: Site, org_id: str) -> None:
         for number in range(10):
             changed = ada.patch(f"/v1/orgs/{org_id}", json={"domain": f"d{number}.com"})
             seen = ada.get(f"/v1/orgs/{org_id}")
-            assert (seen.json()["domain"], seen.headers["etag"]) == (f"d{number}.com", changed.headers["etag"])
+            assert seen.json()["domain"] == f"d{number}.com"
+            assert seen.headers["etag"].startswith(changed.headers["etag"][:-1] + "-")
 
 
 def test_a_change_by_if_match_goes_through_once(site: Site, org_id: str) -> None:

@@ -48,7 +48,7 @@ def test_a_wrong_parameter_is_named(site: Site, query: str, path: str) -> None:
     assert [error["path"] for error in answer.json()["errors"]] == [path]
 
 
-@pytest.mark.parametrize("query", ["cursor=abc", "cursor=%00", "cursor=", "search=a%00b"])
+@pytest.mark.parametrize("query", ["cursor=abc", "cursor=%00", "search=a%00b"])
 def test_a_parameter_that_makes_no_sense_is_refused(site: Site, query: str) -> None:
     with site.client("amy") as amy:
         refused(amy.get(f"/v1/orgs?{query}"), 400, "bad-request")

@@ -4,7 +4,8 @@ from uuid import UUID
 
 import pytest
 
-from org_service.edge.changing import command_bodies, derived_org_id, read_object
+from org_service.edge.bodies import command_bodies, read_object
+from org_service.edge.changing import derived_org_id
 from org_service.edge.problems import Refusal
 
 ORG = UUID("0a000000-0000-4000-8000-000000000001")
@@ -15,34 +16,71 @@ def refused(
     status: int, content: bytes, content_type: str | None = "application/json", *, patch: bool = False
 ) -> Refusal:
     with pytest.raises(Refusal) as refusal:
-        read_object(content, content_type, None, patch=patch)
+        read_object(content, content_type, [], patch=patch)
     assert refusal.value.status == status
     return refusal.value
 
 
 @pytest.mark.parametrize(
-    "content_type", ["application/json", "Application/JSON; charset=UTF-8", 'application/json;charset="utf-8"']
+    "content_type",
+    [
+        "application/json",
+        "Application/JSON; charset=UTF-8",
+        'application/json;charset="utf-8"',
+        "application/json; charset=utf8",
+        "application/json;",
+        "application/json ; ; charset=us-ascii ;",
+        "application/json; v=1.0",
+        'application/json; profile="a; charset=latin-1"',
+    ],
 )
-def test_json_is_taken_however_it_is_announced(content_type: str) -> None:
-    assert read_object(b'{"a":1}', content_type, None, patch=False) == {"a": 1}
+def test_json_is_accepted_however_it_is_announced(content_type: str) -> None:
+    assert read_object(b'{"a":1}', content_type, [], patch=False) == {"a": 1}
 
 
 def test_a_patch_may_be_a_merge_patch_and_says_so_when_it_is_something_else() -> None:
-    assert read_object(b"{}", "application/merge-patch+json", None, patch=True) == {}
+    assert read_object(b"{}", "application/merge-patch+json", [], patch=True) == {}
     refused(415, b"{}", "application/merge-patch+json")
     refusal = refused(415, b"{}", "application/json-patch+json", patch=True)
     assert refusal.headers == [(b"accept-patch", b"application/json, application/merge-patch+json")]
 
 
-@pytest.mark.parametrize("content_type", [None, "", "text/plain", "application/json; charset=latin-1", "json"])
-def test_another_media_type_is_refused(content_type: str | None) -> None:
-    refused(415, b"{}", content_type)
+@pytest.mark.parametrize(
+    ("content_type", "words"),
+    [
+        (None, "Content-Type is missing."),
+        ("", "Content-Type is missing."),
+        ("text/plain", "The body has another media type."),
+        ("application/json; charset=latin-1", "The charset must be utf-8, or be left out."),
+        ("json", "Content-Type can't be read (RFC 9110, section 8.3)."),
+        ("application/json, text/plain", "Content-Type can't be read (RFC 9110, section 8.3)."),
+        ("application/json; charset", "Content-Type can't be read (RFC 9110, section 8.3)."),
+        (";application/json", "Content-Type can't be read (RFC 9110, section 8.3)."),
+        ('application/json; v="', "Content-Type can't be read (RFC 9110, section 8.3)."),
+    ],
+)
+def test_another_media_type_is_refused_in_words(content_type: str | None, words: str) -> None:
+    detail = refused(415, b"{}", content_type).problem["detail"]
+    assert words in detail
+    assert detail.endswith("Send application/json, in UTF-8 and without content-encoding.")
 
 
-def test_a_packed_body_is_refused() -> None:
+@pytest.mark.parametrize("lines", [["gzip"], ["identity", "gzip"], ["identity, br"]])
+def test_a_packed_body_is_refused(lines: list[str]) -> None:
     with pytest.raises(Refusal) as refusal:
-        read_object(b"{}", "application/json", "gzip", patch=False)
+        read_object(b"{}", "application/json", lines, patch=False)
     assert refusal.value.status == 415
+
+
+@pytest.mark.parametrize("lines", [[], [""], ["identity"], ["Identity,", "identity"]])
+def test_a_body_that_is_not_packed_may_say_so(lines: list[str]) -> None:
+    assert read_object(b"{}", "application/json", lines, patch=False) == {}
+
+
+def test_a_byte_order_mark_is_read_and_another_encoding_named() -> None:
+    assert read_object(b'\xef\xbb\xbf{"a":1}', "application/json", [], patch=False) == {"a": 1}
+    assert "UTF-16" in refused(400, '{"a":1}'.encode("utf-16")).problem["detail"]
+    assert "not a text that holds one" in refused(400, b'"{}"').problem["detail"]
 
 
 @pytest.mark.parametrize(
@@ -53,7 +91,7 @@ def test_what_is_no_json_object_is_refused(content: bytes) -> None:
 
 
 def test_nesting_is_bounded_where_the_worker_bounds_it() -> None:
-    assert read_object(b'{"a":' + b"[" * 15 + b"1" + b"]" * 15 + b"}", "application/json", None, patch=False)
+    assert read_object(b'{"a":' + b"[" * 15 + b"1" + b"]" * 15 + b"}", "application/json", [], patch=False)
     refused(400, b'{"a":' + b"[" * 16 + b"1" + b"]" * 16 + b"}")
 
 

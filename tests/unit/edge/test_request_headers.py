@@ -9,18 +9,34 @@ from hypothesis import strategies as st
 from org_service.edge.problems import Refusal
 from org_service.edge.request_headers import (
     NO_VERSION,
+    combined,
     command_id_for,
     etag,
-    expected_versions,
+    etag_for,
+    forbids_any,
     is_current,
     preference,
+    read_if_match,
     sane_request_id,
+    single,
     trace_context,
 )
 
 
 def test_an_etag_is_the_version_in_quotes() -> None:
     assert etag(7) == b'"v7"'
+    assert etag_for(7, "1f0c9a3e") == b'"v7-1f0c9a3e"'
+
+
+def test_the_lines_of_a_list_are_one_list_and_a_header_that_is_none_comes_once() -> None:
+    assert combined([]) is None
+    assert combined(['"v7"', '"v8", "v9"']) == '"v7", "v8", "v9"'
+    assert single([], "Idempotency-Key") is None
+    assert single(["a", " a "], "Idempotency-Key") == "a"
+    with pytest.raises(Refusal) as refused:
+        single(["a", "b"], "Idempotency-Key")
+    assert refused.value.status == 400
+    assert refused.value.problem["detail"] == "Send Idempotency-Key once; it came with 2 values."
 
 
 @pytest.mark.parametrize(
@@ -41,40 +57,71 @@ def test_an_etag_is_the_version_in_quotes() -> None:
         ('"v9999999999999999999"', (NO_VERSION,)),
         ('"a,b", "v8"', (8,)),
         ('""', (NO_VERSION,)),
+        ('"v7",', (7,)),
+        (', ,\t"v7" , , "v8",', (7, 8)),
+        ('"v7-1f0c9a3e"', (7,)),
+        ('"v7-1f0c9a3e", "v7"', (7,)),
+        ('"v7-admin"', (NO_VERSION,)),
+        ('"\\", "v8"', (8,)),
     ],
 )
 def test_if_match_lets_through_just_the_versions_it_names(
     if_match: str | None, versions: tuple[int, ...] | None
 ) -> None:
-    assert expected_versions(if_match) == versions
+    assert read_if_match(if_match).versions == versions
 
 
-@pytest.mark.parametrize("header", ["", "v7", '"v7', '"v7" "v8"', '"v7",', ', "v7"', "w/", "*,", '"\u00e9"', '"v7"x'])
-def test_what_is_no_list_of_etags_is_refused(header: str) -> None:
-    for read in (expected_versions, lambda text: is_current(text, 7)):
+def test_a_weak_tag_of_ours_is_noticed() -> None:
+    assert [read_if_match(each).weak for each in ('W/"v7"', '"v8", W/"v7-1f0c9a3e"', 'W/"other"', '"v7"')] == [
+        True,
+        True,
+        False,
+        False,
+    ]
+
+
+def test_a_change_may_forbid_that_there_is_anything_and_no_more() -> None:
+    assert [forbids_any(each) for each in (None, "*", " * ")] == [False, True, True]
+    for header in ("", '"v7"', '*, "v7"'):
+        with pytest.raises(Refusal) as refused:
+            forbids_any(header)
+        assert refused.value.status == 400
+
+
+@pytest.mark.parametrize("header", ["", ",", "v7", '"v7', '"v7" "v8"', '"v7", v8', "w/", "*,", '"\u00e9"', '"v7"x'])
+def test_what_is_not_a_list_of_etags_is_refused(header: str) -> None:
+    for read in (read_if_match, lambda text: is_current(text, b'"v7"')):
         with pytest.raises(Refusal) as refused:
             read(header)
         assert refused.value.status == 400
 
 
 def test_a_list_of_etags_is_bounded() -> None:
-    assert len(expected_versions(", ".join(f'"v{n}"' for n in range(1, 11))) or ()) == 10
+    assert len(read_if_match(", ".join(f'"v{n}"' for n in range(1, 11))).versions or ()) == 10
     with pytest.raises(Refusal):
-        expected_versions(", ".join(f'"v{n}"' for n in range(1, 12)))
+        read_if_match(", ".join(f'"v{n}"' for n in range(1, 12)))
 
 
 @pytest.mark.parametrize(
     ("if_none_match", "current"),
-    [("*", True), ('"v7"', True), ('W/"v7"', True), ('"v6", W/"v7"', True), ('"v70"', False), ('"7"', False)],
+    [
+        ("*", True),
+        ('"v7-1f0c9a3e"', True),
+        ('W/"v7-1f0c9a3e"', True),
+        ('"v6", W/"v7-1f0c9a3e",', True),
+        ('"v70-1f0c9a3e"', False),
+        ('"v7-1f0c9a3f"', False),
+        ('"v7"', False),
+    ],
 )
 def test_if_none_match_compares_weakly(if_none_match: str, current: bool) -> None:
-    assert is_current(if_none_match, 7) is current
+    assert is_current(if_none_match, b'"v7-1f0c9a3e"') is current
 
 
 @given(st.text(max_size=50))
 def test_any_header_is_read_or_refused_with_400(text: str) -> None:
     statuses: set[int] = set()
-    for read in (expected_versions, lambda t: is_current(t, 7), lambda t: command_id_for("ann", t)):
+    for read in (read_if_match, forbids_any, lambda t: is_current(t, b'"v7"'), lambda t: command_id_for("ann", t)):
         try:
             read(text)
         except Refusal as refusal:
@@ -107,26 +154,40 @@ def test_a_key_of_255_characters_is_taken() -> None:
 
 
 @pytest.mark.parametrize(
-    ("prefer", "wait_s", "applied"),
+    ("prefer", "wait_s", "decided", "pending"),
     [
-        (None, 10, None),
-        ("respond-async", 0, b"respond-async"),
-        ("Respond-Async, wait=5", 0, b"respond-async"),
-        ("wait=5", 5, b"wait=5"),
-        ('wait="5"', 5, b"wait=5"),
-        ("wait=0", 0, b"wait=0"),
-        ("wait=99", 10, b"wait=99"),
-        ("return=minimal, wait=3; x=y", 3, b"wait=3"),
-        ("wait=-1", 10, None),
-        ("wait=1.5", 10, None),
-        ("wait", 10, None),
-        ("handling=strict", 10, None),
+        (None, 10, None, None),
+        ("respond-async", 0, None, "respond-async"),
+        ("Respond-Async, wait=5", 5, "wait=5", "respond-async, wait=5"),
+        ("wait=5, respond-async", 5, "wait=5", "respond-async, wait=5"),
+        ("respond-async, wait=99", 10, None, "respond-async"),
+        ('respond-async=""', 0, None, "respond-async"),
+        ("respond-async=yes", 10, None, None),
+        ("wait=5", 5, "wait=5", "wait=5"),
+        ('wait="5"', 5, "wait=5", "wait=5"),
+        ("wait = 05", 5, "wait=5", "wait=5"),
+        ("wait=0", 0, "wait=0", "wait=0"),
+        ("wait=10", 10, "wait=10", "wait=10"),
+        ("wait=11", 10, None, None),
+        ("wait=3, wait=4", 3, "wait=3", "wait=3"),
+        (",, wait=3 ,", 3, "wait=3", "wait=3"),
+        ("return=minimal, wait=3; x=y", 3, "wait=3", "wait=3"),
+        ('note="a, wait=3, b", wait=4', 4, "wait=4", "wait=4"),
+        (r'note="a\", wait=3, b", wait=4', 4, "wait=4", "wait=4"),
+        ('note="; x", respond-async', 0, None, "respond-async"),
+        ('x; note=", respond-async, "', 10, None, None),
+        ('note="wait=3, wait=4', 10, None, None),
+        ("wait=-1", 10, None, None),
+        ("wait=1.5", 10, None, None),
+        ("wait", 10, None, None),
+        ("handling=strict", 10, None, None),
     ],
 )
-def test_prefer_shortens_the_wait_and_never_lengthens_it(
-    prefer: str | None, wait_s: float, applied: bytes | None
+def test_prefer_shortens_the_wait_and_claims_only_what_was_done(
+    prefer: str | None, wait_s: float, decided: str | None, pending: str | None
 ) -> None:
-    assert preference(prefer, 10) == (wait_s, applied)
+    read = preference(prefer, 10)
+    assert (read.wait_s, read.applied(pending=False), read.applied(pending=True)) == (wait_s, decided, pending)
 
 
 def test_a_request_id_may_hold_nothing_that_breaks_a_log_line() -> None:

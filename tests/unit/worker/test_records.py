@@ -17,6 +17,7 @@ from tests.support.records import FakeRecord
 
 ORG = "0b5c6f0e-0000-4000-8000-00000000000a"
 COMMAND = "11111111-1111-4111-8111-111111111111"
+ADDRESS = {"line1": "Storgata 1", "city": "Oslo", "country": "NO"}
 TRACE = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 Headers = Sequence[tuple[str, bytes | None]]
 
@@ -247,6 +248,13 @@ def test_nothing_of_an_unknown_type_gets_through_but_ascii() -> None:
         ({"if_current": {"domain": "-"}}, "if_current.domain", "not_a_host_name"),
         ({"name": "a\x00"}, "name", "control_character"),
         ({"future": {"deep": ["a\x00"]}}, "future.deep.0", "nul"),
+        ({"if_current": {"nmae": "Acme"}}, "if_current.nmae", "extra_forbidden"),
+        (
+            {"if_current": {"primary_address": {**ADDRESS, "lin2": "x"}}},
+            "if_current.primary_address.lin2",
+            "extra_forbidden",
+        ),
+        ({"if_current": [["domain", "acme.com"]]}, "if_current", "model_type"),
     ],
 )
 def test_a_wrong_field_is_told_with_path_and_code(fields: dict[str, object], path: str, code: str) -> None:
@@ -254,6 +262,56 @@ def test_a_wrong_field_is_told_with_path_and_code(fields: dict[str, object], pat
     assert isinstance(request.command, Invalid)
     assert [(error.path, error.code) for error in request.command.errors] == [(path, code)]
     assert request.org_id == UUID(ORG)
+
+
+def test_every_mistake_is_named_beside_a_misspelt_precondition() -> None:
+    body = {"org_id": ORG, "domain": "acme", "if_current": {"domain": "-", "nmae": "Acme"}}
+    command = readable(record(json.dumps(body).encode())).command
+    assert isinstance(command, Invalid)
+    assert [error.path for error in command.errors] == ["if_current.domain", "domain", "if_current.nmae"]
+
+
+@pytest.mark.parametrize("field", ["primary_address", "if_current"])
+def test_the_json_of_an_object_where_the_object_should_be_is_explained(field: str) -> None:
+    command = readable(record(json.dumps({"org_id": ORG, field: json.dumps(ADDRESS)}).encode())).command
+    assert isinstance(command, Invalid)
+    assert [(error.path, error.message) for error in command.errors] == [
+        (field, "Must be an object, not a text with its JSON")
+    ]
+    number = readable(record(json.dumps({"org_id": ORG, field: 7}).encode())).command
+    assert isinstance(number, Invalid)
+    assert [error.message for error in number.errors] == ["Must be an object"]
+
+
+def test_an_integer_may_be_written_with_a_point() -> None:
+    assert readable(record(b'{"org_id":"%b","expected_version":7.0}' % ORG.encode())).command == UpdateOrganization(
+        org_id=UUID(ORG), expected_version=7
+    )
+
+
+def test_a_byte_order_mark_means_nothing() -> None:
+    plain = b'{"org_id":"%b","name":"Acme"}' % ORG.encode()
+    marked = readable(record(b"\xef\xbb\xbf" + plain))
+    assert (marked.command, marked.digest) == (
+        UpdateOrganization(org_id=UUID(ORG), name="Acme"),
+        readable(record(plain)).digest,
+    )
+    twice = readable(record(b"\xef\xbb\xbf" * 2 + plain))
+    assert isinstance(twice.command, Refused)
+
+
+@pytest.mark.parametrize("reserved", ["00000000-0000-0000-0000-000000000000", "FFFFFFFF-FFFF-FFFF-FFFF-FFFFFFFFFFFF"])
+def test_an_id_that_nobody_chose_is_refused(reserved: str) -> None:
+    headers = [("ce_id", reserved.encode()), HEADERS[1]]
+    request = readable(record(headers=headers))
+    assert isinstance(request.command, Refused)
+    assert request.command_id == UUID(reserved)
+    key = reserved.lower()
+    body = json.dumps({"org_id": key, "name": "Acme"}).encode()
+    created = readable(record(body, key=key.encode(), headers=[HEADERS[0], ("ce_type", b"org.create")]))
+    assert isinstance(created.command, Refused)
+    # There may be one from earlier times: whoever can see it gets at it.
+    assert readable(record(body, key=key.encode())).command == UpdateOrganization(org_id=UUID(key), name="Acme")
 
 
 def test_fields_nobody_knows_are_ignored() -> None:

@@ -18,6 +18,7 @@ from aiokafka.errors import (
     TopicAuthorizationFailedError,
 )
 
+from org_events.brokers import enduring
 from org_events.errors import KafkaRefused, KafkaUnavailable, NotConnected, TopicMissing
 from org_events.outcomes import Expected, OutcomeReader
 from org_events.publisher import Publisher
@@ -136,21 +137,25 @@ class Connection:
         self._publisher, self._reader = publisher, reader
 
     def _make_producer(self) -> AIOKafkaProducer:
-        return AIOKafkaProducer(
-            bootstrap_servers=self._bootstrap_servers,
-            enable_idempotence=True,
-            acks="all",
-            max_batch_size=_BATCH_BYTES,
-            **self._options,
+        return enduring(
+            AIOKafkaProducer(
+                bootstrap_servers=self._bootstrap_servers,
+                enable_idempotence=True,
+                acks="all",
+                max_batch_size=_BATCH_BYTES,
+                **self._options,
+            )
         )
 
     def _make_consumer(self) -> AIOKafkaConsumer:
-        return AIOKafkaConsumer(
-            bootstrap_servers=self._bootstrap_servers,
-            group_id=None,
-            enable_auto_commit=False,
-            isolation_level="read_committed",
-            **self._options,
+        return enduring(
+            AIOKafkaConsumer(
+                bootstrap_servers=self._bootstrap_servers,
+                group_id=None,
+                enable_auto_commit=False,
+                isolation_level="read_committed",
+                **self._options,
+            )
         )
 
 

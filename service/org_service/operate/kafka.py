@@ -12,6 +12,7 @@ from typing import Final, cast
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 
+from org_events.brokers import enduring
 from org_events.topics import partition_for
 from org_service.errors import StopError
 from org_service.settings import Kafka
@@ -31,7 +32,7 @@ async def admin(kafka: Kafka) -> AsyncGenerator[AIOKafkaAdminClient]:
     Raises:
         KafkaError: Kafka can't be reached.
     """
-    client = AIOKafkaAdminClient(**kafka.connection())
+    client = enduring(AIOKafkaAdminClient(**kafka.connection()))
     try:
         await client.start()
         yield client
@@ -61,12 +62,14 @@ async def reader(
         raise StopError(f"the topic {topic} isn't on Kafka at {kafka.bootstrap_servers}: run `orgs topics apply`.")
     wanted = range(partitions[0]) if key is None else [partition_for(key, partitions[0])]
     assigned = [TopicPartition(topic, partition) for partition in wanted]
-    consumer = AIOKafkaConsumer(
-        **kafka.connection(),
-        group_id=None,
-        enable_auto_commit=False,
-        auto_offset_reset="earliest",
-        isolation_level="read_committed",
+    consumer = enduring(
+        AIOKafkaConsumer(
+            **kafka.connection(),
+            group_id=None,
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            isolation_level="read_committed",
+        )
     )
     try:
         await consumer.start()

@@ -10,6 +10,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaTimeoutError
 from aiokafka.structs import RecordMetadata
 
+from org_events.brokers import enduring
 from org_events.publisher import stop_producer
 from org_events.reference import Membership, Partnership, Reference, Staff
 from org_events.topics import Topics
@@ -66,7 +67,7 @@ async def publish(kafka: Kafka, entries: Iterable[Entry]) -> list[Sent]:
             f"nothing was sent: Kafka at {kafka.bootstrap_servers} lacks {', '.join(missing)}; run `orgs topics apply`."
         )
     sent: list[Sent] = []
-    producer = AIOKafkaProducer(**kafka.connection(), acks="all", enable_idempotence=True)
+    producer = enduring(AIOKafkaProducer(**kafka.connection(), acks="all", enable_idempotence=True))
     try:
         await _in_time(kafka, producer.start())
         waiting: list[asyncio.Future[RecordMetadata]] = []

@@ -16,6 +16,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaTimeoutError, TopicAlreadyExistsError, for_code
 
+from org_events.brokers import enduring
 from org_events.topics import TopicSpec
 from org_service.errors import RetryError, StopError
 from org_service.operate.kafka import admin
@@ -115,7 +116,7 @@ async def create(kafka: Kafka, specs: Sequence[TopicSpec]) -> None:
 async def _led(kafka: Kafka, specs: Sequence[TopicSpec]) -> None:
     """Wait until a leader answers for each partition: brokers name one a while before it takes records."""
     patient = kafka.model_copy(update={"request_timeout_ms": round(LEADER_WAIT_S * 1000)})
-    consumer = AIOKafkaConsumer(**patient.connection(), group_id=None)
+    consumer = enduring(AIOKafkaConsumer(**patient.connection(), group_id=None))
     try:
         await consumer.start()
         # Each on its own: of all partitions together the client would learn of one topic after the other.

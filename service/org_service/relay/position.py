@@ -24,6 +24,7 @@ from uuid import UUID
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from org_events.brokers import enduring
 from org_service.errors import StopError
 from org_service.settings import Kafka
 
@@ -124,12 +125,14 @@ async def _last(consumer: AIOKafkaConsumer, at: TopicPartition, key: bytes, star
 
 @asynccontextmanager
 async def _consumer(kafka: Kafka) -> AsyncGenerator[AIOKafkaConsumer]:
-    consumer = AIOKafkaConsumer(
-        **kafka.connection(),
-        isolation_level="read_committed",
-        enable_auto_commit=False,
-        auto_offset_reset="earliest",
-        fetch_max_wait_ms=_FETCH_WAIT_MS,
+    consumer = enduring(
+        AIOKafkaConsumer(
+            **kafka.connection(),
+            isolation_level="read_committed",
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            fetch_max_wait_ms=_FETCH_WAIT_MS,
+        )
     )
     try:
         await consumer.start()

@@ -28,7 +28,7 @@ from itertools import zip_longest
 from typing import Any, Final, TypeVar
 
 from aiokafka import TopicPartition
-from aiokafka.client import AIOKafkaClient, ConnectionGroup, CoordinationType
+from aiokafka.client import ConnectionGroup, CoordinationType
 from aiokafka.errors import (
     BrokerResponseError,
     ConcurrentTransactions,
@@ -44,6 +44,7 @@ from aiokafka.protocol.offset import OffsetRequest
 from aiokafka.protocol.produce import ProduceRequest
 from aiokafka.protocol.transaction import AddPartitionsToTxnRequest, EndTxnRequest, InitProducerIdRequest
 
+from org_events.brokers import EnduringClient
 from org_service.errors import RetryError
 from org_service.relay.chunks import Batch
 from org_service.settings import Kafka
@@ -143,7 +144,7 @@ class Producer:
     """
 
     def __init__(self, kafka: Kafka, transactional_id: str, transaction_timeout_ms: int) -> None:
-        self._client = AIOKafkaClient(**kafka.connection(), client_id=f"orgs-relay-{transactional_id}")
+        self._client = EnduringClient(**kafka.connection(), client_id=f"orgs-relay-{transactional_id}")
         self._request_timeout_ms = kafka.request_timeout_ms
         self._transactional_id = transactional_id
         self._transaction_timeout_ms = transaction_timeout_ms

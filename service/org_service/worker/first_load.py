@@ -13,6 +13,7 @@ from uuid import UUID
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from org_events.brokers import enduring
 from org_service.settings import Settings
 from org_service.store import reference
 from org_service.store.engine import create_engine
@@ -42,13 +43,15 @@ async def wait_until_loaded(settings: Settings, stop: asyncio.Event, beat: Calla
         KafkaError: Kafka can't be reached.
         RetryError: Postgres can't be reached.
     """
-    consumer = AIOKafkaConsumer(
-        **settings.kafka.connection(),
-        group_id=None,
-        enable_auto_commit=False,
-        auto_offset_reset="earliest",
-        isolation_level="read_committed",
-        max_partition_fetch_bytes=_FETCH_BYTES,
+    consumer = enduring(
+        AIOKafkaConsumer(
+            **settings.kafka.connection(),
+            group_id=None,
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            isolation_level="read_committed",
+            max_partition_fetch_bytes=_FETCH_BYTES,
+        )
     )
     engine = create_engine(settings.database, "worker", direct=True)
     try:

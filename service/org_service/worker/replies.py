@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
+from org_events.brokers import enduring
 from org_events.cloudevents import Headers
 from org_events.publisher import Publisher
 from org_events.results import ProblemType
@@ -43,7 +44,7 @@ class Replies:
         kafka = settings.kafka
         self._publisher = Publisher(
             kafka.topics.results,
-            lambda: AIOKafkaProducer(**kafka.connection(), acks="all", enable_idempotence=True, linger_ms=2),
+            lambda: enduring(AIOKafkaProducer(**kafka.connection(), acks="all", enable_idempotence=True, linger_ms=2)),
         )
 
     async def stop(self) -> None:

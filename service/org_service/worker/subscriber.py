@@ -17,6 +17,7 @@ from faststream.kafka import KafkaBroker
 from faststream.kafka.message import KafkaAckableMessage
 from faststream.security import BaseSecurity, SASLPlaintext, SASLScram256, SASLScram512
 
+from org_events.brokers import enduring
 from org_service.settings import Kafka, Settings
 from org_service.telemetry import CONSUMER_RESTARTS, get_logger
 from org_service.worker import header_names
@@ -121,6 +122,14 @@ class Subscriber:
         Raises:
             KafkaError: Kafka can't be reached; nothing was started.
         """
+        await self._broker.connect()
+        config = self._broker.config.broker_config
+        build: Callable[..., AIOKafkaConsumer] = config.builder
+
+        def build_enduring(**options: Any) -> AIOKafkaConsumer:
+            return enduring(build(**options))
+
+        config.builder = build_enduring
         await self._broker.start()
         self._watch(self._consumer)
 

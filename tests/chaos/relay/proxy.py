@@ -7,7 +7,8 @@ its client, as one does that lies in a socket buffer or a broker's queue, and go
 
 import asyncio
 import struct
-from collections.abc import AsyncGenerator
+import time
+from collections.abc import AsyncGenerator, Collection
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
@@ -28,6 +29,8 @@ class Link:
     asked: dict[int, tuple[int, int]] = field(default_factory=dict[int, tuple[int, int]])
     """API key and version of each request under way, by correlation id."""
     held: int = 0
+    used: float = field(default_factory=time.monotonic)
+    forgotten: bool = False
 
 
 @dataclass(eq=False)
@@ -53,7 +56,7 @@ class Proxy:
     def __init__(self, server_port: int) -> None:
         self._server_port = server_port
         self._server: asyncio.Server | None = None
-        self._links: set[Link] = set()
+        self.links: set[Link] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._open = asyncio.Event()
         self._open.set()
@@ -73,10 +76,19 @@ class Proxy:
 
     def cut(self) -> None:
         """Break every connection, without a word more from either side."""
-        for link in list(self._links):
+        for link in list(self.links):
             link.writer.transport.abort()
             if not link.held:
                 link.server_writer.transport.abort()
+
+    def idle(self, seconds: float) -> list[Link]:
+        """The connections on which nothing was asked for so long, and nothing is waited for."""
+        return [link for link in self.links if not link.asked and time.monotonic() - link.used > seconds]
+
+    def forget(self, links: Collection[Link] | None = None) -> None:
+        """Forward nothing more on these connections, or all there are, and tell nobody, as load balancers do."""
+        for link in self.links if links is None else links:
+            link.forgotten = True
 
     def freeze(self) -> None:
         """Forward nothing, keep everything open: a server that hangs."""
@@ -89,7 +101,7 @@ class Proxy:
     async def close(self) -> None:
         """End everything."""
         self.thaw()
-        for link in self._links:
+        for link in self.links:
             link.held = 0
         await self.down()
         for task in self._tasks:
@@ -109,7 +121,7 @@ class Proxy:
             writer.transport.abort()
             return
         link = Link(reader, writer, server_reader, server_writer)
-        self._links.add(link)
+        self.links.add(link)
         ends = [asyncio.create_task(self._up(link)), asyncio.create_task(self._down(link))]
         try:
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
@@ -119,7 +131,7 @@ class Proxy:
             for end in ends:
                 end.cancel()
             await asyncio.gather(*ends, return_exceptions=True)
-            self._links.discard(link)
+            self.links.discard(link)
             for transport in (link.writer.transport, link.server_writer.transport):
                 transport.abort()
 
@@ -145,6 +157,8 @@ class KafkaProxy(Proxy):
         """API keys whose requests are held back."""
         self.muting: set[int] = set()
         """API keys whose answers are lost; their requests are carried out."""
+        self.advertised_port: int | None = None
+        """Where clients are sent; None: here."""
         self.held: list[Held] = []
         self.muted = 0
         self._news = asyncio.Event()
@@ -169,6 +183,9 @@ class KafkaProxy(Proxy):
             while True:
                 frame = await _frame(link.reader)
                 await self._open.wait()
+                if link.forgotten:
+                    continue
+                link.used = time.monotonic()
                 api_key, version, correlation = struct.unpack_from(">hhi", frame, 4)
                 link.asked[correlation] = (api_key, version)
                 if api_key in self.holding:
@@ -183,6 +200,8 @@ class KafkaProxy(Proxy):
             while True:
                 frame = await _frame(link.server_reader)
                 await self._open.wait()
+                if link.forgotten:
+                    continue
                 correlation = struct.unpack_from(">i", frame, 4)[0]
                 api_key, version = link.asked.pop(correlation)
                 for held in self.held:
@@ -194,7 +213,8 @@ class KafkaProxy(Proxy):
                     self.muted += 1
                     self._news.set()
                 elif not link.writer.is_closing():
-                    link.writer.write(_to_proxy(frame, version, self.port) if api_key == METADATA else frame)
+                    port = self.advertised_port or self.port
+                    link.writer.write(_to_proxy(frame, version, port) if api_key == METADATA else frame)
 
 
 async def _frame(reader: asyncio.StreamReader) -> bytes:

@@ -15,6 +15,7 @@ def test_commands_and_answers_are_sent_in_order_and_are_durable(monkeypatch: pyt
     """aiokafka's defaults repeat and reorder what it sends again, and lose what only one replica has."""
     made: list[dict[str, Any]] = []
     monkeypatch.setattr(module, "AIOKafkaProducer", lambda **options: made.append(options))
+    monkeypatch.setattr(module, "enduring", lambda client: client)
     if module is connection:
         connection.Connection("127.0.0.1:1", Topics(), {})._make_producer()
     else:

@@ -1,0 +1,58 @@
+"""What `enduring` does to aiokafka's clients, whose internals it stands on."""
+
+import re
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.client import AIOKafkaClient
+
+import org_events
+import org_service
+from org_events.brokers import EnduringClient, enduring
+
+pytestmark = pytest.mark.integration
+
+
+def of(client: Any) -> Any:
+    return client.client if isinstance(client, AIOKafkaProducer) else client._client
+
+
+@pytest.mark.parametrize("make", [AIOKafkaConsumer, AIOKafkaProducer, AIOKafkaAdminClient])
+async def test_connections_keep_themselves_alive(bootstrap_servers: str, make: Any) -> None:
+    client = enduring(make(bootstrap_servers=bootstrap_servers))
+    await client.start()
+    try:
+        assert await of(client).force_metadata_update()
+        connections = list(of(client)._conns.values())
+        assert connections
+        for connection in connections:
+            option = connection._writer.get_extra_info("socket").getsockopt
+            assert option(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+            assert option(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 5
+            assert option(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 10_000
+    finally:
+        await (client.close() if isinstance(client, AIOKafkaAdminClient) else client.stop())
+
+
+async def test_only_the_client_that_was_given_is_changed(bootstrap_servers: str) -> None:
+    ours = enduring(AIOKafkaConsumer(bootstrap_servers=bootstrap_servers))
+    others = AIOKafkaConsumer(bootstrap_servers=bootstrap_servers)
+    assert type(of(ours)) is EnduringClient
+    assert type(of(others)) is AIOKafkaClient
+    await ours.stop()
+    await others.stop()
+
+
+def test_every_client_of_ours_endures() -> None:
+    made = 0
+    for package in (org_events, org_service):
+        for path in Path(package.__path__[0]).rglob("*.py"):
+            text = path.read_text()
+            for found in re.finditer(r"\bAIOKafka(Consumer|Producer|AdminClient|Client)\(", text):
+                assert text[: found.start()].rstrip().endswith("enduring("), path
+                made += 1
+    assert made > 5

@@ -1,7 +1,8 @@
 """Errors by what to do with them. A refusal is a value (`Decision`), never one of these.
 
-Retry: wait and try the same thing again. Refold: roll back, read fresh data, decide again. DataRefused: halve the
-batch, park the culprit. Stop: end the process with a clear message; only an operator can mend it.
+Retry: wait and try the same thing again. TooSlow: try less at once, and wait where it can't be less. Refold: roll back,
+read fresh data, decide again. DataRefused: halve the batch, park the culprit. Stop: end the process with a clear
+message; only an operator can mend it.
 """
 
 
@@ -11,6 +12,10 @@ class ServiceError(Exception):
 
 class RetryError(ServiceError):
     """An outage: nothing was decided, nothing is lost; wait and try again."""
+
+
+class TooSlowError(RetryError):
+    """Postgres ended a statement, or a transaction, that took too long: nothing was written; less may get through."""
 
 
 class RefoldError(ServiceError):

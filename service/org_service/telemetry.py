@@ -36,7 +36,7 @@ BATCH_RECORDS: Final = Histogram(
 )
 BATCH_REPEATS: Final = Counter(
     "orgs_worker_batch_repeats_total",
-    "Batches tried again, by why: outage, refold, halved, unknown",
+    "Batches tried again, by why: outage, refold, halved (data refused), too_slow (halved), unknown",
     ["why"],
 )
 CONSUMER_RESTARTS: Final = Counter(

@@ -14,7 +14,7 @@ from typing import Final
 import asyncpg
 from sqlalchemy import exc
 
-from org_service.errors import DataRefusedError, RefoldError, RetryError
+from org_service.errors import DataRefusedError, RefoldError, RetryError, TooSlowError
 from org_service.store.tables import COMMAND_ID_CONSTRAINT, NAME_KEY_CONSTRAINT, ORGANIZATION_KEY
 
 UNIQUE_VIOLATION: Final = "23505"
@@ -26,14 +26,20 @@ _RETRY: Final = frozenset(
     {
         "25006",  # read-only transaction: connected to what is a standby by now
         "25P03",  # idle in transaction for too long
-        "25P04",  # transaction took too long
         "40003",  # statement completion unknown
         "55P03",  # lock not available within lock_timeout
-        "57014",  # cancelled: statement_timeout, or an operator
         "57P01",  # admin shutdown
         "57P02",  # crash shutdown
         "57P03",  # cannot connect now: starting up, shutting down
         "57P05",  # idle for too long
+    }
+)
+_TOO_SLOW: Final = frozenset(
+    {
+        "25P04",  # transaction took too long
+        # Cancelled: a statement took too long. Or an operator did it, which only the message tells, in the server's
+        # language; less at once does no harm then.
+        "57014",
     }
 )
 _RETRY_CLASSES: Final = ("08", "53", "58")  # connection; too many connections, disk, memory; the operating system
@@ -88,6 +94,8 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         inner = error.orig
     elif isinstance(error, exc.EmulatedDBAPIException):
         inner = error.__cause__  # `orig` lacks in that of InvalidCachedStatementError
+    elif isinstance(error, asyncpg.ConnectionDoesNotExistError):
+        inner = error.__cause__  # what the server said before it ended the session
     if inner is not None:
         yield from _causes(inner)
     yield error
@@ -99,6 +107,8 @@ def _by_sqlstate(error: asyncpg.PostgresError) -> RetryError | RefoldError | Dat
     if state.startswith(_DATA_CLASS):  # its message quotes the value, and the driver's own refusals have this class too
         return DataRefusedError(f"Postgres or its driver refuses a value: {type(error).__name__} (SQLSTATE {state})")
     said = f"Postgres: {error.args[0]} (SQLSTATE {state})"  # without the detail, which quotes the row
+    if state in _TOO_SLOW:
+        return TooSlowError(said)
     if state in _RETRY or state.startswith(_RETRY_CLASSES) or isinstance(error, asyncpg.InvalidCachedStatementError):
         return RetryError(said)
     if state in _REFOLD:

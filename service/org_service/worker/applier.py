@@ -6,10 +6,11 @@ that its successor has read again: the successor waits at the locks, and its nex
 journal. The other order finds nothing, waits, and fails at the unique command id, at every rebalance. What has no row
 to lock yet is checked after the last look (`is_torn`), and by the unique indexes.
 
-Whatever goes wrong ends in one of four ways. Somebody got in between: fold again on fresh data. The database refuses
-the data: halve the batch until the culprit is alone, park it. An outage, or trouble we don't know: wait with back-off
-and try again, for ever; the journal tells whether a commit whose answer was lost took place. Our code raised on one
-command: the fold has parked it already.
+Whatever goes wrong ends in one of five ways. Somebody got in between: fold again on fresh data. The database refuses
+the data: halve the batch until the culprit is alone, park it. A statement took too long: halve the batch as well, but
+what is alone waits, since a slow database is no reason to park anything. An outage, or trouble we don't know: wait with
+back-off and try again, for ever; the journal tells whether a commit whose answer was lost took place. Our code raised
+on one command: the fold has parked it already.
 """
 
 import asyncio
@@ -22,7 +23,7 @@ from typing import Final
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from org_service.errors import DataRefusedError, RefoldError, RetryError, ServiceError
+from org_service.errors import DataRefusedError, RefoldError, RetryError, ServiceError, TooSlowError
 from org_service.settings import Settings
 from org_service.store import relations, statements
 from org_service.store.engine import create_engine
@@ -48,7 +49,6 @@ log = get_logger(__name__)
 
 REFOLDS_MAX: Final = 20
 """Rivals are rare and each settles in one more fold; a clash that outlives these is in the data itself."""
-
 
 _LANE_RECORDS_MIN: Final = 100
 """Fewer don't pay for a transaction of their own."""
@@ -134,7 +134,7 @@ class Applier:
         return identified
 
     async def _settle(self, requests: Sequence[Request | Unreadable], refused: str | None = None) -> None:
-        """Try until committed; halve on data the database refuses, and park the culprit.
+        """Try until committed; halve what takes too long, or has data that the database refuses, and park that culprit.
 
         Args:
             refused: Why the database refuses the one command that is left.
@@ -153,6 +153,9 @@ class Applier:
                 elif refused is None and _is_in_data(trouble):
                     await self._halve_or_park(requests, error)
                     return
+                elif isinstance(trouble, TooSlowError) and len(requests) > 1:
+                    await self._halve(requests, "too_slow")
+                    return
                 else:
                     await self._wait(backoff, trouble, error)
             else:
@@ -164,14 +167,18 @@ class Applier:
     async def _halve_or_park(self, requests: Sequence[Request | Unreadable], error: Exception) -> None:
         """Part a batch that can't be written; alone, the culprit is parked."""
         if len(requests) > 1:
-            BATCH_REPEATS.labels("halved").inc()
-            middle = len(requests) // 2
-            await self._settle(requests[:middle])
-            await self._settle(requests[middle:])
+            await self._halve(requests, "halved")
             return
         detail = _sqlstate(error)
         log.error("command parked: the database refuses its data", sqlstate=detail)
         await self._settle(requests, detail)
+
+    async def _halve(self, requests: Sequence[Request | Unreadable], why: str) -> None:
+        BATCH_REPEATS.labels(why).inc()
+        log.warning("the batch is halved", why=why, records=len(requests))
+        middle = len(requests) // 2
+        await self._settle(requests[:middle])
+        await self._settle(requests[middle:])
 
     def _live(self) -> None:
         self.beat = time.monotonic()
@@ -182,7 +189,7 @@ class Applier:
     async def _wait(self, backoff: Backoff, trouble: ServiceError | None, error: Exception) -> None:
         """Sit an outage out, showing signs of life."""
         BATCH_REPEATS.labels("outage" if trouble is not None else "unknown").inc()
-        self.outage = str(trouble or type(error).__name__)
+        self.outage = waits_for(trouble, error)
         pause_s = backoff.next_s()
         if trouble is not None:
             log.warning("the batch waits", why=self.outage, retry_in_s=round(pause_s, 2))
@@ -229,6 +236,16 @@ class Applier:
             if await statements.find_holders(conn, plan.passing_names()):
                 raise RefoldError("another transaction took a name that this batch had for a moment")
         return plan, start
+
+
+def waits_for(trouble: ServiceError | None, error: Exception) -> str:
+    """What a batch waits for, in words; of what isn't known the kind alone."""
+    if isinstance(trouble, TooSlowError):
+        return (
+            f"one record alone takes too long. {trouble}. See what it waits for (pg_stat_activity), or raise "
+            "ORGS_DATABASE__STATEMENT_TIMEOUT_S"
+        )
+    return str(trouble or type(error).__name__)
 
 
 def _is_in_data(trouble: ServiceError | None) -> bool:

@@ -22,7 +22,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import IllegalStateError, KafkaError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from org_service.errors import DataRefusedError, RefoldError, RetryError, ServiceError
+from org_service.errors import DataRefusedError, RefoldError, RetryError, ServiceError, TooSlowError
 from org_service.settings import Settings
 from org_service.store import reference, statements
 from org_service.store.engine import create_engine
@@ -30,6 +30,7 @@ from org_service.store.failures import classify
 from org_service.store.reference import FactTable, Place, Progress
 from org_service.telemetry import BATCH_REPEATS, PARKED, REFERENCE_RECORDS, get_logger
 from org_service.waiting import Backoff
+from org_service.worker.applier import waits_for
 from org_service.worker.batch import park_row
 from org_service.worker.facts import Fact, kinds, read_fact
 from org_service.worker.records import Record, Unreadable
@@ -183,7 +184,7 @@ class ReferenceApplier:
             return Unreadable(record, type(error).__name__, "handler_raised")
 
     async def _settle(self, facts: Sequence[_Read], starts: Mapping[Place, int]) -> None:
-        """Try until committed, or until the place is lost; halve on data the database refuses."""
+        """Try until committed, or until the place is lost; halve as commands are halved."""
         backoff = self._backoff()
         while not self._lost:
             self.beat = time.monotonic()
@@ -193,6 +194,9 @@ class ReferenceApplier:
                 trouble = _trouble(error)
                 if isinstance(trouble, DataRefusedError) and (len(facts) > 1 or isinstance(facts[0], Fact)):
                     await self._halve_or_park(facts, starts, trouble)
+                    return
+                if isinstance(trouble, TooSlowError) and len(facts) > 1:
+                    await self._halve(facts, starts, "too_slow")
                     return
                 await self._wait(backoff, trouble, error)
             else:
@@ -211,7 +215,11 @@ class ReferenceApplier:
         if len(facts) == 1:
             await self._settle([Unreadable(facts[0].record, str(refused), "data_refused")], starts)
             return
-        BATCH_REPEATS.labels("halved").inc()
+        await self._halve(facts, starts, "halved")
+
+    async def _halve(self, facts: Sequence[_Read], starts: Mapping[Place, int], why: str) -> None:
+        BATCH_REPEATS.labels(why).inc()
+        log.warning("the batch of reference data is halved", why=why, records=len(facts))
         middle = len(facts) // 2
         for half in (facts[:middle], facts[middle:]):  # where the first one loses the place, the second does nothing
             await self._settle(half, {place: starts[place] for place in _ends(half)})
@@ -261,10 +269,10 @@ class ReferenceApplier:
             BATCH_REPEATS.labels("refold").inc()
         else:
             BATCH_REPEATS.labels("unknown" if trouble is None else "outage").inc()
-            self.outage = str(trouble or type(error).__name__)
+            self.outage = waits_for(trouble, error)
         pause_s = backoff.next_s()
         if trouble is not None:
-            log.warning("reference data wait", why=str(trouble), retry_in_s=round(pause_s, 2))
+            log.warning("reference data wait", why=waits_for(trouble, error), retry_in_s=round(pause_s, 2))
         else:
             log.error("unknown trouble, reference data wait", retry_in_s=round(pause_s, 2), exc_info=error)
         await asyncio.sleep(pause_s)

@@ -12,7 +12,7 @@ from sqlalchemy import ARRAY, SmallInteger, Text, Uuid, bindparam, select, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from org_service.errors import DataRefusedError, RefoldError, RetryError, StopError
+from org_service.errors import DataRefusedError, RefoldError, RetryError, StopError, TooSlowError
 from org_service.settings import Database
 from org_service.store.engine import Session, connect, create_engine
 from org_service.store.failures import classified, classify
@@ -133,12 +133,18 @@ async def test_a_serialization_failure_is_folded_again(worker: AsyncEngine, admi
             await conn.execute(text("UPDATE journal_head SET position = 2"))
 
 
-async def test_a_statement_that_takes_too_long_is_retried(
+async def test_a_statement_or_transaction_that_takes_too_long_is_too_slow(
     create_database: CreateDatabase, template_database: str
 ) -> None:
     database = await create_database(template_database, statement_timeout_s=0.1)
     engine = create_engine(database, "worker", direct=True)
-    assert isinstance(classify(await _error(engine, "SELECT pg_sleep(10)")), RetryError)
+    assert isinstance(classify(await _error(engine, "SELECT pg_sleep(10)")), TooSlowError)
+    patient = create_engine(database.model_copy(update={"statement_timeout_s": 10}), "worker", direct=True)
+    async with patient.connect() as conn:
+        await conn.execute(text("SET transaction_timeout = '100ms'"))
+        await conn.commit()
+        with pytest.raises(TooSlowError, match="25P04"), classified():
+            await conn.execute(text("SELECT pg_sleep(5)"))
 
 
 async def test_a_lock_that_takes_too_long_is_retried(worker: AsyncEngine, admin: Session) -> None:
@@ -215,7 +221,8 @@ async def test_a_plan_made_before_a_migration_is_retried_and_then_works(database
     ("states", "verdict"),
     [
         ("08000 08003 08006 53000 53100 53200 53300 58000 58030", RetryError),
-        ("25006 25P03 25P04 40003 55P03 57014 57P01 57P02 57P03 57P05", RetryError),
+        ("25P04 57014", TooSlowError),
+        ("25006 25P03 40003 55P03 57P01 57P02 57P03 57P05", RetryError),
         ("23505 40001 40P01", RefoldError),
         ("22000 22001 22021 22P05 23502 23514 54000 54001", DataRefusedError),
         ("0A000 25P02 28000 42501 42601 42P01 55000 57P04 XX000 XX001 XX002", type(None)),

@@ -248,6 +248,20 @@ async def test_unreadable_bytes_are_parked_once_with_everything_they_came_with(
     assert [tuple(row) for row in rows] == [(b"\xff", b"\x00\xfe", '[["h","/w=="],["n",null]]', "unreadable", None)]
 
 
+async def test_a_huge_record_is_parked_by_its_beginnings_and_holds_up_nobody(
+    applier: Applier, database: asyncpg.Connection
+) -> None:
+    """Base64 of a long header alone would pass the gigabyte that Postgres takes in a row."""
+    huge = b"h" * 8_000_000
+    await applier.apply([FakeRecord(huge, b"", [("junk", huge), ("ce_id", b"?")]), created("Acme")[1]])
+    row = await database.fetchrow("SELECT length(key) AS key, headers, detail FROM parked")
+    assert row is not None
+    assert (row["key"], row["headers"]) == (1_024, '[["ce_id","Pw=="]]')
+    assert "its key has 8000000 bytes, SHA-256 " in row["detail"]
+    assert row["detail"].endswith("; 1 of its 2 headers, 8000000 bytes, were too large to keep")
+    assert [row["code"] for row in await journal(database)] == [200]
+
+
 async def test_what_has_an_offset_of_a_parked_record_is_parked_too(
     applier: Applier, database: asyncpg.Connection
 ) -> None:
@@ -321,6 +335,55 @@ async def test_a_terminated_session_is_an_outage_that_is_waited_out(
     assert [r["version"] for r in await journal(database)] == [1, 2]
     assert await database.fetchval("SELECT count(*) FROM parked") == 0
     assert applier.outage is None
+
+
+SLOW_INSERT = """
+CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep({}); RETURN NEW; END $$;
+CREATE TRIGGER slow BEFORE INSERT ON {} FOR EACH ROW EXECUTE FUNCTION slow()
+"""
+
+
+async def test_a_batch_that_takes_too_long_is_halved_until_it_gets_through(
+    settings: Settings, database: asyncpg.Connection
+) -> None:
+    await database.execute(SLOW_INSERT.format(0.1, "journal"))
+    quick = settings.database.model_copy(update={"statement_timeout_s": 1})
+    halved = BATCH_REPEATS.labels("too_slow")._value.get()
+    applier = Applier(settings.model_copy(update={"database": quick}))
+    made = [created(f"Org {n}") for n in range(16)]
+    async with asyncio.timeout(60):
+        await applier.apply([record for _, record in made])
+    await applier.stop()
+    assert [(row["position"], row["org_id"], row["code"]) for row in await journal(database)] == [
+        (position, org_id, 200) for position, (org_id, _) in enumerate(made, 1)
+    ]
+    assert BATCH_REPEATS.labels("too_slow")._value.get() > halved
+    assert await database.fetchval("SELECT count(*) FROM parked") == 0
+
+
+async def test_one_command_that_takes_too_long_waits_says_so_and_is_not_parked(
+    settings: Settings, database: asyncpg.Connection
+) -> None:
+    await database.execute(SLOW_INSERT.format(10, "journal"))
+    applier = Applier(
+        settings.model_copy(
+            update={
+                "database": settings.database.model_copy(update={"statement_timeout_s": 0.2}),
+                "worker": settings.worker.model_copy(update={"retry_wait_max_s": 0.1}),
+            }
+        )
+    )
+    waiting = asyncio.create_task(applier.apply([created("Acme")[1]]))
+    async with asyncio.timeout(60):
+        while applier.outage is None:
+            await asyncio.sleep(0.01)
+        assert applier.outage.startswith("one record alone takes too long")
+        assert "ORGS_DATABASE__STATEMENT_TIMEOUT_S" in applier.outage
+        await database.execute("DROP TRIGGER slow ON journal")
+        await waiting
+    await applier.stop()
+    assert [row["code"] for row in await journal(database)] == [200]
+    assert await database.fetchval("SELECT count(*) FROM parked") == 0
 
 
 @pytest.mark.parametrize(("first", "second"), [(400, 400), (20, 400), (400, 20)])

@@ -291,6 +291,23 @@ async def test_an_outage_of_postgres_is_waited_out_and_told(
     await running
 
 
+async def test_a_batch_that_takes_too_long_is_halved_until_it_gets_through(
+    settings: Settings, database: asyncpg.Connection, feed: Feed
+) -> None:
+    await database.execute(
+        "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.1); RETURN NEW; END $$;"
+        "CREATE TRIGGER slow BEFORE INSERT ON membership FOR EACH ROW EXECUTE FUNCTION slow()"
+    )
+    users = [f"user-{number}" for number in range(16)]
+    await feed.members(*(member(user) for user in users))
+    quick = settings.database.model_copy(update={"statement_timeout_s": 1})
+    worker, stop = Worker(settings.model_copy(update={"database": quick})), asyncio.Event()
+    running = asyncio.create_task(worker.run(stop))
+    await until(lambda: roles(database), dict.fromkeys(users, "user"))
+    stop.set()
+    await running
+
+
 async def _outage(worker: Worker) -> bool:
     return worker._reference_applier.outage is not None
 

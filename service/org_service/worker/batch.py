@@ -23,7 +23,7 @@ from org_service.domain.organization import Organization, changed_fields, moment
 from org_service.domain.policy import Policy
 from org_service.store.statements import Journaled, JournalEntry, ParkedRow
 from org_service.telemetry import get_logger
-from org_service.worker.records import Record, Refused, Request, Unreadable, broker_time, headers_json
+from org_service.worker.records import Record, Refused, Request, Unreadable, broker_time, kept_headers, kept_key
 
 log = get_logger(__name__)
 
@@ -134,19 +134,21 @@ def is_torn(snapshot: Snapshot, org_ids: Collection[UUID], names: Mapping[UUID, 
 def park_row(unreadable: Unreadable, request: Request | None = None) -> ParkedRow:
     """The row that keeps a record for an operator, with its bytes and coordinates."""
     record, detail, reason = unreadable
+    key, about_key = kept_key(record)
+    headers, about_headers = kept_headers(record)
     return ParkedRow(
         topic=record.topic,
         partition=record.partition,
         offset=record.offset,
         broker_time=broker_time(record),
-        key=record.key,
+        key=key,
         value=record.value,
-        headers=headers_json(record),
+        headers=headers,
         org_id=None if request is None else request.org_id,
         command_id=None if request is None else request.command_id,
         request_digest=None if request is None else request.digest,
         reason=reason,
-        detail=detail,
+        detail="; ".join(filter(None, (detail, about_key, about_headers))),
     )
 
 

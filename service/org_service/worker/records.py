@@ -8,6 +8,7 @@ import base64
 import re
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, cast
 from uuid import UUID
 
@@ -44,6 +45,11 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 ACTOR_CHARS_MAX: Final = 200
+HEADERS_BYTES_MAX: Final = 64 * 1024
+"""Of a record that is set aside; as much as a command. Nothing else bounds it below what Postgres takes in one row."""
+KEY_BYTES_MAX: Final = 1_024
+_HEADER_BYTES: Final = 8
+"""That a header costs beside its name and value."""
 _TYPE_CHARS_SHOWN: Final = 100
 """Of a type nobody knows, which may hold anything."""
 LOG_APPEND_TIME: Final = 1
@@ -332,9 +338,40 @@ def broker_time(record: Record) -> datetime:
     return datetime.fromtimestamp(min(max(record.timestamp, 0), _LATEST_MS) / 1000, UTC)
 
 
-def headers_json(record: Record) -> str:
-    """A record's headers as JSON text, bytes in Base64, in order: nothing is lost, whatever they hold."""
+def kept_headers(record: Record) -> tuple[str, str]:
+    """What is kept of a record's headers that is set aside, and what to say of the rest.
+
+    Returns:
+        JSON text, [name, Base64 of the value or null] in order; and a note, empty where all are kept. Of more than
+        `HEADERS_BYTES_MAX` those of a command are kept first, then the small ones.
+    """
+    headers = record.headers
+    sizes = [len(name) + len(content or b"") + _HEADER_BYTES for name, content in headers]
+    kept = set(range(len(headers)))
+    note = ""
+    if sum(sizes) > HEADERS_BYTES_MAX:
+        kept, room = set[int](), HEADERS_BYTES_MAX
+        for number in sorted(range(len(headers)), key=lambda each: (not _is_ours(headers[each][0]), sizes[each])):
+            if sizes[number] <= room:
+                kept.add(number)
+                room -= sizes[number]
+        left = [len(content or b"") for number, (_, content) in enumerate(headers) if number not in kept]
+        note = f"{len(left)} of its {len(headers)} headers, {sum(left)} bytes, were too large to keep"
     pairs = [
-        [name, None if content is None else base64.b64encode(content).decode()] for name, content in record.headers
+        [name, None if content is None else base64.b64encode(content).decode()]
+        for number, (name, content) in enumerate(headers)
+        if number in kept
     ]
-    return orjson.dumps(pairs).decode()
+    return orjson.dumps(pairs).decode(), note
+
+
+def _is_ours(name: str) -> bool:
+    return name.startswith("ce_") or name.lower() in {CONTENT_TYPE, TRACEPARENT, AUTHORIZATION}
+
+
+def kept_key(record: Record) -> tuple[bytes | None, str]:
+    """What is kept of a record's key that is set aside, and what to say of the rest; an organization's has 36 bytes."""
+    key = record.key
+    if key is None or len(key) <= KEY_BYTES_MAX:
+        return key, ""
+    return key[:KEY_BYTES_MAX], f"its key has {len(key)} bytes, SHA-256 {sha256(key).hexdigest()}"

@@ -12,7 +12,7 @@ import pytest
 
 from org_events.commands import PAYLOAD_BYTES_MAX, UpdateOrganization
 from org_service.domain.decide import Invalid
-from org_service.worker.records import Refused, Request, Unreadable, broker_time, headers_json, read
+from org_service.worker.records import Refused, Request, Unreadable, broker_time, kept_headers, kept_key, read
 from tests.support.records import FakeRecord
 
 ORG = "0b5c6f0e-0000-4000-8000-00000000000a"
@@ -324,8 +324,30 @@ def test_a_broken_traceparent_is_dropped() -> None:
 
 
 def test_headers_are_kept_byte_for_byte() -> None:
-    assert headers_json(record(headers=[("a", b"\xff\x00"), ("b", None), ("a", b"")])) == (
-        '[["a","/wA="],["b",null],["a",""]]'
+    assert kept_headers(record(headers=[("a", b"\xff\x00"), ("b", None), ("a", b"")])) == (
+        '[["a","/wA="],["b",null],["a",""]]',
+        "",
+    )
+
+
+def test_of_headers_that_are_too_large_those_of_a_command_are_kept_then_the_small_ones() -> None:
+    many = [("x", b"1"), ("big", b"b" * 64 * 1024), ("ce_id", b"i" * 60_000), ("z", b"z" * 6_000), ("y", None)]
+    kept, note = kept_headers(record(headers=many))
+    assert [name for name, _ in json.loads(kept)] == ["x", "ce_id", "y"]
+    assert note == "2 of its 5 headers, 71536 bytes, were too large to keep"
+
+
+def test_ten_thousand_small_headers_are_bounded_too() -> None:
+    kept, note = kept_headers(record(headers=[(f"{number:04}", None) for number in range(10_000)]))
+    assert len(json.loads(kept)) == 64 * 1024 // 12
+    assert note == "4539 of its 10000 headers, 0 bytes, were too large to keep"
+
+
+def test_of_a_long_key_the_beginning_its_length_and_its_digest_are_kept() -> None:
+    assert kept_key(record(key=b"k" * 1_024)) == (b"k" * 1_024, "")
+    assert kept_key(record(key=b"k" * 1_025)) == (
+        b"k" * 1_024,
+        "its key has 1025 bytes, SHA-256 011cc8dcade24f43d2d7f95605d8481da1d0b86475def49be02bfc20cee86e65",
     )
 
 

@@ -198,8 +198,9 @@ def _messages() -> dict[str, dict[str, _Json]]:
 def _channel(spec: TopicSpec, messages: dict[str, _Json]) -> _Json:
     config: _Json = dict(spec.config)
     config["cleanup.policy"] = [config["cleanup.policy"]]
-    if "retention.ms" in config:
-        config["retention.ms"] = int(config["retention.ms"])
+    for number in ("retention.ms", "retention.bytes", "delete.retention.ms"):
+        if number in config:
+            config[number] = int(config[number])
     return {
         "address": spec.name,
         "description": f"Holds {spec.holds}.",

@@ -12,6 +12,9 @@ _PREFIX: Final = re.compile(r"[a-zA-Z0-9._-]{0,100}")
 """Kafka's own alphabet for topic names (at most 249 characters in all)."""
 
 DAY_MS: Final = 24 * 60 * 60 * 1000
+TOMBSTONES_KEPT_MS: Final = 7 * DAY_MS
+"""On compacted topics: a reader that was away for longer may never learn that something was deleted. Kafka's default of
+a day is one weekend too short."""
 RECORD_BATCH_BYTES_MAX: Final = 1024 * 1024 + 12
 """What a topic must take in one record batch, all headers included: Kafka's default of `max.message.bytes`."""
 
@@ -99,6 +102,9 @@ class Topics:
         )
 
 
+_NEVER_UNCLEAN: Final = {"unclean.leader.election.enable": "false"}
+"""Kafka's default, but not that of every provider: a replica that lags would lead, and acknowledged records be gone."""
+
 Timestamp = Literal["CreateTime", "LogAppendTime"]
 
 
@@ -108,6 +114,8 @@ def _deleted(
     config = {
         "cleanup.policy": "delete",
         "retention.ms": str(retention_ms),
+        "retention.bytes": "-1",
+        **_NEVER_UNCLEAN,
         "message.timestamp.type": timestamp,
         "max.message.bytes": str(RECORD_BATCH_BYTES_MAX),
     }
@@ -117,6 +125,8 @@ def _deleted(
 def _compacted(name: str, partitions: int, holds: str) -> TopicSpec:
     config = {
         "cleanup.policy": "compact",
+        "delete.retention.ms": str(TOMBSTONES_KEPT_MS),
+        **_NEVER_UNCLEAN,
         "message.timestamp.type": "CreateTime",
         "max.message.bytes": str(RECORD_BATCH_BYTES_MAX),
     }

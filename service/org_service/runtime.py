@@ -19,7 +19,7 @@ from typing import Final, Literal
 from aiokafka.errors import KafkaError
 
 from org_service.edge.edge import Edge
-from org_service.errors import RetryError, StopError
+from org_service.errors import RetryError
 from org_service.health import HealthServer
 from org_service.operate import topics
 from org_service.relay.relay import Relay
@@ -41,6 +41,9 @@ threshold of 700 the collector walks them over and over, for a tenth of the work
 _GC_OF_REQUESTS: Final = (1_000, 20, 50)
 """A request leaves some ten objects in cycles, and a collection takes 2 µs for each: 200,000 at once would hold up all
 requests for 0.3 s."""
+TOPICS_LOOK_S: Final = 60.0
+"""Between looks at the topics' settings while running: a few requests, and somebody who changes them by hand still has
+the terminal open when the processes end."""
 _PREREQUISITES_WAIT_S: Final = (0.2, 5.0)
 _BEAT_INTERVAL_S: Final = 1.0
 _CLOSE_S: Final = 0.5
@@ -97,15 +100,39 @@ async def _run(parts: Mapping[Role, Part], stop: asyncio.Event, settings: Settin
         role: asyncio.create_task(part.run(stop if role == "edge" else stop_behind), name=role)
         for role, part in parts.items()
     }
-    await asyncio.wait((asyncio.create_task(stop.wait()), *tasks.values()), return_when=asyncio.FIRST_COMPLETED)
+    watching = asyncio.create_task(_watch_topics(settings), name="topics")
+    ending = (asyncio.create_task(stop.wait()), watching, *tasks.values())
+    await asyncio.wait(ending, return_when=asyncio.FIRST_COMPLETED)
     stop.set()
+    watching.cancel()
     # The edge has a bound of its own: that of its requests.
     await _drain([task for role, task in tasks.items() if role == "edge"], settings.edge.drain_timeout_s + _CLOSE_S)
     stop_behind.set()
     await _drain(list(tasks.values()), settings.drain_timeout_s)
-    for outcome in await asyncio.gather(*tasks.values(), return_exceptions=True):
+    for outcome in await asyncio.gather(watching, *tasks.values(), return_exceptions=True):
         if isinstance(outcome, Exception):
             raise outcome
+
+
+async def _watch_topics(settings: Settings) -> None:
+    """Look at the topics' settings now and then: what harms may be done to them while everything runs.
+
+    Raises:
+        StopError: A topic would break the guarantees now.
+    """
+    reported: set[str] = set()
+    while True:
+        await asyncio.sleep(TOPICS_LOOK_S)
+        try:
+            plans = await topics.plan(settings.kafka)
+        except (KafkaError, OSError) as error:
+            log.info("the topics could not be looked at", why=type(error).__name__)
+            continue
+        topics.refuse_harm(plans)
+        differences = {each.advice for plan in plans for each in plan.differences}
+        for advice in sorted(differences - reported):
+            log.warning("a topic is not as it should be", advice=advice)
+        reported = differences
 
 
 async def _drain(tasks: Collection[asyncio.Task[None]], timeout_s: float) -> None:
@@ -160,9 +187,7 @@ async def _missing(settings: Settings, role: Role) -> Sequence[str]:
     except (KafkaError, OSError) as error:
         missing.append(f"Kafka at {settings.kafka.bootstrap_servers} doesn't answer ({type(error).__name__})")
         return missing
-    harmful = [difference.advice for plan in plans for difference in plan.differences if difference.harmful]
-    if harmful:
-        raise StopError(" ".join(["Topics would break the guarantees.", *harmful]))
+    topics.refuse_harm(plans)
     absent = [plan.spec.name for plan in plans if not plan.exists]
     if absent:
         missing.append(f"topics {', '.join(absent)} are missing: run `orgs topics apply`")

@@ -3,8 +3,10 @@
 Topics are created here and nowhere else: brokers' own creation makes a topic of every typo, with settings of its own.
 Nothing is ever altered. A wrong number of partitions, clean-up policy or timestamp type can't be mended under a
 running service (keys would move, tokens be judged by the publisher's clock, a state topic forget), and where records
-may be smaller than the relay makes its batches it would stand still, so these are refused; everything else, retention
-above all, may be the operator's own wish or will pass, and is only reported.
+may be smaller than the relay makes its batches it would stand still, so these are refused, at the start of a process
+and while it runs. Everything else is only reported: it may be the operator's own wish (how long records are kept), or
+is a risk that is no damage yet (a replica that lags may become the leader, tombstones go after a day). Topics of
+earlier releases differ in such things, and a process of this one must start on them.
 """
 
 import asyncio
@@ -26,8 +28,13 @@ LEADER_WAIT_S: Final = 30.0
 """For brokers to elect leaders of new partitions: milliseconds as a rule, seconds on a busy cluster."""
 
 _HARMFUL: Final = frozenset({"cleanup.policy", "message.timestamp.type", "max.message.bytes"})
-_AT_LEAST: Final = frozenset({"max.message.bytes", "min.insync.replicas"})
+_AT_LEAST: Final = frozenset({"max.message.bytes", "min.insync.replicas", "delete.retention.ms"})
 """More of it is as good."""
+_TWO_PARTITIONS: Final = (
+    "the records of one key lie on two partitions then, and their order is lost. Kafka takes no partition away. A "
+    "topic that holds nothing can be deleted, and `orgs topics apply` creates it again; else take new topics by "
+    "ORGS_KAFKA__TOPIC_PREFIX (docs/operating.md, Partitions were added)."
+)
 COPIES_MIN: Final = 2
 """Of a topic that has more than one, so many must have a record before it counts as taken: else the loss of one broker
 can take back what was acknowledged."""
@@ -74,14 +81,28 @@ async def plan(kafka: Kafka) -> list[TopicPlan]:
         existing = [spec for spec in specs if spec.name in there]
         described = await _described(client, existing)
         configs = await _configs(client, existing)
+    counts = {described[spec.name].partitions for spec in existing if spec.partitions == kafka.partitions}
     return [
         TopicPlan(
             spec,
             spec.name in there,
-            _differences(spec, described[spec.name], configs[spec.name]) if spec.name in there else (),
+            _differences(spec, described[spec.name], configs[spec.name], alike=len(counts) == 1)
+            if spec.name in there
+            else (),
         )
         for spec in specs
     ]
+
+
+def refuse_harm(plans: Sequence[TopicPlan]) -> None:
+    """See that no topic would break the guarantees.
+
+    Raises:
+        StopError: One or more would; the message says what to do about each.
+    """
+    harmful = [difference.advice for plan in plans for difference in plan.differences if difference.harmful]
+    if harmful:
+        raise StopError(" ".join(["Topics would break the guarantees.", *harmful]))
 
 
 async def create(kafka: Kafka, specs: Sequence[TopicSpec]) -> None:
@@ -162,14 +183,30 @@ async def _configs(client: AIOKafkaAdminClient, specs: Sequence[TopicSpec]) -> d
     return configs
 
 
-def _differences(spec: TopicSpec, described: _Described, config: Mapping[str, str]) -> list[Difference]:
+def _partitions_advice(spec: TopicSpec, found: int, *, alike: bool) -> str:
+    """What an operator can really do. Kafka takes no partition away, and a key that moved has its records on two.
+
+    Args:
+        spec: As it must be.
+        found: Its partitions.
+        alike: All topics that should have the same number do.
+    """
+    said = f"{spec.name} has {found} partitions, not {spec.partitions}."
+    if alike and spec.partitions != 1:
+        return (
+            f"{said} If all topics were created with {found}, set ORGS_KAFKA__PARTITIONS={found}. If partitions were "
+            f"added to them later, don't: {_TWO_PARTITIONS}"
+        )
+    return f"{said} Don't add partitions to other topics, and don't change ORGS_KAFKA__PARTITIONS: {_TWO_PARTITIONS}"
+
+
+def _differences(
+    spec: TopicSpec, described: _Described, config: Mapping[str, str], *, alike: bool = True
+) -> list[Difference]:
     differences: list[Difference] = []
     partitions, led, copies = described
     if partitions != spec.partitions:
-        advice = (
-            f"{spec.name} has {partitions} partitions: set ORGS_KAFKA__PARTITIONS={partitions}, or take new topics by "
-            "ORGS_KAFKA__TOPIC_PREFIX. Adding partitions would part the records of a key."
-        )
+        advice = _partitions_advice(spec, partitions, alike=alike)
         differences.append(Difference("partitions", str(spec.partitions), str(partitions), True, advice))
     if led != partitions:
         advice = f"{spec.name} has a leader for {led} of {partitions} partitions: see the brokers' logs."

@@ -189,6 +189,9 @@ class Relay:
                     raise UnknownFateError(str(error), "refused") from error
                 raise StopError(str(error)) from error
             self._started = True
+            _check_partitions(
+                partitions, dict.fromkeys((topics.events, topics.state, topics.results), kafka.partitions)
+            )
             end = await producer.end_of(TopicPartition(topics.relay, PARTITION))
             last = await positions.read(kafka, topics.relay, name, end)
             if last is None and await positions.is_published(kafka, topics.events, partitions[topics.events]):
@@ -299,6 +302,20 @@ class Relay:
         if not await producer.ping():
             raise RetryError("no broker answers")
         return f"leader, {self.state}"
+
+
+def _check_partitions(found: Mapping[str, int], wanted: Mapping[str, int]) -> None:
+    """See that keys go where they went before.
+
+    Raises:
+        StopError: A topic has another number of partitions than it must have.
+    """
+    for topic, number in wanted.items():
+        if found[topic] != number:
+            raise StopError(
+                f"{topic} has {found[topic]} partitions, not {number}: the changes of an organization would lie on two "
+                "partitions, out of order. `orgs topics apply --dry-run` says what can be done."
+            )
 
 
 async def _first(*steps: Coroutine[Any, Any, Any]) -> None:

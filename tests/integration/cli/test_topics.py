@@ -1,14 +1,19 @@
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any, cast
 
 import pytest
 from aiokafka import AIOKafkaProducer
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from org_events.topics import Topics
+from org_service import runtime
+from org_service.errors import StopError
 from org_service.operate import topics
 from org_service.settings import Settings
+from org_service.store import migrate
 from tests.integration.cli.conftest import Orgs
+from tests.support import surgery
 
 pytestmark = pytest.mark.integration
 
@@ -100,6 +105,60 @@ async def test_a_topic_that_would_break_the_guarantees_is_refused_before_anythin
     assert await names(none_there) == {topic}
 
 
+async def test_partitions_added_by_hand_are_refused_with_advice_that_leads_out(settings: Settings, orgs: Orgs) -> None:
+    """The number to set is no way out where topics differ: the next one would ask for the other number."""
+    kafka, names = settings.kafka, [spec.name for spec in settings.kafka.topics.specs() if spec.partitions != 1]
+    await asyncio.to_thread(surgery.add_partitions, kafka.bootstrap_servers, kafka.topics.commands, 6)
+    said = " ".join((await orgs("topics", "apply", code=1)).stderr.split())
+    assert "has 6 partitions, not 3. Don't add partitions to other topics, and don't change" in said
+    assert "ORGS_KAFKA__PARTITIONS=" not in said
+    assert "ORGS_KAFKA__TOPIC_PREFIX" in said
+    for name in set(names) - {kafka.topics.commands}:
+        await asyncio.to_thread(surgery.add_partitions, kafka.bootstrap_servers, name, 6)
+    said = " ".join((await orgs("topics", "apply", code=1)).stderr.split())
+    assert "If all topics were created with 6, set ORGS_KAFKA__PARTITIONS=6. If partitions were added to them" in said
+
+
+async def test_what_may_lose_records_but_has_not_yet_is_reported(none_there: Settings) -> None:
+    """Topics of earlier releases have Kafka's defaults, and this release must start on them."""
+    risky: dict[str, Any] = {
+        "unclean_leader_election_enable": "true",
+        "retention_bytes": "1000",
+        "retention_ms": str(3 * 86_400_000),
+    }
+    await create(none_there, none_there.kafka.topics.results, **risky)
+    await create(none_there, none_there.kafka.topics.state, cleanup_policy="compact")
+    await create(none_there, none_there.kafka.topics.staff, cleanup_policy="compact", delete_retention_ms="900000000")
+    found = [each[:4] for plan in await topics.plan(none_there.kafka) for each in plan.differences]
+    assert sorted(found) == [
+        ("delete.retention.ms", "604800000", "86400000", False),
+        ("retention.bytes", "-1", "1000", False),
+        ("unclean.leader.election.enable", "false", "true", False),
+    ]
+
+
+async def test_harm_done_to_topics_ends_a_running_process_with_the_advice(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Keys part as soon as a producer hears of new partitions; everything would go on saying that it is ready."""
+    monkeypatch.setattr(runtime, "TOPICS_LOOK_S", 0.1)
+    stop, asked = asyncio.Event(), asyncio.Event()
+
+    class Idle:
+        async def run(self, stop: asyncio.Event) -> None:
+            await stop.wait()
+            asked.set()
+
+    running = asyncio.create_task(runtime._run(cast("Any", {"worker": Idle()}), stop, settings))
+    await asyncio.sleep(0)
+    kafka = settings.kafka
+    await asyncio.to_thread(surgery.add_partitions, kafka.bootstrap_servers, kafka.topics.events, 6)
+    async with asyncio.timeout(30):
+        with pytest.raises(StopError, match="has 6 partitions, not 3"):
+            await running
+    assert asked.is_set()
+
+
 async def test_a_retention_of_ones_own_is_only_reported(settings: Settings, orgs: Orgs) -> None:
     answer = await orgs("topics", "apply", ORGS_KAFKA__EVENTS_RETENTION_MS="1000")
     assert "retention.ms is 7776000000, not 1000" in " ".join(answer.stdout.split())
@@ -107,7 +166,7 @@ async def test_a_retention_of_ones_own_is_only_reported(settings: Settings, orgs
 
 async def test_migrate_says_where_the_database_stands(orgs: Orgs) -> None:
     answer = await orgs("migrate")
-    assert answer.stdout.splitlines()[-1] == "the database is at version 0004"
+    assert answer.stdout.splitlines()[-1] == f"the database is at version {migrate.head()}"
 
 
 async def test_a_database_that_was_never_migrated_says_what_to_do(orgs: Orgs, server_url: str) -> None:

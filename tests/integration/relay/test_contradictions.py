@@ -9,6 +9,7 @@ from aiokafka import AIOKafkaProducer
 from org_service.errors import StopError
 from org_service.relay import Relay
 from org_service.settings import Settings
+from tests.support import surgery
 from tests.support.relaying import assert_exactly_once, changes, execute, journal, running, seen
 
 pytestmark = pytest.mark.integration
@@ -52,6 +53,18 @@ async def test_it_stops_where_a_restored_journal_has_grown_past_kafkas_position(
     assert "at position 20 the command 00000005-0000-0000-0000-000000000014 was published" in said
     assert "the journal has 00000000-0000-0000-0000-000000000005 there" in said
     assert "`orgs journal advance`" in said
+
+
+async def test_it_stops_where_partitions_were_added_rather_than_part_the_changes_of_an_organization(
+    settings: Settings,
+) -> None:
+    """Versions 1 and 2 on one partition, 3 on another: a subscriber would see 3 first, and nothing would say so."""
+    await publish(settings, 20)
+    kafka = settings.kafka
+    await asyncio.to_thread(surgery.add_partitions, kafka.bootstrap_servers, kafka.topics.events, 6)
+    await journal(settings, changes(5, after=20))
+    assert "has 6 partitions, not 3" in await stopped(settings)
+    assert surgery.ends(kafka.bootstrap_servers, kafka.topics.events, [3, 4, 5]) == {3: 0, 4: 0, 5: 0}
 
 
 async def test_it_stops_when_the_journal_is_restored_under_its_feet(settings: Settings) -> None:

@@ -14,6 +14,10 @@ class RetryError(ServiceError):
     """An outage: nothing was decided, nothing is lost; wait and try again."""
 
 
+class UnreachableError(RetryError):
+    """There is no way to Postgres now; the message says where it should be."""
+
+
 class TooSlowError(RetryError):
     """Postgres ended a statement, or a transaction, that took too long: nothing was written; less may get through."""
 

@@ -7,7 +7,7 @@ import json
 import re
 import ssl
 from typing import Annotated, Any, Final, Literal
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -145,6 +145,16 @@ class Database(_Group):
         le=300,
         description="One statement; a batch waits for the locks of other workers' batches",
     )
+
+    @property
+    def address(self) -> str:
+        """Where it is and who connects, for messages: never a password."""
+        parts = urlsplit(self.url.get_secret_value())
+        given = dict(parse_qsl(parts.query))
+        user = parts.username or given.get("user")
+        hosts = parts.netloc.rpartition("@")[2] or ":".join(filter(None, (given.get("host"), given.get("port"))))
+        name = parts.path.removeprefix("/") or given.get("dbname", "")
+        return f"{unquote(user)}@{unquote(hosts)}/{unquote(name)}" if user else f"{unquote(hosts)}/{unquote(name)}"
 
     @field_validator("url")
     @classmethod

@@ -28,13 +28,13 @@ def explain(error: BaseException) -> Trouble | None:
     from pydantic_settings import SettingsError
 
     from org_events.errors import ClientError, KafkaRefused, OutcomeUnknown, TopicMissing
-    from org_service.errors import RetryError, ServiceError
+    from org_service.errors import RetryError, ServiceError, UnreachableError
 
     if isinstance(error, ValidationError):
         return Trouble(_wrong_settings(error), USAGE) if error.title == "Settings" else None
     if isinstance(error, SettingsError):
         return Trouble(f"a setting is wrong:\n  {error}", USAGE)
-    if isinstance(error, ServiceError):
+    if isinstance(error, ServiceError) and not isinstance(error, UnreachableError):
         return Trouble(str(error), UNKNOWN if isinstance(error, RetryError) else REFUSED)
     if isinstance(error, ClientError):
         hint = " Is a worker running?" if isinstance(error, OutcomeUnknown) else ""

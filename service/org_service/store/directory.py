@@ -311,7 +311,8 @@ def _accept() -> Insert:
 
 
 _ANSWER: Final = Prepared(_answer())
-_ACCEPT: Final = Prepared(_accept())
+# Not prepared: by SQLAlchemy's own way, a server that is read-only by now is left with every connection of the pool.
+_ACCEPT: Final = _accept()
 
 
 async def answer_to(conn: AsyncConnection, command_id: UUID) -> Answer | None:
@@ -330,4 +331,4 @@ async def accept(conn: AsyncConnection, command_id: UUID, actor: str, org_id: UU
     """
     kept_from = now - timedelta(days=ACCEPTED_DAYS)
     parameters = {"command_id": command_id, "actor": actor, "org_id": org_id, "now": now, "kept_from": kept_from}
-    await _ACCEPT.fetch(conn, parameters)
+    await conn.execute(_ACCEPT, parameters)

@@ -24,7 +24,7 @@ from sqlalchemy import ExceptionContext, event
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
-from org_service.errors import RetryError
+from org_service.errors import RetryError, UnreachableError
 from org_service.settings import Database
 
 Role = Literal["owner", "worker", "relay", "edge", "reader"]
@@ -109,7 +109,8 @@ async def connect(database: Database, role: Role | None) -> Session:
             statement, for migrations.
 
     Raises:
-        OSError, TimeoutError, asyncpg.PostgresError: There is no connection; `failures.classify` says what to do.
+        OSError, asyncpg.PostgresError: There is no connection; `failures.classify` says what to do.
+        UnreachableError: Nobody answers there, or not in time.
         RetryError: Postgres refuses a setting of the session, such as a role that isn't there (yet); or this is a
             standby, and the role needs what is true now.
     """
@@ -121,12 +122,19 @@ async def connect(database: Database, role: Role | None) -> Session:
                 timeout=database.connect_timeout_s,
                 command_timeout=None if role is None else database.statement_timeout_s + ANSWER_MARGIN_S,
                 server_settings=_session_settings(database, role),
-                # Behind the journal a relay would take what Kafka has for another database's.
-                target_session_attrs="primary" if role in {"worker", "relay"} else None,
+                # Behind the journal a relay would take what Kafka has for another database's, and an edge would show
+                # what was before a change that it has just confirmed.
+                target_session_attrs="primary" if role in {"worker", "relay", "edge"} else None,
             ),
         )
     except asyncpg.TargetServerAttributeNotMatched as error:
-        raise RetryError("Postgres is a standby here: waiting for the primary") from error
+        raise RetryError(f"Postgres at {database.address} is a standby: waiting for the primary") from error
+    except OSError as error:  # TimeoutError is one
+        if error.filename is not None:  # a certificate, say: not the server's matter
+            raise
+        raise UnreachableError(
+            f"Postgres at {database.address} can't be reached: {type(error).__name__}: {error}"
+        ) from error
     except asyncpg.DataError as error:  # its class would blame, and park, the command in hand
         raise RetryError(f"Postgres refuses the session: {error.args[0]} (SQLSTATE {error.sqlstate})") from error
 

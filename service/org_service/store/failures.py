@@ -125,7 +125,7 @@ def _by_kind(error: BaseException) -> RetryError | DataRefusedError | None:
         gone = any(words in str(error) for words in _CONNECTION_UNUSABLE)
         return RetryError(f"The connection to Postgres can't be used any more: {error}") if gone else None
     if isinstance(error, (OSError, TimeoutError, exc.TimeoutError)):
-        return RetryError(f"Postgres can't be reached, or doesn't answer in time: {name}: {error}")
+        return RetryError(f"Postgres doesn't answer in time, or the connection broke: {name}: {error}")
     if isinstance(error, exc.PendingRollbackError):
         return RetryError("The connection to Postgres was lost earlier in this transaction")
     if isinstance(error, exc.StatementError) and isinstance(error.orig, (TypeError, ValueError, OverflowError)):

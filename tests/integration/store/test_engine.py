@@ -1,4 +1,5 @@
 import asyncio
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
 from uuid import uuid4
@@ -12,9 +13,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from org_service.errors import RetryError
 from org_service.settings import Database
+from org_service.store import directory
 from org_service.store import engine as engine_module
 from org_service.store.engine import Role, Session, connect, create_engine
-from org_service.store.failures import classify
+from org_service.store.failures import classified, classify
 from tests.integration.store.conftest import CreateDatabase, CreateLogin
 from tests.integration.store.proxy import network_to
 
@@ -209,6 +211,26 @@ async def test_a_broken_connection_is_replaced(database: Database, admin: Sessio
     async with engine.connect() as conn:
         assert await conn.scalar(text("SELECT 1")) == 1
     await engine.dispose()
+
+
+async def test_the_edge_leaves_a_server_that_is_read_only_when_it_can_write_nothing_down(
+    database: Database, admin: Session
+) -> None:
+    """Else every 202 would be remembered in memory alone, for as long as the process lives."""
+    name = await admin.fetchval("SELECT current_database()")
+    edge = create_engine(database, "edge").execution_options(isolation_level="AUTOCOMMIT")
+    await admin.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+    async with edge.connect() as conn:
+        standby = await conn.scalar(text("SELECT pg_backend_pid()"))
+        with pytest.raises(RetryError, match="25006"), classified():
+            await directory.accept(conn, uuid4(), "ann", uuid4(), datetime.now(UTC))
+    await admin.execute("SET default_transaction_read_only = off")
+    await admin.execute(f"ALTER DATABASE {name} RESET default_transaction_read_only")
+    async with edge.connect() as conn:
+        assert await conn.scalar(text("SELECT pg_backend_pid()")) != standby
+        await directory.accept(conn, uuid4(), "ann", uuid4(), datetime.now(UTC))
+    assert await admin.fetchval("SELECT count(*) FROM accepted_command") == 1
+    await edge.dispose()
 
 
 async def test_connections_to_a_server_that_is_read_only_are_left(database: Database, admin: Session) -> None:

@@ -8,18 +8,15 @@ to a dead server, and a check that will never answer doesn't hang for ever.
 """
 
 import asyncio
-import socket
 import time
-from collections.abc import Awaitable, Callable, Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, Protocol, Self
 
 import orjson
-import uvicorn
 from prometheus_client import REGISTRY, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
-from org_service.errors import StopError
+from org_service.serving.server import Bounds, HttpServer, listen
 
 CHECK_TIMEOUT_S: Final = 0.8
 """Of each check, all at once: an orchestrator's own time limit is a second by default."""
@@ -29,6 +26,10 @@ _DRAIN_S: Final = 1
 """For answers under way at the end; each takes less."""
 _TEXT_CHARS_MAX: Final = 300
 """Of an error in an answer: the first lines say it, the rest is in the logs."""
+
+_BOUNDS: Final = Bounds(connections_max=64, head_bytes_max=8_192)
+"""Orchestrators and collectors of metrics are few, and say little."""
+_PORTS: Final = "ORGS_WORKER__PORT, ORGS_RELAY__PORT or ORGS_EDGE__HEALTH_PORT"
 
 PATHS: Final = ("/livez", "/readyz", "/metrics")
 
@@ -135,41 +136,6 @@ def _state(task: "asyncio.Task[str]") -> tuple[bool, str]:
     return False, f"{type(error).__name__}: {error}"[:_TEXT_CHARS_MAX]
 
 
-class Server(uvicorn.Server):
-    """Uvicorn inside a loop that isn't its own."""
-
-    @contextmanager
-    def capture_signals(self) -> Generator[None]:
-        """Leave the signals alone: they belong to whoever runs the process."""
-        yield
-
-
-def listen(host: str, port: int, what: str) -> socket.socket:
-    """A socket that listens.
-
-    Args:
-        host: An address of this machine.
-        port: 0 takes a free one.
-        what: Is served there; for the message.
-
-    Raises:
-        StopError: The address can't be had.
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        listener = socket.create_server((host, port), family=family)
-    except OSError as error:
-        raise StopError(
-            f"{what} can't be served on {host}, port {port}: {error.strerror}. "
-            "Choose another port by ORGS_WORKER__PORT, ORGS_RELAY__PORT or ORGS_EDGE__PORT, 0 for a free one; …__HOST "
-            "must be an address of this machine."
-        ) from error
-    # Accepted connections inherit it. asyncio sets it only on sockets that were made for TCP by number, and without it
-    # the second packet of an answer waits 40 ms for the first one's acknowledgement.
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return listener
-
-
 class HealthServer:
     """Serves one role's health: `async with HealthServer(probe, host=…, port=0, stalled_after_s=120) as server`.
 
@@ -182,19 +148,7 @@ class HealthServer:
         self._host = host
         self.port = port
         """The one that is listened on, once the block is entered; before, 0 stands for a free one."""
-        config = uvicorn.Config(
-            self._health,
-            log_config=None,
-            access_log=False,
-            lifespan="off",
-            ws="none",
-            proxy_headers=False,
-            server_header=False,
-            date_header=False,
-            timeout_graceful_shutdown=_DRAIN_S,
-        )
-        self._server = Server(config)
-        self._serving: asyncio.Task[None] | None = None
+        self._serving: HttpServer | None = None
 
     async def __aenter__(self) -> Self:
         """Listen.
@@ -202,13 +156,18 @@ class HealthServer:
         Raises:
             StopError: The address can't be had.
         """
-        listener = listen(self._host, self.port, ", ".join(PATHS[:2]) + f" and {PATHS[2]}")
+        listener = listen(self._host, self.port, ", ".join(PATHS[:2]) + f" and {PATHS[2]}", _PORTS)
         self.port = listener.getsockname()[1]
-        self._serving = asyncio.create_task(self._server.serve(sockets=[listener]))
+        self._serving = HttpServer(self._health, listener, _BOUNDS, _refusal, drain_timeout_s=_DRAIN_S)
+        await self._serving.__aenter__()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._server.should_exit = True
         if self._serving is not None:
-            await self._serving
+            await self._serving.__aexit__()
         await self._health.close()
+
+
+def _refusal(status: int, detail: str) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+    status, content_type, body = _json(status, {"error": detail})
+    return status, [(b"content-type", content_type.encode()), (b"content-length", b"%d" % len(body))], body

@@ -70,14 +70,15 @@ async def serve(settings: Settings, roles: Collection[Role]) -> None:
     async with AsyncExitStack() as stack:
         for role, part in parts.items():
             if isinstance(part, Edge):
-                server = await stack.enter_async_context(part)
-                host = settings.edge.host
+                await stack.enter_async_context(part)
+                host, port = settings.edge.health_host, part.health_port
+                log.info("the HTTP API", role=role, api=f"http://{settings.edge.host}:{part.port}")
             else:
                 group = settings.worker if role == "worker" else settings.relay
-                host, port, stalled_after_s = group.host, group.port, group.stalled_after_s
-                health = HealthServer(part, host=host, port=port, stalled_after_s=stalled_after_s)
-                server = await stack.enter_async_context(health)
-            log.info("health and metrics", role=role, url=f"http://{host}:{server.port}")
+                host, stalled_after_s = group.host, group.stalled_after_s
+                health = HealthServer(part, host=host, port=group.port, stalled_after_s=stalled_after_s)
+                port = (await stack.enter_async_context(health)).port
+            log.info("health and metrics", role=role, url=f"http://{host}:{port}")
         await unless(stop, _prerequisites(settings, parts))
         if not stop.is_set():
             await _run(parts, stop, settings)

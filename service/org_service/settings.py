@@ -273,8 +273,12 @@ class Auth(_Group):
 class Edge(_Group):
     """HTTP and MCP."""
 
-    host: str = Field(default="127.0.0.1", description="Of everything the edge serves")
-    port: Port = Field(default=9100, description="0 takes a free one")
+    host: str = Field(default="127.0.0.1", description="Of the API")
+    port: Port = Field(default=9100, description="Of the API; 0 takes a free one")
+    health_host: str = Field(
+        default="127.0.0.1", description="Of /livez, /readyz and /metrics, which are not for the API's clients"
+    )
+    health_port: Port = Field(default=9103, description="Of /livez, /readyz and /metrics; 0 takes a free one")
     public_url: str = Field(default="", description="Where clients reach it, if not at host and port: for links")
     outcome_timeout_s: float = Field(
         default=10, gt=0, le=120, description="How long a change waits for its outcome; then the answer is 202"
@@ -286,7 +290,21 @@ class Edge(_Group):
     )
     rate_burst: int = Field(default=100, ge=1, le=1_000_000, description="Requests of one actor at once")
     concurrency_max: int = Field(
-        default=1_000, ge=1, le=100_000, description="Requests in hand at once; more is a 503 at once"
+        default=1_000, ge=1, le=100_000, description="Callers' requests in flight; more is a 503 at once"
+    )
+    connections_max: int = Field(
+        default=10_000,
+        ge=16,
+        le=1_000_000,
+        description="Clients' connections; of more, idle ones without a caller are closed first. Each takes a file "
+        "descriptor and up to 0.3 MB",
+    )
+    address_connections_max: int = Field(
+        default=0,
+        ge=0,
+        le=1_000_000,
+        description="Connections from one address, where clients connect themselves; 0: no bound of its own, because "
+        "behind a proxy all have one address",
     )
     cors_origins: Annotated[tuple[str, ...], *_FromJson] = Field(
         default=(), description="Origins of browsers let in, as a JSON array"

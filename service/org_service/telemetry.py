@@ -62,7 +62,15 @@ HTTP_SECONDS: Final = Histogram(
     ["route", "method"],
     buckets=(0.001, 0.0025, *_SECONDS),
 )
-HTTP_IN_HAND: Final = Gauge("orgs_http_requests_in_hand", "Requests begun and not yet answered")
+HTTP_IN_HAND: Final = Gauge("orgs_http_requests_in_hand", "Callers' requests that came whole and are not answered yet")
+HTTP_CONNECTIONS: Final = Gauge(
+    "orgs_http_connections", "Connections by what they do: new, idle, head, active, writing, closing", ["state"]
+)
+HTTP_CLOSED: Final = Counter(
+    "orgs_http_connections_closed_total",
+    "Connections closed against the client's will, by why: late, idle, slow, malformed, full, address_full",
+    ["why"],
+)
 HTTP_ACCEPTED: Final = Counter(
     "orgs_http_accepted_total", "Changes answered with 202, by why: asked_for, timed_out", ["why"]
 )
@@ -102,7 +110,7 @@ def set_up_logging(settings: Log) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
-    for noisy in ("aiokafka", "alembic", "uvicorn", "asyncio", "httpx2", "mcp"):
+    for noisy in ("aiokafka", "alembic", "asyncio", "httpx2", "mcp"):
         logging.getLogger(noisy).setLevel(max(level, logging.WARNING))
     # On a new cluster it reports an error a tenth of a second until the group's topic is there; "partitions assigned"
     # and /readyz tell whether the group works.

@@ -16,7 +16,8 @@ pytestmark = pytest.mark.contract
 
 ROOT = Path(__file__).parents[2]
 SERVERS = {"kafka": {"condition": "service_healthy"}, "postgres": {"condition": "service_healthy"}}
-PORTS = {"worker": 9101, "relay": 9102, "edge": 9100}
+PORTS = {"worker": 9101, "relay": 9102, "edge": 9103}
+"""Of the health pages."""
 ROLES = sorted(PORTS)
 
 
@@ -76,8 +77,9 @@ def test_a_role_starts_after_the_migration(services: dict[str, dict[str, Any]], 
 @pytest.mark.parametrize("role", ROLES)
 def test_a_role_is_probed_where_it_listens(services: dict[str, dict[str, Any]], role: str) -> None:
     environment = services[role]["environment"]
-    assert environment[f"ORGS_{role.upper()}__HOST"] == "0.0.0.0"
-    assert environment[f"ORGS_{role.upper()}__PORT"] == PORTS[role]
+    health = "HEALTH_" if role == "edge" else ""
+    assert environment[f"ORGS_{role.upper()}__{health}HOST"] == "0.0.0.0"
+    assert environment[f"ORGS_{role.upper()}__{health}PORT"] == PORTS[role]
     assert f"http://127.0.0.1:{PORTS[role]}/readyz" in services[role]["healthcheck"]["test"][-1]
 
 
@@ -113,6 +115,11 @@ def test_data_are_kept_in_named_volumes(services: dict[str, dict[str, Any]]) -> 
     assert services["kafka"]["volumes"] == ["kafka-data:/var/lib/kafka/data"]
     assert services["kafka"]["environment"]["KAFKA_LOG_DIRS"] == "/var/lib/kafka/data"
     assert services["postgres"]["volumes"] == ["postgres-data:/var/lib/postgresql"]
+
+
+def test_the_api_is_published_and_the_health_pages_are_not(services: dict[str, dict[str, Any]]) -> None:
+    assert services["edge"]["environment"]["ORGS_EDGE__PORT"] == 9100
+    assert services["edge"]["ports"] == ["127.0.0.1:9100:9100"]
 
 
 def test_nothing_is_open_to_the_network(services: dict[str, dict[str, Any]]) -> None:

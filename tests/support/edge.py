@@ -44,7 +44,7 @@ class People:
 
 def with_edge(settings: Settings, people: People, **edge: Any) -> Settings:
     """The settings with that issuer, and an edge on a free port whose rate hinders no test."""
-    bounds = {"port": 0, "rate_per_s": 100_000, "rate_burst": 100_000, **edge}
+    bounds = {"port": 0, "health_port": 0, "rate_per_s": 100_000, "rate_burst": 100_000, **edge}
     return settings.model_copy(update={"auth": people.auth, "edge": EdgeSettings.model_validate(bounds)})
 
 
@@ -122,14 +122,16 @@ class Site:
         self.settings = settings
         self.people = people
         self.url = ""
+        self.health_url = ""
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
-        self._started: Future[str] = Future()
+        self._started: Future[tuple[int, int]] = Future()
         self._thread = Thread(target=self._run, name="edge under test")
 
     def __enter__(self) -> Self:
         self._thread.start()
-        self.url = self._started.result(READY_TIMEOUT_S * 2)
+        port, health_port = self._started.result(READY_TIMEOUT_S * 2)
+        self.url, self.health_url = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{health_port}"
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -149,7 +151,7 @@ class Site:
     async def _serve(self) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         async with running(self.settings) as edge:
-            self._started.set_result(f"http://127.0.0.1:{edge.port}")
+            self._started.set_result((edge.port, edge.health_port))
             await self._stop.wait()
 
     @contextmanager

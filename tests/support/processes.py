@@ -57,7 +57,10 @@ class ServiceProcess:
     def __init__(self, role: Role, settings: Settings, folder: Path, name: str | None = None) -> None:
         self.role = role
         self.name = name or role
-        self._environment = environment(settings) | {f"ORGS_{role.upper()}__PORT": "0"}
+        self._environment = environment(settings) | {
+            f"ORGS_{role.upper()}__PORT": "0",
+            "ORGS_EDGE__HEALTH_PORT": "0",
+        }
         self.log_path = folder / f"{self.name}.log"
         self._log: IO[bytes] = self.log_path.open("ab")
         self._log_from = 0
@@ -133,10 +136,11 @@ class ServiceProcess:
 
     def url(self) -> str | None:
         """Where its health and metrics are, as its log says since the last start."""
-        with self.log_path.open("rb") as log:
-            log.seek(self._log_from)
-            found = re.search(rb'"url": ?"(http://[^"]+)"', log.read())
-        return found[1].decode() if found else None
+        return self._logged("url")
+
+    def api_url(self) -> str | None:
+        """Where an edge's API is, as its log says since the last start."""
+        return self._logged("api")
 
     def metrics(self) -> dict[str, float]:
         """All samples, as `name{label=value,…}`."""
@@ -173,6 +177,12 @@ class ServiceProcess:
         except OSError:
             return False
         return True
+
+    def _logged(self, name: str) -> str | None:
+        with self.log_path.open("rb") as log:
+            log.seek(self._log_from)
+            found = re.search(rb'"%b": ?"(http://[^"]+)"' % name.encode(), log.read())
+        return found[1].decode() if found else None
 
     def _get(self, path: str) -> str:
         url = self.url()

@@ -5,18 +5,20 @@ from typing import Any, Final
 from fastapi import FastAPI
 from fastapi.middleware.asyncexitstack import AsyncExitStackMiddleware
 from sqlalchemy.ext.asyncio import AsyncEngine
+from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
-from starlette.routing import BaseRoute, Match, Mount
+from starlette.routing import BaseRoute, Match
 
 from org_service.auth.tokens import Tokens
 from org_service.domain.policy import Policy
-from org_service.edge import changing, docs_page, mcp, reading
+from org_service.edge import bodies, changing, docs_page, mcp, reading
 from org_service.edge.changing import Changing
 from org_service.edge.commands import Commands
 from org_service.edge.documents import complete
 from org_service.edge.gate import Gate
 from org_service.edge.reading import Reading
-from org_service.edge.target import Target
+from org_service.edge.target import Target, path_of
+from org_service.serving.exchange import Scope
 from org_service.settings import Settings
 
 API_VERSION: Final = "1.0.0"
@@ -52,7 +54,8 @@ class Application(FastAPI):
 
     def build_middleware_stack(self) -> Any:
         """The router, what FastAPI's routes need around it, the gate, and CORS where it is asked for."""
-        gate: Any = Gate(AsyncExitStackMiddleware(Target(self.router)), self._settings.edge, self._tokens, self)
+        inner = AsyncExitStackMiddleware(Target(self.router))
+        gate: Any = Gate(inner, self._settings.edge, self._tokens, self, docs_page.PUBLIC_PATHS)
         origins = self._settings.edge.cors_origins
         if not origins:
             return gate
@@ -70,10 +73,30 @@ class Application(FastAPI):
         found = [method for method in METHODS if any(self._knows(route, method, path) for route in self.router.routes)]
         return sorted({*found, "HEAD"}) if "GET" in found else found
 
+    def check_body(self, scope: Scope, headers: dict[bytes, bytes]) -> None:
+        """Refuse a body that nothing at this path reads, before it is read.
+
+        Raises:
+            HTTPException: There is no such path (404), or it doesn't know the method (405).
+            Refusal: The body has another media type (415).
+        """
+        method, path = scope["method"], path_of(scope["raw_path"])
+        asked = "GET" if method == "HEAD" else method
+        route = next((route for route in self.router.routes if self._knows(route, asked, path)), None)
+        if route is None:
+            raise HTTPException(405 if self.methods_at(path) else 404)
+        if path.startswith("/v1/") and headers.get(b"content-length", b"").strip(b"0"):
+            content_type, encoding = headers.get(b"content-type"), headers.get(b"content-encoding")
+            bodies.check_media_type(
+                None if content_type is None else content_type.decode("latin-1"),
+                [] if encoding is None else [encoding.decode("latin-1")],
+                patch=method == "PATCH",
+            )
+
     @staticmethod
     def _knows(route: BaseRoute, method: str, path: str) -> bool:
         scope: dict[str, Any] = {"type": "http", "path": path, "method": method, "root_path": "", "headers": []}
-        return not isinstance(route, Mount) and route.matches(scope)[0] is Match.FULL
+        return route.matches(scope)[0] is Match.FULL
 
     def openapi(self) -> dict[str, Any]:
         """The document, made once."""

@@ -22,17 +22,16 @@ NEVER: Final = (NO_VERSION,)
 """No version: the change can only be refused, but who may not see or do it is told that first."""
 
 
-def read_object(content: bytes, content_type: str | None, encodings: Sequence[str], *, patch: bool) -> dict[str, Any]:
-    """The JSON object of a request's body.
+def check_media_type(content_type: str | None, encodings: Sequence[str], *, patch: bool) -> None:
+    """Refuse a body by its headers, unless they say that it is JSON.
 
     Args:
-        content: The body. A byte order mark before it means nothing (RFC 8259, section 8.1).
-        content_type: The header; its parameters mean nothing either, but for a charset that is not UTF-8.
+        content_type: The header; its parameters mean nothing, but for a charset that is not UTF-8.
         encodings: The lines of `Content-Encoding`.
         patch: Whether a merge patch is welcome.
 
     Raises:
-        Refusal: It has another media type (415), or is no such object (400).
+        Refusal: It has another media type, or is encoded (415).
     """
     accepted = (JSON, MERGE_PATCH) if patch else (JSON,)
     wrong = _wrong_media_type(content_type, accepted)
@@ -43,6 +42,21 @@ def read_object(content: bytes, content_type: str | None, encodings: Sequence[st
         named: list[tuple[bytes, bytes]] = [(b"accept-patch", ", ".join(accepted).encode())] if patch else []
         detail = f"{wrong} Send {' or '.join(accepted)}, in UTF-8 and without content-encoding."
         raise Refusal(HttpProblem.MEDIA_TYPE, detail, headers=named)
+
+
+def read_object(content: bytes, content_type: str | None, encodings: Sequence[str], *, patch: bool) -> dict[str, Any]:
+    """The JSON object of a request's body.
+
+    Args:
+        content: The body. A byte order mark before it means nothing (RFC 8259, section 8.1).
+        content_type: As for `check_media_type`.
+        encodings: As for `check_media_type`.
+        patch: As for `check_media_type`.
+
+    Raises:
+        Refusal: It has another media type (415), or is no such object (400).
+    """
+    check_media_type(content_type, encodings, patch=patch)
     try:
         parsed = orjson.loads(content.removeprefix(_BOM))
     except orjson.JSONDecodeError as error:

@@ -4,9 +4,11 @@ The packaged Swagger UI knows OpenAPI 3.0; ours is 3.1, because only that has th
 shows is the same in both, so the page gives it the document under the older number.
 """
 
+import asyncio
 import gzip
 from collections.abc import Callable
-from typing import Any, Final
+from functools import cache
+from typing import Any, Final, NamedTuple
 
 import orjson
 from fastapi import APIRouter, Request, Response
@@ -16,6 +18,8 @@ from org_service.edge.problems import HttpProblem, Refusal
 
 _TYPES: Final = {"css": "text/css", "js": "text/javascript", "png": "image/png"}
 _FILES: Final = ("swagger-ui.css", "swagger-ui-bundle.js", "favicon-32x32.png")
+PUBLIC_PATHS: Final = frozenset({"/docs", "/openapi.json", "/docs/page.js", *(f"/docs/{name}" for name in _FILES)})
+"""All that needs no token."""
 _PAGE: Final = """<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -44,20 +48,38 @@ _POLICY: Final = (
 _SAFE: Final = {"content-security-policy": _POLICY, "x-content-type-options": "nosniff", "cache-control": "no-cache"}
 
 
+class _Asset(NamedTuple):
+    plain: bytes
+    packed: bytes
+
+
+@cache
+def _asset(name: str) -> _Asset:
+    plain = (swagger_ui_path / name).read_bytes()
+    return _Asset(plain, gzip.compress(plain, mtime=0))
+
+
 def router(document: Callable[[], dict[str, Any]]) -> APIRouter:
-    """The pages, which need no token.
+    """The pages, which need no token. What takes time to make is made once, and not in the loop.
 
     Args:
         document: Gives the OpenAPI document.
     """
     routes = APIRouter(include_in_schema=False)
-    made: dict[str, bytes] = {}
+    made: dict[str, Any] = {}
+    making = asyncio.Lock()
+
+    async def once(name: str, make: Callable[[], Any]) -> Any:
+        if name not in made:
+            async with making:
+                if name not in made:
+                    made[name] = await asyncio.to_thread(make)
+        return made[name]
 
     @routes.get("/openapi.json")
     async def openapi() -> Response:  # pyright: ignore[reportUnusedFunction] - registered by its decorator
-        if "openapi" not in made:
-            made["openapi"] = orjson.dumps(document())
-        return Response(made["openapi"], headers={"cache-control": "no-cache"}, media_type="application/json")
+        content: bytes = await once("openapi.json", lambda: orjson.dumps(document()))
+        return Response(content, headers={"cache-control": "no-cache"}, media_type="application/json")
 
     @routes.get("/docs")
     async def page() -> Response:  # pyright: ignore[reportUnusedFunction]
@@ -69,11 +91,10 @@ def router(document: Callable[[], dict[str, Any]]) -> APIRouter:
             return Response(_SCRIPT, headers=_SAFE, media_type="text/javascript")
         if name not in _FILES:
             raise Refusal(HttpProblem.NO_SUCH_PATH, "/docs shows what there is.")
-        if name not in made:
-            made[name] = gzip.compress((swagger_ui_path / name).read_bytes())
+        content: _Asset = await once(name, lambda: _asset(name))
         packed = "gzip" in request.headers.get("accept-encoding", "")
-        content = made[name] if packed else gzip.decompress(made[name])
         headers = {**_SAFE, "vary": "Accept-Encoding", **({"content-encoding": "gzip"} if packed else {})}
-        return Response(content, headers=headers, media_type=_TYPES[name.rpartition(".")[2]])
+        media_type = _TYPES[name.rpartition(".")[2]]
+        return Response(content.packed if packed else content.plain, headers=headers, media_type=media_type)
 
     return routes

@@ -4,27 +4,25 @@ Start: listen, so that an orchestrator sees a process that waits (until `run` re
 keys; connect to Kafka, in the background: reads go on without it. Drain: stop listening, finish the requests in hand,
 disconnect.
 
-Uvicorn with httptools, inside the loop of the process; why, and against what it was measured: `docs/decisions`.
+Health and metrics have a port of their own, and readiness a connection of its own to Postgres: neither is for the
+API's clients, and neither may depend on how many there are.
 """
 
 import asyncio
-import math
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Any, Final, Self
 
-import uvicorn
-
 from org_service.auth.policy import load_policy
 from org_service.auth.tokens import Tokens
 from org_service.edge.app import make_app
 from org_service.edge.commands import Commands
-from org_service.edge.gate import Scope, Send
-from org_service.edge.limits import Receive, bounded_protocol
-from org_service.edge.problems import answer, unavailable
+from org_service.edge.problems import answer, unavailable, unreadable
 from org_service.errors import RetryError
-from org_service.health import PATHS, Check, Health, Server, listen
+from org_service.health import Check, HealthServer
+from org_service.serving.exchange import Receive, Scope, Send
+from org_service.serving.server import Bounds, HttpServer, listen, room_for
 from org_service.settings import Settings
 from org_service.store import statements
 from org_service.store.engine import create_engine
@@ -33,8 +31,6 @@ from org_service.waiting import Backoff, pause
 
 log = get_logger(__name__)
 
-KEEP_ALIVE_S: Final = 75
-"""For the next request of a connection: longer than load balancers keep one (60 s), so that none meets its end."""
 _BEAT_S: Final = 1.0
 _KEYS_WAIT_S: Final = (0.2, 5.0)
 
@@ -55,37 +51,47 @@ class Edge:
         policy = load_policy(settings.auth)
         self._commands = Commands(settings, self._engine, policy)
         self.app = make_app(settings, self._tokens, self._engine, policy, self._commands)
-        self._health = Health(self, settings.edge.stalled_after_s)
+        one = settings.database.model_copy(update={"pool_size": 1})
+        self._readiness = create_engine(one, "edge").execution_options(isolation_level="AUTOCOMMIT")
+        self._health = HealthServer(
+            self,
+            host=settings.edge.health_host,
+            port=settings.edge.health_port,
+            stalled_after_s=settings.edge.stalled_after_s,
+        )
         self._open = False
         self.beat = time.monotonic()
         """When the loop last gave a sign of life, by the monotonic clock."""
         self.port = settings.edge.port
-        """The one that is listened on, once the block is entered."""
-        config = uvicorn.Config(
-            self._serve,
-            interface="asgi3",
-            http=bounded_protocol(settings.edge.header_bytes_max),
-            log_config=None,
-            access_log=False,
-            lifespan="off",
-            ws="none",
-            proxy_headers=False,
-            server_header=False,
-            timeout_keep_alive=KEEP_ALIVE_S,
-            timeout_graceful_shutdown=math.ceil(settings.edge.drain_timeout_s),
-        )
-        self._server = Server(config)
-        self._serving: asyncio.Task[None] | None = None
+        """The API's, which is listened on once the block is entered."""
+        self._server: HttpServer | None = None
+
+    @property
+    def health_port(self) -> int:
+        """That of the health pages, once the block is entered."""
+        return self._health.port
 
     async def __aenter__(self) -> Self:
         """Listen.
 
         Raises:
-            StopError: The address can't be had.
+            StopError: An address can't be had.
         """
-        listener = listen(self._settings.edge.host, self.port, "The HTTP API")
+        edge = self._settings.edge
+        await self._health.__aenter__()
+        try:
+            listener = listen(edge.host, self.port, "The HTTP API", "ORGS_EDGE__PORT")
+        except BaseException:
+            await self._health.__aexit__()
+            raise
         self.port = listener.getsockname()[1]
-        self._serving = asyncio.create_task(self._server.serve(sockets=[listener]), name="edge server")
+        bounds = Bounds(
+            connections_max=room_for(edge.connections_max),
+            head_bytes_max=edge.header_bytes_max,
+            address_connections_max=edge.address_connections_max,
+        )
+        self._server = HttpServer(self._serve, listener, bounds, unreadable, drain_timeout_s=edge.drain_timeout_s)
+        await self._server.__aenter__()
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -94,7 +100,8 @@ class Edge:
         await self._commands.close()
         await self._tokens.close()
         await self._engine.dispose()
-        await self._health.close()
+        await self._health.__aexit__()
+        await self._readiness.dispose()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Answer requests until `stop` is set; then those in hand are finished.
@@ -127,18 +134,16 @@ class Edge:
     async def _check_open(self) -> str:
         if not self._open:
             raise RetryError("not started yet")
-        return "answers requests"
+        return f"answers requests, {0 if self._server is None else len(self._server)} connections"
 
     async def _check_postgres(self) -> str:
-        async with self._engine.connect() as conn:
+        async with self._readiness.connect() as conn:
             await statements.ping(conn)
         return "answers"
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """The ASGI application: health, whatever else is the matter; the API, once it is open."""
-        if scope["path"] in PATHS:
-            await self._health(scope, receive, send)
-        elif self._open:
+        """The ASGI application: the API, once it is open."""
+        if self._open:
             await self.app(scope, receive, send)
         else:
             status, headers, body = answer(unavailable("The service is starting."))
@@ -166,10 +171,9 @@ class Edge:
             await asyncio.sleep(_BEAT_S)
 
     async def _stop_serving(self) -> None:
-        self._server.should_exit = True
-        serving, self._serving = self._serving, None
-        if serving is not None:
-            await serving
+        server, self._server = self._server, None
+        if server is not None:
+            await server.__aexit__()
 
 
 async def _end(tasks: Sequence[asyncio.Task[None]]) -> None:

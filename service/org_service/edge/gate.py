@@ -5,9 +5,10 @@ it writes a problem: whatever is raised there, ours or the framework's, becomes 
 request's id, under which the log has the rest.
 """
 
+import re
 import secrets
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Set as AbstractSet
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple, Protocol
@@ -17,7 +18,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from org_service.auth.tokens import TokenRefused, Tokens, bearer
-from org_service.edge.limits import Buckets, Disconnected, Receive, read_body, too_many
+from org_service.edge.limits import Buckets, Disconnected, read_body, too_many
 from org_service.edge.problems import (
     HttpProblem,
     Refusal,
@@ -29,16 +30,12 @@ from org_service.edge.problems import (
 )
 from org_service.edge.request_headers import sane_request_id, trace_context
 from org_service.errors import RetryError
+from org_service.serving.exchange import CONNECTION, Asgi, Message, Receive, Scope, Send
 from org_service.settings import Edge
 from org_service.store.failures import classify
 from org_service.telemetry import HTTP_IN_HAND, HTTP_REQUESTS, HTTP_SECONDS, get_logger
 
 log = get_logger(__name__)
-
-Message = MutableMapping[str, Any]
-Scope = MutableMapping[str, Any]
-Send = Callable[[Message], Awaitable[None]]
-Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 CALLER: Final = "orgs.caller"
 """Where a scope keeps its `Caller`."""
@@ -46,6 +43,8 @@ BODY: Final = "orgs.body"
 """Where a scope keeps the whole body."""
 TRACEPARENT: ContextVar[str | None] = ContextVar("traceparent", default=None)
 """Of the request in hand; goes into the commands that it sends."""
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+"""In a path: a router that looks for the end of a line takes `/mcp%0A` for `/mcp`."""
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
@@ -59,6 +58,10 @@ class Caller(NamedTuple):
 class _Routes(Protocol):
     def methods_at(self, path: str) -> list[str]: ...
 
+    def check_body(self, scope: Scope, headers: dict[bytes, bytes]) -> None:
+        """Refuse a body that nothing at this path reads, before it is read (404, 405, 415)."""
+        ...
+
 
 class Gate:
     """The ASGI application around the router.
@@ -67,14 +70,16 @@ class Gate:
         inner: Gets only requests that may go on.
         settings: Bounds.
         tokens: Names the caller.
-        routes: Which methods a path knows, for 405.
+        routes: Which methods a path knows, and which bodies.
+        public: Paths that anybody may GET, exactly as written; for everything else one must be known.
     """
 
-    def __init__(self, inner: Asgi, settings: Edge, tokens: Tokens, routes: _Routes) -> None:
+    def __init__(self, inner: Asgi, settings: Edge, tokens: Tokens, routes: _Routes, public: AbstractSet[str]) -> None:
         self._inner = inner
         self._settings = settings
         self._tokens = tokens
         self._routes = routes
+        self._public = public
         self._buckets = Buckets(settings.rate_per_s, settings.rate_burst)
         self._in_hand = 0
         self._counted: dict[tuple[str, str, int], tuple[Any, Any]] = {}
@@ -101,8 +106,6 @@ class Gate:
                 message["headers"] = [*message["headers"], id_header]
             await send(message)
 
-        self._in_hand += 1
-        HTTP_IN_HAND.set(self._in_hand)
         try:
             await self._pass(scope, headers, receive, respond, twice)
         except Disconnected:
@@ -115,30 +118,48 @@ class Gate:
             await send({"type": "http.response.start", "status": status, "headers": [*raw, id_header]})
             await send({"type": "http.response.body", "body": body})
         finally:
-            self._in_hand -= 1
-            HTTP_IN_HAND.set(self._in_hand)
             self._count(scope, method, status, time.perf_counter() - began)
 
     async def _pass(self, scope: Scope, headers: dict[bytes, bytes], receive: Receive, send: Send, twice: bool) -> None:
+        """Let a request through once it is known who sent it; only then its body is read, and it counts."""
         path: str = scope["path"]
-        is_api = path.startswith("/v1/")
-        if self._in_hand > self._settings.concurrency_max:
-            raise unavailable(f"{self._settings.concurrency_max} requests are in hand already.")
-        if is_api or path == "/mcp" or path.startswith("/mcp/"):
-            if twice:
-                raise unauthenticated("There must be one header authorization.", token_given=True)
-            caller = scope[CALLER] = await self._caller(headers.get(b"authorization"))
-            # What an agent asks at /mcp comes in again as requests to the API, and is counted there.
-            wait_s = self._buckets.take(caller.user_id, time.monotonic()) if is_api else 0
-            if wait_s:
-                raise too_many(wait_s)
+        if _CONTROL.search(path):
+            raise bad_request("A path holds no control characters.")
+        if self._is_public(scope):
+            await self._let_in(scope, receive, send)
+            return
+        if twice:
+            raise unauthenticated("There must be one header authorization.", token_given=True)
+        caller = scope[CALLER] = await self._caller(headers.get(b"authorization"))
+        connection = scope.get(CONNECTION)
+        if connection is not None:
+            connection.known = True
+        # What an agent asks at /mcp comes in again as requests to the API, and is counted there.
+        wait_s = 0 if path == "/mcp" else self._buckets.take(caller.user_id, time.monotonic())
+        if wait_s:
+            raise too_many(wait_s)
         TRACEPARENT.set(trace_context(headers.get(b"traceparent", b"").decode("latin-1")))
+        body = b""
         if b"content-length" in headers or b"transfer-encoding" in headers:
+            self._routes.check_body(scope, headers)
             body = await read_body(receive, headers.get(b"content-length"), self._settings.body_bytes_max)
             receive = _replayed(body, receive)
-        else:
-            body = b""
         scope[BODY] = body
+        if self._in_hand >= self._settings.concurrency_max:
+            raise unavailable(f"{self._settings.concurrency_max} requests are in flight already.")
+        self._in_hand += 1
+        HTTP_IN_HAND.set(self._in_hand)
+        try:
+            await self._let_in(scope, receive, send)
+        finally:
+            self._in_hand -= 1
+            HTTP_IN_HAND.set(self._in_hand)
+
+    def _is_public(self, scope: Scope) -> bool:
+        path: str = scope["path"]
+        return path in self._public and scope["method"] in ("GET", "HEAD") and scope["raw_path"] == path.encode()
+
+    async def _let_in(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["method"] != "HEAD":
             await self._inner(scope, receive, send)
             return

@@ -1,24 +1,21 @@
-"""Bounds on what clients may send: how often, how much, and with how many headers.
-
-Headers are bounded below ASGI, in the connection's protocol: httptools has no limit of its own, so a header that never
-ends would be kept in memory for as long as it comes.
+"""Bounds on what callers may send: how often, how much, and for how long. What comes before a caller is known, the
+server bounds: see `org_service.serving`.
 """
 
+import asyncio
 import math
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
-
-from org_service.edge.problems import HttpProblem, Refusal, answer, bad_request
+from org_service.edge.problems import HttpProblem, Refusal
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
 ACTORS_MAX: Final = 50_000
 """Buckets kept, 200 bytes each. Who acted longest ago goes first; a full bucket is what they come back to."""
-HEADER_TIMEOUT_S: Final = 10.0
-"""For the headers of a request to arrive, so that slow clients can't hold connections open for nothing."""
+BODY_TIMEOUT_S: Final = 10.0
+"""For a whole body, of 64 KiB at most, once its headers are here: a slow line takes a second."""
 
 
 class Buckets:
@@ -72,12 +69,21 @@ def too_large(bytes_max: int) -> Refusal:
     )
 
 
+def too_slow() -> Refusal:
+    """408; the connection is closed, because the rest of the body is never read."""
+    return Refusal(
+        HttpProblem.REQUEST_TIMEOUT,
+        f"The body must be here within {BODY_TIMEOUT_S:.0f} s.",
+        headers=[(b"connection", b"close")],
+    )
+
+
 class Disconnected(Exception):
     """The client went away in the middle of its request: there is nobody to answer."""
 
 
 async def read_body(receive: Receive, length: bytes | None, bytes_max: int) -> bytes:
-    """Read a request's body, at most `bytes_max` of it, whatever its transfer coding.
+    """Read a request's body, at most `bytes_max` of it, within `BODY_TIMEOUT_S`, whatever its transfer coding.
 
     Args:
         receive: ASGI's.
@@ -85,115 +91,22 @@ async def read_body(receive: Receive, length: bytes | None, bytes_max: int) -> b
         bytes_max: The bound.
 
     Raises:
-        Refusal: It is larger (413).
+        Refusal: It is larger (413), or comes too slowly (408).
         Disconnected: It never came whole.
     """
     if length is not None and length.isdigit() and int(length[:20]) > bytes_max:
         raise too_large(bytes_max)
     body = bytearray()
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise Disconnected
-        body += message.get("body", b"")
-        if len(body) > bytes_max:
-            raise too_large(bytes_max)
-        if not message.get("more_body", False):
-            return bytes(body)
-
-
-_CLOSE: Final = (b"connection", b"close")
-
-
-class _HeadersTooLarge(Exception):
-    pass
-
-
-class BoundedProtocol(HttpToolsProtocol):
-    """Uvicorn's HTTP/1.1 on httptools, with bounds on the size and the time of request headers.
-
-    What can't be read as HTTP gets a problem as well. Both answers close the connection.
-    """
-
-    header_bytes_max: int
-
-    def __init__(self, *args: Any, **named: Any) -> None:
-        super().__init__(*args, **named)
-        self._header_bytes = 0
-        self._in_headers = True
-        self._refused: Refusal | None = None
-        self._fed = 0
-        self._began = False
-        self._deadline: Any = None
-
-    def connection_made(self, transport: Any) -> None:
-        """Begin to wait for the first request."""
-        super().connection_made(transport)
-        self._deadline = self.loop.call_later(HEADER_TIMEOUT_S, transport.close)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the connection."""
-        self._deadline.cancel()
-        super().connection_lost(exc)
-
-    def data_received(self, data: bytes) -> None:
-        """Read on, while headers are within bounds."""
-        self._began = False
-        super().data_received(data)
-        # A header that isn't complete yet is known to the parser alone: count what it was fed since the one in which
-        # the request began, which may have held the end of another.
-        if self._in_headers and not self._began:
-            self._fed += len(data)
-        if self._fed > self.header_bytes_max and not self.transport.is_closing():
-            self._refuse()
-            self.send_400_response("")
-
-    def on_message_begin(self) -> None:
-        """A request begins."""
-        self._header_bytes = self._fed = 0
-        self._in_headers = self._began = True
-        self._deadline.cancel()
-        self._deadline = self.loop.call_later(HEADER_TIMEOUT_S, self.transport.close)
-        super().on_message_begin()
-
-    def on_url(self, url: bytes) -> None:
-        """A part of the request's target."""
-        self._count(len(url))
-        super().on_url(url)
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """One header."""
-        self._count(len(name) + len(value) + 4)
-        super().on_header(name, value)
-
-    def on_headers_complete(self) -> None:
-        """The request goes to the application."""
-        self._in_headers = False
-        self._fed = 0
-        self._deadline.cancel()
-        super().on_headers_complete()
-
-    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's own words, not for clients
-        """Answer what can't be handed on, and close."""
-        refusal = self._refused or bad_request("This is no HTTP/1.1 request.")
-        status, headers, body = answer(refusal)
-        lines = [b"%b: %b\r\n" % header for header in [*self.server_state.default_headers, *headers, _CLOSE]]
-        self.transport.write(b"".join([STATUS_LINE[status], *lines, b"\r\n", body]))
-        self.transport.close()
-
-    def _count(self, octets: int) -> None:
-        self._header_bytes += octets
-        if self._header_bytes > self.header_bytes_max:
-            self._refuse()
-            raise _HeadersTooLarge
-
-    def _refuse(self) -> None:
-        self._refused = Refusal(
-            HttpProblem.HEADERS_TOO_LARGE,
-            f"The request line and the headers may have at most {self.header_bytes_max} bytes.",
-        )
-
-
-def bounded_protocol(header_bytes_max: int) -> type[BoundedProtocol]:
-    """The protocol with its bound; uvicorn makes one a connection and takes a class."""
-    return type("BoundedProtocol", (BoundedProtocol,), {"header_bytes_max": header_bytes_max})
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT_S):
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise Disconnected
+                body += message.get("body", b"")
+                if len(body) > bytes_max:
+                    raise too_large(bytes_max)
+                if not message.get("more_body", False):
+                    return bytes(body)
+    except TimeoutError as error:
+        raise too_slow() from error

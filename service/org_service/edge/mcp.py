@@ -34,8 +34,6 @@ from mcp_types import (
 from starlette.applications import Starlette
 from starlette.routing import Route
 
-from org_service.edge.gate import Scope, Send
-from org_service.edge.limits import Receive
 from org_service.edge.mcp_schemas import (
     KEY_CHARS_MAX,
     Changed,
@@ -49,6 +47,7 @@ from org_service.edge.mcp_schemas import (
 )
 from org_service.edge.models import OrganizationList, SeenOrganization
 from org_service.edge.problems import TITLES, HttpProblem, Wrong
+from org_service.serving.exchange import Receive, Scope, Send
 from org_service.settings import Edge, Settings
 from org_service.telemetry import get_logger
 

@@ -22,6 +22,7 @@ class HttpProblem(StrEnum):
     NO_SUCH_PATH = "urn:orgs:problem:no-such-path"
     NO_SUCH_COMMAND = "urn:orgs:problem:no-such-command"
     METHOD_NOT_ALLOWED = "urn:orgs:problem:method-not-allowed"
+    REQUEST_TIMEOUT = "urn:orgs:problem:request-timeout"
     BODY_TOO_LARGE = "urn:orgs:problem:body-too-large"
     MEDIA_TYPE = "urn:orgs:problem:unsupported-media-type"
     TOO_MANY_REQUESTS = "urn:orgs:problem:too-many-requests"
@@ -36,6 +37,7 @@ TITLES: Final[Mapping[str, tuple[int, str]]] = {
     HttpProblem.NO_SUCH_PATH: (404, "There is nothing at this path"),
     HttpProblem.NO_SUCH_COMMAND: (404, "No such command"),
     HttpProblem.METHOD_NOT_ALLOWED: (405, "The path doesn't know this method"),
+    HttpProblem.REQUEST_TIMEOUT: (408, "The request came too slowly"),
     HttpProblem.BODY_TOO_LARGE: (413, "The body is too large"),
     HttpProblem.MEDIA_TYPE: (415, "The body's media type isn't taken"),
     HttpProblem.TOO_MANY_REQUESTS: (429, "Too many requests"),
@@ -127,6 +129,12 @@ def unauthenticated(detail: str, *, token_given: bool) -> Refusal:
 def unavailable(detail: str, retry_after_s: int = RETRY_AFTER_S, **members: Any) -> Refusal:
     """503: nothing was decided."""
     return Refusal(HttpProblem.UNAVAILABLE, detail, headers=[(b"retry-after", b"%d" % retry_after_s)], **members)
+
+
+def unreadable(status: int, detail: str) -> tuple[int, Headers, bytes]:
+    """The answer to what can't be read as a request of HTTP/1.1: 400, 431, 501 or 505."""
+    kind = HttpProblem.HEADERS_TOO_LARGE if status == 431 else HttpProblem.BAD_REQUEST
+    return answer(Refusal(kind, detail, status=status))
 
 
 def answer(refusal: Refusal) -> tuple[int, Headers, bytes]:

@@ -9,9 +9,8 @@ import re
 from typing import Final
 from urllib.parse import unquote, unquote_to_bytes
 
-from org_service.edge.gate import Asgi, Scope, Send
-from org_service.edge.limits import Receive
 from org_service.edge.problems import Wrong, bad_request
+from org_service.serving.exchange import Asgi, Receive, Scope, Send
 
 _SLASH: Final = re.compile(rb"%2f", re.IGNORECASE)
 

@@ -29,7 +29,12 @@ STACK_ENV = {
 def environment() -> dict[str, str]:
     """Nothing that leads to other servers than their own."""
     variables = {name: value for name, value in os.environ.items() if not name.startswith("ORGS_")}
-    return variables | {"ORGS_WORKER__PORT": "0", "ORGS_RELAY__PORT": "0", "ORGS_EDGE__PORT": "0"}
+    return variables | {
+        "ORGS_WORKER__PORT": "0",
+        "ORGS_RELAY__PORT": "0",
+        "ORGS_EDGE__PORT": "0",
+        "ORGS_EDGE__HEALTH_PORT": "0",
+    }
 
 
 async def start(folder: Path, *arguments: str, **variables: str) -> asyncio.subprocess.Process:

@@ -35,6 +35,7 @@ async def served(settings: Settings, tmp_path: Path) -> AsyncIterator[Settings]:
         "ORGS_WORKER__PORT": "0",
         "ORGS_RELAY__PORT": "0",
         "ORGS_EDGE__PORT": "0",
+        "ORGS_EDGE__HEALTH_PORT": "0",
         "ORGS_AUTH__COMMANDS": "trusted",
         "ORGS_AUTH__ISSUER": issuer.name,
         "ORGS_AUTH__JWKS_FILE": str(issuer.jwks_file),

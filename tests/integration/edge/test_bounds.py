@@ -49,17 +49,17 @@ def free_port() -> int:
 
 async def readiness(edge: Edge) -> tuple[int, dict[str, bool]]:
     async with httpx2.AsyncClient() as asking:
-        answer = await asking.get(f"http://127.0.0.1:{edge.port}/readyz")
+        answer = await asking.get(f"http://127.0.0.1:{edge.health_port}/readyz")
     return answer.status_code, {name: check["ok"] for name, check in answer.json()["checks"].items()}
 
 
 async def answers(edge: Edge) -> bool:
     """Whether a new connection is taken."""
     try:
-        async with httpx2.AsyncClient() as late:
-            await late.get(f"http://127.0.0.1:{edge.port}/livez")
-    except httpx2.TransportError:
+        _, writer = await asyncio.open_connection("127.0.0.1", edge.port)
+    except OSError:
         return False
+    writer.close()
     return True
 
 
@@ -169,7 +169,7 @@ async def test_without_postgres_nothing_is_decided_and_the_edge_is_alive_but_not
             await asyncio.sleep(0.02)
         assert await readiness(edge) == (503, {"edge": True, "postgres": False, "kafka": True})
         async with httpx2.AsyncClient() as asking:
-            assert (await asking.get(f"http://127.0.0.1:{edge.port}/livez")).status_code == 200
+            assert (await asking.get(f"http://127.0.0.1:{edge.health_port}/livez")).status_code == 200
         for path in ("/v1/orgs", f"/v1/orgs/{uuid4()}", f"/v1/orgs/{uuid4()}/history", f"/v1/commands/{uuid4()}"):
             answer = await root.get(path)
             assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")

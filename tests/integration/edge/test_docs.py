@@ -32,11 +32,15 @@ def test_the_page_and_all_it_loads_come_from_the_service(site: Site) -> None:
         assert len(plain.content) > 100
 
 
-def test_health_and_metrics_are_served_by_the_edge_itself(site: Site) -> None:
+def test_health_and_metrics_have_a_port_of_their_own(site: Site) -> None:
     with site.client("root") as root:
         root.get("/v1/orgs")
-    assert httpx2.get(f"{site.url}/livez").json()["status"] == "alive"
-    assert httpx2.get(f"{site.url}/readyz").json()["status"] == "ready"
-    metrics = httpx2.get(f"{site.url}/metrics").text
+        for page in ("livez", "readyz", "metrics"):
+            assert httpx2.get(f"{site.url}/{page}").status_code == 401
+            assert root.get(f"/{page}").status_code == 404
+    assert httpx2.get(f"{site.health_url}/livez").json()["status"] == "alive"
+    assert httpx2.get(f"{site.health_url}/readyz").json()["status"] == "ready"
+    metrics = httpx2.get(f"{site.health_url}/metrics").text
     assert 'orgs_http_requests_total{method="GET",route="/v1/orgs",status="200"}' in metrics
     assert 'orgs_http_request_seconds_count{method="GET",route="/v1/orgs"}' in metrics
+    assert httpx2.get(f"{site.health_url}/v1/orgs").status_code == 404

@@ -25,7 +25,7 @@ async def test_the_edge_is_served_by_a_process_that_drains(settings: Settings, t
             part.start()
         for part in parts:
             part.wait_until_ready()
-        with httpx2.Client(base_url=parts[2].url() or "", headers=people.headers("root"), timeout=30) as root:
+        with httpx2.Client(base_url=parts[2].api_url() or "", headers=people.headers("root"), timeout=30) as root:
             headers = {"idempotency-key": "in-a-process"}
             made = root.post("/v1/orgs", json={"name": "Acme"}, headers=headers)
             while made.status_code == 503:  # until the edge is connected to Kafka

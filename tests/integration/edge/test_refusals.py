@@ -215,7 +215,32 @@ def test_a_body_that_is_too_large_is_refused(site: Site, org_id: str) -> None:
         answer = refused(amy.patch(f"/v1/orgs/{org_id}", content=large, headers=headers), 413, "body-too-large")
         assert answer.headers["connection"] == "close"
         refused(amy.patch(f"/v1/orgs/{org_id}", content=grows, headers=headers), 413, "body-too-large")
-        refused(amy.patch("/v1/nothing", content=large, headers=headers), 413, "body-too-large")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "media_type", "token", "status", "problem"),
+    [
+        ("PATCH", "/v1/orgs/{org}", "application/json", False, 401, "unauthenticated"),
+        ("POST", "/mcp", "application/json", False, 401, "unauthenticated"),
+        ("POST", "/nothing", "application/json", False, 401, "unauthenticated"),
+        ("PATCH", "/v1/nothing", "application/json", True, 404, "no-such-path"),
+        ("PUT", "/v1/orgs", "application/json", True, 405, "method-not-allowed"),
+        ("DELETE", "/mcp", "application/json", True, 405, "method-not-allowed"),
+        ("PATCH", "/v1/orgs/{org}", "text/plain", True, 415, "unsupported-media-type"),
+    ],
+)
+def test_who_asks_and_for_what_is_judged_before_a_byte_of_the_body_came(
+    site: Site, org_id: str, method: str, path: str, media_type: str, token: bool, status: int, problem: str
+) -> None:
+    def send(connection: Raw) -> None:
+        line = f"{method} {path.format(org=org_id)} HTTP/1.1\r\nhost: x\r\ncontent-type: {media_type}\r\n"
+        connection.send(line.encode() + (connection.authorization if token else b""))
+        connection.send(b"content-length: 100\r\n\r\n")  # and no body
+
+    answered, whole = raw(site, send)
+    assert answered == status
+    assert f"urn:orgs:problem:{problem}".encode() in whole
+    assert b"connection: close\r\n" in whole
 
 
 class Raw:

@@ -171,6 +171,7 @@ class Ways:
             answer = await (client.patch(path, json=body) if case.verb == "update" else client.delete(path))
         if answer.status_code in (200, 204):
             return Told(200, None)
+        assert answer.is_error, answer.status_code
         return Told({412: 409}.get(answer.status_code, answer.status_code), answer.json()["type"])
 
     async def _by_mcp(self, case: Case, token: str) -> Told:
@@ -194,7 +195,7 @@ class Ways:
 async def ways(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Ways]:
     issuer = Issuer.open(tmp_path_factory.mktemp("issuer"))
     auth = Auth(issuer=issuer.name, jwks_file=str(issuer.jwks_file))
-    settings = settings.model_copy(update={"auth": auth, "edge": EdgeSettings(port=0)})
+    settings = settings.model_copy(update={"auth": auth, "edge": EdgeSettings(port=0, health_port=0)})
     stop = asyncio.Event()
     async with Edge(settings) as edge:
         tasks = [asyncio.create_task(part.run(stop)) for part in (Worker(settings), Relay(settings), edge)]

@@ -1,0 +1,230 @@
+"""One connection of a client: its requests, one after the other, and what it may not do.
+
+Nothing is done ahead: the next request is looked at when the one before has its answer. A request that can't be read,
+or whose body nobody wanted to read, is the last one of its connection, and so is one of somebody unknown with bytes
+behind it: what a stranger puts in front of another's request is never run.
+"""
+
+import asyncio
+import contextvars
+from typing import TYPE_CHECKING, Final, cast
+
+from org_service.serving.exchange import CONNECTION, SLICE_BYTES, Exchange, Scope
+from org_service.serving.framing import Head, MalformedError, Reader
+from org_service.serving.registry import State
+
+if TYPE_CHECKING:
+    from org_service.serving.server import HttpServer
+
+READ_AHEAD_BYTES_MAX: Final = 65_536
+"""Of bodies and of requests behind the one that is answered; then the client waits."""
+DISCARDED_BYTES_MAX: Final = 262_144
+"""Of what comes after the last answer, until the connection is broken."""
+
+
+class Connection(asyncio.Protocol):
+    """A client's connection, as a loop and an `Exchange` see it."""
+
+    def __init__(self, server: "HttpServer") -> None:
+        self._server = server
+        self._loop = asyncio.get_running_loop()
+        self._reader = Reader(server.bounds.head_bytes_max)
+        self._transport: asyncio.Transport
+        self._context = contextvars.copy_context()
+        """Of nobody's request: what one binds must not be seen by the next."""
+        self._exchange: Exchange | None = None
+        self._served = False
+        self._closing = False
+        self._discarded = 0
+        self._drained: asyncio.Future[None] | None = None
+        self._paused = False
+        self._reading = True
+        self.peer = ""
+        """The client's address."""
+        self.known = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin, if there is room."""
+        self._transport = cast("asyncio.Transport", transport)
+        address = transport.get_extra_info("peername") or ("", 0)
+        self.peer, self._port = address[0], address[1]
+        if not self._server.admit(self):
+            self._transport.abort()
+            return
+        self._transport.set_write_buffer_limits(high=SLICE_BYTES)
+        self._settle()
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - why doesn't matter
+        """Forget it."""
+        self._closing, self._paused = True, False
+        self._server.forget(self)
+        self._release()
+        if self._exchange is not None:
+            self._exchange.disconnect()
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes."""
+        if self._closing:
+            self._discarded += len(data)
+            if self._discarded > DISCARDED_BYTES_MAX:
+                self._transport.abort()
+            return
+        try:
+            self._reader.feed(data)
+        except MalformedError as error:
+            self._refuse(error)
+            return
+        if self._exchange is None:
+            self._next()
+            return
+        self._exchange.wake()
+        if self._reading and self._reader.held > READ_AHEAD_BYTES_MAX:
+            self._reading = False
+            self._transport.pause_reading()
+
+    def eof_received(self) -> None:
+        """The client has no more to say, and is taken for gone: the transport closes."""
+        if self._exchange is not None:
+            self._exchange.disconnect()
+        self._closing = True
+        self._settle()
+
+    def pause_writing(self) -> None:
+        """The client doesn't read its answer."""
+        self._paused = True
+        self._settle()
+        if not self.known:
+            self._server.bound_slow_strangers()
+
+    def resume_writing(self) -> None:
+        """It has read most of it."""
+        self._paused = False
+        self._release()
+        self._settle()
+
+    def expire(self, state: State) -> None:
+        """Its time in a state is over."""
+        if state in (State.WRITING, State.CLOSING):
+            self._transport.abort()
+        else:
+            self.close()
+
+    def close(self) -> None:
+        """Close it, where no request is in hand; else after its answer."""
+        if self._exchange is None and not self._closing:
+            self._closing = True
+            self._settle()
+            self._transport.close()
+
+    def write(self, data: bytes) -> None:
+        """Send bytes."""
+        if not self._transport.is_closing():
+            self._transport.write(data)
+
+    async def writable(self) -> None:
+        """Wait until the client has read enough; returns where it is gone, too."""
+        if self._paused:
+            if self._drained is None:
+                self._drained = self._loop.create_future()
+            await asyncio.shield(self._drained)
+
+    def resume(self) -> None:
+        """Read on."""
+        if not self._reading:
+            self._reading = True
+            self._transport.resume_reading()
+
+    def reusable(self) -> bool:
+        """Whether another request may follow."""
+        return self._reader.whole and not self._server.draining and (self.known or not self._reader.ahead)
+
+    def default_headers(self) -> list[tuple[bytes, bytes]]:
+        """Of every answer."""
+        return self._server.default_headers()
+
+    def abort(self) -> None:
+        """Break it."""
+        self._transport.abort()
+
+    def answered(self, *, closes: bool) -> None:
+        """Go on with the next request, or end."""
+        self._exchange = None
+        if closes:
+            self._finish()
+            return
+        self.resume()
+        if self._reader.ahead:
+            # Not at once: others wait as well.
+            self._loop.call_soon(self._next, context=self._context)
+        self._settle()
+
+    def _next(self) -> None:
+        """Look whether a whole head has come; if so, let it be answered."""
+        if self._closing:
+            return
+        try:
+            head = self._reader.next_head()
+        except MalformedError as error:
+            self._refuse(error)
+            return
+        if head is not None:
+            self.known, self._served = False, True
+            self._exchange = Exchange(head, self._reader, self, self._scope(head))
+            self._server.start(self._exchange, self._context.copy())
+        self._settle()
+
+    def _scope(self, head: Head) -> Scope:
+        return {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.3"},
+            "http_version": head.version,
+            "server": self._server.address,
+            "client": (self.peer, self._port),
+            "scheme": "http",
+            "method": head.method,
+            "root_path": "",
+            "path": head.path,
+            "raw_path": head.raw_path,
+            "query_string": head.query,
+            "headers": head.headers,
+            CONNECTION: self,
+        }
+
+    def _refuse(self, error: MalformedError) -> None:
+        """Answer what can't be read, and read nothing behind it."""
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            exchange.disconnect()
+            if exchange.begun:
+                self.abort()
+                return
+        self.write(self._server.refusal(error.status, error.detail))
+        self._finish()
+
+    def _finish(self) -> None:
+        """Close behind the last answer: at once where nothing more can come, else after what comes is thrown away."""
+        self._closing = True
+        self._settle()
+        self.resume()
+        if self._reader.whole and not self._reader.ahead:
+            self._transport.close()
+        elif self._transport.can_write_eof() and not self._transport.is_closing():
+            self._transport.write_eof()
+
+    def _release(self) -> None:
+        if self._drained is not None and not self._drained.done():
+            self._drained.set_result(None)
+        self._drained = None
+
+    def _settle(self) -> None:
+        if self._closing:
+            state = State.CLOSING
+        elif self._paused:
+            state = State.WRITING
+        elif self._exchange is not None:
+            state = State.ACTIVE
+        elif not self._served:
+            state = State.NEW
+        else:
+            state = State.HEAD if self._reader.ahead else State.IDLE
+        self._server.settle(self, state)

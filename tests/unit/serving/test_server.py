@@ -1,0 +1,285 @@
+"""What a server does with connections: many, slow, silent, greedy ones, and at its end."""
+
+import asyncio
+import resource
+from collections.abc import Iterator
+from contextlib import AsyncExitStack
+
+import pytest
+from prometheus_client import REGISTRY
+
+from org_service.serving import server as server_module
+from org_service.serving.registry import TIMEOUTS_S, State
+from org_service.serving.server import room_for
+from tests.unit.serving.serving import Client, Echo, connected, serving, until
+
+GET = b"GET /a HTTP/1.1\r\nhost: x\r\n\r\n"
+KNOWN = b"GET /a HTTP/1.1\r\nhost: x\r\nauthorization: Bearer t\r\n\r\n"
+
+
+@pytest.fixture
+def soon(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Time limits run out in a fraction of a second."""
+    for state in TIMEOUTS_S:
+        monkeypatch.setitem(TIMEOUTS_S, state, 0.2)
+    monkeypatch.setattr(server_module, "_SWEEP_S", 0.05)
+    return iter([None])
+
+
+async def test_requests_of_one_connection_are_answered_in_order_and_none_is_read_ahead_of_its_turn() -> None:
+    echo = Echo()
+    async with serving(echo) as server, connected(server) as client:
+        echo.hold = asyncio.Event()
+        client.send(KNOWN.replace(b"/a", b"/1") + KNOWN.replace(b"/a", b"/2"))
+        await until(lambda: echo.in_flight)
+        assert [path for _, path, _ in echo.seen] == ["/1"]
+        echo.hold.set()
+        assert (await client.answer()).endswith(b"/1 ")
+        assert (await client.answer()).endswith(b"/2 ")
+
+
+async def test_what_a_stranger_puts_behind_a_request_is_not_run() -> None:
+    echo = Echo()
+    async with serving(echo) as server, connected(server) as client:
+        client.send(GET + KNOWN.replace(b"/a", b"/behind"))
+        assert b"connection: close\r\n" in await client.answer()
+        assert await client.is_closed()
+    assert [path for _, path, _ in echo.seen] == ["/a"]
+
+
+async def test_an_upgrade_is_ignored_and_its_request_has_its_body() -> None:
+    echo = Echo()
+    async with serving(echo) as server, connected(server) as client:
+        for upgrade in (b"h2c", b"websocket", b"TLS/1.0"):
+            client.send(
+                b"DELETE /a HTTP/1.1\r\nhost: x\r\nconnection: Upgrade, HTTP2-Settings\r\nupgrade: " + upgrade + b"\r\n"
+                b"http2-settings: AAEAAEAA\r\nauthorization: Bearer t\r\ncontent-length: 21\r\n\r\n"
+            )
+            await asyncio.sleep(0)
+            client.send(b'{"expected_version":7')
+            assert (await client.answer()).endswith(b'/a {"expected_version":7')
+    assert [body for _, _, body in echo.seen] == [b'{"expected_version":7'] * 3
+
+
+async def test_trailers_are_no_headers() -> None:
+    echo = Echo()
+    async with serving(echo) as server, connected(server) as client:
+        client.send(
+            b"POST /a HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\ntrailer: authorization\r\n\r\n"
+            b'2\r\n{}\r\n0\r\nauthorization: Bearer t\r\nif-match: "v1"\r\n\r\n'
+        )
+        assert (await client.answer()).endswith(b"/a {}")
+    assert not {b"authorization", b"if-match"} & set(echo.headers[0])
+
+
+async def test_trailers_without_an_end_are_refused_and_the_application_never_runs() -> None:
+    echo = Echo()
+    async with serving(echo) as server, connected(server) as client:
+        client.send(b"POST /a HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n")
+        for _ in range(200):
+            client.send(b"x-trailer: 0123456789012345678901234567890123456789\r\n")
+        assert (await client.rest()).startswith(b"HTTP/1.1 431 ")
+    assert echo.seen == []
+
+
+async def test_a_body_that_breaks_off_in_the_middle_is_answered_and_the_application_never_has_it() -> None:
+    echo = Echo()
+    async with serving(echo) as server, connected(server) as client:
+        client.send(b"POST /a HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n2\r\n{}\r\n")
+        await until(lambda: len(server))
+        client.send(b"zz\r\n" + KNOWN)
+        assert (await client.rest()).startswith(b"HTTP/1.1 400 ")
+    assert echo.seen == []
+
+
+async def test_a_body_that_nobody_reads_ends_its_connection_and_the_answer_arrives() -> None:
+    echo = Echo()
+    async with serving(echo) as server, connected(server) as client:
+        client.send(b"POST /unread HTTP/1.1\r\nhost: x\r\nauthorization: t\r\ncontent-length: 100000\r\n\r\n")
+        client.send(b"y" * 50_000)
+        answer = await client.answer()
+        assert b"connection: close" in answer
+        client.send(KNOWN)
+        assert await client.is_closed()
+    assert [path for _, path, _ in echo.seen] == ["/unread"]
+
+
+async def test_a_body_that_came_and_was_not_wanted_is_dropped_and_the_connection_stays() -> None:
+    echo = Echo()
+    async with serving(echo) as server, connected(server) as client:
+        for _ in range(2):
+            client.send(b"POST /unread HTTP/1.1\r\nhost: x\r\nauthorization: t\r\ncontent-length: 5\r\n\r\nhello")
+            assert b"connection: close" not in await client.answer()
+
+
+async def test_who_never_stops_sending_after_the_last_answer_is_cut_off() -> None:
+    async with serving(Echo()) as server, connected(server) as client:
+        client.send(b"POST /unread HTTP/1.1\r\nhost: x\r\ncontent-length: 90000000\r\n\r\n")
+        await client.answer()
+        with pytest.raises(ConnectionError):
+            await asyncio.wait_for(send_for_ever(client), 10)
+
+
+async def send_for_ever(client: Client) -> None:
+    while True:
+        client.send(b"y" * 65_536)
+        await client.writer.drain()
+
+
+async def test_a_client_is_told_to_go_on_only_when_its_body_is_wanted() -> None:
+    async with serving(Echo()) as server, connected(server) as client:
+        head = b"POST %b HTTP/1.1\r\nhost: x\r\nauthorization: t\r\nexpect: 100-continue\r\ncontent-length: 2\r\n\r\n"
+        client.send(head % b"/a")
+        assert await client.reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+        client.send(b"{}")
+        assert (await client.answer()).endswith(b"/a {}")
+        client.send(head % b"/unread")
+        assert (await client.answer()).startswith(b"HTTP/1.1 200 ")
+        assert await client.is_closed()
+
+
+async def test_an_answer_without_a_length_comes_in_chunks_and_to_an_old_client_until_the_end() -> None:
+    async with serving(Echo()) as server:
+        async with connected(server) as client:
+            client.send(b"GET /streamed HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+            whole = await client.rest()
+            assert b"transfer-encoding: chunked\r\n" in whole
+            assert whole.endswith(b"\r\n\r\n3\r\n/st\r\n7\r\nreamed \r\n0\r\n\r\n")
+        async with connected(server) as client:
+            client.send(b"GET /streamed HTTP/1.0\r\n\r\n")
+            whole = await client.rest()
+            assert b"transfer-encoding" not in whole
+            assert whole.endswith(b"connection: close\r\n\r\n/streamed ")
+
+
+async def test_head_has_the_headers_and_no_body() -> None:
+    async with serving(Echo()) as server, connected(server) as client:
+        client.send(b"HEAD /a HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+        whole = await client.rest()
+    assert b"content-length: 3\r\n" in whole
+    assert whole.endswith(b"\r\n\r\n")
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET /a HTTP/1.1\r\nhost: x\r\nx-slow: "], ids=["nothing", "a part"])
+async def test_a_connection_without_a_whole_request_ends(soon: None, sent: bytes) -> None:
+    async with serving(Echo()) as server, connected(server) as client:
+        client.send(sent)
+        assert await client.is_closed()
+        await until(lambda: not len(server))
+
+
+async def test_a_head_that_comes_byte_by_byte_has_no_more_time_than_another(soon: None) -> None:
+    async with serving(Echo()) as server, connected(server) as client:
+
+        async def drip() -> None:
+            while True:
+                client.send(b"x")
+                await asyncio.sleep(0.02)
+
+        dripping = asyncio.create_task(drip())
+        assert await client.is_closed()
+        dripping.cancel()
+
+
+async def test_a_client_that_doesn_t_read_its_answer_is_cut_off(soon: None) -> None:
+    async with serving(Echo()) as server, connected(server) as client:
+        client.writer.transport.pause_reading()  # pyright: ignore[reportAttributeAccessIssue]
+        client.send(KNOWN.replace(b"/a", b"/large"))
+        await until(lambda: not len(server))
+
+
+async def test_when_all_is_full_the_oldest_silent_stranger_goes_and_callers_stay() -> None:
+    async with serving(Echo(), connections_max=3) as server, AsyncExitStack() as stack:
+        caller = await stack.enter_async_context(connected(server))
+        caller.send(KNOWN)
+        await caller.answer()
+        strangers = []
+        for number in (1, 2):
+            strangers.append(await stack.enter_async_context(connected(server)))
+            await until(lambda number=number: len(server) == number + 1)
+        newcomer = await stack.enter_async_context(connected(server))
+        newcomer.send(KNOWN)
+        await newcomer.answer()
+        assert await strangers[0].is_closed()
+        caller.send(KNOWN)
+        assert (await caller.answer()).startswith(b"HTTP/1.1 200 ")
+        assert len(server) == 3
+
+
+async def test_when_every_connection_has_a_request_in_flight_a_new_one_is_turned_away() -> None:
+    echo = Echo()
+    async with serving(echo, connections_max=1) as server, connected(server) as client:
+        echo.hold = asyncio.Event()
+        client.send(KNOWN)
+        await until(lambda: echo.in_flight)
+        async with connected(server) as newcomer:
+            assert await newcomer.is_closed()
+        echo.hold.set()
+        await client.answer()
+
+
+async def test_one_address_has_no_more_connections_than_it_may() -> None:
+    async with serving(Echo(), address_connections_max=1) as server:
+        async with connected(server) as client:
+            client.send(KNOWN)
+            await client.answer()
+            async with connected(server) as another:
+                assert await another.is_closed()
+        await until(lambda: not len(server))
+        async with connected(server) as client:
+            client.send(KNOWN)
+            await client.answer()
+
+
+async def test_strangers_that_don_t_read_are_bounded_in_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("org_service.serving.registry.SLOW_STRANGERS_MAX", 2)
+    async with serving(Echo()) as server, AsyncExitStack() as stack:
+        for _ in range(4):
+            client: Client = await stack.enter_async_context(connected(server))
+            client.writer.transport.pause_reading()  # pyright: ignore[reportAttributeAccessIssue]
+            client.send(GET.replace(b"/a", b"/large"))
+        await until(lambda: len(server) == 2)
+
+
+async def test_an_application_that_fails_breaks_the_connection() -> None:
+    async def failing(scope: object, receive: object, send: object) -> None:
+        raise ZeroDivisionError
+
+    async with serving(failing) as server, connected(server) as client:
+        client.send(GET)
+        assert await client.is_closed()
+
+
+async def test_at_the_end_nothing_new_comes_in_and_what_is_in_flight_is_answered() -> None:
+    echo = Echo()
+    async with serving(echo) as server, connected(server) as client, connected(server) as idle:
+        idle.send(KNOWN)
+        await idle.answer()
+        echo.hold = asyncio.Event()
+        client.send(KNOWN)
+        await until(lambda: echo.in_flight)
+        ending = asyncio.create_task(server.__aexit__())
+        assert await idle.is_closed()
+        with pytest.raises(ConnectionError):
+            await asyncio.open_connection(*server.address)
+        echo.hold.set()
+        assert b"connection: close\r\n" in await client.answer()
+        await ending
+
+
+async def test_connections_are_counted_by_what_they_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_module, "_SWEEP_S", 0.02)
+    async with serving(Echo()) as server, connected(server) as client:
+        client.send(KNOWN)
+        await client.answer()
+        await until(lambda: REGISTRY.get_sample_value("orgs_http_connections", {"state": State.IDLE}) == 1)
+
+
+def test_connections_are_no_more_than_open_files_allow(monkeypatch: pytest.MonkeyPatch) -> None:
+    limits = {"now": (1_024, 4_096)}
+    monkeypatch.setattr(resource, "getrlimit", lambda _: limits["now"])
+    monkeypatch.setattr(resource, "setrlimit", lambda _, pair: limits.update(now=pair))
+    assert room_for(2_000) == 2_000
+    assert limits["now"] == (2_256, 4_096)
+    assert room_for(10_000) == 3_840
+    assert limits["now"] == (4_096, 4_096)

@@ -6,7 +6,7 @@ from typing import Any, cast
 import pytest
 from pydantic import SecretStr
 
-from org_service.errors import RetryError
+from org_service.errors import RetryError, UnreachableError
 from org_service.settings import Database, Settings
 from org_service.worker.worker import Worker
 
@@ -80,5 +80,5 @@ async def test_what_keeps_a_worker_from_being_ready_is_said(worker: Worker, chec
 
 @pytest.mark.parametrize("check", ["kafka", "postgres"])
 async def test_a_server_that_does_not_answer_keeps_a_worker_from_being_ready(check: str) -> None:
-    with pytest.raises(OSError):
+    with pytest.raises((OSError, UnreachableError)):
         await joined(ping=is_away).checks()[check]()

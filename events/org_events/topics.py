@@ -2,6 +2,7 @@
 
 import re
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
@@ -135,12 +136,16 @@ def _compacted(name: str, partitions: int, holds: str) -> TopicSpec:
 
 _M: Final = 0x5BD1E995
 _MASK: Final = 0xFFFFFFFF
+_SEED: Final = 0x9747B28C
+_LANE_BYTES: Final = 8
+_LANES_MIN: Final = 16
+"""Fewer keys of one length are quicker one by one."""
 
 
 def murmur2(data: bytes) -> int:
     """Kafka's 32-bit murmur2, unsigned (`org.apache.kafka.common.utils.Utils.murmur2`)."""
     length = len(data)
-    h = 0x9747B28C ^ length
+    h = _SEED ^ length
     whole = length & ~3
     for k in struct.unpack_from(f"<{whole >> 2}I", data):
         k = k * _M & _MASK  # noqa: PLW2901
@@ -159,3 +164,48 @@ def partition_for(key: bytes, partitions: int) -> int:
     librdkafka's default is another one: its clients must set `partitioner=murmur2_random`.
     """
     return (murmur2(key) & 0x7FFFFFFF) % partitions
+
+
+def partitions_for(keys: Sequence[bytes], partitions: int) -> list[int]:
+    """`partition_for` of many keys, in their order, at a tenth of the cost or less where many have the same length.
+
+    Python's integers are as long as they need to be: one of them holds a 64-bit lane a key, and one operation on it
+    is one step of murmur2 for all keys. 32 bits times the 31 of the constant fit a lane, so none spills into the next.
+    """
+    by_length: dict[int, list[int]] = {}
+    for index, key in enumerate(keys):
+        by_length.setdefault(len(key), []).append(index)
+    found = [0] * len(keys)
+    for length, indexes in by_length.items():
+        if len(indexes) < _LANES_MIN:
+            hashes: Sequence[int] = [murmur2(keys[index]) for index in indexes]
+        else:
+            hashes = _murmur2_lanes(b"".join([keys[index] for index in indexes]), length, len(indexes))
+        for index, each in zip(indexes, hashes, strict=True):
+            found[index] = (each & 0x7FFFFFFF) % partitions
+    return found
+
+
+def _murmur2_lanes(joined: bytes, length: int, count: int) -> Sequence[int]:
+    """The murmur2 of `count` keys of one length, which are given as one."""
+    ones = int.from_bytes((b"\1" + bytes(_LANE_BYTES - 1)) * count, "little")
+    mask = _MASK * ones
+
+    def word(start: int, end: int) -> int:
+        """These bytes of every key, in its lane."""
+        lanes = bytearray(_LANE_BYTES * count)
+        for at in range(start, end):
+            lanes[at - start :: _LANE_BYTES] = joined[at::length]
+        return int.from_bytes(lanes, "little")
+
+    h = (_SEED ^ length) * ones
+    whole = length & ~3
+    for start in range(0, whole, 4):
+        k = word(start, start + 4) * _M & mask
+        k = (k ^ k >> 24 & 0xFF * ones) * _M & mask
+        h = h * _M & mask ^ k
+    if whole < length:
+        h = (h ^ word(whole, length)) * _M & mask
+    h = (h ^ h >> 13 & 0x7FFFF * ones) * _M & mask
+    h ^= h >> 15 & 0x1FFFF * ones
+    return struct.unpack(f"<{count}Q", h.to_bytes(_LANE_BYTES * count, "little"))

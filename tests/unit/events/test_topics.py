@@ -6,7 +6,8 @@ from uuid import UUID
 import pytest
 from aiokafka.partitioner import murmur2 as murmur2_of_aiokafka
 
-from org_events.topics import Topics, murmur2, partition_for
+from org_events.topics import Topics, murmur2, partition_for, partitions_for
+from tests.support.partitioner import partition_of
 
 
 @pytest.mark.parametrize(
@@ -39,6 +40,16 @@ def test_murmur2_agrees_with_aiokafka_for_every_length() -> None:
 )
 def test_a_key_goes_where_kafkas_default_partitioner_puts_it(key: bytes, partitions: int, partition: int) -> None:
     assert partition_for(key, partitions) == partition
+
+
+def test_many_keys_at_once_go_where_each_goes_alone() -> None:
+    """Some lengths with few keys, some with many: those are hashed in one number."""
+    source = random.Random(20_250_102)
+    keys = [source.randbytes(length) for length in range(70) for _ in range(source.choice([1, 15, 16, 40]))]
+    keys += [b"\xff" * 9] * 20 + [b"\x00" * 10] * 20
+    source.shuffle(keys)
+    assert partitions_for(keys, 12) == [partition_of(key, 12) for key in keys]
+    assert partitions_for([], 12) == []
 
 
 def test_organizations_spread_over_all_partitions() -> None:

@@ -27,7 +27,8 @@ RECORDS_SKIPPED: Final = Counter(
 PARKED: Final = Counter("orgs_parked_total", "Records set aside for an operator, by reason", ["reason"])
 REFERENCE_RECORDS: Final = Counter(
     "orgs_reference_records_total",
-    "Records of the reference topics, by topic and what became of them: applied, skipped, parked",
+    "Records of the reference topics, by topic and what became of them: applied, skipped, parked; and lacking: facts "
+    "deleted because the topic, unread for too long, no longer held them",
     ["topic", "what"],
 )
 BATCH_SECONDS: Final = Histogram("orgs_worker_batch_seconds", "One batch: read, decide, commit", buckets=_SECONDS)

@@ -4,7 +4,7 @@ The progress is locked first and written last, in the transaction of the facts. 
 worker that lost its partitions in a rebalance say, waits at the lock and then sees that they are old.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from typing import Any, Final, NamedTuple, cast
 from uuid import UUID
 
@@ -14,6 +14,7 @@ from sqlalchemy import (
     Boolean,
     ColumnElement,
     DateTime,
+    Double,
     Integer,
     Table,
     Text,
@@ -26,6 +27,8 @@ from sqlalchemy import (
     literal,
     or_,
     select,
+    text,
+    tuple_,
     update,
 )
 from sqlalchemy.dialects.postgresql import Insert, insert
@@ -35,6 +38,8 @@ from sqlalchemy.sql.selectable import TableValuedAlias
 from sqlmodel import SQLModel
 
 from org_service.store.tables import Membership, Partnership, ReferenceProgress, Staff
+
+_PAGE_ROWS: Final = 10_000
 
 
 class Place(NamedTuple):
@@ -97,6 +102,20 @@ class FactTable:
         if keys:
             await conn.execute(self._delete, _arrays(self.key_fields, keys))
 
+    async def keys(self, conn: AsyncConnection) -> AsyncIterator[Sequence[tuple[Any, ...]]]:
+        """The key fields of every fact, in order, a page of some thousand after the other."""
+        columns = [self._table.c[name] for name in self.key_fields]
+        page = select(*columns).order_by(*columns).limit(_PAGE_ROWS)
+        after: tuple[Any, ...] | None = None
+        while True:
+            beyond = page if after is None else page.where(tuple_(*columns) > tuple_(*after))
+            found = [tuple(row) for row in await conn.execute(beyond)]
+            if found:
+                yield found
+            if len(found) < _PAGE_ROWS:
+                return
+            after = found[-1]
+
     async def count(self, conn: AsyncConnection) -> int:
         """How many facts there are; reads the whole table."""
         return await conn.scalar(select(func.count()).select_from(self._table)) or 0
@@ -145,9 +164,13 @@ _LOCK: Final = (
     .order_by(_progress.c.topic, _progress.c.partition)
     .with_for_update(of=_progress)
 )
+_now = func.clock_timestamp()
 _BEGIN: Final = (
     insert(_progress)
-    .from_select(["topic", "partition", "topic_id", "next_offset"], select(*_begun.c, literal(0)).order_by(*_begun.c))
+    .from_select(
+        ["topic", "partition", "topic_id", "next_offset", "confirmed_at"],
+        select(*_begun.c, literal(0), _now).order_by(*_begun.c),
+    )
     .on_conflict_do_nothing()
 )
 _WRITE: Final = (
@@ -155,10 +178,23 @@ _WRITE: Final = (
     .where(_progress.c.topic == _advanced.c.topic, _progress.c.partition == _advanced.c.partition)
     .values(topic_id=_advanced.c.topic_id, next_offset=_advanced.c.next_offset)
 )
+_CONFIRM_TYPES: Final[Mapping[str, Any]] = {**_PLACE_TYPES, "ago_s": Double}
+_confirmed = _unnest(_CONFIRM_TYPES)
+_CONFIRM: Final = (
+    update(_progress)
+    .where(_progress.c.topic == _confirmed.c.topic, _progress.c.partition == _confirmed.c.partition)
+    .values(confirmed_at=_now - _confirmed.c.ago_s * text("interval '1 second'"))
+)
+_AGES: Final = select(
+    _progress.c.topic, _progress.c.partition, func.extract("epoch", _now - _progress.c.confirmed_at).label("age_s")
+)
 
 
 async def begin_progress(conn: AsyncConnection, topic_ids: Mapping[Place, UUID]) -> None:
-    """Make the rows of partitions that nobody has read yet, at offset 0, so that there is something to lock."""
+    """Make the rows of partitions that nobody has read yet, at offset 0, so that there is something to lock.
+
+    They are confirmed as of now: nothing that was said there before is in the tables.
+    """
     if topic_ids:
         rows = [(*place, topic_id) for place, topic_id in sorted(topic_ids.items())]
         await conn.execute(_BEGIN, _arrays([*_PLACE_TYPES, "topic_id"], rows))
@@ -187,6 +223,18 @@ async def write_progress(conn: AsyncConnection, progress: Mapping[Place, Progres
     if progress:
         rows = [(*place, *reached) for place, reached in progress.items()]
         await conn.execute(_WRITE, _arrays(tuple(_PROGRESS_TYPES), rows))
+
+
+async def confirm(conn: AsyncConnection, ago_s: Mapping[Place, float]) -> None:
+    """Note that so many seconds ago the tables held all that these partitions held; their rows are locked."""
+    if ago_s:
+        await conn.execute(_CONFIRM, _arrays(tuple(_CONFIRM_TYPES), [(*place, ago) for place, ago in ago_s.items()]))
+
+
+async def read_ages(conn: AsyncConnection) -> dict[Place, float | None]:
+    """How many seconds ago each partition was confirmed, by Postgres' clock; None where nobody knows."""
+    rows = await conn.execute(_AGES)
+    return {Place(row.topic, row.partition): None if row.age_s is None else float(row.age_s) for row in rows}
 
 
 async def count_facts(conn: AsyncConnection) -> Counts:

@@ -169,7 +169,8 @@ class Parked(SQLModel, table=True):
         Index("parked_command_id_idx", "command_id", postgresql_where=text("command_id IS NOT NULL")),
         CheckConstraint("state IN ('open', 'released', 'discarded')", name="parked_state_check"),
         CheckConstraint(
-            "reason IN ('unreadable', 'handler_raised', 'data_refused', 'queued_behind')", name="parked_reason_check"
+            "reason IN ('unreadable', 'handler_raised', 'data_refused', 'queued_behind', 'wrong_partition')",
+            name="parked_reason_check",
         ),
     )
 
@@ -237,6 +238,9 @@ class ReferenceProgress(SQLModel, table=True):
     topic_id: UUID = Field(sa_column=Column(Uuid, nullable=False))
     """Kafka's own: a topic that was deleted and created anew has another, and its offsets begin at 0."""
     next_offset: int = Field(sa_column=Column(BigInteger, nullable=False))
+    confirmed_at: datetime | None = Field(default=None, sa_column=_moment(nullable=True))
+    """When the tables were last known to hold all that the partition held then, by Postgres' clock, which a restored
+    database has from its backup; null where that was never known, or is not to be believed."""
 
 
 class AcceptedCommand(SQLModel, table=True):

@@ -3,7 +3,7 @@
 A key names a fact in one spelling only, because topics are compacted by it; the headers of a record mean nothing here.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
@@ -11,9 +11,12 @@ from pydantic import TypeAdapter, ValidationError
 
 from org_events.commands import PAYLOAD_BYTES_MAX
 from org_events.reference import Membership, Partnership, Reference, Staff, UserId, read_key
-from org_events.topics import Topics
+from org_events.topics import Topics, partitions_for
 from org_service.store.reference import MEMBERSHIPS, PARTNERSHIPS, STAFF, FactTable
 from org_service.worker.records import Record, Unreadable
+
+WRONG_PARTITION: Final = "wrong_partition"
+"""The reason of a fact that is parked because its publisher used another partitioner."""
 
 
 class Fact(NamedTuple):
@@ -58,6 +61,26 @@ def read_fact(kind: Kind, record: Record) -> Fact | Unreadable:
         return Unreadable(record, f"the key is not {':'.join(kind.model.KEY_FIELDS)} of the value")
     row = tuple(getattr(fact, field) for field in kind.table.fields)
     return Fact(record, kind.table, row[: len(kind.table.key_fields)], row)
+
+
+def set_strays_aside(read: Sequence[Fact | Unreadable], partitions: int) -> list[Fact | Unreadable]:
+    """The same, without facts that stand on another partition than their keys belong on.
+
+    Between two partitions there is no order, so which of two such records counts would depend on who reads first.
+    """
+    keys = [each.record.key or b"" for each in read if isinstance(each, Fact)]
+    homes = iter(partitions_for(keys, partitions))
+    return [each if isinstance(each, Unreadable) else _at_home(each, next(homes)) for each in read]
+
+
+def _at_home(fact: Fact, home: int) -> Fact | Unreadable:
+    if fact.record.partition == home:
+        return fact
+    detail = (
+        f"the key belongs on partition {home} by murmur2, Kafka's default partitioner, so its order among the records "
+        "of that key is not known"
+    )
+    return Unreadable(fact.record, detail, WRONG_PARTITION)
 
 
 _USER_ID: Final[TypeAdapter[str]] = TypeAdapter(UserId)

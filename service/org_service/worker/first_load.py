@@ -2,7 +2,8 @@
 reference topics held when it started is applied, by whichever worker.
 
 Offsets alone don't tell: behind the last record of a partition there may be marks of transactions, and what compaction
-took away. So where the progress is short of the end, the partition is looked into.
+took away. So where the progress is short of the end, the partition is looked into. And a partition that was not read
+for too long is waited for until it is reconciled: the tables may hold rights that were taken back.
 """
 
 import asyncio
@@ -22,6 +23,7 @@ from org_service.store.reference import Place
 from org_service.telemetry import get_logger
 from org_service.waiting import pause
 from org_service.worker.facts import kinds
+from org_service.worker.reconcile import absence_max_s, is_too_long
 from org_service.worker.topic_ids import topic_ids
 
 log = get_logger(__name__)
@@ -73,6 +75,7 @@ async def _wait(
     partitions = [TopicPartition(topic, number) for topic in topics for number in range(settings.kafka.partitions)]
     ids: Mapping[str, UUID] = {}
     ends: dict[TopicPartition, int] = {}
+    absence_s: Mapping[str, float] = {}
     told = False
 
     async def goes_on() -> bool:
@@ -84,22 +87,35 @@ async def _wait(
         if not await goes_on():  # the first look, or a topic was created anew
             ids = await topic_ids(consumer, topics)
             ends = cast("dict[TopicPartition, int]", await consumer.end_offsets(partitions))
-        applied = await _applied(engine, ids)
+            absence_s = await absence_max_s(settings, topics)
+        applied, away = await _applied(engine, ids, absence_s)
         short = {each: applied.get(Place(*each), 0) for each, end in ends.items() if applied.get(Place(*each), 0) < end}
-        if not await _holds_records(consumer, short, ends, goes_on):
+        if not away and not await _holds_records(consumer, short, ends, goes_on):
             return
         if not told:
-            log.info("commands wait until the reference data are loaded", offsets=sum(ends[each] for each in short))
+            log.info(
+                "commands wait until the reference data are loaded",
+                offsets=sum(ends[each] for each in short),
+                away=away,
+            )
             told = True
         await pause(_POLL_S, stop)
 
 
-async def _applied(engine: AsyncEngine, ids: Mapping[str, UUID]) -> dict[Place, int]:
-    """How far the topics of these ids are applied; what was applied of former ones doesn't count."""
+async def _applied(
+    engine: AsyncEngine, ids: Mapping[str, UUID], absence_s: Mapping[str, float]
+) -> tuple[dict[Place, int], int]:
+    """How far the topics of these ids are applied, and how many partitions are to be reconciled first.
+
+    What was applied of former topics doesn't count.
+    """
     with classified():
         async with engine.connect() as conn:
             progress = await reference.read_progress(conn)
-    return {place: each.next_offset for place, each in progress.items() if ids.get(place.topic) == each.topic_id}
+            ages = await reference.read_ages(conn)
+    ours = {place: each for place, each in progress.items() if ids.get(place.topic) == each.topic_id}
+    away = sum(is_too_long(ages[place], absence_s[place.topic]) for place in ours)
+    return {place: each.next_offset for place, each in ours.items()}, away
 
 
 async def _holds_records(

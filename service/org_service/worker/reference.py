@@ -5,7 +5,8 @@ the group commits only show the lag. Before the first poll after each assignment
 says (`find_place`). From there each batch says where it continues; a transaction that finds the progress further
 back than that has a hole before it, and writes nothing, and what is before the progress was applied by somebody else.
 So a worker that lost its partitions can't put older data back, a database restored from a backup catches up by
-itself, and a topic that was deleted and created anew is noticed by its id and read from its beginning.
+itself, and a topic that was deleted and created anew is noticed by its id and read from its beginning. One that was
+not read for too long is reconciled first (`reconcile.py`).
 
 The last record of a key in a batch counts, so a batch is one upsert and one delete a table, whatever it holds.
 """
@@ -32,7 +33,8 @@ from org_service.telemetry import BATCH_REPEATS, PARKED, REFERENCE_RECORDS, get_
 from org_service.waiting import Backoff
 from org_service.worker.applier import waits_for
 from org_service.worker.batch import park_row
-from org_service.worker.facts import Fact, kinds, read_fact
+from org_service.worker.facts import Fact, kinds, read_fact, set_strays_aside
+from org_service.worker.reconcile import Marks, absence_max_s, confirm, grouped, in_place, is_too_long, reconcile
 from org_service.worker.records import Record, Unreadable
 from org_service.worker.subscriber import Feed, Subscriber
 from org_service.worker.topic_ids import topic_ids
@@ -64,6 +66,9 @@ class ReferenceApplier:
         self._topic_ids: Mapping[str, UUID] = {}
         self._reached: dict[Place, int] = {}
         """Where the next batch of each partition continues."""
+        self._marks = Marks()
+        self._absence_s: Mapping[str, float] = {}
+        """How long each topic may go unread."""
         self._finding = self._backoff()
         self.beat = time.monotonic()
         """When it last showed a sign of life, waits of an outage included."""
@@ -106,10 +111,20 @@ class ReferenceApplier:
 
     async def _find_place(self, consumer: AIOKafkaConsumer) -> bool:
         self._lost = False  # a rebalance from here on sets it again
-        assigned = consumer.assignment()
+        self._marks.clear()
+        assigned = list(consumer.assignment())
         ids = await topic_ids(consumer, sorted({each.topic for each in assigned}))
-        ends = cast("dict[TopicPartition, int]", await consumer.end_offsets(list(assigned)))
-        progress = await self._begin({Place(*each): Progress(ids[each.topic], end) for each, end in ends.items()})
+        for topic in ids:
+            found, wanted = len(consumer.partitions_for_topic(topic) or ()), self._settings.kafka.partitions
+            if found != wanted:  # nobody could say then where a key belongs
+                raise RetryError(f"{topic} has {found} partitions, ORGS_KAFKA__PARTITIONS is {wanted}")
+        self._absence_s = await absence_max_s(self._settings, list(ids)) if ids else {}
+        ends = cast("dict[TopicPartition, int]", await consumer.end_offsets(assigned))
+        progress, away = await self._begin(ids, {Place(*each): end for each, end in ends.items()})
+        if away:  # and then look again
+            await reconcile(self._settings, self._engine, grouped(ids, away), self._beat)
+            self._lost = True
+            return False
         try:
             for place, reached in progress.items():
                 consumer.seek(TopicPartition(*place), reached.next_offset)
@@ -119,21 +134,27 @@ class ReferenceApplier:
         self._reached = {place: reached.next_offset for place, reached in progress.items()}
         return not self._lost
 
-    async def _begin(self, ends: Mapping[Place, Progress]) -> dict[Place, Progress]:
+    async def _begin(
+        self, ids: Mapping[str, UUID], ends: Mapping[Place, int]
+    ) -> tuple[dict[Place, Progress], dict[Place, int]]:
         """How far each partition is applied; from the beginning where the topic isn't the one it was.
 
         Args:
-            ends: The topics' ids, and where the partitions end now.
+            ids: The topics' ids.
+            ends: Where the partitions end now. Returned again for those that weren't read for too long.
         """
         async with self._engine.begin() as conn:
-            await reference.begin_progress(conn, {place: end.topic_id for place, end in ends.items()})
+            await reference.begin_progress(conn, {place: ids[place.topic] for place in ends})
             progress = await reference.lock_progress(conn, ends)
             anew = {
-                place: Progress(ends[place].topic_id, 0)
+                place: Progress(ids[place.topic], 0)
                 for place, reached in progress.items()
-                if reached.topic_id != ends[place].topic_id or reached.next_offset > ends[place].next_offset
+                if reached.topic_id != ids[place.topic] or reached.next_offset > ends[place]
             }
             await reference.write_progress(conn, anew)
+            # Nobody knows what it will hold once it is filled: nothing is deleted for what it lacks.
+            await reference.confirm(conn, dict.fromkeys(anew, 0.0))
+            ages = await reference.read_ages(conn)
         for topic in sorted({place.topic for place in anew}):
             log.warning(
                 "a reference topic was created anew, or lost records: it is applied from its beginning, and what it "
@@ -141,7 +162,36 @@ class ReferenceApplier:
                 topic=topic,
                 partitions=sorted(place.partition for place in anew if place.topic == topic),
             )
-        return progress | anew
+        away = {
+            place: ends[place]
+            for place in progress.keys() - anew
+            if is_too_long(ages[place], self._absence_s[place.topic])
+        }
+        return progress | anew, away
+
+    def _beat(self) -> None:
+        self.beat = time.monotonic()
+
+    async def passed(self, consumer: AIOKafkaConsumer) -> Mapping[Place, float]:
+        """Which partitions may be confirmed, and as of when, by the monotonic clock. Call between polls."""
+        try:
+            return await self._marks.passed(consumer)
+        except KafkaError:  # it says so itself where records are wanted
+            self._marks.clear()
+            return {}
+
+    async def confirm(self, consumer: AIOKafkaConsumer, passed: Mapping[Place, float]) -> None:
+        """Note that the tables hold all that these partitions held; one try. Call with no batch in hand.
+
+        Notices, records or not, that the database was restored or a topic created anew: then the place is lost.
+        """
+        starts = {place: self._reached[place] for place in passed}
+        try:
+            ids, absence_s = self._topic_ids, self._absence_s
+            if not await confirm(consumer, self._engine, ids=ids, absence_s=absence_s, starts=starts, passed=passed):
+                self.lose()
+        except Exception as error:  # noqa: BLE001 - an outage shows where records wait; another try comes in a minute
+            log.warning("could not note that reference data are complete", why=str(_trouble(error) or type(error)))
 
     async def apply(self, records: Sequence[Record]) -> None:
         """Apply records in order; returns when all are committed, or let go because the place was lost.
@@ -153,7 +203,7 @@ class ReferenceApplier:
         starts = self._take(records)
         if starts is None:
             return
-        facts = [self._read(record) for record in records]
+        facts = set_strays_aside([self._read(record) for record in records], self._settings.kafka.partitions)
         async with self._turn:
             await self._settle(facts, starts)
 
@@ -232,12 +282,7 @@ class ReferenceApplier:
             return None
         async with self._engine.begin() as conn:
             progress = await reference.lock_progress(conn, starts)
-            if any(
-                place not in progress
-                or progress[place].topic_id != self._topic_ids[place.topic]
-                or progress[place].next_offset < start
-                for place, start in starts.items()
-            ):
+            if not in_place(progress, self._topic_ids, starts):
                 return None
             new = [each for each in facts if each.record.offset >= progress[_place(each.record)].next_offset]
             await _write(conn, [each for each in new if isinstance(each, Fact)])
@@ -298,11 +343,18 @@ class ReferenceSubscriber(Subscriber):
         self._reference.lose()
 
     async def _prepare(self) -> bool:
-        if self._draining or not self._reference.lost:
+        reference, consumer = self._reference, self._consumer
+        if self._draining:
+            return True
+        passed: Mapping[Place, float] = {} if reference.lost else await reference.passed(consumer)
+        if not (reference.lost or passed):
             return True
         if self._last is not None:
             await asyncio.wait((self._last,))
-        return await self._reference.find_place(self._consumer)
+        if reference.lost:
+            return await reference.find_place(consumer)
+        await reference.confirm(consumer, passed)
+        return not reference.lost
 
 
 async def _write(conn: AsyncConnection, facts: Collection[Fact]) -> None:

@@ -72,7 +72,7 @@ async def test_up_down_and_up_again(empty_database: Database) -> None:
     assert await migrate.current(empty_database) is None
     steps: list[str] = []
     await migrate.upgrade(empty_database, report=steps.append)
-    assert await migrate.current(empty_database) == migrate.head() == "0005"
+    assert await migrate.current(empty_database) == migrate.head() == "0006"
     first = await _catalog(empty_database)
     assert {row[1] for row in first if row[0] == "column"} == TABLES
 
@@ -88,6 +88,8 @@ async def test_up_down_and_up_again(empty_database: Database) -> None:
         "up 0003",
         "up 0004",
         "up 0005",
+        "up 0006",
+        "down 0006",
         "down 0005",
         "down 0004",
         "down 0003",
@@ -98,6 +100,7 @@ async def test_up_down_and_up_again(empty_database: Database) -> None:
         "up 0003",
         "up 0004",
         "up 0005",
+        "up 0006",
     ]
 
 
@@ -155,7 +158,7 @@ async def test_alembic_finds_nothing_to_migrate(database: Database) -> None:
 async def test_two_upgrades_at_once_apply_each_migration_once(empty_database: Database) -> None:
     steps: list[str] = []
     await asyncio.gather(*(migrate.upgrade(empty_database, report=steps.append) for _ in range(3)))
-    assert [step.split(":")[0] for step in steps] == ["up 0001", "up 0002", "up 0003", "up 0004", "up 0005"]
+    assert [step.split(":")[0] for step in steps] == ["up 0001", "up 0002", "up 0003", "up 0004", "up 0005", "up 0006"]
 
 
 async def test_an_upgrade_gives_up_when_another_one_goes_on_for_too_long(
@@ -176,6 +179,7 @@ async def test_a_migration_that_waits_for_a_table_gives_up_and_leaves_nothing(
     monkeypatch.setattr(migrate, "TABLE_LOCK_TIMEOUT_MS", 100)
     async with admin.transaction():
         await insert_journal(admin, 1)
+        await admin.execute(f"LOCK TABLE {', '.join(sorted(TABLES))} IN ACCESS SHARE MODE")
         with pytest.raises(Exception, match="lock timeout"):
             await migrate.downgrade(database, "base")
     assert await migrate.current(database) == migrate.head()
@@ -197,7 +201,7 @@ async def test_a_login_that_may_not_make_roles_will_do_where_all_is_prepared(
     login = await create_login(empty_database)
     await server.execute(f"GRANT orgs_owner TO {_user(login)}")
     await migrate.upgrade(login)
-    assert await migrate.current(login) == "0005"
+    assert await migrate.current(login) == "0006"
 
 
 async def test_a_process_whose_login_inherits_nothing_finds_the_version_as_its_role(

@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from org_service.settings import Database
+from org_service.store import reference
 from org_service.store.engine import Session, create_engine
 from org_service.store.reference import (
     MEMBERSHIPS,
@@ -17,8 +18,10 @@ from org_service.store.reference import (
     Place,
     Progress,
     begin_progress,
+    confirm,
     count_facts,
     lock_progress,
+    read_ages,
     write_progress,
 )
 from tests.integration.store.rows import ACME, AT
@@ -97,6 +100,32 @@ async def test_thousands_of_facts_are_one_statement(conn: AsyncConnection) -> No
     assert (await count_facts(conn)).memberships == 10_000
     await MEMBERSHIPS.delete(conn, [(f"user-{n}", ACME) for n in range(0, 10_000, 2)])
     assert (await count_facts(conn)).memberships == 5_000
+
+
+async def test_the_keys_of_all_facts_come_in_order_page_by_page(
+    conn: AsyncConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reference, "_PAGE_ROWS", 2)
+    assert [page async for page in STAFF.keys(conn)] == []
+    facts = [(user, org, "user", AT, True) for user in ("ann", "bob") for org in (GLOBEX, ACME)]
+    await MEMBERSHIPS.upsert(conn, facts)
+    assert [page async for page in MEMBERSHIPS.keys(conn)] == [
+        [("ann", ACME), ("ann", GLOBEX)],
+        [("bob", ACME), ("bob", GLOBEX)],
+    ]
+    await STAFF.upsert(conn, [("sue",), ("sam",), ("ann",)])
+    assert [page async for page in STAFF.keys(conn)] == [[("ann",), ("sam",)], [("sue",)]]
+
+
+async def test_a_partition_is_confirmed_by_the_servers_clock(conn: AsyncConnection) -> None:
+    await begin_progress(conn, {FIRST: TOPIC_ID, SECOND: TOPIC_ID})
+    ages = await read_ages(conn)
+    assert all(age is not None and 0 <= age < 60 for age in ages.values())
+    await confirm(conn, {SECOND: 1_000.5})
+    await conn.exec_driver_sql("UPDATE reference_progress SET confirmed_at = NULL WHERE partition = 0")
+    ages = await read_ages(conn)
+    assert ages[FIRST] is None
+    assert 1_000.5 <= (ages[SECOND] or 0) < 1_060
 
 
 async def test_progress_begins_at_0_and_is_kept(conn: AsyncConnection) -> None:

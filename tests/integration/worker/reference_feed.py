@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from itertools import count
 from typing import Any
 from uuid import UUID
 
@@ -14,6 +15,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from org_events.reference import Membership, Role
 from org_service.settings import Settings
 from org_service.worker.reference import ReferenceApplier, ReferenceSubscriber
+from tests.support.partitioner import partition_of
 
 JOINED = datetime(2024, 5, 17, 9, 30, tzinfo=UTC)
 ACME = UUID("0190c5f0-7d1c-7b7e-9d57-000000000001")
@@ -21,6 +23,12 @@ ACME = UUID("0190c5f0-7d1c-7b7e-9d57-000000000001")
 
 def member(user_id: str, role: Role = Role.USER, org_id: UUID = ACME, **changed: Any) -> Membership:
     return Membership(user_id=user_id, org_id=org_id, role=role, joined_at=JOINED, **changed)
+
+
+def at_home(name: str, partition: int = 0, partitions: int = 3) -> str:
+    """A user's name that begins like this, and whose membership of Acme belongs on a partition."""
+    names = (f"{name}.{n}" for n in count())
+    return next(each for each in names if partition_of(member(each).key(), partitions) == partition)
 
 
 class Feed:

@@ -18,7 +18,7 @@ from org_service.worker import first_load
 from org_service.worker.reference import ReferenceApplier, ReferenceSubscriber
 from org_service.worker.worker import Worker
 from tests.chaos.relay.proxy import kafka_proxy
-from tests.integration.worker.reference_feed import Feed, member, reading, roles, until
+from tests.integration.worker.reference_feed import Feed, at_home, member, reading, roles, until
 
 pytestmark = pytest.mark.integration
 
@@ -94,17 +94,17 @@ async def test_what_a_transaction_leaves_behind_its_records_is_not_waited_for(
     judging: Settings, database: asyncpg.Connection, feed: Feed
 ) -> None:
     """Marks have offsets too, and records that were taken back: no progress gets there."""
-    topic = feed.topics.memberships
+    topic, ann, bob = feed.topics.memberships, member(at_home("ann")), member(at_home("bob"))
     producer = AIOKafkaProducer(bootstrap_servers=judging.kafka.bootstrap_servers, transactional_id=f"{topic}.feeder")
     async with producer:
         async with producer.transaction():
-            await producer.send(topic, member("ann").to_body(), key=member("ann").key(), partition=0)
+            await producer.send(topic, ann.to_body(), key=ann.key(), partition=0)
         await producer.begin_transaction()
-        await producer.send(topic, member("bob").to_body(), key=member("bob").key(), partition=0)
+        await producer.send(topic, bob.to_body(), key=bob.key(), partition=0)
         await producer.abort_transaction()
     async with running(judging) as worker:
         await until(lambda: takes_commands(worker), True)
-        assert await roles(database) == {"ann": "user"}
+        assert await roles(database) == {ann.user_id: "user"}
 
 
 async def test_a_worker_that_still_loads_ends_when_it_is_asked_to(

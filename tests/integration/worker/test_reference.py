@@ -16,7 +16,7 @@ from org_service.telemetry import PARKED, REFERENCE_RECORDS
 from org_service.worker import reference
 from org_service.worker.facts import read_fact
 from org_service.worker.worker import Worker
-from tests.integration.worker.reference_feed import ACME, JOINED, Feed, member, reading, roles, until
+from tests.integration.worker.reference_feed import ACME, JOINED, Feed, at_home, member, reading, roles, until
 
 pytestmark = pytest.mark.integration
 
@@ -75,7 +75,7 @@ async def test_what_cannot_be_read_is_parked_as_it_came_and_the_rest_is_applied(
     settings: Settings, database: asyncpg.Connection, feed: Feed
 ) -> None:
     topic = feed.topics.memberships
-    good = [member(f"user-{n}") for n in range(6)]
+    good = [member(at_home(f"user-{n}", 1)) for n in range(6)]
     bad = [(b"k", b"\xff\x00"), (b"k", None), (member("ann").key(), member("bob").to_body()), (b"sue\xff", b"{}")]
     parked_before = PARKED.labels("unreadable")._value.get()
     await feed.raw(topic, [(each.key(), each.to_body()) for each in good[:3]], partition=1)
@@ -122,12 +122,12 @@ async def test_a_header_whose_name_is_not_utf8_does_not_stop_its_partition(
 ) -> None:
     """aiokafka raises while it parses the record, at every poll, and never gets past it."""
     builder = _DefaultRecordBatchBuilderPy(2, 0, 0, -1, -1, 0, 100_000)
-    for place, user in enumerate((b"ann", b"bob", b"sue")):
+    for place, user in enumerate((b"ann", b"eve", b"sue")):
         builder.append(place, 1_700_000_000_000, user, b'{"user_id": "%b"}' % user, [(NotUtf8("x"), b"v")])
     async with AIOKafkaProducer(bootstrap_servers=settings.kafka.bootstrap_servers) as producer:
         batch = producer.create_batch()
         batch._builder, batch._relative_offset = builder, 3
-        await (await producer.send_batch(batch, feed.topics.staff, partition=0))
+        await (await producer.send_batch(batch, feed.topics.staff, partition=2))  # where these three belong
     async with reading(settings):
         await until(lambda: database.fetchval("SELECT count(*) FROM staff"), 3)
 

@@ -17,7 +17,7 @@ from org_service.worker import reference
 from org_service.worker.reference import ReferenceApplier
 from org_service.worker.topic_ids import topic_ids
 from org_service.worker.worker import Worker
-from tests.integration.worker.reference_feed import Feed, member, reading, roles, until
+from tests.integration.worker.reference_feed import Feed, at_home, member, reading, roles, until
 from tests.support.records import FakeRecord
 
 pytestmark = pytest.mark.integration
@@ -28,8 +28,12 @@ def feed(settings: Settings) -> Feed:
     return Feed(settings)
 
 
+def user(number: int) -> str:
+    return at_home(f"user-{number}")
+
+
 def users(first: int, count: int) -> dict[str, str]:
-    return {f"user-{n}": "user" for n in range(first, first + count)}
+    return {user(n): "user" for n in range(first, first + count)}
 
 
 async def give(feed: Feed, first: int, count: int, role: Role = Role.USER) -> None:
@@ -58,16 +62,16 @@ async def test_a_worker_that_lost_its_partitions_can_not_put_older_data_back(
     topic = feed.topics.memberships
     await give(feed, 0, 2)
     await give(feed, 0, 1, Role.ADMIN)
-    await feed.raw(topic, [(member("user-1").key(), None)], partition=0)
+    await feed.raw(topic, [(member(user(1)).key(), None)], partition=0)
     old = [FakeRecord(m.key(), m.to_body(), [], 0, n, topic) for n, m in enumerate(map(member, users(0, 2)))]
     async with reading(settings) as applier:
-        await until(lambda: roles(database), {"user-0": "admin"})
+        await until(lambda: roles(database), {user(0): "admin"})
         skipped = REFERENCE_RECORDS.labels(topic, "skipped")._value.get()
         former = zombie(applier, settings, Place(topic, 0), 0)
         await former.apply(old)
         await former.stop()
         assert not former.lost
-    assert await roles(database) == {"user-0": "admin"}
+    assert await roles(database) == {user(0): "admin"}
     assert await progress(database) == 4
     assert REFERENCE_RECORDS.labels(topic, "skipped")._value.get() - skipped == 2
 
@@ -81,7 +85,7 @@ async def test_a_batch_with_a_hole_before_it_writes_nothing(
     async with reading(settings) as applier:
         await until(lambda: roles(database), users(0, 2))
         ahead = zombie(applier, settings, Place(topic, 0), 5)
-        late = member("late")
+        late = member(at_home("late"))
         await ahead.apply([FakeRecord(late.key(), late.to_body(), [], 0, 5, topic)])
         await ahead.stop()
         assert ahead.lost
@@ -99,7 +103,9 @@ async def test_a_batch_of_a_topic_that_is_gone_writes_nothing(
         await until(lambda: roles(database), users(0, 1))
         former = zombie(applier, settings, Place(topic, 0), 0)
         await database.execute("UPDATE reference_progress SET topic_id = gen_random_uuid(), next_offset = 0")
-        await former.apply([FakeRecord(member("old").key(), member("old").to_body(), [], 0, 0, topic)])
+        await former.apply(
+            [FakeRecord(member(at_home("old")).key(), member(at_home("old")).to_body(), [], 0, 0, topic)]
+        )
         await former.stop()
         assert former.lost
     assert await roles(database) == users(0, 1)
@@ -116,7 +122,9 @@ async def test_a_topic_created_anew_between_two_batches_is_noticed_before_anythi
         await database.execute("UPDATE reference_progress SET topic_id = $1", former_id)
         unaware = zombie(applier, settings, Place(topic, 0), 1)
         unaware._topic_ids = {topic: former_id}
-        await unaware.apply([FakeRecord(member("new").key(), member("new").to_body(), [], 0, 1, topic)])
+        await unaware.apply(
+            [FakeRecord(member(at_home("new")).key(), member(at_home("new")).to_body(), [], 0, 1, topic)]
+        )
         await unaware.stop()
         assert unaware.lost
     assert await roles(database) == users(0, 1)
@@ -132,34 +140,12 @@ async def test_offsets_that_go_back_or_come_unasked_are_let_go(
     async with reading(settings) as applier:
         await until(lambda: roles(database), users(0, 5))
         one = zombie(applier, settings, Place(topic, 0), 5)
-        await one.apply([FakeRecord(member("new").key(), member("new").to_body(), [], partition, 3, topic)])
+        await one.apply(
+            [FakeRecord(member(at_home("new")).key(), member(at_home("new")).to_body(), [], partition, 3, topic)]
+        )
         await one.stop()
         assert one.lost
     assert await roles(database) == users(0, 5)
-
-
-async def test_one_key_in_two_partitions_is_no_deadlock(
-    settings: Settings, database: asyncpg.Connection, feed: Feed
-) -> None:
-    """A publisher with another partitioner: two workers write the same rows, in order of the keys."""
-    topic, rounds = feed.topics.memberships, 20
-    facts = [member(name) for name in users(0, 200)]
-    async with reading(settings) as applier:
-        await until(lambda: _placed(applier), 9)
-        one, other = (zombie(applier, settings, Place(topic, partition), 0) for partition in (0, 1))
-        repeats = BATCH_REPEATS.labels("refold")._value.get()
-        for turn in range(rounds):
-            role = list(Role)[turn % 5]
-            bodies = [(m.key(), m.model_copy(update={"role": role}).to_body()) for m in facts]
-            first = turn * len(facts)
-            await asyncio.gather(
-                one.apply([FakeRecord(*each, [], 0, first + n, topic) for n, each in enumerate(bodies)]),
-                other.apply([FakeRecord(*each, [], 1, first + n, topic) for n, each in enumerate(bodies[::-1])]),
-            )
-        await one.stop()
-        await other.stop()
-    assert BATCH_REPEATS.labels("refold")._value.get() == repeats
-    assert await database.fetchval("SELECT sum(next_offset) FROM reference_progress") == rounds * 2 * len(facts)
 
 
 async def test_two_workers_share_the_partitions_and_hand_them_over(
@@ -224,7 +210,7 @@ async def test_a_topic_created_anew_while_no_worker_ran_is_read_from_its_beginni
         await until(lambda: roles(database), users(0, 10) | users(100, count))
         assert await progress(database) == count
         await give(feed, 0, 1, Role.ADMIN)
-        await until(lambda: roles(database), users(0, 10) | users(100, count) | {"user-0": "admin"})
+        await until(lambda: roles(database), users(0, 10) | users(100, count) | {user(0): "admin"})
     assert "created anew" in "".join(capsys.readouterr())  # whichever stream logging was set up for
 
 

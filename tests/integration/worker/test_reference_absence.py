@@ -1,0 +1,340 @@
+"""A reader that was away for longer than tombstones are kept finds out what the topics no longer hold."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, cast
+from uuid import UUID, uuid4
+
+import asyncpg
+import pytest
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from org_events.cloudevents import command_headers
+from org_events.commands import UpdateOrganization
+from org_events.reference import Partnership, Role, Staff
+from org_local.issuer import Issuer
+from org_service.settings import Auth, Settings
+from org_service.store.engine import create_engine
+from org_service.store.reference import Place
+from org_service.telemetry import PARKED, REFERENCE_RECORDS
+from org_service.worker import first_load, reconcile
+from org_service.worker.reconcile import Group, Marks
+from org_service.worker.worker import Worker
+from tests.integration.worker.reference_feed import ACME, JOINED, Feed, at_home, member, reading, roles, until
+from tests.support import surgery
+
+pytestmark = pytest.mark.integration
+
+LONG, SHORT = timedelta(days=400), timedelta(hours=1)
+"""Tombstones are kept for days, so the one is too long and the other isn't."""
+
+
+@pytest.fixture
+def feed(settings: Settings) -> Feed:
+    return Feed(settings)
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A confirmation at nearly every poll."""
+    monkeypatch.setattr(reconcile, "CONFIRM_S", 0.05)
+
+
+async def restore(database: asyncpg.Connection, age: timedelta | None) -> None:
+    """As an old backup has it: a fact of each kind whose tombstone was compacted away since."""
+    await database.execute("INSERT INTO membership VALUES ('revoked', $1, 'admin', $2, true)", ACME, JOINED)
+    await database.execute("INSERT INTO partnership VALUES ($1, $1, 'admin')", ACME)
+    await database.execute("INSERT INTO staff VALUES ('revoked')")
+    await database.execute("UPDATE reference_progress SET confirmed_at = now() - $1::interval", age)
+
+
+async def revoked(database: asyncpg.Connection) -> int | None:
+    return await database.fetchval(
+        "SELECT (SELECT count(*) FROM membership WHERE user_id = 'revoked') + (SELECT count(*) FROM partnership "
+        "WHERE partner_org_id = org_id) + (SELECT count(*) FROM staff WHERE user_id = 'revoked')"
+    )
+
+
+async def oldest(database: asyncpg.Connection) -> timedelta | None:
+    """How long ago the partitions were confirmed; None where one never was, or none is there."""
+    return await database.fetchval(
+        "SELECT CASE WHEN count(*) = 9 AND count(confirmed_at) = 9 THEN now() - min(confirmed_at) END "
+        "FROM reference_progress"
+    )
+
+
+async def is_confirmed(database: asyncpg.Connection) -> bool:
+    age = await oldest(database)
+    return age is not None and age < timedelta(minutes=5)
+
+
+@pytest.mark.parametrize("age", [LONG, None, -LONG])
+async def test_what_the_topics_no_longer_hold_is_deleted_after_a_long_absence(
+    settings: Settings, database: asyncpg.Connection, feed: Feed, age: timedelta | None
+) -> None:
+    """And nothing else: not what they hold, nor what they hold in a form that can't be read, nor what comes next."""
+    topics, partner = feed.topics, Partnership(partner_org_id=uuid4(), org_id=ACME)
+    stays = {f"user-{n}": "user" for n in range(50)} | {"odd": "user"}
+    await feed.members(*map(member, stays), member("gone"))
+    await feed.raw(topics.memberships, [(member("odd").key(), b"{"), (member("gone").key(), None)])
+    await feed.raw(topics.partnerships, [(partner.key(), partner.to_body())])
+    await feed.raw(topics.staff, [(b"sue", Staff(user_id="sue").to_body())])
+    deleted = {topic: REFERENCE_RECORDS.labels(topic, "lacking")._value.get() for topic in topics_of(feed)}
+    async with reading(settings):
+        await until(lambda: roles(database), stays)
+        await until(lambda: database.fetchval("SELECT count(*) FROM partnership, staff"), 1)
+    await restore(database, age)
+    await database.execute("INSERT INTO membership VALUES ('gone', $1, 'admin', $2, true)", ACME, JOINED)
+    await feed.members(member("next"))
+    # A transaction that nobody ends is no reason to wait: what it holds counts when it is committed.
+    open_one = await asyncio.to_thread(
+        surgery.begin_transaction, settings.kafka.bootstrap_servers, topics.staff, topics.staff, 0
+    )
+    async with reading(settings):
+        await until(lambda: revoked(database), 0)
+        await until(lambda: roles(database), stays | {"next": "user"})
+    await asyncio.to_thread(open_one.abort_transaction)
+    assert await database.fetchval("SELECT count(*) FROM partnership, staff") == 1
+    assert await is_confirmed(database)
+    more = {
+        topic: REFERENCE_RECORDS.labels(topic, "lacking")._value.get() - before for topic, before in deleted.items()
+    }
+    assert more == {topics.memberships: 2, topics.partnerships: 1, topics.staff: 1}
+
+
+def topics_of(feed: Feed) -> list[str]:
+    return [feed.topics.memberships, feed.topics.partnerships, feed.topics.staff]
+
+
+async def test_a_short_absence_deletes_nothing(settings: Settings, database: asyncpg.Connection, feed: Feed) -> None:
+    """A tombstone would still be there: what the topics don't hold was never taken back."""
+    async with reading(settings):
+        await until(lambda: is_confirmed(database), True)
+    await restore(database, SHORT)
+    await feed.members(member("ann"))
+    async with reading(settings):
+        await until(lambda: roles(database), {"ann": "user", "revoked": "admin"})
+    assert await revoked(database) == 3
+
+
+async def test_a_topic_created_again_deletes_nothing_however_long_nobody_read(
+    settings: Settings, database: asyncpg.Connection, feed: Feed
+) -> None:
+    """It may be empty because nobody has filled it yet."""
+    async with reading(settings):
+        await until(lambda: is_confirmed(database), True)
+    await restore(database, LONG)
+    servers, partitions = settings.kafka.bootstrap_servers, settings.kafka.partitions
+    for topic in topics_of(feed):
+        await asyncio.to_thread(surgery.recreate_topic, servers, topic, partitions, {"cleanup.policy": "compact"})
+    await feed.members(member("ann"))
+    async with reading(settings):
+        await until(lambda: roles(database), {"ann": "user", "revoked": "admin"})
+    await feed.members(member("bob"))
+    async with reading(settings):  # nor later
+        await until(lambda: roles(database), {"ann": "user", "bob": "user", "revoked": "admin"})
+    assert await revoked(database) == 3
+
+
+@pytest.mark.usefixtures("quick")
+async def test_a_topic_without_records_is_confirmed_again_and_again(
+    settings: Settings, database: asyncpg.Connection, feed: Feed
+) -> None:
+    """Else it would look as if nobody read it. And a database restored under the reader is noticed without a record."""
+    async with reading(settings):
+        await until(lambda: is_confirmed(database), True)
+        before = await database.fetchval("SELECT min(confirmed_at) FROM reference_progress")
+        await until(lambda: database.fetchval("SELECT min(confirmed_at) > $1 FROM reference_progress", before), True)
+        await restore(database, LONG)
+        await until(lambda: revoked(database), 0)
+        await until(lambda: is_confirmed(database), True)
+        await restore(database, None)  # as an operator may ask for it
+        await until(lambda: revoked(database), 0)
+
+
+async def test_who_finds_that_somebody_else_is_ahead_deletes_nothing(
+    settings: Settings, database: asyncpg.Connection, feed: Feed
+) -> None:
+    """Records that were read since may have said again what was not there before."""
+    topic = feed.topics.memberships
+    await feed.members(member(at_home("ann")))
+    async with reading(settings) as applier:
+        await until(lambda: roles(database), {at_home("ann"): "user"})
+        topic_id = applier._topic_ids[topic]
+    groups = [Group(topic, topic_id, {Place(topic, 0): 1}), Group(topic, uuid4(), {Place(topic, 1): 0})]
+    await database.execute("UPDATE reference_progress SET next_offset = 2 WHERE next_offset = 1")
+    await restore(database, None)
+    async with engine_of(settings) as engine:
+        for group in groups:  # the other one is of a topic that is gone
+            await reconcile.reconcile(settings, engine, [group], lambda: None)
+    assert await revoked(database) == 3
+    assert await oldest(database) is None
+
+
+@asynccontextmanager
+async def engine_of(settings: Settings) -> AsyncIterator[AsyncEngine]:
+    engine = create_engine(settings.database, "worker")
+    yield engine
+    await engine.dispose()
+
+
+async def test_a_reading_that_breaks_off_is_tried_again_and_told(
+    settings: Settings, database: asyncpg.Connection, feed: Feed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, outages = reconcile._read_keys, iter([KafkaError("away")])
+
+    async def struck(*args: Any) -> Any:
+        found = await read(*args)
+        for error in outages:
+            raise error
+        return found
+
+    async with reading(settings):
+        await until(lambda: is_confirmed(database), True)
+    await restore(database, LONG)
+    monkeypatch.setattr(reconcile, "_read_keys", struck)
+    async with reading(settings) as applier:
+        await until(lambda: revoked(database), 0)
+        await until(lambda: is_confirmed(database), True)
+        assert applier.outage is None
+
+
+async def test_a_fact_on_a_partition_that_is_not_its_keys_is_parked_whoever_reads_first(
+    settings: Settings, database: asyncpg.Connection, feed: Feed
+) -> None:
+    """Another partitioner: the order of such records and those on the right partition is not defined."""
+    topic, ann, bob = feed.topics.memberships, at_home("ann"), at_home("bob")
+    parked = PARKED.labels("wrong_partition")._value.get()
+    stray = member(ann, Role.ADMIN)
+    await feed.raw(topic, [(stray.key(), stray.to_body()), (member(bob).key(), None)], partition=2)
+    await feed.members(member(ann), member(bob))
+    await feed.raw(topic, [(stray.key(), stray.to_body()), (member(bob).key(), None)], partition=1)
+    async with reading(settings):
+        await until(lambda: database.fetchval("SELECT count(*) FROM parked"), 4)
+        await until(lambda: roles(database), {ann: "user", bob: "user"})
+    rows = await database.fetch("SELECT DISTINCT reason, detail FROM parked")
+    assert [row["reason"] for row in rows] == ["wrong_partition"]
+    assert rows[0]["detail"].startswith("the key belongs on partition 0 by murmur2")
+    assert PARKED.labels("wrong_partition")._value.get() - parked == 4
+    await database.execute("UPDATE reference_progress SET confirmed_at = NULL")
+    await database.execute("INSERT INTO membership VALUES ($1, $2, 'admin', $3, true)", at_home("eve"), ACME, JOINED)
+    await feed.raw(topic, [(member(at_home("eve")).key(), member(at_home("eve")).to_body())], partition=1)
+    async with reading(settings):  # nor does it count as held
+        await until(lambda: roles(database), {ann: "user", bob: "user"})
+
+
+async def test_nothing_is_applied_where_nobody_can_say_which_partition_is_right(
+    settings: Settings, database: asyncpg.Connection, feed: Feed
+) -> None:
+    """A wrong setting would park good facts, and delete what was applied by the right one."""
+    wrong = settings.model_copy(update={"kafka": settings.kafka.model_copy(update={"partitions": 4})})
+    await feed.members(member("ann"))
+
+    async def outage() -> str | None:
+        return applier.outage
+
+    async with reading(wrong) as applier:
+        said = f"{feed.topics.memberships} has 3 partitions, ORGS_KAFKA__PARTITIONS is 4"
+        await until(outage, said)
+    assert await roles(database) == {}
+    assert await database.fetchval("SELECT count(*) FROM parked") == 0
+
+
+async def test_a_revoked_admin_can_do_nothing_after_a_restore(
+    settings: Settings, database: asyncpg.Connection, feed: Feed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guarantee 8: the command is there before the worker is, and waits until the absence is made good."""
+    issuer = Issuer.open(tmp_path)
+    auth = Auth(commands="tokens", issuer=issuer.name, jwks_file=str(issuer.jwks_file))
+    guarded = settings.model_copy(update={"auth": auth})
+    async with reading(settings):
+        await until(lambda: is_confirmed(database), True)
+    await restore(database, LONG)
+    await database.execute("DELETE FROM partnership")
+    await database.execute("DELETE FROM staff")
+    await database.execute(
+        "INSERT INTO organization VALUES ($1, 'Acme', 'acme', NULL, NULL, now(), now(), NULL, NULL, 1)", ACME
+    )
+    headers = command_headers(
+        command_id=uuid4(),
+        command_type="org.update",
+        source="/tests",
+        authorization=f"Bearer {issuer.token('revoked')}",
+    )
+    body = UpdateOrganization(org_id=ACME, name="Mine").to_body()
+    await feed.raw(feed.topics.commands, [(str(ACME).encode(), body)], headers=headers)
+    applied, looks = first_load._applied, list[None]()
+
+    async def looking(*args: Any) -> Any:
+        looks.append(None)
+        return await applied(*args)
+
+    async def looked_again() -> bool:
+        return len(looks) > 2
+
+    monkeypatch.setattr(first_load, "_applied", looking)
+    worker, stop = Worker(guarded), asyncio.Event()
+    async with database.transaction():
+        await database.execute("LOCK TABLE membership IN EXCLUSIVE MODE")
+        running = asyncio.create_task(worker.run(stop))
+        await until(looked_again, True)
+        with pytest.raises(Exception, match="commands wait until the reference data are loaded"):
+            await worker.checks()["consumer"]()
+    await until(lambda: database.fetchval("SELECT code FROM journal"), 404)
+    stop.set()
+    await running
+
+
+def test_partitions_are_reconciled_in_groups_of_a_bounded_number_of_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reconcile, "_KEYS_MAX", 10)
+    ids = {"a": UUID(int=1), "b": UUID(int=2)}
+    ends = {("a", 0): 4, ("a", 1): 6, ("a", 2): 1, ("a", 3): 50, ("b", 0): 0}
+    groups = reconcile.grouped(ids, {Place(*at): end for at, end in ends.items()})
+    assert [(group.topic, group.topic_id, group.partitions) for group in groups] == [
+        ("a", UUID(int=1), [0, 1]),
+        ("a", UUID(int=1), [2]),
+        ("a", UUID(int=1), [3]),
+        ("b", UUID(int=2), [0]),
+    ]
+
+
+@pytest.mark.parametrize(("age_s", "too_long"), [(None, True), (0, False), (99, False), (101, True), (-101, True)])
+def test_how_long_is_too_long(age_s: float | None, too_long: bool) -> None:
+    assert reconcile.is_too_long(age_s, 100) is too_long
+
+
+async def test_a_partition_is_confirmed_as_of_when_it_ended_where_the_reader_is_now(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One that is read on and on never gets to its end; and one that isn't read holds the others up for nothing."""
+    ends, positions = {0: 5, 1: 7}, {0: 5, 1: 6}
+    here = {number: TopicPartition("t", number) for number in ends}
+
+    class Consumer:
+        def assignment(self) -> set[TopicPartition]:
+            return set(here.values())
+
+        async def end_offsets(self, partitions: list[TopicPartition]) -> dict[TopicPartition, int]:
+            return {each: ends[each.partition] for each in partitions}
+
+        async def position(self, partition: TopicPartition) -> int:
+            return positions[partition.partition]
+
+    clock = iter(range(0, 1000, 100))
+    monkeypatch.setattr(reconcile.time, "monotonic", lambda: next(clock))
+    marks, consumer = Marks(), cast("AIOKafkaConsumer", Consumer())
+    assert await marks.passed(consumer) == {Place("t", 0): 100}
+    ends |= {0: 9, 1: 9}
+    assert await marks.passed(consumer) == {}
+    positions |= {0: 8, 1: 8}
+    assert await marks.passed(consumer) == {Place("t", 1): 100}
+    positions[0] = 9
+    assert await marks.passed(consumer) == {Place("t", 0): 200}
+    marks.clear()
+    monkeypatch.setattr(reconcile.time, "monotonic", lambda: 430)
+    assert await marks.passed(consumer) == {}  # not yet time for new ones

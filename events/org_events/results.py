@@ -35,6 +35,7 @@ class ProblemType(StrEnum):
     DEACTIVATED = "urn:orgs:problem:deactivated"
     NAME_TAKEN = "urn:orgs:problem:name-taken"
     STILL_PARTNER = "urn:orgs:problem:still-partner"
+    QUEUE_FULL = "urn:orgs:problem:queue-full"
     PARKED = "urn:orgs:problem:parked"
 
 
@@ -50,6 +51,7 @@ PROBLEMS: Final[dict[ProblemType, tuple[int, str]]] = {
     ProblemType.DEACTIVATED: (409, "The organization is deactivated"),
     ProblemType.NAME_TAKEN: (409, "Another organization has this name"),
     ProblemType.STILL_PARTNER: (409, "The organization is still partner of others"),
+    ProblemType.QUEUE_FULL: (409, "Too many commands of the organization wait for an operator"),
     ProblemType.PARKED: (500, "Set aside for an operator"),
 }
 """Status and title of every problem type (RFC 9457)."""

@@ -204,6 +204,12 @@ class Worker(_Group):
     poll_interval_max_ms: int = Field(
         default=300_000, ge=10_000, le=3_600_000, description="A batch longer than this gives its partitions away"
     )
+    queued_commands_max: int = Field(
+        default=1_000,
+        ge=1,
+        le=100_000,
+        description="Of one organization, set aside until an operator decides about the first; more are refused (409)",
+    )
     retry_wait_s: float = Field(default=0.1, gt=0, le=60, description="First wait of an outage; doubles, with jitter")
     retry_wait_max_s: float = Field(default=5, gt=0, le=300, description="Longest wait of an outage")
     stalled_after_s: float = Field(

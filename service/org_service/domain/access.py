@@ -110,7 +110,21 @@ def access_to(
     """
     if organization.deleted_at is not None:
         return None
-    own = memberships.get(organization.id)
+    return access_if_there(
+        organization.id, memberships=memberships, partnerships=partnerships, staff=staff, policy=policy
+    )
+
+
+def access_if_there(
+    org_id: UUID,
+    *,
+    memberships: Mapping[UUID, Membership],
+    partnerships: Iterable[Partnership],
+    staff: bool,
+    policy: Policy,
+) -> Access | None:
+    """What one user is in an organization, provided that it is there and not deleted; arguments as `access_to`."""
+    own = memberships.get(org_id)
     direct = own is not None and own.active
     if staff:
         return Access(
@@ -147,13 +161,20 @@ def command_access(
     partnerships: Iterable[Partnership],
     staff: bool,
     policy: Policy,
+    if_there: UUID | None = None,
 ) -> Access | None:
     """What one user is for one command; arguments as `access_to`, None for an organization that never was.
 
     A deleted organization can be seen by staff alone, and only to restore it.
+
+    Args:
+        if_there: The organization's id, where earlier commands wait that may create, delete or restore it: it is judged
+            as if it were there. Who could not see it then sees it in no case.
     """
     if command_type == CreateOrganization.type:
         return access_beyond(staff=staff, policy=policy)
+    if if_there is not None:
+        return access_if_there(if_there, memberships=memberships, partnerships=partnerships, staff=staff, policy=policy)
     if organization is None:
         return None
     if organization.deleted_at is not None:

@@ -90,11 +90,33 @@ def decide(
     """
     creates = command.type == CreateOrganization.type
     gone = organization is None or (organization.deleted_at is not None and command.type != RestoreOrganization.type)
-    if access is None or (gone and not creates):
-        return refuse(ProblemType.NOT_FOUND, "There is no organization with this id.")
+    if gone and not creates:
+        access = None
     # Whoever may create, but sees no other's organizations, doesn't learn which ids are taken before it matters.
-    sees = not creates or access.staff or access.role is None
+    sees = access is not None and (not creates or access.staff or access.role is None)
     version = organization.version if organization is not None and sees else None
+    refusal = stateless_refusal(command, access, version)
+    if refusal is not None:
+        return refusal
+    assert access is not None
+    assert not isinstance(command, Invalid)
+    if isinstance(command, CreateOrganization):
+        return _create(command, organization, holders, now, version)
+    assert organization is not None
+    conflict = _conflict(cast("_Existing", command), organization, access, is_partner)
+    return conflict or _RULES[type(command)](command, organization, holders, now)
+
+
+def stateless_refusal(command: Command | Invalid, access: Access | None, version: int | None) -> Decision | None:
+    """The refusal of a command whatever state its organization is in: 404, 403, 422; None where that must be known.
+
+    Args:
+        command: As `decide`.
+        access: What the actor is there; None where they can't see it.
+        version: The organization's current one, where the actor may know it.
+    """
+    if access is None:
+        return refuse(ProblemType.NOT_FOUND, "There is no organization with this id.")
     action = ACTION[command.type]
     if action in access.denied_actions:
         return refuse(ProblemType.FORBIDDEN, f"The role {access.role} is denied {action}.", version)
@@ -105,11 +127,7 @@ def decide(
             version,
             command.errors,
         )
-    if isinstance(command, CreateOrganization):
-        return _create(command, organization, holders, now, version)
-    assert organization is not None
-    refusal = _conflict(cast("_Existing", command), organization, access, is_partner)
-    return refusal or _RULES[type(command)](command, organization, holders, now)
+    return None
 
 
 def _create(

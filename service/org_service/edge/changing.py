@@ -281,6 +281,7 @@ _OF_ALL: Final = (
     HttpProblem.MEDIA_TYPE,
     ProblemType.INVALID_FIELDS,
     ProblemType.COMMAND_ID_REUSED,
+    ProblemType.QUEUE_FULL,
     ProblemType.PARKED,
 )
 

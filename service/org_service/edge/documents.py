@@ -25,6 +25,7 @@ DETAILS: Final[Mapping[str, str]] = {
     ProblemType.ALREADY_EXISTS: "An organization with this id exists, or existed; choose another id.",
     ProblemType.DEACTIVATED: "A deactivated organization can only be reactivated or deleted.",
     ProblemType.STILL_PARTNER: "It is still partner of 2 organizations; end these partnerships first.",
+    ProblemType.QUEUE_FULL: "1000 commands of this organization wait for an operator already; try again later.",
     ProblemType.PRECONDITION: _VERSION_DETAIL,
     HttpProblem.BODY_TOO_LARGE: "A body may have at most 65536 bytes.",
     HttpProblem.MEDIA_TYPE: "Send application/json.",

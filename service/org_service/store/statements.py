@@ -29,6 +29,7 @@ from sqlalchemy import (
     or_,
     select,
     text,
+    true,
     union_all,
     update,
 )
@@ -153,6 +154,14 @@ _FIND_PARKED: Final = union_all(
     ),
 )
 
+_waiting = (
+    select(col(Parked.id))
+    .where(col(Parked.org_id) == _asked.c.org_id, *_open_command)
+    .limit(bindparam("rows_max", type_=BigInteger))
+    .lateral("waiting")
+)
+_COUNT_PARKED: Final = select(_asked.c.org_id, func.count()).join(_waiting, true()).group_by(_asked.c.org_id)
+
 _FIND_HOLDERS: Final = select(col(OrganizationTable.name_key), col(OrganizationTable.id)).where(
     col(OrganizationTable.name_key) == func.any(_keys)
 )
@@ -245,9 +254,20 @@ async def find_journaled(conn: AsyncConnection, command_ids: Sequence[UUID]) -> 
 
 
 async def find_parked(
-    conn: AsyncConnection, org_ids: Collection[UUID], command_ids: Sequence[UUID]
-) -> tuple[set[UUID], dict[UUID, bytes]]:
-    """Which of these organizations have an open parked command, and which of these commands are one: id and digest."""
+    conn: AsyncConnection, org_ids: Collection[UUID], command_ids: Sequence[UUID], queued_max: int
+) -> tuple[dict[UUID, int], dict[UUID, bytes]]:
+    """Find the open parked commands of a batch.
+
+    Args:
+        conn: In the transaction that decides.
+        org_ids: Organizations that may have some.
+        command_ids: Which may be some.
+        queued_max: How far the commands of one organization are counted.
+
+    Returns:
+        Which of these organizations have open parked commands, and how many; which of these commands are such, and
+        their digests.
+    """
     held: set[UUID] = set()
     parked: dict[UUID, bytes] = {}
     rows: Any = await conn.execute(_FIND_PARKED, {"org_ids": list(org_ids), "ids": command_ids})
@@ -256,7 +276,12 @@ async def find_parked(
             held.add(found)
         else:
             parked[found] = digest
-    return held, parked
+    counts: dict[UUID, int] = {}
+    if held:  # an exception: how many there are isn't asked with the rest
+        counted: Any = await conn.execute(_COUNT_PARKED, {"org_ids": list(held), "rows_max": queued_max})
+        counts = dict.fromkeys(held, 1)
+        counts.update((org_id, count) for org_id, count in counted)
+    return counts, parked
 
 
 async def find_holders(conn: AsyncConnection, name_keys: Collection[str]) -> dict[str, UUID]:

@@ -30,20 +30,11 @@ from org_service.store.engine import create_engine
 from org_service.store.failures import classify
 from org_service.telemetry import BATCH_RECORDS, BATCH_REPEATS, BATCH_SECONDS, COMMANDS, PARKED, get_logger
 from org_service.waiting import Backoff
-from org_service.worker.batch import (
-    Fold,
-    Plan,
-    Snapshot,
-    deleted,
-    is_torn,
-    names_wanted,
-    pairs_asked,
-    restored,
-    where,
-)
+from org_service.worker.batch import Fold, Plan, where
 from org_service.worker.gate import Gate, Stranger
 from org_service.worker.records import Record, Refused, Request, Unreadable, read
 from org_service.worker.replies import Replies
+from org_service.worker.snapshot import Snapshot, deleted, is_torn, names_wanted, pairs_asked, restored
 
 log = get_logger(__name__)
 
@@ -209,10 +200,11 @@ class Applier:
         Args:
             refused: Why the database refuses the one command of this batch, which is then parked undecided.
         """
+        queued_max = self._settings.worker.queued_commands_max
         async with self._engine.begin() as conn:
-            snapshot = await _snapshot(conn, requests)
+            snapshot = await _snapshot(conn, requests, queued_max)
             now = self._clock()  # behind the locks, so that an organization's times don't go back
-            fold = Fold(snapshot, now, self._gate.policy, refused=refused)
+            fold = Fold(snapshot, now, self._gate.policy, refused=refused, queued_max=queued_max)
             for request in requests:
                 fold.add(request)
             plan = fold.plan
@@ -275,7 +267,7 @@ def _read(record: Record) -> Request | Unreadable:
         return Unreadable(record, where(error), "handler_raised")
 
 
-async def _snapshot(conn: AsyncConnection, requests: Sequence[Request | Unreadable]) -> Snapshot:
+async def _snapshot(conn: AsyncConnection, requests: Sequence[Request | Unreadable], queued_max: int) -> Snapshot:
     """Lock first, look second: see the module's text."""
     readable = [request for request in requests if isinstance(request, Request)]
     org_ids = {
@@ -289,7 +281,7 @@ async def _snapshot(conn: AsyncConnection, requests: Sequence[Request | Unreadab
     snapshot = Snapshot(
         await statements.lock_organizations(conn, org_ids, wanted),
         await statements.find_journaled(conn, command_ids),
-        *await statements.find_parked(conn, org_ids, command_ids),
+        *await statements.find_parked(conn, org_ids, command_ids, queued_max),
         await statements.find_holders(conn, wanted),
         await relations.find_relations(conn, pairs_asked(readable)),
         await relations.find_clients(conn, deleted(readable)),

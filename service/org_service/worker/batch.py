@@ -5,42 +5,29 @@ before it in the same batch did, as if each had its own transaction. JSON of an 
 as the `after` of one change and the `before` of the next.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
-from types import MappingProxyType
 from typing import Literal, NamedTuple
 from uuid import UUID
 
 import orjson
 
-from org_events.commands import CreateOrganization, DeleteOrganization, RestoreOrganization, UpdateOrganization
+from org_events.commands import (
+    Command,
+    CreateOrganization,
+)
 from org_events.results import Outcome, ProblemType
-from org_service.domain.access import NO_RELATIONS, TRUSTED, Access, Relations, command_access
-from org_service.domain.decide import Decision, decide, refuse
-from org_service.domain.organization import Organization, changed_fields, moment_after, name_key, to_json
+from org_service.domain.access import TRUSTED, Access, command_access
+from org_service.domain.decide import Decision, Invalid, decide, refuse, stateless_refusal
+from org_service.domain.organization import Organization, changed_fields, moment_after, to_json
 from org_service.domain.policy import Policy
 from org_service.store.statements import Journaled, JournalEntry, ParkedRow
 from org_service.telemetry import get_logger
 from org_service.worker.records import Record, Refused, Request, Unreadable, broker_time, kept_headers, kept_key
+from org_service.worker.snapshot import Snapshot
 
 log = get_logger(__name__)
-
-
-class Snapshot(NamedTuple):
-    """What the database knows of a batch, read under the locks."""
-
-    organizations: dict[UUID, Organization]
-    journaled: Mapping[UUID, Journaled]
-    held: set[UUID]
-    """Organizations with an open parked command."""
-    parked: dict[UUID, bytes]
-    """The open parked commands among those of the batch: their ids and digests."""
-    holders: dict[str, UUID]
-    relations: Relations = NO_RELATIONS
-    clients: Mapping[UUID, Sequence[tuple[UUID, bool]]] = MappingProxyType({})
-    """Of organizations that may be deleted: whom they serve as partners, and whether that one is alive."""
 
 
 class Reply(NamedTuple):
@@ -76,61 +63,6 @@ class Plan:
         return self.claimed - kept
 
 
-def restored(requests: Iterable[Request]) -> list[UUID]:
-    """The organizations that a command of the batch would restore: they claim the names they had."""
-    return [request.command.org_id for request in requests if isinstance(request.command, RestoreOrganization)]
-
-
-def names_wanted(requests: Iterable[Request], names: Mapping[UUID, str]) -> set[str]:
-    """Every `name_key` that a command of the batch may claim; `names` are those of restored organizations."""
-    keys = {name_key(name) for name in names.values()}
-    for request in requests:
-        command = request.command
-        if isinstance(command, CreateOrganization) or (
-            isinstance(command, UpdateOrganization) and "name" in command.model_fields_set
-        ):
-            keys.add(name_key(command.name))
-    return keys
-
-
-def pairs_asked(requests: Iterable[Request]) -> set[tuple[str, UUID]]:
-    """Which users act on which organizations; trusted publishers aren't asked about."""
-    return {
-        (request.user_id, request.org_id)
-        for request in requests
-        if request.user_id is not None and request.org_id is not None
-    }
-
-
-def deleted(requests: Iterable[Request]) -> list[UUID]:
-    """The organizations that a command of the batch would delete."""
-    return [request.command.org_id for request in requests if isinstance(request.command, DeleteOrganization)]
-
-
-def is_torn(snapshot: Snapshot, org_ids: Collection[UUID], names: Mapping[UUID, str]) -> bool:
-    """Whether another transaction got between the statements of a snapshot, where no row was there to lock.
-
-    Each statement sees what was committed before it began, so what the later ones see may not fit to what was locked:
-    a name is held by an organization that is not locked, and may be free again before this batch is journaled; an
-    organization was made by a command that is journaled now, and would seem to be missing; a restored one has another
-    name by now.
-
-    Args:
-        snapshot: As read.
-        org_ids: The organizations of the batch, which were to be locked. (A command id may be journaled for another.)
-        names: Of the restored ones, as they were read before the locks.
-    """
-    organizations = snapshot.organizations
-    return (
-        any(holder not in organizations for holder in snapshot.holders.values())
-        or any(
-            known.outcome != Outcome.REJECTED and known.org_id in org_ids and known.org_id not in organizations
-            for known in snapshot.journaled.values()
-        )
-        or any(organizations[org_id].name != name for org_id, name in names.items())
-    )
-
-
 def park_row(unreadable: Unreadable, request: Request | None = None) -> ParkedRow:
     """The row that keeps a record for an operator, with its bytes and coordinates."""
     record, detail, reason = unreadable
@@ -156,7 +88,13 @@ class Fold:
     """Folds records, in order, into a `Plan`."""
 
     def __init__(
-        self, snapshot: Snapshot, now: datetime, policy: Policy | None = None, *, refused: str | None = None
+        self,
+        snapshot: Snapshot,
+        now: datetime,
+        policy: Policy | None = None,
+        *,
+        queued_max: int,
+        refused: str | None = None,
     ) -> None:
         """Begin.
 
@@ -164,6 +102,7 @@ class Fold:
             snapshot: What the database knows; the fold works on it.
             now: When the batch is recorded, if no organization in it was changed later than that (by another clock).
             policy: What each role is denied; None where all publishers are trusted.
+            queued_max: How many open parked commands one organization may have.
             refused: Why the database refuses the one command of this batch, which is then parked undecided (unless
                 somebody else has decided it meanwhile).
         """
@@ -175,6 +114,7 @@ class Fold:
         self._holders = snapshot.holders
         self._journaled = snapshot.journaled
         self._now = now
+        self._queued_max = queued_max
         self._refused = refused
         self._rows: dict[UUID, tuple[int, bytes]] = {}  # command ids of this batch: journal row, digest
         self._parked = snapshot.parked  # command ids set aside, and their digests
@@ -186,9 +126,7 @@ class Fold:
         if isinstance(request, Unreadable):
             self.plan.parked.append(park_row(request))
         elif not self._known(request):
-            if request.org_id in self._held and not isinstance(request.command, Refused):
-                self.park(request, "queued_behind", "An earlier command of this organization is parked.")
-            elif self._refused is not None:
+            if self._refused is not None:
                 self.park(request, "data_refused", self._refused)
             else:
                 self._decide(request)
@@ -199,7 +137,7 @@ class Fold:
         self.plan.replies.append(Reply("parked", request))
         self._parked[request.command_id] = request.digest
         if request.org_id is not None:
-            self._held.add(request.org_id)
+            self._held[request.org_id] = self._held.get(request.org_id, 0) + 1
 
     def _known(self, request: Request) -> bool:
         """Whether the command id was seen before; then its reply is planned."""
@@ -225,10 +163,14 @@ class Fold:
 
     def _decide(self, request: Request) -> None:
         try:
-            decision, row = self._outcome(request)
+            decision = self._decision(request)
+            row = None if decision is None else self._row(request, decision)
         except Exception as error:  # a defect of ours must not hold up other organizations
             log.exception("command parked: our code raised", command_id=str(request.command_id))
             self.park(request, "handler_raised", where(error))
+            return
+        if decision is None or row is None:
+            self.park(request, "queued_behind", "An earlier command of this organization is parked.")
             return
         if decision.event is not None:
             assert decision.after is not None
@@ -236,26 +178,53 @@ class Fold:
         self._rows[request.command_id] = (len(self.plan.journal), request.digest)
         self.plan.journal.append(row)
 
-    def _outcome(self, request: Request) -> tuple[Decision, JournalEntry]:
-        """The decision and its row; changes nothing but the cache of JSON, so it may fail anywhere."""
+    def _decision(self, request: Request) -> Decision | None:
+        """What becomes of a command; None where it waits for earlier ones of its organization."""
         command, org_id = request.command, request.org_id
-        now = self._now
         if isinstance(command, Refused):
-            decision = refuse(command.problem, command.detail)
-        else:
-            assert org_id is not None
-            organization = self._organizations.get(org_id)
-            now = moment_after(organization, now)
-            access = TRUSTED if request.user_id is None else self._access(request.user_id, command.type, org_id)
-            is_partner = org_id in self._clients and self._serves_others(org_id)
-            decision = decide(command, organization, self._holders, now, access, is_partner=is_partner)
+            return refuse(command.problem, command.detail)
+        assert org_id is not None
+        if org_id in self._held:
+            return self._refusal_in_queue(request, command, org_id)
+        organization = self._organizations.get(org_id)
+        access = self._access(request, org_id)
+        is_partner = org_id in self._clients and self._serves_others(org_id)
+        return decide(command, organization, self._holders, self._moment(org_id), access, is_partner=is_partner)
+
+    def _refusal_in_queue(self, request: Request, command: Command | Invalid, org_id: UUID) -> Decision | None:
+        """The refusal that no earlier command can change, or that of a full queue; None for a command that waits.
+
+        Visibility comes first: that an organization's commands wait is nothing for those who can't see it, and only who
+        may do what they ask for can fill its queue.
+        """
+        organization = self._organizations.get(org_id)
+        if organization is not None and command.type == CreateOrganization.type:
+            # Whatever comes before it: the id is taken for good.
+            return decide(command, organization, self._holders, self._moment(org_id), self._access(request, org_id))
+        access = self._access(request, org_id, if_there=org_id)
+        there = organization is not None and organization.deleted_at is None
+        version = organization.version if organization is not None and there else None
+        refusal = stateless_refusal(command, access, version)
+        if refusal is not None or self._held[org_id] < self._queued_max:
+            return refusal
+        detail = f"{self._held[org_id]} commands of this organization wait for an operator already; try again later."
+        return refuse(ProblemType.QUEUE_FULL, detail, version)
+
+    def _moment(self, org_id: UUID) -> datetime:
+        """When a decision about an organization is made."""
+        return moment_after(self._organizations.get(org_id), self._now)
+
+    def _row(self, request: Request, decision: Decision) -> JournalEntry:
+        """The row of a decision; changes nothing but the cache of JSON, so it may fail anywhere."""
+        command, org_id = request.command, request.org_id
+        now = self._now if isinstance(command, Refused) or org_id is None else self._moment(org_id)
         event, before, after = decision.event, decision.before, decision.after
         changed = None
         if event is not None:
             changed = _names_json(changed_fields(before, after))
         record = request.record
         # By position, in the order of its fields: half the cost, and this is the hottest place of the worker.
-        return decision, JournalEntry(
+        return JournalEntry(
             request.command_id,
             org_id,
             decision.version,
@@ -276,16 +245,19 @@ class Fold:
             record.timestamp,
         )
 
-    def _access(self, user_id: str, command_type: str, org_id: UUID) -> Access | None:
+    def _access(self, request: Request, org_id: UUID, if_there: UUID | None = None) -> Access | None:
+        if request.user_id is None:
+            return TRUSTED
         assert self._policy is not None
         relations = self._relations
         return command_access(
-            command_type,
+            request.command.type,
             self._organizations.get(org_id),
-            memberships=relations.memberships.get(user_id, {}),
+            memberships=relations.memberships.get(request.user_id, {}),
             partnerships=relations.partnerships.get(org_id, ()),
-            staff=user_id in relations.staff,
+            staff=request.user_id in relations.staff,
             policy=self._policy,
+            if_there=if_there,
         )
 
     def _serves_others(self, org_id: UUID) -> bool:

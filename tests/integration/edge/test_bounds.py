@@ -3,6 +3,7 @@
 import asyncio
 import socket
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import httpx2
@@ -218,6 +219,17 @@ async def test_a_parked_change_is_a_500_that_names_its_command(settings: Setting
             assert (parked.status_code, parked.json()["type"]) == (500, "urn:orgs:problem:parked")
             told = await root.get(parked.headers["location"])
             assert (told.json()["status"], told.json()["command_id"]) == ("parked", parked.json()["command_id"])
+        stranger = {"authorization": people.headers("mallory")["authorization"]}
+        here, nowhere = [
+            await root.patch(f"/v1/orgs/{each}", json={"domain": "mallory.com"}, headers=stranger)
+            for each in (org_id, uuid4())
+        ]
+        assert here.status_code == 404
+        assert without_id(here) == without_id(nowhere)
+
+
+def without_id(answer: httpx2.Response) -> dict[str, Any]:
+    return {name: value for name, value in answer.json().items() if name != "command_id"}
 
 
 async def test_a_role_that_may_not_read_is_told_so(settings: Settings, people: People, tmp_path: Path) -> None:

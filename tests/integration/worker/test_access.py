@@ -251,6 +251,32 @@ async def test_where_publishers_are_trusted_a_token_is_judged_all_the_same(
     ]  # fmt: skip
 
 
+async def test_a_held_organization_is_nothing_to_strangers_and_its_queue_is_bounded(
+    guarded: Settings, database: asyncpg.Connection, issuer: Issuer
+) -> None:
+    org_id = uuid4()
+    await join(database, "ann", org_id, "admin")
+    await join(database, "bob", org_id, "user")
+    worker = guarded.worker.model_copy(update={"queued_commands_max": 3})
+    applier = Applier(guarded.model_copy(update={"worker": worker}))
+    await applier.start()
+    await database.execute("ALTER TABLE organization ADD CONSTRAINT no_poison CHECK (domain <> 'poison.com') NOT VALID")
+    ann, bob, mallory = (issuer.token(user) for user in ("ann", "bob", "mallory"))
+    change = UpdateOrganization(org_id=org_id, name="Acme Norge")
+    await applier.apply([sent(CreateOrganization(org_id=org_id, name="Acme"), issuer.token("staff"))])
+    await applier.apply([sent(UpdateOrganization(org_id=org_id, domain="poison.com"), ann)])
+    await applier.apply([sent(change, mallory), sent(change, ann), sent(change, bob)])
+    await applier.apply([sent(change, token) for token in (mallory, ann, ann, mallory)])
+    await applier.stop()
+    rows = [(row["actor"], row["code"], row["version"]) for row in await outcomes(database)]
+    assert rows[1:] == [
+        ("mallory", 404, None), ("bob", 403, 1), ("mallory", 404, None), ("ann", 409, 1), ("mallory", 404, None),
+    ]  # fmt: skip
+    assert [row["reason"] for row in await database.fetch("SELECT reason FROM parked ORDER BY id")] == [
+        "data_refused", "queued_behind", "queued_behind",
+    ]  # fmt: skip
+
+
 async def test_nobody_is_believed_who_was_not_verified(
     settings: Settings, guarded: Settings, database: asyncpg.Connection, issuer: Issuer
 ) -> None:

@@ -311,7 +311,9 @@ async def test_a_long_queue_behind_a_parked_command_costs_the_others_nothing(
     began = time.monotonic()
     await appliers[0].apply([update(held, "held.com"), update(org_id, "acme.com")])
     assert time.monotonic() - began < 0.3
-    assert await database.fetchval("SELECT count(*) FROM parked WHERE reason = 'queued_behind'") == 100_001
+    assert await database.fetchval("SELECT count(*) FROM parked WHERE reason = 'queued_behind'") == 100_000
+    refused = await database.fetch("SELECT code, problem::json->>'type' FROM journal WHERE org_id = $1", held)
+    assert [tuple(row) for row in refused] == [(409, "urn:orgs:problem:queue-full")]
     assert await database.fetchval("SELECT domain FROM organization") == "acme.com"
 
 

@@ -12,15 +12,22 @@ import pytest
 from org_events.commands import (
     Command,
     CreateOrganization,
+    DeactivateOrganization,
     DeleteOrganization,
+    ReactivateOrganization,
     RestoreOrganization,
     UpdateOrganization,
 )
+from org_events.reference import Role
+from org_service.auth.policy import load_policy
+from org_service.domain.access import NO_RELATIONS, Membership, Relations
 from org_service.domain.organization import Organization
+from org_service.settings import Auth
 from org_service.store.statements import Journaled
 from org_service.worker import batch
-from org_service.worker.batch import Fold, Plan, Snapshot, is_torn, names_wanted, restored
+from org_service.worker.batch import Fold, Plan
 from org_service.worker.records import Request, read
+from org_service.worker.snapshot import Snapshot, is_torn, names_wanted, restored
 from tests.support.records import FakeRecord, record_of
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -34,19 +41,23 @@ def organization(org_id: UUID, name: str) -> Organization:
 def fold(
     *commands: Command | FakeRecord,
     known: tuple[Organization, ...] = (),
-    held: Collection[UUID] = (),
+    held: Mapping[UUID, int] = MappingProxyType({}),
     parked: Mapping[UUID, bytes] = MappingProxyType({}),
     journaled: Collection[Journaled] = (),
     clients: Mapping[UUID, Sequence[tuple[UUID, bool]]] = MappingProxyType({}),
     refused: str | None = None,
+    by: str | None = None,
+    relations: Relations = NO_RELATIONS,
+    queued_max: int = 1_000,
 ) -> Plan:
     records = [c if isinstance(c, FakeRecord) else record_of(c) for c in commands]
     holders = {o.name_key: o.id for o in known if o.name_key}
     decided = {each.command_id: each for each in journaled}
-    snapshot = Snapshot({o.id: o for o in known}, decided, set(held), dict(parked), holders, clients=clients)
-    folding = Fold(snapshot, NOW, refused=refused)
+    snapshot = Snapshot({o.id: o for o in known}, decided, dict(held), dict(parked), holders, relations, clients)
+    folding = Fold(snapshot, NOW, load_policy(Auth()), refused=refused, queued_max=queued_max)
     for record in records:
-        folding.add(read(record))
+        request = read(record)
+        folding.add(request._replace(user_id=by, actor=by) if by and isinstance(request, Request) else request)
     return folding.plan
 
 
@@ -147,10 +158,87 @@ def test_commands_queue_behind_a_parked_one_of_an_earlier_batch() -> None:
         UpdateOrganization(org_id=A, name="Later"),
         UpdateOrganization(org_id=B, name="Elsewhere"),
         known=(organization(A, "Acme"), organization(B, "Globex")),
-        held={A},
+        held={A: 1},
     )
     assert [row.reason for row in plan.parked] == ["queued_behind"]
     assert [row.org_id for row in plan.journal] == [B]
+
+
+EVERYTHING = (
+    CreateOrganization(org_id=A, name="New"),
+    UpdateOrganization(org_id=A, name="New"),
+    DeleteOrganization(org_id=A),
+    DeactivateOrganization(org_id=A),
+    ReactivateOrganization(org_id=A),
+    RestoreOrganization(org_id=A),
+)
+DELETED = organization(A, "Acme")._replace(name_key=None, deleted_at=NOW)
+
+
+def related(**roles: Role) -> Relations:
+    """Members of A by name; `staff` is staff."""
+    memberships = {user: {A: Membership(A, role, NOW, active=True)} for user, role in roles.items()}
+    return Relations(frozenset({"staff"}), memberships, {})
+
+
+@pytest.mark.parametrize("known", [(organization(A, "Acme"),), (DELETED,), ()], ids=["there", "deleted", "not there"])
+def test_a_stranger_gets_from_an_organization_that_is_held_what_anybody_gets_who_can_not_see_it(
+    known: tuple[Organization, ...],
+) -> None:
+    free = fold(*EVERYTHING[1:], known=known, by="mallory", relations=related())
+    held = fold(*EVERYTHING[1:], known=known, by="mallory", relations=related(), held={A: 1})
+    assert outcomes(held) == [("rejected", 404, None)] * 5
+    assert [(row.code, row.problem) for row in held.journal] == [(row.code, row.problem) for row in free.journal]
+    assert (held.parked, held.replies) == ([], [])
+
+
+def test_an_id_that_is_taken_is_taken_whatever_waits() -> None:
+    for known in (organization(A, "Acme"), DELETED):
+        plan = fold(EVERYTHING[0], known=(known,), by="staff", relations=related(), held={A: 1})
+        assert outcomes(plan) == [("rejected", 409, 1)]
+        assert "already-exists" in (plan.journal[0].problem or "")
+
+
+@pytest.mark.parametrize("known", [(organization(A, "Acme"),), (DELETED,), ()], ids=["there", "deleted", "not there"])
+def test_who_may_change_an_organization_waits_in_its_queue(known: tuple[Organization, ...]) -> None:
+    for user in ("ann", "staff"):
+        plan = fold(*EVERYTHING[1:], known=known, by=user, relations=related(ann=Role.ADMIN), held={A: 1})
+        assert [row.reason for row in plan.parked] == ["queued_behind"] * 5
+        assert plan.journal == []
+
+
+def test_nobody_waits_for_what_their_role_is_denied() -> None:
+    plan = fold(
+        EVERYTHING[1], known=(organization(A, "Acme"),), by="bob", relations=related(bob=Role.USER), held={A: 1}
+    )
+    assert (outcomes(plan), plan.parked) == ([("rejected", 403, 1)], [])
+
+
+def test_a_wrong_field_is_told_at_once() -> None:
+    update = record_of(UpdateOrganization(org_id=A, name="New"))
+    wrong = replace(update, value=f'{{"org_id": "{A}", "name": ""}}'.encode())
+    plan = fold(wrong, known=(organization(A, "Acme"),), held={A: 1})
+    assert (outcomes(plan), plan.parked) == ([("rejected", 422, 1)], [])
+
+
+def test_a_queue_takes_no_more_than_its_bound_and_then_says_so() -> None:
+    plan = fold(
+        *(UpdateOrganization(org_id=A, name=f"New {n}") for n in range(4)),
+        UpdateOrganization(org_id=B, name="Elsewhere"),
+        known=(organization(A, "Acme"), organization(B, "Globex")),
+        held={A: 2, B: 1},
+        queued_max=4,
+    )
+    assert [(row.org_id, row.reason) for row in plan.parked] == [(A, "queued_behind")] * 2 + [(B, "queued_behind")]
+    assert outcomes(plan) == [("rejected", 409, 1)] * 2
+    assert all("queue-full" in (row.problem or "") for row in plan.journal)
+
+
+def test_strangers_learn_nothing_of_a_full_queue() -> None:
+    plan = fold(
+        EVERYTHING[1], known=(organization(A, "Acme"),), by="mallory", relations=related(), held={A: 9}, queued_max=9
+    )
+    assert outcomes(plan) == [("rejected", 404, None)]
 
 
 def test_the_id_of_a_parked_command_is_known_and_good_for_no_other_payload() -> None:
@@ -158,7 +246,7 @@ def test_the_id_of_a_parked_command_is_known_and_good_for_no_other_payload() -> 
     other = record_of(UpdateOrganization(org_id=A, name="Other"), command_id)
     request = read(again)
     assert isinstance(request, Request)
-    plan = fold(again, other, known=(organization(A, "Acme"),), held={A}, parked={command_id: request.digest})
+    plan = fold(again, other, known=(organization(A, "Acme"),), held={A: 1}, parked={command_id: request.digest})
     assert (plan.parked, plan.journal) == ([], [])
     assert [reply.kind for reply in plan.replies] == ["parked", "reused"]
 
@@ -168,7 +256,7 @@ def test_what_is_no_command_is_answered_although_its_organization_is_held() -> N
     plan = fold(
         FakeRecord(broken.key, b"{", broken.headers),
         known=(organization(A, "Acme"),),
-        held={A},
+        held={A: 1},
     )
     assert [(row.outcome, row.code) for row in plan.journal] == [("rejected", 400)]
     assert plan.parked == []
@@ -295,7 +383,7 @@ def journaled(org_id: UUID, outcome: str) -> Journaled:
 def test_a_snapshot_into_which_another_transaction_got_is_torn(
     holders: dict[str, UUID], known: list[Journaled], names: dict[UUID, str], torn: bool
 ) -> None:
-    snapshot = Snapshot({A: organization(A, "Acme")}, {each.command_id: each for each in known}, set(), {}, holders)
+    snapshot = Snapshot({A: organization(A, "Acme")}, {each.command_id: each for each in known}, {}, {}, holders)
     assert is_torn(snapshot, {A, B}, names) is torn
 
 

@@ -18,6 +18,11 @@ _FRAMES_MAX: Final = 8
 """Of an exception's way, the innermost: enough to find the place, few enough to read."""
 _SECONDS: Final = (0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24)
 
+_DEFECTS: Final[dict[str, int]] = {}
+"""How often each defect of ours was met by this process."""
+_DEFECTS_MAX: Final = 1_000
+"""Places in our code where something can raise; so many never do."""
+
 COMMANDS: Final = Counter("orgs_commands_total", "Commands with an outcome, by outcome and code", ["outcome", "code"])
 RECORDS_SKIPPED: Final = Counter(
     "orgs_records_skipped_total",
@@ -146,6 +151,27 @@ def _event_first(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMap
     """When, how bad and what, before the details: JSON lines are read by people too."""
     first = {name: event[name] for name in ("timestamp", "level", "event", "logger") if name in event}
     return {**first, **event}
+
+
+def log_defect(log: structlog.stdlib.BoundLogger, event: str, defect: str, error: Exception, **details: Any) -> None:
+    """Log what a defect of ours did to a record: the first time with its traceback, then at each power of ten.
+
+    A defect that meets every command would else fill the disk with one traceback a command.
+
+    Args:
+        log: Of the caller.
+        event: What became of the record.
+        defect: Its type and place, the same each time.
+        error: As it was raised.
+        details: Of the record.
+    """
+    times = _DEFECTS[defect] = _DEFECTS.get(defect, 0) + 1
+    if times == 1:
+        log.error(event, defect=defect, exc_info=error, **details)
+    elif 10 ** (len(str(times)) - 1) == times:
+        log.error(event, defect=defect, times=times, last=details)
+    if len(_DEFECTS) > _DEFECTS_MAX:
+        _DEFECTS.clear()
 
 
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
 
     from org_service.domain.organization import Organization
-    from org_service.store.reads import HistoryEntry, ParkedRecord
+    from org_service.store.reads import HistoryEntry, ParkedCount, ParkedRecord
 
 T = TypeVar("T")
 
@@ -78,18 +78,21 @@ def parked(
     last: Annotated[int, typer.Option("--max", "-n", min=1, max=10_000, help="At most this many.")] = 100,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
 ) -> None:
-    """List the records that wait for an operator: why, and where they came from. Never their payload.
+    """List the records that wait for an operator, why, and where they came from, and at the end how many there are.
+
+    Never their payload. The last line of --json has the totals, and no id.
 
     Example: `orgs parked`
     """
     from org_service.cli import render
 
-    async def read(conn: "AsyncConnection") -> "list[ParkedRecord]":
+    async def read(conn: "AsyncConnection") -> "tuple[list[ParkedRecord], list[ParkedCount]]":
         from org_service.store import reads
 
-        return await reads.list_parked(conn, last, state=None if every else "open")
+        shown = await reads.list_parked(conn, last, state=None if every else "open")
+        return shown, [each for each in await reads.count_parked(conn) if every or each.state == "open"]
 
-    records = _ask(read)
+    records, counts = _ask(read)
     for record in records:
         if as_json:
             shown = record._asdict()
@@ -98,8 +101,16 @@ def parked(
             shell.write_json(shown)
         else:
             shell.out().print(render.parked(record))
-    if not records:
+    total = sum(each.records for each in counts)
+    if as_json:
+        shell.write_json({"total": total, "shown": len(records), "totals": [each._asdict() for each in counts]})
+    elif not records:
         shell.say("nothing is parked")
+    else:
+        more = "" if total <= len(records) else f", {len(records)} of them shown; --max shows more"
+        shell.out().print(f"{total:,} parked{more}")
+        for count in counts:
+            shell.out().print(render.parked_count(count))
 
 
 def _ask(question: "Callable[[AsyncConnection], Awaitable[T]]") -> T:

@@ -11,7 +11,7 @@ from rich.text import Text
 if TYPE_CHECKING:
     from org_events.results import Result
     from org_service.domain.organization import Organization
-    from org_service.store.reads import HistoryEntry, ParkedRecord
+    from org_service.store.reads import HistoryEntry, ParkedCount, ParkedRecord
 
 VALUE_CHARS_MAX: Final = 120
 """Of one value in a line; `--json` shows all of it."""
@@ -233,12 +233,22 @@ def change(entry: "HistoryEntry") -> Text:
     )
 
 
+def parked_count(count: "ParkedCount") -> Text:
+    """How many are parked for one reason: `1,001  handler raised  KeyError in _update, line 163`."""
+    return Text.assemble(
+        (f"{count.records:>9,}  ", "bold"),
+        count.reason.replace("_", " "),
+        "" if count.state == "open" else f"  {count.state}",
+        ("" if count.cause is None else f"  {printable(count.cause)}", "dim"),
+    )
+
+
 def parked(record: "ParkedRecord") -> Text:
     """One parked record: why, whose, where from."""
     return Text.assemble(
         (f"#{record.id}".rjust(5) + "  ", "bold"),
         (f"{moment(record.recorded_at)}  ", "dim"),
-        f"{record.reason.replace('_', ' '):<14}",
+        f"{record.reason.replace('_', ' '):<14}  ",
         f"{record.topic}[{record.partition}] offset {record.offset}",
         f"  organization {record.org_id or '?'}  command {record.command_id or '?'}",
         "" if record.state == "open" else f"  {record.state}",

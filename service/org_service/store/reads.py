@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import JSON, ColumnElement, cast, func, select
+from sqlalchemy import JSON, ColumnElement, case, cast, func, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import SQLModel, col
 
@@ -16,6 +16,9 @@ from org_service.domain.organization import Organization, name_key
 from org_service.store.tables import Journal, Parked
 from org_service.store.tables import Organization as OrganizationTable
 
+CAUSES_MAX: Final = 100
+"""Rows of the totals of what is parked; a defect is one, so there are never so many."""
+_WITH_CAUSE: Final = ("handler_raised", "data_refused")
 NAMESAKES_MAX: Final = 20
 """Deleted organizations of one name that are shown; more tell an operator nothing."""
 
@@ -87,6 +90,8 @@ class ParkedCount(NamedTuple):
 
     state: str
     reason: str
+    cause: str | None
+    """The place of a defect of ours, or the database's code; None where each record has a detail of its own."""
     records: int
 
 
@@ -190,7 +195,9 @@ async def list_parked(
 
 
 async def count_parked(conn: AsyncConnection) -> list[ParkedCount]:
-    """Count parked records by state and reason."""
-    state, reason = col(Parked.state), col(Parked.reason)
-    statement = select(state, reason, func.count()).group_by(state, reason).order_by(state, reason)
+    """Count all parked records by state, reason and cause, the most frequent first. Reads the whole table."""
+    state, reason, records = col(Parked.state), col(Parked.reason), func.count().label("records")
+    cause = case((reason.in_(_WITH_CAUSE), col(Parked.detail))).label("cause")
+    grouped = select(state, reason, cause, records).group_by(state, reason, text("cause"))
+    statement = grouped.order_by(state, records.desc(), reason, text("cause")).limit(CAUSES_MAX)
     return [ParkedCount(*row) for row in await conn.execute(statement)]

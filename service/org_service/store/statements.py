@@ -215,6 +215,15 @@ _TAKE_POSITIONS: Final = (
 
 _PARK: Final = postgresql_insert(Parked).on_conflict_do_nothing(constraint="parked_coordinates_key")
 
+DEFECTS_COUNTED_MAX: Final = 10_000
+"""More tell nobody more, and a health check may not take long."""
+_COUNT_DEFECTS: Final = select(func.count()).select_from(
+    select(col(Parked.id))
+    .where(col(Parked.state) == text("'open'"), col(Parked.reason) == text("'handler_raised'"))
+    .limit(DEFECTS_COUNTED_MAX)
+    .subquery()
+)
+
 _CHECK_NAMES: Final = text(f"SET CONSTRAINTS {NAME_KEY_CONSTRAINT} IMMEDIATE")
 
 
@@ -368,6 +377,11 @@ def _organization_arrays(organizations: Sequence[Organization], *, but: Collecti
         None if address is None else orjson.dumps(address).decode() for address in arrays["given_primary_address"]
     ]
     return arrays
+
+
+async def count_defects(conn: AsyncConnection) -> int:
+    """How many records wait because our own code raised on them, at most `DEFECTS_COUNTED_MAX`."""
+    return int(await conn.scalar(_COUNT_DEFECTS) or 0)
 
 
 async def ping(conn: AsyncConnection) -> None:

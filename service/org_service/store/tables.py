@@ -167,6 +167,7 @@ class Parked(SQLModel, table=True):
         UniqueConstraint("topic", "partition", "offset", "broker_time", name="parked_coordinates_key"),
         Index("parked_org_id_idx", "org_id", postgresql_where=text("state = 'open' AND command_id IS NOT NULL")),
         Index("parked_command_id_idx", "command_id", postgresql_where=text("command_id IS NOT NULL")),
+        Index("parked_defect_idx", "id", postgresql_where=text("state = 'open' AND reason = 'handler_raised'")),
         CheckConstraint("state IN ('open', 'released', 'discarded')", name="parked_state_check"),
         CheckConstraint(
             "reason IN ('unreadable', 'handler_raised', 'data_refused', 'queued_behind', 'wrong_partition')",

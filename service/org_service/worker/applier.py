@@ -28,7 +28,7 @@ from org_service.settings import Settings
 from org_service.store import relations, statements
 from org_service.store.engine import create_engine
 from org_service.store.failures import classify
-from org_service.telemetry import BATCH_RECORDS, BATCH_REPEATS, BATCH_SECONDS, COMMANDS, PARKED, get_logger
+from org_service.telemetry import BATCH_RECORDS, BATCH_REPEATS, BATCH_SECONDS, COMMANDS, PARKED, get_logger, log_defect
 from org_service.waiting import Backoff
 from org_service.worker.batch import Fold, Plan, where
 from org_service.worker.gate import Gate, Stranger
@@ -188,6 +188,18 @@ class Applier:
             log.error("unknown trouble, the batch waits", retry_in_s=round(pause_s, 2), exc_info=error)
         await asyncio.sleep(pause_s)
 
+    async def check_parked(self) -> str:
+        """How many records wait because our own code raised on them, in words.
+
+        Never an error: what is parked stays parked, and would keep the very release from being ready that mends it.
+        """
+        async with self._engine.connect() as conn:
+            defects = await statements.count_defects(conn)
+        if not defects:
+            return "nothing by a defect of ours"
+        counted = f"{defects}" if defects < statements.DEFECTS_COUNTED_MAX else f"{defects} or more"
+        return f"{counted} by a defect of ours: run `orgs parked`, and report it"
+
     async def check(self) -> str:
         """Ask Postgres for a sign of life, on a connection of the pool; raises where it gives none."""
         async with self._engine.connect() as conn:
@@ -262,9 +274,10 @@ def _part(records: Sequence[Record], lanes: int) -> Sequence[tuple[Sequence[int]
 def _read(record: Record) -> Request | Unreadable:
     try:
         return read(record)
-    except Exception as error:  # a defect of ours must not hold up the other records
-        log.exception("record parked: our code raised", partition=record.partition, offset=record.offset)
-        return Unreadable(record, where(error), "handler_raised")
+    except Exception as error:  # noqa: BLE001 - a defect of ours must not hold up the other records
+        defect, place = where(error), {"partition": record.partition, "offset": record.offset}
+        log_defect(log, "record parked: our code raised", defect, error, **place)
+        return Unreadable(record, defect, "handler_raised")
 
 
 async def _snapshot(conn: AsyncConnection, requests: Sequence[Request | Unreadable], queued_max: int) -> Snapshot:

@@ -23,7 +23,7 @@ from org_service.domain.decide import Decision, Invalid, decide, refuse, statele
 from org_service.domain.organization import Organization, changed_fields, moment_after, to_json
 from org_service.domain.policy import Policy
 from org_service.store.statements import Journaled, JournalEntry, ParkedRow
-from org_service.telemetry import get_logger
+from org_service.telemetry import get_logger, log_defect
 from org_service.worker.records import Record, Refused, Request, Unreadable, broker_time, kept_headers, kept_key
 from org_service.worker.snapshot import Snapshot
 
@@ -165,9 +165,10 @@ class Fold:
         try:
             decision = self._decision(request)
             row = None if decision is None else self._row(request, decision)
-        except Exception as error:  # a defect of ours must not hold up other organizations
-            log.exception("command parked: our code raised", command_id=str(request.command_id))
-            self.park(request, "handler_raised", where(error))
+        except Exception as error:  # noqa: BLE001 - a defect of ours must not hold up other organizations
+            defect = where(error)
+            log_defect(log, "command parked: our code raised", defect, error, command_id=str(request.command_id))
+            self.park(request, "handler_raised", defect)
             return
         if decision is None or row is None:
             self.park(request, "queued_behind", "An earlier command of this organization is parked.")

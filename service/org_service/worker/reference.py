@@ -29,10 +29,10 @@ from org_service.store import reference, statements
 from org_service.store.engine import create_engine
 from org_service.store.failures import classify
 from org_service.store.reference import FactTable, Place, Progress
-from org_service.telemetry import BATCH_REPEATS, PARKED, REFERENCE_RECORDS, get_logger
+from org_service.telemetry import BATCH_REPEATS, PARKED, REFERENCE_RECORDS, get_logger, log_defect
 from org_service.waiting import Backoff
 from org_service.worker.applier import waits_for
-from org_service.worker.batch import park_row
+from org_service.worker.batch import park_row, where
 from org_service.worker.facts import Fact, kinds, read_fact, set_strays_aside
 from org_service.worker.reconcile import Marks, absence_max_s, confirm, grouped, in_place, is_too_long, reconcile
 from org_service.worker.records import Record, Unreadable
@@ -229,9 +229,10 @@ class ReferenceApplier:
     def _read(self, record: Record) -> _Read:
         try:
             return read_fact(self._kinds[record.topic], record)
-        except Exception as error:  # a defect of ours must not hold up the other records
-            log.exception("record parked: our code raised", partition=record.partition, offset=record.offset)
-            return Unreadable(record, type(error).__name__, "handler_raised")
+        except Exception as error:  # noqa: BLE001 - a defect of ours must not hold up the other records
+            defect, place = where(error), {"partition": record.partition, "offset": record.offset}
+            log_defect(log, "record parked: our code raised", defect, error, topic=record.topic, **place)
+            return Unreadable(record, defect, "handler_raised")
 
     async def _settle(self, facts: Sequence[_Read], starts: Mapping[Place, int]) -> None:
         """Try until committed, or until the place is lost; halve as commands are halved."""

@@ -123,6 +123,7 @@ class Worker:
             "kafka": self._check_kafka,
             "consumer": self._check_consumer,
             "reference": self._check_reference,
+            "parked": self._applier.check_parked,
         }
 
     async def _check_kafka(self) -> str:

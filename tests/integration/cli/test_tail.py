@@ -1,5 +1,6 @@
 import asyncio
 import os
+import re
 import signal
 import sys
 from pathlib import Path
@@ -65,8 +66,14 @@ async def test_what_cant_be_read_is_shown_by_its_coordinates(orgs: Orgs, setting
     await orgs("send", "create", "--name", "Afterwards")
     parked = await orgs("parked")
     assert f"{settings.kafka.topics.commands}[1] offset {sent.offset}" in parked.stdout
-    (record,) = (await orgs("parked", "--json")).json_lines
+    assert re.search(r"\n1 parked\n +1  unreadable\n$", parked.stdout)
+    record, totals = (await orgs("parked", "--json")).json_lines
     assert record["reason"] == "unreadable"
+    assert totals == {
+        "total": 1,
+        "shown": 1,
+        "totals": [{"state": "open", "reason": "unreadable", "cause": None, "records": 1}],
+    }
     assert not {"key", "value", "headers"} & record.keys()
 
 

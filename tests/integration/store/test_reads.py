@@ -164,7 +164,7 @@ async def test_parked_records_are_counted_by_state_and_reason(admin: Session, re
         await insert_parked(admin, offset, state=state)
     await insert_parked(admin, 9, reason="unreadable")
     assert await reads.count_parked(reader) == [
-        ("open", "handler_raised", 2),
-        ("open", "unreadable", 1),
-        ("released", "handler_raised", 1),
+        ("open", "handler_raised", "ZeroDivisionError", 2),
+        ("open", "unreadable", None, 1),
+        ("released", "handler_raised", "ZeroDivisionError", 1),
     ]

@@ -2,14 +2,18 @@
 
 import asyncio
 import dataclasses
+import re
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
+from structlog.testing import capture_logs
+from typer.testing import CliRunner
 
 from org_events.commands import CreateOrganization, UpdateOrganization
+from org_service.cli.app import app
 from org_service.settings import Settings
 from org_service.store.notify import JournalSignal
 from org_service.telemetry import BATCH_REPEATS
@@ -17,6 +21,7 @@ from org_service.worker import applier as applier_module
 from org_service.worker import batch
 from org_service.worker.applier import Applier
 from org_service.worker.replies import Replies
+from tests.support.processes import environment
 from tests.support.records import FakeRecord, record_of
 from tests.support.topics import read_results
 
@@ -293,6 +298,35 @@ async def test_a_record_whose_reading_makes_our_code_raise_is_parked_and_the_res
         (culprit.offset, "handler_raised", culprit.value)
     ]
     assert rows[0]["detail"].startswith("ZeroDivisionError in raising, line ")
+    assert (await applier.check_parked()).startswith("1 by a defect of ours: run `orgs parked`")
+
+
+async def test_a_defect_that_meets_every_command_leaves_one_traceback_and_is_counted(
+    applier: Applier, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def raising(*_: Any, **__: Any) -> None:
+        raise ZeroDivisionError
+
+    assert await applier.check_parked() == "nothing by a defect of ours"
+    monkeypatch.setattr(batch, "decide", raising)
+    with capture_logs() as logs:
+        await applier.apply([created(f"Org {number}")[1] for number in range(1_001)])
+    logged = [each for each in logs if each["event"] == "command parked: our code raised"]
+    assert [(each.get("times"), "exc_info" in each) for each in logged] == [
+        (None, True),
+        (10, False),
+        (100, False),
+        (1_000, False),
+    ]
+    assert len({each["defect"] for each in logged}) == 1
+    assert (await applier.check_parked()).startswith("1001 by a defect of ours")
+    ran = await asyncio.to_thread(CliRunner(env=environment(settings)).invoke, app, ["parked"])
+    lines = ran.stdout.splitlines()
+    assert ran.exit_code == 0
+    assert len([line for line in lines if "  handler raised  orgs.commands[0] offset " in line]) == 100
+    assert lines[100] == "1,001 parked, 100 of them shown; --max shows more"
+    assert re.fullmatch(r" +1,001  handler raised  ZeroDivisionError in raising, line \d+", lines[101])
+    assert len(lines) == 102
 
 
 async def test_a_commit_whose_answer_was_lost_is_recognized(

@@ -45,6 +45,17 @@ BATCH_REPEATS: Final = Counter(
     "Batches tried again, by why: outage, refold, halved (data refused), too_slow (halved), unknown",
     ["why"],
 )
+COMMANDS_LOST: Final = Counter(
+    "orgs_commands_lost_total",
+    "Ranges of orgs.commands that were gone before a worker read them, by why: expired, truncated, recreated; "
+    "`orgs lost` lists them",
+    ["why"],
+)
+PARTITIONS_HELD: Final = Gauge(
+    "orgs_partitions_held",
+    "Partitions whose readers wait for an open transaction, for longer than 5 s; the log and `/readyz` say whose it is",
+    ["topic"],
+)
 CONSUMER_RESTARTS: Final = Counter(
     "orgs_worker_consumer_restarts_total", "Times the consume loop had to be started anew"
 )

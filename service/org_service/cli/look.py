@@ -1,4 +1,4 @@
-"""`orgs show`, `orgs history`, `orgs parked`: what the database knows."""
+"""`orgs show`, `orgs history`, `orgs parked`, `orgs lost`: what the database knows."""
 
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
 
     from org_service.domain.organization import Organization
+    from org_service.store.losses import Loss
     from org_service.store.reads import HistoryEntry, ParkedCount, ParkedRecord
 
 T = TypeVar("T")
@@ -111,6 +112,37 @@ def parked(
         shell.out().print(f"{total:,} parked{more}")
         for count in counts:
             shell.out().print(render.parked_count(count))
+
+
+def lost(
+    *,
+    last: Annotated[int, typer.Option("--max", "-n", min=1, max=10_000, help="At most this many, latest first.")] = 100,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+) -> None:
+    """List what orgs.commands lost before a worker read it: partition, offsets, why, and when it was noticed.
+
+    `expired`: deleted before it was read. `truncated`: brokers lost the end of the log; what was decided stays so, but
+    commands behind it may be gone. `recreated`: the topic was deleted and created again. Publishers may send their
+    commands again under the same ids, which is always safe.
+
+    Example: `orgs lost`
+    """
+
+    async def read(conn: "AsyncConnection") -> "list[Loss]":
+        from org_service.store import losses
+
+        return await losses.list_losses(conn, last)
+
+    found = _ask(read)
+    for loss in found:
+        if as_json:
+            shell.write_json(loss._asdict())
+        else:
+            to = "?" if loss.to_offset is None else loss.to_offset
+            moment, at = f"{loss.noticed_at:%Y-%m-%d %H:%M:%S}", f"{loss.topic}[{loss.partition}]"
+            shell.write_text(f"{moment}  {at}  {loss.from_offset} to {to}  {loss.why}")
+    if not found:
+        shell.say("nothing was lost")
 
 
 def _ask(question: "Callable[[AsyncConnection], Awaitable[T]]") -> T:

@@ -24,6 +24,7 @@ from typing import Any, Final
 from aiokafka import TopicPartition
 
 from org_service.errors import RetryError, StopError
+from org_service.kafka.transactions import TransactionWatch
 from org_service.relay import position as positions
 from org_service.relay.chunks import Chunk, Layout
 from org_service.relay.position import PARTITION, Position
@@ -82,6 +83,8 @@ class Relay:
         self._name = f"{settings.kafka.topic_prefix}{settings.relay.name}"
         """Of the lock and the transactional id."""
         self._source = Source(settings.database)
+        topics = settings.kafka.topics
+        self._transactions = TransactionWatch(settings.kafka, [topics.results, topics.events, topics.state])
         self._producer: Producer | None = None
         self._changed = asyncio.Event()
         self._started = False
@@ -111,6 +114,7 @@ class Relay:
         """
         RELAY_LAG_SECONDS.set_function(self._lag_s)
         self._stand_by()
+        watching = asyncio.create_task(self._transactions.run())
         try:
             while not stop.is_set():
                 try:
@@ -125,6 +129,8 @@ class Relay:
                     log.exception("the relay's term ended with an unknown error")
                     await self._back_off(stop)
         finally:
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
             await self._source.close()
 
     async def _term(self, stop: asyncio.Event) -> None:
@@ -285,7 +291,11 @@ class Relay:
 
     def checks(self) -> Mapping[str, Callable[[], Awaitable[str]]]:
         """What /readyz asks, by name; a check returns what it saw, or raises."""
-        return {"postgres": self._check_postgres, "kafka": self._check_kafka}
+        return {
+            "postgres": self._check_postgres,
+            "kafka": self._check_kafka,
+            "transactions": self._transactions.check,
+        }
 
     async def _check_postgres(self) -> str:
         await self._source.ping()

@@ -254,3 +254,34 @@ class AcceptedCommand(SQLModel, table=True):
     actor: str = Field(sa_column=Column(Text, nullable=False))
     org_id: UUID = Field(sa_column=Column(Uuid, nullable=False))
     accepted_at: datetime = Field(sa_column=_moment(nullable=False))
+    partition: int | None = Field(default=None, sa_column=Column(Integer))
+    offset: int | None = Field(default=None, sa_column=Column(BigInteger))
+    """Where Kafka has it; null where an older release wrote the row."""
+
+
+class LostRange(SQLModel, table=True):
+    """Offsets of `orgs.commands` that are gone and that no worker may have read (`losses`)."""
+
+    __tablename__ = "lost_range"
+    __table_args__: ClassVar[tuple[Any, ...]] = (
+        UniqueConstraint(
+            "topic",
+            "topic_id",
+            "partition",
+            "from_offset",
+            "to_offset",
+            "why",
+            name="lost_range_what_key",
+            postgresql_nulls_not_distinct=True,
+        ),
+        CheckConstraint("why IN ('expired', 'truncated', 'recreated')", name="lost_range_why_check"),
+    )
+
+    id: int | None = Field(default=None, sa_column=Column(BigInteger, Identity(always=True), primary_key=True))
+    topic: str = Field(sa_column=Column(Text, nullable=False))
+    topic_id: UUID = Field(sa_column=Column(Uuid, nullable=False))
+    partition: int = Field(sa_column=Column(Integer, nullable=False))
+    from_offset: int = Field(sa_column=Column(BigInteger, nullable=False))
+    to_offset: int | None = Field(sa_column=Column(BigInteger))
+    why: str = Field(sa_column=Column(Text, nullable=False))
+    noticed_at: datetime = Field(sa_column=_moment(nullable=False))

@@ -15,6 +15,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from org_events.brokers import enduring
+from org_service.kafka.topic_ids import topic_ids
 from org_service.settings import Settings
 from org_service.store import reference
 from org_service.store.engine import create_engine
@@ -24,7 +25,6 @@ from org_service.telemetry import get_logger
 from org_service.waiting import pause
 from org_service.worker.facts import kinds
 from org_service.worker.reconcile import absence_max_s, is_too_long
-from org_service.worker.topic_ids import topic_ids
 
 log = get_logger(__name__)
 

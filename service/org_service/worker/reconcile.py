@@ -33,12 +33,12 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from org_events.brokers import enduring
 from org_events.reference import USER_ID_CHARS_MAX
 from org_events.topics import DAY_MS, partitions_for
+from org_service.kafka.topic_ids import topic_ids
 from org_service.settings import Settings
 from org_service.store import reference
 from org_service.store.reference import Place, Progress
 from org_service.telemetry import REFERENCE_RECORDS, get_logger
 from org_service.worker.facts import Kind, kinds
-from org_service.worker.topic_ids import topic_ids
 
 log = get_logger(__name__)
 

@@ -24,6 +24,7 @@ from aiokafka.errors import IllegalStateError, KafkaError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from org_service.errors import DataRefusedError, RefoldError, RetryError, ServiceError, TooSlowError
+from org_service.kafka.topic_ids import topic_ids
 from org_service.settings import Settings
 from org_service.store import reference, statements
 from org_service.store.engine import create_engine
@@ -37,7 +38,6 @@ from org_service.worker.facts import Fact, kinds, read_fact, set_strays_aside
 from org_service.worker.reconcile import Marks, absence_max_s, confirm, grouped, in_place, is_too_long, reconcile
 from org_service.worker.records import Record, Unreadable
 from org_service.worker.subscriber import Feed, Subscriber
-from org_service.worker.topic_ids import topic_ids
 
 log = get_logger(__name__)
 

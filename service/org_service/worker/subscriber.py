@@ -8,10 +8,17 @@ batches before it. Two batches are in hand at most: while the first is written, 
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Final, NamedTuple, Protocol, cast
+from typing import Any, Final, Literal, NamedTuple, Protocol, cast
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, ConsumerRecord, TopicPartition
-from aiokafka.errors import ConsumerStoppedError, IllegalStateError, KafkaConnectionError, KafkaError
+from aiokafka.errors import (
+    ConsumerStoppedError,
+    IllegalStateError,
+    KafkaConnectionError,
+    KafkaError,
+    NoOffsetForPartitionError,
+    OffsetOutOfRangeError,
+)
 from faststream import AckPolicy
 from faststream.kafka import KafkaBroker
 from faststream.kafka.message import KafkaAckableMessage
@@ -55,6 +62,8 @@ class Feed(NamedTuple):
     fetch_wait_ms: int
     metadata_max_age_ms: int = 300_000
     """How long a topic that was created anew may go unnoticed."""
+    offset_reset: Literal["earliest", "none"] = "earliest"
+    """Where to begin without a committed offset, or at one that isn't there; `none` asks `_prepare` again."""
 
 
 class Subscriber:
@@ -95,7 +104,7 @@ class Subscriber:
             batch=True,
             group_id=f"{settings.kafka.topic_prefix}{feed.group_id}",
             ack_policy=AckPolicy.MANUAL,
-            auto_offset_reset="earliest",
+            auto_offset_reset=feed.offset_reset,
             isolation_level="read_committed",
             max_records=worker.batch_records_max,
             batch_timeout_ms=feed.batch_timeout_ms,
@@ -166,6 +175,10 @@ class Subscriber:
             self.polled = time.monotonic()
             try:
                 records = await getmany(*partitions, **options) if await self._prepare() else {}
+            except (OffsetOutOfRangeError, NoOffsetForPartitionError) as error:
+                log.info("an offset is not in the log", why=type(error).__name__)
+                self._assigned()
+                return {}
             except (KafkaError, ConsumerStoppedError):
                 raise  # FastStream waits 5 s, or ends
             except Exception:
@@ -174,7 +187,7 @@ class Subscriber:
                 await asyncio.sleep(_RESTART_PAUSE_S)  # FastStream starts it at once: don't spin
                 raise
             if not self._draining:
-                return records
+                return {} if self._is_astray() else records
             await asyncio.sleep(_DRAINING_PAUSE_S)
             return {}
 
@@ -182,6 +195,19 @@ class Subscriber:
 
     def _assigned(self) -> None:
         """Hear that the group gave partitions out anew."""
+
+    def _is_astray(self) -> bool:
+        """Whether what was polled is let go: the offsets were lost meanwhile, and `_prepare` finds them again."""
+        return False
+
+    def _commit_of(self, record: Record) -> int | tuple[int, str]:
+        """What to commit behind a record: an offset, and metadata where there are any."""
+        return record.offset + 1
+
+    def fail(self, error: BaseException) -> None:
+        """End the work with an error."""
+        if not self.failed.done():
+            self.failed.set_exception(error)
 
     async def _prepare(self) -> bool:
         """Do what must be done before a poll, and say whether to poll; no record is on its way to the applier now."""
@@ -210,9 +236,9 @@ class Subscriber:
         await self._applier.apply(records)
         if before is not None:
             await before
-        ends = {TopicPartition(record.topic, record.partition): record.offset + 1 for record in records}
+        last = {TopicPartition(record.topic, record.partition): record for record in records}
         consumer = self._consumer
-        ours = {place: end for place, end in ends.items() if place in consumer.assignment()}
+        ours = {at: self._commit_of(record) for at, record in last.items() if at in consumer.assignment()}
         if not ours:  # all of them moved on while the batch was written; aiokafka takes no empty commit
             return
         try:
@@ -229,8 +255,8 @@ class Subscriber:
             error = None if self._draining else RuntimeError("a batch was cancelled")
         else:
             error = task.exception()
-        if error is not None and not self.failed.done():
-            self.failed.set_exception(error)
+        if error is not None:
+            self.fail(error)
 
     @property
     def _consumer(self) -> AIOKafkaConsumer:

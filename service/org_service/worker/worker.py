@@ -11,13 +11,14 @@ from collections.abc import Awaitable, Callable, Mapping
 from aiokafka.errors import KafkaError
 
 from org_service.errors import RetryError
+from org_service.kafka.transactions import TransactionWatch
 from org_service.settings import Settings
 from org_service.telemetry import get_logger
 from org_service.waiting import Backoff, pause
 from org_service.worker.applier import Applier
+from org_service.worker.commands import CommandSubscriber
 from org_service.worker.first_load import wait_until_loaded
 from org_service.worker.reference import ReferenceApplier, ReferenceSubscriber
-from org_service.worker.subscriber import Subscriber
 
 log = get_logger(__name__)
 
@@ -29,8 +30,9 @@ class Worker:
         self._settings = settings
         self._applier = Applier(settings)
         self._reference_applier = ReferenceApplier(settings)
-        self._subscriber: Subscriber | None = None
+        self._subscriber: CommandSubscriber | None = None
         self._reference: ReferenceSubscriber | None = None
+        self._transactions = TransactionWatch(settings.kafka, [settings.kafka.topics.commands])
         self._waited = time.monotonic()
         self._loading = False
 
@@ -60,12 +62,15 @@ class Worker:
             if joined is None:
                 return
             self._subscriber, self._reference = joined
+            watching = asyncio.create_task(self._transactions.run())
             stopping = asyncio.create_task(stop.wait())
             failed = [each.failed for each in joined]
             await asyncio.wait((stopping, *failed), return_when=asyncio.FIRST_COMPLETED)
             stopping.cancel()
+            watching.cancel()
             log.info("draining: the batches in hand are finished")
             await asyncio.gather(*(each.stop() for each in joined))
+            await asyncio.gather(watching, return_exceptions=True)
             for each in failed:
                 if each.done():
                     each.result()
@@ -73,13 +78,13 @@ class Worker:
             await self._applier.stop()
             await self._reference_applier.stop()
 
-    async def _join(self, stop: asyncio.Event) -> tuple[Subscriber, ReferenceSubscriber] | None:
+    async def _join(self, stop: asyncio.Event) -> tuple[CommandSubscriber, ReferenceSubscriber] | None:
         """Start consuming, as soon as Kafka and the issuer's keys can be had; None when `stop` came first."""
         worker = self._settings.worker
         backoff = Backoff(worker.retry_wait_s, worker.retry_wait_max_s)
         while not stop.is_set():
             self.beat = time.monotonic()
-            subscriber = Subscriber(self._settings, self._applier)
+            subscriber = CommandSubscriber(self._settings, self._applier)
             reference = ReferenceSubscriber(self._settings, self._reference_applier)
             try:
                 await self._applier.start()
@@ -122,6 +127,8 @@ class Worker:
             "postgres": self._applier.check,
             "kafka": self._check_kafka,
             "consumer": self._check_consumer,
+            "log": self._check_log,
+            "transactions": self._transactions.check,
             "reference": self._check_reference,
             "parked": self._applier.check_parked,
         }
@@ -141,6 +148,11 @@ class Worker:
         if self._applier.outage is not None:
             raise RetryError(f"the batch in hand waits: {self._applier.outage}")
         return f"{subscriber.assigned} partitions"
+
+    async def _check_log(self) -> str:
+        if self._subscriber is None:
+            raise RetryError("not connected yet")
+        return await self._subscriber.check_log()
 
     async def _check_reference(self) -> str:
         reference = self._reference

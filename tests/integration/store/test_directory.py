@@ -331,7 +331,9 @@ async def test_accepted_commands_are_forgotten_after_a_fortnight_some_at_a_time(
     admin: Session, edge: AsyncConnection
 ) -> None:
     old = [(uuid4(), "ann", ACME, AT + timedelta(seconds=number)) for number in range(150)]
-    await admin.copy_records_to_table("accepted_command", records=old)
+    await admin.copy_records_to_table(
+        "accepted_command", records=old, columns=("command_id", "actor", "org_id", "accepted_at")
+    )
     day = timedelta(days=1)
     await directory.accept(edge, uuid4(), "ann", ACME, AT + 14 * day)
     assert await admin.fetchval("SELECT count(*) FROM accepted_command") == 151

@@ -72,7 +72,7 @@ async def test_up_down_and_up_again(empty_database: Database) -> None:
     assert await migrate.current(empty_database) is None
     steps: list[str] = []
     await migrate.upgrade(empty_database, report=steps.append)
-    assert await migrate.current(empty_database) == migrate.head() == "0007"
+    assert await migrate.current(empty_database) == migrate.head() == "0008"
     first = await _catalog(empty_database)
     assert {row[1] for row in first if row[0] == "column"} == TABLES
 
@@ -90,6 +90,8 @@ async def test_up_down_and_up_again(empty_database: Database) -> None:
         "up 0005",
         "up 0006",
         "up 0007",
+        "up 0008",
+        "down 0008",
         "down 0007",
         "down 0006",
         "down 0005",
@@ -104,6 +106,7 @@ async def test_up_down_and_up_again(empty_database: Database) -> None:
         "up 0005",
         "up 0006",
         "up 0007",
+        "up 0008",
     ]
 
 
@@ -161,7 +164,7 @@ async def test_alembic_finds_nothing_to_migrate(database: Database) -> None:
 async def test_two_upgrades_at_once_apply_each_migration_once(empty_database: Database) -> None:
     steps: list[str] = []
     await asyncio.gather(*(migrate.upgrade(empty_database, report=steps.append) for _ in range(3)))
-    assert [step.split(":")[0] for step in steps] == [f"up 000{number}" for number in range(1, 8)]
+    assert [step.split(":")[0] for step in steps] == [f"up 000{number}" for number in range(1, 9)]
 
 
 async def test_an_upgrade_gives_up_when_another_one_goes_on_for_too_long(
@@ -204,7 +207,7 @@ async def test_a_login_that_may_not_make_roles_will_do_where_all_is_prepared(
     login = await create_login(empty_database)
     await server.execute(f"GRANT orgs_owner TO {_user(login)}")
     await migrate.upgrade(login)
-    assert await migrate.current(login) == "0007"
+    assert await migrate.current(login) == "0008"
 
 
 async def test_a_process_whose_login_inherits_nothing_finds_the_version_as_its_role(

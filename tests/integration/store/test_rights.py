@@ -70,8 +70,15 @@ WRITES = {
     "accepted_command": (
         "INSERT INTO accepted_command SELECT * FROM accepted_command",
         "UPDATE accepted_command SET actor = 'ann'",
+        'UPDATE accepted_command SET "partition" = 1, "offset" = 2, accepted_at = now()',
         "DELETE FROM accepted_command",
         "TRUNCATE accepted_command",
+    ),
+    "lost_range": (
+        "INSERT INTO lost_range OVERRIDING SYSTEM VALUE SELECT * FROM lost_range",
+        "UPDATE lost_range SET why = 'expired'",
+        "DELETE FROM lost_range",
+        "TRUNCATE lost_range",
     ),
     "schema_version": ("UPDATE schema_version SET version_num = '9'", "DELETE FROM schema_version"),
     "alembic_version": ("UPDATE alembic_version SET version_num = '9'", "DELETE FROM alembic_version"),
@@ -90,9 +97,11 @@ WORKER_MAY_INSERT = {
     "INSERT INTO journal ",
     "INSERT INTO parked",
     "INSERT INTO reference_progress",
+    "INSERT INTO lost_range",
 }
 EDGE_MAY = {
     "INSERT INTO accepted_command SELECT * FROM accepted_command",
+    'UPDATE accepted_command SET "partition" = 1, "offset" = 2, accepted_at = now()',
     "DELETE FROM accepted_command",
 }
 CORE = {"organization", "journal", "journal_head", "journal_gap", "parked", "alembic_version", "schema_version"}
@@ -150,10 +159,10 @@ async def test_the_edge_can_write_nothing_but_what_it_accepted(database: Databas
 @pytest.mark.parametrize(
     ("role", "readable"),
     [
-        ("worker", CORE | REFERENCE | {"reference_progress"}),
+        ("worker", CORE | REFERENCE | {"reference_progress", "lost_range"}),
         ("relay", {"journal", "journal_head", "journal_gap", "alembic_version", "schema_version"}),
-        ("edge", CORE | REFERENCE | {"accepted_command"}),
-        ("reader", CORE | REFERENCE | {"reference_progress", "accepted_command"}),
+        ("edge", CORE | REFERENCE | {"accepted_command", "lost_range"}),
+        ("reader", CORE | REFERENCE | {"reference_progress", "accepted_command", "lost_range"}),
     ],
 )
 async def test_each_role_reads_what_it_needs(database: Database, role: Role, readable: set[str]) -> None:

@@ -10,12 +10,12 @@ from aiokafka import AIOKafkaConsumer
 from pydantic import SecretStr
 
 from org_events.reference import Role
+from org_service.kafka.topic_ids import topic_ids
 from org_service.settings import Settings
 from org_service.store.reference import Place
 from org_service.telemetry import BATCH_REPEATS, REFERENCE_RECORDS
 from org_service.worker import reference
 from org_service.worker.reference import ReferenceApplier
-from org_service.worker.topic_ids import topic_ids
 from org_service.worker.worker import Worker
 from tests.integration.worker.reference_feed import Feed, at_home, member, reading, roles, until
 from tests.support.records import FakeRecord

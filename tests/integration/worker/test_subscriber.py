@@ -158,7 +158,7 @@ async def test_the_consumer_has_every_setting_that_faststream_would_choose_other
     options = made[f"{settings.kafka.topic_prefix}orgs-worker"]
     wanted = {
         "enable_auto_commit": False,
-        "auto_offset_reset": "earliest",
+        "auto_offset_reset": "none",
         "isolation_level": "read_committed",
         "session_timeout_ms": 9_000,
         "heartbeat_interval_ms": 3_000,

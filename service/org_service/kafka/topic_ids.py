@@ -7,7 +7,7 @@ aiokafka 0.14 speaks version 5 of the Metadata request; ids came with version 10
 
 from collections.abc import Mapping, Sequence
 from io import BytesIO
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from aiokafka import AIOKafkaConsumer
@@ -111,8 +111,18 @@ class _MetadataRequest(Request[_MetadataRequestStruct]):
         return request_struct_class([(_NONE, name, {}) for name in self._topics], False, False, {})
 
 
-async def topic_ids(consumer: AIOKafkaConsumer, topics: Sequence[str]) -> Mapping[str, UUID]:
-    """Ask a broker for the ids of topics.
+class Topic(NamedTuple):
+    """A topic as brokers know it now."""
+
+    topic_id: UUID
+    epochs: Mapping[int, int]
+    """Of each partition, how often it was given a leader. A log loses its end only where that grows (KIP-101)."""
+    leaders: Mapping[int, int]
+    """Of each partition the broker that leads it; -1 where none does."""
+
+
+async def describe(consumer: AIOKafkaConsumer, topics: Sequence[str]) -> Mapping[str, Topic]:
+    """Ask a broker what it knows of topics.
 
     Raises:
         UnknownTopicOrPartitionError: One of them isn't there (now).
@@ -124,8 +134,18 @@ async def topic_ids(consumer: AIOKafkaConsumer, topics: Sequence[str]) -> Mappin
         raise KafkaConnectionError("no broker is known")
     # On the connection for fetches it would wait behind a long poll.
     answer: Any = await client.send(node, _MetadataRequest(topics), group=ConnectionGroup.COORDINATION)
-    ids: dict[str, UUID] = {name: topic_id for code, name, topic_id, *_ in answer.topics if not code}
-    missing = [name for name in topics if name not in ids]
+    found: dict[str, Topic] = {}
+    for code, name, topic_id, _, partitions, *_ in answer.topics:
+        if not code:
+            numbered = {number: (leader, epoch) for _, number, leader, epoch, *_ in partitions}
+            leaders = {number: leader for number, (leader, _) in numbered.items()}
+            found[name] = Topic(topic_id, {number: epoch for number, (_, epoch) in numbered.items()}, leaders)
+    missing = [name for name in topics if name not in found]
     if missing:
         raise UnknownTopicOrPartitionError(f"not on the broker: {', '.join(missing)}")
-    return ids
+    return found
+
+
+async def topic_ids(consumer: AIOKafkaConsumer, topics: Sequence[str]) -> Mapping[str, UUID]:
+    """Ask a broker for the ids of topics; raises as `describe`."""
+    return {name: topic.topic_id for name, topic in (await describe(consumer, topics)).items()}

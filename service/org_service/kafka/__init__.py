@@ -1,0 +1,1 @@
+"""What several roles ask of Kafka, and no client of ours has a call for."""

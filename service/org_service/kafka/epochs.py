@@ -1,0 +1,98 @@
+"""Where a log lost its end: each time a partition is given a leader its epoch grows, and the log knows where each epoch
+ended (KIP-101, KIP-320). Whoever read further than the epoch of what they read goes, read what is gone.
+
+aiokafka 0.14 has no OffsetForLeaderEpoch request. Here is version 3, which any Kafka since 2.3 takes.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.client import ConnectionGroup
+from aiokafka.errors import LeaderNotAvailableError, for_code
+from aiokafka.protocol.api import Request, RequestStruct, Response
+from aiokafka.protocol.types import Array, Int16, Int32, Int64, Schema, String
+
+_CONSUMER: Final = -1
+"""For a replica's id: who asks is none."""
+_ANY_EPOCH: Final = -1
+"""Of the leader that is asked: whichever it leads in."""
+UNKNOWN: Final = -1
+"""An end that the log can't tell."""
+
+
+class _EpochEndResponse(Response):
+    API_KEY = 23  # pyright: ignore - as in `topic_ids`
+    API_VERSION = 3  # pyright: ignore
+    SCHEMA = Schema(
+        ("throttle_time_ms", Int32),
+        (
+            "topics",
+            Array(
+                ("topic", String("utf-8")),
+                (
+                    "partitions",
+                    Array(("error_code", Int16), ("partition", Int32), ("epoch", Int32), ("end_offset", Int64)),
+                ),
+            ),
+        ),
+    )
+
+
+class _EpochEndRequestStruct(RequestStruct):
+    API_KEY = 23
+    API_VERSION = 3
+    RESPONSE_TYPE = _EpochEndResponse
+    SCHEMA = Schema(
+        ("replica_id", Int32),
+        (
+            "topics",
+            Array(
+                ("topic", String("utf-8")),
+                ("partitions", Array(("partition", Int32), ("current_epoch", Int32), ("epoch", Int32))),
+            ),
+        ),
+    )
+
+
+_Topics = Sequence[tuple[str, Sequence[tuple[int, int, int]]]]
+
+
+class _EpochEndRequest(Request[_EpochEndRequestStruct]):
+    API_KEY = 23
+
+    def __init__(self, topics: _Topics) -> None:
+        self._topics = topics
+
+    def build(self, request_struct_class: type[_EpochEndRequestStruct]) -> _EpochEndRequestStruct:
+        return request_struct_class(_CONSUMER, self._topics)
+
+
+async def epoch_ends(
+    consumer: AIOKafkaConsumer, epochs: Mapping[TopicPartition, int], leaders: Mapping[TopicPartition, int]
+) -> dict[TopicPartition, int]:
+    """Where the epochs of partitions end in their logs now: an offset, `UNKNOWN` where the log never knew the epoch.
+
+    The end of an epoch that goes on is the end of the log, records of open transactions included.
+
+    Raises:
+        KafkaError: A leader doesn't answer, or isn't one any more.
+    """
+    by_leader: defaultdict[int, defaultdict[str, list[tuple[int, int, int]]]] = defaultdict(lambda: defaultdict(list))
+    for at, epoch in epochs.items():
+        leader = leaders.get(at, -1)
+        if leader < 0:
+            raise LeaderNotAvailableError(f"{at.topic}, partition {at.partition}")
+        by_leader[leader][at.topic].append((at.partition, _ANY_EPOCH, epoch))
+    client: Any = consumer._client  # pyright: ignore[reportPrivateUsage] - it has no public way to ask
+    ends: dict[TopicPartition, int] = {}
+    for leader, topics in by_leader.items():
+        request = _EpochEndRequest(list(topics.items()))
+        answer: Any = await client.send(leader, request, group=ConnectionGroup.COORDINATION)
+        for topic, partitions in answer.topics:
+            for code, partition, _, end in partitions:
+                if code:
+                    raise for_code(code)(f"{topic}, partition {partition}")
+                ends[TopicPartition(topic, partition)] = end
+    return ends

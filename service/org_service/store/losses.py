@@ -1,0 +1,44 @@
+"""What `orgs.commands` lost before a worker read it, noted down for operators and for whoever was answered with 202."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Final, NamedTuple
+from uuid import UUID
+
+from sqlalchemy import select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlmodel import col
+
+from org_service.store.tables import LostRange
+
+
+class Loss(NamedTuple):
+    """Offsets of one partition that nobody will read, or that other records have now."""
+
+    topic: str
+    topic_id: UUID
+    """Of the topic as it is now."""
+    partition: int
+    from_offset: int
+    to_offset: int | None
+    """The first one that isn't lost; None where nobody knows how many there were."""
+    why: str
+    """`expired`: deleted before they were read. `truncated`: the log lost its end, and gives these offsets out again.
+    `recreated`: the topic was deleted and created again."""
+    noticed_at: datetime
+
+
+_NOTE: Final = insert(LostRange).on_conflict_do_nothing(constraint="lost_range_what_key")
+_LIST: Final = select(*(getattr(LostRange, field) for field in Loss._fields)).order_by(col(LostRange.id).desc())
+
+
+async def note(conn: AsyncConnection, losses: Sequence[Loss]) -> None:
+    """Note losses down; one that was noted before, by whichever worker, stays as it is."""
+    if losses:
+        await conn.execute(_NOTE, [loss._asdict() for loss in losses])
+
+
+async def list_losses(conn: AsyncConnection, limit: int) -> list[Loss]:
+    """The latest losses, at most `limit`, latest first."""
+    return [Loss._make(row) for row in await conn.execute(_LIST.limit(limit))]

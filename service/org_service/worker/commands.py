@@ -1,0 +1,112 @@
+"""Commands from Kafka into the applier: a subscriber that goes on where the log does, and says where it didn't."""
+
+import asyncio
+from typing import Final
+
+from aiokafka.errors import KafkaError
+
+from org_service.errors import RetryError, StopError
+from org_service.settings import Settings
+from org_service.telemetry import get_logger
+from org_service.waiting import Backoff
+from org_service.worker.continuity import Continuity
+from org_service.worker.records import Record
+from org_service.worker.subscriber import Applies, Feed, Subscriber
+
+log = get_logger(__name__)
+
+LOOK_S: Final = 3.0
+"""Between looks at the topic's id and the partitions' leaders: one small request, and the longest that records of a
+log that lost its end, or of another topic, are read at offsets of the former one."""
+_METADATA_MAX_AGE_MS: Final = 10_000
+"""A topic that was deleted and created again is joined after this at the latest."""
+
+
+class CommandSubscriber(Subscriber):
+    """Subscribes to `orgs.commands`."""
+
+    def __init__(self, settings: Settings, applier: Applies) -> None:
+        """Declare the subscription; nothing is connected yet."""
+        worker, topic = settings.worker, settings.kafka.topics.commands
+        feed = Feed(
+            [topic],
+            worker.group_id,
+            worker.batch_timeout_ms,
+            worker.fetch_wait_ms,
+            _METADATA_MAX_AGE_MS,
+            offset_reset="none",  # it would go back 14 days, or on at a number, without a word
+        )
+        super().__init__(settings, applier, feed)
+        self._continuity = Continuity(settings, f"{settings.kafka.topic_prefix}{worker.group_id}", topic)
+        self._topic = topic
+        self._backoff = Backoff(worker.retry_wait_s, worker.retry_wait_max_s)
+        self._looking: asyncio.Task[None] | None = None
+        self._trouble: str | None = None
+
+    async def start(self) -> None:
+        """Join the group, begin to take batches, and to look whether the log is still the same; raises as before."""
+        await super().start()
+        self._looking = asyncio.create_task(self._look())
+
+    async def stop(self) -> None:
+        """As before."""
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.gather(self._looking, return_exceptions=True)
+        await super().stop()
+
+    async def check_log(self) -> str:
+        """Whether the log of commands is there and goes on where it was read.
+
+        Raises:
+            RetryError: It isn't there, or nobody knows where to go on.
+        """
+        if self._continuity.absent:
+            raise RetryError(f"there is no topic {self._topic}: run `orgs topics apply`")
+        if self._trouble is not None:
+            raise RetryError(f"where to go on is not known: {self._trouble}")
+        return self._continuity.detail
+
+    def _assigned(self) -> None:
+        self._continuity.lose()
+
+    def _is_astray(self) -> bool:
+        return self._continuity.lost
+
+    def _commit_of(self, record: Record) -> int | tuple[int, str]:
+        return self._continuity.commit_of(record)
+
+    async def _prepare(self) -> bool:
+        if self._draining or not self._continuity.lost:
+            return True
+        if self.failed.done():
+            return False
+        if self._last is not None:  # what it commits must be behind us, or it would take the way back away
+            await asyncio.wait((self._last,))
+        try:
+            async with asyncio.timeout(self._commit_timeout_s):
+                settled = await self._continuity.settle(self._consumer)
+        except StopError as error:
+            self.fail(error)
+            return False
+        except (KafkaError, OSError, RetryError, TimeoutError) as error:
+            self._trouble = str(error) if isinstance(error, RetryError) else type(error).__name__
+            pause_s = self._backoff.next_s()
+            log.warning("where to go on is not known yet", why=self._trouble, retry_in_s=round(pause_s, 2))
+            await asyncio.sleep(pause_s)
+            return False
+        self._trouble = None
+        self._backoff.reset()
+        return settled
+
+    async def _look(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_S)
+            try:
+                async with asyncio.timeout(LOOK_S):
+                    await self._continuity.look(self._consumer)
+            except StopError as error:
+                self.fail(error)
+                return
+            except (KafkaError, OSError, TimeoutError) as error:  # `absent` tells, or whoever polls says it louder
+                log.debug("the log could not be looked at", why=type(error).__name__)

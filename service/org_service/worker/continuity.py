@@ -1,0 +1,290 @@
+"""Whether the log of commands goes on where this group stopped reading it, and where to go on if it doesn't.
+
+A committed offset is a number; what it stood for may be gone. Records expire or are deleted before they are read; a
+log loses its end when a broker loses its power, and gives the offsets out again; a topic is deleted and created again.
+A consumer left to itself reads on at the number, or from the beginning, and says nothing. So a commit carries a `Note`
+beside its offset, in the metadata that Kafka keeps with it: the topic's id, the leader's epoch, and what the last
+record was. At each assignment, and whenever Kafka's metadata show that a partition got another leader or the topic
+another id, every partition is put where the notes and the log say, before the next poll:
+
+    another topic                            from its beginning
+    the log begins after the offset          from its beginning; the range between is lost
+    the epoch of the note ends before it     from there; the offsets up to the commit are given out again
+    none of these                            at the offset
+
+To read again is always safe: the journal knows what was decided. So where in doubt, further back. A commit without a
+note (an older release's, or an operator's) is believed unless it lies beyond the end; then all is read again.
+
+Refused: asking the journal which command stood at the offset. After a restore of the database it lacks commands that
+must stay as they were published, and every worker would decide them again.
+"""
+
+import zlib
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from datetime import UTC, datetime
+from typing import Final, NamedTuple, cast
+from uuid import UUID
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import IllegalStateError, KafkaError, OffsetOutOfRangeError
+from aiokafka.structs import OffsetAndMetadata
+
+from org_service.errors import StopError
+from org_service.kafka.epochs import UNKNOWN, epoch_ends
+from org_service.kafka.topic_ids import Topic, describe
+from org_service.settings import Settings
+from org_service.store import losses
+from org_service.store.engine import create_engine
+from org_service.store.failures import classified
+from org_service.store.losses import Loss
+from org_service.telemetry import COMMANDS_LOST, get_logger
+from org_service.worker.records import Record
+
+log = get_logger(__name__)
+
+_FORM: Final = "orgs1"
+"""First in a note; another form gets another word."""
+_RECORD_WAIT_MS: Final = 5_000
+"""For one record that is there; a broker answers within milliseconds."""
+
+
+class Note(NamedTuple):
+    """What a commit remembers beside its offset."""
+
+    topic_id: UUID
+    epoch: int
+    """Of the partition's leader, as last heard of before the commit."""
+    record: tuple[int, int] | None
+    """Broker's time and checksum of the last record; None where the group was put back."""
+
+    def to_text(self) -> str:
+        """For the metadata of a commit."""
+        time_ms, checksum = self.record or (-1, 0)
+        return f"{_FORM} {self.topic_id.hex} {self.epoch} {time_ms} {checksum}"
+
+
+def parse(text: str | None) -> Note | None:
+    """Read the metadata of a commit; None where it isn't ours."""
+    match (text or "").split(" "):
+        case [form, topic_id, epoch, time_ms, checksum] if form == _FORM:
+            try:
+                record = (int(time_ms), int(checksum))
+                return Note(UUID(hex=topic_id), int(epoch), None if record[0] < 0 else record)
+            except ValueError:
+                return None
+        case _:
+            return None
+
+
+def fingerprint(record: Record) -> tuple[int, int]:
+    """What tells a record from another one at its offset."""
+    return record.timestamp, zlib.crc32(record.value or b"", zlib.crc32(record.key or b""))
+
+
+class Found(NamedTuple):
+    """What Kafka says of one partition."""
+
+    offset: int | None
+    """Committed; None where nothing is."""
+    note: Note | None
+    begin: int
+    end: int
+    """Of the epoch in the note, or of the log where there is none; `UNKNOWN` where it can't be told."""
+    same: bool
+    """Whether the record before `offset` is the one of the note; asked only where `end` is in doubt."""
+
+
+class Place(NamedTuple):
+    """Where to go on, and what is lost."""
+
+    offset: int
+    lost: tuple[int, int | None, str] | None = None
+    """From, to, why; as in `Loss`."""
+
+
+def place(found: Found, topic_id: UUID) -> Place:
+    """Where to go on in a partition. Pure: the table of the module's text."""
+    offset, note, begin, end, same = found
+    if offset is None:
+        return Place(begin)
+    if note is not None and note.topic_id != topic_id:
+        return Place(begin, (offset, None, "recreated"))
+    if offset < begin:
+        return Place(begin, (offset, begin, "expired"))
+    if same or offset <= end or (note is None and end == UNKNOWN):
+        return Place(offset)
+    kept = end if note is not None and end != UNKNOWN else begin
+    return Place(max(begin, kept), (max(begin, end), offset, "truncated"))
+
+
+class Continuity:
+    """Puts the consumer of `orgs.commands` where it must go on, and notes down what is lost."""
+
+    def __init__(self, settings: Settings, group: str, topic: str) -> None:
+        self._settings = settings
+        self._group = group
+        self._topic = topic
+        self._now: Topic | None = None
+        self._noticed = 0
+        self._lost = True
+        self.absent = False
+        """Whether brokers say that there is no such topic."""
+
+    @property
+    def lost(self) -> bool:
+        """Whether `settle` must be called before the next poll."""
+        return self._lost
+
+    def lose(self) -> None:
+        """Hear that the offsets may not fit to the log any more."""
+        self._lost = True
+
+    @property
+    def detail(self) -> str:
+        """For `/readyz`."""
+        if not self._noticed:
+            return "goes on where it was read"
+        return f"{self._noticed} ranges of commands were lost before they were read: `orgs lost` lists them"
+
+    def commit_of(self, record: Record) -> tuple[int, str]:
+        """What to commit behind a record: offset and note."""
+        now = self._now
+        note = None if now is None else Note(now.topic_id, now.epochs.get(record.partition, -1), fingerprint(record))
+        return record.offset + 1, "" if note is None else note.to_text()
+
+    async def look(self, consumer: AIOKafkaConsumer) -> None:
+        """See whether the topic or a partition's leader is another one than before; one small request.
+
+        Raises:
+            StopError: The topic has another number of partitions than it must have.
+            KafkaError: Nobody knows; `absent` says whether the topic is gone.
+        """
+        before = self._now
+        now = await self._describe(consumer)
+        if before is not None and (now.topic_id != before.topic_id or now.epochs != before.epochs):
+            self.lose()
+
+    async def settle(self, consumer: AIOKafkaConsumer) -> bool:
+        """Put every assigned partition where it must go on; whether that is done. No batch may be in hand.
+
+        Raises:
+            StopError: The topic has another number of partitions than it must have.
+            KafkaError, RetryError: Nothing was done, or only the losses noted down; may be called again.
+        """
+        self._lost = False  # a rebalance from here on sets it again
+        try:
+            now = self._now = await self._describe(consumer)
+            assigned = consumer.assignment()
+            if assigned:
+                places = await self._places(consumer, assigned, now)
+                lost = {at: each.lost for at, each in places.items() if each.lost is not None}
+                await self._note_down(now, lost)
+                for at, each in places.items():
+                    consumer.seek(at, each.offset)
+                if lost:  # else the next start would believe the former offset
+                    back = {at: (places[at].offset, Note(now.topic_id, now.epochs[at.partition], None)) for at in lost}
+                    await consumer.commit({at: (offset, note.to_text()) for at, (offset, note) in back.items()})
+        except IllegalStateError:  # a partition moved on
+            self._lost = True
+        except BaseException:
+            self._lost = True
+            raise
+        return not self._lost
+
+    async def _describe(self, consumer: AIOKafkaConsumer) -> Topic:
+        try:
+            now = (await describe(consumer, [self._topic]))[self._topic]
+        except KafkaError as error:
+            self.absent = type(error).__name__ == "UnknownTopicOrPartitionError"
+            raise
+        self.absent = False
+        if len(now.epochs) != self._settings.kafka.partitions:
+            raise StopError(
+                f"{self._topic} has {len(now.epochs)} partitions, not {self._settings.kafka.partitions}: the commands "
+                "of an organization would lie on two partitions, out of order. `orgs topics apply --dry-run` says what "
+                "can be done."
+            )
+        return now
+
+    async def _places(
+        self, consumer: AIOKafkaConsumer, assigned: Collection[TopicPartition], now: Topic
+    ) -> dict[TopicPartition, Place]:
+        begins = cast("dict[TopicPartition, int]", await consumer.beginning_offsets(list(assigned)))
+        committed = await self._committed(assigned)
+        notes = {at: parse(each.metadata) for at, each in committed.items()}
+        asked = {
+            at: now.epochs[at.partition]
+            if (note := notes.get(at)) is None or note.topic_id != now.topic_id
+            else note.epoch
+            for at in assigned
+        }
+        ends = await epoch_ends(consumer, asked, {at: now.leaders[at.partition] for at in assigned})
+        places: dict[TopicPartition, Place] = {}
+        for at in assigned:
+            offset = committed[at].offset if at in committed and committed[at].offset >= 0 else None
+            found = Found(offset, notes.get(at), begins[at], ends[at], same=False)
+            chosen = place(found, now.topic_id)
+            note = found.note
+            if (
+                chosen.lost is not None
+                and chosen.lost[2] == "truncated"
+                and note is not None
+                and note.record is not None
+            ):
+                assert offset is not None
+                # A leader that was elected just before the commit is not in the note: then this is no loss.
+                same = await self._record_at(TopicPartition(*at), offset - 1) == note.record
+                chosen = place(found._replace(same=same), now.topic_id)
+            places[at] = chosen
+        return places
+
+    async def _committed(self, assigned: Collection[TopicPartition]) -> Mapping[TopicPartition, OffsetAndMetadata]:
+        client = AIOKafkaAdminClient(**self._settings.kafka.connection())
+        try:
+            await client.start()
+            return await client.list_consumer_group_offsets(self._group, partitions=list(assigned))
+        finally:
+            await client.close()
+
+    async def _record_at(self, at: TopicPartition, offset: int) -> tuple[int, int] | None:
+        """The fingerprint of the record at an offset; None where there is none, or it can't be read."""
+        reader = AIOKafkaConsumer(
+            **self._settings.kafka.connection(), group_id=None, enable_auto_commit=False, auto_offset_reset="none"
+        )
+        try:
+            await reader.start()
+            reader.assign([at])
+            reader.seek(at, offset)
+            getmany = cast("Callable[..., Awaitable[dict[TopicPartition, list[Record]]]]", reader.getmany)
+            batches = await getmany(at, timeout_ms=_RECORD_WAIT_MS, max_records=1)
+        except OffsetOutOfRangeError:
+            return None
+        finally:
+            await reader.stop()
+        records = batches.get(at, [])
+        return fingerprint(records[0]) if records and records[0].offset == offset else None
+
+    async def _note_down(self, now: Topic, lost: Mapping[TopicPartition, tuple[int, int | None, str]]) -> None:
+        if not lost:
+            return
+        moment = datetime.now(UTC)
+        found = [Loss(at.topic, now.topic_id, at.partition, *what, moment) for at, what in sorted(lost.items())]
+        engine = create_engine(self._settings.database, "worker", direct=True)
+        try:
+            with classified():
+                async with engine.begin() as conn:
+                    await losses.note(conn, found)
+        finally:
+            await engine.dispose()
+        for loss in found:
+            COMMANDS_LOST.labels(loss.why).inc()
+            log.error(
+                "commands were lost before they were read",
+                topic=loss.topic,
+                partition=loss.partition,
+                why=loss.why,
+                from_offset=loss.from_offset,
+                to_offset=loss.to_offset,
+            )
+        self._noticed += len(found)

@@ -1,0 +1,207 @@
+"""Logs that lost something under a worker, or while none ran, on a real broker: read on where it is right, and said."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+from uuid import UUID, uuid4
+
+import asyncpg
+import pytest
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from confluent_kafka import Consumer, Producer
+from confluent_kafka import TopicPartition as Place
+
+import org_local
+from org_events.commands import UpdateOrganization
+from org_service.errors import StopError
+from org_service.settings import Settings
+from org_service.telemetry import COMMANDS_LOST
+from org_service.worker import commands
+from org_service.worker.continuity import Note
+from org_service.worker.worker import Worker
+from tests.support import surgery
+from tests.support.records import record_of
+
+pytestmark = pytest.mark.integration
+
+ORG = UUID("7d5a2b10-4c8e-4a53-9f0f-2f6a3a0b9c11")
+
+
+@asynccontextmanager
+async def running(settings: Settings) -> AsyncIterator[Worker]:
+    worker, stop = Worker(settings), asyncio.Event()
+    task = asyncio.create_task(worker.run(stop))
+    try:
+        yield worker
+    finally:
+        stop.set()
+        await asyncio.wait({task})
+        if task.exception() is not None and not isinstance(task.exception(), StopError):
+            raise task.exception() or AssertionError
+
+
+@pytest.fixture(autouse=True)
+def _looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(commands, "LOOK_S", 0.2)
+
+
+async def send(settings: Settings, number: int, partition: int = 0) -> list[UUID]:
+    """So many commands, each in a batch of its own; their ids. What they ask for is refused: no such organization."""
+    producer = Producer({"bootstrap.servers": settings.kafka.bootstrap_servers, "acks": "all", "log_level": 2})
+    ids = [uuid4() for _ in range(number)]
+    for command_id in ids:
+        record = record_of(UpdateOrganization(org_id=ORG, name="New"), command_id)
+        topic = settings.kafka.topics.commands
+        producer.produce(topic, record.value, record.key, partition, headers=list(record.headers))
+        assert await asyncio.to_thread(producer.flush, 20) == 0
+    return ids
+
+
+async def until_decided(database: asyncpg.Connection, ids: list[UUID]) -> None:
+    async with asyncio.timeout(40):
+        while await database.fetchval("SELECT count(*) FROM journal WHERE command_id = ANY($1)", ids) != len(ids):
+            await asyncio.sleep(0.02)
+
+
+async def until_committed(settings: Settings, offset: int, partition: int = 0) -> None:
+    group = f"{settings.kafka.topic_prefix}{settings.worker.group_id}"
+    config: dict[str, Any] = {"bootstrap.servers": settings.kafka.bootstrap_servers, "group.id": group, "log_level": 2}
+    consumer = Consumer(config)
+    at = [Place(settings.kafka.topics.commands, partition)]
+    async with asyncio.timeout(20):
+        while (await asyncio.to_thread(consumer.committed, at, 20))[0].offset != offset:
+            await asyncio.sleep(0.02)
+    consumer.close()
+
+
+async def lost(database: asyncpg.Connection) -> list[tuple[Any, ...]]:
+    rows = await database.fetch("SELECT partition, from_offset, to_offset, why FROM lost_range ORDER BY id")
+    return [tuple(row) for row in rows]
+
+
+def counted(why: str) -> float:
+    return COMMANDS_LOST.labels(why)._value.get()
+
+
+async def test_commands_deleted_before_they_were_read_are_noted_down_and_the_later_ones_decided(
+    settings: Settings, database: asyncpg.Connection
+) -> None:
+    kafka, topic, before = settings.kafka, settings.kafka.topics.commands, counted("expired")
+    ids = await send(settings, 3)
+    async with running(settings):
+        await until_decided(database, ids)
+        await until_committed(settings, 3)
+    await send(settings, 4)
+    await asyncio.to_thread(surgery.delete_records, kafka.bootstrap_servers, topic, {0: 7})
+    later = await send(settings, 1)
+    async with running(settings) as worker:
+        await until_decided(database, later)
+        assert "orgs lost" in await worker.checks()["log"]()
+    assert await lost(database) == [(0, 3, 7, "expired")]
+    assert counted("expired") == before + 1
+    async with running(settings):  # said once
+        await until_decided(database, await send(settings, 1))
+    assert await lost(database) == [(0, 3, 7, "expired")]
+
+
+async def test_a_log_that_lost_its_end_and_was_written_on_is_read_from_where_it_lost_it(
+    settings: Settings, database: asyncpg.Connection, stack: org_local.Stack
+) -> None:
+    """Committed 12, ends at 9, new commands at 9 to 13: a consumer goes on at 12, and 9, 10 and 11 wait for ever."""
+    ids = await send(settings, 12)
+    async with running(settings):
+        await until_decided(database, ids)
+        await until_committed(settings, 12)
+    await asyncio.to_thread(surgery.cut_tail, stack, settings.kafka.topics.commands, 0, 9)
+    new = await send(settings, 5)
+    async with running(settings):
+        await until_decided(database, new)
+        await until_committed(settings, 14)
+    assert await lost(database) == [(0, 9, 12, "truncated")]
+    rows = await database.fetch("SELECT command_offset FROM journal WHERE command_id = ANY($1) ORDER BY position", new)
+    assert [row[0] for row in rows] == [9, 10, 11, 12, 13]
+    assert await database.fetchval("SELECT count(*) FROM journal") == 17
+
+
+async def test_a_log_that_loses_its_end_under_a_worker_is_noticed(
+    settings: Settings, database: asyncpg.Connection, stack: org_local.Stack
+) -> None:
+    """Nothing new yet, so the offset lies beyond the end: it is no reason to read 14 days again."""
+    async with running(settings):
+        await until_decided(database, await send(settings, 6))
+        await until_committed(settings, 6)
+        await asyncio.to_thread(surgery.cut_tail, stack, settings.kafka.topics.commands, 0, 4)
+        await until_committed(settings, 4)
+        new = await send(settings, 3)
+        await until_decided(database, new)
+    assert await lost(database) == [(0, 4, 6, "truncated")]
+
+
+async def test_a_broker_that_restarts_and_loses_nothing_costs_nothing(
+    settings: Settings, database: asyncpg.Connection, stack: org_local.Stack
+) -> None:
+    async with running(settings):
+        await until_decided(database, await send(settings, 3))
+        await until_committed(settings, 3)
+        await asyncio.to_thread(stack.kafka.restart)
+        await until_decided(database, await send(settings, 3))
+        await until_committed(settings, 6)
+    assert await lost(database) == []
+
+
+async def test_a_topic_that_is_deleted_and_created_again_under_a_worker_is_read_from_its_beginning(
+    settings: Settings, database: asyncpg.Connection
+) -> None:
+    """The new one is longer than the old one at once: a consumer would go on in its middle."""
+    kafka, topic = settings.kafka, settings.kafka.topics.commands
+    [spec] = [each for each in kafka.topics.specs(partitions=3) if each.name == topic]
+    async with running(settings) as worker:
+        await until_decided(database, await send(settings, 2))
+        await until_committed(settings, 2)
+        await asyncio.to_thread(surgery.delete_topic, kafka.bootstrap_servers, topic)
+        async with asyncio.timeout(10):
+            while not await _fails(worker, "log", "there is no topic"):
+                await asyncio.sleep(0.05)
+        await asyncio.to_thread(surgery.create_topic, kafka.bootstrap_servers, topic, 3, spec.config)
+        async with asyncio.timeout(30):
+            await until_decided(database, await send(settings, 4))
+        assert "where it was read" in await worker.checks()["log"]() or await lost(database)
+
+
+async def _fails(worker: Worker, check: str, message: str) -> bool:
+    try:
+        await worker.checks()[check]()
+    except Exception as error:
+        return message in str(error)
+    return False
+
+
+async def test_a_commit_for_a_topic_that_was_created_again_is_not_believed(
+    settings: Settings, database: asyncpg.Connection
+) -> None:
+    """Kafka forgets commits with their topic, but a worker that hung commits once more when it wakes up."""
+    kafka, topic = settings.kafka, settings.kafka.topics.commands
+    [spec] = [each for each in kafka.topics.specs(partitions=3) if each.name == topic]
+    await asyncio.to_thread(surgery.recreate_topic, kafka.bootstrap_servers, topic, 3, spec.config)
+    group = f"{kafka.topic_prefix}{settings.worker.group_id}"
+    async with AIOKafkaConsumer(bootstrap_servers=kafka.bootstrap_servers, group_id=group) as late:
+        late.assign([at := TopicPartition(topic, 0)])
+        await late.commit({at: (2, Note(uuid4(), 0, (1_700_000_000_000, 7)).to_text())})
+    ids = await send(settings, 4)
+    async with running(settings):
+        await until_decided(database, ids)
+    assert await lost(database) == [(0, 2, None, "recreated")]
+
+
+async def test_a_worker_ends_rather_than_take_from_a_topic_with_partitions_that_were_added(
+    settings: Settings, database: asyncpg.Connection
+) -> None:
+    kafka = settings.kafka
+    worker = Worker(settings)
+    task = asyncio.create_task(worker.run(asyncio.Event()))
+    await until_decided(database, await send(settings, 1))
+    await asyncio.to_thread(surgery.add_partitions, kafka.bootstrap_servers, kafka.topics.commands, 6)
+    async with asyncio.timeout(20):
+        with pytest.raises(StopError, match="has 6 partitions, not 3"):
+            await task

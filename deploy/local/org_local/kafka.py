@@ -136,6 +136,10 @@ def _settings(node: int, folder: Path, ports: Sequence[tuple[int, int]], mark: s
         "transaction.state.log.num.partitions": 4,
         "share.coordinator.state.topic.num.partitions": 4,
     }
+    if len(ports) == 1:
+        # Rules (ACLs) can be tried; what none forbids is allowed. Several nodes would need rules for each other first.
+        values["authorizer.class.name"] = "org.apache.kafka.metadata.authorizer.StandardAuthorizer"
+        values["allow.everyone.if.no.acl.found"] = "true"
     return "".join(f"{name}={_escaped(str(value))}\n" for name, value in values.items())
 
 

@@ -1,6 +1,8 @@
 """Which topic a name stands for now: Kafka gives each topic an id of its own (KIP-516), and a topic that was deleted
 and created anew has another one. Offsets can't tell: the new topic may be longer than the old one was.
 
+The same request says what our login may do with a topic (KIP-430).
+
 aiokafka 0.14 speaks version 5 of the Metadata request; ids came with version 10. Here is version 12 (any Kafka since
 3.0), for topics by name alone.
 """
@@ -12,7 +14,7 @@ from uuid import UUID
 
 from aiokafka import AIOKafkaConsumer
 from aiokafka.client import ConnectionGroup
-from aiokafka.errors import KafkaConnectionError, UnknownTopicOrPartitionError
+from aiokafka.errors import KafkaConnectionError, TopicAuthorizationFailedError, UnknownTopicOrPartitionError
 from aiokafka.protocol.api import Request, RequestStruct, Response
 from aiokafka.protocol.types import (
     AbstractType,
@@ -26,6 +28,9 @@ from aiokafka.protocol.types import (
 )
 
 _UUID_BYTES: Final = 16
+_WRITE: Final = 1 << 4
+"""Of the operations of a topic: bit 4 is WRITE (`AclOperation` of Kafka)."""
+_NOT_TOLD: Final = -(1 << 31)
 _NONE: Final = UUID(int=0)
 """In a request: the topic is meant by its name."""
 
@@ -104,11 +109,12 @@ class _MetadataRequestStruct(RequestStruct):
 class _MetadataRequest(Request[_MetadataRequestStruct]):
     API_KEY = 3
 
-    def __init__(self, topics: Sequence[str]) -> None:
+    def __init__(self, topics: Sequence[str], *, rights: bool = False) -> None:
         self._topics = topics
+        self._rights = rights
 
     def build(self, request_struct_class: type[_MetadataRequestStruct]) -> _MetadataRequestStruct:
-        return request_struct_class([(_NONE, name, {}) for name in self._topics], False, False, {})
+        return request_struct_class([(_NONE, name, {}) for name in self._topics], False, self._rights, {})
 
 
 class Topic(NamedTuple):
@@ -128,12 +134,7 @@ async def describe(consumer: AIOKafkaConsumer, topics: Sequence[str]) -> Mapping
         UnknownTopicOrPartitionError: One of them isn't there (now).
         KafkaError: No broker answers, or it is older than Kafka 3.0.
     """
-    client: Any = consumer._client  # pyright: ignore[reportPrivateUsage] - it has no public way to ask
-    node = client.get_random_node()
-    if node is None:
-        raise KafkaConnectionError("no broker is known")
-    # On the connection for fetches it would wait behind a long poll.
-    answer: Any = await client.send(node, _MetadataRequest(topics), group=ConnectionGroup.COORDINATION)
+    answer = await _ask(consumer, _MetadataRequest(topics))
     found: dict[str, Topic] = {}
     for code, name, topic_id, _, partitions, *_ in answer.topics:
         if not code:
@@ -149,3 +150,25 @@ async def describe(consumer: AIOKafkaConsumer, topics: Sequence[str]) -> Mapping
 async def topic_ids(consumer: AIOKafkaConsumer, topics: Sequence[str]) -> Mapping[str, UUID]:
     """Ask a broker for the ids of topics; raises as `describe`."""
     return {name: topic.topic_id for name, topic in (await describe(consumer, topics)).items()}
+
+
+async def may_write(consumer: AIOKafkaConsumer, topic: str) -> bool:
+    """Ask a broker whether our login may write to a topic; also where it has no rules at all.
+
+    Raises:
+        KafkaError: No broker answers, or it is older than Kafka 3.0.
+    """
+    answer = await _ask(consumer, _MetadataRequest([topic], rights=True))
+    code, operations = next((code, operations) for code, _, _, _, _, operations, _ in answer.topics)
+    if code:  # one that isn't there is told elsewhere
+        return code != TopicAuthorizationFailedError.errno
+    return operations == _NOT_TOLD or bool(operations & _WRITE)
+
+
+async def _ask(consumer: AIOKafkaConsumer, request: _MetadataRequest) -> Any:
+    client: Any = consumer._client  # pyright: ignore[reportPrivateUsage] - it has no public way to ask
+    node = client.get_random_node()
+    if node is None:
+        raise KafkaConnectionError("no broker is known")
+    # On the connection for fetches it would wait behind a long poll.
+    return await client.send(node, request, group=ConnectionGroup.COORDINATION)

@@ -67,8 +67,12 @@ class Applier:
         """The last one that entered each lane."""
         self.beat = time.monotonic()
         """When it last showed a sign of life, waits of an outage included."""
-        self.outage: str | None = None
+        self._outage: str | None = None
+
+    @property
+    def outage(self) -> str | None:
         """What is being waited for, None when all is well."""
+        return self._outage or self._replies.outage
 
     async def start(self) -> None:
         """Get ready for tokens, where these are taken; raises as `Gate.start`."""
@@ -150,7 +154,7 @@ class Applier:
                 else:
                     await self._wait(backoff, trouble, error)
             else:
-                self.outage = None
+                self._outage = None
                 _count(plan)
                 await self._replies.send(plan, start)
                 return
@@ -180,7 +184,7 @@ class Applier:
     async def _wait(self, backoff: Backoff, trouble: ServiceError | None, error: Exception) -> None:
         """Sit an outage out, showing signs of life."""
         BATCH_REPEATS.labels("outage" if trouble is not None else "unknown").inc()
-        self.outage = waits_for(trouble, error)
+        self._outage = waits_for(trouble, error)
         pause_s = backoff.next_s()
         if trouble is not None:
             log.warning("the batch waits", why=self.outage, retry_in_s=round(pause_s, 2))

@@ -8,7 +8,11 @@ from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError
+from aiokafka.errors import (
+    ClusterAuthorizationFailedError,
+    KafkaError,
+    TopicAuthorizationFailedError,
+)
 
 from org_events.brokers import enduring
 from org_events.cloudevents import Headers
@@ -28,6 +32,14 @@ _SIGN_OF_LIFE_S: Final = 5.0
 """Between signs of life, and warnings, while Kafka is silent; far less than a loop may be still."""
 
 
+_REFUSED: Final = (TopicAuthorizationFailedError, ClusterAuthorizationFailedError)
+
+
+def lacks_write(topic: str) -> str:
+    """What to say where Kafka doesn't let us write."""
+    return f"Kafka doesn't let us write to {topic}, where duplicates get their outcome: grant this login Write on it"
+
+
 class _Message(NamedTuple):
     key: bytes
     value: bytes
@@ -41,6 +53,8 @@ class Replies:
         """Make one that connects when there is something to send; `live` is told of each try."""
         self._settings = settings
         self._live = live
+        self.outage: str | None = None
+        """What replies wait for, None when all is well."""
         kafka = settings.kafka
         self._publisher = Publisher(
             kafka.topics.results,
@@ -68,10 +82,17 @@ class Replies:
                 await self._send(messages)
             except (KafkaError, OSError, TimeoutError) as error:
                 pause_s = backoff.next_s()
-                log.warning("kafka is away, replies wait", why=type(error).__name__, retry_in_s=round(pause_s, 2))
+                self.outage = self._why(error)
+                log.warning("replies wait", why=self.outage, retry_in_s=round(pause_s, 2))
                 await asyncio.sleep(pause_s)
             else:
+                self.outage = None
                 return
+
+    def _why(self, error: Exception) -> str:
+        if isinstance(error, _REFUSED):
+            return lacks_write(self._settings.kafka.topics.results)
+        return f"kafka is away ({type(error).__name__})"
 
     async def _send(self, messages: list[_Message]) -> None:
         waiting = [await self._publisher.append(message.key, message.value, message.headers) for message in messages]

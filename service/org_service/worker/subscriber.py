@@ -25,6 +25,7 @@ from faststream.kafka.message import KafkaAckableMessage
 from faststream.security import BaseSecurity, SASLPlaintext, SASLScram256, SASLScram512
 
 from org_events.brokers import enduring
+from org_service.kafka.topic_ids import may_write
 from org_service.settings import Kafka, Settings
 from org_service.telemetry import CONSUMER_RESTARTS, get_logger
 from org_service.worker import header_names
@@ -166,6 +167,14 @@ class Subscriber:
         if consumer is None:
             raise KafkaConnectionError("the consumer is not started")
         await consumer.topics()
+
+    async def may_write(self, topic: str) -> bool:
+        """Whether our login may write to a topic; once started.
+
+        Raises:
+            KafkaError: No broker answers.
+        """
+        return await may_write(self._consumer, topic)
 
     def _watch(self, consumer: AIOKafkaConsumer) -> None:
         """See every poll: the loop is FastStream's, and silent when it hangs or starts anew."""

@@ -19,6 +19,7 @@ from org_service.worker.applier import Applier
 from org_service.worker.commands import CommandSubscriber
 from org_service.worker.first_load import wait_until_loaded
 from org_service.worker.reference import ReferenceApplier, ReferenceSubscriber
+from org_service.worker.replies import lacks_write
 
 log = get_logger(__name__)
 
@@ -35,6 +36,8 @@ class Worker:
         self._transactions = TransactionWatch(settings.kafka, [settings.kafka.topics.commands])
         self._waited = time.monotonic()
         self._loading = False
+        self._lacking: str | None = None
+        """What keeps us from taking commands, beside an outage."""
 
     @property
     def beat(self) -> float:
@@ -89,6 +92,8 @@ class Worker:
             try:
                 await self._applier.start()
                 await reference.start()
+                self._lacking = None
+                await self._see_rights(reference)
                 if await self._load(reference, stop):
                     await subscriber.start()
             except (KafkaError, OSError, RetryError) as error:
@@ -100,6 +105,18 @@ class Worker:
             else:
                 return subscriber, reference
         return None
+
+    async def _see_rights(self, reference: ReferenceSubscriber) -> None:
+        """See that the answers to duplicates can be sent: else the first one would hold its partition up.
+
+        Raises:
+            RetryError: They can't, until somebody grants it.
+            KafkaError: No broker answers.
+        """
+        results = self._settings.kafka.topics.results
+        if not await reference.may_write(results):
+            self._lacking = lacks_write(results)
+            raise RetryError(self._lacking)
 
     async def _load(self, reference: ReferenceSubscriber, stop: asyncio.Event) -> bool:
         """Wait until reference data are loaded, where commands are judged by them; False when their reader failed."""
@@ -141,6 +158,8 @@ class Worker:
 
     async def _check_consumer(self) -> str:
         subscriber = self._subscriber
+        if self._lacking is not None:
+            raise RetryError(self._lacking)
         if self._loading:
             raise RetryError("commands wait until the reference data are loaded")
         if subscriber is None or subscriber.assigned is None:

@@ -28,7 +28,7 @@ def joined(
     worker = Worker(NOWHERE)
     worker._subscriber = cast("Any", SimpleNamespace(polled=0.0, assigned=assigned, ping=ping))
     worker._reference = cast("Any", SimpleNamespace(polled=0.0, assigned=assigned))
-    worker._applier.outage, worker._reference_applier.outage = outage, reference_outage
+    worker._applier._outage, worker._reference_applier.outage = outage, reference_outage
     return worker
 
 

@@ -25,6 +25,7 @@ from org_events.organization import Address
 from org_events.results import PROBLEMS, FieldError, Outcome, Problem, ProblemType
 from org_service.domain.access import ACTION, TRUSTED, Access
 from org_service.domain.organization import Organization, name_key
+from org_service.domain.policy import READ
 
 Holders = Mapping[str, UUID]
 """Which organization holds a name, by `name_key`; must know every name the command may claim."""
@@ -117,6 +118,9 @@ def stateless_refusal(command: Command | Invalid, access: Access | None, version
     """
     if access is None:
         return refuse(ProblemType.NOT_FOUND, "There is no organization with this id.")
+    # Every outcome shows the organization, and preconditions let one guess at it: who may not read it changes nothing.
+    if READ in access.denied_actions and command.type != CreateOrganization.type:
+        return refuse(ProblemType.FORBIDDEN, f"The role {access.role} is denied {READ}.")
     action = ACTION[command.type]
     if action in access.denied_actions:
         return refuse(ProblemType.FORBIDDEN, f"The role {access.role} is denied {action}.", version)

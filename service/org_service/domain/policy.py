@@ -37,6 +37,11 @@ class Policy(NamedTuple):
 
     denied: Mapping[Role, tuple[str, ...]]
 
+    @property
+    def hides(self) -> bool:
+        """Whether some role may not read the organizations that it has to do with."""
+        return any(READ in denied for denied in self.denied.values())
+
 
 def read_policy(text: str) -> Policy:
     """Read a policy: TOML with a table `[roles.ROLE]` for each of the five roles, and in it the list `denied`.

@@ -22,7 +22,7 @@ from org_events.commands import UncheckedCommand
 from org_events.errors import ClientError, OutcomeUnknown
 from org_events.results import ProblemType, Result
 from org_service.domain.body import request_digest
-from org_service.domain.policy import Policy
+from org_service.domain.policy import READ, Policy
 from org_service.edge.gate import TRACEPARENT, Caller
 from org_service.edge.problems import Refusal, unavailable
 from org_service.errors import RetryError
@@ -151,7 +151,7 @@ class Commands:
             Refusal: 503, nothing is known; 422, the key belongs to another request.
             Exception: Postgres is away (`classify` knows). With an `Idempotency-Key` the request may be repeated.
         """
-        if change.repeatable and (known := await self._known(change)) is not None:
+        if change.repeatable and (known := await self._known(caller, change)) is not None:
             return known
         body = await self._chosen(caller, change)
         client = self._client
@@ -174,21 +174,24 @@ class Commands:
             raise unavailable(_NOT_SENT + " Nothing was changed.", command_id=str(change.command_id)) from error
         if not result.final:
             await self._promise(caller, change)  # parked: what an operator decides will be asked for
-        if change.repeatable and (known := await self._known(change)) is not None:
+        if change.repeatable and (known := await self._known(caller, change)) is not None:
             return known
         return _from_result(result, body)
 
-    async def _known(self, change: Change) -> Decided | None:
+    async def _known(self, caller: Caller, change: Change) -> Decided | None:
         """What was decided about the same request before; None where nothing was yet.
 
         Raises:
-            Refusal: The key belongs to another request (422).
+            Refusal: The key belongs to another request (422); or the caller's role is denied by now to read what the
+                answer would show (403).
         """
         async with self._engine.connect() as conn:
             digest = await callers.digest_of(conn, change.command_id)
             if digest is None:
                 return None
             answer = await directory.answer_to(conn, change.command_id)
+            org_id = None if answer is None or answer.after is None else answer.org_id
+            hidden = await directory.is_hidden(conn, caller.user_id, org_id, self._policy)
         command_type = change.command_type.encode()
         body = next((each for each in change.bodies if request_digest(command_type, each.value) == digest), None)
         if body is None:
@@ -197,6 +200,8 @@ class Commands:
             )
         if answer is None or answer.code is None:
             return None
+        if hidden:
+            raise Refusal(ProblemType.FORBIDDEN, f"Your role is denied {READ}.")
         return Decided(
             answer.command_id,
             answer.org_id,

@@ -6,7 +6,7 @@ page may show is decided anew each time.
 """
 
 import base64
-from datetime import datetime
+from datetime import UTC, datetime
 from hashlib import blake2b
 from typing import Final
 from uuid import UUID
@@ -14,6 +14,7 @@ from uuid import UUID
 import orjson
 
 from org_service.edge.problems import bad_request
+from org_service.store.directory import is_storable
 
 _DIGEST_BYTES: Final = 8
 CURSOR_CHARS_MAX: Final = 2_000
@@ -52,11 +53,16 @@ def _after(question: str, cursor: str) -> tuple[str, UUID] | None:
         if digest != _digest(question, content):
             return None
         key, org_id = orjson.loads(content)
-        # Whoever knows how a digest is made can make one up: a key that the database refuses isn't read on.
-        if "\0" in key or (question.endswith("created_at") and datetime.fromisoformat(key).tzinfo is None):
+        # Whoever knows how a digest is made can make one up: what the database can't compare with isn't read on.
+        if not isinstance(key, str) or not is_storable(key):
             return None
+        if question.endswith("created_at"):
+            moment = datetime.fromisoformat(key)
+            if moment.tzinfo is None:
+                return None
+            key = moment.astimezone(UTC).isoformat()
         return key, UUID(org_id)
-    except (ValueError, TypeError, AttributeError):
+    except (ValueError, TypeError, AttributeError, OverflowError):
         return None
 
 

@@ -92,6 +92,7 @@ class Reading:
             order_by=order_by,
             limit=limit,
             after=None if cursor is None else read_cursor(question, cursor),
+            readable=True,
         )
         async with self._engine.connect() as conn:
             page = await directory.list_for(conn, caller_of(request).user_id, listing, self._policy)

@@ -18,6 +18,7 @@ from sqlalchemy import (
     Uuid,
     and_,
     bindparam,
+    case,
     delete,
     exists,
     func,
@@ -37,7 +38,7 @@ from sqlmodel import col
 from org_events.reference import Role
 from org_service.domain.access import Access, AccessKind, Membership, Partnership, access_to
 from org_service.domain.organization import Organization, name_key
-from org_service.domain.policy import Policy
+from org_service.domain.policy import READ, Policy
 from org_service.store.lists import OrderBy, Rows, Shape, list_active, list_related
 from org_service.store.prepared import Prepared
 from org_service.store.tables import AcceptedCommand, Journal, Parked
@@ -46,6 +47,10 @@ from org_service.store.tables import Organization as OrganizationTable
 from org_service.store.tables import Partnership as PartnershipTable
 from org_service.store.tables import Staff as StaffTable
 
+_LAST: Final = "\U0010ffff"
+"""The last code point: what begins with it has nothing behind it, and begins nothing that anybody is called."""
+_ROWS_PASSED: Final = 1_000
+"""Rows read at a time to fill a page where a role may not read some: a user has some thousands at most."""
 ACCEPTED_DAYS: Final = 14
 """How long an accepted command is remembered: as long as the topic keeps commands."""
 ACCEPTED_DELETED_MAX: Final = 100
@@ -81,6 +86,8 @@ class Listing(NamedTuple):
     limit: int
     after: tuple[str, UUID] | None
     """`Page.after` of the page before, in the same order."""
+    readable: bool = False
+    """Only what the user's role may read."""
 
 
 class Page(NamedTuple):
@@ -108,6 +115,8 @@ class Answer(NamedTuple):
     problem: str | None
     """JSON of the problem of a refused command."""
     at: datetime
+    changed: str | None = None
+    """JSON of the names of the fields that changed; None where none did."""
 
 
 _ORGANIZATION: Final[list[Any]] = [getattr(OrganizationTable, field) for field in Organization._fields]
@@ -161,6 +170,14 @@ async def find(conn: AsyncConnection, user_id: str, org_id: UUID, policy: Policy
     return _judged([row[1:] for row in rows], staff=rows[0][0], policy=policy)
 
 
+async def is_hidden(conn: AsyncConnection, user_id: str, org_id: UUID | None, policy: Policy) -> bool:
+    """Whether a user has to do with an organization, and their role is denied to read it; one statement at most."""
+    if org_id is None or not policy.hides:
+        return False
+    seen = await find(conn, user_id, org_id, policy)
+    return seen is not None and READ in seen.access.denied_actions
+
+
 def _judged(rows: Sequence[Sequence[Any]], *, staff: bool, policy: Policy) -> Seen | None:
     """What a user is in one organization.
 
@@ -195,6 +212,8 @@ def _membership(row: Sequence[Any]) -> Membership:
 async def list_for(conn: AsyncConnection, user_id: str, listing: Listing, policy: Policy) -> Page:
     """List the organizations that a user can see: one statement, two for staff.
 
+    Those that a role may not read are passed over if `readable` is asked for, and more statements fill the page.
+
     Ordinary users see, deactivated or not, what they are direct members of and the clients of their active partners;
     staff every active organization, and deactivated ones that they are direct members of.
 
@@ -208,17 +227,30 @@ async def list_for(conn: AsyncConnection, user_id: str, listing: Listing, policy
         ValueError: `listing.after` doesn't belong to this order. Nothing was read.
     """
     search = _folded(listing.search)
-    if not _storable(search):
+    if not is_storable(search) or _LAST in search:
         return Page([], None)
     shape = Shape(bool(search), listing.access, listing.order_by, listing.after is not None)
-    parameters = {"user_id": user_id, "rows_max": listing.limit + 1} | _range(search) | _after(shape, listing.after)
-    rows = await list_related(shape).fetch(conn, parameters)
-    staff, default_id = rows[0][:2]
-    rows = [row[2:] for row in rows if row[2] is not None]
-    if staff and listing.access in (None, AccessKind.STAFF):
-        rows = await list_active(shape).fetch(conn, parameters)
-    judged = (_judged(list(same), staff=staff, policy=policy) for _, same in groupby(rows, key=itemgetter(0)))
-    seen = [each for each in judged if each is not None]
+    fixed = {"user_id": user_id} | _range(search)
+    hidden = READ if listing.readable else None
+    seen: list[Seen] = []
+    rows_max, after = listing.limit + 1, listing.after
+    while True:
+        shape = shape._replace(following=after is not None)
+        parameters = fixed | {"rows_max": rows_max} | _after(shape, after)
+        rows = await list_related(shape).fetch(conn, parameters)
+        staff, default_id = rows[0][:2]
+        rows = [row[2:] for row in rows if row[2] is not None]
+        if staff and hidden in policy.denied[Role.ADMIN]:
+            return Page([], None)
+        if staff and listing.access in (None, AccessKind.STAFF):
+            rows = await list_active(shape).fetch(conn, parameters)
+        same_ids = [list(same) for _, same in groupby(rows, key=itemgetter(0))]
+        judged = [_judged(same, staff=staff, policy=policy) for same in same_ids]
+        seen += [each for each in judged if each is not None and hidden not in each.access.denied_actions]
+        if len(seen) > listing.limit or len(same_ids) < rows_max:
+            break
+        last_read = Organization._make(same_ids[-1][0][:_WIDTH])
+        rows_max, after = _ROWS_PASSED, (_key_of(shape, last_read), last_read.id)
     entries = [_entry(each, default_id) for each in seen[: listing.limit]]
     last = seen[listing.limit - 1].organization if len(seen) > listing.limit else None
     return Page(entries, None if last is None else (_key_of(shape, last), last.id))
@@ -240,7 +272,7 @@ def _after(shape: Shape, after: tuple[str, UUID] | None) -> dict[str, Any]:
         return {}
     key, org_id = after
     if shape.by_name:
-        if not _storable(key):
+        if not is_storable(key):
             raise ValueError("not a folded name")
         return {"after_name_key": key}
     moment = datetime.fromisoformat(key)
@@ -254,9 +286,9 @@ def _folded(search: str | None) -> str:
     return name_key(unicodedata.normalize("NFKC", search or "").strip())
 
 
-def _storable(value: str) -> bool:
-    """Whether Postgres takes the text and there can be another one behind it; no other begins anything stored."""
-    return not any(character in "\0\U0010ffff" or "\ud800" <= character <= "\udfff" for character in value)
+def is_storable(value: str) -> bool:
+    """Whether Postgres takes the text."""
+    return not any(character == "\0" or "\ud800" <= character <= "\udfff" for character in value)
 
 
 def _range(search: str) -> dict[str, str]:
@@ -268,12 +300,13 @@ def _range(search: str) -> dict[str, str]:
 
 
 def _answer() -> Rows:
-    journaled = [getattr(Journal, "recorded_at" if field == "at" else field) for field in Answer._fields]
+    journaled = [getattr(Journal, "recorded_at" if field == "at" else field) for field in Answer._fields[:-1]]
+    journaled.append(case((col(Journal.event_type).is_not(None), col(Journal.changed))))
     nothing_yet: list[Any] = [null()] * 5
     parked: list[Any] = [Parked.command_id, AcceptedCommand.actor, Parked.org_id, literal_column("'parked'")]
-    parked += [*nothing_yet, Parked.recorded_at]
+    parked += [*nothing_yet, Parked.recorded_at, null()]
     pending: list[Any] = [AcceptedCommand.command_id, AcceptedCommand.actor, AcceptedCommand.org_id]
-    pending += [literal_column("'pending'"), *nothing_yet, AcceptedCommand.accepted_at]
+    pending += [literal_column("'pending'"), *nothing_yet, AcceptedCommand.accepted_at, null()]
     ranks: list[Any] = [literal_column(str(rank)).label("rank") for rank in range(3)]
     known = union_all(
         select(ranks[0], *journaled).where(col(Journal.command_id) == _command_id),

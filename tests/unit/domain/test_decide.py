@@ -16,7 +16,9 @@ from org_events.commands import (
     UpdateOrganization,
 )
 from org_events.events import EventType
+from org_events.reference import Role
 from org_events.results import FieldError, Outcome, ProblemType
+from org_service.domain.access import Access, AccessKind
 from org_service.domain.decide import Invalid, decide
 from org_service.domain.organization import Organization, changed_fields, name_key, to_json
 
@@ -235,3 +237,17 @@ def test_json_is_the_contracts_organization() -> None:
         '"primary_address":{"line1":"Storgata 1","city":"Oslo","country":"NO","line2":null,"region":null,'
         '"postal_code":null},"deactivated":true,"deactivated_at":"2026-01-01T00:00:00Z","version":3}'
     )
+
+
+@pytest.mark.parametrize("command", [name for name in COMMANDS if name != "create"])
+def test_who_may_not_read_an_organization_changes_nothing_and_learns_nothing(command: str) -> None:
+    access = Access(Role.USER, AccessKind.DIRECT, ("Organization:read",))
+    decision = decide(COMMANDS[command], ACTIVE, {}, NOW, access)
+    assert decision.problem is not None
+    assert (decision.problem.type, decision.version, decision.after) == (ProblemType.FORBIDDEN, None, None)
+    assert decision.problem.detail == "The role user is denied Organization:read."
+
+
+def test_who_may_read_no_organization_may_create_one() -> None:
+    access = Access(Role.USER, None, ("Organization:read",))
+    assert decide(COMMANDS["create"], None, {}, NOW, access).event is EventType.CREATED

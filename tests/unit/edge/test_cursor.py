@@ -65,6 +65,12 @@ def test_any_text_is_refused_and_never_raises_anything_else(text: str) -> None:
         (BY_NAME, b'["a", "no id"]'),
         (BY_TIME, b'["yesterday", "0a000000-0000-4000-8000-000000000001"]'),
         (BY_TIME, b'["2026-03-01T12:00:00", "0a000000-0000-4000-8000-000000000001"]'),
+        (BY_NAME, b'[["a"], "0a000000-0000-4000-8000-000000000001"]'),
+        (BY_NAME, b'[{"a": 1}, "0a000000-0000-4000-8000-000000000001"]'),
+        (BY_TIME, b'["0001-01-01T00:00:00+23:59", "0a000000-0000-4000-8000-000000000001"]'),
+        (BY_TIME, b'["9999-12-31T23:59:59-23:59", "0a000000-0000-4000-8000-000000000001"]'),
+        (BY_TIME, b'[7, "0a000000-0000-4000-8000-000000000001"]'),
+        (BY_NAME, b'["a", 7]'),
     ],
 )
 def test_a_made_up_cursor_with_the_right_digest_can_t_reach_the_database(question: str, content: bytes) -> None:

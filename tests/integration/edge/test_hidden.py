@@ -1,0 +1,138 @@
+"""A role that is denied `Organization:read` gets at the organization by no way in."""
+
+import re
+from collections.abc import AsyncIterator
+from pathlib import Path
+from uuid import UUID
+
+import httpx2
+import pytest
+from mcp.client.client import Client
+from mcp.client.streamable_http import streamable_http_client
+
+import org_service
+from org_events.client import OrganizationClient
+from org_events.commands import IfCurrent
+from org_service.edge.edge import Edge
+from org_service.settings import Settings
+from tests.integration.edge.test_mcp import problem_of, text_of
+from tests.support.edge import People, add_member, add_staff, execute, running, with_edge
+
+pytestmark = pytest.mark.integration
+
+FORBIDDEN = "urn:orgs:problem:forbidden"
+SECRET = "secret"
+
+
+@pytest.fixture
+def people(tmp_path: Path) -> People:
+    return People(tmp_path)
+
+
+@pytest.fixture
+async def edge(settings: Settings, people: People, tmp_path: Path) -> AsyncIterator[Edge]:
+    """An edge, and a worker, whose policy denies users nothing but to read organizations."""
+    packaged = (Path(org_service.__file__).parent / "policy.toml").read_text()
+    policy = tmp_path / "policy.toml"
+    policy.write_text(re.sub(r"(\[roles\.user\]\ndenied = \[)[^]]*\]", r'\1"Organization:read"]', packaged))
+    served = with_edge(settings, people)
+    served = served.model_copy(update={"auth": served.auth.model_copy(update={"policy_file": str(policy)})})
+    await add_staff(settings, "root")
+    async with running(served) as started:
+        yield started
+
+
+def client(edge: Edge, people: People, user: str) -> httpx2.AsyncClient:
+    return httpx2.AsyncClient(base_url=f"http://127.0.0.1:{edge.port}", headers=people.headers(user), timeout=30)
+
+
+async def create(edge: Edge, people: People, name: str) -> str:
+    async with client(edge, people, "root") as root:
+        return (await root.post("/v1/orgs", json={"name": name, "domain": f"{SECRET}.com"})).json()["id"]
+
+
+async def test_what_a_role_may_not_read_is_in_no_answer(settings: Settings, edge: Edge, people: People) -> None:
+    org_id = await create(edge, people, f"{SECRET} one")
+    await add_member(settings, "ugo", org_id, "user")
+    path = f"/v1/orgs/{org_id}"
+    body = {"domain": f"{SECRET}.com"}
+    async with client(edge, people, "ugo") as ugo:
+        for answer in (
+            await ugo.get(path),
+            await ugo.head(path),
+            await ugo.get(path, headers={"if-none-match": "*"}),
+            await ugo.get(f"{path}/history"),
+            await ugo.patch(path, json={}),
+            await ugo.patch(path, json={}, headers={"if-match": '"v1"'}),
+            await ugo.patch(path, json={}, headers={"if-match": '"v9"'}),
+            await ugo.patch(path, json={}, headers={"if-none-match": "*"}),
+            await ugo.patch(path, json={"if_current": body}),
+            await ugo.patch(path, json={"if_current": {"domain": "guess.com"}}),
+            await ugo.patch(path, json={"name": " "}),
+            await ugo.post(f"{path}/reactivate"),
+            await ugo.post(f"{path}/restore"),
+            await ugo.delete(path),
+        ):
+            assert answer.status_code == 403
+            if answer.request.method != "HEAD":
+                assert answer.json()["type"] == FORBIDDEN
+                assert answer.json()["detail"] == "The role user is denied Organization:read."
+            assert SECRET not in answer.text
+            assert not {"etag", "location"} & set(answer.headers)
+        listed = await ugo.get("/v1/orgs")
+        assert listed.json() == {"organizations": [], "next": None}
+        assert (await ugo.get("/v1/orgs?search=secret&access=direct")).json()["organizations"] == []
+        asked = await ugo.patch(path, json={}, headers={"prefer": "respond-async"})
+        while (told := await ugo.get(asked.headers["location"])).json()["status"] == "pending":
+            pass
+        assert (told.json()["code"], told.json()["organization"], told.json()["version"]) == (403, None, None)
+
+
+async def test_a_page_is_filled_with_what_may_be_read(settings: Settings, edge: Edge, people: People) -> None:
+    for number in range(6):
+        org_id = await create(edge, people, f"Page {number}")
+        await add_member(settings, "pia", org_id, "user" if number % 3 else "admin")
+    async with client(edge, people, "pia") as pia:
+        first = (await pia.get("/v1/orgs?limit=1")).json()
+        second = (await pia.get("/v1/orgs", params={"limit": 1, "cursor": first["next"]})).json()
+        newest = (await pia.get("/v1/orgs?order_by=-created_at&limit=2")).json()
+    assert [each["name"] for page in (first, second) for each in page["organizations"]] == ["Page 0", "Page 3"]
+    assert (second["next"], newest["next"]) == (None, None)
+    assert [each["name"] for each in newest["organizations"]] == ["Page 3", "Page 0"]
+
+
+async def test_an_outcome_of_better_days_shows_nothing(settings: Settings, edge: Edge, people: People) -> None:
+    org_id = await create(edge, people, "Old name")
+    await add_member(settings, "ada", org_id, "admin")
+    async with client(edge, people, "ada") as ada:
+        key = {"idempotency-key": "better-days"}
+        done = await ada.patch(f"/v1/orgs/{org_id}", json={"name": f"{SECRET} name"}, headers=key)
+        command = f"/v1/commands/{done.headers['x-command-id']}"
+        assert (await ada.get(command)).json()["organization"]["name"] == f"{SECRET} name"
+        await execute(settings, "UPDATE membership SET role = 'user' WHERE user_id = 'ada'")
+        told = await ada.get(command)
+        again = await ada.patch(f"/v1/orgs/{org_id}", json={"name": f"{SECRET} name"}, headers=key)
+    assert (told.json()["status"], told.json()["organization"]) == ("applied", None)
+    assert (again.status_code, again.json()["type"]) == (403, FORBIDDEN)
+    assert SECRET not in told.text + again.text
+
+
+async def test_neither_an_agent_nor_a_publisher_gets_at_it(settings: Settings, edge: Edge, people: People) -> None:
+    org_id = await create(edge, people, f"{SECRET} two")
+    await add_member(settings, "ugo", org_id, "user")
+    async with (
+        client(edge, people, "ugo") as http,
+        Client(streamable_http_client(f"{str(http.base_url).rstrip('/')}/mcp", http_client=http)) as agent,
+    ):
+        listed = await agent.call_tool("list_organizations")
+        assert listed.structured_content == {"organizations": [], "next": None}
+        for tool in ("get_organization", "update_organization", "delete_organization"):
+            refused = await agent.call_tool(tool, {"org_id": org_id})
+            assert problem_of(refused)["type"] == FORBIDDEN
+            assert SECRET not in text_of(refused)
+    kafka = settings.kafka
+    async with OrganizationClient(
+        bootstrap_servers=kafka.bootstrap_servers, topics=kafka.topics, source="/tests", token=people.token("ugo")
+    ) as publisher:
+        guessed = await publisher.update(UUID(org_id), if_current=IfCurrent(domain=f"{SECRET}.com"))
+    assert (guessed.code, guessed.organization, guessed.version) == (403, None, None)

@@ -33,8 +33,22 @@ def _array(given: Any) -> Any:
 
 
 def _http(url: str) -> str:
+    """A URL that can be asked, without the white space around it that a file leaves.
+
+    Raises:
+        ValueError: It is none; the message says what is wrong.
+    """
+    url = url.strip()
     if not re.match(r"(?i)https?://[^/\s]", url):
         raise ValueError("must be an http or https URL, such as https://orgs.example.com")
+    if not re.fullmatch(r"[\x21-\x7e]+", url):
+        raise ValueError("must be ASCII without white space; a host of other letters has a form that begins with xn--")
+    try:
+        host, _ = urlsplit(url).hostname, urlsplit(url).port
+    except ValueError:
+        host = None
+    if not host:
+        raise ValueError("must have a host, and a port of 0 to 65535 if any")
     return url
 
 
@@ -360,6 +374,12 @@ class Settings(BaseSettings):
         description="Worker and relay finish what they have in hand at SIGTERM; what isn't through then, in an outage, "
         "is let go and comes again. 4 s below the orchestrator's grace period",
     )
+
+    @field_validator("token")
+    @classmethod
+    def _token_has_no_line_end(cls, token: SecretStr) -> SecretStr:
+        """Files and secret stores leave one behind it."""
+        return SecretStr(token.get_secret_value().strip())
 
     @field_validator("api_url")
     @classmethod

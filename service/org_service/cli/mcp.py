@@ -11,11 +11,30 @@ def mcp() -> None:
 
     Example: `ORGS_API_URL=https://orgs.example.com ORGS_TOKEN=… orgs mcp`
     """
+    import httpx2
+
     from org_service.edge.mcp import serve_stdio
     from org_service.telemetry import set_up_logging
 
     settings = shell.load_settings()
-    if not settings.token.get_secret_value():
-        shell.fail("ORGS_TOKEN isn't set: it names the user that the agent acts for.", shell.USAGE)
+    wrong = _wrong_token(settings.token.get_secret_value())
+    if wrong is not None:
+        shell.fail(f"ORGS_TOKEN {wrong}", shell.USAGE)
     set_up_logging(settings.log)
-    shell.run(serve_stdio(settings))
+    try:
+        shell.run(serve_stdio(settings))
+    except httpx2.InvalidURL as error:
+        shell.fail(f"ORGS_API_URL can't be used: {error}.", shell.USAGE)
+
+
+def _wrong_token(token: str) -> str | None:
+    """What is wrong with a token that can't be a header; nothing of it is said."""
+    if not token:
+        return "isn't set: it names the user that the agent acts for."
+    for index, character in enumerate(token, 1):
+        if not "\x21" <= character <= "\x7e":
+            what = (
+                "a line break" if character in "\r\n" else "white space" if character.isspace() else "what is not ASCII"
+            )
+            return f"can't be a token: its character {index} is {what}. Is it all of one token, and nothing else?"
+    return None

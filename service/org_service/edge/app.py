@@ -11,7 +11,7 @@ from starlette.routing import BaseRoute, Match
 
 from org_service.auth.tokens import Tokens
 from org_service.domain.policy import Policy
-from org_service.edge import bodies, changing, docs_page, mcp, reading
+from org_service.edge import bodies, changing, docs_page, mcp_http, reading
 from org_service.edge.changing import Changing
 from org_service.edge.commands import Commands
 from org_service.edge.documents import complete
@@ -29,8 +29,16 @@ A change is a command: it is published, decided once, and its outcome is the ans
 it safe; `If-Match` guards against changing what somebody else just changed; `Prefer: respond-async` doesn't wait.
 Refusals are problems (RFC 9457) whose `type` is stable. Guide: docs/http.md."""
 _EXPOSED: Final = (
-    "ETag", "Location", "Link", "Retry-After", "X-Request-Id", "Preference-Applied", "WWW-Authenticate", "Allow",
+    "ETag", "Location", "Link", "Retry-After", "X-Request-Id", "X-Command-Id", "Preference-Applied",
+    "WWW-Authenticate", "Allow", "Accept-Patch", "Mcp-Session-Id", "Mcp-Protocol-Version",
 )  # fmt: skip
+"""Headers that pages of other origins may read."""
+_ALLOWED: Final = (
+    "Authorization", "Content-Type", "Idempotency-Key", "If-Match", "If-None-Match", "Prefer", "X-Request-Id",
+    "traceparent", "tracestate",
+    "Mcp-Protocol-Version", "Mcp-Session-Id", "Mcp-Method", "Mcp-Name", "Last-Event-ID",
+)  # fmt: skip
+"""Headers that pages of other origins may send; the last ones are those of browsers' MCP clients (streamable HTTP)."""
 METHODS: Final = ("GET", "POST", "PATCH", "DELETE")
 
 
@@ -49,7 +57,7 @@ class Application(FastAPI):
         )
         self._settings = settings
         self._tokens = tokens
-        self.mcp = mcp.mount(self, settings.edge)
+        self.mcp = mcp_http.mount(self, settings.edge)
         """MCP at /mcp; its `run` must be entered before requests come."""
 
     def build_middleware_stack(self) -> Any:
@@ -62,8 +70,8 @@ class Application(FastAPI):
         return CORSMiddleware(
             gate,
             allow_origins=origins,
-            allow_methods=METHODS,
-            allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "If-Match", "If-None-Match", "Prefer"],
+            allow_methods=(*METHODS, "HEAD"),
+            allow_headers=_ALLOWED,
             expose_headers=_EXPOSED,
             max_age=600,
         )

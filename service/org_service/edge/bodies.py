@@ -17,7 +17,8 @@ JSON: Final = "application/json"
 MERGE_PATCH: Final = "application/merge-patch+json"
 _UTF_8: Final = frozenset({"utf-8", "utf8", "us-ascii", "ascii"})
 """Names of charsets whose bytes are UTF-8; JSON knows no other (RFC 8259, section 8.1)."""
-_BOM: Final = b"\xef\xbb\xbf"
+BOM: Final = b"\xef\xbb\xbf"
+"""The byte order mark. Before JSON in UTF-8 it means nothing (RFC 8259, section 8.1)."""
 NEVER: Final = (NO_VERSION,)
 """No version: the change can only be refused, but who may not see or do it is told that first."""
 
@@ -48,7 +49,7 @@ def read_object(content: bytes, content_type: str | None, encodings: Sequence[st
     """The JSON object of a request's body.
 
     Args:
-        content: The body. A byte order mark before it means nothing (RFC 8259, section 8.1).
+        content: The body, perhaps with a byte order mark.
         content_type: As for `check_media_type`.
         encodings: As for `check_media_type`.
         patch: As for `check_media_type`.
@@ -58,7 +59,7 @@ def read_object(content: bytes, content_type: str | None, encodings: Sequence[st
     """
     check_media_type(content_type, encodings, patch=patch)
     try:
-        parsed = orjson.loads(content.removeprefix(_BOM))
+        parsed = orjson.loads(content.removeprefix(BOM))
     except orjson.JSONDecodeError as error:
         if content.startswith((b"\xff\xfe", b"\xfe\xff")):
             raise bad_request("The body is UTF-16; send UTF-8.") from error

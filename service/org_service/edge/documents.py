@@ -204,6 +204,7 @@ EXAMPLES: Final[Mapping[str, Any]] = {
         "version": 7,
         "position": 40213,
         "organization": _ORGANIZATION,
+        "changed": ["domain"],
         "problem": None,
     },
     "OrganizationChange": {"domain": "acme.com"},

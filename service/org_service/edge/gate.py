@@ -41,6 +41,8 @@ CALLER: Final = "orgs.caller"
 """Where a scope keeps its `Caller`."""
 BODY: Final = "orgs.body"
 """Where a scope keeps the whole body."""
+TAKE: Final = "orgs.take"
+"""Where a scope keeps what takes one request of the caller's rate, and says how many seconds to wait, or 0."""
 TRACEPARENT: ContextVar[str | None] = ContextVar("traceparent", default=None)
 """Of the request in hand; goes into the commands that it sends."""
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
@@ -134,9 +136,9 @@ class Gate:
         connection = scope.get(CONNECTION)
         if connection is not None:
             connection.known = True
-        # What an agent asks at /mcp comes in again as requests to the API, and is counted there.
-        wait_s = 0 if path == "/mcp" else self._buckets.take(caller.user_id, time.monotonic())
-        if wait_s:
+        # What an agent asks at /mcp is counted there, and not again as a request to the API.
+        take = scope.setdefault(TAKE, lambda: self._buckets.take(caller.user_id, time.monotonic()))
+        if (scope["method"], path) != ("POST", "/mcp") and (wait_s := take()):
             raise too_many(wait_s)
         TRACEPARENT.set(trace_context(headers.get(b"traceparent", b"").decode("latin-1")))
         body = b""

@@ -10,18 +10,16 @@ of a tool, never a protocol error: an agent reads the problem and acts on it.
 """
 
 import re
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Final, NamedTuple, cast
 from uuid import UUID, uuid4
 
 import httpx2
 import orjson
-from mcp.server.context import ServerRequestContext
+from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 from mcp.server.lowlevel.server import Server
 from mcp.server.stdio import stdio_server
-from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
-from mcp.server.transport_security import TransportSecuritySettings
 from mcp_types import (
     CallToolRequestParams,
     CallToolResult,
@@ -29,31 +27,23 @@ from mcp_types import (
     PaginatedRequestParams,
     TextContent,
     Tool,
-    ToolAnnotations,
 )
-from starlette.applications import Starlette
-from starlette.routing import Route
 
-from org_service.edge.mcp_schemas import (
-    KEY_CHARS_MAX,
-    Changed,
-    DeleteArguments,
-    Deleted,
-    GetArguments,
-    ListArguments,
-    UpdateArguments,
-    given,
-    taken,
-)
-from org_service.edge.models import OrganizationList, SeenOrganization
+from org_events.results import ProblemType
+from org_service.edge.changing import COMMAND_ID
+from org_service.edge.gate import TAKE
+from org_service.edge.limits import too_many
+from org_service.edge.mcp_schemas import CLEARABLE, KEY_CHARS_MAX, TOOLS
 from org_service.edge.problems import TITLES, HttpProblem, Wrong
-from org_service.serving.exchange import Receive, Scope, Send
-from org_service.settings import Edge, Settings
+from org_service.settings import Settings
 from org_service.telemetry import get_logger
 
 log = get_logger(__name__)
 
-PATH: Final = "/mcp"
+CALL: Final = "tools/call"
+"""The method of a message that calls a tool."""
+_NO_OBJECT: Final = "(no object)"
+"""Stands in for the name of an argument, where the arguments as a whole are something else than an object."""
 _KEY: Final = re.compile(rf"[\x21-\x7e]{{1,{KEY_CHARS_MAX}}}")
 NAME: Final = "organizations"
 VERSION: Final = "1.0.0"
@@ -63,62 +53,15 @@ _FORWARDED: Final = ("authorization", "traceparent", "x-request-id")
 _CONNECT_TIMEOUT_S: Final = 5.0
 _ANSWER_TIMEOUT_S: Final = 130.0
 """Longer than the API ever waits for an outcome (`edge.outcome_timeout_s`): it answers first, with 202."""
+_RENEWAL: Final = "Put a fresh token into ORGS_TOKEN and start `orgs mcp` again."
 _INSTRUCTIONS: Final = """Organizations of a SaaS platform, as the user behind your token may see and change them.
 
 Find an organization with list_organizations, look at it with get_organization. Each result says the user's role in it
 and denied_actions: don't propose or try what is denied there (Organization:update is for update_organization,
 Organization:delete for delete_organization). To change exactly what you looked at, pass its version as
-expected_version. A refusal has a stable type, a detail that says what to do, and errors by field."""
+expected_version. What you leave out, or give as null, stays as it is; to empty a field, name it in clear. A refusal has
+a stable type, a detail that says what to do, and errors by field."""
 
-_READS: Final = ToolAnnotations(read_only_hint=True, open_world_hint=False)
-TOOLS: Final = (
-    Tool(
-        name="list_organizations",
-        title="List organizations",
-        description="List the organizations that the user can see, one page at a time, with the user's role in each, "
-        "why they see it (access) and what they are denied. Search by the beginning of the name or of the e-mail "
-        "domain. If next isn't null there is more: call again with cursor set to it and all else the same. "
-        "is_default marks the user's own default organization.",
-        input_schema=taken(ListArguments),
-        output_schema=given(OrganizationList),
-        annotations=_READS,
-    ),
-    Tool(
-        name="get_organization",
-        title="Get an organization",
-        description="Get one organization: name, e-mail domain, postal address, whether it is deactivated, its "
-        "version, the user's role in it and what they are denied. One that the user can't see is not found.",
-        input_schema=taken(GetArguments),
-        output_schema=given(SeenOrganization),
-        annotations=_READS,
-    ),
-    Tool(
-        name="update_organization",
-        title="Update an organization",
-        description="Change the name, e-mail domain or postal address of an organization. A field left out stays as it "
-        "is; null clears domain or primary_address; primary_address is replaced whole, so give all of its lines. Pass "
-        "the version you saw as expected_version to be refused, rather than overwrite, if somebody changed it since. "
-        "The result is the organization as it is now. If status is pending, the change is accepted but not decided "
-        "yet: call again with the same arguments and the idempotency_key of the result, and nothing is done twice.",
-        input_schema=taken(UpdateArguments),
-        output_schema=given(Changed),
-        annotations=ToolAnnotations(
-            read_only_hint=False, destructive_hint=False, idempotent_hint=True, open_world_hint=False
-        ),
-    ),
-    Tool(
-        name="delete_organization",
-        title="Delete an organization",
-        description="Delete an organization for everybody: nobody sees it any more, its name is free for others, and "
-        "only staff can restore it. Ask the user before. Pass the version you saw as expected_version to be refused "
-        "if somebody changed it since. Refused while it is a partner that serves other organizations.",
-        input_schema=taken(DeleteArguments),
-        output_schema=given(Deleted),
-        annotations=ToolAnnotations(
-            read_only_hint=False, destructive_hint=True, idempotent_hint=True, open_world_hint=False
-        ),
-    ),
-)
 _BY_NAME: Final[Mapping[str, Tool]] = {tool.name: tool for tool in TOOLS}
 
 Arguments = dict[str, Any]
@@ -129,6 +72,8 @@ class _Answer(NamedTuple):
 
     status: int
     content: Any
+    command_id: str | None = None
+    """Of a change."""
 
 
 class _Refused(Exception):
@@ -139,7 +84,7 @@ class _Refused(Exception):
         self.problem = problem
 
 
-def _problem(kind: HttpProblem, detail: str, *errors: Wrong) -> dict[str, Any]:
+def _problem(kind: HttpProblem | ProblemType, detail: str, *errors: Wrong) -> dict[str, Any]:
     status, title = TITLES[kind]
     listed = [error._asdict() for error in errors]
     return {"type": str(kind), "title": title, "status": status, "detail": detail, "errors": listed}
@@ -149,47 +94,68 @@ def _bad_request(detail: str, *errors: Wrong) -> dict[str, Any]:
     return _problem(HttpProblem.BAD_REQUEST, detail, *errors)
 
 
+def _invalid(*errors: Wrong) -> dict[str, Any]:
+    return _problem(ProblemType.INVALID_FIELDS, "The arguments are wrong; see errors.", *errors)
+
+
 class Tools:
     """The tools, on an HTTP API.
 
     Args:
         api: A client with the API's address; where agents don't bring their own token, with that.
+        renewal: How to come by another token where this one is refused; said to the agent.
     """
 
-    def __init__(self, api: httpx2.AsyncClient) -> None:
+    def __init__(self, api: httpx2.AsyncClient, renewal: str = "") -> None:
         self._api = api
+        self._renewal = renewal
 
-    async def list(self, _: object, __: PaginatedRequestParams | None) -> ListToolsResult:
+    async def list_tools(self, _: object, __: PaginatedRequestParams | None) -> ListToolsResult:
         """What there is; the same for everybody."""
         return ListToolsResult(tools=list(TOOLS))
 
     async def call(self, context: ServerRequestContext[Any], params: CallToolRequestParams) -> CallToolResult:
         """Call a tool. What the API refuses, and what can't be asked of it, is a result with `is_error`."""
         try:
-            arguments = _checked(params.name, params.arguments or {})
             request = context.request
+            wait_s = 0 if request is None else request.scope[TAKE]()
+            if wait_s:
+                return _refusal(too_many(wait_s).problem)
+            arguments = _checked(params.name, params.arguments or {})
             headers = {} if request is None else {n: request.headers[n] for n in _FORWARDED if n in request.headers}
             result = await getattr(self, f"_{params.name}")(headers, arguments)
         except _Refused as refused:
-            return _result(refused.problem, _in_words(refused.problem), is_error=True)
-        return _result(result, orjson.dumps(result).decode(), is_error=False)
+            return _refusal(refused.problem)
+        return CallToolResult(content=[_text(orjson.dumps(result).decode())], structured_content=result)
 
     async def _list_organizations(self, headers: dict[str, str], arguments: Arguments) -> Any:
-        query = {name: str(value) for name, value in arguments.items() if value is not None}
+        query = {name: str(value) for name, value in arguments.items()}
         return (await self._ask("GET", "/v1/orgs", headers, params=query)).content
 
     async def _get_organization(self, headers: dict[str, str], arguments: Arguments) -> Any:
         return (await self._ask("GET", _path(arguments), headers)).content
 
     async def _update_organization(self, headers: dict[str, str], arguments: Arguments) -> Any:
-        path, (key, keyed) = _path(arguments), _keyed(headers, arguments)
-        answer = await self._ask("PATCH", path, keyed, json=arguments)
-        organization = None if answer.status == 202 else answer.content
-        return {**_done(answer, key), "organization": organization, **await self._rights(path, headers)}
+        path, (key, keyed), fields = _path(arguments), _keyed(headers, arguments), _cleared(arguments)
+        answer = await self._ask("PATCH", path, keyed, json=fields)
+        pending = answer.status == 202
+        return {
+            **_done(answer, key),
+            "changed": None if pending else await self._changed(answer, headers),
+            "organization": None if pending else answer.content,
+            **await self._rights(path, headers),
+        }
 
     async def _delete_organization(self, headers: dict[str, str], arguments: Arguments) -> Any:
         path, (key, keyed) = _path(arguments), _keyed(headers, arguments)
         return _done(await self._ask("DELETE", path, keyed, json=arguments), key)
+
+    async def _changed(self, answer: _Answer, headers: dict[str, str]) -> Any:
+        """The fields that a change changed; None where that can't be learned now."""
+        try:
+            return (await self._ask("GET", f"/v1/commands/{answer.command_id}", headers)).content.get("changed")
+        except _Refused:
+            return None
 
     async def _rights(self, path: str, headers: dict[str, str]) -> dict[str, Any]:
         """What the user is in an organization that they changed; nothing where it went out of sight a moment later."""
@@ -224,27 +190,55 @@ class Tools:
         if not isinstance(content, dict) or (response.is_error and "type" not in content):
             detail = f"What answers at the API's address is not the organizations API (status {response.status_code})."
             raise _Refused(_problem(HttpProblem.INTERNAL, detail))
+        problem = cast("dict[str, Any]", content)
+        if response.status_code == 401 and self._renewal:
+            problem["detail"] = f"{problem.get('detail') or ''} {self._renewal}".strip()
         if response.is_error:
-            raise _Refused(cast("dict[str, Any]", content))
-        return _Answer(response.status_code, content)
+            raise _Refused(problem)
+        return _Answer(response.status_code, content, response.headers.get(COMMAND_ID))
 
 
 def _checked(name: str, arguments: Arguments) -> Arguments:
-    """The arguments, if the tool is there and knows them.
+    """The arguments that are given, if the tool is there and knows them; null is the same as leaving one out.
 
     Raises:
         _Refused: It isn't, or doesn't.
     """
     tool = _BY_NAME.get(name)
     if tool is None:
-        raise _Refused(_bad_request(f"There is no such tool; there are {', '.join(_BY_NAME)}."))
+        raise _Refused(_bad_request(f"Unknown tool; known are {', '.join(_BY_NAME)}."))
+    if _NO_OBJECT in arguments:
+        message = "Must be an object" + (", not a text with its JSON" if isinstance(arguments[_NO_OBJECT], str) else "")
+        raise _Refused(_invalid(Wrong("arguments", "dict_type", message)))
     known: dict[str, Any] = tool.input_schema["properties"]
     needed: list[str] = tool.input_schema.get("required", [])
     wrong = [Wrong(each, "unknown", f"There is only {', '.join(known)}") for each in arguments if each not in known]
-    wrong += [Wrong(each, "missing", "Must be given") for each in needed if each not in arguments]
+    wrong += [Wrong(each, "missing", "Must be given") for each in needed if arguments.get(each) is None]
     if wrong:
         raise _Refused(_bad_request("The arguments are wrong; see errors.", *wrong))
-    return dict(arguments)
+    return {each: value for each, value in arguments.items() if value is not None}
+
+
+def _cleared(arguments: Arguments) -> Arguments:
+    """The fields of a change, with null for those that `clear` names.
+
+    Raises:
+        _Refused: It names something else, or what is given a value too.
+    """
+    fields = dict(arguments)
+    named = fields.pop("clear", [])
+    if not isinstance(named, list):
+        message = "Must be a list" + (", not a text with its JSON" if isinstance(named, str) else "")
+        raise _Refused(_invalid(Wrong("clear", "list_type", message)))
+    wrong: list[Wrong] = []
+    for index, each in enumerate(cast("list[Any]", named)):
+        if each not in CLEARABLE:
+            wrong.append(Wrong(f"clear.{index}", "not_clearable", f"Must be one of {', '.join(CLEARABLE)}"))
+        elif each in arguments:
+            wrong.append(Wrong(f"clear.{index}", "also_given", "Give it a value or clear it, not both"))
+    if wrong:
+        raise _Refused(_invalid(*wrong))
+    return fields | dict.fromkeys(cast("list[str]", named))
 
 
 def _path(arguments: Arguments) -> str:
@@ -288,86 +282,55 @@ def _in_words(problem: dict[str, Any]) -> str:
     return "\n".join([first, *errors, f"type: {problem['type']}"])
 
 
-def _result(structured: Any, words: str, *, is_error: bool) -> CallToolResult:
-    content: list[Any] = [TextContent(type="text", text=words)]
-    return CallToolResult(content=content, structured_content=structured, is_error=is_error)
+def _text(text: str) -> TextContent:
+    return TextContent(type="text", text=text)
 
 
-def make_server(api: httpx2.AsyncClient) -> Server[Any]:
-    """The MCP server on an HTTP API; it does nothing until it is run."""
-    tools = Tools(api)
-    return Server(
+def _refusal(problem: dict[str, Any]) -> CallToolResult:
+    """A refusal: in words for the agent, and as a problem beside the result for programs.
+
+    Not as structured content: clients hold that against the tool's output schema, of errors too (the TypeScript SDK),
+    and fail where the agent should have read why.
+    """
+    return CallToolResult(content=[_text(_in_words(problem))], is_error=True, _meta={"problem": problem})
+
+
+async def _with_an_object(ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:
+    """Hand on a call whose arguments are no object: the protocol's reader would refuse it without saying why."""
+    params = ctx.params
+    if ctx.method == CALL and params is not None and not isinstance(params.get("arguments"), dict | None):
+        ctx = replace(ctx, params={**params, "arguments": {_NO_OBJECT: params["arguments"]}})
+    return await call_next(ctx)
+
+
+def make_server(api: httpx2.AsyncClient, renewal: str = "") -> Server[Any]:
+    """The MCP server on an HTTP API; it does nothing until it is run. Arguments as `Tools`."""
+    tools = Tools(api, renewal)
+    server: Server[Any] = Server(
         NAME,
         version=VERSION,
         title="Organizations",
         instructions=_INSTRUCTIONS,
-        on_list_tools=tools.list,
+        on_list_tools=tools.list_tools,
         on_call_tool=tools.call,
     )
-
-
-class Mounted:
-    """MCP over streamable HTTP, without sessions: any replica answers any request, with JSON."""
-
-    def __init__(self, app: Starlette, edge: Edge) -> None:
-        transport = httpx2.ASGITransport(app=app)
-        self._api = httpx2.AsyncClient(transport=transport, base_url="http://orgs", timeout=None)
-        self._sessions = StreamableHTTPSessionManager(
-            make_server(self._api),
-            json_response=True,
-            stateless=True,
-            security_settings=_security(edge),
-            max_request_body_size=edge.body_bytes_max,
-        )
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request, which the gate let in."""
-        await self._sessions.handle_request(scope, receive, send)
-
-    @asynccontextmanager
-    async def run(self) -> AsyncGenerator[None]:
-        """Answer requests inside this block; once, and left by the task that entered it."""
-        async with self._api, self._sessions.run():
-            yield
-
-
-def mount(app: Starlette, edge: Edge) -> Mounted:
-    """Put MCP at `/mcp` of the application whose API it calls; `run` must be entered before the first request."""
-    mounted = Mounted(app, edge)
-    # POST alone: without sessions there is no stream to open with GET, nor one to DELETE.
-    app.router.routes.append(Route(PATH, mounted, methods=["POST"]))
-    return mounted
-
-
-def _security(edge: Edge) -> TransportSecuritySettings:
-    """Against web pages that make a browser ask on their behalf (DNS rebinding): known names and origins only.
-
-    Who binds to more than loopback and says no `public_url` has names that nobody here knows: then any will do. A page
-    doesn't get the token that every request needs in either case.
-    """
-    loopback = ["127.0.0.1", "localhost", "[::1]"]
-    public = httpx2.URL(edge.public_url) if edge.public_url else None
-    if public is None and edge.host not in (*loopback, "::1"):
-        return TransportSecuritySettings(enable_dns_rebinding_protection=False)
-    hosts = [f"{name}:*" for name in loopback] + loopback
-    origins = [f"http://{host}" for host in hosts] + list(edge.cors_origins)
-    if public is not None:
-        host = public.netloc.decode("ascii")
-        hosts += [host]
-        origins += [f"{public.scheme}://{host}"]
-    return TransportSecuritySettings(allowed_hosts=hosts, allowed_origins=origins)
+    server.middleware.append(_with_an_object)
+    return server
 
 
 async def serve_stdio(settings: Settings) -> None:
     """Speak MCP over standard input and output until the input ends; the API is asked over the network.
 
     While it runs, what anything else prints goes to standard error, so that the output holds the protocol alone.
+
+    Raises:
+        httpx2.InvalidURL: The API's address is none. Nothing was read or written.
     """
     async with httpx2.AsyncClient(
         base_url=settings.api_url,
         headers={"authorization": f"Bearer {settings.token.get_secret_value()}"},
         timeout=httpx2.Timeout(_ANSWER_TIMEOUT_S, connect=_CONNECT_TIMEOUT_S),
     ) as api:
-        server = make_server(api)
+        server = make_server(api, _RENEWAL)
         async with stdio_server() as (read, write):
             await server.run(read, write, server.create_initialization_options())

@@ -91,6 +91,9 @@ class CommandStatus(_Answer):
     version: int | None
     position: int | None = Field(description="Place in the journal")
     organization: Organization | None = Field(description="After an applied or unchanged command; null after a delete")
+    changed: list[str] | None = Field(
+        description="Names of the fields that it changed, none where unchanged; null while pending and if refused"
+    )
     problem: Problem | None
 
 

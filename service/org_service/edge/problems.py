@@ -25,6 +25,8 @@ class HttpProblem(StrEnum):
     REQUEST_TIMEOUT = "urn:orgs:problem:request-timeout"
     BODY_TOO_LARGE = "urn:orgs:problem:body-too-large"
     MEDIA_TYPE = "urn:orgs:problem:unsupported-media-type"
+    MISDIRECTED = "urn:orgs:problem:misdirected-request"
+    ORIGIN_REFUSED = "urn:orgs:problem:origin-refused"
     TOO_MANY_REQUESTS = "urn:orgs:problem:too-many-requests"
     HEADERS_TOO_LARGE = "urn:orgs:problem:headers-too-large"
     INTERNAL = "urn:orgs:problem:internal-error"
@@ -40,6 +42,8 @@ TITLES: Final[Mapping[str, tuple[int, str]]] = {
     HttpProblem.REQUEST_TIMEOUT: (408, "The request came too slowly"),
     HttpProblem.BODY_TOO_LARGE: (413, "The body is too large"),
     HttpProblem.MEDIA_TYPE: (415, "The body's media type isn't taken"),
+    HttpProblem.MISDIRECTED: (421, "The host is not one of this service"),
+    HttpProblem.ORIGIN_REFUSED: (403, "The origin is not let in"),
     HttpProblem.TOO_MANY_REQUESTS: (429, "Too many requests"),
     HttpProblem.HEADERS_TOO_LARGE: (431, "The request's headers are too large"),
     HttpProblem.INTERNAL: (500, "A defect of ours"),

@@ -10,7 +10,7 @@ import orjson
 from fastapi import APIRouter, Path, Query, Request, Response
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from org_events.results import ProblemType
+from org_events.results import Outcome, ProblemType
 from org_service.domain.access import AccessKind
 from org_service.domain.organization import Organization, as_published
 from org_service.domain.policy import READ, Policy
@@ -182,19 +182,22 @@ class Reading:
             answer = await directory.answer_to(conn, wanted)
             actor = answer.actor if answer is not None else None if accepted is None else accepted.actor
             theirs = actor == caller.user_id or await callers.is_staff(conn, caller.user_id)
+            org_id = None if answer is None or answer.after is None else answer.org_id
+            hidden = await directory.is_hidden(conn, caller.user_id, org_id, self._policy)
         if not theirs or (answer is None and accepted is None):
             raise _no_such_command()
         if answer is None or answer.outcome == "pending":
             org_id = answer.org_id if answer is not None else None if accepted is None else accepted.org_id
             return pending(wanted, org_id, 200, {"retry-after": str(RETRY_AFTER_S), **_PRIVATE})
-        content = {
+        content: dict[str, Any] = {
             "command_id": str(wanted),
             "status": answer.outcome,
             "code": answer.code,
             "org_id": _text(answer.org_id),
             "version": answer.version,
             "position": answer.position,
-            "organization": _fragment(answer.after),
+            "organization": None if hidden else _fragment(answer.after),
+            "changed": [] if answer.outcome == Outcome.UNCHANGED else _fragment(answer.changed),
             "problem": _fragment(answer.problem),
         }
         return Response(orjson.dumps(content), headers=_PRIVATE, media_type=JSON)
@@ -227,6 +230,7 @@ def pending(command_id: UUID, org_id: UUID | None, status: int, headers: dict[st
         "version": None,
         "position": None,
         "organization": None,
+        "changed": None,
         "problem": None,
     }
     return Response(orjson.dumps(content), status, headers, media_type=JSON)

@@ -1,5 +1,6 @@
 """MCP as an agent uses it: a real client at /mcp of a running service."""
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -7,11 +8,12 @@ from uuid import uuid4
 
 import httpx2
 import pytest
+from jsonschema import Draft202012Validator
 from mcp.client.client import Client
 from mcp.client.streamable_http import streamable_http_client
 from mcp_types import CallToolResult
 
-from org_service.edge import mcp
+from org_service.edge import mcp, mcp_http
 from org_service.settings import Edge
 from tests.support.edge import Site, add_member
 
@@ -36,6 +38,16 @@ def text_of(result: CallToolResult) -> str:
     (content,) = result.content
     assert content.type == "text"
     return content.text
+
+
+def problem_of(result: CallToolResult) -> dict[str, Any]:
+    """The problem of a refusal, which says the same in words, and is no structured content."""
+    assert result.is_error
+    assert result.structured_content is None
+    assert result.meta is not None
+    problem: dict[str, Any] = result.meta["problem"]
+    assert text_of(result).endswith(f"type: {problem['type']}")
+    return problem
 
 
 @pytest.fixture
@@ -80,7 +92,7 @@ async def test_an_agent_finds_looks_changes_and_deletes(site: Site, name: str, m
         assert got.structured_content["primary_address"] == ADDRESS
         version = got.structured_content["version"]
 
-        cleared = {"org_id": org_id, "domain": None, "expected_version": version}
+        cleared = {"org_id": org_id, "clear": ["domain"], "expected_version": version}
         changed = (await client.call_tool("update_organization", cleared)).structured_content
         assert (changed["status"], changed["role"], changed["access"], changed["denied_actions"]) == (
             "done",
@@ -88,19 +100,20 @@ async def test_an_agent_finds_looks_changes_and_deletes(site: Site, name: str, m
             "direct",
             [],
         )
+        assert changed["changed"] == ["domain"]
         organization = changed["organization"]
         assert (organization["name"], organization["domain"], organization["version"]) == (name, None, version + 1)
         assert organization["primary_address"] == ADDRESS
 
         late = await client.call_tool("delete_organization", {"org_id": org_id, "expected_version": version})
         assert late.is_error
-        assert late.structured_content["type"] == "urn:orgs:problem:precondition-failed"
-        assert late.structured_content["status"] == 409
+        assert problem_of(late)["type"] == "urn:orgs:problem:precondition-failed"
+        assert problem_of(late)["status"] == 409
         deleted = await client.call_tool("delete_organization", {"org_id": org_id, "expected_version": version + 1})
         assert deleted.structured_content["status"] == "done"
         gone = await client.call_tool("get_organization", {"org_id": org_id})
         assert gone.is_error
-        assert gone.structured_content["type"] == "urn:orgs:problem:not-found"
+        assert problem_of(gone)["type"] == "urn:orgs:problem:not-found"
 
 
 async def test_the_same_key_is_the_same_change_and_another_payload_is_refused(site: Site, name: str) -> None:
@@ -114,7 +127,7 @@ async def test_the_same_key_is_the_same_change_and_another_payload_is_refused(si
         other = await client.call_tool("update_organization", {**change, "domain": "three.no"})
     assert again["organization"] == first["organization"]
     assert again["idempotency_key"] == change["idempotency_key"]
-    assert other.structured_content["type"] == "urn:orgs:problem:command-id-reused"
+    assert problem_of(other)["type"] == "urn:orgs:problem:command-id-reused"
 
 
 async def test_a_change_whose_outcome_takes_too_long_is_pending_and_told_under_its_key(site: Site, name: str) -> None:
@@ -148,8 +161,8 @@ async def test_an_agent_is_told_what_it_is_denied_and_refused_if_it_tries(site: 
         refused = await client.call_tool("update_organization", {"org_id": org_id, "name": "Mine"})
     assert "Organization:update" in seen["denied_actions"]
     assert refused.is_error
-    assert refused.structured_content["type"] == "urn:orgs:problem:forbidden"
-    assert refused.structured_content["status"] == 403
+    assert problem_of(refused)["type"] == "urn:orgs:problem:forbidden"
+    assert problem_of(refused)["status"] == 403
     assert "type: urn:orgs:problem:forbidden" in text_of(refused)
 
 
@@ -158,7 +171,7 @@ async def test_what_an_agent_cannot_see_is_not_found_before_its_fields_are_looke
     async with agent(site, "nobody") as client:
         for unseen in (org_id, str(uuid4())):
             wrong = {"org_id": unseen, "name": 7}
-            problem = (await client.call_tool("update_organization", wrong)).structured_content
+            problem = problem_of(await client.call_tool("update_organization", wrong))
             assert (problem["type"], problem["status"]) == ("urn:orgs:problem:not-found", 404)
         assert (await client.call_tool("list_organizations")).structured_content == {"organizations": [], "next": None}
 
@@ -168,7 +181,7 @@ async def test_wrong_fields_are_named_one_by_one(site: Site, name: str) -> None:
     await add_member(site.settings, "ann", org_id, "admin")
     async with agent(site, "ann") as client:
         refused = await client.call_tool("update_organization", {"org_id": org_id, "name": " ", "domain": "localhost"})
-    errors = {error["path"]: error["code"] for error in refused.structured_content["errors"]}
+    errors = {error["path"]: error["code"] for error in problem_of(refused)["errors"]}
     assert errors == {"name": "blank", "domain": "too_few_labels"}
     assert "- domain: " in text_of(refused)
 
@@ -187,6 +200,7 @@ async def test_wrong_fields_are_named_one_by_one(site: Site, name: str) -> None:
             "idempotency_key",
             "not_a_key",
         ),
+        ("delete_organization", {"org_id": None}, "org_id", "missing"),
         ("list_organizations", {"limit": 1000}, "limit", "less_than_equal"),
         ("list_organizations", {"access": "everything"}, "access", "enum"),
     ],
@@ -197,8 +211,8 @@ async def test_arguments_that_make_no_request_are_a_result_that_says_so(
     async with agent(site, "ann") as client:
         refused = await client.call_tool(tool, arguments)
     assert refused.is_error
-    assert refused.structured_content["type"] == "urn:orgs:problem:bad-request"
-    assert [(error["path"], error["code"]) for error in refused.structured_content["errors"]] == [(path, code)]
+    assert problem_of(refused)["type"] == "urn:orgs:problem:bad-request"
+    assert [(error["path"], error["code"]) for error in problem_of(refused)["errors"]] == [(path, code)]
 
 
 async def test_pages_follow_each_other(site: Site, name: str) -> None:
@@ -248,7 +262,76 @@ async def test_nobody_without_a_token_gets_as_far_as_the_protocol(site: Site) ->
 async def test_a_web_page_cannot_make_a_browser_ask(site: Site, header: str, value: str, status: int) -> None:
     headers = site.people.headers("ann", {**ACCEPTS, header: value})
     async with httpx2.AsyncClient(base_url=site.url, headers=headers) as http:
-        assert (await http.post("/mcp", json=INITIALIZE)).status_code == status
+        answer = await http.post("/mcp", json=INITIALIZE)
+    assert answer.status_code == status
+    named = {421: "ORGS_EDGE__PUBLIC_URL", 403: "ORGS_EDGE__CORS_ORIGINS"}
+    if status in named:
+        assert named[status] in answer.json()["detail"]
+        assert answer.headers["content-type"] == "application/problem+json"
+
+
+async def test_null_never_clears(site: Site, name: str) -> None:
+    org_id = site.create(name, domain="acme.com", primary_address=ADDRESS)
+    await add_member(site.settings, "ann", org_id, "admin")
+    strict = dict.fromkeys(("name", "domain", "primary_address", "clear", "expected_version", "idempotency_key"))
+    async with agent(site, "ann") as client:
+        schema = {tool.name: tool for tool in (await client.list_tools()).tools}["update_organization"].input_schema
+        assert sorted(schema["properties"]) == sorted([*strict, "org_id"])
+        Draft202012Validator(schema).validate({"org_id": org_id, **strict})
+        same = (await client.call_tool("update_organization", {"org_id": org_id, **strict})).structured_content
+        assert (same["status"], same["changed"], same["organization"]["version"]) == ("done", [], 1)
+        change = {"org_id": org_id, **strict, "name": f"{name} 2", "clear": ["domain", "primary_address"]}
+        changed = (await client.call_tool("update_organization", change)).structured_content
+        listed = await client.call_tool("list_organizations", dict.fromkeys(("search", "access", "order_by", "limit")))
+    assert changed["changed"] == ["name", "domain", "primary_address"]
+    assert (changed["organization"]["domain"], changed["organization"]["primary_address"]) == (None, None)
+    assert not listed.is_error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "path", "code"),
+    [
+        ({"clear": ["name"]}, "clear.0", "not_clearable"),
+        ({"clear": ["domain", 7]}, "clear.1", "not_clearable"),
+        ({"clear": '["domain"]'}, "clear", "list_type"),
+        ({"clear": ["domain"], "domain": "acme.com"}, "clear.0", "also_given"),
+        ({"primary_address": json.dumps(ADDRESS)}, "primary_address", "model_type"),
+    ],
+)
+async def test_arguments_of_another_type_are_fields_that_are_wrong(
+    site: Site, name: str, arguments: dict[str, Any], path: str, code: str
+) -> None:
+    org_id = site.create(name)
+    async with agent(site, "root") as client:
+        problem = problem_of(await client.call_tool("update_organization", {"org_id": org_id, **arguments}))
+    assert (problem["type"], problem["status"]) == ("urn:orgs:problem:invalid-fields", 422)
+    assert [(error["path"], error["code"]) for error in problem["errors"]] == [(path, code)]
+    if isinstance(arguments.get(path), str):
+        assert "not a text with its JSON" in problem["errors"][0]["message"]
+
+
+def message(method: str, **params: Any) -> dict[str, Any]:
+    return {"jsonrpc": "2.0", "id": 2, "method": method, "params": params}
+
+
+@pytest.mark.parametrize("arguments", ['{"org_id": "x"}', "text", ["list"], 7])
+async def test_arguments_as_a_text_get_a_422_that_says_so(site: Site, arguments: Any) -> None:
+    headers = site.people.headers("ann", {**ACCEPTS, "mcp-protocol-version": "2025-06-18"})
+    called = message("tools/call", name="get_organization", arguments=arguments)
+    async with httpx2.AsyncClient(base_url=site.url, headers=headers) as http:
+        result = (await http.post("/mcp", json=called)).json()["result"]
+    problem = result["_meta"]["problem"]
+    assert (result["isError"], problem["status"]) == (True, 422)
+    assert "structuredContent" not in result
+    (error,) = problem["errors"]
+    assert error["message"] == "Must be an object" + (", not a text with its JSON" * isinstance(arguments, str))
+
+
+async def test_a_byte_order_mark_before_a_message_means_nothing(site: Site) -> None:
+    headers = site.people.headers("ann", {**ACCEPTS, "content-type": "application/json; charset=utf8"})
+    async with httpx2.AsyncClient(base_url=site.url, headers=headers) as http:
+        answer = await http.post("/mcp", content=b"\xef\xbb\xbf" + json.dumps(INITIALIZE).encode())
+    assert answer.json()["result"]["serverInfo"]["name"] == "organizations"
 
 
 @pytest.mark.parametrize("method", ["GET", "DELETE", "PUT"])
@@ -268,12 +351,18 @@ async def test_only_post_is_known(site: Site, method: str) -> None:
             "orgs.example.com",
             "https://orgs.example.com",
         ),
+        (
+            Edge(host="0.0.0.0", public_url="https://orgs.example.com/api/"),
+            True,
+            "orgs.example.com:443",
+            "https://orgs.example.com",
+        ),
         (Edge(cors_origins=("https://app.example.com",)), True, "localhost", "https://app.example.com"),
         (Edge(host="0.0.0.0"), False, None, None),
     ],
 )
 def test_hosts_and_origins_are_those_that_are_known(edge: Edge, checked: bool, host: str, origin: str) -> None:
-    security = mcp._security(edge)
+    security = mcp_http._security(edge)
     assert security.enable_dns_rebinding_protection is checked
     if checked:
         assert host in security.allowed_hosts

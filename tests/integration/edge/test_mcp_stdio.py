@@ -11,9 +11,11 @@ from uuid import uuid4
 import pytest
 from mcp.client.client import Client
 from mcp.client.stdio import StdioServerParameters
+from typer.testing import CliRunner
 
 from org_local import ports
-from tests.integration.edge.test_mcp import INITIALIZE
+from org_service.cli.app import app
+from tests.integration.edge.test_mcp import INITIALIZE, problem_of
 from tests.support.edge import Site, add_member
 
 pytestmark = pytest.mark.integration
@@ -49,7 +51,7 @@ async def test_a_token_that_is_not_taken_is_a_result_that_says_so(site: Site, tm
     async with agent(tmp_path, site.url, site.people.token("ann", aud="others")) as client:
         refused = await client.call_tool("list_organizations")
     assert refused.is_error
-    assert refused.structured_content["type"] == "urn:orgs:problem:unauthenticated"
+    assert problem_of(refused)["type"] == "urn:orgs:problem:unauthenticated"
 
 
 async def test_an_api_that_is_away_is_a_result_that_says_so(tmp_path: Path) -> None:
@@ -57,7 +59,7 @@ async def test_an_api_that_is_away_is_a_result_that_says_so(tmp_path: Path) -> N
     async with agent(tmp_path, nobody, "a.b.c") as client:
         refused = await client.call_tool("update_organization", {"org_id": str(uuid4()), "name": "A"})
     assert refused.is_error
-    assert refused.structured_content["type"] == "urn:orgs:problem:unavailable"
+    assert problem_of(refused)["type"] == "urn:orgs:problem:unavailable"
 
 
 @pytest.mark.parametrize("status", ["200 OK", "502 Bad Gateway"])
@@ -73,8 +75,8 @@ async def test_an_address_of_something_else_is_a_result_that_says_so(tmp_path: P
         async with agent(tmp_path, f"http://{ports.LOOPBACK}:{port}", "a.b.c") as client:
             refused = await client.call_tool("get_organization", {"org_id": str(uuid4())})
     assert refused.is_error
-    assert refused.structured_content["type"] == "urn:orgs:problem:internal-error"
-    assert status[:3] in refused.structured_content["detail"]
+    assert problem_of(refused)["type"] == "urn:orgs:problem:internal-error"
+    assert status[:3] in problem_of(refused)["detail"]
 
 
 async def test_the_output_holds_the_protocol_alone_and_ends_with_the_input(site: Site, tmp_path: Path) -> None:
@@ -102,11 +104,38 @@ async def test_the_output_holds_the_protocol_alone_and_ends_with_the_input(site:
     assert env["ORGS_TOKEN"].encode() not in errors
 
 
-async def test_without_a_token_it_says_what_to_set(tmp_path: Path) -> None:
-    program = await asyncio.create_subprocess_exec(
-        sys.executable, *ORGS, cwd=tmp_path, env={}, stdin=-1, stdout=-1, stderr=-1
-    )
-    output, errors = await program.communicate()
-    assert program.returncode == 2
-    assert output == b""
-    assert b"ORGS_TOKEN" in errors
+async def test_an_expired_token_says_what_to_do(site: Site, tmp_path: Path) -> None:
+    async with agent(tmp_path, site.url, site.people.token("ann", exp=1_700_000_000)) as client:
+        problem = problem_of(await client.call_tool("list_organizations"))
+    assert problem["detail"] == ("The token had expired. Put a fresh token into ORGS_TOKEN and start `orgs mcp` again.")
+
+
+async def test_a_line_end_behind_token_and_address_is_none_of_them(site: Site, tmp_path: Path) -> None:
+    async with agent(tmp_path, f" {site.url}\n", f"{site.people.token('ann')}\r\n") as client:
+        assert not (await client.call_tool("list_organizations")).is_error
+
+
+@pytest.mark.parametrize(
+    ("api_url", "token", "said"),
+    [
+        ("http://127.0.0.1:9", "", ("ORGS_TOKEN isn't set",)),
+        ("http://127.0.0.1:9", "abc.de\nf.ghi", ("ORGS_TOKEN", "character 7 is a line break")),
+        ("http://127.0.0.1:9", "abc def", ("ORGS_TOKEN", "character 4 is white space")),
+        ("http://127.0.0.1:9", "abc\u00e9", ("ORGS_TOKEN", "character 4 is what is not ASCII")),
+        ("http://127.0.0.1:99999", "a.b.c", ("ORGS_API_URL", "a port of 0 to 65535")),
+        ("http://127.0.0.1:80a", "a.b.c", ("ORGS_API_URL", "a port of 0 to 65535")),
+        ("http://b\u00fccher.example", "a.b.c", ("ORGS_API_URL", "must be ASCII")),
+        ("http://127.0.0.1:9\n00", "a.b.c", ("ORGS_API_URL", "without white space")),
+        ("http://[::1", "a.b.c", ("ORGS_API_URL", "must have a host")),
+        ("http://-.[x]:80", "a.b.c", ("ORGS_API_URL",)),
+        ("ftp://127.0.0.1", "a.b.c", ("ORGS_API_URL", "http or https")),
+    ],
+)
+def test_a_token_or_an_address_that_cannot_be_used_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, api_url: str, token: str, said: tuple[str, ...]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    ended = CliRunner().invoke(app, ["mcp"], env={"ORGS_API_URL": api_url, "ORGS_TOKEN": token})
+    assert (ended.exit_code, ended.stdout) == (2, "")
+    assert all(each in ended.stderr.replace("\n", " ") for each in said), ended.stderr
+    assert not token or token not in ended.stderr

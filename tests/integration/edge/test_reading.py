@@ -221,5 +221,6 @@ def test_what_became_of_a_command_is_told_its_actor_and_staff_alone(site: Site) 
         "code": 200,
         "org_id": org_id,
         "version": 2,
+        "changed": ["domain"],
         "problem": None,
     }

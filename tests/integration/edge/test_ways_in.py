@@ -182,11 +182,13 @@ class Ways:
             client = await stack.enter_async_context(
                 Client(streamable_http_client(f"{self._url}/mcp", http_client=http))
             )
-            arguments = {"org_id": str(case.twins["mcp"]), **case.body("mcp")}
+            body = case.body("mcp")
+            cleared = [name for name, value in body.items() if value is None]
+            arguments = {"org_id": str(case.twins["mcp"]), **body, **({"clear": cleared} if cleared else {})}
             result = await client.call_tool(f"{case.verb}_organization", arguments)
-        content: dict[str, Any] = result.structured_content or {}
         if not result.is_error:
             return Told(200, None)
+        content: dict[str, Any] = (result.meta or {})["problem"]
         status: int = content["status"]
         return Told({412: 409}.get(status, status), content["type"])
 

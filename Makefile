@@ -3,7 +3,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo up stack check test bench storm soak
+.PHONY: help setup demo up stack check test bench storm poison soak
 
 # Any Python that is new enough; the real one if this is run from a virtual environment.
 ifndef PYTHON
@@ -56,6 +56,9 @@ bench: $(SYNCED) ## measure speed
 
 storm: $(SYNCED) ## kill workers and relays at random, then prove that nothing was lost (ARGS=... for seed and length)
 	.venv/bin/python -m tests.chaos.storm $(ARGS)
+
+poison: $(SYNCED) ## mix hostile records with good ones, then prove that each got what it should (ARGS="--records 100000")
+	.venv/bin/python -m tests.chaos.poison $(ARGS)
 
 soak: $(SYNCED) ## measure for a long time
 	.venv/bin/python -m tests.bench.soak $(ARGS)

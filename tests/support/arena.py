@@ -14,7 +14,7 @@ from org_service.settings import Settings
 from tests.support.batches import Place
 from tests.support.checker import judge
 from tests.support.findings import Findings
-from tests.support.observed import LOG_LEVEL, TopicReader, observe
+from tests.support.observed import LOG_LEVEL, Observed, TopicReader, observe
 from tests.support.outgoing import relay_position
 from tests.support.processes import Role, ServiceProcess, wait_for
 from tests.support.sending import Publisher, Sending
@@ -91,15 +91,23 @@ class Arena:
         wait_for(lambda: self._acknowledged(wanted), "end of the workers' work", timeout_s, 0.1)
         wait_for(lambda: self.relay_position() == self.head(), "end of the relay's work", timeout_s, 0.1)
 
-    def check(self, *, kafka_was_away: bool = False) -> Findings:
+    def observe(self) -> Observed:
+        """Everything that is there now."""
+        observed = observe(self._reader, self.database_url, self.topics)
+        observed.parked = [row for row in observed.parked if row["topic"] == self.topics.commands]
+        return observed
+
+    def check(self, observed: Observed | None = None, *, kafka_was_away: bool = False) -> Findings:
         """Judge everything that happened.
 
         Args:
+            observed: If somebody has looked already.
             kafka_was_away: Then nobody knows how often the workers got the same record.
         """
-        observed = observe(self._reader, self.database_url, self.topics)
         return judge(
-            observed, self.publisher.published, deliveries_max=None if kafka_was_away else self._deliveries_max()
+            observed or self.observe(),
+            self.publisher.published,
+            deliveries_max=None if kafka_was_away else self._deliveries_max(),
         )
 
     def _deliveries_max(self) -> int:

@@ -243,9 +243,17 @@ def read(key: bytes | None, headers: Headers, value: bytes | None) -> CommandRea
         Unreadable: Nobody could be answered.
     """
     found = {name: content for name, content in headers if content is not None}
+    trouble = None
     if found.get("content-type", b"").lower().startswith(b"application/cloudevents+json"):
         identity, command_type, data = _structured(value)
     else:
+        if _several(headers, "ce_id"):
+            raise Unreadable
+        if _several(headers, "ce_type", "ce_actor"):
+            trouble = "it contradicts itself"
+        actor = _text(found.get("ce_actor", b""))
+        if actor is None or not actor.isprintable():
+            trouble = "nobody is called like this"
         identity = _text(found.get("ce_id"))
         command_type = _text(found.get("ce_type"))
         data = value or b""
@@ -255,12 +263,19 @@ def read(key: bytes | None, headers: Headers, value: bytes | None) -> CommandRea
         raise Unreadable from None
     try:
         body = _json(data)
-    except ValueError:
+        json.dumps(body, ensure_ascii=False).encode()  # a lone surrogate is no text
+    except (ValueError, RecursionError):
         body = None
         digest = _digest(command_type, data)
     else:
         digest = _digest(command_type, json.dumps(body, sort_keys=True).encode())
-    return _address_to(key, CommandRead(command_id, command_type or "", digest), body, len(data))
+    command = _address_to(key, CommandRead(command_id, command_type or "", digest), body, len(data))
+    return command if trouble is None else replace(command, trouble=trouble)
+
+
+def _several(headers: Headers, *names: str) -> bool:
+    """Whether one of these headers is there with different contents."""
+    return any(len({content for name, content in headers if name == each}) > 1 for each in names)
 
 
 def attribute(headers: Headers, value: bytes | None, name: str) -> str | None:

@@ -27,8 +27,6 @@ from aiokafka.structs import RecordMetadata
 from org_events.arguments import CreateArguments, ExistingArguments, UpdateArguments
 from org_events.cloudevents import command_headers
 from org_events.commands import (
-    PAYLOAD_BYTES_MAX,
-    RESERVED_IDS,
     AnyCommand,
     Command,
     CreateOrganization,
@@ -37,6 +35,7 @@ from org_events.commands import (
     ReactivateOrganization,
     RestoreOrganization,
     UpdateOrganization,
+    body_to_send,
 )
 from org_events.connection import REFUSALS, Connection, ConnectionOptions
 from org_events.errors import ClientError, KafkaRefused, KafkaUnavailable, OutcomeUnknown
@@ -315,14 +314,7 @@ class OrganizationClient:
     async def _send(self, command: AnyCommand, command_id: UUID | None, timeout_s: float | None) -> _Sending:
         """Hand a command to the producer; its outcome is expected from here on."""
         command_id = command_id or uuid4()
-        if command_id in RESERVED_IDS:
-            raise ValueError("the command id is the nil UUID or the max UUID; give each command an id of its own")
-        body = command.to_body()
-        if len(body) > PAYLOAD_BYTES_MAX:
-            raise ValueError(
-                f"the body of {command.type} {command_id} has {len(body)} bytes, the service reads at most "
-                f"{PAYLOAD_BYTES_MAX}; shorten its fields"
-            )
+        body = body_to_send(command, command_id)
         token = self._token() if callable(self._token) else self._token
         headers = command_headers(
             command_id=command_id,
@@ -334,7 +326,12 @@ class OrganizationClient:
         )
         publisher, expected = self._connection.publisher(), self._connection.expected
         deadline = self._deadline(timeout_s)
-        outcome = expected.expect(command_id)
+        request = hash((command.type, body))
+        try:
+            others = await expected.turn(command_id, request, deadline)
+        except TimeoutError as error:
+            raise KafkaUnavailable(f"{command.type} {command_id} was not sent: its id has another command") from error
+        outcome = expected.expect(command_id, request, others)
         try:
             async with asyncio.timeout_at(deadline):
                 acknowledged = await publisher.append(str(command.org_id).encode(), body, headers)

@@ -105,6 +105,23 @@ class UncheckedCommand:
 AnyCommand = Command | UncheckedCommand
 
 
+def body_to_send(command: AnyCommand, command_id: UUID) -> bytes:
+    """The body of a command that the service can read.
+
+    Raises:
+        ValueError: It is larger than the service reads, or the command id is reserved.
+    """
+    if command_id in RESERVED_IDS:
+        raise ValueError("the command id is the nil UUID or the max UUID; give each command an id of its own")
+    body = command.to_body()
+    if len(body) > PAYLOAD_BYTES_MAX:
+        raise ValueError(
+            f"the body of {command.type} {command_id} has {len(body)} bytes, the service reads at most "
+            f"{PAYLOAD_BYTES_MAX}; shorten its fields"
+        )
+    return body
+
+
 class CreateOrganization(Command):
     """Create an organization under an id of the publisher's choice: any UUID that isn't reserved, 4 or 7 at best."""
 

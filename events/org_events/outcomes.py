@@ -24,6 +24,8 @@ _POLL_RECORDS_MAX: Final = 1_000
 """Records taken at a time, so that a burst of other publishers' results can't keep the event loop for long."""
 _RETRY_WAIT_S: Final = 1.0
 _COMMAND_ID_HEADER: Final = "ce_commandid"
+_NOT_JOURNALED: Final = b'"position":null'
+"""In a result that any request under an id may get: parked, or refused because the id belongs to another one."""
 
 
 class Expected:
@@ -32,18 +34,60 @@ class Expected:
     def __init__(self, unclaimed_max: int = UNCLAIMED_MAX) -> None:
         self._unclaimed_max = unclaimed_max
         self._futures: dict[bytes, asyncio.Future[bytes]] = {}
+        self._requests: dict[bytes, int] = {}
+        """What was sent last under the ids of `_futures`."""
+        self._others: dict[bytes, bytes] = {}
+        """Outcomes of other requests under these ids; there are few."""
         self._unclaimed: dict[bytes, None] = {}
         """In the order in which they were left; the first to go when there are too many."""
 
     def __len__(self) -> int:
         return len(self._futures)
 
-    def expect(self, command_id: UUID) -> asyncio.Future[bytes]:
+    async def turn(self, command_id: UUID, request: int, deadline: float) -> bytes | None:
+        """Wait until no other request under this id is undecided; its outcome, or None where there was none.
+
+        A result names its command id alone. Of two requests under one id the second is refused, and which of the two
+        results came first would decide who is told what.
+
+        Args:
+            command_id: Of both.
+            request: The same for the same type and body.
+            deadline: By the loop's clock.
+
+        Raises:
+            TimeoutError: It is undecided still.
+        """
+        key = _key(command_id)
+        others: bytes | None = None
+        while (other := self._futures.get(key)) is not None and self._requests.get(key, request) != request:
+            if not other.done():
+                others = self._others.get(key) or others
+                await asyncio.wait({other}, timeout=max(0.0, deadline - asyncio.get_running_loop().time()))
+                if not other.done():
+                    raise TimeoutError
+            outcome: bytes = b"" if other.exception() else other.result()
+            if outcome and _NOT_JOURNALED not in outcome:
+                others = outcome
+            if self._futures.get(key) is other:
+                break
+        return others
+
+    def expect(self, command_id: UUID, request: int = 0, others: bytes | None = None) -> asyncio.Future[bytes]:
         """The JSON of the next result of a command that is about to be sent.
 
         An outcome that came before belongs to an earlier sending, and is dropped.
+
+        Args:
+            command_id: Of the command.
+            request: As for `turn`, which comes first.
+            others: What `turn` gave. Whoever sent that other request again gets a copy of it, byte for byte, which is
+                no answer to this one.
         """
         key = _key(command_id)
+        self._requests[key] = request
+        if others is not None:
+            self._others[key] = others
         future = self._futures.get(key)
         if future is not None and future.done():
             del self._futures[key]
@@ -69,6 +113,8 @@ class Expected:
             oldest = next(iter(self._unclaimed))
             del self._unclaimed[oldest]
             self._futures.pop(oldest, None)
+            self._requests.pop(oldest, None)
+            self._others.pop(oldest, None)
 
     def forget(self, command_id: UUID, outcome: asyncio.Future[bytes]) -> None:
         """This outcome was handed out; the command may have been sent again since, and the next one be waited for."""
@@ -76,11 +122,13 @@ class Expected:
         if self._futures.get(key) is outcome:
             self._unclaimed.pop(key, None)
             del self._futures[key]
+            self._requests.pop(key, None)
+            self._others.pop(key, None)
 
     def settle(self, key: bytes, value: bytes) -> None:
         """A result came; of several for one command the first counts."""
         future = self._futures.get(key)
-        if future is not None and not future.done():
+        if future is not None and not future.done() and self._others.get(key) != value:
             future.set_result(value)
 
     def fail_all(self, why: str) -> None:
@@ -91,6 +139,8 @@ class Expected:
                 future.exception()  # marks it as seen: nobody may be waiting
         self._futures.clear()
         self._unclaimed.clear()
+        self._requests.clear()
+        self._others.clear()
 
 
 def _key(command_id: UUID) -> bytes:

@@ -163,6 +163,8 @@ class Commands:
             if change.wait_s <= 0:
                 confirm_s = self._settings.edge.outcome_timeout_s
                 await sender.send(command, command_id=change.command_id, timeout_s=confirm_s)
+                if change.repeatable:
+                    await self._known(caller, change)  # the key may belong to another request that came meanwhile
                 return await self._accept(caller, change, "asked_for")
             result = await sender.execute(command, command_id=change.command_id, timeout_s=change.wait_s)
         except OutcomeUnknown as unknown:

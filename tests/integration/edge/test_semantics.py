@@ -1,12 +1,14 @@
 """What HTTP says of headers, paths and queries, over the wire."""
 
+import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import httpx2
 import pytest
 
+from org_events.client import OrganizationClient
 from tests.support.edge import Site
 
 pytestmark = pytest.mark.integration
@@ -191,3 +193,24 @@ def test_requests_at_once_with_one_key_and_two_bodies_each_get_their_own_answer(
         ((200, "both0.com"), (422, refused)),
         ((422, refused), (200, "both1.com")),
     )
+
+
+async def test_commands_sent_at_once_under_one_id_with_two_payloads_each_get_their_own_answer(site: Site) -> None:
+    kafka = site.settings.kafka
+    org_id = UUID(site.create(f"Two payloads {uuid4()}"))
+    async with OrganizationClient(
+        bootstrap_servers=kafka.bootstrap_servers, topics=kafka.topics, source="/tests", actor="root"
+    ) as orgs:
+        for number in range(10):
+            command_id = uuid4()
+            first, second, again = await asyncio.gather(
+                orgs.update(org_id, domain=f"first{number}.com", command_id=command_id),
+                orgs.update(org_id, domain=f"second{number}.com", command_id=command_id),
+                orgs.update(org_id, domain=f"first{number}.com", command_id=command_id),
+            )
+            assert (first.code, second.code, again.code) == (200, 422, 200)
+            assert first.organization is not None
+            assert again.organization == first.organization
+            assert first.organization.domain == f"first{number}.com"
+            assert second.problem is not None
+            assert second.problem.type == "urn:orgs:problem:command-id-reused"

@@ -124,3 +124,38 @@ def test_an_unknown_outcome_says_what_to_do() -> None:
         "been applied. Send the same command again with the same command id: that is safe, it takes effect at most "
         "once."
     )
+
+
+async def test_another_request_under_the_same_id_waits_until_the_first_is_decided() -> None:
+    expected = Expected()
+    far = asyncio.get_running_loop().time() + 30
+    assert await expected.turn(A, 1, far) is None
+    first = expected.expect(A, 1)
+    assert await expected.turn(A, 1, far) is None  # a repetition: both get the same
+    with pytest.raises(TimeoutError):
+        await expected.turn(A, 2, 0.0)
+    second = asyncio.create_task(expected.turn(A, 2, far))
+    await asyncio.sleep(0)
+    assert not second.done()
+    expected.settle(A_KEY, b"first")
+    assert await second == b"first"
+    other = expected.expect(A, 2, b"first")
+    expected.settle(A_KEY, b"first")  # the copy for the repetition
+    assert (first.result(), other.done()) == (b"first", False)
+    expected.settle(A_KEY, b'{"position":null}')
+    assert other.result() == b'{"position":null}'
+    assert await expected.turn(A, 3, far) is None
+
+
+async def test_what_is_forgotten_is_forgotten_whole() -> None:
+    expected = Expected(unclaimed_max=1)
+    far = asyncio.get_running_loop().time() + 30
+    for command_id in (A, B):
+        expected.expect(command_id, 1, b"other")
+        expected.leave(command_id)
+    assert await expected.turn(A, 2, far) is None
+    outcome = expected.expect(C, 1, b"other")
+    expected.settle(C_KEY, b"{}")
+    expected.forget(C, outcome)
+    expected.fail_all("stopped")
+    assert (len(expected), expected._requests, expected._others) == (0, {}, {})

@@ -106,6 +106,10 @@ class Topics:
 _NEVER_UNCLEAN: Final = {"unclean.leader.election.enable": "false"}
 """Kafka's default, but not that of every provider: a replica that lags would lead, and acknowledged records be gone."""
 
+AS_PRODUCED: Final = "producer"
+"""A broker keeps batches as publishers compressed them. All readers know all codecs, so another value does no harm; but
+a broker that compresses again spends its own time on what publishers chose."""
+
 Timestamp = Literal["CreateTime", "LogAppendTime"]
 
 
@@ -119,6 +123,7 @@ def _deleted(
         **_NEVER_UNCLEAN,
         "message.timestamp.type": timestamp,
         "max.message.bytes": str(RECORD_BATCH_BYTES_MAX),
+        "compression.type": AS_PRODUCED,
     }
     return TopicSpec(name=name, partitions=partitions, holds=holds, config=config)
 
@@ -130,6 +135,7 @@ def _compacted(name: str, partitions: int, holds: str) -> TopicSpec:
         **_NEVER_UNCLEAN,
         "message.timestamp.type": "CreateTime",
         "max.message.bytes": str(RECORD_BATCH_BYTES_MAX),
+        "compression.type": AS_PRODUCED,
     }
     return TopicSpec(name=name, partitions=partitions, holds=holds, config=config)
 

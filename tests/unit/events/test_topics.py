@@ -95,6 +95,7 @@ def test_the_topics_are_as_the_contract_says() -> None:
         "unclean.leader.election.enable": "false",
         "message.timestamp.type": "LogAppendTime",
         "max.message.bytes": "1048588",
+        "compression.type": "producer",
     }
     assert specs["orgs.results"].config["retention.ms"] == "259200000"
     assert specs["orgs.events"].config["retention.ms"] == "7776000000"
@@ -102,6 +103,7 @@ def test_the_topics_are_as_the_contract_says() -> None:
     assert specs["orgs.state"].config["delete.retention.ms"] == "604800000"
     for name in ("relay", "memberships", "partnerships", "staff"):
         assert specs[f"orgs.{name}"].config["cleanup.policy"] == "compact"
+    assert {spec.config["compression.type"] for spec in specs.values()} == {"producer"}
     assert all(spec.config["message.timestamp.type"] == "CreateTime" for spec in list(specs.values())[1:])
 
 

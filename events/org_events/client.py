@@ -134,6 +134,11 @@ class OrganizationClient:
         """False before the start, after the stop, and once the reader of outcomes has died: start a new client."""
         return self._connection.is_usable
 
+    @property
+    def unread(self) -> str | None:
+        """Partitions of the results that can't be read, in words; outcomes in them come when they are mended."""
+        return self._connection.unread
+
     async def ping(self) -> None:
         """Ask a broker for its metadata.
 
@@ -356,7 +361,8 @@ class OrganizationClient:
             raise
         if not outcome.done():
             expected.leave(command_id)
-            raise OutcomeUnknown("none came in time", command_id, command)
+            unread = f", and results can't be read: {self.unread}" if self.unread else ""
+            raise OutcomeUnknown(f"none came in time{unread}", command_id, command)
         expected.forget(command_id, outcome)
         if error := outcome.exception():
             raise _failure(error, command_id, command) from error

@@ -5,7 +5,7 @@ from contextlib import suppress
 from ssl import SSLContext
 from typing import Any, Final, TypedDict
 
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka import AIOKafkaProducer
 from aiokafka.abc import AbstractTokenProvider
 from aiokafka.errors import (
     ClusterAuthorizationFailedError,
@@ -19,6 +19,7 @@ from aiokafka.errors import (
 )
 
 from org_events.brokers import enduring
+from org_events.consumer import SteadyConsumer
 from org_events.errors import KafkaRefused, KafkaUnavailable, NotConnected, TopicMissing
 from org_events.outcomes import Expected, OutcomeReader
 from org_events.publisher import Publisher
@@ -75,6 +76,11 @@ class Connection:
     def is_usable(self) -> bool:
         """Whether `publisher` gives one."""
         return self._publisher is not None and self._reader is not None and self._reader.is_reading
+
+    @property
+    def unread(self) -> str | None:
+        """The partitions of the results that can't be read, in words; None when all is well."""
+        return None if self._reader is None else self._reader.unread
 
     def publisher(self) -> Publisher:
         """Sends commands; given only while their outcomes can be read.
@@ -147,15 +153,13 @@ class Connection:
             )
         )
 
-    def _make_consumer(self) -> AIOKafkaConsumer:
-        return enduring(
-            AIOKafkaConsumer(
-                bootstrap_servers=self._bootstrap_servers,
-                group_id=None,
-                enable_auto_commit=False,
-                isolation_level="read_committed",
-                **self._options,
-            )
+    def _make_consumer(self) -> SteadyConsumer:
+        return SteadyConsumer(
+            bootstrap_servers=self._bootstrap_servers,
+            group_id=None,
+            enable_auto_commit=False,
+            isolation_level="read_committed",
+            **self._options,
         )
 
 

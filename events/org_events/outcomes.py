@@ -1,8 +1,11 @@
 """Outcomes on their way in: every result of the topic is looked at, those somebody asked for are kept.
 
 The reader is no member of a group: each client reads all partitions from their end, because any of them may hold the
-answer. Looking for one header decides what becomes of a record, so results of other publishers cost little; only the
-task that waits parses its JSON. Refused alternative: a results topic a publisher, which the relay would have to know.
+answer. A partition that can't be read delays the outcomes in it and no others: who waits for one of these waits until
+the time is up, because the command is safe and the partition may be repaired any moment.
+
+Looking for one header decides what becomes of a record, so results of other publishers cost little; only the task that
+waits parses its JSON. Refused alternative: a results topic a publisher, which the relay would have to know.
 """
 
 import asyncio
@@ -10,9 +13,10 @@ import logging
 from typing import Any, Final, cast
 from uuid import UUID
 
-from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka import ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError
 
+from org_events.consumer import SteadyConsumer
 from org_events.errors import ClientError
 
 _log = logging.getLogger(__name__)
@@ -156,7 +160,7 @@ class OutcomeReader:
         expected: What to look for.
     """
 
-    def __init__(self, topic: str, consumer: AIOKafkaConsumer, expected: Expected) -> None:
+    def __init__(self, topic: str, consumer: SteadyConsumer, expected: Expected) -> None:
         self._topic = topic
         self._consumer = consumer
         self._expected = expected
@@ -166,6 +170,15 @@ class OutcomeReader:
     def is_reading(self) -> bool:
         """False before the start, after the stop, and should the reader have died of a defect."""
         return self._task is not None and not self._task.done()
+
+    @property
+    def unread(self) -> str | None:
+        """The partitions that can't be read, in words; None when all is well."""
+        if not self._consumer.sick:
+            return None
+        return "; ".join(
+            f"{at.topic}, partition {at.partition}: {sick}" for at, sick in sorted(self._consumer.sick.items())
+        )
 
     async def start(self, partitions: set[int]) -> None:
         """Begin at the end of every partition: what is sent after this returns can't be missed.

@@ -7,6 +7,7 @@ import logging
 import sys
 import traceback
 from collections.abc import MutableMapping
+from contextlib import suppress
 from typing import Any, Final, TextIO, cast
 
 import structlog
@@ -59,6 +60,11 @@ PARTITIONS_HELD: Final = Gauge(
 CONSUMER_RESTARTS: Final = Counter(
     "orgs_worker_consumer_restarts_total", "Times the consume loop had to be started anew"
 )
+PARTITION_STUCK: Final = Gauge(
+    "orgs_consumer_partition_stuck",
+    "1 for a partition whose records can't be read, and which waits; absent when all is well",
+    ["topic", "partition"],
+)
 RELAY_ROWS: Final = Counter("orgs_relay_rows_total", "Journal rows published")
 RELAY_SECONDS: Final = Histogram("orgs_relay_transaction_seconds", "One Kafka transaction", buckets=_SECONDS)
 RELAY_REBUILDS: Final = Counter(
@@ -91,6 +97,15 @@ HTTP_CLOSED: Final = Counter(
 HTTP_ACCEPTED: Final = Counter(
     "orgs_http_accepted_total", "Changes answered with 202, by why: asked_for, timed_out", ["why"]
 )
+
+
+def show_partition(at: tuple[str, int], sick: object | None) -> None:
+    """Show that a partition can't be read, or that it can be read again; what a consumer's `on_sick` is for."""
+    if sick is not None:
+        PARTITION_STUCK.labels(*at).set(1)
+    else:
+        with suppress(KeyError):
+            PARTITION_STUCK.remove(*at)
 
 
 def set_up_logging(settings: Log) -> None:

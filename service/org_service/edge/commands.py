@@ -138,7 +138,8 @@ class Commands:
             await self._client.ping()
         except ClientError as error:
             return f"away: changes are answered with 503 ({type(error).__name__})"
-        return "answers"
+        unread = self._client.unread
+        return "answers" if unread is None else f"answers; outcomes come late where results can't be read: {unread}"
 
     def accepted(self, command_id: UUID) -> Accepted | None:
         """A command that was accepted and is not in Postgres yet."""

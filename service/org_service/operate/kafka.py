@@ -9,10 +9,11 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Final, cast
 
-from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka import ConsumerRecord, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 
 from org_events.brokers import enduring
+from org_events.consumer import SteadyConsumer
 from org_events.topics import partition_for
 from org_service.errors import StopError
 from org_service.settings import Kafka
@@ -43,7 +44,7 @@ async def admin(kafka: Kafka) -> AsyncGenerator[AIOKafkaAdminClient]:
 @asynccontextmanager
 async def reader(
     kafka: Kafka, topic: str, *, key: bytes | None = None
-) -> AsyncGenerator[tuple[AIOKafkaConsumer, list[TopicPartition]]]:
+) -> AsyncGenerator[tuple[SteadyConsumer, list[TopicPartition]]]:
     """A consumer assigned to a topic's partitions, at their beginning.
 
     Args:
@@ -62,14 +63,12 @@ async def reader(
         raise StopError(f"the topic {topic} isn't on Kafka at {kafka.bootstrap_servers}: run `orgs topics apply`.")
     wanted = range(partitions[0]) if key is None else [partition_for(key, partitions[0])]
     assigned = [TopicPartition(topic, partition) for partition in wanted]
-    consumer = enduring(
-        AIOKafkaConsumer(
-            **kafka.connection(),
-            group_id=None,
-            enable_auto_commit=False,
-            auto_offset_reset="earliest",
-            isolation_level="read_committed",
-        )
+    consumer = SteadyConsumer(
+        **kafka.connection(),
+        group_id=None,
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        isolation_level="read_committed",
     )
     try:
         await consumer.start()
@@ -81,15 +80,24 @@ async def reader(
         await asyncio.gather(consumer.stop(), return_exceptions=True)
 
 
-async def ends(consumer: AIOKafkaConsumer, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+async def ends(consumer: SteadyConsumer, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
     """Where each partition ends now, for a reader of committed records."""
     return cast("dict[TopicPartition, int]", await consumer.end_offsets(partitions))
 
 
 async def read_until(
-    consumer: AIOKafkaConsumer, until: Mapping[TopicPartition, int]
+    consumer: SteadyConsumer, until: Mapping[TopicPartition, int], *, leave_sick: bool = False
 ) -> AsyncIterator[Sequence[Record]]:
-    """Yield records in steps, from where the consumer stands up to given offsets, in order within each partition."""
+    """Yield records in steps, from where the consumer stands up to given offsets, in order within each partition.
+
+    Args:
+        consumer: Assigned to the partitions.
+        until: Where to end in each.
+        leave_sick: End all the same where a partition can't be read; it stays where it is.
+
+    Raises:
+        StopError: A partition can't be read up to there. Everything before it, and of the others, was given.
+    """
     waiting = dict(until)
     while True:
         for partition in list(waiting):
@@ -97,7 +105,9 @@ async def read_until(
             if await consumer.position(partition) >= waiting[partition]:
                 del waiting[partition]
                 consumer.pause(partition)
-        if not waiting:
+        if not waiting.keys() - consumer.sick.keys():
+            if not leave_sick:
+                refuse_sick(consumer)
             return
         batch = await take(consumer)
         records = [record for record in batch if record.offset < until[TopicPartition(record.topic, record.partition)]]
@@ -105,7 +115,21 @@ async def read_until(
             yield records
 
 
-async def take(consumer: AIOKafkaConsumer) -> list[Record]:
+def refuse_sick(consumer: SteadyConsumer) -> None:
+    """Nobody shall take for the whole what isn't.
+
+    Raises:
+        StopError: A partition can't be read.
+    """
+    for at, sick in sorted(consumer.sick.items()):
+        raise StopError(
+            f"{at.topic}, partition {at.partition} can't be read from offset {sick.offset} on ({sick.reason}); what is "
+            "before it, and all of the other partitions, was read. See 'A partition can't be read' in "
+            "docs/operating.md."
+        )
+
+
+async def take(consumer: SteadyConsumer) -> list[Record]:
     """The next records at hand, none after `POLL_MS`; in order of broker time as far as partitions allow."""
     batches = cast(
         "dict[TopicPartition, list[Record]]",

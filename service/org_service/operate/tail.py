@@ -4,9 +4,10 @@ from collections.abc import AsyncGenerator, Sequence
 from typing import NamedTuple, cast
 from uuid import UUID
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 
-from org_service.operate.kafka import Record, ends, read_until, reader, take
+from org_events.consumer import SteadyConsumer
+from org_service.operate.kafka import Record, ends, read_until, reader, refuse_sick, take
 from org_service.settings import Kafka
 
 
@@ -27,23 +28,27 @@ async def watch(kafka: Kafka, topic: str, view: View) -> AsyncGenerator[Sequence
 
     Raises:
         KafkaError: Kafka can't be reached.
-        StopError: The topic isn't there.
+        StopError: The topic isn't there; or, unless the view follows, a partition of it can't be read to its end, and
+            all others were. A view that follows waits for it, and goes on with the others.
     """
     key = None if view.org_id is None else str(view.org_id).encode()
     async with reader(kafka, topic, key=key) as (consumer, partitions):
         now = await ends(consumer, partitions)
         if view.from_start:
-            async for records in read_until(consumer, now):
+            async for records in read_until(consumer, now, leave_sick=True):
                 yield _of(records, key)
         elif view.last:
             yield await _last(consumer, now, view.last, key)
-        if view.follow:
-            # A step may reach past the ends, and what lay behind them in it was left out.
-            for partition, end in now.items():
+        if not view.follow:
+            refuse_sick(consumer)
+            return
+        # A step may reach past the ends, and what lay behind them in it was left out.
+        for partition, end in now.items():
+            if partition not in consumer.sick:
                 consumer.seek(partition, end)
-            consumer.resume(*partitions)
-            while True:
-                yield _of(await take(consumer), key)
+        consumer.resume(*partitions)
+        while True:
+            yield _of(await take(consumer), key)
 
 
 def _of(records: Sequence[Record], key: bytes | None) -> Sequence[Record]:
@@ -51,7 +56,7 @@ def _of(records: Sequence[Record], key: bytes | None) -> Sequence[Record]:
 
 
 async def _last(
-    consumer: AIOKafkaConsumer, now: dict[TopicPartition, int], wanted: int, key: bytes | None
+    consumer: SteadyConsumer, now: dict[TopicPartition, int], wanted: int, key: bytes | None
 ) -> list[Record]:
     """The last records before the ends, oldest first.
 
@@ -64,6 +69,6 @@ async def _last(
         for partition, end in now.items():
             consumer.seek(partition, max(first[partition], end - 2 * wanted))
     kept: list[Record] = []
-    async for records in read_until(consumer, now):
+    async for records in read_until(consumer, now, leave_sick=True):
         kept = sorted([*kept, *_of(records, key)], key=lambda each: each.timestamp)[-wanted:]
     return kept

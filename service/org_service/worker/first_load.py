@@ -11,11 +11,11 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, cast
 from uuid import UUID
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from org_events.brokers import enduring
 from org_service.kafka.topic_ids import topic_ids
+from org_events.consumer import SteadyConsumer
 from org_service.settings import Settings
 from org_service.store import reference
 from org_service.store.engine import create_engine
@@ -45,15 +45,13 @@ async def wait_until_loaded(settings: Settings, stop: asyncio.Event, beat: Calla
         KafkaError: Kafka can't be reached.
         RetryError: Postgres can't be reached.
     """
-    consumer = enduring(
-        AIOKafkaConsumer(
-            **settings.kafka.connection(),
-            group_id=None,
-            enable_auto_commit=False,
-            auto_offset_reset="earliest",
-            isolation_level="read_committed",
-            max_partition_fetch_bytes=_FETCH_BYTES,
-        )
+    consumer = SteadyConsumer(
+        **settings.kafka.connection(),
+        group_id=None,
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        isolation_level="read_committed",
+        max_partition_fetch_bytes=_FETCH_BYTES,
     )
     engine = create_engine(settings.database, "worker", direct=True)
     try:
@@ -66,7 +64,7 @@ async def wait_until_loaded(settings: Settings, stop: asyncio.Event, beat: Calla
 
 async def _wait(
     settings: Settings,
-    consumer: AIOKafkaConsumer,
+    consumer: SteadyConsumer,
     engine: AsyncEngine,
     stop: asyncio.Event,
     beat: Callable[[], None],
@@ -119,7 +117,7 @@ async def _applied(
 
 
 async def _holds_records(
-    consumer: AIOKafkaConsumer,
+    consumer: SteadyConsumer,
     short: Mapping[TopicPartition, int],
     ends: Mapping[TopicPartition, int],
     goes_on: Callable[[], Awaitable[bool]],
@@ -133,6 +131,8 @@ async def _holds_records(
     while await goes_on():
         batches = cast("dict[TopicPartition, list[Any]]", await consumer.getmany(timeout_ms=round(_POLL_S * 1000)))
         if any(records[0].offset < ends[each] for each, records in batches.items() if records):
+            return True
+        if consumer.sick:  # there are records, and nobody could apply them
             return True
         if all([await consumer.position(each) >= ends[each] for each in short]):
             return False

@@ -27,10 +27,11 @@ from uuid import UUID
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import TopicAuthorizationFailedError, for_code
+from aiokafka.errors import CorruptRecordException, TopicAuthorizationFailedError, for_code
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from org_events.brokers import enduring
+from org_events.consumer import SteadyConsumer
 from org_events.reference import USER_ID_CHARS_MAX
 from org_events.topics import DAY_MS, partitions_for
 from org_service.kafka.topic_ids import topic_ids
@@ -265,17 +266,15 @@ async def _reconcile(
 
 
 @asynccontextmanager
-async def _reader(settings: Settings) -> AsyncGenerator[AIOKafkaConsumer]:
+async def _reader(settings: Settings) -> AsyncGenerator[SteadyConsumer]:
     """A consumer of no group, which reads from the beginning."""
-    consumer = enduring(
-        AIOKafkaConsumer(
-            **settings.kafka.connection(),
-            group_id=None,
-            enable_auto_commit=False,
-            auto_offset_reset="earliest",
-            isolation_level="read_committed",
-            max_partition_fetch_bytes=settings.worker.partition_fetch_bytes_max,
-        )
+    consumer = SteadyConsumer(
+        **settings.kafka.connection(),
+        group_id=None,
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        isolation_level="read_committed",
+        max_partition_fetch_bytes=settings.worker.partition_fetch_bytes_max,
     )
     try:
         await consumer.start()
@@ -285,7 +284,7 @@ async def _reader(settings: Settings) -> AsyncGenerator[AIOKafkaConsumer]:
 
 
 async def _read_keys(
-    consumer: AIOKafkaConsumer, group: Group, partitions: int, beat: Callable[[], None]
+    consumer: SteadyConsumer, group: Group, partitions: int, beat: Callable[[], None]
 ) -> tuple[set[bytes], dict[int, int]]:
     """The digests of the keys that partitions hold, and where the partitions ended."""
     assigned = [TopicPartition(*place) for place in group.ends]
@@ -295,6 +294,8 @@ async def _read_keys(
     while not all([await consumer.position(each) >= ends[each] for each in assigned]):
         beat()
         batches = cast("_Batches", await consumer.getmany(timeout_ms=_POLL_MS, max_records=_BATCH_RECORDS))
+        for each, sick in consumer.sick.items():  # what it holds behind this isn't lacking
+            raise CorruptRecordException(f"{each.topic}, partition {each.partition} is {sick}")
         if not batches:
             await topic_ids(consumer, [group.topic])  # raises in an outage; a consumer alone says nothing
         for each, records in batches.items():

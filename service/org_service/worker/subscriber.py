@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, Literal, NamedTuple, Protocol, cast
+from functools import partial
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, ConsumerRecord, TopicPartition
 from aiokafka.errors import (
@@ -24,11 +25,10 @@ from faststream.kafka import KafkaBroker
 from faststream.kafka.message import KafkaAckableMessage
 from faststream.security import BaseSecurity, SASLPlaintext, SASLScram256, SASLScram512
 
-from org_events.brokers import enduring
 from org_service.kafka.topic_ids import may_write
+from org_events.consumer import SteadyConsumer
 from org_service.settings import Kafka, Settings
-from org_service.telemetry import CONSUMER_RESTARTS, get_logger
-from org_service.worker import header_names
+from org_service.telemetry import CONSUMER_RESTARTS, get_logger, show_partition
 from org_service.worker.records import Record
 
 log = get_logger(__name__)
@@ -76,7 +76,6 @@ class Subscriber:
         feed = feed or Feed(
             [settings.kafka.topics.commands], worker.group_id, worker.batch_timeout_ms, worker.fetch_wait_ms
         )
-        header_names.install()
         self._applier = applier
         self.polled = time.monotonic()
         """When the loop last asked Kafka for records."""
@@ -126,6 +125,14 @@ class Subscriber:
         """Partitions in hand; None before the group gave an answer (it may give none at all)."""
         return self._assignment.partitions
 
+    @property
+    def sick(self) -> str | None:
+        """The partitions in hand that can't be read, in words; None when all is well."""
+        consumer = cast("SteadyConsumer | None", self._subscriber.consumer)
+        if consumer is None or not consumer.sick:
+            return None
+        return "; ".join(f"{at.topic}, partition {at.partition}: {sick}" for at, sick in sorted(consumer.sick.items()))
+
     async def start(self) -> None:
         """Join the group and begin to take batches.
 
@@ -133,13 +140,11 @@ class Subscriber:
             KafkaError: Kafka can't be reached; nothing was started.
         """
         await self._broker.connect()
+        # FastStream makes aiokafka's own consumer, whose poll loses what other partitions gave when one can't be read.
         config = self._broker.config.broker_config
-        build: Callable[..., AIOKafkaConsumer] = config.builder
-
-        def build_enduring(**options: Any) -> AIOKafkaConsumer:
-            return enduring(build(**options))
-
-        config.builder = build_enduring
+        config.builder = partial(
+            SteadyConsumer, on_sick=show_partition, **cast("partial[Any]", config.builder).keywords
+        )
         await self._broker.start()
         self._watch(self._consumer)
 

@@ -166,6 +166,8 @@ class Worker:
             raise RetryError("no partitions assigned yet")
         if self._applier.outage is not None:
             raise RetryError(f"the batch in hand waits: {self._applier.outage}")
+        if subscriber.sick is not None:
+            raise RetryError(f"can't be read: {subscriber.sick}")
         return f"{subscriber.assigned} partitions"
 
     async def _check_log(self) -> str:
@@ -179,4 +181,6 @@ class Worker:
             raise RetryError("no partitions assigned yet")
         if self._reference_applier.outage is not None:
             raise RetryError(f"reference data wait: {self._reference_applier.outage}")
+        if reference.sick is not None:
+            raise RetryError(f"can't be read: {reference.sick}")
         return f"{reference.assigned} partitions"

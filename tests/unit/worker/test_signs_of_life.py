@@ -22,12 +22,18 @@ async def is_away() -> None:
 
 
 def joined(
-    *, assigned: int | None = 3, outage: str | None = None, reference_outage: str | None = None, ping: Any = answers
+    *,
+    assigned: int | None = 3,
+    outage: str | None = None,
+    reference_outage: str | None = None,
+    ping: Any = answers,
+    sick: str | None = None,
+    reference_sick: str | None = None,
 ) -> Worker:
     """A worker that has joined its groups, and what became of it since."""
     worker = Worker(NOWHERE)
-    worker._subscriber = cast("Any", SimpleNamespace(polled=0.0, assigned=assigned, ping=ping))
-    worker._reference = cast("Any", SimpleNamespace(polled=0.0, assigned=assigned))
+    worker._subscriber = cast("Any", SimpleNamespace(polled=0.0, assigned=assigned, ping=ping, sick=sick))
+    worker._reference = cast("Any", SimpleNamespace(polled=0.0, assigned=assigned, sick=reference_sick))
     worker._applier._outage, worker._reference_applier.outage = outage, reference_outage
     return worker
 
@@ -69,6 +75,8 @@ async def test_a_worker_that_joined_and_has_partitions_is_ready_even_if_there_ar
         (joined(assigned=None), "consumer", "no partitions assigned yet"),
         (joined(assigned=None), "reference", "no partitions assigned yet"),
         (joined(outage="Postgres is away"), "consumer", "the batch in hand waits: Postgres is away"),
+        (joined(sick="orgs.commands, partition 3"), "consumer", "can't be read: orgs.commands, partition 3"),
+        (joined(reference_sick="orgs.staff, partition 1"), "reference", "can't be read: orgs.staff, partition 1"),
         (joined(reference_outage="Postgres is away"), "reference", "reference data wait: Postgres is away"),
     ],
 )

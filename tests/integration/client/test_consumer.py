@@ -1,0 +1,341 @@
+"""A consumer on a broker that holds what can't be read: nothing else is lost or late, and it is said.
+
+aiokafka's own consumer fails the tests of this module, each for the reason that its name tells.
+"""
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, cast
+
+import pytest
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.consumer.fetcher import Fetcher
+from aiokafka.errors import (
+    KafkaError,
+    NotLeaderForPartitionError,
+    OffsetOutOfRangeError,
+    TopicAuthorizationFailedError,
+)
+
+from org_events import consumer as consumer_module
+from org_events.consumer import OnSick, Sick, SteadyConsumer
+from org_local.stack import Stack
+from org_service.settings import Settings
+from tests.support import raw_batches, surgery
+from tests.support.raw_batches import CODECS, NONE, ZSTD, Raw
+
+pytestmark = pytest.mark.integration
+
+PARTITIONS, BATCHES, RECORDS = 12, 3, 10
+SICK = 5
+ALL = {(partition, offset) for partition in range(PARTITIONS) for offset in range(BATCHES * RECORDS)}
+BEHIND = {(SICK, offset) for offset in range(RECORDS, BATCHES * RECORDS)}
+"""What stands in the bad batch, the second one of its partition, and after it."""
+
+
+@pytest.fixture
+def topic(settings: Settings) -> str:
+    """A topic of twelve partitions."""
+    name = f"{settings.kafka.topic_prefix}twelve"
+    surgery.create_topic(settings.kafka.bootstrap_servers, name, PARTITIONS, {})
+    return name
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(consumer_module, "RETRY_S", 0.1)
+    monkeypatch.setattr(consumer_module, "PATIENCE_S", 0.4)
+
+
+async def fill(settings: Settings, topic: str, *, codec: str | None = None) -> None:
+    """So many records in each partition, in batches."""
+    async with AIOKafkaProducer(
+        bootstrap_servers=settings.kafka.bootstrap_servers, compression_type=cast("Any", codec)
+    ) as producer:
+        for _ in range(BATCHES):
+            for partition in range(PARTITIONS):
+                batch = producer.create_batch()
+                for number in range(RECORDS):
+                    batch.append(key=b"k", value=b"%d" % number, timestamp=None)
+                await producer.send_batch(batch, topic, partition=partition)
+            await producer.flush()
+
+
+@asynccontextmanager
+async def consuming(
+    settings: Settings, topic: str, *, on_sick: OnSick | None = None, **options: Any
+) -> AsyncIterator[SteadyConsumer]:
+    grouped = "group_id" in options
+    consumer = SteadyConsumer(
+        on_sick=on_sick,
+        bootstrap_servers=settings.kafka.bootstrap_servers,
+        auto_offset_reset="earliest",
+        enable_auto_commit=False,
+        **options,
+    )
+    if grouped:
+        consumer.subscribe([topic])
+    await consumer.start()
+    if not grouped:
+        consumer.assign([TopicPartition(topic, partition) for partition in range(PARTITIONS)])
+    try:
+        yield consumer
+    finally:
+        await consumer.stop()
+
+
+async def read(consumer: AIOKafkaConsumer, number: int, **options: Any) -> Counter[tuple[int, int]]:
+    """Poll until so many records came."""
+    found: Counter[tuple[int, int]] = Counter()
+    async with asyncio.timeout(20):
+        while found.total() < number:
+            for at, records in (await consumer.getmany(timeout_ms=100, **options)).items():
+                found.update((at.partition, record.offset) for record in records)
+    return found
+
+
+async def ordered(consumer: SteadyConsumer, sick: TopicPartition, place: int) -> None:
+    """Wait until all partitions are fetched, and let the next poll come to one of them at this place."""
+    fetched = consumer._fetcher._records
+    async with asyncio.timeout(20):
+        while len(fetched) < PARTITIONS:
+            await asyncio.sleep(0.01)
+    others = [at for at in fetched if at != sick]
+    for at in [*others[:place], sick, *others[place:]]:
+        fetched.move_to_end(at)
+
+
+def damage(stack: Stack, topic: str, what: str) -> None:
+    """Let the second batch of one partition be unreadable, or readable again."""
+    if what == "a flipped bit":
+        surgery.flip_byte(stack, topic, SICK, RECORDS, mask=1)
+    else:
+        before = raw_batches.set_codec(stack, topic, SICK, RECORDS, 6)
+        if before == 6:
+            raw_batches.set_codec(stack, topic, SICK, RECORDS, NONE)
+
+
+@pytest.mark.parametrize("place", [0, 6, 11], ids=["first", "in the middle", "last"])
+@pytest.mark.parametrize("what", ["a flipped bit", "an unknown codec"])
+async def test_a_batch_that_cannot_be_read_holds_up_its_partition_and_loses_nothing(
+    settings: Settings, stack: Stack, topic: str, what: str, place: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    await fill(settings, topic)
+    damage(stack, topic, what)
+    told: list[tuple[TopicPartition, Sick | None]] = []
+    at = TopicPartition(topic, SICK)
+    async with consuming(settings, topic, on_sick=lambda *of: told.append(of)) as consumer:
+        await ordered(consumer, at, place)
+        found = await read(consumer, len(ALL) - len(BEHIND))
+        assert await read_on(consumer, 0.5) == Counter()
+        assert consumer.sick.keys() == {at}
+        assert consumer.sick[at].offset == RECORDS
+        assert ("CRC" if what == "a flipped bit" else "codec") in consumer.sick[at].reason
+        assert await consumer.position(at) == RECORDS
+        said = [each.getMessage() for each in caplog.records if each.levelno == logging.ERROR]
+        assert len(said) == 1
+        assert f"{topic}, partition {SICK} can't be read from offset {RECORDS} on" in said[0]
+        damage(stack, topic, what)
+        found += await read(consumer, len(BEHIND))
+    assert found == Counter(ALL)
+    assert [(each, sick is None) for each, sick in told] == [(at, False), (at, True)]
+    assert consumer.sick == {}
+
+
+async def read_on(consumer: SteadyConsumer, seconds: float) -> Counter[tuple[int, int]]:
+    """Whatever comes in so much time."""
+    found: Counter[tuple[int, int]] = Counter()
+    end = asyncio.get_running_loop().time() + seconds
+    while asyncio.get_running_loop().time() < end:
+        for at, records in (await consumer.getmany(timeout_ms=50)).items():
+            found.update((at.partition, record.offset) for record in records)
+    return found
+
+
+async def test_it_is_the_same_one_record_at_a_time_and_with_getone(
+    settings: Settings, stack: Stack, topic: str
+) -> None:
+    await fill(settings, topic)
+    damage(stack, topic, "a flipped bit")
+    async with consuming(settings, topic) as consumer:
+        assert await read(consumer, len(ALL - BEHIND), max_records=1) == Counter(ALL - BEHIND)
+    async with consuming(settings, topic) as consumer, asyncio.timeout(20):
+        records = [await consumer.getone() for _ in range(len(ALL - BEHIND))]
+    assert {(record.partition, record.offset) for record in records} == ALL - BEHIND
+
+
+async def test_a_partition_moves_to_another_member_with_what_is_wrong_with_it(
+    settings: Settings, stack: Stack, topic: str
+) -> None:
+    """And comes back: nobody steps over it, and nobody shows what isn't theirs."""
+    await fill(settings, topic)
+    damage(stack, topic, "a flipped bit")
+    group: dict[str, Any] = {"group_id": f"{topic}-group", "session_timeout_ms": 6_000, "heartbeat_interval_ms": 200}
+    found: Counter[tuple[int, int]] = Counter()
+    async with consuming(settings, topic, **group) as one, consuming(settings, topic, **group) as other:
+        async with asyncio.timeout(20):
+            while not (
+                len(one.assignment()) == len(other.assignment()) == PARTITIONS // 2 and (one.sick or other.sick)
+            ):
+                for each in (one, other):
+                    await each.getmany(timeout_ms=50)
+        holder, beside = (one, other) if one.sick else (other, one)
+        assert holder.sick.keys() == {TopicPartition(topic, SICK)}
+        assert beside.sick == {}
+        await holder.stop()
+        async with asyncio.timeout(20):
+            while not beside.sick:
+                for at, records in (await beside.getmany(timeout_ms=50)).items():
+                    found.update((at.partition, record.offset) for record in records)
+        assert holder.sick == {}
+        assert not BEHIND & found.keys()
+        damage(stack, topic, "a flipped bit")
+        assert (await read(beside, len(BEHIND))).keys() >= BEHIND
+
+
+@pytest.mark.parametrize("end", ["cancelled", "failed"])
+async def test_a_member_that_stops_polling_leaves_its_group_whatever_became_of_its_last_poll(
+    settings: Settings, topic: str, end: str
+) -> None:
+    """aiokafka counts polls under way, and one that raises or is cancelled as under way for ever."""
+    await fill(settings, topic)
+    group: dict[str, Any] = {"group_id": f"{topic}-group", "max_poll_interval_ms": 500, "heartbeat_interval_ms": 100}
+    async with consuming(settings, topic, **group) as consumer:
+        await read(consumer, len(ALL))
+        if end == "cancelled":
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(consumer.getmany(timeout_ms=10_000), 0.1)
+        else:
+            polling = asyncio.create_task(consumer.getmany(timeout_ms=10_000))
+            await asyncio.sleep(0)
+            consumer._subscription.abort_waiters(KafkaError("as the coordinator does"))
+            with pytest.raises(KafkaError):
+                await polling
+        async with asyncio.timeout(10):
+            while cast("Any", consumer._coordinator).generation != -1:
+                await asyncio.sleep(0.05)
+
+
+@pytest.mark.parametrize("error", [TopicAuthorizationFailedError("t"), OffsetOutOfRangeError({})])
+async def test_what_aiokafka_would_raise_in_the_next_poll_is_of_one_partition(
+    settings: Settings, topic: str, error: KafkaError
+) -> None:
+    await fill(settings, topic)
+    at = TopicPartition(topic, SICK)
+    async with consuming(settings, topic) as consumer:
+        consumer._fetcher._set_error(at, error)
+        assert consumer.sick[at].reason.startswith(type(error).__name__)
+        assert await read(consumer, len(ALL)) == Counter(ALL)
+        assert consumer.sick == {}
+
+
+async def test_a_refusal_that_lasts_is_said_and_does_not_spin(
+    settings: Settings, topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A broker that can't read its own disk answers at once, for ever; leaders that change do so for a moment."""
+    await fill(settings, topic)
+    at, asked = TopicPartition(topic, SICK), 0
+    look_at = consumer_module._Client._look_at
+
+    def refusing(self: Any, request: Any, response: Any) -> None:
+        nonlocal asked
+        topics: list[Any] = []
+        for name, partitions in response.topics:
+            mine = [part for part in partitions if part[0] == SICK]
+            asked += len(mine)
+            refused = [(part[0], NotLeaderForPartitionError.errno, -1, *part[3:-1], b"") for part in mine]
+            topics.append((name, [*(part for part in partitions if part[0] != SICK), *refused]))
+        response.topics[:] = topics
+        look_at(self, request, response)
+
+    async with consuming(settings, topic, fetch_max_wait_ms=50) as consumer:
+        with monkeypatch.context() as patch:
+            patch.setattr(consumer_module._Client, "_look_at", refusing)
+            found = await read(consumer, len(ALL) - BATCHES * RECORDS)
+            found += await read_on(consumer, 1.0)
+            assert consumer.sick.keys() == {at}
+            assert asked <= 12
+        found += await read(consumer, BATCHES * RECORDS)
+        assert consumer.sick == {}
+    assert found == Counter(ALL)
+
+
+async def test_a_topic_that_is_deleted_is_said_and_not_asked_for_without_a_pause(
+    settings: Settings, topic: str
+) -> None:
+    await fill(settings, topic)
+    async with consuming(settings, topic) as consumer:
+        await read(consumer, len(ALL))
+        await asyncio.to_thread(surgery.delete_topic, settings.kafka.bootstrap_servers, topic)
+        async with asyncio.timeout(20):
+            while len(consumer.sick) < PARTITIONS:
+                await consumer.getmany(timeout_ms=50)
+        assert "UnknownTopicOrPartition" in consumer.sick[TopicPartition(topic, 0)].reason
+        rounds, actions = 0, consumer._fetcher._get_actions_per_node
+
+        def counting(assignment: Any) -> Any:
+            nonlocal rounds
+            rounds += 1
+            return actions(assignment)
+
+        consumer._fetcher._get_actions_per_node = counting
+        await read_on(consumer, 1.0)
+        assert rounds <= 12
+
+
+async def test_an_error_nobody_foresaw_does_not_end_the_fetching(
+    settings: Settings, topic: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    await fill(settings, topic)
+    raised = iter([True])
+    look_at = consumer_module._Client._look_at
+
+    def failing(self: Any, request: Any, response: Any) -> None:
+        if next(raised, False):
+            raise ZeroDivisionError
+        look_at(self, request, response)
+
+    monkeypatch.setattr(consumer_module._Client, "_look_at", failing)
+    async with consuming(settings, topic) as consumer:
+        assert await read(consumer, len(ALL)) == Counter(ALL)
+    assert "a fetch failed and is tried again" in caplog.text
+
+
+async def test_a_backlog_in_one_partition_does_not_keep_the_others_waiting(settings: Settings, topic: str) -> None:
+    """aiokafka drains one after the other: what compresses well in one place holds up what is behind it."""
+    payload = raw_batches.packed(ZSTD, (raw_batches.record(Raw(b"x", b"k"), place) for place in range(50_000)))
+    servers = settings.kafka.bootstrap_servers
+    assert await raw_batches.produce(servers, topic, SICK, raw_batches.framed(ZSTD, payload, 50_000)) == 0
+    async with consuming(settings, topic) as consumer:
+        await read(consumer, 1, max_records=100)
+        others = [partition for partition in range(PARTITIONS) if partition != SICK]
+        for partition in others:
+            one = raw_batches.batch(NONE, [Raw(b"x", b"k")])
+            assert await raw_batches.produce(servers, topic, partition, one) == 0
+        missing, polls = set(others), 0
+        async with asyncio.timeout(20):
+            while missing:
+                missing -= {at.partition for at in await consumer.getmany(timeout_ms=100, max_records=100)}
+                polls += 1
+                await asyncio.sleep(0.01)
+        assert (await consumer.position(TopicPartition(topic, SICK))) < 50_000
+
+
+@pytest.mark.parametrize("codec", CODECS)
+async def test_every_codec_is_read(settings: Settings, topic: str, codec: str) -> None:
+    await fill(settings, topic, codec=codec)
+    async with consuming(settings, topic) as consumer:
+        assert await read(consumer, len(ALL)) == Counter(ALL)
+
+
+async def test_other_consumers_of_the_process_are_as_they_were(settings: Settings, topic: str) -> None:
+    async with consuming(settings, topic):
+        plain = AIOKafkaConsumer(topic, bootstrap_servers=settings.kafka.bootstrap_servers)
+        await plain.start()
+        fetcher = plain._fetcher
+        await plain.stop()
+    assert type(fetcher) is Fetcher
+    assert fetcher._proc_fetch_request.__func__ is Fetcher._proc_fetch_request

@@ -1,0 +1,137 @@
+"""Record batches as a publisher may write them and a broker takes them: read one and all, each record at its offset."""
+
+import struct
+from typing import Any
+
+import pytest
+from aiokafka.errors import CorruptRecordException, UnsupportedCodecError
+
+from org_events.batches import POLL_BYTES_MAX, RECORDS_MAX, Batches, Budget, UnreadBatch
+from tests.support.raw_batches import CODECS, GZIP, LZ4, NONE, ZSTD, Raw, batch, bomb, framed, packed, record
+
+MIB = 1024 * 1024
+
+
+def read(*batches: bytes) -> list[Any]:
+    """All records, as aiokafka's fetcher goes through them: what is behind its offset it drops."""
+    data, at, found = Batches(Budget(), b"".join(batches)), 0, []
+    while data.has_next():
+        for each in data.next_batch():
+            if each.offset >= at:
+                found.append(each)
+                at = each.offset + 1
+    return found
+
+
+def at_offset(offset: int, content: bytes) -> bytes:
+    return struct.pack(">q", offset) + content[8:]
+
+
+@pytest.mark.parametrize("codec", [NONE, *CODECS.values()], ids=["none", *CODECS])
+def test_records_are_what_was_sent(codec: int) -> None:
+    sent = [Raw(b"a", b"k", [(b"ce_id", b"1"), (b"x", None)]), Raw(None), Raw(b"", b"")]
+    found = read(at_offset(7, batch(codec, sent, timestamp=1_700_000_000_000)))
+    assert [(each.offset, each.key, each.value, list(each.headers)) for each in found] == [
+        (7, b"k", b"a", [("ce_id", b"1"), ("x", None)]),
+        (8, None, None, []),
+        (9, b"", b"", []),
+    ]
+    assert {(each.timestamp, each.timestamp_type) for each in found} == {(1_700_000_000_000, 0)}
+
+
+@pytest.mark.parametrize("codec", [NONE, ZSTD], ids=["none", "zstd"])
+@pytest.mark.parametrize(
+    "odd",
+    [
+        pytest.param(Raw(b"b", attributes=0xFF), id="attributes nobody uses"),
+        pytest.param(Raw(b"b", headers=[(b"\xff\xfe", b"v")]), id="a header name that is not UTF-8"),
+    ],
+)
+def test_what_the_fast_reader_cannot_read_is_read_all_the_same(codec: int, odd: Raw) -> None:
+    found = read(batch(codec, [Raw(b"a"), odd, Raw(b"c", b"k", [(b"n", b"v")])], timestamp=5))
+    assert [(each.offset, each.value) for each in found] == [(0, b"a"), (1, b"b"), (2, b"c")]
+    assert (found[2].key, list(found[2].headers), found[2].timestamp) == (b"k", [("n", b"v")], 5)
+
+
+def test_a_header_name_that_is_not_utf8_is_written_as_it_is() -> None:
+    (found,) = read(batch(GZIP, [Raw(b"a", headers=[(b"\xff\xfe", b"v")])]))
+    assert list(found.headers) == [("\\xff\\xfe", b"v")]
+
+
+@pytest.mark.parametrize("deltas", [(0, 0, 0), (1000, 2000, 3000), (0, 5000, 2), (-10, 1, 2)])
+def test_offsets_that_a_publisher_made_up_are_no_offsets(deltas: tuple[int, int, int]) -> None:
+    """A broker takes them where nothing is compressed. Believed, records are skipped, or commits pass what comes."""
+    sent = [Raw(value, offset_delta=delta) for value, delta in zip((b"a", b"b", b"c"), deltas, strict=True)]
+    found = read(at_offset(40, batch(NONE, sent)))
+    assert [(each.offset, each.value) for each in found] == [(40, b"a"), (41, b"b"), (42, b"c")]
+
+
+def test_a_compacted_batch_keeps_its_holes() -> None:
+    content = bytearray(batch(NONE, [Raw(b"a", offset_delta=2), Raw(b"b", offset_delta=5)]))
+    struct.pack_into(">i", content, 23, 9)  # the last offset it had
+    assert [(each.offset, each.value) for each in read(bytes(content))] == [(2, b"a"), (5, b"b")]
+
+
+@pytest.mark.parametrize("codec", [GZIP, ZSTD, LZ4], ids=["gzip", "zstd", "lz4"])
+def test_a_bomb_is_one_record_and_what_is_around_it_is_read(codec: int) -> None:
+    content = bomb(codec, 100 * MIB)
+    before, after, between = batch(codec, [Raw(b"a")]), batch(NONE, [Raw(b"c")]), at_offset(1, content)
+    found = read(before, between, at_offset(2, after))
+    assert [each.offset for each in found] == [0, 1, 2]
+    unread = found[1].value
+    assert isinstance(unread, UnreadBatch)
+    assert (bytes(unread), unread.first_offset, unread.records) == (between, 1, 1)
+    assert unread.why == (
+        "a compressed batch of 1 records, offsets 1 to 1: at most 100000 records, and 32 MiB when unpacked, are read"
+    )
+
+
+def test_a_batch_of_too_many_records_is_one_record_at_its_last_offset() -> None:
+    assert RECORDS_MAX == 100_000
+    (found,) = read(framed(ZSTD, packed(ZSTD, [record(Raw(None), 0)]), 100_001))
+    assert (found.offset, found.value.records) == (100_000, 100_001)
+
+
+def test_as_many_records_as_are_allowed_are_read() -> None:
+    payload = packed(ZSTD, (record(Raw(None), place) for place in range(100_000)))
+    assert [each.offset for each in read(framed(ZSTD, payload, 100_000))] == list(range(100_000))
+
+
+def test_a_poll_unpacks_so_much_and_hands_out_what_it_has() -> None:
+    """A thousand batches of one MiB of zeros are 1 MiB as they come."""
+    big = batch(ZSTD, [Raw(bytes(20 * MIB))])
+    budget = Budget()
+    batches = Batches(budget, big + at_offset(1, big) + at_offset(2, big))
+    taken = 0
+    while batches.has_next():
+        taken += len([*batches.next_batch()])
+    assert (taken, budget.spent > POLL_BYTES_MAX) == (2, True)
+
+
+def test_what_a_broker_cut_off_is_left_and_a_first_batch_that_is_not_whole_is_said() -> None:
+    whole = batch(NONE, [Raw(b"a")])
+    assert [each.value for each in read(whole, whole[:30])] == [b"a"]
+    assert read() == []
+    for part in (whole[:30], whole[:5], b"\xff" * 100):
+        batches = Batches(Budget(), part)
+        assert batches.has_next()
+        with pytest.raises(CorruptRecordException):
+            batches.next_batch()
+
+
+def test_what_nobody_can_read_raises_before_its_first_record() -> None:
+    with pytest.raises(UnsupportedCodecError):
+        read(batch(5, [Raw(b"a")]))
+    with pytest.raises(CorruptRecordException):
+        read(framed(NONE, record(Raw(b"a"), 0)[:-2], 1))
+    with pytest.raises(CorruptRecordException):
+        read(framed(NONE, b"\xff" * 60, 1))
+    with pytest.raises(CorruptRecordException):  # of another version of Kafka
+        read(batch(NONE, [Raw(b"a")])[:16] + b"\x01" + batch(NONE, [Raw(b"a")])[17:])
+
+
+def test_a_wrong_sum_is_seen_before_anything_is_unpacked() -> None:
+    content = bytearray(batch(ZSTD, [Raw(b"a")]))
+    assert Batches(Budget(), bytes(content)).next_batch().validate_crc()
+    content[-1] ^= 1
+    assert not Batches(Budget(), bytes(content)).next_batch().validate_crc()

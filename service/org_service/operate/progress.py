@@ -6,22 +6,20 @@ relay's record. Both are 0 exactly when everything sent has its outcome and ever
 
 import asyncio
 import time
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final, NamedTuple, cast
 from uuid import UUID
 
-import orjson
 from aiokafka import TopicPartition
 
+from org_service import position as positions
 from org_service.errors import RetryError
-from org_service.operate.kafka import Record, admin, ends, read_until, reader
+from org_service.operate.kafka import admin, ends, reader
 from org_service.settings import Settings
 from org_service.store import journal
 from org_service.store.engine import create_engine
 
 IDLE_POLL_S: Final = 0.1
-RELAY_WINDOW_OFFSETS: Final = 1_000
-"""The relay alone on its topic has its record among the last two offsets; more than that only with namesakes."""
 
 
 class Published(NamedTuple):
@@ -84,33 +82,16 @@ async def published(settings: Settings) -> Published | None:
 
     Raises:
         KafkaError: Kafka can't be reached.
-        StopError: The topic isn't there.
+        StopError: The topic isn't there, or the record is no position.
     """
-    topic, key = settings.kafka.topics.relay, settings.relay.name.encode()
+    topic = settings.kafka.topics.relay
     async with reader(settings.kafka, topic) as (consumer, partitions):
         now = await ends(consumer, partitions)
-        for window in (RELAY_WINDOW_OFFSETS, max(now.values())):
-            for partition, end in now.items():
-                consumer.resume(partition)
-                consumer.seek(partition, max(0, end - window))
-            last: Record | None = None
-            async for records in read_until(consumer, now):
-                last = next((each for each in reversed(records) if each.key == key and each.value is not None), last)
-            if last is not None:
-                return _published(last)
-    return None
-
-
-def _published(record: Record) -> Published:
-    value: dict[str, Any] = orjson.loads(record.value or b"")
-    command_id, recorded_at = value.get("command_id"), value.get("recorded_at")
-    # The next millisecond: the record's own time is cut, what was published was recorded before.
-    fallback = datetime.fromtimestamp((record.timestamp + 1) / 1000, UTC)
-    return Published(
-        value["position"],
-        None if command_id is None else UUID(command_id),
-        fallback if recorded_at is None else datetime.fromisoformat(recorded_at),
-    )
+        at = TopicPartition(topic, positions.PARTITION)
+        last = await positions.find(consumer, at, settings.relay.name, now[at])
+    if last is None:
+        return None
+    return Published(last.position.position, last.position.command_id, last.moment)
 
 
 async def _undecided(settings: Settings) -> int:

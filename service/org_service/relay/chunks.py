@@ -15,7 +15,7 @@ from aiokafka import TopicPartition
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
 from org_events.topics import RECORD_BATCH_BYTES_MAX, Topics
-from org_service.relay.position import PARTITION, Position
+from org_service.position import PARTITION, Position
 from org_service.relay.records import Record, encode
 from org_service.store.journal import JournalRow
 

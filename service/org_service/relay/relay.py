@@ -23,11 +23,11 @@ from typing import Any, Final
 
 from aiokafka import TopicPartition
 
+from org_service import position as positions
 from org_service.errors import RetryError, StopError
 from org_service.kafka.transactions import TransactionWatch
-from org_service.relay import position as positions
+from org_service.position import PARTITION, Position
 from org_service.relay.chunks import Chunk, Layout
-from org_service.relay.position import PARTITION, Position
 from org_service.relay.producer import FencedError, Producer, TopicsMissingError, UnknownFateError, unknown_fate
 from org_service.relay.source import Source
 from org_service.settings import Settings

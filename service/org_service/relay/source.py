@@ -3,8 +3,8 @@
 from datetime import datetime
 
 from org_service.errors import StopError
+from org_service.position import Position
 from org_service.relay.chunks import Chunk, Layout, build
-from org_service.relay.position import Position
 from org_service.settings import Database
 from org_service.store import journal
 from org_service.store.engine import create_engine

@@ -14,8 +14,8 @@ from uuid import UUID
 from aiokafka import TopicPartition
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from org_service.kafka.topic_ids import topic_ids
 from org_events.consumer import SteadyConsumer
+from org_service.kafka.topic_ids import topic_ids
 from org_service.settings import Settings
 from org_service.store import reference
 from org_service.store.engine import create_engine

@@ -8,8 +8,8 @@ batches before it. Two batches are in hand at most: while the first is written, 
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Final, Literal, NamedTuple, Protocol, cast
 from functools import partial
+from typing import Any, Final, Literal, NamedTuple, Protocol, cast
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, ConsumerRecord, TopicPartition
 from aiokafka.errors import (

@@ -5,9 +5,9 @@ import asyncio
 import pytest
 from aiokafka import AIOKafkaProducer, TopicPartition
 
+from org_service import position
 from org_service.errors import StopError
-from org_service.relay import position
-from org_service.relay.position import Position
+from org_service.position import Position
 from org_service.relay.producer import Producer, TopicsMissingError, UnknownFateError
 from org_service.settings import Settings
 

@@ -10,9 +10,9 @@ from aiokafka import TopicPartition
 from aiokafka.record.default_records import DefaultRecordBatch
 
 from org_events.topics import Topics
+from org_service.position import parse
 from org_service.relay import chunks
 from org_service.relay.chunks import Batch, Layout, build
-from org_service.relay.position import parse
 from org_service.relay.producer import Producer
 from org_service.settings import Kafka
 from org_service.store.journal import JournalRow

@@ -6,7 +6,7 @@ from uuid import UUID
 import pytest
 
 from org_service.errors import StopError
-from org_service.relay.position import Position, parse
+from org_service.position import Position, parse
 
 
 def test_it_survives_writing_and_reading() -> None:

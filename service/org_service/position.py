@@ -8,7 +8,9 @@ The record names the last row by its command id as well. The number alone would 
 new commands are journaled before the relay looks, the journal grows past the number with other rows, and these would
 never be published.
 
-The topic is compacted only now and then, so the record is looked for from the end backwards.
+The topic is compacted only now and then, so the record is looked for from the end backwards. The last record of a
+relay's name counts, whoever asks: the relay itself, or an operator's command. A tombstone says that nothing is
+published.
 """
 
 # The client comes without types.
@@ -17,14 +19,15 @@ The topic is compacted only now and then, so the record is looked for from the e
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from datetime import datetime
-from typing import Final
+from datetime import UTC, datetime
+from typing import Final, NamedTuple
 from uuid import UUID
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import ConsumerRecord, TopicPartition
+from aiokafka.errors import CorruptRecordException
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from org_events.brokers import enduring
+from org_events.consumer import SteadyConsumer
 from org_service.errors import StopError
 from org_service.settings import Kafka
 
@@ -52,6 +55,14 @@ class Position(BaseModel):
         return self.model_dump_json().encode()
 
 
+class Said(NamedTuple):
+    """What a record on the topic says."""
+
+    position: Position
+    moment: datetime
+    """When this row was recorded, by its worker's clock; not before, where the record doesn't say."""
+
+
 def parse(value: bytes) -> Position:
     """Read a record's value.
 
@@ -67,6 +78,15 @@ def parse(value: bytes) -> Position:
         ) from error
 
 
+def _said(record: ConsumerRecord[bytes, bytes]) -> Said | None:
+    if record.value is None:
+        return None
+    position = parse(record.value)
+    # The next millisecond: the record's own time is cut, what was published was recorded before.
+    fallback = datetime.fromtimestamp((record.timestamp + 1) / 1000, UTC)
+    return Said(position, position.recorded_at or fallback)
+
+
 async def read(kafka: Kafka, topic: str, name: str, end: int) -> Position | None:
     """Read the position of the relay `name` from all that is committed before the offset `end`.
 
@@ -80,19 +100,25 @@ async def read(kafka: Kafka, topic: str, name: str, end: int) -> Position | None
 
     Raises:
         StopError: The record is no position.
-        KafkaError, OSError: Nothing was read.
+        KafkaError, OSError: Nothing was read, or not all of it can be.
     """
     at = TopicPartition(topic, PARTITION)
     async with _consumer(kafka) as consumer:
         consumer.assign([at])
-        begin = (await consumer.beginning_offsets([at]))[at]
-        start, window = end, WINDOW_OFFSETS
-        while start > begin:
-            start = max(begin, end - window)
-            value = await _last(consumer, at, name.encode(), start, end)
-            if value is not None:
-                return parse(value)
-            window *= _WINDOW_GROWTH
+        said = await find(consumer, at, name, end)
+    return None if said is None else said.position
+
+
+async def find(consumer: SteadyConsumer, at: TopicPartition, name: str, end: int) -> Said | None:
+    """As `read`, with a consumer that is assigned to the partition."""
+    begin = (await consumer.beginning_offsets([at]))[at]
+    start, window = end, WINDOW_OFFSETS
+    while start > begin:
+        start = max(begin, end - window)
+        record = await _last(consumer, at, name.encode(), start, end)
+        if record is not None:
+            return _said(record)
+        window *= _WINDOW_GROWTH
     return None
 
 
@@ -107,32 +133,35 @@ async def is_published(kafka: Kafka, topic: str, partitions: int) -> bool:
         consumer.assign(places)
         ends = await consumer.end_offsets(places)
         while True:
-            if await consumer.getmany(*places, timeout_ms=_FETCH_WAIT_MS):
+            if (
+                await consumer.getmany(*places, timeout_ms=_FETCH_WAIT_MS) or consumer.sick
+            ):  # what can't be read is there
                 return True
             if all([await consumer.position(place) >= ends[place] for place in places]):
                 return False
 
 
-async def _last(consumer: AIOKafkaConsumer, at: TopicPartition, key: bytes, start: int, end: int) -> bytes | None:
-    value: bytes | None = None
+async def _last(
+    consumer: SteadyConsumer, at: TopicPartition, key: bytes, start: int, end: int
+) -> ConsumerRecord[bytes, bytes] | None:
+    last: ConsumerRecord[bytes, bytes] | None = None
     consumer.seek(at, start)
     while await consumer.position(at) < end:
-        for record in (await consumer.getmany(at, timeout_ms=_FETCH_WAIT_MS)).get(at, ()):
-            if record.key == key:
-                value = record.value
-    return value
+        records = (await consumer.getmany(at, timeout_ms=_FETCH_WAIT_MS)).get(at, ())
+        last = next((each for each in reversed(records) if each.key == key and each.offset < end), last)
+        if (sick := consumer.sick.get(at)) is not None:
+            raise CorruptRecordException(f"{at.topic}, partition {at.partition} is {sick}")
+    return last
 
 
 @asynccontextmanager
-async def _consumer(kafka: Kafka) -> AsyncGenerator[AIOKafkaConsumer]:
-    consumer = enduring(
-        AIOKafkaConsumer(
-            **kafka.connection(),
-            isolation_level="read_committed",
-            enable_auto_commit=False,
-            auto_offset_reset="earliest",
-            fetch_max_wait_ms=_FETCH_WAIT_MS,
-        )
+async def _consumer(kafka: Kafka) -> AsyncGenerator[SteadyConsumer]:
+    consumer = SteadyConsumer(
+        **kafka.connection(),
+        isolation_level="read_committed",
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        fetch_max_wait_ms=_FETCH_WAIT_MS,
     )
     try:
         await consumer.start()

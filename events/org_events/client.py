@@ -18,7 +18,7 @@ from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callab
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, Final, Self, Unpack, cast
+from typing import Final, Self, Unpack, cast
 from uuid import UUID, uuid4
 
 from aiokafka.errors import KafkaError
@@ -39,6 +39,7 @@ from org_events.commands import (
 )
 from org_events.connection import REFUSALS, Connection, ConnectionOptions
 from org_events.errors import ClientError, KafkaRefused, KafkaUnavailable, OutcomeUnknown
+from org_events.outcomes import wait_until
 from org_events.results import Result
 from org_events.topics import Topics
 
@@ -221,7 +222,7 @@ class OrganizationClient:
         """
         sending = await self._send(command, command_id, timeout_s)
         try:
-            await _wait(sending.acknowledged, sending.deadline)
+            await wait_until(sending.acknowledged, sending.deadline)
         finally:
             self._connection.expected.leave(sending.command_id)
         if not sending.acknowledged.done():
@@ -355,7 +356,7 @@ class OrganizationClient:
     ) -> Result:
         expected = self._connection.expected
         try:
-            await _wait(outcome, deadline)
+            await wait_until(outcome, deadline)
         except BaseException:
             expected.leave(command_id)  # though it may be here by now: nobody takes it
             raise
@@ -383,12 +384,6 @@ def _hand_on_failure(outcome: asyncio.Future[bytes], acknowledged: asyncio.Futur
     if error is not None:
         outcome.set_exception(error)
         outcome.exception()  # marks it as seen: nobody may be waiting
-
-
-async def _wait(future: asyncio.Future[Any], deadline: float) -> None:
-    """Wait until `future` is done or the time is up; neither cancels it, others may wait for it too."""
-    if not future.done():
-        await asyncio.wait({future}, timeout=max(0.0, deadline - asyncio.get_running_loop().time()))
 
 
 async def _with_ids(

@@ -29,17 +29,16 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Collection, Generator, Mapping
+from collections.abc import Collection, Generator, Mapping
 from functools import partial
-from types import FunctionType, MappingProxyType, MethodType
-from typing import Any, Final, NamedTuple, cast
+from types import FunctionType, MethodType
+from typing import Any, Final, cast
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.consumer import fetcher as aiokafka_fetcher
 from aiokafka.consumer.fetcher import Fetcher, FetchResult
 from aiokafka.consumer.subscription_state import SubscriptionState
 from aiokafka.errors import (
-    KafkaError,
     NoError,
     OffsetOutOfRangeError,
     TopicAuthorizationFailedError,
@@ -50,36 +49,14 @@ from aiokafka.protocol.fetch import FetchRequest
 
 from org_events.batches import Batches, Budget
 from org_events.brokers import enduring
+from org_events.sick import OnSick, Sick, Ward
 
 _log = logging.getLogger(__name__)
 
-RETRY_S: Final = 3.0
-"""Between two tries of a partition whose records can't be read."""
-REFUSED_RETRY_S: Final = 0.2
-"""Between two fetches that a broker refuses, as it does for a moment when leaders change."""
-PATIENCE_S: Final = 5.0
-"""A partition whose fetches are refused for so long is sick."""
 METADATA_RETRY_S: Final = 1.0
 """Between two questions who leads the partitions that nobody leads."""
 OPEN_BYTES_MAX: Final = 64 * 1024 * 1024
 """Unpacked batches that are read step by step, in all partitions; what exceeds it waits for its turn."""
-
-
-class Sick(NamedTuple):
-    """A partition that can't be read, and where."""
-
-    offset: int
-    """The first one that isn't read; whatever comes before it was handed out."""
-    reason: str
-    since: float
-    """By the monotonic clock."""
-
-    def __str__(self) -> str:
-        return f"not read since offset {self.offset}: {self.reason}"
-
-
-OnSick = Callable[[TopicPartition, Sick | None], None]
-"""Told when a partition becomes sick, and None when it is well again or no longer ours."""
 
 
 class SteadyConsumer(AIOKafkaConsumer):
@@ -92,7 +69,7 @@ class SteadyConsumer(AIOKafkaConsumer):
     """
 
     def __init__(self, *topics: str, on_sick: OnSick | None = None, **options: Any) -> None:
-        self._ward = _Ward(on_sick)
+        self._ward = Ward(on_sick)
         self._steady_fetcher: Any = None
         super().__init__(*topics, **options)
         self._subscription.__class__ = _Subscription
@@ -121,89 +98,6 @@ class SteadyConsumer(AIOKafkaConsumer):
         if made is not None:
             made.__class__ = _Fetcher
             made.adopt(self._ward)
-
-
-class _Case(NamedTuple):
-    """A partition that something is wrong with."""
-
-    sick: Sick
-    told: bool
-    """Whether it lasted long enough to be said."""
-    retry_at: float
-    unread: bool
-    """What came can't be read; else nothing comes."""
-
-
-class _Ward:
-    """The partitions that can't be read, and when each is tried again."""
-
-    def __init__(self, on_sick: OnSick | None) -> None:
-        self._on_sick = on_sick
-        self._said: dict[TopicPartition, tuple[int, str]] = {}
-        """The last thing that was logged of each: said once, also where the partition comes and goes."""
-        self.cases: dict[TopicPartition, _Case] = {}
-        self.sick: Mapping[TopicPartition, Sick] = MappingProxyType({})
-
-    def unreadable(self, at: TopicPartition, offset: int, error: Exception) -> None:
-        """What a broker sent from this offset on can't be read."""
-        self._note(at, offset, error, RETRY_S, patience_s=0.0, unread=True)
-
-    def refused(self, at: TopicPartition, offset: int, error: Exception) -> None:
-        """Nothing comes."""
-        self._note(at, offset, error, REFUSED_RETRY_S, patience_s=PATIENCE_S, unread=False)
-
-    def well(self, at: TopicPartition) -> None:
-        """It was read."""
-        case = self.cases.pop(at, None)
-        if case is not None and case.told:
-            self._said.pop(at, None)
-            _log.warning("%s, partition %d can be read again, from offset %d on", *at, case.sick.offset)
-            self._tell(at, None)
-
-    def keep(self, assigned: Collection[TopicPartition]) -> None:
-        """Only these are ours."""
-        for at in [at for at in self.cases if at not in assigned]:
-            if self.cases.pop(at).told:
-                self._tell(at, None)
-
-    def resting(self) -> set[TopicPartition]:
-        """Those that are not to be asked for now."""
-        now = time.monotonic()
-        return {at for at, case in self.cases.items() if case.retry_at > now}
-
-    def _note(
-        self, at: TopicPartition, offset: int, error: Exception, retry_s: float, *, patience_s: float, unread: bool
-    ) -> None:
-        now = time.monotonic()
-        before = self.cases.get(at)
-        reason = _reason(error)
-        same = before is not None and before.sick.offset == offset and before.unread == unread
-        since = before.sick.since if before is not None and same else now
-        told = now - since >= patience_s or (before is not None and before.told)
-        case = _Case(Sick(offset, reason, since), told, now + retry_s, unread)
-        self.cases[at] = case
-        if told and (before is None or before.sick != case.sick or not before.told):
-            self._tell(at, case.sick)
-            if self._said.get(at) != (offset, reason):
-                self._said[at] = (offset, reason)
-                _log.error(
-                    "%s, partition %d can't be read from offset %d on (%s): it waits and is tried again, all others "
-                    "go on; see 'A partition can't be read' in docs/operating.md",
-                    *at,
-                    offset,
-                    reason,
-                )
-
-    def _tell(self, at: TopicPartition, sick: Sick | None) -> None:
-        self.sick = MappingProxyType({each: case.sick for each, case in self.cases.items() if case.told})
-        if self._on_sick is not None:
-            self._on_sick(at, sick)
-
-
-def _reason(error: Exception) -> str:
-    """What is wrong, without a byte of what the records hold."""
-    name = type(error).__name__
-    return f"{name}: {error.args[0]}" if isinstance(error, KafkaError) and error.args else name
 
 
 class _Result(FetchResult):
@@ -253,7 +147,7 @@ class _Result(FetchResult):
 class _Fetcher(Fetcher):
     """aiokafka's fetcher, with readers and results of ours; what it does it does by itself."""
 
-    def adopt(self, ward: _Ward) -> None:
+    def adopt(self, ward: Ward) -> None:
         """Take over a fetcher that was made and has not run yet."""
         self.ward = ward
         self._budget = Budget()
@@ -347,7 +241,7 @@ class _Rested:
 class _Client:
     """The fetcher's client; sees what brokers answer to its fetches."""
 
-    def __init__(self, client: Any, ward: _Ward) -> None:
+    def __init__(self, client: Any, ward: Ward) -> None:
         self._client = client
         self._ward = ward
 

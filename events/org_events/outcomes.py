@@ -147,6 +147,12 @@ class Expected:
         self._others.clear()
 
 
+async def wait_until(future: asyncio.Future[Any], deadline: float) -> None:
+    """Wait until `future` is done or the time is up; neither cancels it, others may wait for it too."""
+    if not future.done():
+        await asyncio.wait({future}, timeout=max(0.0, deadline - asyncio.get_running_loop().time()))
+
+
 def _key(command_id: UUID) -> bytes:
     return str(command_id).encode()
 

@@ -21,7 +21,9 @@ from aiokafka.errors import (
 )
 
 from org_events import consumer as consumer_module
-from org_events.consumer import OnSick, Sick, SteadyConsumer
+from org_events import sick as sick_module
+from org_events.consumer import SteadyConsumer
+from org_events.sick import OnSick, Sick
 from org_local.stack import Stack
 from org_service.settings import Settings
 from tests.support import raw_batches, surgery
@@ -46,8 +48,8 @@ def topic(settings: Settings) -> str:
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(consumer_module, "RETRY_S", 0.1)
-    monkeypatch.setattr(consumer_module, "PATIENCE_S", 0.4)
+    monkeypatch.setattr(sick_module, "RETRY_S", 0.1)
+    monkeypatch.setattr(sick_module, "PATIENCE_S", 0.4)
 
 
 async def fill(settings: Settings, topic: str, *, codec: str | None = None) -> None:

@@ -19,6 +19,7 @@ from aiokafka.errors import KafkaError
 from aiokafka.protocol.api import Request, RequestStruct, Response
 from aiokafka.protocol.types import CompactArray, CompactString, Int16, Int32, Int64, Schema, TaggedFields
 
+from org_events.consumer import SteadyConsumer
 from org_service.kafka.epochs import epoch_ends
 from org_service.kafka.topic_ids import describe
 from org_service.settings import Kafka
@@ -166,7 +167,7 @@ class TransactionWatch:
     async def run(self) -> None:
         """Look, for ever; while Kafka is away, try again."""
         while True:
-            consumer = AIOKafkaConsumer(
+            consumer = SteadyConsumer(
                 **self._kafka.connection(), group_id=None, enable_auto_commit=False, isolation_level="read_committed"
             )
             try:

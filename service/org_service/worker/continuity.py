@@ -27,9 +27,11 @@ from uuid import UUID
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import IllegalStateError, KafkaError, OffsetOutOfRangeError
+from aiokafka.errors import IllegalStateError, KafkaError
 from aiokafka.structs import OffsetAndMetadata
 
+from org_events.brokers import enduring
+from org_events.consumer import SteadyConsumer
 from org_service.errors import StopError
 from org_service.kafka.epochs import UNKNOWN, epoch_ends
 from org_service.kafka.topic_ids import Topic, describe
@@ -240,7 +242,7 @@ class Continuity:
         return places
 
     async def _committed(self, assigned: Collection[TopicPartition]) -> Mapping[TopicPartition, OffsetAndMetadata]:
-        client = AIOKafkaAdminClient(**self._settings.kafka.connection())
+        client = enduring(AIOKafkaAdminClient(**self._settings.kafka.connection()))
         try:
             await client.start()
             return await client.list_consumer_group_offsets(self._group, partitions=list(assigned))
@@ -249,7 +251,7 @@ class Continuity:
 
     async def _record_at(self, at: TopicPartition, offset: int) -> tuple[int, int] | None:
         """The fingerprint of the record at an offset; None where there is none, or it can't be read."""
-        reader = AIOKafkaConsumer(
+        reader = SteadyConsumer(
             **self._settings.kafka.connection(), group_id=None, enable_auto_commit=False, auto_offset_reset="none"
         )
         try:
@@ -258,8 +260,6 @@ class Continuity:
             reader.seek(at, offset)
             getmany = cast("Callable[..., Awaitable[dict[TopicPartition, list[Record]]]]", reader.getmany)
             batches = await getmany(at, timeout_ms=_RECORD_WAIT_MS, max_records=1)
-        except OffsetOutOfRangeError:
-            return None
         finally:
             await reader.stop()
         records = batches.get(at, [])

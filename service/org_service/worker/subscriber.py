@@ -25,8 +25,8 @@ from faststream.kafka import KafkaBroker
 from faststream.kafka.message import KafkaAckableMessage
 from faststream.security import BaseSecurity, SASLPlaintext, SASLScram256, SASLScram512
 
-from org_service.kafka.topic_ids import may_write
 from org_events.consumer import SteadyConsumer
+from org_service.kafka.topic_ids import may_write
 from org_service.settings import Kafka, Settings
 from org_service.telemetry import CONSUMER_RESTARTS, get_logger, show_partition
 from org_service.worker.records import Record

@@ -96,10 +96,7 @@ def parked(
     records, counts = _ask(read)
     for record in records:
         if as_json:
-            shown = record._asdict()
-            for payload in ("key", "value", "headers"):
-                del shown[payload]
-            shell.write_json(shown)
+            shell.write_json(record._asdict())
         else:
             shell.out().print(render.parked(record))
     total = sum(each.records for each in counts)

@@ -65,23 +65,21 @@ class CommandOutcome(NamedTuple):
 
 
 class ParkedRecord(NamedTuple):
-    """A record set aside, as it came from Kafka."""
+    """A record set aside: where it came from, whose it is and why; not what it holds, which a reader may not see."""
 
     id: int
     topic: str
     partition: int
     offset: int
     broker_time: datetime
-    key: bytes | None
-    value: bytes | None
-    headers: list[list[str | None]]
-    """[name, value] in order, the values in Base64."""
     org_id: UUID | None
     command_id: UUID | None
     reason: str
     detail: str
     attempts: int
     state: str
+    actor: str | None
+    authenticated_by: str | None
     recorded_at: datetime
 
 
@@ -103,7 +101,7 @@ def _columns(table: type[SQLModel], fields: tuple[str, ...], json: tuple[str, ..
 _ORGANIZATION: Final = _columns(OrganizationTable, Organization._fields)
 _CHANGE: Final = _columns(Journal, HistoryEntry._fields, json=("changed", "before", "after"))
 _OUTCOME: Final = _columns(Journal, CommandOutcome._fields, json=("problem",))
-_PARKED: Final = _columns(Parked, ParkedRecord._fields, json=("headers",))
+_PARKED: Final = _columns(Parked, ParkedRecord._fields)
 
 
 async def find_organization(conn: AsyncConnection, id_or_name: str) -> list[Organization]:

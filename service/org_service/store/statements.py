@@ -7,7 +7,7 @@ name changes hands take positions, then write.
 from collections.abc import Collection, Sequence
 from datetime import datetime
 from operator import attrgetter
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 from typing import cast as cast_to
 from uuid import UUID
 
@@ -110,6 +110,8 @@ class ParkedRow(NamedTuple):
     request_digest: bytes | None
     reason: str
     detail: str
+    actor: str | None
+    authenticated_by: Literal["token", "publisher"] | None
 
 
 _ids = bindparam("ids", type_=ARRAY(Uuid))

@@ -173,6 +173,7 @@ class Parked(SQLModel, table=True):
             "reason IN ('unreadable', 'handler_raised', 'data_refused', 'queued_behind', 'wrong_partition')",
             name="parked_reason_check",
         ),
+        CheckConstraint("authenticated_by IN ('token', 'publisher')", name="parked_authenticated_by_check"),
     )
 
     id: int | None = Field(default=None, sa_column=Column(BigInteger, Identity(always=True), primary_key=True))
@@ -183,7 +184,7 @@ class Parked(SQLModel, table=True):
     key: bytes | None = Field(sa_column=Column(LargeBinary))
     value: bytes | None = Field(sa_column=Column(LargeBinary))
     headers: str = Field(sa_column=Column(Text, nullable=False))
-    """JSON array of [name, Base64 of the value or null], in order."""
+    """JSON array of [name, Base64 of the value or null], in order. Never a token: who was verified is in `actor`."""
     org_id: UUID | None = Field(sa_column=Column(Uuid))
     command_id: UUID | None = Field(sa_column=Column(Uuid))
     request_digest: bytes | None = Field(sa_column=Column(LargeBinary))
@@ -192,6 +193,11 @@ class Parked(SQLModel, table=True):
     attempts: int = Field(default=1, sa_column=Column(Integer, nullable=False))
     state: str = Field(default="open", sa_column=Column(Text, nullable=False))
     recorded_at: datetime = Field(sa_column=_moment(nullable=False))
+    actor: str | None = Field(sa_column=Column(Text))
+    """Whose command it is."""
+    authenticated_by: str | None = Field(sa_column=Column(Text))
+    """`token`: the actor is the user of a token that was verified as of `broker_time`. `publisher`: the actor is whom a
+    trusted publisher named. Null: nobody was verified."""
 
 
 class Membership(SQLModel, table=True):

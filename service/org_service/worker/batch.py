@@ -24,7 +24,16 @@ from org_service.domain.organization import Organization, changed_fields, moment
 from org_service.domain.policy import Policy
 from org_service.store.statements import Journaled, JournalEntry, ParkedRow
 from org_service.telemetry import get_logger, log_defect
-from org_service.worker.records import Record, Refused, Request, Unreadable, broker_time, kept_headers, kept_key
+from org_service.worker.records import (
+    Record,
+    Refused,
+    Request,
+    Unreadable,
+    broker_time,
+    holds_token,
+    kept_headers,
+    kept_key,
+)
 from org_service.worker.snapshot import Snapshot
 
 log = get_logger(__name__)
@@ -64,10 +73,13 @@ class Plan:
 
 
 def park_row(unreadable: Unreadable, request: Request | None = None) -> ParkedRow:
-    """The row that keeps a record for an operator, with its bytes and coordinates."""
+    """The row that keeps a record for an operator: bytes, coordinates, and who was verified in place of a token."""
     record, detail, reason = unreadable
     key, about_key = kept_key(record)
     headers, about_headers = kept_headers(record)
+    verified = request is not None and request.user_id is not None
+    about_token = "" if verified or not holds_token(record) else "its token was not verified, and is not kept"
+    believed = request is not None and not isinstance(request.command, Refused)
     return ParkedRow(
         topic=record.topic,
         partition=record.partition,
@@ -80,7 +92,9 @@ def park_row(unreadable: Unreadable, request: Request | None = None) -> ParkedRo
         command_id=None if request is None else request.command_id,
         request_digest=None if request is None else request.digest,
         reason=reason,
-        detail="; ".join(filter(None, (detail, about_key, about_headers))),
+        detail="; ".join(filter(None, (detail, about_key, about_headers, about_token))),
+        actor=None if request is None else request.actor,
+        authenticated_by="token" if verified else "publisher" if believed else None,
     )
 
 

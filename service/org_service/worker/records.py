@@ -341,11 +341,13 @@ def broker_time(record: Record) -> datetime:
 def kept_headers(record: Record) -> tuple[str, str]:
     """What is kept of a record's headers that is set aside, and what to say of the rest.
 
+    No token is kept: whoever can read it could use it.
+
     Returns:
         JSON text, [name, Base64 of the value or null] in order; and a note, empty where all are kept. Of more than
         `HEADERS_BYTES_MAX` those of a command are kept first, then the small ones.
     """
-    headers = record.headers
+    headers = [(name, content) for name, content in record.headers if not _is_token(name)]
     sizes = [len(name) + len(content or b"") + _HEADER_BYTES for name, content in headers]
     kept = set(range(len(headers)))
     note = ""
@@ -366,7 +368,17 @@ def kept_headers(record: Record) -> tuple[str, str]:
 
 
 def _is_ours(name: str) -> bool:
-    return name.startswith("ce_") or name.lower() in {CONTENT_TYPE, TRACEPARENT, AUTHORIZATION}
+    return name.startswith("ce_") or name.lower() in {CONTENT_TYPE, TRACEPARENT}
+
+
+def holds_token(record: Record) -> bool:
+    """Whether there is a header that is, or seems to be, a token."""
+    return any(_is_token(name) for name, _ in record.headers)
+
+
+def _is_token(name: str) -> bool:
+    """Also of `ce_authorization`, `proxy-authorization` and whatever else is named like it."""
+    return AUTHORIZATION in name.lower()
 
 
 def kept_key(record: Record) -> tuple[bytes | None, str]:

@@ -1,4 +1,5 @@
 import asyncio
+import base64
 from typing import Any, cast
 from uuid import uuid4
 
@@ -18,7 +19,7 @@ from org_service.store.engine import Role, Session, connect, create_engine
 from org_service.store.failures import classified
 from tests.integration.store.conftest import CreateDatabase, CreateLogin
 from tests.integration.store.proxy import network_to
-from tests.integration.store.rows import insert_journal
+from tests.integration.store.rows import insert_journal, insert_parked
 
 pytestmark = pytest.mark.integration
 
@@ -72,7 +73,7 @@ async def test_up_down_and_up_again(empty_database: Database) -> None:
     assert await migrate.current(empty_database) is None
     steps: list[str] = []
     await migrate.upgrade(empty_database, report=steps.append)
-    assert await migrate.current(empty_database) == migrate.head() == "0008"
+    assert await migrate.current(empty_database) == migrate.head() == "0009"
     first = await _catalog(empty_database)
     assert {row[1] for row in first if row[0] == "column"} == TABLES
 
@@ -91,6 +92,8 @@ async def test_up_down_and_up_again(empty_database: Database) -> None:
         "up 0006",
         "up 0007",
         "up 0008",
+        "up 0009",
+        "down 0009",
         "down 0008",
         "down 0007",
         "down 0006",
@@ -107,6 +110,33 @@ async def test_up_down_and_up_again(empty_database: Database) -> None:
         "up 0006",
         "up 0007",
         "up 0008",
+        "up 0009",
+    ]
+
+
+async def test_the_tokens_of_parked_commands_become_the_names_of_their_users(empty_database: Database) -> None:
+    await migrate.upgrade(empty_database, "0008")
+    admin = await connect(empty_database, None)
+    claims = base64.urlsafe_b64encode(b'{"sub": "ann", "aud": "orgs"}').rstrip(b"=").decode()
+    token = base64.b64encode(f"Bearer e30.{claims}.c2ln".encode()).decode()
+    none = base64.b64encode(b"Basic YTpi").decode()
+    rows = [
+        (f'[["ce_id","YQ=="],["authorization","{token}"],["x",null]]', uuid4()),
+        (f'[["Authorization","{token}"],["ce_id","/w=="]]', None),
+        (f'[["authorization","{none}"]]', uuid4()),
+        ('[["ce_actor","Ym9i"]]', uuid4()),
+    ]
+    for offset, (headers, command_id) in enumerate(rows):
+        await insert_parked(admin, offset, headers=headers, command_id=command_id, detail="why")
+    await migrate.upgrade(empty_database)
+    kept = await admin.fetch("SELECT headers, detail, actor, authenticated_by FROM parked ORDER BY id")
+    await admin.close()
+    unverified = "why; its token was not verified, and is not kept"
+    assert [tuple(row) for row in kept] == [
+        ('[["ce_id","YQ=="],["x",null]]', "why", "ann", "token"),
+        ('[["ce_id","/w=="]]', unverified, None, None),
+        ("[]", unverified, None, None),
+        ('[["ce_actor","Ym9i"]]', "why", None, None),
     ]
 
 
@@ -164,7 +194,7 @@ async def test_alembic_finds_nothing_to_migrate(database: Database) -> None:
 async def test_two_upgrades_at_once_apply_each_migration_once(empty_database: Database) -> None:
     steps: list[str] = []
     await asyncio.gather(*(migrate.upgrade(empty_database, report=steps.append) for _ in range(3)))
-    assert [step.split(":")[0] for step in steps] == [f"up 000{number}" for number in range(1, 9)]
+    assert [step.split(":")[0] for step in steps] == [f"up 000{number}" for number in range(1, 10)]
 
 
 async def test_an_upgrade_gives_up_when_another_one_goes_on_for_too_long(
@@ -207,7 +237,7 @@ async def test_a_login_that_may_not_make_roles_will_do_where_all_is_prepared(
     login = await create_login(empty_database)
     await server.execute(f"GRANT orgs_owner TO {_user(login)}")
     await migrate.upgrade(login)
-    assert await migrate.current(login) == "0008"
+    assert await migrate.current(login) == "0009"
 
 
 async def test_a_process_whose_login_inherits_nothing_finds_the_version_as_its_role(

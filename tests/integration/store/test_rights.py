@@ -156,13 +156,22 @@ async def test_the_edge_can_write_nothing_but_what_it_accepted(database: Databas
     await session.close()
 
 
+@pytest.mark.parametrize("role", ["edge", "reader"])
+async def test_only_the_worker_reads_what_parked_records_hold(database: Database, role: Role) -> None:
+    session = await connect(database, role)
+    for column in ("key", "value", "headers"):
+        assert await _refused(session, f"SELECT {column} FROM parked"), column
+    assert not await _refused(session, "SELECT command_id, org_id, state FROM parked")
+    await session.close()
+
+
 @pytest.mark.parametrize(
     ("role", "readable"),
     [
         ("worker", CORE | REFERENCE | {"reference_progress", "lost_range"}),
         ("relay", {"journal", "journal_head", "journal_gap", "alembic_version", "schema_version"}),
-        ("edge", CORE | REFERENCE | {"accepted_command", "lost_range"}),
-        ("reader", CORE | REFERENCE | {"reference_progress", "accepted_command", "lost_range"}),
+        ("edge", CORE - {"parked"} | REFERENCE | {"accepted_command", "lost_range"}),
+        ("reader", CORE - {"parked"} | REFERENCE | {"reference_progress", "accepted_command", "lost_range"}),
     ],
 )
 async def test_each_role_reads_what_it_needs(database: Database, role: Role, readable: set[str]) -> None:

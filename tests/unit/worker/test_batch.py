@@ -348,6 +348,29 @@ def test_unreadable_bytes_are_parked_and_hold_back_nobody() -> None:
     assert plan.replies == []
 
 
+def with_token(record: FakeRecord, name: str = "authorization") -> FakeRecord:
+    return replace(record, headers=[(name, b"Bearer secret"), *record.headers])
+
+
+@pytest.mark.parametrize("name", ["authorization", "Authorization"])
+def test_of_a_parked_command_who_was_verified_is_kept_and_not_the_token(name: str) -> None:
+    update = with_token(record_of(UpdateOrganization(org_id=A, name="New")), name)
+    known = (organization(A, "Acme"),)
+    plan = fold(update, known=known, by="ann", relations=related(ann=Role.ADMIN), held={A: 1})
+    assert [(row.actor, row.authenticated_by) for row in plan.parked] == [("ann", "token")]
+    assert "authorization" not in plan.parked[0].headers.lower()
+    assert "ce_id" in plan.parked[0].headers
+    plan = fold(record_of(UpdateOrganization(org_id=A, name="New"), actor="crm"), known=known, held={A: 1})
+    assert [(row.actor, row.authenticated_by) for row in plan.parked] == [("crm", "publisher")]
+
+
+def test_of_an_unreadable_record_the_token_is_dropped_and_nobody_was_verified() -> None:
+    plan = fold(with_token(FakeRecord(None, b"?", [("ce_authorization", b"Bearer secret"), ("x", b"y")])))
+    (row,) = plan.parked
+    assert (row.actor, row.authenticated_by, row.headers) == (None, None, '[["x","eQ=="]]')
+    assert row.detail == "the header ce_id is missing; its token was not verified, and is not kept"
+
+
 def test_every_name_that_may_be_claimed_is_asked_for() -> None:
     requests = [
         request

@@ -204,6 +204,8 @@ class OrganizationClient:
         except OutcomeUnknown as unknown:
             acknowledged = sending.acknowledged
             unknown.confirmed = acknowledged.done() and not acknowledged.cancelled() and not acknowledged.exception()
+            if unknown.confirmed:
+                unknown.partition, unknown.offset = acknowledged.result().partition, acknowledged.result().offset
             raise
 
     async def send(

@@ -44,6 +44,8 @@ class OutcomeUnknown(ClientError):
         command_id: Of the command.
         command: As it was sent; None where only its outcome was asked for.
         confirmed: Whether Kafka has confirmed the command: then it will have an outcome, however long that takes.
+        partition: Where Kafka has it, once it is confirmed; else None.
+        offset: In that partition.
     """
 
     def __init__(
@@ -59,6 +61,8 @@ class OutcomeUnknown(ClientError):
             f"The outcome of {what} {command_id} is unknown: {why}. It may have been applied. Send the same command "
             "again with the same command id: that is safe, it takes effect at most once."
         )
+        self.partition: int | None = None
+        self.offset: int | None = None
         self.command_id = command_id
         self.command = command
         self.confirmed = confirmed

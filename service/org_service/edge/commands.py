@@ -95,6 +95,9 @@ class Accepted(NamedTuple):
     actor: str
     org_id: UUID
     at: datetime
+    partition: int | None = None
+    """Where Kafka has it, as far as that was told."""
+    offset: int | None = None
 
 
 class Commands:
@@ -163,14 +166,14 @@ class Commands:
         try:
             if change.wait_s <= 0:
                 confirm_s = self._settings.edge.outcome_timeout_s
-                await sender.send(command, command_id=change.command_id, timeout_s=confirm_s)
+                sent = await sender.send(command, command_id=change.command_id, timeout_s=confirm_s)
                 if change.repeatable:
                     await self._known(caller, change)  # the key may belong to another request that came meanwhile
-                return await self._accept(caller, change, "asked_for")
+                return await self._accept(caller, change, "asked_for", sent.partition, sent.offset)
             result = await sender.execute(command, command_id=change.command_id, timeout_s=change.wait_s)
         except OutcomeUnknown as unknown:
             if unknown.confirmed:
-                return await self._accept(caller, change, "timed_out")
+                return await self._accept(caller, change, "timed_out", unknown.partition, unknown.offset)
             raise _unconfirmed(change) from unknown
         except ClientError as error:
             log.warning("a change was not sent", command_id=str(change.command_id), why=type(error).__name__)
@@ -245,15 +248,19 @@ class Commands:
         await client.start()
         self._client = client
 
-    async def _accept(self, caller: Caller, change: Change, why: str) -> Pending:
+    async def _accept(
+        self, caller: Caller, change: Change, why: str, partition: int | None, offset: int | None
+    ) -> Pending:
         """Remember a command that is answered with 202; where Postgres is away, as soon as it is back."""
         HTTP_ACCEPTED.labels(why).inc()
-        await self._promise(caller, change)
+        await self._promise(caller, change, partition, offset)
         return Pending(change.command_id)
 
-    async def _promise(self, caller: Caller, change: Change) -> None:
+    async def _promise(
+        self, caller: Caller, change: Change, partition: int | None = None, offset: int | None = None
+    ) -> None:
         """Remember who may ask what becomes of a command."""
-        accepted = Accepted(caller.user_id, change.org_id, datetime.now(UTC))
+        accepted = Accepted(caller.user_id, change.org_id, datetime.now(UTC), partition, offset)
         if not await self._write(change.command_id, accepted) and len(self._pending) < PENDING_MAX:
             self._pending[change.command_id] = accepted
 
@@ -267,7 +274,15 @@ class Commands:
         """Whether Postgres has it now."""
         try:
             async with asyncio.timeout(_PROMISE_S), self._engine.connect() as conn:
-                await directory.accept(conn, command_id, accepted.actor, accepted.org_id, accepted.at)
+                await directory.accept(
+                    conn,
+                    command_id,
+                    accepted.actor,
+                    accepted.org_id,
+                    accepted.at,
+                    partition=accepted.partition,
+                    offset=accepted.offset,
+                )
         except Exception as error:
             if not isinstance(classify(error), RetryError):
                 raise

@@ -83,8 +83,9 @@ class CommandStatus(_Answer):
     """What became of a command."""
 
     command_id: UUID
-    status: Literal["pending", "applied", "unchanged", "rejected", "parked"] = Field(
-        description="`pending`: not decided yet. `parked`: set aside for an operator, who decides. The others are final"
+    status: Literal["pending", "applied", "unchanged", "rejected", "parked", "expired"] = Field(
+        description="`pending`: not decided yet. `parked`: set aside for an operator, who decides. `expired`: lost "
+        "before it was decided, send it again. The others are final"
     )
     code: int | None = Field(description="As an HTTP status; null while pending")
     org_id: UUID | None

@@ -21,6 +21,7 @@ class HttpProblem(StrEnum):
     BAD_REQUEST = "urn:orgs:problem:bad-request"
     NO_SUCH_PATH = "urn:orgs:problem:no-such-path"
     NO_SUCH_COMMAND = "urn:orgs:problem:no-such-command"
+    COMMAND_EXPIRED = "urn:orgs:problem:command-expired"
     METHOD_NOT_ALLOWED = "urn:orgs:problem:method-not-allowed"
     REQUEST_TIMEOUT = "urn:orgs:problem:request-timeout"
     BODY_TOO_LARGE = "urn:orgs:problem:body-too-large"
@@ -38,6 +39,7 @@ TITLES: Final[Mapping[str, tuple[int, str]]] = {
     HttpProblem.BAD_REQUEST: (400, "The request can't be read"),
     HttpProblem.NO_SUCH_PATH: (404, "There is nothing at this path"),
     HttpProblem.NO_SUCH_COMMAND: (404, "No such command"),
+    HttpProblem.COMMAND_EXPIRED: (410, "The command was lost before it was decided"),
     HttpProblem.METHOD_NOT_ALLOWED: (405, "The path doesn't know this method"),
     HttpProblem.REQUEST_TIMEOUT: (408, "The request came too slowly"),
     HttpProblem.BODY_TOO_LARGE: (413, "The body is too large"),

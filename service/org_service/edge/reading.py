@@ -198,7 +198,7 @@ class Reading:
             "position": answer.position,
             "organization": None if hidden else _fragment(answer.after),
             "changed": [] if answer.outcome == Outcome.UNCHANGED else _fragment(answer.changed),
-            "problem": _fragment(answer.problem),
+            "problem": _expired().problem if answer.outcome == "expired" else _fragment(answer.problem),
         }
         return Response(orjson.dumps(content), headers=_PRIVATE, media_type=JSON)
 
@@ -234,6 +234,14 @@ def pending(command_id: UUID, org_id: UUID | None, status: int, headers: dict[st
         "problem": None,
     }
     return Response(orjson.dumps(content), status, headers, media_type=JSON)
+
+
+def _expired() -> Refusal:
+    return Refusal(
+        HttpProblem.COMMAND_EXPIRED,
+        "Kafka lost the command before it was decided, so nothing was changed. Send the same request again, with the "
+        "same Idempotency-Key if it had one.",
+    )
 
 
 def _no_such_command() -> Refusal:

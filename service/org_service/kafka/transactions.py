@@ -30,8 +30,6 @@ log = get_logger(__name__)
 LOOK_S: Final = 2.0
 HELD_AFTER_S: Final = 5.0
 """A transaction takes milliseconds; one of ours that fights with a sick broker some seconds."""
-_AGAIN_S: Final = 5.0
-"""Before a new connection, where the former one failed."""
 
 
 class _ProducersResponse(Response):
@@ -167,6 +165,8 @@ class TransactionWatch:
     async def run(self) -> None:
         """Look, for ever; while Kafka is away, try again."""
         while True:
+            # First, so that a process that ends at once leaves no connection half made.
+            await asyncio.sleep(LOOK_S)
             consumer = SteadyConsumer(
                 **self._kafka.connection(), group_id=None, enable_auto_commit=False, isolation_level="read_committed"
             )
@@ -179,7 +179,6 @@ class TransactionWatch:
                 log.debug("transactions could not be looked at", why=type(error).__name__)
             finally:
                 await asyncio.gather(consumer.stop(), return_exceptions=True)
-            await asyncio.sleep(_AGAIN_S)
 
     async def _look(self, consumer: AIOKafkaConsumer) -> None:
         topics = await describe(consumer, self._topics)

@@ -13,7 +13,10 @@ from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
     DateTime,
+    Integer,
     Text,
     Uuid,
     and_,
@@ -24,6 +27,7 @@ from sqlalchemy import (
     func,
     literal_column,
     null,
+    or_,
     select,
     text,
     true,
@@ -41,7 +45,7 @@ from org_service.domain.organization import Organization, name_key
 from org_service.domain.policy import READ, Policy
 from org_service.store.lists import OrderBy, Rows, Shape, list_active, list_related
 from org_service.store.prepared import Prepared
-from org_service.store.tables import AcceptedCommand, Journal, Parked
+from org_service.store.tables import AcceptedCommand, Journal, LostRange, Parked
 from org_service.store.tables import Membership as MembershipTable
 from org_service.store.tables import Organization as OrganizationTable
 from org_service.store.tables import Partnership as PartnershipTable
@@ -55,6 +59,10 @@ ACCEPTED_DAYS: Final = 14
 """How long an accepted command is remembered: as long as the topic keeps commands."""
 ACCEPTED_DELETED_MAX: Final = 100
 """Old ones deleted with each new one; more than come in, so they can't pile up, and few enough not to be felt."""
+
+
+_DECIDED_AFTER: Final = timedelta(seconds=60)
+"""A worker that found its log changed has read it again by then."""
 
 
 class Seen(NamedTuple):
@@ -106,7 +114,8 @@ class Answer(NamedTuple):
     """Of a parked command: whoever was promised an answer, else None."""
     org_id: UUID | None
     outcome: str
-    """`applied`, `unchanged`, `rejected`; `parked`; `pending` where it was accepted and nothing else is known yet."""
+    """`applied`, `unchanged`, `rejected`; `parked`; `pending` where it was accepted and nothing else is known yet,
+    `expired` where Kafka lost it since."""
     code: int | None
     version: int | None
     position: int | None
@@ -306,7 +315,7 @@ def _answer() -> Rows:
     parked: list[Any] = [Parked.command_id, AcceptedCommand.actor, Parked.org_id, literal_column("'parked'")]
     parked += [*nothing_yet, Parked.recorded_at, null()]
     pending: list[Any] = [AcceptedCommand.command_id, AcceptedCommand.actor, AcceptedCommand.org_id]
-    pending += [literal_column("'pending'"), *nothing_yet, AcceptedCommand.accepted_at, null()]
+    pending += [_fate(), *nothing_yet, AcceptedCommand.accepted_at, null()]
     ranks: list[Any] = [literal_column(str(rank)).label("rank") for rank in range(3)]
     known = union_all(
         select(ranks[0], *journaled).where(col(Journal.command_id) == _command_id),
@@ -316,6 +325,22 @@ def _answer() -> Rows:
         select(ranks[2], *pending).where(col(AcceptedCommand.command_id) == _command_id),
     ).subquery("known")
     return select(*known.c[1:]).order_by(known.c.rank, known.c.recorded_at).limit(1)
+
+
+def _fate() -> ColumnElement[str]:
+    """Of a command that was accepted and not decided: `expired` where its offset is in a range that was lost.
+
+    Offsets that a log gave out again, or another topic, may be those of commands that are there now and are about to be
+    decided: so such a range counts only after a while.
+    """
+    lost = exists().where(
+        col(LostRange.partition) == col(AcceptedCommand.partition),
+        col(LostRange.from_offset) <= col(AcceptedCommand.offset),
+        or_(col(LostRange.to_offset).is_(None), col(LostRange.to_offset) > col(AcceptedCommand.offset)),
+        col(LostRange.noticed_at) >= col(AcceptedCommand.accepted_at),
+        or_(col(LostRange.why) == text("'expired'"), col(LostRange.noticed_at) < func.now() - _DECIDED_AFTER),
+    )
+    return case((lost, literal_column("'expired'", Text)), else_=literal_column("'pending'", Text))
 
 
 def _accept() -> Insert:
@@ -330,16 +355,23 @@ def _accept() -> Insert:
     )
     # By place, which is visited in order: two deletions of the same rows can't each hold what the other waits for.
     forgotten = delete(AcceptedCommand).where(place == func.any(func.ARRAY(old.scalar_subquery())))
-    return (
-        insert(AcceptedCommand)
-        .values(
-            command_id=_command_id,
-            actor=bindparam("actor", type_=Text),
-            org_id=_org_id,
-            accepted_at=bindparam("now", type_=DateTime(timezone=True)),
-        )
-        .on_conflict_do_nothing(index_elements=["command_id"])
-        .add_cte(forgotten.cte("forgotten"))
+    accepted = insert(AcceptedCommand).values(
+        command_id=_command_id,
+        actor=bindparam("actor", type_=Text),
+        org_id=_org_id,
+        accepted_at=bindparam("now", type_=DateTime(timezone=True)),
+        partition=bindparam("partition", type_=Integer),
+        offset=bindparam("offset", type_=BigInteger),
+    )
+    # Sent again, it lies elsewhere: what became of the first record no longer matters.
+    again = {name: accepted.excluded[name] for name in ("accepted_at", "partition", "offset")}
+    elsewhere = and_(
+        col(AcceptedCommand.actor) == accepted.excluded.actor,
+        accepted.excluded.offset.is_not(None),
+        accepted.excluded.accepted_at >= col(AcceptedCommand.accepted_at),
+    )
+    return accepted.on_conflict_do_update(index_elements=["command_id"], set_=again, where=elsewhere).add_cte(
+        forgotten.cte("forgotten")
     )
 
 
@@ -357,11 +389,29 @@ async def answer_to(conn: AsyncConnection, command_id: UUID) -> Answer | None:
     return Answer._make(rows[0]) if rows else None
 
 
-async def accept(conn: AsyncConnection, command_id: UUID, actor: str, org_id: UUID, now: datetime) -> None:
+async def accept(
+    conn: AsyncConnection,
+    command_id: UUID,
+    actor: str,
+    org_id: UUID,
+    now: datetime,
+    *,
+    partition: int | None = None,
+    offset: int | None = None,
+) -> None:
     """Remember that somebody was promised the outcome of a command, and forget some that are `ACCEPTED_DAYS` old.
 
-    May run twice, and concurrently: the first one stays. One statement.
+    May run twice, and concurrently: the first one stays, but for where Kafka has the command. One statement.
+
+    Args:
+        conn: In AUTOCOMMIT.
+        command_id: Of the command.
+        actor: Who may ask.
+        org_id: Of the organization.
+        now: When it was accepted.
+        partition: Where Kafka has it; None where that isn't known.
+        offset: In that partition.
     """
     kept_from = now - timedelta(days=ACCEPTED_DAYS)
     parameters = {"command_id": command_id, "actor": actor, "org_id": org_id, "now": now, "kept_from": kept_from}
-    await conn.execute(_ACCEPT, parameters)
+    await conn.execute(_ACCEPT, parameters | {"partition": partition, "offset": offset})

@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from datetime import timedelta
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from itertools import product
 from typing import Any, get_args
 from uuid import UUID, uuid4
@@ -325,6 +326,31 @@ async def test_an_accepted_command_stays_with_who_sent_it_first(edge: AsyncConne
     assert await directory.answer_to(edge, command_id) == directory.Answer(
         command_id, "ann", ACME, "pending", None, None, None, None, None, AT
     )
+
+
+async def test_an_accepted_command_that_kafka_lost_is_expired_until_it_is_sent_again(
+    admin: Session, edge: AsyncConnection
+) -> None:
+    """It would be pending for a fortnight, and nobody would send it again."""
+    command_ids = [uuid4() for _ in range(5)]
+    for offset, command_id in enumerate(command_ids):
+        await directory.accept(edge, command_id, "ann", ACME, AT, partition=1, offset=offset)
+    note = "INSERT INTO lost_range (topic, topic_id, partition, from_offset, to_offset, why, noticed_at) VALUES "
+    now = datetime.now(UTC)
+    await admin.execute(f"{note} ('c', $1, 1, 1, 3, 'expired', $2), ('c', $1, 2, 0, 9, 'expired', $2)", ACME, now)
+    assert await fates(edge, command_ids) == ["pending", "expired", "expired", "pending", "pending"]
+    # These offsets were given out again: what lies there now is about to be decided.
+    await admin.execute(f"{note} ('c', $1, 1, 3, NULL, 'recreated', $2)", ACME, now)
+    assert await fates(edge, command_ids[3:]) == ["pending", "pending"]
+    await admin.execute("UPDATE lost_range SET noticed_at = $1 WHERE why = 'recreated'", now - timedelta(minutes=2))
+    assert await fates(edge, command_ids[3:]) == ["expired", "expired"]
+    await directory.accept(edge, command_ids[1], "ann", ACME, now + timedelta(seconds=1), partition=1, offset=2)
+    assert await fates(edge, command_ids[1:2]) == ["pending"]
+
+
+async def fates(edge: AsyncConnection, command_ids: Sequence[UUID]) -> list[str]:
+    answers = [await directory.answer_to(edge, each) for each in command_ids]
+    return ["" if answer is None else answer.outcome for answer in answers]
 
 
 async def test_accepted_commands_are_forgotten_after_a_fortnight_some_at_a_time(

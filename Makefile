@@ -3,7 +3,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo up stack check test bench storm poison soak
+.PHONY: help setup demo up stack check test bench storm poison fuzz soak
 
 # Any Python that is new enough; the real one if this is run from a virtual environment.
 ifndef PYTHON
@@ -59,6 +59,10 @@ storm: $(SYNCED) ## kill workers and relays at random, then prove that nothing w
 
 poison: $(SYNCED) ## mix hostile records with good ones, then prove that each got what it should (ARGS="--records 100000")
 	.venv/bin/python -m tests.chaos.poison $(ARGS)
+
+fuzz: $(SYNCED) $(UV_TO_MAKE) ## fuzz the decoders of records, tokens and headers for ten minutes (ARGS="--seconds 60")
+	UV_PROJECT_ENVIRONMENT=.fuzz/venv $(UV) sync --locked --group fuzz
+	.fuzz/venv/bin/python -m tests.fuzz $(ARGS)
 
 soak: $(SYNCED) ## measure for a long time
 	.venv/bin/python -m tests.bench.soak $(ARGS)

@@ -108,9 +108,8 @@ def _read_uuid(field: str, text: str) -> UUID:
         found = UUID(text)
     except ValueError:
         found = None
-    if str(found) != text:
+    if found is None or str(found) != text:
         raise ValueError(f"{field} is no UUID of 36 lower-case characters")
-    assert found is not None
     return found
 
 

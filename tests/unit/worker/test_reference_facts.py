@@ -96,6 +96,7 @@ def test_a_tombstone_takes_back_what_its_key_names() -> None:
         (b"ann", None, "a tombstone's key: the key must be user_id:org_id"),
         (b"\xff:" + ORG.encode(), None, "a tombstone's key: the key is not ASCII"),
         (b"ann:acme", None, "a tombstone's key: org_id is no UUID of 36 lower-case characters"),
+        (b"ann:None", None, "a tombstone's key: org_id is no UUID of 36 lower-case characters"),
         (f"ann:{ORG.upper()}".encode(), None, "a tombstone's key: org_id is no UUID of 36 lower-case characters"),
         (f"ann:{ORG.replace('-', '')}".encode(), None, "a tombstone's key: org_id is no UUID"),
         (f":{ORG}".encode(), None, "a tombstone's key: user_id: string_too_short"),

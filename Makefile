@@ -3,7 +3,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo up stack check test bench storm poison fuzz soak
+.PHONY: help setup demo up stack check test bench storm poison smuggle hostile fuzz soak
 
 # Any Python that is new enough; the real one if this is run from a virtual environment.
 ifndef PYTHON
@@ -53,6 +53,13 @@ test: $(SYNCED) ## every test, on real servers; speed measurements aside
 
 bench: $(SYNCED) ## measure speed
 	.venv/bin/python -m tests.bench $(ARGS)
+
+smuggle: $(SYNCED) ## run the cases of request smuggling behind a real nginx, where one is installed
+	ORGS_TEST_PROXY=nginx .venv/bin/pytest -q tests/integration/edge/test_smuggling.py $(ARGS)
+	ORGS_TEST_PROXY=nginx-websocket .venv/bin/pytest -q tests/integration/edge/test_smuggling.py $(ARGS)
+
+hostile: $(SYNCED) ## hold 10,000 connections to an edge for nothing, and see what an honest client notices
+	.venv/bin/python -m tests.chaos.hostile $(ARGS)
 
 storm: $(SYNCED) ## kill workers and relays at random, then prove that nothing was lost (ARGS=... for seed and length)
 	.venv/bin/python -m tests.chaos.storm $(ARGS)

@@ -165,6 +165,7 @@ def pipeline(site: Site, *, profiled: Role | None = None) -> Generator[Services]
 
 def service(site: Site, role: Role, port: int, *, profiled: bool = False) -> Server:
     """`orgs serve` in one role on a port; settings are the defaults but for addresses, names and the issuer."""
+    health_port = ports.pick(None, {port}) if role == "edge" else port
     cprofile = ["-m", "cProfile", "-o", str(site.folder / f"{role}.pstats")] if profiled else []
     env = {
         "ORGS_KAFKA__BOOTSTRAP_SERVERS": site.bootstrap_servers,
@@ -174,11 +175,12 @@ def service(site: Site, role: Role, port: int, *, profiled: bool = False) -> Ser
         "ORGS_AUTH__ISSUER": site.settings.auth.issuer,
         "ORGS_AUTH__JWKS_FILE": site.settings.auth.jwks_file,
         f"ORGS_{role.upper()}__PORT": str(port),
+        "ORGS_EDGE__HEALTH_PORT": str(health_port),
     }
 
     def is_ready() -> bool:
         try:
-            url = f"http://{ports.LOOPBACK}:{port}/readyz"
+            url = f"http://{ports.LOOPBACK}:{health_port}/readyz"
             with urllib.request.urlopen(url, timeout=_READY_TIMEOUT_S) as answer:
                 return answer.status == 200
         except (urllib.error.URLError, OSError):

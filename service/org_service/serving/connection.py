@@ -69,16 +69,12 @@ class Connection(asyncio.Protocol):
             if self._discarded > DISCARDED_BYTES_MAX:
                 self._transport.abort()
             return
-        try:
-            self._reader.feed(data)
-        except MalformedError as error:
-            self._refuse(error)
-            return
+        self._reader.feed(data)
         if self._exchange is None:
             self._next()
             return
         self._exchange.wake()
-        if self._reading and self._reader.held > READ_AHEAD_BYTES_MAX:
+        if self._reading and self._reader.waiting > READ_AHEAD_BYTES_MAX:
             self._reading = False
             self._transport.pause_reading()
 
@@ -134,9 +130,18 @@ class Connection(asyncio.Protocol):
             self._reading = True
             self._transport.resume_reading()
 
+    def read_body(self) -> bytes | None:
+        """What has come of the body; None where it can't be read."""
+        try:
+            return self._reader.read_body()
+        except MalformedError as error:
+            self._refuse(error)
+            return None
+
     def reusable(self) -> bool:
         """Whether another request may follow."""
-        return self._reader.whole and not self._server.draining and (self.known or not self._reader.ahead)
+        self._reader.drop_body()
+        return self._reader.whole and not self._server.draining and (self.known or not self._reader.waiting)
 
     def default_headers(self) -> list[tuple[bytes, bytes]]:
         """Of every answer."""
@@ -153,7 +158,7 @@ class Connection(asyncio.Protocol):
             self._finish()
             return
         self.resume()
-        if self._reader.ahead:
+        if self._reader.waiting:
             # Not at once: others wait as well.
             self._loop.call_soon(self._next, context=self._context)
         self._settle()
@@ -206,7 +211,7 @@ class Connection(asyncio.Protocol):
         self._closing = True
         self._settle()
         self.resume()
-        if self._reader.whole and not self._reader.ahead:
+        if self._reader.whole and not self._reader.waiting:
             self._transport.close()
         elif self._transport.can_write_eof() and not self._transport.is_closing():
             self._transport.write_eof()
@@ -226,5 +231,5 @@ class Connection(asyncio.Protocol):
         elif not self._served:
             state = State.NEW
         else:
-            state = State.HEAD if self._reader.ahead else State.IDLE
+            state = State.HEAD if self._reader.waiting else State.IDLE
         self._server.settle(self, state)

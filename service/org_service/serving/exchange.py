@@ -39,6 +39,10 @@ class Peer(Protocol):
         """Wait until the peer has read enough of what was sent; returns where it is gone, too."""
         ...
 
+    def read_body(self) -> bytes | None:
+        """What has come of the body since the last time; None where it can't be read: then the peer is answered."""
+        ...
+
     def resume(self) -> None:
         """Read on."""
         ...
@@ -84,7 +88,7 @@ class Exchange:
         except Exception as error:
             log.exception("an answer was broken off", exc_info=error)
         finally:
-            if not self._finished:
+            if not self._finished and not self._gone:
                 self._finished = True
                 self._peer.abort()
 
@@ -106,7 +110,10 @@ class Exchange:
     async def receive(self) -> Message:
         """A part of the body, or that the client is gone."""
         while not self._gone and not self._finished:
-            content, whole = self._reader.take_body(), self._reader.whole
+            content = self._peer.read_body()
+            if content is None:
+                break
+            whole = self._reader.whole
             if content or (whole and not self._body_given):
                 self._body_given = whole
                 return {"type": "http.request", "body": content, "more_body": not whole}

@@ -29,8 +29,9 @@ log = get_logger(__name__)
 BACKLOG: Final = 4_096
 """Connections that the system keeps until they are accepted: a flood of them must not make others wait for a second,
 which is when a client tries again. The system may allow less (`net.core.somaxconn`)."""
-_ACCEPTED_AT_ONCE: Final = 16
-"""In one turn of the loop: accepting one takes 0.1 ms, and requests wait meanwhile."""
+_ACCEPTED_AT_ONCE: Final = 8
+"""In one turn of the loop. libuv accepts a single one from each listener, so that a flood of connections would keep a
+caller's new one waiting for seconds; each takes 0.1 ms, and requests wait meanwhile."""
 _SOCKET_BUFFER_BYTES: Final = 131_072
 """Of each connection and direction in the system's memory, where it would give 4 MB to a client that doesn't read."""
 _FILES_BESIDES: Final = 256
@@ -69,6 +70,7 @@ class HttpServer:
         self._connections: Registry[Connection] = Registry()
         self._by_peer: Counter[str] = Counter()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._accepting: list[asyncio.Server | asyncio.AbstractServer] = []
         self._date = (0, [(b"date", b"")])
         self._none_left = asyncio.Event()
         self.bounds = bounds
@@ -86,9 +88,8 @@ class HttpServer:
         loop = asyncio.get_running_loop()
         for direction in (socket.SO_SNDBUF, socket.SO_RCVBUF):  # accepted connections inherit them
             self._listener.setsockopt(socket.SOL_SOCKET, direction, _SOCKET_BUFFER_BYTES)
-        self._accepting = await loop.create_server(
-            lambda: Connection(self), sock=self._listener, backlog=_ACCEPTED_AT_ONCE
-        )
+        for listener in (self._listener, *(self._listener.dup() for _ in range(_ACCEPTED_AT_ONCE - 1))):
+            self._accepting.append(await loop.create_server(lambda: Connection(self), sock=listener, backlog=1))
         self._listener.listen(BACKLOG)
         self._sweeping = asyncio.create_task(self._sweep())
         return self
@@ -96,7 +97,8 @@ class HttpServer:
     async def __aexit__(self, *_: object) -> None:
         """Drain; what isn't answered in time is let go."""
         self.draining = True
-        self._accepting.close()
+        for accepting in self._accepting:
+            accepting.close()
         for connection in self._connections:
             connection.close()
         if self._tasks:
@@ -110,7 +112,7 @@ class HttpServer:
             connection.abort()
         self._sweeping.cancel()
         await asyncio.gather(self._sweeping, return_exceptions=True)
-        await self._accepting.wait_closed()
+        await asyncio.gather(*(accepting.wait_closed() for accepting in self._accepting))
 
     def admit(self, connection: Connection) -> bool:
         """Make room for a connection; False where there is none, because every other one has a request in hand."""

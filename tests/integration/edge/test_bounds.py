@@ -182,6 +182,49 @@ async def test_without_postgres_nothing_is_decided_and_the_edge_is_alive_but_not
         await running_edge
 
 
+async def test_readiness_takes_no_connection_from_requests_and_needs_none_of_theirs(
+    settings: Settings, people: People
+) -> None:
+    database = settings.database.model_copy(update={"pool_size": 1, "connect_timeout_s": 1})
+    small = with_edge(settings, people).model_copy(update={"database": database})
+    async with running(small, worker=False) as edge, client(edge, people) as root:
+        async with edge._engine.connect():  # the only one that requests have
+            assert (await root.get("/v1/orgs")).status_code == 503
+            assert await readiness(edge) == (200, {"edge": True, "postgres": True, "kafka": True})
+        assert (await root.get("/v1/orgs")).status_code == 200
+
+
+async def test_a_body_that_doesn_t_come_is_given_up(
+    settings: Settings, people: People, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("org_service.edge.limits.BODY_TIMEOUT_S", 0.2)
+    async with running(with_edge(settings, people), worker=False) as edge:
+        reader, writer = await asyncio.open_connection("127.0.0.1", edge.port)
+        writer.write(
+            f"POST /v1/orgs HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {people.token('root')}\r\n"
+            "content-type: application/json\r\ncontent-length: 100\r\n\r\n{".encode()
+        )
+        answer = await reader.read()
+        writer.close()
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert b"urn:orgs:problem:request-timeout" in answer
+
+
+async def test_slow_bodies_are_no_requests_in_flight(settings: Settings, people: People) -> None:
+    bounded = with_edge(settings, people, concurrency_max=1)
+    async with running(bounded, worker=False) as edge, client(edge, people) as root:
+        slow = [await asyncio.open_connection("127.0.0.1", edge.port) for _ in range(20)]
+        for number, (_, writer) in enumerate(slow):
+            token = f"authorization: Bearer {people.token('root')}\r\n" if number % 2 else ""
+            head = f"POST /v1/orgs HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n{token}"
+            writer.write(f"{head}content-length: 100\r\n\r\n{{".encode())
+        for reader, _ in slow[::2]:
+            assert (await reader.readuntil(b"\r\n")).startswith(b"HTTP/1.1 401 ")
+        assert (await root.get("/v1/orgs")).status_code == 200
+        for _, writer in slow:
+            writer.close()
+
+
 async def test_before_it_has_started_the_edge_says_so(settings: Settings, people: People) -> None:
     async with Edge(with_edge(settings, people)) as edge, client(edge, people) as root:
         answer = await root.get("/v1/orgs")

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import event, example, given, settings
 from hypothesis import strategies as st
 
-from org_service.serving.framing import MalformedError, Reader
+from org_service.serving.framing import Head, MalformedError, Reader
 from tests.unit.serving.cases import CASES, Case
 
 SECOND = b"GET /v1/second HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -19,22 +19,24 @@ Read = list[tuple[str, bytes, bytes]]
 
 def read(sent: bytes, cut: int | None = None) -> tuple[Read, int | None]:
     """What our reader makes of it, whole or cut in two, and the status of a refusal."""
-    reader, found, waiting = Reader(16_384), Read(), False
+    reader, found, body = Reader(16_384), Read(), b""
+    head: Head | None = None
     for part in [sent] if cut is None else [sent[:cut], sent[cut:]]:
+        reader.feed(part)
         try:
-            reader.feed(part)
-            while reader.whole:
-                if waiting:
-                    found[-1] = (*found[-1][:2], reader.take_body())
-                    waiting = False
-                head = reader.next_head()
+            while True:
+                if head is None:
+                    head, body = reader.next_head(), b""
                 if head is None:
                     break
-                found.append((head.method, head.raw_path, b""))
-                waiting = True
+                body += reader.read_body()
+                if not reader.whole:
+                    break
+                found.append((head.method, head.raw_path, body))
+                head = None
         except MalformedError as error:
-            return found[:-1] if waiting else found, error.status
-    return found[:-1] if waiting else found, None
+            return found, error.status
+    return found, None
 
 
 def read_by_h11(sent: bytes) -> Read:

@@ -25,6 +25,21 @@ a row of combining marks, a second for 64 KiB."""
 _REFUSED_CATEGORIES: Final = frozenset({"Cc", "Cs", "Zl", "Zp"})
 """Unicode controls, lone surrogates (no UTF-8 form), line and paragraph separators."""
 
+IGNORABLE: Final = (
+    "\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f"
+    "\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e001f\U000e0080-\U000e0fff"
+)
+"""What is shown as nothing, to stand in a regular expression's brackets: Default_Ignorable_Code_Point (UAX 44) without
+the tags of flags. Most has its uses: joiners (Persian, Indic scripts, emoji), variation selectors, direction marks."""
+_SEEN: Final = re.compile(rf"[^\s\u2800\U000e0000-\U000e007f{IGNORABLE}]")
+"""The braille pattern without dots is a blank, too."""
+_TURNS: Final = re.compile("[\u202a-\u202e\u2066-\u2069\ufff9-\ufffb]")
+"""Embeddings, overrides and isolates, by which text shows in another order than it has (UTR 36, section 2.5), and
+annotations, which show as something else or not at all. A single name needs none of them; direction marks do."""
+_TAG: Final = re.compile("[\U000e0000-\U000e007f]")
+_FLAG: Final = re.compile("\U0001f3f4[\U000e0030-\U000e0039\U000e0061-\U000e007a]{1,6}\U000e007f")
+"""A flag of a region (UTS 51, ED-14a): tags in other places are text that programs read and people don't see."""
+
 _LABEL: Final = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)")
 """RFC 1123, section 2.1: letters, digits and inner hyphens, at most 63 a label."""
 _USUAL_LABEL: Final = r"(?!-|xn--)[a-z0-9-]{1,63}(?<!-)"
@@ -47,8 +62,10 @@ COUNTRIES: Final = frozenset(
 
 
 def _refuse_controls(text: str) -> None:
+    flags = {place for flag in _FLAG.finditer(text) for place in range(*flag.span())}
     for place, character in enumerate(text):
-        if unicodedata.category(character) in _REFUSED_CATEGORIES:
+        hides = _TURNS.match(character) or (_TAG.match(character) and place not in flags)
+        if hides or unicodedata.category(character) in _REFUSED_CATEGORIES:
             raise PydanticCustomError(
                 "control_character",
                 "Character {place} is the control character {codepoint}; remove it",
@@ -63,14 +80,16 @@ def _line(text: str, chars_max: int) -> str:
         PydanticCustomError: `control_character`, `blank` or `too_long`.
     """
     text = text.strip()
+    seen = bool(text)
     if not text.isascii():
         if len(text) > chars_max * _COMPOSED_MAX:
             raise _too_long(text, chars_max)
         text = unicodedata.normalize("NFKC", text).strip()
+        seen = _SEEN.search(text) is not None
     if not text.isprintable():
         _refuse_controls(text)
-    if not text:
-        raise PydanticCustomError("blank", "Must have at least one character that isn't white space")
+    if not seen:
+        raise PydanticCustomError("blank", "Must have at least one character that can be seen")
     if len(text) > chars_max:
         raise _too_long(text, chars_max)
     return text

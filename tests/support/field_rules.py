@@ -15,6 +15,9 @@ ADDRESS_FIELDS = ("line1", "line2", "city", "region", "postal_code", "country")
 REQUIRED_OF_ADDRESS = ("line1", "city", "country")
 HOST_NAME_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
+TURNING = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
+REGION_FLAG = re.compile("\U0001f3f4[\U000e0030-\U000e0039\U000e0061-\U000e007a]{1,6}\U000e007f")
+
 Check = Callable[[Any], Any]
 
 
@@ -28,7 +31,24 @@ class Wrong(Exception):
 
 def name_key(name: str) -> str:
     """What must be unique among organizations that are not deleted."""
-    return name.casefold()
+    shown = "".join(character for character in name if not invisible(character))
+    return unicodedata.normalize("NFKC", shown.casefold()).strip()
+
+
+def invisible(character: str) -> bool:
+    """Unicode's Default_Ignorable_Code_Point, but for the tags of which flags of regions are made."""
+    if character in "\N{COMBINING GRAPHEME JOINER}\N{HANGUL CHOSEONG FILLER}\N{HANGUL JUNGSEONG FILLER}\u17b4\u17b5":
+        return True
+    if unicodedata.name(character, "").startswith(("VARIATION SELECTOR-", "MONGOLIAN FREE VARIATION SELECTOR")):
+        return True
+    if unicodedata.category(character) == "Cf":
+        # Marks that are shown: of annotations, of Arabic, Syriac and Kaithi numbers, of hieroglyphs.
+        shown = ("INTERLINEAR", "ARABIC", "SYRIAC", "KAITHI", "EGYPTIAN", "TAG ", "CANCEL TAG")
+        return character == "\u061c" or not unicodedata.name(character, "?").startswith(shown)
+    return (
+        character in "\u2065\ufff0\ufff1\ufff2\ufff3\ufff4\ufff5\ufff6\ufff7\ufff8"
+        or 0xE0080 <= ord(character) <= 0xE0FFF
+    )
 
 
 def line(value: Any) -> str:
@@ -37,6 +57,14 @@ def line(value: Any) -> str:
         raise Wrong
     text = unicodedata.normalize("NFKC", value).strip()
     if not 1 <= len(text) <= 200:
+        raise Wrong
+    if all(invisible(character) or character.isspace() or character == "\u2800" for character in text):
+        raise Wrong
+    if any(unicodedata.bidirectional(character) in TURNING for character in text):
+        raise Wrong
+    if any("\ufff9" <= character <= "\ufffb" for character in text):
+        raise Wrong
+    if any("\U000e0000" <= character <= "\U000e007f" for character in REGION_FLAG.sub("", text)):
         raise Wrong
     if any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in text):
         raise Wrong

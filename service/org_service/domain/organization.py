@@ -1,5 +1,6 @@
 """An organization inside the service, and its JSON outside."""
 
+import re
 import unicodedata
 from datetime import datetime
 from itertools import compress
@@ -9,7 +10,10 @@ from uuid import UUID
 
 import orjson
 
+from org_events.organization import IGNORABLE
+
 _UTC_Z: Final = orjson.OPT_UTC_Z
+_IGNORABLE: Final = re.compile(f"[{IGNORABLE}]")
 
 
 class Organization(NamedTuple):
@@ -40,9 +44,14 @@ def moment_after(organization: Organization | None, now: datetime) -> datetime:
 
 
 def name_key(name: str) -> str:
-    """The form of a normalized name that must be unique: case-folded, then composed again (NFKC)."""
+    """The form of a normalized name that must be unique: case-folded, without what is shown as nothing, and composed.
+
+    Never empty for a name that has anything to see.
+    """
     folded = name.casefold()
-    return folded if folded.isascii() else unicodedata.normalize("NFKC", folded)
+    if folded.isascii():
+        return folded
+    return unicodedata.normalize("NFKC", _IGNORABLE.sub("", folded)).strip()
 
 
 def as_published(organization: Organization) -> dict[str, Any]:

@@ -9,6 +9,7 @@ the line says: importing a file again changes nothing and tells the same outcome
 """
 
 import csv
+import unicodedata
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, Final, Literal, NamedTuple, cast
@@ -18,7 +19,6 @@ import orjson
 from pydantic import ValidationError
 
 from org_events.commands import CreateOrganization
-from org_service.domain.organization import name_key
 from org_service.errors import StopError
 
 Format = Literal["jsonl", "csv"]
@@ -145,7 +145,7 @@ def _row(number: int, organization: dict[str, Any]) -> Row | BadLine:
     given = organization.get("id")
     try:
         # A name that is wrong fails below whatever the id is.
-        org_id = _derived(name_key(str(fields.get("name")).strip())) if given is None else UUID(str(given))
+        org_id = _derived(_folded(str(fields.get("name")))) if given is None else UUID(str(given))
     except UnicodeEncodeError:
         return BadLine(number, "name: not in UTF-8")
     except ValueError:
@@ -159,6 +159,12 @@ def _row(number: int, organization: dict[str, Any]) -> Row | BadLine:
         )
         return BadLine(number, "; ".join(wrong))
     return Row(number, _derived(command.to_body().decode()), command)
+
+
+def _folded(name: str) -> str:
+    """What an id is derived from; unlike the form of a name that must be unique, it must never change."""
+    folded = name.strip().casefold()
+    return folded if folded.isascii() else unicodedata.normalize("NFKC", folded)
 
 
 def _derived(text: str) -> UUID:

@@ -1,5 +1,6 @@
 import asyncio
 import base64
+from datetime import timedelta
 from typing import Any, cast
 from uuid import uuid4
 
@@ -12,6 +13,7 @@ from sqlalchemy import Connection
 from sqlmodel import SQLModel
 
 from org_service import runtime
+from org_service.domain.organization import name_key
 from org_service.errors import RetryError, StopError
 from org_service.settings import Database, Settings
 from org_service.store import engine, migrate, roles, tables
@@ -19,11 +21,13 @@ from org_service.store.engine import Role, Session, connect, create_engine
 from org_service.store.failures import classified
 from tests.integration.store.conftest import CreateDatabase, CreateLogin
 from tests.integration.store.proxy import network_to
-from tests.integration.store.rows import insert_journal, insert_parked
+from tests.integration.store.rows import AT, insert_journal, insert_organization, insert_parked
 
 pytestmark = pytest.mark.integration
 
 VERSIONS = {"alembic_version", "alembic_version_pkc", "schema_version", "schema_version_pkc"}
+PERSIAN = "\u0646\u0627\u0645\u0647\u200c\u0647\u0627"
+"""Written with a joiner, as is right."""
 TABLES = set(tables.Organization.metadata.tables)
 
 # Whatever distinguishes one table from another: columns, constraints (deferrable or not), indexes, storage.
@@ -73,7 +77,7 @@ async def test_up_down_and_up_again(empty_database: Database) -> None:
     assert await migrate.current(empty_database) is None
     steps: list[str] = []
     await migrate.upgrade(empty_database, report=steps.append)
-    assert await migrate.current(empty_database) == migrate.head() == "0009"
+    assert await migrate.current(empty_database) == migrate.head() == "0010"
     first = await _catalog(empty_database)
     assert {row[1] for row in first if row[0] == "column"} == TABLES
 
@@ -93,6 +97,8 @@ async def test_up_down_and_up_again(empty_database: Database) -> None:
         "up 0007",
         "up 0008",
         "up 0009",
+        "up 0010",
+        "down 0010",
         "down 0009",
         "down 0008",
         "down 0007",
@@ -111,6 +117,7 @@ async def test_up_down_and_up_again(empty_database: Database) -> None:
         "up 0007",
         "up 0008",
         "up 0009",
+        "up 0010",
     ]
 
 
@@ -138,6 +145,31 @@ async def test_the_tokens_of_parked_commands_become_the_names_of_their_users(emp
         ("[]", unverified, None, None),
         ('[["ce_actor","Ym9i"]]', "why", None, None),
     ]
+
+
+async def test_names_get_the_form_by_which_they_are_compared_now(database: Database) -> None:
+    await migrate.downgrade(database, "0009")
+    later = AT + timedelta(days=1)
+    rows = [
+        # name, key by the rule before, created, key afterwards
+        ("Acme", "acme", AT, "acme"),
+        ("Ac\u200bme", "ac\u200bme", AT, "ac\u200bme"),  # taken: it keeps what it has
+        (PERSIAN, PERSIAN, AT, PERSIAN.replace("\u200c", "")),
+        ("Bolt\u2060", "bolt\u2060", later, "bolt\u2060"),
+        ("Bolt \u00ad", "bolt \u00ad", AT, "bolt"),  # the older one
+        ("E\u034f\u0301cole", "e\u034f\u0301cole", AT, "\u00e9cole"),
+        ("\u200b", "\u200b", AT, "\u200b"),
+        ("Gone\u200b", None, AT, None),
+    ]  # fmt: skip
+    session = await connect(database, None)
+    for name, key, created_at, _ in rows:
+        deleted_at = None if key else AT
+        await insert_organization(session, uuid4(), name, name_key=key, created_at=created_at, deleted_at=deleted_at)
+    await migrate.upgrade(database)
+    found = {row["name"]: row["name_key"] for row in await session.fetch("SELECT name, name_key FROM organization")}
+    await session.close()
+    assert found == {name: key for name, _, _, key in rows}
+    assert all(name_key(name) == found[name] for name in ("Acme", rows[2][0], rows[4][0], rows[5][0]))
 
 
 async def test_an_upgrade_of_an_up_to_date_database_changes_nothing(database: Database, admin: Session) -> None:
@@ -218,7 +250,7 @@ async def test_a_migration_that_waits_for_a_table_gives_up_and_leaves_nothing(
         await admin.execute(f"LOCK TABLE {', '.join(sorted(TABLES))} IN ACCESS SHARE MODE")
         with pytest.raises(Exception, match="lock timeout"):
             await migrate.downgrade(database, "base")
-    assert await migrate.current(database) == migrate.head()
+    assert await migrate.current(database) == "0008"  # the one after it waits for nothing
     assert await admin.fetchval("SELECT count(*) FROM journal") == 1
     assert await admin.fetchval("SELECT count(*) FROM parked") == 0
 
@@ -237,7 +269,7 @@ async def test_a_login_that_may_not_make_roles_will_do_where_all_is_prepared(
     login = await create_login(empty_database)
     await server.execute(f"GRANT orgs_owner TO {_user(login)}")
     await migrate.upgrade(login)
-    assert await migrate.current(login) == "0009"
+    assert await migrate.current(login) == "0010"
 
 
 async def test_a_process_whose_login_inherits_nothing_finds_the_version_as_its_role(

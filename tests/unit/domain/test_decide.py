@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import pytest
+from pydantic import TypeAdapter
 
 from org_events.commands import (
     Command,
@@ -16,6 +17,7 @@ from org_events.commands import (
     UpdateOrganization,
 )
 from org_events.events import EventType
+from org_events.organization import Name
 from org_events.reference import Role
 from org_events.results import FieldError, Outcome, ProblemType
 from org_service.domain.access import Access, AccessKind
@@ -31,6 +33,7 @@ STORED_ADDRESS = {**ADDRESS, "line2": None, "region": None, "postal_code": None}
 
 ACTIVE = Organization(ORG, "Acme", "acme", "acme.com", STORED_ADDRESS, THEN, THEN, None, None, 3)
 DEACTIVATED = ACTIVE._replace(deactivated_at=THEN)
+NAME = TypeAdapter[str](Name)
 DELETED = ACTIVE._replace(name_key=None, deleted_at=THEN)
 WRONG = [FieldError(path="name", code="too_long", message="Must be shorter")]
 
@@ -228,6 +231,45 @@ def test_changed_names_what_differs(
 )
 def test_name_key_folds_case(name: str, key: str) -> None:
     assert name_key(name) == key
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Ac\u200bme",
+        "Acme\u200b",
+        "\ufeffAcme",
+        "ACME \u2060",
+        "\u200eAcme\u200f",
+        "A\u00adcme",
+        "Ac\ufe0fme",
+        "A\u3164cme",
+        "Ac\U000e0100me",
+    ],
+)
+def test_names_that_look_alike_have_one_key(name: str) -> None:
+    assert name_key(NAME.validate_python(name)) == "acme"
+
+
+@pytest.mark.parametrize(
+    ("name", "same"),
+    [
+        ("👩\u200d👩\u200d👧 Family", "👩👩👧 family"),
+        ("I \u2764\ufe0f Oslo", "i \u2764 oslo"),
+        ("\u0646\u0627\u0645\u0647\u200c\u0647\u0627", "\u0646\u0627\u0645\u0647\u0647\u0627"),
+        ("\u0915\u094d\u200d\u0937", "\u0915\u094d\u0937"),
+        ("E\u034f\u0301cole", "\u00e9cole"),
+    ],
+)
+def test_joiners_may_stand_in_a_name_and_count_for_nothing(name: str, same: str) -> None:
+    assert NAME.validate_python(name) == name
+    assert name_key(name) == name_key(same) == same
+
+
+def test_flags_of_different_regions_are_different_names() -> None:
+    wales = "\U0001f3f4\U000e0067\U000e0062\U000e0077\U000e006c\U000e0073\U000e007f"
+    england = "\U0001f3f4\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f"
+    assert name_key(NAME.validate_python(wales)) != name_key(NAME.validate_python(england))
 
 
 def test_json_is_the_contracts_organization() -> None:

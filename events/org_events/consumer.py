@@ -29,7 +29,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Collection, Generator, Mapping
+from collections.abc import Callable, Collection, Generator, Mapping
 from functools import partial
 from types import FunctionType, MethodType
 from typing import Any, Final, cast
@@ -40,6 +40,7 @@ from aiokafka.consumer.fetcher import Fetcher, FetchResult
 from aiokafka.consumer.subscription_state import SubscriptionState
 from aiokafka.errors import (
     NoError,
+    NoOffsetForPartitionError,
     OffsetOutOfRangeError,
     TopicAuthorizationFailedError,
     UnknownTopicOrPartitionError,
@@ -65,11 +66,20 @@ class SteadyConsumer(AIOKafkaConsumer):
     Args:
         topics: As for `AIOKafkaConsumer`.
         on_sick: Told of each change of `sick`.
+        on_offset_lost: Called where a partition has no record at its offset, or no offset, and `auto_offset_reset` is
+            "none": whoever knows where to go on seeks. Called again while nobody does; after 5 s it is sick.
         options: As for `AIOKafkaConsumer`.
     """
 
-    def __init__(self, *topics: str, on_sick: OnSick | None = None, **options: Any) -> None:
+    def __init__(
+        self,
+        *topics: str,
+        on_sick: OnSick | None = None,
+        on_offset_lost: Callable[[], None] | None = None,
+        **options: Any,
+    ) -> None:
         self._ward = Ward(on_sick)
+        self._on_offset_lost = on_offset_lost
         self._steady_fetcher: Any = None
         super().__init__(*topics, **options)
         self._subscription.__class__ = _Subscription
@@ -97,7 +107,7 @@ class SteadyConsumer(AIOKafkaConsumer):
         self._steady_fetcher = made
         if made is not None:
             made.__class__ = _Fetcher
-            made.adopt(self._ward)
+            made.adopt(self._ward, self._on_offset_lost)
 
 
 class _Result(FetchResult):
@@ -147,9 +157,10 @@ class _Result(FetchResult):
 class _Fetcher(Fetcher):
     """aiokafka's fetcher, with readers and results of ours; what it does it does by itself."""
 
-    def adopt(self, ward: Ward) -> None:
+    def adopt(self, ward: Ward, on_offset_lost: Callable[[], None] | None) -> None:
         """Take over a fetcher that was made and has not run yet."""
         self.ward = ward
+        self._on_offset_lost = on_offset_lost
         self._budget = Budget()
         self._asked_who_leads = 0.0
         self._client = _Client(self._client, ward)
@@ -201,7 +212,12 @@ class _Fetcher(Fetcher):
     def _set_error(self, tp: TopicPartition, error: Exception) -> None:
         """aiokafka would raise it in the next poll, whatever partition that is for."""
         state = self._subscriptions.subscription.assignment.state_value(tp)
-        self.ward.unreadable(tp, state.position if state.has_valid_position else -1, error)
+        offset = state.position if state.has_valid_position else -1
+        if self._on_offset_lost is None or not isinstance(error, OffsetOutOfRangeError | NoOffsetForPartitionError):
+            self.ward.unreadable(tp, offset, error)
+            return
+        self.ward.refused(tp, offset, error)
+        self._on_offset_lost()
 
     def _get_actions_per_node(self, assignment: Any) -> Any:
         ward = self.ward

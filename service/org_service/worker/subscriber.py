@@ -12,14 +12,7 @@ from functools import partial
 from typing import Any, Final, Literal, NamedTuple, Protocol, cast
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, ConsumerRecord, TopicPartition
-from aiokafka.errors import (
-    ConsumerStoppedError,
-    IllegalStateError,
-    KafkaConnectionError,
-    KafkaError,
-    NoOffsetForPartitionError,
-    OffsetOutOfRangeError,
-)
+from aiokafka.errors import ConsumerStoppedError, IllegalStateError, KafkaConnectionError, KafkaError
 from faststream import AckPolicy
 from faststream.kafka import KafkaBroker
 from faststream.kafka.message import KafkaAckableMessage
@@ -143,7 +136,10 @@ class Subscriber:
         # FastStream makes aiokafka's own consumer, whose poll loses what other partitions gave when one can't be read.
         config = self._broker.config.broker_config
         config.builder = partial(
-            SteadyConsumer, on_sick=show_partition, **cast("partial[Any]", config.builder).keywords
+            SteadyConsumer,
+            on_sick=show_partition,
+            on_offset_lost=self._assigned,
+            **cast("partial[Any]", config.builder).keywords,
         )
         await self._broker.start()
         self._watch(self._consumer)
@@ -189,10 +185,6 @@ class Subscriber:
             self.polled = time.monotonic()
             try:
                 records = await getmany(*partitions, **options) if await self._prepare() else {}
-            except (OffsetOutOfRangeError, NoOffsetForPartitionError) as error:
-                log.info("an offset is not in the log", why=type(error).__name__)
-                self._assigned()
-                return {}
             except (KafkaError, ConsumerStoppedError):
                 raise  # FastStream waits 5 s, or ends
             except Exception:
@@ -208,7 +200,7 @@ class Subscriber:
         consumer.getmany = watched
 
     def _assigned(self) -> None:
-        """Hear that the group gave partitions out anew."""
+        """Hear that the group gave partitions out again, or that one has no record at its offset."""
 
     def _is_astray(self) -> bool:
         """Whether what was polled is let go: the offsets were lost meanwhile, and `_prepare` finds them again."""

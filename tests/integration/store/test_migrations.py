@@ -226,7 +226,7 @@ async def test_alembic_finds_nothing_to_migrate(database: Database) -> None:
 async def test_two_upgrades_at_once_apply_each_migration_once(empty_database: Database) -> None:
     steps: list[str] = []
     await asyncio.gather(*(migrate.upgrade(empty_database, report=steps.append) for _ in range(3)))
-    assert [step.split(":")[0] for step in steps] == [f"up 000{number}" for number in range(1, 10)]
+    assert [step.split(":")[0] for step in steps] == [f"up {number:04}" for number in range(1, 11)]
 
 
 async def test_an_upgrade_gives_up_when_another_one_goes_on_for_too_long(
@@ -250,7 +250,7 @@ async def test_a_migration_that_waits_for_a_table_gives_up_and_leaves_nothing(
         await admin.execute(f"LOCK TABLE {', '.join(sorted(TABLES))} IN ACCESS SHARE MODE")
         with pytest.raises(Exception, match="lock timeout"):
             await migrate.downgrade(database, "base")
-    assert await migrate.current(database) == "0008"  # the one after it waits for nothing
+    assert await migrate.current(database) == "0009"  # the one after it waits for nothing
     assert await admin.fetchval("SELECT count(*) FROM journal") == 1
     assert await admin.fetchval("SELECT count(*) FROM parked") == 0
 

@@ -24,6 +24,8 @@ _ATTRIBUTES_AT: Final = 21
 _PRODUCE: Final = 0
 _PRODUCE_VERSION: Final = 7
 """The last one without tagged fields that every broker still speaks, and the first one with zstd."""
+_NOT_YET: Final = (3, 5, 6)
+"""Nobody leads a partition for a moment after its topic was created."""
 _XERIAL: Final = b"\x82SNAPPY\x00" + struct.pack(">ii", 1, 1)
 _XERIAL_BLOCK: Final = 32 * 1024
 
@@ -138,7 +140,14 @@ def _with_crc(content: bytearray) -> bytes:
 
 
 async def produce(bootstrap_servers: str, topic: str, partition: int, content: bytes) -> int:
-    """Send a batch to a broker that leads the partition; returns its error code, 0 where it took the batch."""
+    """Send a batch to a broker that leads the partition, or is about to; returns its error code, 0 where it took it."""
+    async with asyncio.timeout(20):
+        while (code := await _produce(bootstrap_servers, topic, partition, content)) in _NOT_YET:
+            await asyncio.sleep(0.02)
+    return code
+
+
+async def _produce(bootstrap_servers: str, topic: str, partition: int, content: bytes) -> int:
     host, _, port = bootstrap_servers.partition(",")[0].rpartition(":")
     name = topic.encode()
     body = (

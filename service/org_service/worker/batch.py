@@ -33,6 +33,7 @@ from org_service.worker.records import (
     holds_token,
     kept_headers,
     kept_key,
+    kept_value,
 )
 from org_service.worker.snapshot import Snapshot
 
@@ -80,19 +81,20 @@ def park_row(unreadable: Unreadable, request: Request | None = None) -> ParkedRo
     verified = request is not None and request.user_id is not None
     about_token = "" if verified or not holds_token(record) else "its token was not verified, and is not kept"
     believed = request is not None and not isinstance(request.command, Refused)
+    value, about_value = kept_value(record)
     return ParkedRow(
         topic=record.topic,
         partition=record.partition,
         offset=record.offset,
         broker_time=broker_time(record),
         key=key,
-        value=record.value,
+        value=value,
         headers=headers,
         org_id=None if request is None else request.org_id,
         command_id=None if request is None else request.command_id,
         request_digest=None if request is None else request.digest,
         reason=reason,
-        detail="; ".join(filter(None, (detail, about_key, about_headers, about_token))),
+        detail="; ".join(filter(None, (detail, about_value, about_key, about_headers, about_token))),
         actor=None if request is None else request.actor,
         authenticated_by="token" if verified else "publisher" if believed else None,
     )

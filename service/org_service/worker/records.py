@@ -15,10 +15,12 @@ from uuid import UUID
 import orjson
 from pydantic import ValidationError
 
+from org_events.batches import UnreadBatch
 from org_events.cloudevents import (
     AUTHORIZATION,
     CONTENT_TYPE,
     JSON_CONTENT,
+    STRUCTURED_BYTES_MAX,
     TRACEPARENT,
     TRACEPARENT_ATTRIBUTE,
     NotACloudEvent,
@@ -47,6 +49,8 @@ if TYPE_CHECKING:
 ACTOR_CHARS_MAX: Final = 200
 HEADERS_BYTES_MAX: Final = 64 * 1024
 """Of a record that is set aside; as much as a command. Nothing else bounds it below what Postgres takes in one row."""
+VALUE_BYTES_KEPT: Final = 64 * 1024
+"""Of a value that is too long to be read as a command, of which nobody needs more than a look."""
 KEY_BYTES_MAX: Final = 1_024
 _HEADER_BYTES: Final = 8
 """That a header costs beside its name and value."""
@@ -387,3 +391,16 @@ def kept_key(record: Record) -> tuple[bytes | None, str]:
     if key is None or len(key) <= KEY_BYTES_MAX:
         return key, ""
     return key[:KEY_BYTES_MAX], f"its key has {len(key)} bytes, SHA-256 {sha256(key).hexdigest()}"
+
+
+def kept_value(record: Record) -> tuple[bytes | None, str]:
+    """What is kept of a record's value that is set aside, and what to say of the rest.
+
+    What can be read as a command is kept whole: an operator may let it go.
+    """
+    value = record.value
+    if value is None or len(value) <= STRUCTURED_BYTES_MAX:
+        return value, value.why if isinstance(value, UnreadBatch) else ""
+    why = [value.why] if isinstance(value, UnreadBatch) else []
+    note = f"its value has {len(value)} bytes, SHA-256 {sha256(value).hexdigest()}"
+    return value[:VALUE_BYTES_KEPT], "; ".join([*why, note])

@@ -13,13 +13,18 @@ from aiokafka.errors import CommitFailedError, UnknownTopicOrPartitionError
 from aiokafka.record.default_records import _DefaultRecordBatchBuilderPy
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
+from prometheus_client import REGISTRY
 
+from org_events import sick
 from org_events.commands import CreateOrganization, UpdateOrganization
+from org_local.stack import Stack
+from org_service.errors import RetryError
 from org_service.settings import Settings
 from org_service.worker import batch
 from org_service.worker.applier import Applier
 from org_service.worker.subscriber import Subscriber
 from org_service.worker.worker import Worker
+from tests.support import raw_batches, surgery
 from tests.support.records import FakeRecord, record_of
 
 pytestmark = pytest.mark.integration
@@ -38,9 +43,10 @@ async def running(settings: Settings) -> AsyncIterator[Worker]:
         await task
 
 
-async def send(settings: Settings, *records: FakeRecord) -> None:
+async def send(settings: Settings, *records: FakeRecord, codec: str = "none") -> None:
     """Publish as any client might: librdkafka sends whatever bytes it is given."""
-    producer = Producer({"bootstrap.servers": settings.kafka.bootstrap_servers, "acks": "all"})
+    options = {"bootstrap.servers": settings.kafka.bootstrap_servers, "acks": "all", "compression.type": codec}
+    producer = Producer(options)
     for record in records:
         producer.produce(settings.kafka.topics.commands, record.value, record.key, headers=list(record.headers))
     assert await asyncio.to_thread(producer.flush, 20) == 0
@@ -292,3 +298,60 @@ async def test_the_worker_waits_for_kafka_and_says_so(settings: Settings) -> Non
 
 async def _backing_off(worker: Worker) -> bool:
     return worker._subscriber is None
+
+
+@pytest.mark.parametrize("codec", ["gzip", "snappy", "lz4", "zstd"])
+async def test_commands_are_read_however_they_are_compressed(
+    settings: Settings, database: asyncpg.Connection, codec: str
+) -> None:
+    await send(
+        settings, *(record_of(CreateOrganization(org_id=uuid4(), name=f"Org {n}")) for n in range(40)), codec=codec
+    )
+    async with running(settings):
+        await until(lambda: database.fetchval("SELECT count(*) FROM journal WHERE code = 200"), 40)
+    assert await committed(settings) == 40
+
+
+@pytest.mark.parametrize("codec", ["gzip", "zstd"])
+async def test_a_bomb_is_parked_in_part_and_its_partition_goes_on(
+    settings: Settings, database: asyncpg.Connection, codec: str
+) -> None:
+    """Unpacked, it filled the memory, and then the table."""
+    bomb = raw_batches.bomb(raw_batches.CODECS[codec], 200 * 1024 * 1024)
+    servers, topic = settings.kafka.bootstrap_servers, settings.kafka.topics.commands
+    assert [await raw_batches.produce(servers, topic, partition, bomb) for partition in range(3)] == [0, 0, 0]
+    await send(settings, *(record_of(CreateOrganization(org_id=uuid4(), name=f"Org {n}")) for n in range(10)))
+    async with running(settings):
+        await until(lambda: database.fetchval("SELECT count(*) FROM journal WHERE code = 200"), 10)
+        await until(lambda: database.fetchval("SELECT count(*) FROM parked"), 3)
+    rows = await database.fetch("SELECT reason, detail, length(value) AS bytes FROM parked")
+    assert {row["reason"] for row in rows} == {"unreadable"}
+    assert all("a compressed batch of 1 records, offsets 0 to 0" in row["detail"] for row in rows)
+    assert all(row["bytes"] <= 131_072 for row in rows)
+    assert await committed(settings) == 13
+
+
+async def test_a_partition_that_cannot_be_read_waits_and_is_said_and_all_others_go_on(
+    settings: Settings, stack: Stack, database: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One flipped bit lost more than half of the commands of the other partitions, in silence."""
+    monkeypatch.setattr(sick, "RETRY_S", 0.2)
+    topic = settings.kafka.topics.commands
+    for number in range(20):  # batches of their own
+        await send(settings, *(record_of(CreateOrganization(org_id=uuid4(), name=f"{number} {n}")) for n in range(30)))
+    ends = surgery.ends(settings.kafka.bootstrap_servers, topic, [0])
+    bad = await asyncio.to_thread(surgery.flip_byte, stack, topic, 0, ends[0] // 2)
+    readable = 600 - (ends[0] - bad.first)
+    shown = {"topic": topic, "partition": "0"}
+    async with running(settings) as worker:
+        await until(lambda: database.fetchval("SELECT count(*) FROM journal WHERE code = 200"), readable)
+        with pytest.raises(RetryError, match=f"partition 0: not read since offset {bad.first}: CorruptRecord"):
+            await worker.checks()["consumer"]()
+        assert REGISTRY.get_sample_value("orgs_consumer_partition_stuck", shown) == 1
+        await send(settings, *(record_of(CreateOrganization(org_id=uuid4(), name=f"late {n}")) for n in range(30)))
+        behind = surgery.ends(settings.kafka.bootstrap_servers, topic, [0])[0] - bad.first
+        await until(lambda: database.fetchval("SELECT count(*) FROM journal WHERE code = 200"), 630 - behind)
+        await asyncio.to_thread(surgery.flip_byte, stack, topic, 0, bad.first)
+        await until(lambda: database.fetchval("SELECT count(*) FROM journal WHERE code = 200"), 630)
+        assert REGISTRY.get_sample_value("orgs_consumer_partition_stuck", shown) is None
+    assert await committed(settings) == 630

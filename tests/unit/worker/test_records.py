@@ -6,13 +6,24 @@ import json
 import time
 import tracemalloc
 from collections.abc import Sequence
+from hashlib import sha256
 from uuid import UUID
 
 import pytest
 
+from org_events.batches import UnreadBatch
 from org_events.commands import PAYLOAD_BYTES_MAX, UpdateOrganization
 from org_service.domain.decide import Invalid
-from org_service.worker.records import Refused, Request, Unreadable, broker_time, kept_headers, kept_key, read
+from org_service.worker.records import (
+    Refused,
+    Request,
+    Unreadable,
+    broker_time,
+    kept_headers,
+    kept_key,
+    kept_value,
+    read,
+)
 from tests.support.records import FakeRecord
 
 ORG = "0b5c6f0e-0000-4000-8000-00000000000a"
@@ -383,3 +394,21 @@ def test_a_nul_behind_many_values_of_a_long_name_costs_no_memory() -> None:
     assert isinstance(request.command, Invalid)
     assert [error.path for error in request.command.errors] == ["z"]
     assert peak_bytes < 100 * PAYLOAD_BYTES_MAX
+
+
+def test_a_value_too_long_for_a_command_is_kept_in_part_and_known_by_its_digest() -> None:
+    longest = b"x" * 131_072  # of a structured event
+    assert kept_value(record(value=longest)) == (longest, "")
+    assert kept_value(record(value=None)) == (None, "")
+    assert kept_value(record(value=longest + b"x")) == (
+        b"x" * 65_536,
+        "its value has 131073 bytes, SHA-256 " + sha256(b"x" * 131_073).hexdigest(),
+    )
+
+
+def test_a_batch_that_was_not_read_says_why() -> None:
+    batch = UnreadBatch(b"x" * 131_073)
+    batch.why = "a compressed batch of 3 records"
+    kept, note = kept_value(record(value=batch))
+    assert kept == b"x" * 65_536
+    assert note.startswith("a compressed batch of 3 records; its value has 131073 bytes")

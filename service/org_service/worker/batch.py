@@ -24,17 +24,8 @@ from org_service.domain.organization import Organization, changed_fields, moment
 from org_service.domain.policy import Policy
 from org_service.store.statements import Journaled, JournalEntry, ParkedRow
 from org_service.telemetry import get_logger, log_defect
-from org_service.worker.records import (
-    Record,
-    Refused,
-    Request,
-    Unreadable,
-    broker_time,
-    holds_token,
-    kept_headers,
-    kept_key,
-    kept_value,
-)
+from org_service.worker.kept import holds_token, kept_headers, kept_key, kept_value
+from org_service.worker.records import Record, Refused, Request, Unreadable, broker_time
 from org_service.worker.snapshot import Snapshot
 
 log = get_logger(__name__)

@@ -4,23 +4,19 @@ A record whose command id can't be read is `Unreadable`: nobody could be answere
 gets an outcome: a `Refused` is journaled as a 400, an `Invalid` body is left to `decide`, where 404 comes first.
 """
 
-import base64
 import re
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
-from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, cast
 from uuid import UUID
 
 import orjson
 from pydantic import ValidationError
 
-from org_events.batches import UnreadBatch
 from org_events.cloudevents import (
     AUTHORIZATION,
     CONTENT_TYPE,
     JSON_CONTENT,
-    STRUCTURED_BYTES_MAX,
     TRACEPARENT,
     TRACEPARENT_ATTRIBUTE,
     NotACloudEvent,
@@ -47,13 +43,6 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 ACTOR_CHARS_MAX: Final = 200
-HEADERS_BYTES_MAX: Final = 64 * 1024
-"""Of a record that is set aside; as much as a command. Nothing else bounds it below what Postgres takes in one row."""
-VALUE_BYTES_KEPT: Final = 64 * 1024
-"""Of a value that is too long to be read as a command, of which nobody needs more than a look."""
-KEY_BYTES_MAX: Final = 1_024
-_HEADER_BYTES: Final = 8
-"""That a header costs beside its name and value."""
 _TYPE_CHARS_SHOWN: Final = 100
 """Of a type nobody knows, which may hold anything."""
 LOG_APPEND_TIME: Final = 1
@@ -340,67 +329,3 @@ def _way_to_nul(node: Any) -> list[str | int] | None:
 def broker_time(record: Record) -> datetime:
     """When the broker took the record, UTC; within what a datetime can hold, where a publisher chose the time."""
     return datetime.fromtimestamp(min(max(record.timestamp, 0), _LATEST_MS) / 1000, UTC)
-
-
-def kept_headers(record: Record) -> tuple[str, str]:
-    """What is kept of a record's headers that is set aside, and what to say of the rest.
-
-    No token is kept: whoever can read it could use it.
-
-    Returns:
-        JSON text, [name, Base64 of the value or null] in order; and a note, empty where all are kept. Of more than
-        `HEADERS_BYTES_MAX` those of a command are kept first, then the small ones.
-    """
-    headers = [(name, content) for name, content in record.headers if not _is_token(name)]
-    sizes = [len(name) + len(content or b"") + _HEADER_BYTES for name, content in headers]
-    kept = set(range(len(headers)))
-    note = ""
-    if sum(sizes) > HEADERS_BYTES_MAX:
-        kept, room = set[int](), HEADERS_BYTES_MAX
-        for number in sorted(range(len(headers)), key=lambda each: (not _is_ours(headers[each][0]), sizes[each])):
-            if sizes[number] <= room:
-                kept.add(number)
-                room -= sizes[number]
-        left = [len(content or b"") for number, (_, content) in enumerate(headers) if number not in kept]
-        note = f"{len(left)} of its {len(headers)} headers, {sum(left)} bytes, were too large to keep"
-    pairs = [
-        [name, None if content is None else base64.b64encode(content).decode()]
-        for number, (name, content) in enumerate(headers)
-        if number in kept
-    ]
-    return orjson.dumps(pairs).decode(), note
-
-
-def _is_ours(name: str) -> bool:
-    return name.startswith("ce_") or name.lower() in {CONTENT_TYPE, TRACEPARENT}
-
-
-def holds_token(record: Record) -> bool:
-    """Whether there is a header that is, or seems to be, a token."""
-    return any(_is_token(name) for name, _ in record.headers)
-
-
-def _is_token(name: str) -> bool:
-    """Also of `ce_authorization`, `proxy-authorization` and whatever else is named like it."""
-    return AUTHORIZATION in name.lower()
-
-
-def kept_key(record: Record) -> tuple[bytes | None, str]:
-    """What is kept of a record's key that is set aside, and what to say of the rest; an organization's has 36 bytes."""
-    key = record.key
-    if key is None or len(key) <= KEY_BYTES_MAX:
-        return key, ""
-    return key[:KEY_BYTES_MAX], f"its key has {len(key)} bytes, SHA-256 {sha256(key).hexdigest()}"
-
-
-def kept_value(record: Record) -> tuple[bytes | None, str]:
-    """What is kept of a record's value that is set aside, and what to say of the rest.
-
-    What can be read as a command is kept whole: an operator may let it go.
-    """
-    value = record.value
-    if value is None or len(value) <= STRUCTURED_BYTES_MAX:
-        return value, value.why if isinstance(value, UnreadBatch) else ""
-    why = [value.why] if isinstance(value, UnreadBatch) else []
-    note = f"its value has {len(value)} bytes, SHA-256 {sha256(value).hexdigest()}"
-    return value[:VALUE_BYTES_KEPT], "; ".join([*why, note])

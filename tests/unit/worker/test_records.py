@@ -14,16 +14,8 @@ import pytest
 from org_events.batches import UnreadBatch
 from org_events.commands import PAYLOAD_BYTES_MAX, UpdateOrganization
 from org_service.domain.decide import Invalid
-from org_service.worker.records import (
-    Refused,
-    Request,
-    Unreadable,
-    broker_time,
-    kept_headers,
-    kept_key,
-    kept_value,
-    read,
-)
+from org_service.worker.kept import kept_headers, kept_key, kept_value
+from org_service.worker.records import Refused, Request, Unreadable, broker_time, read
 from tests.support.records import FakeRecord
 
 ORG = "0b5c6f0e-0000-4000-8000-00000000000a"

@@ -20,14 +20,14 @@ must stay as they were published, and every worker would decide them again.
 """
 
 import zlib
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from typing import Final, NamedTuple, cast
 from uuid import UUID
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import IllegalStateError, KafkaError
+from aiokafka.errors import CoordinatorNotAvailableError, IllegalStateError, KafkaError
 from aiokafka.structs import OffsetAndMetadata
 
 from org_events.brokers import enduring
@@ -210,7 +210,7 @@ class Continuity:
         return now
 
     async def _places(
-        self, consumer: AIOKafkaConsumer, assigned: Collection[TopicPartition], now: Topic
+        self, consumer: AIOKafkaConsumer, assigned: set[TopicPartition], now: Topic
     ) -> dict[TopicPartition, Place]:
         begins = cast("dict[TopicPartition, int]", await consumer.beginning_offsets(list(assigned)))
         committed = await self._committed(assigned)
@@ -224,7 +224,7 @@ class Continuity:
         ends = await epoch_ends(consumer, asked, {at: now.leaders[at.partition] for at in assigned})
         places: dict[TopicPartition, Place] = {}
         for at in assigned:
-            offset = committed[at].offset if at in committed and committed[at].offset >= 0 else None
+            offset = committed[at].offset if committed[at].offset >= 0 else None
             found = Found(offset, notes.get(at), begins[at], ends[at], same=False)
             chosen = place(found, now.topic_id)
             note = found.note
@@ -241,13 +241,18 @@ class Continuity:
             places[at] = chosen
         return places
 
-    async def _committed(self, assigned: Collection[TopicPartition]) -> Mapping[TopicPartition, OffsetAndMetadata]:
+    async def _committed(self, assigned: set[TopicPartition]) -> Mapping[TopicPartition, OffsetAndMetadata]:
         client = enduring(AIOKafkaAdminClient(**self._settings.kafka.connection()))
         try:
             await client.start()
-            return await client.list_consumer_group_offsets(self._group, partitions=list(assigned))
+            committed = await client.list_consumer_group_offsets(self._group, partitions=list(assigned))
         finally:
             await client.close()
+        # A coordinator that is still loading answers for no partition, and the client says nothing of its error. One
+        # without a commit is named, with offset -1.
+        if missing := assigned - committed.keys():
+            raise CoordinatorNotAvailableError(f"the group's coordinator tells no offset of {len(missing)} partitions")
+        return committed
 
     async def _record_at(self, at: TopicPartition, offset: int) -> tuple[int, int] | None:
         """The fingerprint of the record at an offset; None where there is none, or it can't be read."""

@@ -9,6 +9,7 @@ from uuid import UUID, uuid4
 import asyncpg
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
 from confluent_kafka import Consumer, Producer
 from confluent_kafka import TopicPartition as Place
 
@@ -16,7 +17,7 @@ import org_local
 from org_events.commands import UpdateOrganization
 from org_service.errors import StopError
 from org_service.settings import Settings
-from org_service.telemetry import COMMANDS_LOST
+from org_service.telemetry import COMMANDS_LOST, RECORDS_SKIPPED
 from org_service.worker import commands
 from org_service.worker.continuity import Note
 from org_service.worker.worker import Worker
@@ -148,6 +149,26 @@ async def test_a_broker_that_restarts_and_loses_nothing_costs_nothing(
         await until_decided(database, await send(settings, 3))
         await until_committed(settings, 6)
     assert await lost(database) == []
+
+
+async def test_a_coordinator_that_is_still_loading_is_waited_for(
+    settings: Settings, database: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It answers for no partition, which is not "nothing was committed": all of the topic would be read again."""
+    async with running(settings):
+        await until_decided(database, await send(settings, 3))
+        await until_committed(settings, 3)
+    ask, loading = AIOKafkaAdminClient.list_consumer_group_offsets, iter([{}, {}])
+
+    async def asked(self: AIOKafkaAdminClient, *args: Any, **options: Any) -> Any:
+        answer = next(loading, None)
+        return await ask(self, *args, **options) if answer is None else answer
+
+    monkeypatch.setattr(AIOKafkaAdminClient, "list_consumer_group_offsets", asked)
+    before = RECORDS_SKIPPED.labels("redelivered")._value.get()
+    async with running(settings):
+        await until_decided(database, await send(settings, 1))
+    assert RECORDS_SKIPPED.labels("redelivered")._value.get() == before
 
 
 async def test_a_topic_that_is_deleted_and_created_again_under_a_worker_is_read_from_its_beginning(

@@ -48,6 +48,11 @@ class Stack:
         self._release = contextlib.ExitStack()
 
     @property
+    def is_ours(self) -> bool:
+        """Whether both servers were started here; else the environment names at least one."""
+        return self._kafka is not None and self._postgres is not None
+
+    @property
     def kafka(self) -> Kafka:
         """The Kafka started here.
 

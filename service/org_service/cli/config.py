@@ -98,7 +98,7 @@ def read() -> Iterator[Setting]:
     Raises:
         pydantic.ValidationError: A value is wrong.
     """
-    yield from _walk(shell.load_settings(), PREFIX, _names_in_stack_env())
+    yield from _walk(shell.load_settings(), PREFIX, set(shell.stack_env()))
 
 
 def _walk(group: "BaseModel", prefix: str, in_file: set[str]) -> Iterator[Setting]:
@@ -133,11 +133,3 @@ def _text(field: str, content: Any) -> str:
 def _in_environment(name: str) -> bool:
     """Whether the environment sets it; names count in either case, as pydantic-settings reads them."""
     return any(variable.upper() == name for variable in os.environ)
-
-
-def _names_in_stack_env() -> set[str]:
-    if not shell.STACK_ENV.is_file():
-        return set()
-    from dotenv import dotenv_values
-
-    return {name.upper() for name in dotenv_values(shell.STACK_ENV)}

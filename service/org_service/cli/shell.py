@@ -123,7 +123,7 @@ def fail(message: str, code: int = REFUSED) -> NoReturn:
 
 
 def load_settings() -> "Settings":
-    """The settings: the environment first, then `.local/stack.env` where there is one, then the defaults.
+    """The settings: the environment first, then `.local/stack.env` where it is of the same servers, then the defaults.
 
     Raises:
         pydantic.ValidationError: a value is wrong.
@@ -137,7 +137,45 @@ def load_settings() -> "Settings":
     unknown = [f"\n  {name}: {NO_SUCH_SETTING}" for name in ours if not name.upper().startswith(groups)]
     if unknown:
         fail("a setting is wrong:" + "".join(unknown), USAGE)
-    return Settings(_env_file=STACK_ENV if STACK_ENV.is_file() else None)  # pyright: ignore[reportCallIssue] - undeclared
+    return Settings(_env_file=STACK_ENV if stack_env() else None)  # pyright: ignore[reportCallIssue] - undeclared
+
+
+def stack_env() -> dict[str, str]:
+    """What `.local/stack.env` says, by names in upper case; nothing where the environment names other servers.
+
+    All of it or none: its issuer and its trust in publishers are good for the servers that it names, and for no others.
+    """
+    if not STACK_ENV.is_file():
+        return {}
+    from dotenv import dotenv_values
+
+    said = {name.upper(): value or "" for name, value in dotenv_values(STACK_ENV).items()}
+    named = _servers_named()
+    other = sorted(name for name, server in named.items() if server != said.get(name))
+    if not other:
+        return said
+    _warn_of_other_servers(", ".join(other))
+    return {}
+
+
+def _servers_named() -> dict[str, str]:
+    """The servers that the environment names, however it writes them."""
+    from org_service.settings import Settings
+
+    settings = Settings(_env_file=None)  # pyright: ignore[reportCallIssue] - undeclared
+    named: dict[str, str] = {}
+    if "bootstrap_servers" in settings.kafka.model_fields_set:
+        named["ORGS_KAFKA__BOOTSTRAP_SERVERS"] = settings.kafka.bootstrap_servers
+    if "url" in settings.database.model_fields_set:
+        named["ORGS_DATABASE__URL"] = settings.database.url.get_secret_value()
+    if "api_url" in settings.model_fields_set:
+        named["ORGS_API_URL"] = settings.api_url
+    return named
+
+
+@cache
+def _warn_of_other_servers(names: str) -> None:
+    say(f"note: {STACK_ENV} is not used: it is of other servers than the environment names ({names})")
 
 
 def quiet_settings() -> "Settings":

@@ -36,11 +36,20 @@ def up(
     data: Annotated[
         Path, typer.Option(help="Where the data live, kept between runs.", file_okay=False)
     ] = shell.STACK_ENV.parent,
+    trusted: Annotated[
+        bool,
+        typer.Option(
+            "--trusted",
+            help="On servers that the environment names: believe their publishers, and take tokens of this folder's "
+            "issuer. Never on servers that others use.",
+        ),
+    ] = False,
 ) -> None:
     """Start Kafka, Postgres, worker, relay and edge, all in this terminal; ^C stops everything in order.
 
     Needs no Docker, Java or root. Creates tables and topics where they are missing, and writes `.local/stack.env`, by
-    which other commands and programs find the stack. Servers that the environment names are used instead of own ones.
+    which other commands and programs find the stack. Servers that the environment names are used instead of own ones;
+    who may act there is for ORGS_AUTH__... to say, or for --trusted, and nobody is made staff on them.
 
     Example: `orgs up`, and in another terminal `orgs tail events`
     """
@@ -54,46 +63,73 @@ def up(
 
     shell.load_settings()  # what is written wrongly is told before anything starts
     try:
-        with org_local.start(data, progress=shell.say) as stack, _named() as name:
-            issuer = org_local.Issuer.open(data)
-            name(_servers(stack, issuer))
-            settings = shell.load_settings()
-            set_up_logging(settings.log.model_copy(update={"format": "console"}))
-            for busy in ("org_service.worker.applier", "org_service.relay.relay"):
-                logging.getLogger(busy).setLevel(logging.DEBUG)  # one line a batch, so that one sees commands pass
-            port = settings.edge.port or ports.pick(None, set())
-            settings = settings.model_copy(update={"edge": settings.edge.model_copy(update={"port": port})})
-            url = f"http://{settings.edge.host}:{port}"
-            token = issuer.token(STAFF, audience=settings.auth.audience, ttl_s=STAFF_TOKEN_TTL_S)
-            name(_servers(stack, issuer) | {"ORGS_API_URL": url, "ORGS_TOKEN": token})
-            _prepare(settings)
-            shell.say(f"Kafka     {stack.bootstrap_servers}")
-            shell.say(f"Postgres  {masked_url(stack.database_url)}")
-            shell.say(f"HTTP      {url}/docs, MCP {url}/mcp")
-            shell.say("ready: try `orgs send create --name Acme` in another terminal; ^C stops")
-            with _watched(stack):
-                run_roles(settings, ROLES)
-            stack.check()
-            shell.say("stopping Kafka and Postgres")
+        with org_local.start(data, progress=shell.say) as stack:
+            is_trusted = _is_trusted(stack, trusted)
+            with _named() as name:
+                issuer = org_local.Issuer.open(data)
+                servers = _servers(stack) | (_trust(issuer) if is_trusted else {})
+                name(servers)
+                settings = shell.load_settings()
+                set_up_logging(settings.log.model_copy(update={"format": "console"}))
+                for busy in ("org_service.worker.applier", "org_service.relay.relay"):
+                    logging.getLogger(busy).setLevel(logging.DEBUG)  # one line a batch, so that one sees commands pass
+                port = settings.edge.port or ports.pick(None, set())
+                settings = settings.model_copy(update={"edge": settings.edge.model_copy(update={"port": port})})
+                url = f"http://{settings.edge.host}:{port}"
+                servers["ORGS_API_URL"] = url
+                if stack.is_ours:
+                    servers["ORGS_TOKEN"] = issuer.token(
+                        STAFF, audience=settings.auth.audience, ttl_s=STAFF_TOKEN_TTL_S
+                    )
+                name(servers)
+                _prepare(settings, make_staff=stack.is_ours)
+                shell.say(f"Kafka     {stack.bootstrap_servers}")
+                shell.say(f"Postgres  {masked_url(stack.database_url)}")
+                shell.say(f"HTTP      {url}/docs, MCP {url}/mcp")
+                shell.say("ready: try `orgs send create --name Acme` in another terminal; ^C stops")
+                with _watched(stack):
+                    run_roles(settings, ROLES)
+                stack.check()
+                shell.say("stopping Kafka and Postgres")
     except org_local.LocalStackError as error:
         shell.fail(str(error))
 
 
-def _servers(stack: "Stack", issuer: "Issuer") -> dict[str, str]:
-    """What other commands and programs need to know, as variables; publishers are trusted on one's own machine."""
+def _is_trusted(stack: "Stack", trusted: bool) -> bool:
+    """Whether publishers are believed, and this folder's issuer with them: on one's own servers, or because asked to.
+
+    Raises:
+        typer.Exit: They are somebody else's, and nobody said who may act there.
+    """
+    if stack.is_ours or trusted:
+        return True
+    if "auth" not in shell.load_settings().model_fields_set:
+        shell.fail(
+            "the environment names servers that were not started here: say by ORGS_AUTH__... who may act on them "
+            "(docs/access.md), or believe everybody who can publish there: `orgs up --trusted`. Nothing was changed.",
+            shell.USAGE,
+        )
+    return False
+
+
+def _servers(stack: "Stack") -> dict[str, str]:
+    """Where other commands and programs find the servers, as variables."""
     from org_local.stack import BOOTSTRAP_SERVERS_VARIABLE, DATABASE_URL_VARIABLE
 
+    return {BOOTSTRAP_SERVERS_VARIABLE: stack.bootstrap_servers, DATABASE_URL_VARIABLE: stack.database_url}
+
+
+def _trust(issuer: "Issuer") -> dict[str, str]:
+    """Who may act, as variables: publishers are trusted on one's own machine."""
     return {
-        BOOTSTRAP_SERVERS_VARIABLE: stack.bootstrap_servers,
-        DATABASE_URL_VARIABLE: stack.database_url,
         "ORGS_AUTH__COMMANDS": "trusted",
         "ORGS_AUTH__ISSUER": issuer.name,
         "ORGS_AUTH__JWKS_FILE": str(issuer.jwks_file),
     }
 
 
-def _prepare(settings: "Settings") -> None:
-    """Tables and topics, where they are missing, and whoever holds the token of `stack.env` as staff."""
+def _prepare(settings: "Settings", *, make_staff: bool) -> None:
+    """Tables and topics, where they are missing, and as staff whoever holds the token of `stack.env`, if asked to."""
     from org_events.reference import Staff
     from org_service.operate import reference, topics
     from org_service.store import migrate
@@ -107,7 +143,8 @@ def _prepare(settings: "Settings") -> None:
         missing = [plan.spec for plan in plans if not plan.exists]
         if missing:
             await topics.create(settings.kafka, missing)
-        await reference.publish(settings.kafka, [reference.Entry(Staff(user_id=STAFF))])
+        if make_staff:
+            await reference.publish(settings.kafka, [reference.Entry(Staff(user_id=STAFF))])
 
     asyncio.run(prepare())
 

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import psutil
 import pytest
 
+from org_service.operate.kafka import ends, reader
 from org_service.settings import Settings
 
 pytestmark = pytest.mark.integration
@@ -114,10 +115,16 @@ async def test_up_takes_servers_of_the_environment_and_shows_no_password(setting
         "ORGS_KAFKA__PARTITIONS": str(settings.kafka.partitions),
         "ORGS_DATABASE__URL": url,
     }
-    up = await start(tmp_path, "-m", "org_service.cli", "up", **servers)
+    refused = await start(tmp_path, "-m", "org_service.cli", "up", **servers)
+    _, said = await refused.communicate()
+    assert (refused.returncode, "orgs up --trusted" in said.decode()) == (2, True)
+    up = await start(tmp_path, "-m", "org_service.cli", "up", "--trusted", **servers)
     try:
         assert "postgres:***@" in await line_with(up.stderr, "Postgres  ")
         await line_with(up.stderr, "ready: try")
+        assert "ORGS_TOKEN" not in (tmp_path / ".local/stack.env").read_text()
+        async with reader(settings.kafka, settings.kafka.topics.staff) as (consumer, partitions):
+            assert set((await ends(consumer, partitions)).values()) == {0}  # nobody was made staff there
     finally:
         up.terminate()
         rest = await up.communicate()

@@ -32,6 +32,36 @@ def write_stack_env(text: str) -> None:
     Path(".local/stack.env").write_text(text)
 
 
+@pytest.mark.parametrize(
+    ("variable", "server"),
+    [
+        ("ORGS_KAFKA__BOOTSTRAP_SERVERS", "staging:9092"),
+        ("orgs_kafka", '{"bootstrap_servers": "staging:9092"}'),
+        ("ORGS_DATABASE__URL", "postgresql://staging/orgs"),
+        ("ORGS_API_URL", "https://staging"),
+    ],
+)
+def test_the_stack_file_lends_nothing_to_other_servers(
+    variable: str, server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither its trust in publishers, nor its issuer, nor its token, nor the other server."""
+    write_stack_env(
+        "ORGS_KAFKA__BOOTSTRAP_SERVERS=stack:1\nORGS_DATABASE__URL=postgresql://stack/orgs\nORGS_API_URL=http://x\n"
+        "ORGS_AUTH__COMMANDS=trusted\nORGS_AUTH__ISSUER=local\nORGS_AUTH__JWKS_FILE=keys\nORGS_TOKEN=secret\n"
+    )
+    monkeypatch.setenv(variable, server)
+    result = runner.invoke(app, ["config", "show", "--json"])
+    settings = {setting["name"]: setting for setting in json.loads(result.stdout)}
+    assert {each["source"] for each in settings.values()} <= {"environment", "default"}
+    assert (settings["ORGS_AUTH__COMMANDS"]["value"], settings["ORGS_AUTH__ISSUER"]["value"]) == ("tokens", "")
+
+
+def test_servers_that_are_those_of_the_stack_file_take_the_rest_from_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    write_stack_env("ORGS_KAFKA__BOOTSTRAP_SERVERS=stack:1\nORGS_AUTH__COMMANDS=trusted\n")
+    monkeypatch.setenv("ORGS_KAFKA__BOOTSTRAP_SERVERS", "stack:1")
+    assert shown()["ORGS_AUTH__COMMANDS"]["value"] == "trusted"
+
+
 def test_secrets_are_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ORGS_DATABASE__URL", "postgresql://me:sesame@db:5432/orgs?sslmode=require&password=sesame")
     monkeypatch.setenv("ORGS_KAFKA__SASL_PASSWORD", "sesame")
@@ -60,9 +90,9 @@ def test_a_url_is_shown_without_its_password(url: str, masked: str) -> None:
 
 def test_the_environment_wins_over_the_stack_file_and_that_over_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
     write_stack_env(
-        "ORGS_KAFKA__BOOTSTRAP_SERVERS=stack:1\nORGS_DATABASE__URL=postgresql://stack/orgs\nORGS_API_URL=http://x\n"
+        "ORGS_KAFKA__BOOTSTRAP_SERVERS=stack:1\nORGS_DATABASE__URL=postgresql://stack/orgs\nORGS_AUTH__COMMANDS=trusted\n"
     )
-    monkeypatch.setenv("ORGS_DATABASE__URL", "postgresql://mine/orgs")
+    monkeypatch.setenv("ORGS_AUTH__COMMANDS", "tokens")
     settings = shown()
     assert (
         settings["ORGS_KAFKA__BOOTSTRAP_SERVERS"]["value"],
@@ -71,8 +101,8 @@ def test_the_environment_wins_over_the_stack_file_and_that_over_the_default(monk
         "stack:1",
         ".local/stack.env",
     )
-    assert (settings["ORGS_DATABASE__URL"]["value"], settings["ORGS_DATABASE__URL"]["source"]) == (
-        "postgresql://mine/orgs",
+    assert (settings["ORGS_AUTH__COMMANDS"]["value"], settings["ORGS_AUTH__COMMANDS"]["source"]) == (
+        "tokens",
         "environment",
     )
     assert settings["ORGS_KAFKA__PARTITIONS"] == {

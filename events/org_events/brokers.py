@@ -111,6 +111,7 @@ class EnduringClient(AIOKafkaClient):
 
     def _endure(self) -> None:
         self.cluster.__class__ = _OneCluster
+        self._ended = False
         self._other: OtherClusterError | None = None
         self._opening: defaultdict[tuple[_Node, ConnectionGroup], asyncio.Lock] = defaultdict(asyncio.Lock)
 
@@ -237,9 +238,18 @@ class EnduringClient(AIOKafkaClient):
                 _log.warning("broker %s doesn't answer a new connection", node_id)
                 self.force_metadata_update()
                 return None
-            if connection is not None:
-                _keep_alive(connection)
+            if connection is None:
+                return None
+            if self._ended:  # it was closed meanwhile, and closes nothing any more
+                connection.close()
+                return None
+            _keep_alive(connection)
             return connection
+
+    async def close(self) -> None:
+        """Close all connections, also those that are being opened."""
+        self._ended = True
+        await super().close()
 
 
 def _still_s(connection: AIOKafkaConnection) -> float:

@@ -131,13 +131,33 @@ def load_settings() -> "Settings":
     """
     from org_service.settings import Settings
 
-    # Without `__` it may be somebody else's: Kubernetes sets ORGS_WORKER_PORT for a service named orgs-worker.
     groups = tuple(f"ORGS_{name.upper()}__" for name in Settings.model_fields)
     ours = sorted(name for name in os.environ if name.upper().startswith("ORGS_") and "__" in name)
     unknown = [f"\n  {name}: {NO_SUCH_SETTING}" for name in ours if not name.upper().startswith(groups)]
+    unknown += _written_with_one_underscore()
     if unknown:
         fail("a setting is wrong:" + "".join(unknown), USAGE)
     return Settings(_env_file=STACK_ENV if stack_env() else None)  # pyright: ignore[reportCallIssue] - undeclared
+
+
+def _written_with_one_underscore() -> list[str]:
+    """Variables that would be settings with two underscores behind the group; pydantic-settings passes them over."""
+    from pydantic import BaseModel
+
+    from org_service.settings import Settings
+
+    meant = {
+        f"ORGS_{group}_{name}".upper(): f"ORGS_{group}__{name}".upper()
+        for group, field in Settings.model_fields.items()
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
+        for name in field.annotation.model_fields
+    }
+    return [
+        f"\n  {name}: there is no such setting; {meant[name.upper()]} (two underscores) is one"
+        for name, value in sorted(os.environ.items())
+        # Kubernetes sets ORGS_WORKER_PORT=tcp://... for a service named orgs-worker.
+        if name.upper() in meant and not value.startswith("tcp://")
+    ]
 
 
 def stack_env() -> dict[str, str]:

@@ -145,6 +145,10 @@ def test_a_wrong_setting_is_named_without_its_value(monkeypatch: pytest.MonkeyPa
         ({"ORGS_AUTH": "trusted"}, '"auth"'),
         ({"ORGS_KAFKA__BOOTSTRAP": "a:1"}, "ORGS_KAFKA__BOOTSTRAP: there is no such setting"),
         ({"ORGS_KAKFA__PARTITIONS": "1"}, "ORGS_KAKFA__PARTITIONS: there is no such setting"),
+        (
+            {"ORGS_KAFKA_BOOTSTRAP_SERVERS": "a:1"},
+            "ORGS_KAFKA_BOOTSTRAP_SERVERS: there is no such setting; ORGS_KAFKA__BOOTSTRAP_SERVERS (two underscores)",
+        ),
     ],
 )
 def test_what_would_be_waited_for_in_vain_is_refused_at_once(

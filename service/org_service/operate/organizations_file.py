@@ -2,15 +2,19 @@
 
 JSON lines: `{"name": "Acme", "domain": "acme.com", "primary_address": {…}, "id": "…"}`, all but the name optional.
 CSV: a header line with any of `id, name, domain, line1, line2, city, region, postal_code, country`; an empty cell is
-null, and an address is there when any of its cells is filled.
+null, and an address is there when any of its cells is filled. As spreadsheets write it: with a byte order mark, CRLF,
+empty columns at the end, rows of nothing but separators, and with semicolons (where the decimal mark is a comma) or
+tabs, which the first line tells, or a line `sep=;` before it.
 
 An organization without an id gets one that is derived from its name, and each command's id is derived from all that
 the line says: importing a file again changes nothing and tells the same outcomes.
 """
 
 import csv
+import re
 import unicodedata
 from collections.abc import Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any, Final, Literal, NamedTuple, cast
 from uuid import UUID, uuid5
@@ -33,6 +37,9 @@ HEADER_CHARS_MAX: Final = 200
 
 _ADDRESS: Final = ("line1", "line2", "city", "region", "postal_code", "country")
 _COLUMNS: Final = ("id", "name", "domain", *_ADDRESS)
+_SEPARATORS: Final = ",;\t"
+_SEPARATOR_LINE: Final = re.compile(r'"?sep=([,;\t])"?[,;\t]*\r?\n', re.IGNORECASE)
+"""A first line by which spreadsheets are told the separator."""
 
 
 class Row(NamedTuple):
@@ -56,9 +63,10 @@ def format_of(path: Path) -> Format:
     Raises:
         StopError: It promises none.
     """
-    if path.suffix in {".jsonl", ".ndjson", ".json"}:
+    suffix = path.suffix.lower()
+    if suffix in {".jsonl", ".ndjson", ".json"}:
         return "jsonl"
-    if path.suffix == ".csv":
+    if suffix == ".csv":
         return "csv"
     raise StopError(f"{path} is neither .jsonl nor .csv: say --format jsonl or --format csv.")
 
@@ -98,32 +106,46 @@ def _from_json(number: int, line: str) -> Row | BadLine:
 
 def _read_csv(path: Path, file: IO[str]) -> Iterator[Row | BadLine]:
     csv.field_size_limit(LINE_CHARS_MAX)
-    reader = csv.reader(file, strict=True)
+    first = file.readline(LINE_CHARS_MAX)
+    told = _SEPARATOR_LINE.fullmatch(first)
+    separator = told[1] if told else max(_SEPARATORS, key=first.count)
+    before = 1 if told else 0
+    reader = csv.reader(file if told else chain([first], file), strict=True, delimiter=separator)
     try:
-        header = next(reader, list[str]())
+        header = _without_empty_end([name.strip().lower() for name in next(reader, list[str]())])
     except csv.Error as error:
         header = [f"{error}"]
     unknown = [name for name in header if name not in _COLUMNS]
     if unknown or "name" not in header or len(set(header)) != len(header):
         others = ", ".join(name for name in _COLUMNS if name != "name")
         raise StopError(
-            f"{path} must begin with a line that names its columns, in UTF-8 and parted by commas: name, and any of "
-            f"{others}. It begins with {ascii(header)[:HEADER_CHARS_MAX]}"
+            f"{path} must begin with a line that names its columns, in UTF-8 and separated by commas, semicolons or "
+            f"tabs: name, and any of {others}. It begins with {ascii(header)[:HEADER_CHARS_MAX]}"
         )
     while True:
-        first_line = reader.line_num + 1
+        first_line = before + reader.line_num + 1
         try:
             cells = next(reader, None)
         except csv.Error as error:
-            yield BadLine(first_line, f"no CSV: {error}{_up_to(first_line, reader.line_num)}")
+            yield BadLine(first_line, f"no CSV: {error}{_up_to(first_line, before + reader.line_num)}")
             continue
         if cells is None:
             return
+        if len(cells) > len(header):
+            cells = [*cells[: len(header)], *_without_empty_end(cells[len(header) :])]
+        if not any(cell.strip() for cell in cells):
+            continue
         if len(cells) == len(header):
             yield _row(first_line, _from_cells(dict(zip(header, cells, strict=True))))
-        elif cells:
-            up_to = _up_to(first_line, reader.line_num)
+        else:
+            up_to = _up_to(first_line, before + reader.line_num)
             yield BadLine(first_line, f"{len(cells)} cells, the header names {len(header)}{up_to}")
+
+
+def _without_empty_end(cells: list[str]) -> list[str]:
+    """Without the empty cells at its end: columns that somebody once touched."""
+    filled = max((number for number, cell in enumerate(cells, 1) if cell.strip()), default=0)
+    return cells[:filled]
 
 
 def _up_to(first_line: int, last_line: int) -> str:

@@ -98,6 +98,29 @@ def test_csv_cells_become_fields_and_empty_ones_null(tmp_path: Path) -> None:
     assert "primary_address.city" in last.reason
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\ufeffname,domain,city,,\r\nAcme,acme.example,,,\r\n,,,,\r\n, ,,,\r\n\r\nBolt,,,,\r\n",
+        "\ufeffName;Domain ;city\r\nAcme;acme.example;\r\n;;\r\n;;\r\n;;\r\nBolt;;;;;\r\n",
+        "sep=;\r\nname;domain\r\nAcme;acme.example\r\n;\r\n\r\nBolt;\r\n",
+        "name\tdomain\r\nAcme\tacme.example\r\n\t\r\n\r\n\r\nBolt\t\r\n",
+    ],
+)
+def test_what_spreadsheets_write_is_read(tmp_path: Path, text: str) -> None:
+    acme, bolt = rows(tmp_path / "a", text, "csv")
+    assert isinstance(acme, Row)
+    assert isinstance(bolt, Row)
+    assert (acme.command.name, acme.command.domain) == ("Acme", "acme.example")
+    assert (bolt.command.name, bolt.command.domain) == ("Bolt", None)
+    assert (acme.line, bolt.line) == (3 if text.startswith("sep") else 2, 6)
+
+
+def test_a_cell_that_no_column_is_named_for_is_a_bad_line(tmp_path: Path) -> None:
+    (bad,) = rows(tmp_path / "a", "name,domain,,\nAcme,,,x\n", "csv")
+    assert bad == BadLine(2, "4 cells, the header names 2")
+
+
 def test_lines_that_an_open_quote_swallows_are_told(tmp_path: Path) -> None:
     first, rest = rows(tmp_path / "a", 'name,domain\nOne,\n"Two,x\nThree,\nFour,\n', "csv")
     assert isinstance(first, Row)
@@ -113,7 +136,9 @@ def test_a_name_that_isnt_utf8_is_called_that(tmp_path: Path) -> None:
     assert isinstance(good, Row)
 
 
-@pytest.mark.parametrize("header", ["", "domain", "name,nmae", "name,name", "name;domain", '"name', "n" * 1_100_000])
+@pytest.mark.parametrize(
+    "header", ["", "domain", "name,nmae", "name,name", "name,domain;city", '"name', "n" * 1_100_000]
+)
 def test_a_csv_header_that_isnt_understood_stops_before_anything_is_sent(tmp_path: Path, header: str) -> None:
     with pytest.raises(StopError, match="must begin with a line that names its columns"):
         rows(tmp_path / "a", f"{header}\nx,y\n", "csv")
@@ -126,6 +151,7 @@ def test_a_file_in_another_encoding_shows_what_it_begins_with(tmp_path: Path) ->
 
 def test_the_format_comes_from_the_name() -> None:
     assert (format_of(Path("a.jsonl")), format_of(Path("a.csv"))) == ("jsonl", "csv")
+    assert (format_of(Path("A.JSONL")), format_of(Path("A.CSV"))) == ("jsonl", "csv")
     with pytest.raises(StopError, match="--format"):
         format_of(Path("a.xlsx"))
 

@@ -402,17 +402,16 @@ async def test_one_command_that_takes_too_long_waits_says_so_and_is_not_parked(
     applier = Applier(
         settings.model_copy(
             update={
-                "database": settings.database.model_copy(update={"statement_timeout_s": 0.2}),
+                "database": settings.database.model_copy(update={"statement_timeout_s": 1}),
                 "worker": settings.worker.model_copy(update={"retry_wait_max_s": 0.1}),
             }
         )
     )
     waiting = asyncio.create_task(applier.apply([created("Acme")[1]]))
     async with asyncio.timeout(60):
-        while applier.outage is None:
+        while not (applier.outage or "").startswith("one record alone takes too long"):
             await asyncio.sleep(0.01)
-        assert applier.outage.startswith("one record alone takes too long")
-        assert "ORGS_DATABASE__STATEMENT_TIMEOUT_S" in applier.outage
+        assert "ORGS_DATABASE__STATEMENT_TIMEOUT_S" in (applier.outage or "")
         await database.execute("DROP TRIGGER slow ON journal")
         await waiting
     await applier.stop()

@@ -20,6 +20,8 @@ from tests.integration.worker.reference_feed import ACME, JOINED, Feed, at_home,
 
 pytestmark = pytest.mark.integration
 
+WAITING = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+
 
 @pytest.fixture
 def feed(settings: Settings) -> Feed:
@@ -181,6 +183,7 @@ async def test_reference_data_do_not_wait_for_a_worker_that_is_busy_with_command
     async with database.transaction():
         await database.execute("UPDATE journal_head SET position = position")
         running = asyncio.create_task(worker.run(stop))
+        await until(lambda: database.fetchval(WAITING), 1)  # for the head, with the command's batch
         await feed.members(member("ann"))
         await until(lambda: roles(database), {"ann": "user"})
         assert await worker.checks()["reference"]() == "9 partitions"

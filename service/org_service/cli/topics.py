@@ -48,8 +48,9 @@ def apply(
 
 
 def _refuse_harm(plans: "list[TopicPlan]", what: str) -> None:
-    harmful = [difference.advice for plan in plans for difference in plan.differences if difference.harmful]
-    if harmful:
+    from org_service.operate import topics
+
+    if harmful := topics.harm(plans):
         shell.fail(f"{what}:\n  " + "\n  ".join(harmful))
 
 

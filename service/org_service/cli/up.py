@@ -137,8 +137,7 @@ def _prepare(settings: "Settings", *, make_staff: bool) -> None:
     async def prepare() -> None:
         await migrate.upgrade(settings.database)
         plans = await topics.plan(settings.kafka)
-        harmful = [each.advice for plan in plans for each in plan.differences if each.harmful]
-        if harmful:
+        if harmful := topics.harm(plans):
             shell.fail("\n  ".join(harmful))
         missing = [plan.spec for plan in plans if not plan.exists]
         if missing:

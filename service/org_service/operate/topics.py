@@ -94,14 +94,18 @@ async def plan(kafka: Kafka) -> list[TopicPlan]:
     ]
 
 
+def harm(plans: Sequence[TopicPlan]) -> list[str]:
+    """What to do about each difference that would break the guarantees; as a rule nothing."""
+    return [difference.advice for plan in plans for difference in plan.differences if difference.harmful]
+
+
 def refuse_harm(plans: Sequence[TopicPlan]) -> None:
     """See that no topic would break the guarantees.
 
     Raises:
         StopError: One or more would; the message says what to do about each.
     """
-    harmful = [difference.advice for plan in plans for difference in plan.differences if difference.harmful]
-    if harmful:
+    if harmful := harm(plans):
         raise StopError(" ".join(["Topics would break the guarantees.", *harmful]))
 
 

@@ -7,13 +7,15 @@ it would need a guard of its own against orphans and a way to mix the logs, and 
 
 import asyncio
 import contextlib
+import json
 import logging
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Generator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final, TypeVar
 
 import typer
 
@@ -24,11 +26,19 @@ if TYPE_CHECKING:
     from org_local import Issuer, Stack
     from org_service.settings import Settings
 
+T = TypeVar("T")
+
 STAFF: Final = "local-staff"
 """Whom the token in `stack.env` names."""
 STAFF_TOKEN_TTL_S: Final = 30 * 24 * 3_600
 CHECK_INTERVAL_S: Final = 1.0
 """How often to see whether the servers still run."""
+READY_POLL_S: Final = 0.1
+"""How often to ask the roles whether they are ready: a person who waits doesn't notice it, nor does the machine."""
+READY_TIMEOUT_S: Final = 5.0
+"""For one answer; each check behind it is bounded by less."""
+PATIENCE_S: Final = 5.0
+"""A start takes about three; whoever has waited longer is told what for, and again as often."""
 
 
 def up(
@@ -55,7 +65,6 @@ def up(
     """
     try:
         import org_local
-        from org_local import ports
     except ModuleNotFoundError:
         shell.fail("the local stack isn't installed: install org-service[local].")
     from org_service.cli.trouble import masked_url
@@ -73,9 +82,8 @@ def up(
                 set_up_logging(settings.log.model_copy(update={"format": "console"}))
                 for busy in ("org_service.worker.applier", "org_service.relay.relay"):
                     logging.getLogger(busy).setLevel(logging.DEBUG)  # one line a batch, so that one sees commands pass
-                port = settings.edge.port or ports.pick(None, set())
-                settings = settings.model_copy(update={"edge": settings.edge.model_copy(update={"port": port})})
-                url = f"http://{settings.edge.host}:{port}"
+                settings = _with_ports(settings)
+                url = f"http://{settings.edge.host}:{settings.edge.port}"
                 servers["ORGS_API_URL"] = url
                 if stack.is_ours:
                     servers["ORGS_TOKEN"] = issuer.token(
@@ -86,8 +94,7 @@ def up(
                 shell.say(f"Kafka     {stack.bootstrap_servers}")
                 shell.say(f"Postgres  {masked_url(stack.database_url)}")
                 shell.say(f"HTTP      {url}/docs, MCP {url}/mcp")
-                shell.say("ready: try `orgs send create --name Acme` in another terminal; ^C stops")
-                with _watched(stack):
+                with _beside(_watch, stack), _beside(_announce, settings):
                     run_roles(settings, ROLES)
                 stack.check()
                 shell.say("stopping Kafka and Postgres")
@@ -167,25 +174,77 @@ def _named() -> Generator[Callable[[dict[str, str]], None]]:
         path.unlink(missing_ok=True)
 
 
+def _with_ports(settings: "Settings") -> "Settings":
+    """The same settings with a port wherever they leave the choice to the system: others are told of these ports."""
+    from org_local import ports
+
+    taken: set[int] = set()
+    chosen = {
+        name: getattr(settings, name).model_copy(
+            update={port: getattr(getattr(settings, name), port) or ports.pick(None, taken) for port in names}
+        )
+        for name, names in (("worker", ("port",)), ("relay", ("port",)), ("edge", ("port", "health_port")))
+    }
+    return settings.model_copy(update=chosen)
+
+
 @contextlib.contextmanager
-def _watched(stack: "Stack") -> Generator[None]:
-    """End the roles, as SIGTERM does, when a server ends by itself: they would wait for it for ever."""
-    from org_local import LocalStackError
-
-    done = threading.Event()
-
-    def watch() -> None:
-        while not done.wait(CHECK_INTERVAL_S):
-            try:
-                stack.check()
-            except LocalStackError:
-                os.kill(os.getpid(), signal.SIGTERM)
-                return
-
-    watcher = threading.Thread(target=watch, name="watch the servers", daemon=True)
-    watcher.start()
+def _beside(task: Callable[[T, threading.Event], None], subject: T) -> Generator[None]:
+    """Do something in a thread while the roles run; it ends when its event is set, or before."""
+    over = threading.Event()
+    thread = threading.Thread(target=task, args=(subject, over), name=task.__name__, daemon=True)
+    thread.start()
     try:
         yield
     finally:
-        done.set()
-        watcher.join()
+        over.set()
+        thread.join()
+
+
+def _watch(stack: "Stack", over: threading.Event) -> None:
+    """End the roles, as SIGTERM does, when a server ends by itself: they would wait for it for ever."""
+    from org_local import LocalStackError
+
+    while not over.wait(CHECK_INTERVAL_S):
+        try:
+            stack.check()
+        except LocalStackError:
+            os.kill(os.getpid(), signal.SIGTERM)
+            return
+
+
+def _announce(settings: "Settings", over: threading.Event) -> None:
+    """Say that it is ready once `/readyz` of each role answers 200; to whoever waits long, what is waited for."""
+    pages = {
+        "worker": (settings.worker.host, settings.worker.port),
+        "relay": (settings.relay.host, settings.relay.port),
+        "edge": (settings.edge.health_host, settings.edge.health_port),
+    }
+    say_at = time.monotonic() + PATIENCE_S
+    while waiting := {role: why for role, page in pages.items() if (why := _why_not_ready(*page)) is not None}:
+        if time.monotonic() >= say_at:
+            say_at = time.monotonic() + PATIENCE_S
+            shell.say("not ready yet, waiting for " + "; ".join(f"the {role}: {why}" for role, why in waiting.items()))
+        if over.wait(READY_POLL_S):
+            return
+    shell.say("ready: try `orgs send create --name Acme` in another terminal; ^C stops")
+
+
+def _why_not_ready(host: str, port: int) -> str | None:
+    """What `/readyz` of a role says is missing; None where it is ready."""
+    import http.client
+
+    connection = http.client.HTTPConnection(host, port, timeout=READY_TIMEOUT_S)  # which no proxy setting diverts
+    try:
+        connection.request("GET", "/readyz")
+        answer = connection.getresponse()
+        if answer.status == http.HTTPStatus.OK:
+            return None
+        checks = json.loads(answer.read())["checks"]
+    except ConnectionRefusedError:
+        return "it has not started yet"
+    except (OSError, http.client.HTTPException, ValueError, LookupError) as error:
+        return f"its health page at http://{host}:{port}/readyz can't be read ({type(error).__name__})"
+    finally:
+        connection.close()
+    return ", ".join(f"{name}: {check['detail']}" for name, check in checks.items() if not check["ok"])

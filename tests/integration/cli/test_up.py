@@ -13,8 +13,11 @@ from urllib.parse import urlsplit
 import psutil
 import pytest
 
+from org_local import ports
 from org_service.operate.kafka import ends, reader
 from org_service.settings import Settings
+from tests.integration.auth.serving import KeyServer
+from tests.support.issuer import ISSUER, ed_key
 
 pytestmark = pytest.mark.integration
 
@@ -54,9 +57,10 @@ async def orgs(folder: Path, *arguments: str) -> tuple[int | None, str]:
     return process.returncode, stdout.decode() + stderr.decode()
 
 
-async def line_with(stream: asyncio.StreamReader | None, words: str) -> str:
+async def line_with(stream: asyncio.StreamReader | None, words: str, seen: list[str] | None = None) -> str:
+    """The first line with these words; what came with it and before is added to `seen`."""
     assert stream is not None
-    seen: list[str] = []
+    seen = [] if seen is None else seen
     while line := (await stream.readline()).decode():
         seen.append(line)
         if words in line:
@@ -70,6 +74,11 @@ def _seen_over_http(stack_env: dict[str, str]) -> list[str]:
     with urllib.request.urlopen(request, timeout=20) as answer:
         (organization,) = json.load(answer)["organizations"]
     return [organization[name] for name in ("name", "access", "role")]
+
+
+def readyz(port: int) -> int:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=20) as answer:
+        return answer.status
 
 
 @pytest.mark.timeout(180)
@@ -129,6 +138,35 @@ async def test_up_takes_servers_of_the_environment_and_shows_no_password(setting
         up.terminate()
         rest = await up.communicate()
     assert b"sesame" not in b"".join(rest)
+
+
+async def test_up_says_ready_when_each_role_is_and_not_before(settings: Settings, tmp_path: Path) -> None:
+    """The keys of tokens can't be fetched at first, so worker and edge wait for them, and ready would be a lie."""
+    taken: set[int] = set()
+    names = ("ORGS_WORKER__PORT", "ORGS_RELAY__PORT", "ORGS_EDGE__HEALTH_PORT")
+    pages = {name: ports.pick(None, taken) for name in names}
+    async with KeyServer(ed_key()) as issuer:
+        issuer.status = "503 Service Unavailable"
+        up = await start(
+            *(tmp_path, "-m", "org_service.cli", "up"),
+            ORGS_KAFKA__BOOTSTRAP_SERVERS=settings.kafka.bootstrap_servers,
+            ORGS_KAFKA__TOPIC_PREFIX=settings.kafka.topic_prefix,
+            ORGS_KAFKA__PARTITIONS=str(settings.kafka.partitions),
+            ORGS_DATABASE__URL=settings.database.url.get_secret_value(),
+            ORGS_AUTH__ISSUER=ISSUER,
+            ORGS_AUTH__JWKS_URL=issuer.url,
+            **{name: str(port) for name, port in pages.items()},
+        )
+        try:
+            seen: list[str] = []
+            await line_with(up.stderr, "not ready to answer requests", seen)
+            assert not [line for line in seen if line.startswith("ready")]
+            issuer.status = "200 OK"
+            await line_with(up.stderr, "ready: try")
+            assert await asyncio.to_thread(lambda: [readyz(port) for port in pages.values()]) == [200, 200, 200]
+        finally:
+            up.terminate()
+            await up.communicate()
 
 
 async def test_up_with_a_wrong_setting_starts_nothing(tmp_path: Path) -> None:

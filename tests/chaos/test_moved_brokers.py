@@ -19,6 +19,7 @@ from org_events.errors import KafkaUnavailable
 from org_service.edge.edge import Edge
 from org_service.settings import Settings
 from tests.chaos.relay.proxy import KafkaProxy, kafka_proxy
+from tests.support import plain_http
 from tests.support.edge import People, add_staff, running, with_edge
 
 pytestmark = [pytest.mark.chaos, pytest.mark.integration]
@@ -70,7 +71,7 @@ async def serving(settings: Settings, people: People) -> AsyncGenerator[tuple[Ed
     await add_staff(settings, "root")
     async with (
         running(settings) as edge,
-        httpx2.AsyncClient(
+        plain_http.async_client(
             base_url=f"http://127.0.0.1:{edge.port}", headers=people.headers("root"), timeout=60
         ) as root,
     ):

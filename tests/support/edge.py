@@ -19,7 +19,7 @@ from org_service.relay import Relay
 from org_service.settings import Edge as EdgeSettings
 from org_service.settings import Settings
 from org_service.worker.worker import Worker
-from tests.support import documented
+from tests.support import documented, plain_http
 from tests.support.issuer import Signer, auth, ed_key
 
 READY_TIMEOUT_S = 40
@@ -116,13 +116,14 @@ async def _is_ready(part: Any) -> bool:
 
 
 class Site:
-    """A running service and a client of it, in a thread, for tests that share one."""
+    """A running service and a client of it, in a thread, for tests that share one; or an edge alone."""
 
-    def __init__(self, settings: Settings, people: People) -> None:
+    def __init__(self, settings: Settings, people: People, *, worker: bool = True) -> None:
         self.settings = settings
         self.people = people
         self.url = ""
         self.health_url = ""
+        self._worker = worker
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
         self._started: Future[tuple[int, int]] = Future()
@@ -150,7 +151,7 @@ class Site:
 
     async def _serve(self) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-        async with running(self.settings) as edge:
+        async with running(self.settings, worker=self._worker) as edge:
             self._started.set_result((edge.port, edge.health_port))
             await self._stop.wait()
 
@@ -159,7 +160,7 @@ class Site:
         """A client that acts for a user; every answer is held against the OpenAPI document."""
         headers = {} if user is None else self.people.headers(user)
         hooks = {"response": [_documented]}
-        with httpx2.Client(base_url=self.url, headers=headers, timeout=30, event_hooks=hooks) as client:
+        with plain_http.client(base_url=self.url, headers=headers, timeout=30, event_hooks=hooks) as client:
             yield client
 
     def create(self, name: str, **fields: Any) -> str:

@@ -18,7 +18,7 @@ import org_service
 from org_service.edge.edge import Edge
 from org_service.settings import Database, Settings
 from org_service.store import directory
-from tests.support import documented
+from tests.support import documented, plain_http
 from tests.support.edge import People, add_member, add_staff, execute, running, with_edge
 
 pytestmark = pytest.mark.integration
@@ -35,7 +35,7 @@ def client(edge: Edge, people: People, user: str = "root") -> httpx2.AsyncClient
         if response.request.url.path.startswith("/v1"):
             documented.check(response)
 
-    return httpx2.AsyncClient(
+    return plain_http.async_client(
         base_url=f"http://127.0.0.1:{edge.port}",
         headers=people.headers(user),
         timeout=30,
@@ -49,7 +49,7 @@ def free_port() -> int:
 
 
 async def readiness(edge: Edge) -> tuple[int, dict[str, bool]]:
-    async with httpx2.AsyncClient() as asking:
+    async with plain_http.async_client() as asking:
         answer = await asking.get(f"http://127.0.0.1:{edge.health_port}/readyz")
     return answer.status_code, {name: check["ok"] for name, check in answer.json()["checks"].items()}
 
@@ -169,7 +169,7 @@ async def test_without_postgres_nothing_is_decided_and_the_edge_is_alive_but_not
         while await edge.checks()["kafka"]() != "answers":
             await asyncio.sleep(0.02)
         assert await readiness(edge) == (503, {"edge": True, "postgres": False, "kafka": True})
-        async with httpx2.AsyncClient() as asking:
+        async with plain_http.async_client() as asking:
             assert (await asking.get(f"http://127.0.0.1:{edge.health_port}/livez")).status_code == 200
         for path in ("/v1/orgs", f"/v1/orgs/{uuid4()}", f"/v1/orgs/{uuid4()}/history", f"/v1/commands/{uuid4()}"):
             answer = await root.get(path)

@@ -1,7 +1,7 @@
 """A role that is denied `Organization:read` gets at the organization by no way in."""
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import Iterator
 from pathlib import Path
 from uuid import UUID
 
@@ -13,10 +13,10 @@ from mcp.client.streamable_http import streamable_http_client
 import org_service
 from org_events.client import OrganizationClient
 from org_events.commands import IfCurrent
-from org_service.edge.edge import Edge
-from org_service.settings import Settings
+from tests.integration.edge.conftest import Apart
 from tests.integration.edge.test_mcp import problem_of, text_of
-from tests.support.edge import People, add_member, add_staff, execute, running, with_edge
+from tests.support import plain_http
+from tests.support.edge import People, Site, add_member, execute
 
 pytestmark = pytest.mark.integration
 
@@ -24,39 +24,32 @@ FORBIDDEN = "urn:orgs:problem:forbidden"
 SECRET = "secret"
 
 
-@pytest.fixture
-def people(tmp_path: Path) -> People:
-    return People(tmp_path)
-
-
-@pytest.fixture
-async def edge(settings: Settings, people: People, tmp_path: Path) -> AsyncIterator[Edge]:
-    """An edge, and a worker, whose policy denies users nothing but to read organizations."""
+@pytest.fixture(scope="module")
+def hiding(site_apart: Apart, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """A service whose policy denies users nothing but to read organizations."""
     packaged = (Path(org_service.__file__).parent / "policy.toml").read_text()
-    policy = tmp_path / "policy.toml"
+    folder = tmp_path_factory.mktemp("issuer")
+    policy = folder / "policy.toml"
     policy.write_text(re.sub(r"(\[roles\.user\]\ndenied = \[)[^]]*\]", r'\1"Organization:read"]', packaged))
-    served = with_edge(settings, people)
-    served = served.model_copy(update={"auth": served.auth.model_copy(update={"policy_file": str(policy)})})
-    await add_staff(settings, "root")
-    async with running(served) as started:
+    with site_apart(People(folder), str(policy)) as started:
         yield started
 
 
-def client(edge: Edge, people: People, user: str) -> httpx2.AsyncClient:
-    return httpx2.AsyncClient(base_url=f"http://127.0.0.1:{edge.port}", headers=people.headers(user), timeout=30)
+def client(hiding: Site, user: str) -> httpx2.AsyncClient:
+    return plain_http.async_client(base_url=hiding.url, headers=hiding.people.headers(user), timeout=30)
 
 
-async def create(edge: Edge, people: People, name: str) -> str:
-    async with client(edge, people, "root") as root:
+async def create(hiding: Site, name: str) -> str:
+    async with client(hiding, "root") as root:
         return (await root.post("/v1/orgs", json={"name": name, "domain": f"{SECRET}.com"})).json()["id"]
 
 
-async def test_what_a_role_may_not_read_is_in_no_answer(settings: Settings, edge: Edge, people: People) -> None:
-    org_id = await create(edge, people, f"{SECRET} one")
-    await add_member(settings, "ugo", org_id, "user")
+async def test_what_a_role_may_not_read_is_in_no_answer(hiding: Site) -> None:
+    org_id = await create(hiding, f"{SECRET} one")
+    await add_member(hiding.settings, "ugo", org_id, "user")
     path = f"/v1/orgs/{org_id}"
     body = {"domain": f"{SECRET}.com"}
-    async with client(edge, people, "ugo") as ugo:
+    async with client(hiding, "ugo") as ugo:
         for answer in (
             await ugo.get(path),
             await ugo.head(path),
@@ -88,11 +81,11 @@ async def test_what_a_role_may_not_read_is_in_no_answer(settings: Settings, edge
         assert (told.json()["code"], told.json()["organization"], told.json()["version"]) == (403, None, None)
 
 
-async def test_a_page_is_filled_with_what_may_be_read(settings: Settings, edge: Edge, people: People) -> None:
+async def test_a_page_is_filled_with_what_may_be_read(hiding: Site) -> None:
     for number in range(6):
-        org_id = await create(edge, people, f"Page {number}")
-        await add_member(settings, "pia", org_id, "user" if number % 3 else "admin")
-    async with client(edge, people, "pia") as pia:
+        org_id = await create(hiding, f"Page {number}")
+        await add_member(hiding.settings, "pia", org_id, "user" if number % 3 else "admin")
+    async with client(hiding, "pia") as pia:
         first = (await pia.get("/v1/orgs?limit=1")).json()
         second = (await pia.get("/v1/orgs", params={"limit": 1, "cursor": first["next"]})).json()
         newest = (await pia.get("/v1/orgs?order_by=-created_at&limit=2")).json()
@@ -101,15 +94,15 @@ async def test_a_page_is_filled_with_what_may_be_read(settings: Settings, edge: 
     assert [each["name"] for each in newest["organizations"]] == ["Page 3", "Page 0"]
 
 
-async def test_an_outcome_of_better_days_shows_nothing(settings: Settings, edge: Edge, people: People) -> None:
-    org_id = await create(edge, people, "Old name")
-    await add_member(settings, "ada", org_id, "admin")
-    async with client(edge, people, "ada") as ada:
+async def test_an_outcome_of_better_days_shows_nothing(hiding: Site) -> None:
+    org_id = await create(hiding, "Old name")
+    await add_member(hiding.settings, "ada", org_id, "admin")
+    async with client(hiding, "ada") as ada:
         key = {"idempotency-key": "better-days"}
         done = await ada.patch(f"/v1/orgs/{org_id}", json={"name": f"{SECRET} name"}, headers=key)
         command = f"/v1/commands/{done.headers['x-command-id']}"
         assert (await ada.get(command)).json()["organization"]["name"] == f"{SECRET} name"
-        await execute(settings, "UPDATE membership SET role = 'user' WHERE user_id = 'ada'")
+        await execute(hiding.settings, "UPDATE membership SET role = 'user' WHERE user_id = 'ada'")
         told = await ada.get(command)
         again = await ada.patch(f"/v1/orgs/{org_id}", json={"name": f"{SECRET} name"}, headers=key)
     assert (told.json()["status"], told.json()["organization"]) == ("applied", None)
@@ -117,11 +110,11 @@ async def test_an_outcome_of_better_days_shows_nothing(settings: Settings, edge:
     assert SECRET not in told.text + again.text
 
 
-async def test_neither_an_agent_nor_a_publisher_gets_at_it(settings: Settings, edge: Edge, people: People) -> None:
-    org_id = await create(edge, people, f"{SECRET} two")
-    await add_member(settings, "ugo", org_id, "user")
+async def test_neither_an_agent_nor_a_publisher_gets_at_it(hiding: Site) -> None:
+    org_id = await create(hiding, f"{SECRET} two")
+    await add_member(hiding.settings, "ugo", org_id, "user")
     async with (
-        client(edge, people, "ugo") as http,
+        client(hiding, "ugo") as http,
         Client(streamable_http_client(f"{str(http.base_url).rstrip('/')}/mcp", http_client=http)) as agent,
     ):
         listed = await agent.call_tool("list_organizations")
@@ -130,9 +123,12 @@ async def test_neither_an_agent_nor_a_publisher_gets_at_it(settings: Settings, e
             refused = await agent.call_tool(tool, {"org_id": org_id})
             assert problem_of(refused)["type"] == FORBIDDEN
             assert SECRET not in text_of(refused)
-    kafka = settings.kafka
+    kafka = hiding.settings.kafka
     async with OrganizationClient(
-        bootstrap_servers=kafka.bootstrap_servers, topics=kafka.topics, source="/tests", token=people.token("ugo")
+        bootstrap_servers=kafka.bootstrap_servers,
+        topics=kafka.topics,
+        source="/tests",
+        token=hiding.people.token("ugo"),
     ) as publisher:
         guessed = await publisher.update(UUID(org_id), if_current=IfCurrent(domain=f"{SECRET}.com"))
     assert (guessed.code, guessed.organization, guessed.version) == (403, None, None)

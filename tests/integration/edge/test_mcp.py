@@ -15,6 +15,7 @@ from mcp_types import CallToolResult
 
 from org_service.edge import mcp, mcp_http
 from org_service.settings import Edge
+from tests.support import plain_http
 from tests.support.edge import Site, add_member
 
 pytestmark = pytest.mark.integration
@@ -26,7 +27,7 @@ ADDRESS = {"line1": "Storgata 1", "line2": None, "city": "Oslo", "region": None,
 async def agent(site: Site, user: str, *, mode: str = "auto") -> AsyncIterator[Client]:
     """A client that acts for a user; it holds each result against the tool's output schema."""
     async with (
-        httpx2.AsyncClient(headers=site.people.headers(user), timeout=30) as http,
+        plain_http.async_client(headers=site.people.headers(user), timeout=30) as http,
         Client(streamable_http_client(f"{site.url}/mcp", http_client=http), mode=mode) as client,
     ):
         await client.list_tools()
@@ -133,7 +134,7 @@ async def test_the_same_key_is_the_same_change_and_another_payload_is_refused(si
 async def test_a_change_whose_outcome_takes_too_long_is_pending_and_told_under_its_key(site: Site, name: str) -> None:
     org_id = site.create(name)
     await add_member(site.settings, "ann", org_id, "admin")
-    async with httpx2.AsyncClient(base_url=site.url, headers=site.people.headers("ann")) as api:
+    async with plain_http.async_client(base_url=site.url, headers=site.people.headers("ann")) as api:
 
         async def at_once(request: httpx2.Request) -> None:
             if "respond" in request.headers.get("idempotency-key", ""):
@@ -240,7 +241,7 @@ ACCEPTS = {"accept": "application/json, text/event-stream"}
 
 
 async def test_nobody_without_a_token_gets_as_far_as_the_protocol(site: Site) -> None:
-    async with httpx2.AsyncClient(base_url=site.url, headers=ACCEPTS) as http:
+    async with plain_http.async_client(base_url=site.url, headers=ACCEPTS) as http:
         refused = await http.post("/mcp", json=INITIALIZE)
         expired = await http.post(
             "/mcp", json=INITIALIZE, headers={"authorization": f"Bearer {site.people.token('ann', exp=1_700_000_000)}"}
@@ -261,7 +262,7 @@ async def test_nobody_without_a_token_gets_as_far_as_the_protocol(site: Site) ->
 )
 async def test_a_web_page_cannot_make_a_browser_ask(site: Site, header: str, value: str, status: int) -> None:
     headers = site.people.headers("ann", {**ACCEPTS, header: value})
-    async with httpx2.AsyncClient(base_url=site.url, headers=headers) as http:
+    async with plain_http.async_client(base_url=site.url, headers=headers) as http:
         answer = await http.post("/mcp", json=INITIALIZE)
     assert answer.status_code == status
     named = {421: "ORGS_EDGE__PUBLIC_URL", 403: "ORGS_EDGE__CORS_ORIGINS"}
@@ -318,7 +319,7 @@ def message(method: str, **params: Any) -> dict[str, Any]:
 async def test_arguments_as_a_text_get_a_422_that_says_so(site: Site, arguments: Any) -> None:
     headers = site.people.headers("ann", {**ACCEPTS, "mcp-protocol-version": "2025-06-18"})
     called = message("tools/call", name="get_organization", arguments=arguments)
-    async with httpx2.AsyncClient(base_url=site.url, headers=headers) as http:
+    async with plain_http.async_client(base_url=site.url, headers=headers) as http:
         result = (await http.post("/mcp", json=called)).json()["result"]
     problem = result["_meta"]["problem"]
     assert (result["isError"], problem["status"]) == (True, 422)
@@ -329,14 +330,14 @@ async def test_arguments_as_a_text_get_a_422_that_says_so(site: Site, arguments:
 
 async def test_a_byte_order_mark_before_a_message_means_nothing(site: Site) -> None:
     headers = site.people.headers("ann", {**ACCEPTS, "content-type": "application/json; charset=utf8"})
-    async with httpx2.AsyncClient(base_url=site.url, headers=headers) as http:
+    async with plain_http.async_client(base_url=site.url, headers=headers) as http:
         answer = await http.post("/mcp", content=b"\xef\xbb\xbf" + json.dumps(INITIALIZE).encode())
     assert answer.json()["result"]["serverInfo"]["name"] == "organizations"
 
 
 @pytest.mark.parametrize("method", ["GET", "DELETE", "PUT"])
 async def test_only_post_is_known(site: Site, method: str) -> None:
-    async with httpx2.AsyncClient(base_url=site.url, headers=site.people.headers("ann", ACCEPTS)) as http:
+    async with plain_http.async_client(base_url=site.url, headers=site.people.headers("ann", ACCEPTS)) as http:
         answer = await http.request(method, "/mcp")
     assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
 

@@ -1,15 +1,14 @@
-"""Who may ask at /mcp, and how often: an edge of its own, with a rate and for pages of one origin."""
+"""Who may ask at /mcp, and how often."""
 
-from collections.abc import AsyncIterator
-from pathlib import Path
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import httpx2
 import pytest
 
-from org_service.settings import Settings
 from tests.integration.edge.test_mcp import ACCEPTS, INITIALIZE, message
-from tests.support.edge import People, running, with_edge
+from tests.support import plain_http
+from tests.support.edge import Site, with_edge
 
 pytestmark = pytest.mark.integration
 
@@ -17,16 +16,19 @@ ORIGIN = "https://app.example.com"
 BURST = 4
 
 
-@pytest.fixture
-async def http(settings: Settings, tmp_path: Path) -> AsyncIterator[httpx2.AsyncClient]:
-    """A client of an edge that lets `ann` ask four times, and pages of one origin."""
-    people = People(tmp_path)
+@pytest.fixture(scope="module")
+def edge(site: Site) -> Iterator[Site]:
+    """An edge beside the one of all tests, that lets each user ask four times, and pages of one origin."""
     bounds: dict[str, Any] = {"rate_per_s": 0.001, "rate_burst": BURST, "cors_origins": (ORIGIN,)}
-    headers = people.headers("ann", {**ACCEPTS, "mcp-protocol-version": "2025-06-18"})
-    async with (
-        running(with_edge(settings, people, **bounds), worker=False) as edge,
-        httpx2.AsyncClient(base_url=f"http://127.0.0.1:{edge.port}", headers=headers, timeout=30) as client,
-    ):
+    with Site(with_edge(site.settings, site.people, **bounds), site.people, worker=False) as started:
+        yield started
+
+
+@pytest.fixture
+async def http(edge: Site, request: pytest.FixtureRequest) -> AsyncIterator[httpx2.AsyncClient]:
+    """A client of a user who has not asked yet."""
+    headers = edge.people.headers(request.node.name, {**ACCEPTS, "mcp-protocol-version": "2025-06-18"})
+    async with plain_http.async_client(base_url=edge.url, headers=headers, timeout=30) as client:
         yield client
 
 
@@ -63,7 +65,7 @@ async def test_a_page_may_send_what_its_clients_send(
         "access-control-request-method": method,
         "access-control-request-headers": asked,
     }
-    async with httpx2.AsyncClient(base_url=http.base_url) as page:
+    async with plain_http.async_client(base_url=http.base_url) as page:
         answer = await page.options(path, headers=preflight)
     assert answer.status_code == 200, answer.text
     assert answer.headers["access-control-allow-origin"] == ORIGIN

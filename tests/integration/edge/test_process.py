@@ -5,10 +5,10 @@ import time
 from pathlib import Path
 from uuid import uuid4
 
-import httpx2
 import pytest
 
 from org_service.settings import Settings
+from tests.support import plain_http
 from tests.support.edge import People, Site, add_staff, with_edge
 from tests.support.processes import ServiceProcess
 
@@ -25,7 +25,7 @@ async def test_the_edge_is_served_by_a_process_that_drains(settings: Settings, t
             part.start()
         for part in parts:
             part.wait_until_ready()
-        with httpx2.Client(base_url=parts[2].api_url() or "", headers=people.headers("root"), timeout=30) as root:
+        with plain_http.client(base_url=parts[2].api_url() or "", headers=people.headers("root"), timeout=30) as root:
             headers = {"idempotency-key": "in-a-process"}
             made = root.post("/v1/orgs", json={"name": "Acme"}, headers=headers)
             while made.status_code == 503:  # until the edge is connected to Kafka
@@ -45,7 +45,7 @@ async def test_the_edge_is_served_by_a_process_that_drains(settings: Settings, t
 def test_a_missing_and_an_invisible_organization_take_the_same_time(site: Site) -> None:
     secret = site.create(f"Secret {uuid4()}")
     times: dict[str, list[float]] = {"missing": [], "invisible": []}
-    with httpx2.Client(base_url=site.url, headers=site.people.headers("stranger")) as client:
+    with plain_http.client(base_url=site.url, headers=site.people.headers("stranger")) as client:
         for number in range(420):
             for kind, org_id in (("missing", str(uuid4())), ("invisible", secret)):
                 began = time.perf_counter()

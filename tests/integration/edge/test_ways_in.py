@@ -15,7 +15,6 @@ from typing import Any
 from uuid import UUID
 
 import asyncpg
-import httpx2
 import orjson
 import pytest
 from mcp import Client
@@ -30,6 +29,7 @@ from org_service.relay import Relay
 from org_service.settings import Auth, Settings
 from org_service.settings import Edge as EdgeSettings
 from org_service.worker.worker import Worker
+from tests.support import plain_http
 
 pytestmark = pytest.mark.integration
 
@@ -166,7 +166,7 @@ class Ways:
         version = body.pop("expected_version", None)
         if version is not None:
             headers["if-match"] = f'"v{version}"'
-        async with httpx2.AsyncClient(base_url=self._url, headers=headers, timeout=30) as client:
+        async with plain_http.async_client(base_url=self._url, headers=headers, timeout=30) as client:
             path = f"/v1/orgs/{case.twins['http']}"
             answer = await (client.patch(path, json=body) if case.verb == "update" else client.delete(path))
         if answer.status_code in (200, 204):
@@ -177,7 +177,7 @@ class Ways:
     async def _by_mcp(self, case: Case, token: str) -> Told:
         async with AsyncExitStack() as stack:
             http = await stack.enter_async_context(
-                httpx2.AsyncClient(headers={"authorization": f"Bearer {token}"}, timeout=30)
+                plain_http.async_client(headers={"authorization": f"Bearer {token}"}, timeout=30)
             )
             client = await stack.enter_async_context(
                 Client(streamable_http_client(f"{self._url}/mcp", http_client=http))

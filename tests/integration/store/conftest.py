@@ -54,7 +54,7 @@ async def create_database(server: Session, server_url: str, create_login: Create
 
     async def create(template: str | None = None, **settings: object) -> Database:
         name = f"org_test_{secrets.token_hex(4)}"
-        copied = "" if template is None else f" TEMPLATE {template} STRATEGY FILE_COPY"
+        copied = "" if template is None else f" TEMPLATE {template}"
         await server.execute(f"CREATE DATABASE {name}{copied}")
         names.append(name)
         url = SecretStr(f"{server_url.rpartition('/')[0]}/{name}")

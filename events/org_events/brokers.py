@@ -29,7 +29,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.client import AIOKafkaClient, ConnectionGroup
 from aiokafka.cluster import ClusterMetadata
 from aiokafka.conn import AIOKafkaConnection, CloseReason
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaConnectionError, KafkaError
 from aiokafka.protocol.admin import ApiVersionRequest
 from aiokafka.protocol.fetch import FetchRequest
 from aiokafka.protocol.group import HeartbeatRequest
@@ -120,6 +120,19 @@ class EnduringClient(AIOKafkaClient):
         """No lock: aiokafka's is one for all brokers, so one that swallows packets would keep us from the others."""
         return nullcontext()
 
+    async def bootstrap(self) -> None:
+        """Learn from the bootstrap addresses which brokers there are.
+
+        aiokafka's own leaves its connection open where it is cancelled, or told of another cluster.
+
+        Raises:
+            KafkaConnectionError: No address answers; all connections are closed, and it may be called again.
+        """
+        if not await self._ask_bootstrap(self.cluster, MetadataRequest([])):
+            raise self._other or KafkaConnectionError(f"Unable to bootstrap from {self.hosts}")
+        if not self._sync_task:
+            self._sync_task = asyncio.create_task(self._md_synchronizer())
+
     async def send(self, node_id: _Node, request: Any, *, group: ConnectionGroup = ConnectionGroup.DEFAULT) -> Any:
         """Send a request, and wait for its answer.
 
@@ -163,7 +176,8 @@ class EnduringClient(AIOKafkaClient):
         try:
             await asyncio.wait({known}, timeout=SILENCE_S)
             answered = known.done() and known.result()
-            answered = answered or await self._bootstrap_again(cluster_metadata, topics) or await known
+            request = MetadataRequest(list(topics) if topics else None)
+            answered = answered or await self._ask_bootstrap(cluster_metadata, request) or await known
             self._other = None if answered else self._other
             return answered
         finally:
@@ -177,9 +191,8 @@ class EnduringClient(AIOKafkaClient):
             self._refuse(error)
             return False
 
-    async def _bootstrap_again(self, cluster_metadata: ClusterMetadata, topics: Any) -> bool:
+    async def _ask_bootstrap(self, cluster_metadata: ClusterMetadata, request: MetadataRequest) -> bool:
         """Ask one bootstrap address after the other, and go on with the brokers that it names."""
-        request = MetadataRequest(list(topics) if topics else None)
         for host, port, _ in self.hosts:
             node = f"bootstrap {host}:{port}"
             # Known by a name of their own, they are connected to as brokers are.
@@ -199,6 +212,7 @@ class EnduringClient(AIOKafkaClient):
                 _log.debug("%s doesn't tell the metadata: %r", node, error)
             finally:
                 connection.close()
+                self._conns.pop((node, ConnectionGroup.DEFAULT), None)
         return False
 
     def _refuse(self, error: OtherClusterError) -> None:
@@ -212,7 +226,7 @@ class EnduringClient(AIOKafkaClient):
         if cluster_metadata is not self.cluster:
             self.force_metadata_update()
             return
-        if before != {(broker.host, broker.port) for broker in self.cluster.brokers()}:
+        if before and before != {(broker.host, broker.port) for broker in self.cluster.brokers()}:
             _log.warning("no broker known so far answers; going on with those that the bootstrap servers name")
         for (node, _), connection in list(self._conns.items()):
             broker = self.cluster.broker_metadata(node)

@@ -91,11 +91,12 @@ class SteadyConsumer(AIOKafkaConsumer):
         return self._ward.sick
 
     async def stop(self) -> None:
-        """As `AIOKafkaConsumer.stop`."""
+        """As `AIOKafkaConsumer.stop`; where it is cancelled, or fails, no connection stays open either."""
         try:
             await super().stop()
         finally:
             self._ward.keep(())
+            await self._client.close()
 
     @property
     def _fetcher(self) -> Any:

@@ -1,5 +1,6 @@
 """What `enduring` does to aiokafka's clients, whose internals it stands on."""
 
+import asyncio
 import re
 import socket
 from pathlib import Path
@@ -9,6 +10,8 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.client import AIOKafkaClient
+from aiokafka.conn import AIOKafkaConnection
+from aiokafka.protocol.metadata import MetadataRequest
 
 import org_events
 import org_service
@@ -36,6 +39,30 @@ async def test_connections_keep_themselves_alive(bootstrap_servers: str, make: A
             assert option(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 10_000
     finally:
         await (client.close() if isinstance(client, AIOKafkaAdminClient) else client.stop())
+
+
+@pytest.mark.parametrize("make", [AIOKafkaConsumer, AIOKafkaProducer, AIOKafkaAdminClient])
+async def test_a_start_that_is_given_up_leaves_no_connection_open(
+    bootstrap_servers: str, make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """aiokafka's own leaves the one on which it asked for the brokers."""
+    send, asking = AIOKafkaConnection.send, asyncio.get_running_loop().create_future()
+
+    def sent(self: AIOKafkaConnection, request: Any, *args: Any, **options: Any) -> Any:
+        if not isinstance(request, MetadataRequest):
+            return send(self, request, *args, **options)
+        asking.set_result(self)
+        return asyncio.get_running_loop().create_future()  # a broker that says nothing
+
+    monkeypatch.setattr(AIOKafkaConnection, "send", sent)
+    client = enduring(make(bootstrap_servers=bootstrap_servers))
+    starting = asyncio.create_task(client.start())
+    connection = await asyncio.wait_for(asking, 10)
+    assert connection.connected()
+    starting.cancel()
+    await asyncio.gather(starting, return_exceptions=True)
+    await (client.close() if isinstance(client, AIOKafkaAdminClient) else client.stop())
+    assert not connection.connected()
 
 
 async def test_only_the_client_that_was_given_is_changed(bootstrap_servers: str) -> None:

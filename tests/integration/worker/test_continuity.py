@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
-from confluent_kafka import Consumer, Producer
+from confluent_kafka import OFFSET_INVALID, Consumer, Producer
 from confluent_kafka import TopicPartition as Place
 
 import org_local
@@ -204,10 +204,13 @@ async def test_a_commit_for_a_topic_that_was_created_again_is_not_believed(
     """Kafka forgets commits with their topic, but a worker that hung commits once more when it wakes up."""
     kafka, topic = settings.kafka, settings.kafka.topics.commands
     [spec] = [each for each in kafka.topics.specs(partitions=3) if each.name == topic]
-    await asyncio.to_thread(surgery.recreate_topic, kafka.bootstrap_servers, topic, 3, spec.config)
     group = f"{kafka.topic_prefix}{settings.worker.group_id}"
-    async with AIOKafkaConsumer(bootstrap_servers=kafka.bootstrap_servers, group_id=group) as late:
+    servers = kafka.bootstrap_servers
+    async with AIOKafkaConsumer(bootstrap_servers=servers, group_id=group, enable_auto_commit=False) as late:
         late.assign([at := TopicPartition(topic, 0)])
+        await late.commit({at: 1})
+        await asyncio.to_thread(surgery.recreate_topic, kafka.bootstrap_servers, topic, 3, spec.config)
+        await until_committed(settings, OFFSET_INVALID)  # forgotten some time after the topic
         await late.commit({at: (2, Note(uuid4(), 0, (1_700_000_000_000, 7)).to_text())})
     ids = await send(settings, 4)
     async with running(settings):

@@ -272,6 +272,7 @@ async def test_an_outage_of_postgres_is_waited_out_and_told(
     await until(lambda: _later(worker, beat), True)
     await database.execute("ALTER TABLE membership_away RENAME TO membership")
     await until(lambda: roles(database), {"ann": "user", "bob": "user"})
+    await until(lambda: _outage(worker), False)  # heard of some time after the rows are there
     assert await worker.checks()["reference"]() == "9 partitions"
     stop.set()
     await running

@@ -272,8 +272,11 @@ class Auth(_Group):
     )
     issuer: str = Field(default="", description="`iss` that a token must have")
     audience: str = Field(default="orgs", min_length=1, description="`aud` that a token must have, or hold")
-    algorithms: Annotated[tuple[Literal["RS256", "ES256", "EdDSA"], ...], *_FromJson] = Field(
-        default=("RS256", "ES256", "EdDSA"), min_length=1, description="Signatures that are taken, as a JSON array"
+    algorithms: Annotated[tuple[Literal["RS256", "ES256", "EdDSA", "Ed25519"], ...], *_FromJson] = Field(
+        default=("RS256", "ES256", "EdDSA"),
+        min_length=1,
+        description="Signatures that are accepted, as a JSON array; Ed25519 is another name of EdDSA, either accepts "
+        "both",
     )
     jwks_file: str = Field(
         default="", description="Public keys (JWK Set, RFC 7517) in a file; read again when it changes"
@@ -281,7 +284,17 @@ class Auth(_Group):
     jwks_url: str = Field(default="", description="Public keys from a URL, instead of a file")
     jwks_max_age_s: float = Field(default=300, gt=0, le=86_400, description="Keys are fetched again after this")
     jwks_retry_s: float = Field(
-        default=10, gt=0, le=3_600, description="Shortest time between fetches for a key id nobody has heard of"
+        default=5,
+        gt=0,
+        le=3_600,
+        description="Shortest time between fetches for tokens that no key verifies; they are judged after the next one",
+    )
+    jwks_stale_max_s: float = Field(
+        default=86_400,
+        ge=1,
+        le=2_592_000,
+        description="How long keys are used that can't be read again: an issuer's outage costs nothing until then, and "
+        "a key withdrawn meanwhile ends",
     )
     jwks_timeout_s: float = Field(default=5, gt=0, le=60, description="One fetch")
     leeway_s: float = Field(default=5, ge=0, le=300, description="By how much clocks may differ")

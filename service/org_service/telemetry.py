@@ -74,6 +74,14 @@ RELAY_LEADER: Final = Gauge("orgs_relay_leader", "1 while this process is the le
 RELAY_POSITION: Final = Gauge("orgs_relay_position", "The last journal position published")
 RELAY_LAG_POSITIONS: Final = Gauge("orgs_relay_lag_positions", "Journal rows committed but not yet published")
 RELAY_LAG_SECONDS: Final = Gauge("orgs_relay_lag_seconds", "Age of the oldest row not yet published; 0 when none")
+KEYS_READS: Final = Counter(
+    "orgs_keys_reads_total", "Times the issuer's keys were read, by what came of it: read, failed", ["what"]
+)
+KEYS_READ_AT: Final = Gauge(
+    "orgs_keys_read_timestamp_seconds",
+    "When the issuer's keys were last read with success, seconds since 1970; they are used for "
+    "ORGS_AUTH__JWKS_STALE_MAX_S from then on",
+)
 HTTP_REQUESTS: Final = Counter(
     "orgs_http_requests_total",
     "Requests answered, by path template, method and status; 499 is a client that went away",

@@ -152,7 +152,7 @@ class Drive:
                 position = relay_position(found[self.topics.relay][-1])
 
 
-async def _all(works: Sequence[Coroutine[Any, Any, None]]) -> None:
+async def _all(works: Sequence[Coroutine[Any, Any, object]]) -> None:
     """Await them all, even when one fails, so that none goes on behind the next step's back."""
     for outcome in await asyncio.gather(*works, return_exceptions=True):
         if isinstance(outcome, BaseException):

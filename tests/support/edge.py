@@ -32,10 +32,14 @@ class People:
         self.signer: Signer = ed_key()
         self.auth = auth(folder, self.signer, commands="trusted")
 
-    def token(self, user: str, **claims: Any) -> str:
+    def token(self, user: str, signer: Signer | None = None, **claims: Any) -> str:
         """A token that is valid for an hour."""
         now = int(time.time())
-        return self.signer.token(sub=user, **{"iat": now - 60, "nbf": now - 60, "exp": now + 3600, **claims}).decode()
+        return (
+            (signer or self.signer)
+            .token(sub=user, **{"iat": now - 60, "nbf": now - 60, "exp": now + 3600, **claims})
+            .decode()
+        )
 
     def headers(self, user: str, headers: Mapping[str, str] | None = None) -> dict[str, str]:
         """The headers of a request by a user."""

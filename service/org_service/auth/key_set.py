@@ -1,9 +1,11 @@
 """A JWK Set (RFC 7517) read: which keys may verify which signatures. Pure.
 
-A key says itself what it verifies: RSA is RS256, P-256 is ES256, Ed25519 is EdDSA, and nothing a token says can change
-it. That is what defeats a token signed with a public key as if it were a password. Keys of other kinds are passed
-over, as the RFC wants; a set that gives away a private or shared key is refused whole, for whoever made it made a
-mistake.
+A key says itself what it verifies: RSA is RS256, P-256 is ES256, Ed25519 is EdDSA (RFC 9864 calls that Ed25519), and
+nothing a token says can change it. That is what defeats a token signed with a public key as if it were a password. Keys
+of other kinds are passed over, as the RFC wants; a set that gives away a private or shared key is refused whole, for
+whoever made it made a mistake.
+
+A `kid` is a hint, not a name: at rotations two keys have the same one, or some have none. Whatever fits may verify.
 """
 
 import json
@@ -25,6 +27,8 @@ _ALGORITHM: Final[Mapping[tuple[object, object], str]] = {
     ("OKP", "Ed25519"): "EdDSA",
 }
 """By key type and curve."""
+_ALIASES: Final = {"Ed25519": "EdDSA"}
+"""Newer names of the same (RFC 9864)."""
 _PRIVATE: Final = frozenset({"d", "p", "q", "priv"})
 """Members that only a private key has (RFC 7518, section 6)."""
 
@@ -43,8 +47,8 @@ class Key(NamedTuple):
 class KeySet(NamedTuple):
     """The keys of a set."""
 
-    keys: Mapping[str | None, Key]
-    """By `kid`; the only key of a set may have none."""
+    keys: Mapping[str | None, tuple[Key, ...]]
+    """By `kid`; None for those without one."""
     unusable: tuple[str, ...]
     """Why each of the others was passed over."""
 
@@ -52,11 +56,16 @@ class KeySet(NamedTuple):
 NO_KEYS: Final = KeySet({}, ())
 
 
+def plain(algorithm: str) -> str:
+    """The one name of an algorithm that may have two."""
+    return _ALIASES.get(algorithm, algorithm)
+
+
 def read_key_set(content: bytes) -> KeySet:
     """Read a JWK Set; it may turn out empty.
 
     Raises:
-        KeySetError: It is no JWK Set, two keys have one `kid`, or it holds a private or a shared key.
+        KeySetError: It is not a JWK Set, or it holds a private or a shared key.
     """
     try:
         document = json.loads(content.decode())
@@ -65,7 +74,7 @@ def read_key_set(content: bytes) -> KeySet:
     listed = cast("dict[str, Any]", document).get("keys") if isinstance(document, dict) else None
     if not isinstance(listed, list):
         raise KeySetError('it is no JWK Set: it must be an object with the list "keys"')
-    keys: dict[str | None, Key] = {}
+    keys: dict[str | None, tuple[Key, ...]] = {}
     unusable: list[str] = []
     for number, entry in enumerate(cast("list[Any]", listed), 1):
         found = _read_key(cast("dict[str, Any]", entry), number) if isinstance(entry, dict) else "it is no object"
@@ -73,11 +82,7 @@ def read_key_set(content: bytes) -> KeySet:
             unusable.append(f"key {number}: {found}")
             continue
         kid, key = found
-        if kid in keys:
-            raise KeySetError(f"key {number} has the kid of another, or neither has one")
-        keys[kid] = key
-    if None in keys and len(keys) > 1:
-        raise KeySetError("one of several keys has no kid")
+        keys[kid] = (*keys.get(kid, ()), key)
     return KeySet(keys, tuple(unusable))
 
 
@@ -90,8 +95,12 @@ def _read_key(jwk: dict[str, Any], number: int) -> tuple[str | None, Key] | str:
     algorithm = _ALGORITHM.get((_text(jwk.get("kty")), _text(jwk.get("crv"))))
     if algorithm is None:
         return "its type is none of RSA, EC P-256, OKP Ed25519"
+    named = jwk.get("alg", algorithm)
     if not (
-        jwk.get("use", "sig") == "sig" and jwk.get("alg", algorithm) == algorithm and _may_verify(jwk.get("key_ops"))
+        jwk.get("use", "sig") == "sig"
+        and isinstance(named, str)
+        and plain(named) == algorithm
+        and _may_verify(jwk.get("key_ops"))
     ):
         return f"it is not for signatures with {algorithm}"
     kid = jwk.get("kid")

@@ -1,37 +1,46 @@
 """Tokens (JWT, RFC 7519): who acts, as of a moment.
 
 A token is taken apart strictly, refused for what is certainly wrong, and only then are keys asked for: an outage of the
-issuer holds up nobody whose token would be refused anyway. PyJWT verifies the signature, with the algorithm that the
-key has. It doesn't judge the claims: times count against the moment given (the record's broker time), not against the
-clock, and what PyJWT lets through - a name twice, NaN, a time in milliseconds - must not pass here. Headers that offer
-a key of their own (`jwk`, `jku`, `x5u`, `x5c`) are never looked at (RFC 8725, section 3.10).
+issuer holds up nobody whose token would be refused anyway. Every key that fits is tried; where none verifies it, a
+token is refused only by keys that were read after it was used (`keys` says why). PyJWT verifies the signature, with the
+algorithm that the key has. It doesn't judge the claims: times count against the moment given (the record's broker
+time), not against the clock, and what PyJWT lets through - a name twice, NaN, a time in milliseconds - must not pass
+here. Headers that offer a key of their own (`jwk`, `jku`, `x5u`, `x5c`) are never looked at (RFC 8725, section 3.10).
 """
 
 import base64
 import json
 import math
 import re
+import time
 from collections import OrderedDict
 from collections.abc import Iterable
 from datetime import datetime
 from typing import Any, Final, NamedTuple, NoReturn, cast
 
 import jwt
+from jwt.algorithms import OKPAlgorithm
 from pydantic import TypeAdapter, ValidationError
 
 from org_events.reference import USER_ID_CHARS_MAX, UserId
-from org_service.auth.keys import Keys, source_of
-from org_service.errors import StopError
+from org_service.auth.key_set import plain
+from org_service.auth.key_sources import source_of
+from org_service.auth.keys import Keys
+from org_service.errors import RetryError, StopError
 from org_service.settings import Auth
 
 _COMPACT: Final = re.compile(rb"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*")
 """RFC 7515, section 7.1; without padding."""
 _TIME_MAX_S: Final = 253_402_300_799
 """The last second of the year 9999: a later time is one in milliseconds, or none."""
+_NO_KEY: Final = "The token's key is none of the issuer's, or the token doesn't name it (kid)."
+_OTHER_ALGORITHM: Final = "The token's algorithm is not the one that its key is for."
+_NOT_SIGNED: Final = "The token's signature is wrong."
 _NESTED: Final = "The token holds another token; it must hold claims."
 
 _SIGNATURES: Final = jwt.PyJWS(["RS256", "ES256", "EdDSA"], {"enforce_minimum_key_length": True})
 """Knows no other algorithm: neither `none` nor those with a shared secret."""
+_SIGNATURES.register_algorithm("Ed25519", OKPAlgorithm())  # RFC 9864; PyJWT knows it as EdDSA alone
 _USER_ID: Final[TypeAdapter[str]] = TypeAdapter(UserId)
 
 
@@ -78,7 +87,7 @@ class Tokens:
 
         Raises:
             StopError: The settings name no issuer or no keys, or what is there are no keys that can be used.
-            RetryError: The keys can't be had now.
+            RetryError: The keys can't be fetched now.
         """
         if not self._auth.issuer:
             raise StopError(
@@ -86,11 +95,16 @@ class Tokens:
                 "ORGS_AUTH__JWKS_FILE or ORGS_AUTH__JWKS_URL to where the issuer's public keys are."
             )
         if self._keys is None:
-            self._keys = Keys(source_of(self._auth), on_removal=self._verified.clear)
+            self._keys = Keys(source_of(self._auth), self._verified.clear, stale_max_s=self._auth.jwks_stale_max_s)
         await self._keys.start()
 
+    @property
+    def reads(self) -> int:
+        """How often the keys were read: what `judge` could not decide is worth another try when this has changed."""
+        return 0 if self._keys is None else self._keys.reads
+
     def known(self, token: bytes, at: datetime) -> str | None:
-        """The user of a token that was verified before; None where `verify` must be asked.
+        """The user of a token that was verified before; None where `judge` or `verify` must be asked.
 
         Args:
             token: As in the header, without `Bearer`.
@@ -104,14 +118,21 @@ class Tokens:
             return None
         self._verified.move_to_end(token)
         user_id, from_s, until_s = verified
-        return user_id if from_s <= at.timestamp() < until_s else _refuse_time(verified, at)
+        at_s = at.timestamp()
+        if not from_s <= at_s < until_s:
+            _refuse_time(verified, at)
+        return user_id if self._keys is not None and at_s < self._keys.good_until_s else None
 
-    async def verify(self, token: bytes, at: datetime) -> str:
-        """The user that a token names; arguments as `known`. May be asked concurrently.
+    def judge(self, token: bytes, at: datetime, since_s: float) -> str | None:
+        """The user that a token names; None where only keys that are read later can tell: they are from now on wanted.
+
+        Args:
+            token: As `known`.
+            at: As `known`.
+            since_s: When it was here at the latest, by the monotonic clock: keys read since then refuse it for good.
 
         Raises:
             TokenRefused: It names nobody.
-            RetryError: The keys can't be had now: nothing is known of the token.
         """
         user_id = self.known(token, at)
         if user_id is not None:
@@ -123,19 +144,51 @@ class Tokens:
         header, payload = _split(token)
         algorithm, kid = _read_header(header, auth.algorithms)
         verified = _read_claims(payload, auth)
-        if not verified.from_s <= at.timestamp() < verified.until_s:
+        at_s = at.timestamp()
+        if not verified.from_s <= at_s < verified.until_s:
             _refuse_time(verified, at)
-        key = await self._keys.get(kid)
-        if key is None:
-            raise TokenRefused("The token's key is none of the issuer's, or the token doesn't name it (kid).")
-        if algorithm != key.algorithm:
-            raise TokenRefused("The token's algorithm is not the one that its key is for.")
-        try:
-            _SIGNATURES.decode_complete(token, key.public, algorithms=[key.algorithm])
-        except jwt.InvalidTokenError:
-            raise TokenRefused("The token's signature is wrong.") from None
-        self._remember(token, verified)
-        return verified.user_id
+        why = _NO_KEY
+        for key, lasts in self._keys.fitting(kid, at_s):
+            if key.algorithm != plain(algorithm):
+                why = _OTHER_ALGORITHM if why == _NO_KEY else why
+                continue
+            try:
+                _SIGNATURES.decode_complete(token, key.public, algorithms=[algorithm])
+            except jwt.InvalidTokenError:
+                why = _NOT_SIGNED
+                continue
+            if lasts:
+                self._remember(token, verified)
+            return verified.user_id
+        if not self._keys.were_read_since(since_s):
+            self._keys.want()
+            return None
+        raise TokenRefused(why)
+
+    async def verify(self, token: bytes, at: datetime) -> str:
+        """The user that a token names, after a wait for newer keys where need be; arguments as `known`.
+
+        May be asked concurrently. The wait is bounded, and so is the number of those who wait.
+
+        Raises:
+            TokenRefused: It names nobody.
+            RetryError: The keys can't be fetched now: nothing is known of the token.
+        """
+        since_s = time.monotonic()
+        while (user_id := self.judge(token, at, since_s)) is None:
+            assert self._keys is not None
+            await self._keys.next_read()
+        return user_id
+
+    async def check(self) -> str:
+        """What there is to say of the keys; for `/readyz`.
+
+        Raises:
+            RetryError: None are in force.
+        """
+        if self._keys is None:
+            raise RetryError("not read yet")
+        return await self._keys.check()
 
     async def close(self) -> None:
         """Let go of connections; may be called again. Whoever still waits in `verify` is cancelled."""
@@ -201,8 +254,8 @@ def _read_header(content: bytes, algorithms: Iterable[str]) -> tuple[str, str | 
     algorithm, kid, content_type = header.get("alg"), header.get("kid"), header.get("cty")
     if not isinstance(algorithm, str) or algorithm.lower() == "none":
         raise TokenRefused("The token is not signed.")
-    if algorithm not in algorithms:
-        raise TokenRefused(f"The token's algorithm is not taken here; {', '.join(algorithms)} are.")
+    if plain(algorithm) not in map(plain, algorithms):
+        raise TokenRefused(f"The token's algorithm is not accepted here; {', '.join(algorithms)} are.")
     if "crit" in header:
         raise TokenRefused("The token demands an extension (crit); none is known here.")
     if isinstance(content_type, str) and content_type.lower().removeprefix("application/") == "jwt":

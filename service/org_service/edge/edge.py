@@ -129,7 +129,12 @@ class Edge:
 
     def checks(self) -> Mapping[str, Check]:
         """What /readyz asks, by name; a check returns what it saw, or raises."""
-        return {"edge": self._check_open, "postgres": self._check_postgres, "kafka": self._commands.kafka}
+        return {
+            "edge": self._check_open,
+            "postgres": self._check_postgres,
+            "kafka": self._commands.kafka,
+            "keys": self._tokens.check,
+        }
 
     async def _check_open(self) -> str:
         if not self._open:

@@ -178,6 +178,10 @@ class Gate:
             user_id = self._tokens.known(token, now) or await self._tokens.verify(token, now)
         except TokenRefused as refused:
             raise unauthenticated(str(refused), token_given=True) from refused
+        except RetryError as away:  # not logged: anybody may bring it about, and `Keys` has said what is away
+            raise unavailable(
+                "No key known here verifies the token, and newer ones could not be read from its issuer yet. Try again."
+            ) from away
         return Caller(user_id, token.decode("ascii"))
 
     def _refusal(self, error: Exception, scope: Scope) -> Refusal:

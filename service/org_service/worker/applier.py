@@ -17,13 +17,13 @@ import asyncio
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from org_service.errors import DataRefusedError, RefoldError, RetryError, ServiceError, TooSlowError
+from org_service.errors import DataRefusedError, RefoldError, ServiceError, TooSlowError
 from org_service.settings import Settings
 from org_service.store import relations, statements
 from org_service.store.engine import create_engine
@@ -31,7 +31,7 @@ from org_service.store.failures import classify
 from org_service.telemetry import BATCH_RECORDS, BATCH_REPEATS, BATCH_SECONDS, COMMANDS, PARKED, get_logger, log_defect
 from org_service.waiting import Backoff
 from org_service.worker.batch import Fold, Plan, where
-from org_service.worker.gate import Gate, Stranger
+from org_service.worker.gate import Gate
 from org_service.worker.records import Record, Refused, Request, Unreadable, read
 from org_service.worker.replies import Replies
 from org_service.worker.snapshot import Snapshot, deleted, is_torn, names_wanted, pairs_asked, restored
@@ -59,11 +59,12 @@ class Applier:
             StopError: The policy has mistakes.
         """
         self._settings = settings
-        self._gate = Gate(settings.auth)
+        self.gate = Gate(settings.auth)
+        """Who may enter, and which partitions wait for the issuer's keys."""
         self._clock = clock
         self._engine: AsyncEngine = create_engine(settings.database, "worker")
         self._replies = Replies(settings, self._live)
-        self._lanes: list[asyncio.Task[None] | None] = [None] * settings.worker.lanes
+        self._lanes: list[asyncio.Task[Mapping[int, int]] | None] = [None] * settings.worker.lanes
         """The last one that entered each lane."""
         self.beat = time.monotonic()
         """When it last showed a sign of life, waits of an outage included."""
@@ -76,24 +77,28 @@ class Applier:
 
     async def start(self) -> None:
         """Get ready for tokens, where these are taken; raises as `Gate.start`."""
-        await self._gate.start()
+        await self.gate.start()
 
     async def stop(self) -> None:
         """Close; call when no batch is in hand."""
-        await self._gate.close()
+        await self.gate.close()
         await self._replies.stop()
         await self._engine.dispose()
 
-    async def apply(self, records: Sequence[Record]) -> None:
-        """Apply records in order; returns when all are committed and duplicates answered.
+    async def apply(self, records: Sequence[Record]) -> Sequence[Record]:
+        """Apply records in order; returns when they are committed and duplicates answered.
 
         The next batch may be given before this one is through: its records wait in their lanes, already read.
         Safe to repeat with the same records, from the start or any part of them, in any process. Outages are waited
         out here, so only cancellation leaves this; then the batch was committed or not, and comes again.
+
+        Returns:
+            The records that were applied. The others are of partitions in `gate.waiting`, from the first one on that
+            waits: they were let go, and come again.
         """
         started = time.perf_counter()
         BATCH_RECORDS.observe(len(records))
-        entered: list[asyncio.Task[None]] = []
+        entered: list[asyncio.Task[Mapping[int, int]]] = []
         for places, lane in _part(records, len(self._lanes)):
             before = {task for place in places if (task := self._lanes[place]) is not None}
             task = asyncio.create_task(self._settle_lane(lane, before))
@@ -101,32 +106,30 @@ class Applier:
                 self._lanes[place] = task
             entered.append(task)
         settled = await asyncio.gather(*entered, return_exceptions=True)
+        waiting: dict[int, int] = {}
         for outcome in settled:
             if isinstance(outcome, BaseException):
                 raise outcome
+            waiting |= outcome
         BATCH_SECONDS.observe(time.perf_counter() - started)
+        if not waiting:
+            return records
+        return [record for record in records if record.offset < waiting.get(record.partition, record.offset + 1)]
 
-    async def _settle_lane(self, records: Sequence[Record], before: set[asyncio.Task[None]]) -> None:
-        requests = [self._gate.admit(_read(record)) for record in records]
+    async def _settle_lane(
+        self, records: Sequence[Record], before: set[asyncio.Task[Mapping[int, int]]]
+    ) -> dict[int, int]:
+        """Settle the records of a lane; returns from which offset on partitions wait, where some do."""
+        requests = self.gate.admit(map(_read, records))
+        let_go = len(requests) < len(records)
+        waiting = {partition: wait.offset for partition, wait in self.gate.waiting.items()} if let_go else {}
         if before:
             await asyncio.wait(before)
             for task in before:
                 task.result()  # cancelled: what comes later in its partitions may not go first
-        await self._settle(await self._identified(requests))
-
-    async def _identified(self, requests: Sequence[Request | Unreadable | Stranger]) -> list[Request | Unreadable]:
-        """Every request with its actor; where the keys of the tokens can't be had, wait."""
-        backoff = self._backoff()
-        identified: list[Request | Unreadable] = []
-        for request in requests:
-            while isinstance(request, Stranger):
-                self._live()
-                try:
-                    request = await self._gate.identify(request)  # noqa: PLW2901
-                except RetryError as error:
-                    await self._wait(backoff, error, error)
-            identified.append(request)
-        return identified
+        if requests:
+            await self._settle(requests)
+        return waiting
 
     async def _settle(self, requests: Sequence[Request | Unreadable], refused: str | None = None) -> None:
         """Try until committed; halve what takes too long, or has data that the database refuses, and park that culprit.
@@ -220,7 +223,7 @@ class Applier:
         async with self._engine.begin() as conn:
             snapshot = await _snapshot(conn, requests, queued_max)
             now = self._clock()  # behind the locks, so that an organization's times don't go back
-            fold = Fold(snapshot, now, self._gate.policy, refused=refused, queued_max=queued_max)
+            fold = Fold(snapshot, now, self.gate.policy, refused=refused, queued_max=queued_max)
             for request in requests:
                 fold.add(request)
             plan = fold.plan

@@ -1,15 +1,17 @@
 """Commands from Kafka into the applier: a subscriber that goes on where the log does, and says where it didn't."""
 
 import asyncio
-from typing import Final
+from typing import Final, Protocol
 
-from aiokafka.errors import KafkaError
+from aiokafka import TopicPartition
+from aiokafka.errors import IllegalStateError, KafkaError
 
 from org_service.errors import RetryError, StopError
 from org_service.settings import Settings
 from org_service.telemetry import get_logger
 from org_service.waiting import Backoff
 from org_service.worker.continuity import Continuity
+from org_service.worker.gate import Gate
 from org_service.worker.records import Record
 from org_service.worker.subscriber import Applies, Feed, Subscriber
 
@@ -22,10 +24,17 @@ _METADATA_MAX_AGE_MS: Final = 10_000
 """A topic that was deleted and created again is joined after this at the latest."""
 
 
+class AppliesCommands(Applies, Protocol):
+    """What batches of commands are for."""
+
+    gate: Gate
+    """Says which partitions wait."""
+
+
 class CommandSubscriber(Subscriber):
     """Subscribes to `orgs.commands`."""
 
-    def __init__(self, settings: Settings, applier: Applies) -> None:
+    def __init__(self, settings: Settings, applier: AppliesCommands) -> None:
         """Declare the subscription; nothing is connected yet."""
         worker, topic = settings.worker, settings.kafka.topics.commands
         feed = Feed(
@@ -39,6 +48,9 @@ class CommandSubscriber(Subscriber):
         super().__init__(settings, applier, feed)
         self._continuity = Continuity(settings, f"{settings.kafka.topic_prefix}{worker.group_id}", topic)
         self._topic = topic
+        self._gate = applier.gate
+        self._left: dict[int, asyncio.Task[None] | None] = {}
+        """Partitions left alone until keys were read, and the last batch that may hold records of theirs."""
         self._backoff = Backoff(worker.retry_wait_s, worker.retry_wait_max_s)
         self._looking: asyncio.Task[None] | None = None
         self._trouble: str | None = None
@@ -77,7 +89,10 @@ class CommandSubscriber(Subscriber):
         return self._continuity.commit_of(record)
 
     async def _prepare(self) -> bool:
-        if self._draining or not self._continuity.lost:
+        if self._draining:
+            return True
+        if not self._continuity.lost:
+            self._leave_waiting()
             return True
         if self.failed.done():
             return False
@@ -97,7 +112,34 @@ class CommandSubscriber(Subscriber):
             return False
         self._trouble = None
         self._backoff.reset()
+        if settled:
+            self._forget_waiting()
         return settled
+
+    def _leave_waiting(self) -> None:
+        """Leave alone the partitions that wait for keys, at the record that waits, and go on with them when it may."""
+        waiting, left = self._gate.waiting, self._left
+        if not waiting:
+            return
+        for partition in list(waiting):
+            at = TopicPartition(self._topic, partition)
+            try:
+                if partition not in left:
+                    self._consumer.pause(at)
+                    self._consumer.seek(at, waiting[partition].offset)
+                    left[partition] = self._last
+                elif self._gate.may_go_on(partition) and ((last := left[partition]) is None or last.done()):
+                    self._gate.go_on(partition)
+                    del left[partition]
+                    self._consumer.resume(at)
+            except IllegalStateError:  # it moved on; `_forget_waiting` comes next
+                return
+
+    def _forget_waiting(self) -> None:
+        """Every partition was put where it was acknowledged, before whatever waits."""
+        self._gate.forget()
+        self._left.clear()
+        self._consumer.resume(*self._consumer.paused())
 
     async def _look(self) -> None:
         while True:

@@ -193,7 +193,7 @@ class ReferenceApplier:
         except Exception as error:  # noqa: BLE001 - an outage shows where records wait; another try comes in a minute
             log.warning("could not note that reference data are complete", why=str(_trouble(error) or type(error)))
 
-    async def apply(self, records: Sequence[Record]) -> None:
+    async def apply(self, records: Sequence[Record]) -> Sequence[Record]:
         """Apply records in order; returns when all are committed, or let go because the place was lost.
 
         The next batch may be given before this one is through: it is read and waits for its turn. Safe to repeat
@@ -202,10 +202,11 @@ class ReferenceApplier:
         """
         starts = self._take(records)
         if starts is None:
-            return
+            return records
         facts = set_strays_aside([self._read(record) for record in records], self._settings.kafka.partitions)
         async with self._turn:
             await self._settle(facts, starts)
+        return records
 
     def _take(self, records: Sequence[Record]) -> dict[Place, int] | None:
         """Where a batch continues in each of its partitions; None where that is known no more.

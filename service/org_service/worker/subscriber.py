@@ -42,8 +42,12 @@ class Applies(Protocol):
         """What a batch in hand waits for; None when all is well."""
         ...
 
-    async def apply(self, records: Sequence[Record]) -> None:
-        """Apply a batch; may be given the next one before this one is through."""
+    async def apply(self, records: Sequence[Record]) -> Sequence[Record]:
+        """Apply a batch; may be given the next one before this one is through.
+
+        Returns:
+            What may be acknowledged, in order; the rest comes again.
+        """
         ...
 
 
@@ -239,10 +243,10 @@ class Subscriber:
             await asyncio.wait((before,))
 
     async def _finish(self, records: _Records, before: asyncio.Task[None] | None) -> None:
-        await self._applier.apply(records)
+        applied = await self._applier.apply(records)
         if before is not None:
             await before
-        last = {TopicPartition(record.topic, record.partition): record for record in records}
+        last = {TopicPartition(record.topic, record.partition): record for record in applied}
         consumer = self._consumer
         ours = {at: self._commit_of(record) for at, record in last.items() if at in consumer.assignment()}
         if not ours:  # all of them moved on while the batch was written; aiokafka takes no empty commit

@@ -148,6 +148,7 @@ class Worker:
             "transactions": self._transactions.check,
             "reference": self._check_reference,
             "parked": self._applier.check_parked,
+            **self._applier.gate.checks(),
         }
 
     async def _check_kafka(self) -> str:
@@ -168,7 +169,8 @@ class Worker:
             raise RetryError(f"the batch in hand waits: {self._applier.outage}")
         if subscriber.sick is not None:
             raise RetryError(f"can't be read: {subscriber.sick}")
-        return f"{subscriber.assigned} partitions"
+        waiting = len(self._applier.gate.waiting)
+        return f"{subscriber.assigned} partitions" + (f", {waiting} wait for the issuer's keys" if waiting else "")
 
     async def _check_log(self) -> str:
         if self._subscriber is None:

@@ -4,6 +4,7 @@ import asyncio
 import os
 import time
 from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -11,8 +12,8 @@ import pytest
 from org_service.auth.tokens import TokenRefused, Tokens
 from org_service.errors import RetryError, StopError
 from org_service.settings import Auth
-from tests.integration.auth.serving import KeyServer
 from tests.support.issuer import AT, ISSUER, ed_key, jwks, rsa_key
+from tests.support.key_server import KeyServer
 
 OLD, NEW = ed_key("old"), ed_key("new")
 
@@ -71,15 +72,16 @@ async def test_a_rotated_key_is_found_without_a_restart(server: KeyServer, openi
 async def test_a_rotation_in_two_steps_leaves_no_gap(server: KeyServer, opening: Callable[..., Tokens]) -> None:
     tokens = opening(jwks_max_age_s=0.05)
     await tokens.start()
-    old = OLD.token()
-    await tokens.verify(old, AT)
+    old, before = OLD.token(exp=int(time.time()) + 600), datetime.now(UTC)
+    await tokens.verify(old, before)
     server.hold(OLD, NEW)
     assert await tokens.verify(NEW.token(), AT) == "ann"
-    assert tokens.known(old, AT) == "ann"
+    assert tokens.known(old, before) == "ann"
     server.hold(NEW)
-    await until(lambda: tokens.known(old, AT) is None)
+    await until(lambda: tokens.known(old, datetime.now(UTC)) is None)
     with pytest.raises(TokenRefused, match="none of the issuer's"):
-        await tokens.verify(old, AT)
+        await tokens.verify(old, datetime.now(UTC))
+    assert await tokens.verify(old, before) == "ann", "it was used while the key was listed"
     assert await tokens.verify(NEW.token(), AT) == "ann"
 
 
@@ -93,13 +95,54 @@ async def test_many_tokens_of_a_new_key_make_one_request(server: KeyServer, open
     assert server.requests == 2
 
 
-async def test_made_up_keys_make_one_request(server: KeyServer, opening: Callable[..., Tokens]) -> None:
+async def test_made_up_keys_make_one_request_an_interval(server: KeyServer, opening: Callable[..., Tokens]) -> None:
     tokens = opening(jwks_retry_s=3600)
     await tokens.start()
-    for number in range(100):
-        with pytest.raises(TokenRefused, match="none of the issuer's"):
-            await tokens.verify(NEW.called(f"made up {number}").token(), AT)
+    made_up = [NEW.called(f"made up {number}").token() for number in range(100)]
+    answers = await asyncio.gather(*(tokens.verify(token, AT) for token in made_up), return_exceptions=True)
+    assert [str(answer) for answer in answers] == [
+        "The token's key is none of the issuer's, or the token doesn't name it (kid)."
+    ] * 100
+    for token in made_up:
+        with pytest.raises(RetryError, match="read again soon"):
+            await tokens.verify(token, AT)
     assert server.requests == 2
+
+
+async def test_a_good_token_of_a_new_key_is_not_refused_for_made_up_ones_before_it(
+    server: KeyServer, opening: Callable[..., Tokens]
+) -> None:
+    """Refused for good for up to 10 s after any unknown key id, it would be."""
+    tokens = opening(jwks_retry_s=0.3)
+    await tokens.start()
+    with pytest.raises(TokenRefused, match="none of the issuer's"):
+        await tokens.verify(NEW.called("made up").token(), AT)
+    server.hold(OLD, NEW)
+    assert await tokens.verify(NEW.token(), AT) == "ann"
+    assert server.requests == 3
+
+
+async def test_no_cache_on_the_way_answers_for_the_issuer(server: KeyServer, opening: Callable[..., Tokens]) -> None:
+    await opening().start()
+    assert b"cache-control: no-cache\r\n" in server.last_request.lower()
+
+
+async def test_keys_that_cannot_be_fetched_any_more_end(server: KeyServer, opening: Callable[..., Tokens]) -> None:
+    tokens = opening(jwks_stale_max_s=1)
+    await tokens.start()
+    token = OLD.token(exp=int(time.time()) + 600)
+    assert await tokens.verify(token, datetime.now(UTC)) == "ann"
+    assert (await tokens.check()).startswith("1 key, read 0 s ago")
+    await server.stop()
+    await until(lambda: tokens.known(token, datetime.now(UTC)) is None)
+    with pytest.raises(RetryError, match="ConnectError"):
+        await tokens.verify(token, datetime.now(UTC))
+    with pytest.raises(RetryError, match="tokens wait"):
+        await tokens.check()
+    await server.start()
+    async with asyncio.timeout(10):
+        while tokens.known(token, datetime.now(UTC)) is None:
+            await asyncio.sleep(0.01)
 
 
 async def test_an_outage_stops_no_token_of_a_known_key_and_refuses_none_of_another(

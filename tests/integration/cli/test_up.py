@@ -16,8 +16,8 @@ import pytest
 from org_local import ports
 from org_service.operate.kafka import ends, reader
 from org_service.settings import Settings
-from tests.integration.auth.serving import KeyServer
 from tests.support.issuer import ISSUER, ed_key
+from tests.support.key_server import KeyServer
 
 pytestmark = pytest.mark.integration
 

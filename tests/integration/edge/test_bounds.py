@@ -1,6 +1,7 @@
 """What the edge does at its bounds, when something is away, and at its end. Each test has an edge of its own."""
 
 import asyncio
+import os
 import socket
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from org_service.settings import Database, Settings
 from org_service.store import directory
 from tests.support import documented, plain_http
 from tests.support.edge import People, add_member, add_staff, execute, running, with_edge
+from tests.support.issuer import Signer, ed_key
+from tests.support.key_server import KeyServer
 
 pytestmark = pytest.mark.integration
 
@@ -52,6 +55,35 @@ async def readiness(edge: Edge) -> tuple[int, dict[str, bool]]:
     async with plain_http.async_client() as asking:
         answer = await asking.get(f"http://127.0.0.1:{edge.health_port}/readyz")
     return answer.status_code, {name: check["ok"] for name, check in answer.json()["checks"].items()}
+
+
+async def test_a_token_of_a_new_key_is_let_in_and_refused_only_by_keys_read_since(
+    settings: Settings, people: People, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
+        monkeypatch.delenv(name)
+    new = ed_key("new")
+    async with KeyServer(people.signer) as issuer:
+        source = {"jwks_file": "", "jwks_url": issuer.url, "jwks_retry_s": 0.3}
+        people.auth = people.auth.model_copy(update=source)
+
+        async with running(with_edge(settings, people), worker=False) as edge, client(edge, people) as known:
+
+            async def ask(key: Signer) -> httpx2.Response:
+                return await known.get("/v1/orgs", headers={"authorization": f"Bearer {people.token('root', key)}"})
+
+            assert (await ask(new.called("made up"))).status_code == 401
+            issuer.hold(people.signer, new)
+            assert (await ask(new)).status_code == 200, "others' made-up keys are not held against it"
+            await issuer.stop()
+            away = await ask(new.called("newer"))
+            assert (away.status_code, away.json()["type"]) == (503, "urn:orgs:problem:unavailable")
+            assert "newer ones could not be read" in away.json()["detail"]
+            assert int(away.headers["retry-after"]) >= 1
+            assert (await known.get("/v1/orgs")).status_code == 200
+            assert await readiness(edge) == (200, {"edge": True, "postgres": True, "kafka": True, "keys": True})
+            assert "can't be read: no answer" in await edge.checks()["keys"]()
+    assert issuer.requests == 3
 
 
 async def answers(edge: Edge) -> bool:
@@ -168,7 +200,7 @@ async def test_without_postgres_nothing_is_decided_and_the_edge_is_alive_but_not
         running_edge = asyncio.create_task(edge.run(stop))
         while await edge.checks()["kafka"]() != "answers":
             await asyncio.sleep(0.02)
-        assert await readiness(edge) == (503, {"edge": True, "postgres": False, "kafka": True})
+        assert await readiness(edge) == (503, {"edge": True, "postgres": False, "kafka": True, "keys": True})
         async with plain_http.async_client() as asking:
             assert (await asking.get(f"http://127.0.0.1:{edge.health_port}/livez")).status_code == 200
         for path in ("/v1/orgs", f"/v1/orgs/{uuid4()}", f"/v1/orgs/{uuid4()}/history", f"/v1/commands/{uuid4()}"):
@@ -190,7 +222,7 @@ async def test_readiness_takes_no_connection_from_requests_and_needs_none_of_the
     async with running(small, worker=False) as edge, client(edge, people) as root:
         async with edge._engine.connect():  # the only one that requests have
             assert (await root.get("/v1/orgs")).status_code == 503
-            assert await readiness(edge) == (200, {"edge": True, "postgres": True, "kafka": True})
+            assert await readiness(edge) == (200, {"edge": True, "postgres": True, "kafka": True, "keys": True})
         assert (await root.get("/v1/orgs")).status_code == 200
 
 

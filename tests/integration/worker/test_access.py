@@ -14,7 +14,6 @@ import pytest
 from org_events.cloudevents import command_headers
 from org_events.commands import Command, CreateOrganization, DeleteOrganization, RestoreOrganization, UpdateOrganization
 from org_local.issuer import Issuer
-from org_service.errors import RetryError
 from org_service.settings import Auth, Settings
 from org_service.worker import gate
 from org_service.worker.applier import Applier
@@ -207,27 +206,6 @@ async def test_staff_go_through_where_an_organization_is_deactivated_or_deleted(
         + [sent(RestoreOrganization(org_id=org_id), token) for token in (ann, staff)]
     )
     assert [row["code"] for row in await outcomes(database)] == [200, 409, 200, 200, 404, 200]
-
-
-async def test_while_the_keys_cannot_be_had_the_batch_waits_and_nobody_is_refused(
-    guarded: Settings, database: asyncpg.Connection, issuer: Issuer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    settings = guarded.model_copy(update={"worker": guarded.worker.model_copy(update={"retry_wait_s": 0.01})})
-    applier = Applier(settings)
-    await applier.start()
-    verify, failures = gate.Tokens.verify, iter([True, True])
-
-    async def failing(self: gate.Tokens, token: bytes, at: datetime) -> str:
-        if next(failures, False):
-            raise RetryError("the keys can't be had")
-        return await verify(self, token, at)
-
-    monkeypatch.setattr(gate.Tokens, "verify", failing)
-    await applier.apply([sent(CreateOrganization(org_id=uuid4(), name="Acme"), issuer.token("staff"))])
-    assert next(failures, None) is None
-    assert [row["code"] for row in await outcomes(database)] == [200]
-    assert applier.outage is None
-    await applier.stop()
 
 
 async def test_where_publishers_are_trusted_a_token_is_judged_all_the_same(

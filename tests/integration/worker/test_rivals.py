@@ -175,7 +175,7 @@ async def test_a_name_that_a_batch_has_only_for_a_moment_is_nobody_elses_at_that
 
 
 def strike_once(
-    monkeypatch: pytest.MonkeyPatch, statement: str, strike: Callable[[], Awaitable[None]], *, before: bool
+    monkeypatch: pytest.MonkeyPatch, statement: str, strike: Callable[[], Awaitable[object]], *, before: bool
 ) -> None:
     """Let a rival commit just before or after the next run of a statement, and of no later one."""
     real, due = getattr(statements, statement), iter([True])

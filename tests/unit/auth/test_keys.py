@@ -1,15 +1,19 @@
-"""When keys are read, how often, and what an outage does to them."""
+"""When keys are read, how often, how long they count, and what an outage does to them."""
 
 import asyncio
 import math
+import time
 from collections.abc import AsyncIterator
+from itertools import pairwise
 from types import SimpleNamespace
 
 import pytest
+from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
 from org_service.auth import keys as module
-from org_service.auth.keys import Keys, source_of
+from org_service.auth.key_sources import source_of
+from org_service.auth.keys import Keys
 from org_service.errors import RetryError, StopError
 from org_service.settings import Auth
 from tests.support.issuer import Signer, ed_key, jwks
@@ -19,22 +23,26 @@ AWAY = RetryError("no answer (ConnectError)")
 
 
 class Scripted:
-    """A source that says what the test wants, and counts how often it was asked."""
+    """A source that says what the test wants, and notes when it was asked."""
 
     name = "https://issuer.example/jwks.json"
 
-    def __init__(self, answer: bytes | Exception, *, retry_s: float = 10, renew_after_s: float = math.inf) -> None:
+    def __init__(self, answer: bytes | Exception, *, retry_s: float = 0, renew_after_s: float = math.inf) -> None:
         self.answer: bytes | Exception = answer
         self.retry_s = retry_s
         self.renew_after_s = renew_after_s
-        self.reads = 0
+        self.read_at: list[float] = []
         self.open = asyncio.Event()
         self.open.set()
         self.asked = asyncio.Event()
         self.closed = False
 
+    @property
+    def reads(self) -> int:
+        return len(self.read_at)
+
     async def read(self) -> bytes | None:
-        self.reads += 1
+        self.read_at.append(time.monotonic())
         self.asked.set()
         await self.open.wait()
         if isinstance(self.answer, Exception):
@@ -55,16 +63,16 @@ class Clock:
     """A clock that a test moves."""
 
     def __init__(self) -> None:
-        self.now_s = 1000.0
+        self.now_s = 1_000_000.0
 
-    def monotonic(self) -> float:
+    def time(self) -> float:
         return self.now_s
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=clock.monotonic))
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=time.monotonic, time=clock.time))
     return clock
 
 
@@ -75,8 +83,8 @@ class Opened:
         self.all: list[Keys] = []
         self.removals = 0
 
-    def __call__(self, source: Scripted) -> Keys:
-        keys = Keys(source, self.count)
+    def __call__(self, source: Scripted, stale_max_s: float = 86_400) -> Keys:
+        keys = Keys(source, self.count, stale_max_s=stale_max_s)
         self.all.append(keys)
         return keys
 
@@ -92,10 +100,15 @@ async def opened() -> AsyncIterator[Opened]:
         await keys.close()
 
 
-async def public(keys: Keys, signer: Signer) -> bool:
-    """Whether the signer's key is in force."""
-    key = await keys.get(signer.kid)
-    return key is not None and key.public == signer.private.public_key()
+def verifies(keys: Keys, signer: Signer, at_s: float | None = None) -> bool:
+    """Whether the signer's key may verify a token of that moment, or of now."""
+    moment_s = module.time.time() if at_s is None else at_s
+    return any(key.public == signer.private.public_key() for key, _ in keys.fitting(signer.kid, moment_s))
+
+
+async def soon(keys: Keys) -> None:
+    """Ask for a read, and wait for its end."""
+    await asyncio.wait_for(keys.next_read(), 10)
 
 
 async def test_a_new_key_is_found_without_a_restart(opened: Opened) -> None:
@@ -103,8 +116,9 @@ async def test_a_new_key_is_found_without_a_restart(opened: Opened) -> None:
     keys = opened(source)
     await keys.start()
     source.answer = jwks(OLD, NEW)
-    assert await public(keys, NEW)
-    assert await public(keys, OLD)
+    await soon(keys)
+    assert verifies(keys, NEW)
+    assert verifies(keys, OLD)
     assert (source.reads, opened.removals) == (2, 0)
 
 
@@ -113,60 +127,59 @@ async def test_known_keys_are_not_asked_for_again(opened: Opened) -> None:
     keys = opened(source)
     await keys.start()
     for _ in range(100):
-        await keys.get("old")
+        assert verifies(keys, OLD)
+    await asyncio.sleep(0)
     assert source.reads == 1
 
 
-async def test_made_up_key_ids_do_not_wear_the_issuer_out(opened: Opened, clock: Clock) -> None:
-    source = Scripted(jwks(OLD), retry_s=10)
+async def test_keys_are_read_once_an_interval_however_many_are_wanted(opened: Opened) -> None:
+    source = Scripted(jwks(OLD), retry_s=0.1)
     keys = opened(source)
     await keys.start()
-    for number in range(100):
-        assert await keys.get(f"made up {number}") is None
-    assert source.reads == 2
-    clock.now_s += 9.9
-    assert await keys.get("made up") is None
-    assert source.reads == 2
-    clock.now_s += 0.1
-    assert await keys.get("made up") is None
-    assert source.reads == 3
 
+    async def ask() -> None:
+        while source.reads < 5:
+            keys.want()
+            await soon(keys)
 
-async def test_that_a_key_was_unknown_is_not_held_against_it(opened: Opened, clock: Clock) -> None:
-    source = Scripted(jwks(OLD), retry_s=10)
-    keys = opened(source)
-    await keys.start()
-    assert await keys.get("new") is None
-    source.answer = jwks(OLD, NEW)
-    clock.now_s += 10
-    assert await public(keys, NEW)
+    await asyncio.gather(*(ask() for _ in range(50)))
+    wanted = source.read_at[1:5]
+    assert all(later - earlier >= 0.1 for earlier, later in pairwise(wanted)), wanted
 
 
 async def test_many_who_need_a_new_key_ask_once(opened: Opened) -> None:
-    source = Scripted(jwks(OLD), retry_s=0)
+    source = Scripted(jwks(OLD))
     keys = opened(source)
     await keys.start()
     source.answer = jwks(OLD, NEW)
     source.open.clear()
-    asking = [asyncio.create_task(public(keys, NEW)) for _ in range(50)]
+    source.asked.clear()
+    asking = [asyncio.create_task(soon(keys)) for _ in range(50)]
     await asyncio.wait_for(source.asked.wait(), 10)
     source.open.set()
-    assert await asyncio.gather(*asking) == [True] * 50
+    await asyncio.gather(*asking)
+    assert verifies(keys, NEW)
     assert source.reads == 2
 
 
-async def test_a_renewal_in_hand_is_waited_for_whenever_it_was_looked_last(opened: Opened) -> None:
-    source = Scripted(jwks(OLD), retry_s=3600, renew_after_s=0.01)
+async def test_a_read_under_way_brings_keys_but_refuses_nobody_who_came_meanwhile(opened: Opened) -> None:
+    source = Scripted(jwks(OLD), retry_s=0.3)
     keys = opened(source)
     await keys.start()
-    assert await keys.get("new") is None
     source.answer = jwks(OLD, NEW)
     source.open.clear()
-    await source.asked_again()
-    asking = asyncio.create_task(public(keys, NEW))
+    source.asked.clear()
+    keys.want()
+    await asyncio.wait_for(source.asked.wait(), 10)
+    came_s = time.monotonic()
+    asking = asyncio.create_task(soon(keys))
     await asyncio.sleep(0)
     source.open.set()
-    assert await asking
+    await asking
+    assert verifies(keys, NEW)
+    assert not keys.were_read_since(came_s)
+    await soon(keys)
+    assert keys.were_read_since(came_s)
 
 
 async def test_one_who_gives_up_takes_nothing_from_the_others(opened: Opened) -> None:
@@ -176,30 +189,59 @@ async def test_one_who_gives_up_takes_nothing_from_the_others(opened: Opened) ->
     source.answer = jwks(NEW)
     source.open.clear()
     source.asked.clear()
-    first, second = (asyncio.create_task(public(keys, NEW)) for _ in range(2))
+    first, second = (asyncio.create_task(soon(keys)) for _ in range(2))
     await asyncio.wait_for(source.asked.wait(), 10)
     first.cancel()
     with pytest.raises(asyncio.CancelledError):
         await first
     source.open.set()
-    assert await second
+    await second
+    assert verifies(keys, NEW)
     assert source.reads == 2
 
 
-async def test_an_outage_leaves_known_keys_in_force_and_refuses_no_other(opened: Opened, clock: Clock) -> None:
-    source = Scripted(jwks(OLD), retry_s=10)
+async def test_who_would_wait_for_long_is_told_at_once(opened: Opened) -> None:
+    source = Scripted(jwks(OLD), retry_s=3600)
+    keys = opened(source)
+    await keys.start()
+    await soon(keys)
+    with pytest.raises(RetryError, match="read again soon"):
+        await soon(keys)
+    assert source.reads == 2
+
+
+async def test_no_more_than_so_many_wait_for_a_read(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "WAITING_MAX", 2)
+    source = Scripted(jwks(OLD))
+    keys = opened(source)
+    await keys.start()
+    source.open.clear()
+    source.asked.clear()
+    waiting = [asyncio.create_task(soon(keys)) for _ in range(2)]
+    await asyncio.wait_for(source.asked.wait(), 10)
+    with pytest.raises(RetryError, match="read again soon"):
+        await soon(keys)
+    source.open.set()
+    await asyncio.gather(*waiting)
+    await soon(keys)
+
+
+async def test_an_outage_leaves_known_keys_in_force_and_is_no_reason_to_ask_more_often(opened: Opened) -> None:
+    source = Scripted(jwks(OLD), retry_s=0.2)
     keys = opened(source)
     await keys.start()
     source.answer = AWAY
     with pytest.raises(RetryError, match=r"issuer\.example.*no answer"):
-        await keys.get("new")
-    assert await public(keys, OLD)
-    with pytest.raises(RetryError):
-        await keys.get("new")
-    assert source.reads == 2, "an outage is no reason to ask more often"
+        await soon(keys)
+    assert verifies(keys, OLD)
+    for _ in range(3):
+        with pytest.raises(RetryError):
+            await soon(keys)
+    assert source.reads == 2
     source.answer = jwks(OLD, NEW)
-    clock.now_s += 10
-    assert await public(keys, NEW)
+    await source.asked_again()
+    assert verifies(keys, NEW), "it is asked again though nobody wants it"
+    assert source.read_at[2] - source.read_at[1] >= 0.2
 
 
 @pytest.mark.parametrize(
@@ -208,31 +250,36 @@ async def test_an_outage_leaves_known_keys_in_force_and_refuses_no_other(opened:
     ids=["no JSON", "private", "oct"],
 )
 async def test_a_bad_set_leaves_the_last_good_one_in_force(opened: Opened, bad: bytes) -> None:
-    source = Scripted(jwks(OLD), retry_s=0)
+    source = Scripted(jwks(OLD))
     keys = opened(source)
     await keys.start()
+    came_s = time.monotonic()
     source.answer = bad
     with capture_logs() as logs:
         for _ in range(3):
             with pytest.raises(RetryError):
-                await keys.get("new")
-    assert await public(keys, OLD)
+                await soon(keys)
+    assert verifies(keys, OLD)
+    assert not keys.were_read_since(came_s), "a token would be refused"
     assert [(entry["log_level"], entry["event"]) for entry in logs] == [
-        ("warning", "the keys of tokens can't be renewed: those at hand stay in force")
+        ("warning", "the keys of tokens can't be renewed: the last ones stay in force")
     ]
     assert opened.removals == 0
 
 
 async def test_an_emptied_set_takes_the_keys_away_but_refuses_nobody(opened: Opened) -> None:
-    source = Scripted(jwks(OLD), retry_s=0)
+    source = Scripted(jwks(OLD))
     keys = opened(source)
     await keys.start()
+    came_s = time.monotonic()
     source.answer = jwks()
-    with pytest.raises(RetryError):
-        await keys.get("new")
-    assert opened.removals == 1
     with pytest.raises(RetryError, match="no key in it is of use"):
-        await keys.get("old")
+        await soon(keys)
+    assert opened.removals == 1
+    assert not verifies(keys, OLD)
+    assert not keys.were_read_since(came_s)
+    with pytest.raises(RetryError, match="no key in it is of use; tokens wait"):
+        await keys.check()
 
 
 async def test_keys_are_renewed_though_nobody_asks(opened: Opened) -> None:
@@ -242,10 +289,19 @@ async def test_keys_are_renewed_though_nobody_asks(opened: Opened) -> None:
     source.answer = jwks(NEW)
     await source.asked_again()
     await source.asked_again()
-    reads = source.reads
-    assert await public(keys, NEW)
+    assert verifies(keys, NEW)
     assert opened.removals == 1
-    assert source.reads == reads, "it was known already"
+
+
+async def test_keys_are_renewed_on_time_though_a_read_is_wanted_and_may_not_begin(opened: Opened) -> None:
+    source = Scripted(jwks(OLD), retry_s=3600, renew_after_s=0.05)
+    keys = opened(source)
+    await keys.start()
+    keys.want()
+    await source.asked_again()
+    keys.want()
+    await source.asked_again()
+    await source.asked_again()
 
 
 async def test_renewing_goes_on_after_an_outage(opened: Opened) -> None:
@@ -260,7 +316,7 @@ async def test_renewing_goes_on_after_an_outage(opened: Opened) -> None:
         await source.asked_again()
         await source.asked_again()
     assert [entry["event"] for entry in logs] == [
-        "the keys of tokens can't be renewed: those at hand stay in force",
+        "the keys of tokens can't be renewed: the last ones stay in force",
         "the keys of tokens are renewed again",
     ]
 
@@ -289,29 +345,109 @@ async def test_a_defect_does_not_end_the_renewing(opened: Opened) -> None:
     source.answer = jwks(NEW)
     await source.asked_again()
     await source.asked_again()
-    assert await public(keys, NEW)
+    assert verifies(keys, NEW)
 
 
 @pytest.mark.parametrize(("after", "removals"), [((OLD, NEW), 0), ((NEW,), 1), ((NEW.called("old"),), 1)])
 async def test_what_was_verified_with_a_key_is_forgotten_with_it(
     opened: Opened, after: tuple[Signer, ...], removals: int
 ) -> None:
-    source = Scripted(jwks(OLD), retry_s=0)
+    source = Scripted(jwks(OLD))
     keys = opened(source)
     await keys.start()
     source.answer = jwks(*after)
-    assert await keys.get("unknown") is None
+    await soon(keys)
     assert opened.removals == removals
+
+
+async def test_a_withdrawn_key_verifies_what_was_used_before_the_last_read_that_listed_it(
+    opened: Opened, clock: Clock
+) -> None:
+    source = Scripted(jwks(OLD))
+    keys = opened(source)
+    clock.now_s = 1000
+    await keys.start()
+    clock.now_s = 1100
+    await soon(keys)
+    clock.now_s = 1200
+    source.answer = jwks(NEW)
+    await soon(keys)
+    assert verifies(keys, OLD, at_s=1100)
+    assert not verifies(keys, OLD, at_s=1100.1)
+    assert [lasts for _, lasts in keys.fitting("old", 1000)] == [False], "nothing is remembered of it"
+    assert verifies(keys, NEW, at_s=1000)
+    source.answer = jwks(OLD, NEW)
+    await soon(keys)
+    assert verifies(keys, OLD, at_s=1200)
+
+
+async def test_keys_that_cannot_be_read_again_end(opened: Opened, clock: Clock) -> None:
+    source = Scripted(jwks(OLD))
+    keys = opened(source, stale_max_s=600)
+    clock.now_s = 1000
+    await keys.start()
+    came_s = time.monotonic()
+    source.answer = AWAY
+    with capture_logs() as logs:
+        clock.now_s = 1599
+        with pytest.raises(RetryError):
+            await soon(keys)
+        assert verifies(keys, OLD)
+        assert await keys.check() == (
+            "https://issuer.example/jwks.json can't be read: no answer (ConnectError); 1 key, read 599 s ago, good for "
+            "1 s more"
+        )
+        clock.now_s = 1600
+        for _ in range(2):
+            with pytest.raises(RetryError):
+                await soon(keys)
+    assert not verifies(keys, OLD)
+    assert verifies(keys, OLD, at_s=1599), "what was used before is judged as before"
+    assert not keys.were_read_since(came_s), "a token would be refused"
+    with pytest.raises(RetryError, match=r"no answer \(ConnectError\); tokens wait"):
+        await keys.check()
+    assert [(entry["log_level"], entry["event"]) for entry in logs] == [
+        ("warning", "the keys of tokens can't be renewed: the last ones stay in force"),
+        ("error", "the keys of tokens are too old to be used: tokens wait for new ones"),
+    ]
+    source.answer = jwks(OLD)
+    await soon(keys)
+    assert verifies(keys, OLD)
+    assert await keys.check() == "1 key, read 0 s ago"
+
+
+async def test_reads_of_keys_are_counted_and_the_last_good_one_is_shown(opened: Opened, clock: Clock) -> None:
+    def shown() -> list[float]:
+        names = [("orgs_keys_reads_total", {"what": "read"}), ("orgs_keys_reads_total", {"what": "failed"})]
+        return [REGISTRY.get_sample_value(name, labels) or 0 for name, labels in names]
+
+    source, before = Scripted(jwks(OLD)), shown()
+    keys = opened(source)
+    clock.now_s = 1000
+    await keys.start()
+    clock.now_s = 2000
+    source.answer = AWAY
+    for _ in range(2):
+        with pytest.raises(RetryError):
+            await soon(keys)
+    assert shown() == [before[0] + 1, before[1] + 2]
+    assert REGISTRY.get_sample_value("orgs_keys_read_timestamp_seconds") == 1000
+
+
+async def test_keys_that_were_never_read_are_none(opened: Opened) -> None:
+    keys = opened(Scripted(AWAY))
+    with pytest.raises(RetryError, match="not read yet"):
+        await keys.check()
 
 
 async def test_a_start_without_keys_can_be_tried_again(opened: Opened) -> None:
     source = Scripted(AWAY)
     keys = opened(source)
-    with pytest.raises(RetryError, match=r"can't be had from https://issuer\.example/jwks\.json: no answer"):
+    with pytest.raises(RetryError, match=r"can't be fetched from https://issuer\.example/jwks\.json: no answer"):
         await keys.start()
     source.answer = jwks(OLD)
     await keys.start()
-    assert await public(keys, OLD)
+    assert verifies(keys, OLD)
 
 
 @pytest.mark.parametrize(
@@ -332,12 +468,12 @@ async def test_a_start_with_bad_keys_says_what_is_wrong(opened: Opened, answer: 
 
 
 async def test_keys_passed_over_are_told_once(opened: Opened) -> None:
-    source = Scripted(jwks(OLD, {"kty": "AKP"}), retry_s=0)
+    source = Scripted(jwks(OLD, {"kty": "AKP"}))
     keys = opened(source)
     with capture_logs() as logs:
         await keys.start()
-        await keys.get("unknown")
-        await keys.get("unknown")
+        await soon(keys)
+        await soon(keys)
     assert [entry["why"] for entry in logs if entry["event"] == "keys of tokens were passed over"] == [
         ("key 2: its type is none of RSA, EC P-256, OKP Ed25519",)
     ]
@@ -345,7 +481,7 @@ async def test_keys_passed_over_are_told_once(opened: Opened) -> None:
 
 async def test_closing_ends_the_renewing_and_may_be_done_twice() -> None:
     source = Scripted(jwks(OLD), renew_after_s=0.01)
-    keys = Keys(source, lambda: None)
+    keys = Keys(source, lambda: None, stale_max_s=86_400)
     await keys.start()
     source.open.clear()
     await source.asked_again()

@@ -11,7 +11,7 @@ import pytest
 
 from org_service.auth.tokens import TokenRefused, Tokens
 from tests.support import issuer as issuing
-from tests.support.issuer import AT, CLAIMS, ISSUER, Signer, base64url, ec_key, rsa_key
+from tests.support.issuer import AT, CLAIMS, ISSUER, Signer, base64url, ec_key, ed_key, rsa_key
 from tests.unit.auth.refusals import ED, UNLISTED, refusal
 
 
@@ -57,12 +57,14 @@ async def test_a_public_key_is_no_password(tokens: Tokens, signer: Signer, algor
     ]
     for secret in secrets:
         token = signed_with_secret(secret, algorithm, str(signer.kid))
-        assert await refusal(tokens, token) == "The token's algorithm is not taken here; RS256, ES256, EdDSA are."
+        assert await refusal(tokens, token) == "The token's algorithm is not accepted here; RS256, ES256, EdDSA are."
 
 
-@pytest.mark.parametrize("name", ["rs256", "eddsa", "Eddsa", "es256", "RS512", "PS256", "ES256 ", "Ed25519", ""])
+@pytest.mark.parametrize(
+    "name", ["rs256", "eddsa", "Eddsa", "es256", "RS512", "PS256", "ES256 ", "ed25519", "Ed448", ""]
+)
 async def test_another_algorithm_is_refused_also_by_case(tokens: Tokens, name: str) -> None:
-    assert "algorithm is not taken here" in await refusal(tokens, ED.token({"alg": name}))
+    assert "algorithm is not accepted here" in await refusal(tokens, ED.token({"alg": name}))
 
 
 @pytest.mark.parametrize("name", [["EdDSA"], {"EdDSA": 1}, 1, True], ids=str)
@@ -89,11 +91,44 @@ async def test_a_key_verifies_only_its_own_algorithm(tokens: Tokens) -> None:
     assert await refusal(tokens, token) == "The token's algorithm is not the one that its key is for."
 
 
+@pytest.mark.parametrize("listed", [("EdDSA",), ("Ed25519",)])
+@pytest.mark.parametrize("name", ["EdDSA", "Ed25519"])
+async def test_ed25519_goes_by_two_names(tmp_path: Path, listed: tuple[str, ...], name: str) -> None:
+    """RFC 9864."""
+    tokens = Tokens(issuing.auth(tmp_path, rsa_key(), ED, algorithms=listed))
+    await tokens.start()
+    assert await tokens.verify(ED.token({"alg": name}), AT) == "ann"
+    token = ED.token({"kid": "rsa", "alg": name})
+    assert await refusal(tokens, token) == "The token's algorithm is not the one that its key is for."
+    await tokens.close()
+
+
+async def test_of_several_keys_with_one_id_each_verifies_its_own_tokens(tmp_path: Path) -> None:
+    same, other = ed_key("ed"), rsa_key().called("ed")
+    tokens = Tokens(issuing.auth(tmp_path, ED, same, other))
+    await tokens.start()
+    for signer in (ED, same, other):
+        assert await tokens.verify(signer.token(), AT) == "ann"
+    assert await refusal(tokens, ed_key("ed").token()) == "The token's signature is wrong."
+    await tokens.close()
+
+
+async def test_a_key_without_an_id_verifies_tokens_with_any_beside_keys_that_have_one(tmp_path: Path) -> None:
+    nameless = ed_key(None)
+    tokens = Tokens(issuing.auth(tmp_path, ED, nameless))
+    await tokens.start()
+    assert await tokens.verify(ED.token(), AT) == "ann"
+    assert await tokens.verify(nameless.token(), AT) == "ann"
+    assert await tokens.verify(nameless.called("any").token(), AT) == "ann"
+    assert await refusal(tokens, ED.called(None).token()) == "The token's signature is wrong."
+    await tokens.close()
+
+
 async def test_an_algorithm_may_be_taken_off_the_list(tmp_path: Path) -> None:
     tokens = Tokens(issuing.auth(tmp_path, rsa_key(), ED, algorithms=("EdDSA",)))
     await tokens.start()
     assert await tokens.verify(ED.token(), AT) == "ann"
-    assert await refusal(tokens, rsa_key().token()) == "The token's algorithm is not taken here; EdDSA are."
+    assert await refusal(tokens, rsa_key().token()) == "The token's algorithm is not accepted here; EdDSA are."
     await tokens.close()
 
 

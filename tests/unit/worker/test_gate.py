@@ -1,5 +1,8 @@
-"""Whose a request is before any key is looked at."""
+"""Whose a request is before any key is looked at, and which requests wait for keys."""
 
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 from uuid import UUID
 
@@ -7,10 +10,11 @@ import pytest
 
 from org_events.cloudevents import command_headers
 from org_events.commands import UpdateOrganization
+from org_service.auth import key_sources
 from org_service.settings import Auth
 from org_service.worker.gate import Gate
 from org_service.worker.records import Refused, Request, read
-from tests.support.issuer import auth, ed_key
+from tests.support.issuer import Signer, auth, ed_key, jwks
 from tests.support.records import FakeRecord
 
 ORG = UUID("0b5c6f0e-0000-4000-8000-00000000000a")
@@ -20,7 +24,7 @@ UPDATE = UpdateOrganization(org_id=ORG, name="Acme")
 
 def admitted(settings: Auth, *headers: tuple[str, bytes | None], value: bytes = UPDATE.to_body()) -> Request:
     sent = command_headers(command_id=COMMAND, command_type=UPDATE.type, source="/tests", actor="mallory")
-    request = Gate(settings).admit(read(FakeRecord(str(ORG).encode(), value, [*sent, *headers])))
+    (request,) = Gate(settings).admit([read(FakeRecord(str(ORG).encode(), value, [*sent, *headers]))])
     assert isinstance(request, Request)
     return request
 
@@ -56,3 +60,96 @@ def test_a_trusted_publisher_is_the_actor_of_a_refusal_unless_it_sent_a_token(
     request = admitted(Auth(commands="trusted"), *headers, value=b"{")
     assert isinstance(request.command, Refused)
     assert request.actor == actor
+
+
+OLD, NEW = ed_key("old"), ed_key("new")
+
+
+@pytest.fixture
+async def gate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Gate]:
+    """Knows one key, and reads the file again only when it must."""
+    monkeypatch.setattr(key_sources, "FILE_CHECK_INTERVAL_S", 3600)
+    gate = Gate(auth(tmp_path, OLD))
+    await gate.start()
+    yield gate
+    await gate.close()
+
+
+def signed(signer: Signer, partition: int, offset: int, age_s: float = 0) -> Request:
+    """A request that the broker took so many seconds ago."""
+    at_s = time.time() - age_s
+    token = signer.token(iat=int(at_s) - 60, nbf=None, exp=int(at_s) + 60)
+    headers = command_headers(
+        command_id=COMMAND, command_type=UPDATE.type, source="/tests", authorization=f"Bearer {token.decode()}"
+    )
+    record = FakeRecord(str(ORG).encode(), UPDATE.to_body(), headers, partition, offset, timestamp=int(at_s * 1000))
+    request = read(record)
+    assert isinstance(request, Request)
+    return request
+
+
+def outcomes(gate: Gate, requests: Iterable[Request]) -> list[tuple[int, int, str | None]]:
+    """Partition, offset and user of those that were admitted; no user is a refusal."""
+    admitted = gate.admit(requests)
+    return [(each.record.partition, each.record.offset, getattr(each, "user_id", None)) for each in admitted]
+
+
+async def may_go_on(gate: Gate, partition: int) -> None:
+    async with asyncio.timeout(10):
+        while not gate.may_go_on(partition):
+            await asyncio.sleep(0.005)
+
+
+async def test_a_partition_waits_from_the_first_record_on_that_no_key_verifies(gate: Gate, tmp_path: Path) -> None:
+    batch = [signed(OLD, 0, 7), signed(NEW, 0, 8), signed(OLD, 1, 3), signed(OLD, 0, 9)]
+    assert outcomes(gate, batch) == [(0, 7, "ann"), (1, 3, "ann")]
+    assert outcomes(gate, [signed(OLD, 0, 10), signed(OLD, 1, 4)]) == [(1, 4, "ann")]
+    assert {partition: wait.offset for partition, wait in gate.waiting.items()} == {0: 8}
+    assert not gate.may_go_on(0), "nothing was read since"
+    (tmp_path / "jwks.json").write_bytes(jwks(OLD, NEW))
+    await may_go_on(gate, 0)
+    gate.go_on(0)
+    again = [batch[1], batch[3], signed(OLD, 0, 10)]
+    assert outcomes(gate, again) == [(0, 8, "ann"), (0, 9, "ann"), (0, 10, "ann")]
+    assert not gate.waiting
+
+
+async def test_one_read_refuses_whatever_was_here_before_it(gate: Gate) -> None:
+    batch = [signed(NEW, 0, offset) for offset in range(3)]
+    assert outcomes(gate, batch) == []
+    await may_go_on(gate, 0)
+    gate.go_on(0)
+    assert outcomes(gate, [*batch, signed(NEW, 0, 3)]) == [(0, 0, None), (0, 1, None), (0, 2, None)]
+    assert gate.waiting[0].offset == 3, "it came after the read"
+
+
+async def test_where_partitions_moved_nothing_is_waited_for_nor_known_to_be_here(gate: Gate) -> None:
+    batch = [signed(NEW, 0, 5)]
+    outcomes(gate, batch)
+    await may_go_on(gate, 0)
+    gate.go_on(0)
+    outcomes(gate, [signed(NEW, 1, 0)])
+    gate.forget()
+    assert not gate.waiting
+    assert outcomes(gate, [signed(OLD, 1, 8)]) == [(1, 8, "ann")]
+    assert outcomes(gate, batch) == [], "offset 5 may be another record now"
+
+
+@pytest.mark.parametrize(("age_s", "waits"), [(0, True), (4, True), (10, False), (100_000, False)])
+async def test_a_record_is_refused_at_once_where_keys_were_read_after_it_as_far_as_clocks_differ(
+    gate: Gate, age_s: float, waits: bool
+) -> None:
+    """They differ by up to 5 s."""
+    assert outcomes(gate, [signed(NEW, 0, 0, age_s)]) == ([] if waits else [(0, 0, None)])
+
+
+async def test_a_key_that_is_listed_again_for_a_replay_counts_though_others_were_read_since_the_record(
+    tmp_path: Path, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gate, "_fresh_s", 0.0)  # as if the last read was long ago
+    old = signed(NEW, 0, 0, age_s=100_000)
+    assert outcomes(gate, [old]) == []
+    (tmp_path / "jwks.json").write_bytes(jwks(OLD, NEW))
+    await may_go_on(gate, 0)
+    gate.go_on(0)
+    assert outcomes(gate, [old]) == [(0, 0, "ann")]

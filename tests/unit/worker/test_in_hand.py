@@ -28,13 +28,14 @@ class Stuck:
         self.started: list[Any] = []
         self.cancelled: list[Any] = []
 
-    async def apply(self, records: Sequence[Record]) -> None:
+    async def apply(self, records: Sequence[Record]) -> Sequence[Record]:
         self.started.append(records)
         try:
             await asyncio.Event().wait()
         except asyncio.CancelledError:
             self.cancelled.append(records)
             raise
+        return records
 
 
 class Through:
@@ -42,8 +43,8 @@ class Through:
 
     outage = None
 
-    async def apply(self, records: Sequence[Record]) -> None:
-        return
+    async def apply(self, records: Sequence[Record]) -> Sequence[Record]:
+        return records
 
 
 class Polled:

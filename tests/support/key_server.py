@@ -19,6 +19,8 @@ class KeyServer:
         self.drips = False
         """Send a byte now and then, never the last."""
         self.requests = 0
+        self.last_request = b""
+        """Its head."""
         self.port = 0
         self._asked = asyncio.Condition()
         self._server: asyncio.Server | None = None
@@ -67,7 +69,8 @@ class KeyServer:
         assert task is not None
         self._handlers.add(task)
         try:
-            while await _request(reader):
+            while head := await _request(reader):
+                self.last_request = head
                 async with self._asked:
                     self.requests += 1
                     self._asked.notify_all()
@@ -93,9 +96,8 @@ class KeyServer:
         await writer.drain()
 
 
-async def _request(reader: asyncio.StreamReader) -> bool:
+async def _request(reader: asyncio.StreamReader) -> bytes:
     try:
-        await reader.readuntil(b"\r\n\r\n")
+        return await reader.readuntil(b"\r\n\r\n")
     except asyncio.IncompleteReadError:
-        return False
-    return True
+        return b""

@@ -11,6 +11,7 @@ stay; only compiling and fetching are ours.
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, cast
 
+import asyncpg
 from sqlalchemy import Executable
 from sqlalchemy.dialects.postgresql.asyncpg import dialect
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -38,13 +39,17 @@ class Prepared:
             parameters: By name; others of the statement may be left out where it has constants for them.
 
         Raises:
-            asyncpg.PostgresError, OSError, TimeoutError: `failures.classify` says what to do. A connection that is
-                closed by then isn't used again.
+            asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError:
+                `failures.classify` says what to do. A connection that is closed, or about to be, isn't used again.
         """
         session = cast("Session", _driver(conn))
         arguments = [parameters[name] if name in parameters else self._constants[name] for name in self._names]
         try:
             return cast("Sequence[Sequence[Any]]", await session.fetch(self._text, *arguments))
+        except asyncpg.InternalClientError:
+            # The server's farewell was read between two calls, and the end of the connection comes behind it.
+            await conn.invalidate()
+            raise
         finally:
             if session.is_closed():
                 # SQLAlchemy, which didn't see the error, would hand it out again.

@@ -38,6 +38,8 @@ CASES = 150
 WAYS = ("kafka", "http", "mcp")
 NOW = datetime(2026, 5, 1, tzinfo=UTC)
 VERSION = 3
+OUTCOME_TIMEOUT_S = 60
+"""For an outcome; one that isn't there yet is no answer to compare."""
 STATES = ("active", "active", "active", "deactivated", "deleted", "missing")
 RELATIONS = ("direct", "direct", "left", "partnership", "partner gone", "staff", "staff and direct", "none")
 UPDATES: tuple[dict[str, Any], ...] = (
@@ -166,7 +168,7 @@ class Ways:
         version = body.pop("expected_version", None)
         if version is not None:
             headers["if-match"] = f'"v{version}"'
-        async with plain_http.async_client(base_url=self._url, headers=headers, timeout=30) as client:
+        async with plain_http.async_client(base_url=self._url, headers=headers, timeout=90) as client:
             path = f"/v1/orgs/{case.twins['http']}"
             answer = await (client.patch(path, json=body) if case.verb == "update" else client.delete(path))
         if answer.status_code in (200, 204):
@@ -177,7 +179,7 @@ class Ways:
     async def _by_mcp(self, case: Case, token: str) -> Told:
         async with AsyncExitStack() as stack:
             http = await stack.enter_async_context(
-                plain_http.async_client(headers={"authorization": f"Bearer {token}"}, timeout=30)
+                plain_http.async_client(headers={"authorization": f"Bearer {token}"}, timeout=90)
             )
             client = await stack.enter_async_context(
                 Client(streamable_http_client(f"{self._url}/mcp", http_client=http))
@@ -187,6 +189,8 @@ class Ways:
             arguments = {"org_id": str(case.twins["mcp"]), **body, **({"clear": cleared} if cleared else {})}
             result = await client.call_tool(f"{case.verb}_organization", arguments)
         if not result.is_error:
+            assert result.structured_content is not None
+            assert result.structured_content["status"] == "done", result.structured_content
             return Told(200, None)
         content: dict[str, Any] = (result.meta or {})["problem"]
         status: int = content["status"]
@@ -197,7 +201,9 @@ class Ways:
 async def ways(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Ways]:
     issuer = Issuer.open(tmp_path_factory.mktemp("issuer"))
     auth = Auth(issuer=issuer.name, jwks_file=str(issuer.jwks_file))
-    settings = settings.model_copy(update={"auth": auth, "edge": EdgeSettings(port=0, health_port=0)})
+    settings = settings.model_copy(
+        update={"auth": auth, "edge": EdgeSettings(port=0, health_port=0, outcome_timeout_s=OUTCOME_TIMEOUT_S)}
+    )
     stop = asyncio.Event()
     async with Edge(settings) as edge:
         tasks = [asyncio.create_task(part.run(stop)) for part in (Worker(settings), Relay(settings), edge)]

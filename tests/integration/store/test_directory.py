@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import product
 from typing import Any, get_args
+from unittest.mock import AsyncMock
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -105,10 +106,30 @@ async def test_a_connection_that_broke_is_not_used_again(admin: Session, databas
         async with engine.connect() as conn:
             assert await directory.find(conn, "ann", ACME, POLICY) is not None
         await admin.execute(terminate)
-        with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError, OSError)) as broken:
+        errors = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
+        with pytest.raises(errors) as broken:
             async with engine.connect() as conn:
                 await directory.find(conn, "ann", ACME, POLICY)
         assert isinstance(classify(broken.value), RetryError)
+    await engine.dispose()
+
+
+async def test_a_connection_that_is_about_to_close_is_not_used_again(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The driver has read why the server ends it, and not yet that it is closed: it refuses to be used."""
+    engine = create_engine(database.model_copy(update={"pool_size": 1}), "edge")
+    engine = engine.execution_options(isolation_level="AUTOCOMMIT")
+    refused = asyncpg.InternalClientError("cannot switch to state 12; another operation (2) is in progress")
+    async with engine.connect() as conn:
+        before = (await conn.get_raw_connection()).driver_connection
+        with monkeypatch.context() as patched:
+            patched.setattr(asyncpg.Connection, "fetch", AsyncMock(side_effect=refused))
+            with pytest.raises(asyncpg.InternalClientError):
+                await directory.find(conn, "ann", ACME, POLICY)
+    async with engine.connect() as conn:
+        assert (await conn.get_raw_connection()).driver_connection is not before
+        assert await directory.find(conn, "ann", ACME, POLICY) is None
     await engine.dispose()
 
 

@@ -12,26 +12,29 @@ import asyncio
 import gc
 import signal
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, cast
 
 from aiokafka.errors import KafkaError
 
-from org_service.edge.edge import Edge
 from org_service.errors import RetryError
 from org_service.health import HealthServer
 from org_service.operate import topics
-from org_service.relay.relay import Relay
 from org_service.settings import Settings
 from org_service.store import migrate
 from org_service.store.failures import classify
 from org_service.telemetry import get_logger
 from org_service.waiting import Backoff, unless
-from org_service.worker.worker import Worker
+
+if TYPE_CHECKING:
+    from org_service.edge.edge import Edge
+    from org_service.relay.relay import Relay
+    from org_service.worker.worker import Worker
+
+    Part = Worker | Relay | Edge
 
 Role = Literal["worker", "relay", "edge"]
-Part = Worker | Relay | Edge
 
 log = get_logger(__name__)
 
@@ -50,7 +53,19 @@ _CLOSE_S: Final = 0.5
 """For connections to close when a drain is given up: none of them has an answer to come."""
 
 
-_PARTS: Final[Mapping[Role, Callable[[Settings], Part]]] = {"worker": Worker, "relay": Relay, "edge": Edge}
+def _part(role: Role, settings: Settings) -> "Part":
+    """Make a role. Imported here: the libraries of the others take a second of a start, and 30 MB."""
+    if role == "worker":
+        from org_service.worker.worker import Worker  # noqa: PLC0415
+
+        return Worker(settings)
+    if role == "relay":
+        from org_service.relay.relay import Relay  # noqa: PLC0415
+
+        return Relay(settings)
+    from org_service.edge.edge import Edge  # noqa: PLC0415
+
+    return Edge(settings)
 
 
 async def serve(settings: Settings, roles: Collection[Role]) -> None:
@@ -63,16 +78,16 @@ async def serve(settings: Settings, roles: Collection[Role]) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _on_signal, stop, number)
-    parts: dict[Role, Part] = {role: _PARTS[role](settings) for role in sorted(set(roles), reverse=True)}
+    parts: dict[Role, Part] = {role: _part(role, settings) for role in sorted(set(roles), reverse=True)}
     gc.collect()
     gc.freeze()
     gc.set_threshold(*(_GC_OF_REQUESTS if "edge" in parts else _GC_OF_BATCHES))
     async with AsyncExitStack() as stack:
         for role, part in parts.items():
-            if isinstance(part, Edge):
-                await stack.enter_async_context(part)
-                host, port = settings.edge.health_host, part.health_port
-                log.info("the HTTP API", role=role, api=f"http://{settings.edge.host}:{part.port}")
+            if role == "edge":
+                edge = await stack.enter_async_context(cast("Edge", part))
+                host, port = settings.edge.health_host, edge.health_port
+                log.info("the HTTP API", role=role, api=f"http://{settings.edge.host}:{edge.port}")
             else:
                 group = settings.worker if role == "worker" else settings.relay
                 host, stalled_after_s = group.host, group.stalled_after_s
@@ -94,7 +109,7 @@ def _on_signal(stop: asyncio.Event, number: signal.Signals) -> None:
     stop.set()
 
 
-async def _run(parts: Mapping[Role, Part], stop: asyncio.Event, settings: Settings) -> None:
+async def _run(parts: "Mapping[Role, Part]", stop: asyncio.Event, settings: Settings) -> None:
     """Run all parts; the end of one, whatever the reason, drains the others."""
     stop_behind = asyncio.Event()
     tasks = {
@@ -147,7 +162,7 @@ async def _drain(tasks: Collection[asyncio.Task[None]], timeout_s: float) -> Non
             task.cancel()
 
 
-async def _prerequisites(settings: Settings, parts: Mapping[Role, Part]) -> None:
+async def _prerequisites(settings: Settings, parts: "Mapping[Role, Part]") -> None:
     """Wait until the database is migrated and the topics are there; refuse topics that would break the guarantees.
 
     Raises:
@@ -164,7 +179,7 @@ async def _prerequisites(settings: Settings, parts: Mapping[Role, Part]) -> None
         beating.cancel()
 
 
-async def _beat(parts: Collection[Part]) -> None:
+async def _beat(parts: "Collection[Part]") -> None:
     """Beat for parts that don't run yet; one look at silent servers may last longer than a part may be still."""
     while True:
         for part in parts:

@@ -5,7 +5,7 @@ import unicodedata
 from datetime import datetime
 from itertools import compress
 from operator import ne
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 from uuid import UUID
 
 import orjson
@@ -14,6 +14,9 @@ from org_events.organization import IGNORABLE
 
 _UTC_Z: Final = orjson.OPT_UTC_Z
 _IGNORABLE: Final = re.compile(f"[{IGNORABLE}]")
+
+OrderBy = Literal["name", "-name", "created_at", "-created_at"]
+"""Of a list; a minus is descending. Names are ordered as they are folded, by code point."""
 
 
 class Organization(NamedTuple):

@@ -36,6 +36,7 @@ from org_service.edge.problems import (
 )
 from org_service.edge.reading import OrgId, caller_of, pending, read_id
 from org_service.edge.request_headers import (
+    COMMAND_ID,
     IfMatch,
     combined,
     command_id_for,
@@ -46,8 +47,6 @@ from org_service.edge.request_headers import (
     single,
 )
 
-COMMAND_ID: Final = "x-command-id"
-"""The header that names a change: /v1/commands/{id} tells what became of it."""
 _NO_VERSION_YET: Final = (
     "An organization that is yet to be created has no version: leave If-Match and If-None-Match out."
 )

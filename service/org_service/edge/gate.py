@@ -18,7 +18,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from org_service.auth.tokens import TokenRefused, Tokens, bearer
-from org_service.edge.limits import Buckets, Disconnected, read_body, too_many
+from org_service.edge.limits import TAKE, Buckets, Disconnected, read_body, too_many
 from org_service.edge.problems import (
     HttpProblem,
     Refusal,
@@ -41,8 +41,6 @@ CALLER: Final = "orgs.caller"
 """Where a scope keeps its `Caller`."""
 BODY: Final = "orgs.body"
 """Where a scope keeps the whole body."""
-TAKE: Final = "orgs.take"
-"""Where a scope keeps what takes one request of the caller's rate, and says how many seconds to wait, or 0."""
 TRACEPARENT: ContextVar[str | None] = ContextVar("traceparent", default=None)
 """Of the request in hand; goes into the commands that it sends."""
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")

@@ -30,11 +30,10 @@ from mcp_types import (
 )
 
 from org_events.results import ProblemType
-from org_service.edge.changing import COMMAND_ID
-from org_service.edge.gate import TAKE
-from org_service.edge.limits import too_many
+from org_service.edge.limits import TAKE, too_many
 from org_service.edge.mcp_schemas import CLEARABLE, KEY_CHARS_MAX, TOOLS
 from org_service.edge.problems import TITLES, HttpProblem, Wrong
+from org_service.edge.request_headers import COMMAND_ID
 from org_service.settings import Settings
 from org_service.telemetry import get_logger
 

@@ -18,8 +18,8 @@ from starlette.requests import Request
 from starlette.routing import Route
 
 from org_service.edge.bodies import BOM, check_media_type
-from org_service.edge.gate import BODY, TAKE
-from org_service.edge.limits import too_many
+from org_service.edge.gate import BODY
+from org_service.edge.limits import TAKE, too_many
 from org_service.edge.mcp import CALL, make_server
 from org_service.edge.problems import HttpProblem, Refusal
 from org_service.serving.exchange import Message, Receive, Scope, Send

@@ -14,8 +14,8 @@ from org_events.commands import Version
 from org_events.organization import Address, Domain, Name, Organization
 from org_events.reference import Role
 from org_service.domain.access import AccessKind
+from org_service.domain.organization import OrderBy
 from org_service.edge.models import OrganizationList, SeenOrganization
-from org_service.store.lists import OrderBy
 
 KEY_CHARS_MAX: Final = 255
 

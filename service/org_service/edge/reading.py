@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from org_events.results import Outcome, ProblemType
 from org_service.domain.access import AccessKind
-from org_service.domain.organization import Organization, as_published
+from org_service.domain.organization import OrderBy, Organization, as_published
 from org_service.domain.policy import READ, Policy
 from org_service.edge.bodies import JSON
 from org_service.edge.commands import Commands
@@ -22,7 +22,6 @@ from org_service.edge.gate import CALLER, Caller
 from org_service.edge.problems import RETRY_AFTER_S, HttpProblem, Refusal, bad_request, not_found
 from org_service.edge.request_headers import combined, etag_for, is_current
 from org_service.store import callers, directory, reads
-from org_service.store.lists import OrderBy
 
 LIMIT_MAX: Final = 200
 SEARCH_CHARS_MAX: Final = 253

@@ -7,6 +7,8 @@ from uuid import UUID, uuid5
 
 from org_service.edge.problems import bad_request
 
+COMMAND_ID: Final = "x-command-id"
+"""The header of an answer that names its change: /v1/commands/{id} tells what became of it."""
 KEY_CHARS_MAX: Final = 255
 ETAGS_MAX: Final = 10
 """More versions of one organization nobody waits for at once."""

@@ -41,9 +41,9 @@ from sqlmodel import col
 
 from org_events.reference import Role
 from org_service.domain.access import Access, AccessKind, Membership, Partnership, access_to
-from org_service.domain.organization import Organization, name_key
+from org_service.domain.organization import OrderBy, Organization, name_key
 from org_service.domain.policy import READ, Policy
-from org_service.store.lists import OrderBy, Rows, Shape, list_active, list_related
+from org_service.store.lists import Rows, Shape, list_active, list_related
 from org_service.store.prepared import Prepared
 from org_service.store.tables import AcceptedCommand, Journal, LostRange, Parked
 from org_service.store.tables import Membership as MembershipTable

@@ -9,7 +9,7 @@ are read in page order; if they don't fill the page, few enough match that all o
 """
 
 from functools import cache
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from sqlalchemy import (
     ColumnElement,
@@ -37,7 +37,7 @@ from sqlalchemy.sql.selectable import LateralFromClause
 from sqlmodel import col
 
 from org_service.domain.access import AccessKind, Membership
-from org_service.domain.organization import Organization
+from org_service.domain.organization import OrderBy, Organization
 from org_service.store.prepared import Prepared
 from org_service.store.tables import Membership as MembershipTable
 from org_service.store.tables import Organization as OrganizationTable
@@ -49,9 +49,6 @@ TIMES_WALKED_MAX: Final = 5_000
 """Organizations a search reads in page order before it gives up: one or two milliseconds. It fills a page of 50
 where one in 20, or in 100, matches. Rows in order of name are looked up one by one, in order of time the index holds
 all there is to see."""
-
-OrderBy = Literal["name", "-name", "created_at", "-created_at"]
-"""A minus is descending. Names are ordered as they are folded, by code point."""
 
 Rows = Select[*tuple[Any, ...]]
 

@@ -18,6 +18,9 @@ async def create_topics(settings: Settings) -> None:
     ]
     admin = AdminClient({"bootstrap.servers": settings.kafka.bootstrap_servers})
     await _wait(admin.create_topics(topics))
+    # The controller has them; the broker that clients ask may hear of them a moment later.
+    while not {spec.name for spec in specs} <= (await asyncio.to_thread(admin.list_topics, timeout=20)).topics.keys():
+        pass
 
 
 async def drop_topics(settings: Settings) -> None:

@@ -5,6 +5,7 @@ import json
 import asyncpg
 import pytest
 from aiokafka import AIOKafkaProducer
+from pydantic import SecretStr
 
 from org_service.errors import StopError
 from org_service.operate import accounts, journal, progress
@@ -46,28 +47,40 @@ async def test_a_sound_history_balances(settings: Settings) -> None:
     assert await accounts.check(settings) == (5, 5, 4, 0, [])
 
 
-@pytest.mark.usefixtures("history")
-@pytest.mark.parametrize(
-    ("statement", "kind"),
-    [
-        (f"UPDATE organization SET domain = 'x.example' WHERE id = '{ORG}'", {"state differs"}),
-        (f"DELETE FROM organization WHERE id = '{ORG}'", {"state differs"}),
-        ("UPDATE journal SET outcome = 'unchanged' WHERE position = 4", {"not published"}),
-        ("UPDATE journal SET changed = '[]' WHERE position = 3", {"another event than decided"}),
-        ("UPDATE journal SET command_id = gen_random_uuid() WHERE position = 1",
-         {"no outcome", "never sent", "not published", "published, never decided", "another event than decided"}),
-        ("UPDATE journal_head SET position = 6", {"journal"}),
-        ("DELETE FROM journal WHERE position = 5",
-         {"journal", "no outcome", "published, never decided", "an event of nothing"}),
-    ],
+TAMPERINGS = (
+    (f"UPDATE organization SET domain = 'x.example' WHERE id = '{ORG}'", {"state differs"}),
+    (f"DELETE FROM organization WHERE id = '{ORG}'", {"state differs"}),
+    ("UPDATE journal SET outcome = 'unchanged' WHERE position = 4", {"not published"}),
+    ("UPDATE journal SET changed = '[]' WHERE position = 3", {"another event than decided"}),
+    ("UPDATE journal SET command_id = gen_random_uuid() WHERE position = 1",
+     {"no outcome", "never sent", "not published", "published, never decided", "another event than decided"}),
+    ("UPDATE journal_head SET position = 6", {"journal"}),
+    ("DELETE FROM journal WHERE position = 5",
+     {"journal", "no outcome", "published, never decided", "an event of nothing"}),
 )  # fmt: skip
+
+
+@pytest.mark.usefixtures("history")
 async def test_a_table_that_was_changed_by_hand_is_found_out(
-    settings: Settings, statement: str, kind: set[str]
+    settings: Settings, service: Service, server_url: str
 ) -> None:
-    await tamper(settings, statement)
-    found = await accounts.check(settings)
-    assert kinds(found) == kind
-    assert not found.balance
+    """Each change is made to a copy of the database, beside the same topics."""
+    await service.stop()
+    url = settings.database.url.get_secret_value()
+    run = url.rpartition("/")[2]
+    copy = settings.model_copy(update={"database": settings.database.model_copy(update={"url": SecretStr(f"{url}_c")})})
+    server = await asyncpg.connect(server_url)
+    try:
+        for statement, kind in TAMPERINGS:
+            await server.execute(f"CREATE DATABASE {run}_c TEMPLATE {run}")
+            await tamper(copy, statement)
+            found = await accounts.check(copy)
+            await server.execute(f"DROP DATABASE {run}_c WITH (FORCE)")
+            assert kinds(found) == kind, statement
+            assert not found.balance, statement
+    finally:
+        await server.execute(f"DROP DATABASE IF EXISTS {run}_c WITH (FORCE)")
+        await server.close()
 
 
 @pytest.mark.usefixtures("history")

@@ -28,6 +28,11 @@ def feed(settings: Settings) -> Feed:
     return Feed(settings)
 
 
+@pytest.fixture(autouse=True)
+def _hears_soon_of_new_topics(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reference, "_METADATA_MAX_AGE_MS", 1_000)
+
+
 def user(number: int) -> str:
     return at_home(f"user-{number}")
 
@@ -258,7 +263,8 @@ async def test_the_id_of_a_topic_is_its_own(settings: Settings, feed: Feed) -> N
 async def test_an_outage_of_postgres_is_waited_out_and_told(
     settings: Settings, database: asyncpg.Connection, feed: Feed
 ) -> None:
-    worker, stop = Worker(settings), asyncio.Event()
+    quick = settings.worker.model_copy(update={"retry_wait_max_s": 0.2})
+    worker, stop = Worker(settings.model_copy(update={"worker": quick})), asyncio.Event()
     running = asyncio.create_task(worker.run(stop))
     await feed.members(member("ann"))
     await until(lambda: roles(database), {"ann": "user"})

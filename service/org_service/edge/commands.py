@@ -27,7 +27,7 @@ from org_service.edge.gate import TRACEPARENT, Caller
 from org_service.edge.problems import Refusal, unavailable
 from org_service.errors import RetryError
 from org_service.settings import Settings
-from org_service.store import callers, directory
+from org_service.store import callers, directory, outcomes
 from org_service.store.failures import classify
 from org_service.telemetry import HTTP_ACCEPTED, get_logger
 from org_service.waiting import Backoff
@@ -195,7 +195,7 @@ class Commands:
             digest = await callers.digest_of(conn, change.command_id)
             if digest is None:
                 return None
-            answer = await directory.answer_to(conn, change.command_id)
+            answer = await outcomes.answer_to(conn, change.command_id)
             org_id = None if answer is None or answer.after is None else answer.org_id
             hidden = await directory.is_hidden(conn, caller.user_id, org_id, self._policy)
         command_type = change.command_type.encode()
@@ -274,7 +274,7 @@ class Commands:
         """Whether Postgres has it now."""
         try:
             async with asyncio.timeout(_PROMISE_S), self._engine.connect() as conn:
-                await directory.accept(
+                await outcomes.accept(
                     conn,
                     command_id,
                     accepted.actor,

@@ -21,7 +21,7 @@ from org_service.edge.documents import ORG_ID, headers, problems, success
 from org_service.edge.gate import CALLER, Caller
 from org_service.edge.problems import RETRY_AFTER_S, HttpProblem, Refusal, bad_request, not_found
 from org_service.edge.request_headers import combined, etag_for, is_current
-from org_service.store import callers, directory, reads
+from org_service.store import callers, directory, outcomes, reads
 
 LIMIT_MAX: Final = 200
 SEARCH_CHARS_MAX: Final = 253
@@ -178,7 +178,7 @@ class Reading:
             raise _no_such_command()
         accepted = self._commands.accepted(wanted)
         async with self._engine.connect() as conn:
-            answer = await directory.answer_to(conn, wanted)
+            answer = await outcomes.answer_to(conn, wanted)
             actor = answer.actor if answer is not None else None if accepted is None else accepted.actor
             theirs = actor == caller.user_id or await callers.is_staff(conn, caller.user_id)
             org_id = None if answer is None or answer.after is None else answer.org_id

@@ -22,6 +22,9 @@ Record = ConsumerRecord[bytes, bytes]
 
 POLL_MS: Final = 500
 """The longest wait for records, so also for ^C and for a reader's own deadline to be looked at."""
+_FETCH_WAIT_MS: Final = 100
+"""How long a broker may wait for records before it answers that there are none. Requests on a connection are answered
+in turn, so whoever asks where an empty partition ends waits as long; it was half a second for each topic."""
 POLL_RECORDS_MAX: Final = 5_000
 """Records in one step of a reader; bounds memory, some MB at usual sizes."""
 
@@ -69,6 +72,7 @@ async def reader(
         enable_auto_commit=False,
         auto_offset_reset="earliest",
         isolation_level="read_committed",
+        fetch_max_wait_ms=_FETCH_WAIT_MS,
     )
     try:
         await consumer.start()

@@ -3,9 +3,12 @@ import os
 import re
 import signal
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
+import asyncpg
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
@@ -75,6 +78,35 @@ async def test_what_cant_be_read_is_shown_by_its_coordinates(orgs: Orgs, setting
         "totals": [{"state": "open", "reason": "unreadable", "cause": None, "records": 1}],
     }
     assert not {"key", "value", "headers"} & record.keys()
+
+
+async def test_what_the_topic_lost_is_listed_latest_first(orgs: Orgs, settings: Settings) -> None:
+    nothing = await orgs("lost")
+    assert (nothing.stdout, nothing.stderr) == ("", "nothing was lost\n")
+    database = await asyncpg.connect(settings.database.url.get_secret_value())
+    await database.executemany(
+        "INSERT INTO lost_range (topic, topic_id, partition, from_offset, to_offset, why, noticed_at)"
+        " VALUES ('t.commands', $1, $2, $3, $4, $5, $6)",
+        [
+            (UUID(ORG), 1, 3, 7, "expired", datetime(2026, 5, 1, 9, 30, 15, tzinfo=UTC)),
+            (UUID(ORG), 2, 12, None, "recreated", datetime(2026, 5, 2, 9, 30, 15, tzinfo=UTC)),
+        ],
+    )
+    await database.close()
+    assert (await orgs("lost")).stdout.splitlines() == [
+        "2026-05-02 09:30:15  t.commands[2]  12 to ?  recreated",
+        "2026-05-01 09:30:15  t.commands[1]  3 to 7  expired",
+    ]
+    (latest,) = (await orgs("lost", "--json", "--max", "1")).json_lines
+    assert latest == {
+        "topic": "t.commands",
+        "topic_id": ORG,
+        "partition": 2,
+        "from_offset": 12,
+        "to_offset": None,
+        "why": "recreated",
+        "noticed_at": "2026-05-02T09:30:15Z",
+    }
 
 
 @pytest.mark.usefixtures("running")

@@ -224,3 +224,38 @@ def test_what_became_of_a_command_is_told_its_actor_and_staff_alone(site: Site) 
         "changed": ["domain"],
         "problem": None,
     }
+
+
+def test_a_command_that_kafka_lost_has_expired_for_who_was_promised_its_outcome(site: Site) -> None:
+    command_id, org_id, topic_id = uuid4(), uuid4(), uuid4()
+    site.execute(
+        'INSERT INTO accepted_command (command_id, actor, org_id, accepted_at, partition, "offset")'
+        " VALUES ($1, 'exa', $2, now(), 2, 900001)",
+        command_id,
+        org_id,
+    )
+    with site.client("exa") as exa, site.client("exo") as exo:
+        assert exa.get(f"/v1/commands/{command_id}").json()["status"] == "pending"
+        site.execute(
+            "INSERT INTO lost_range (topic, topic_id, partition, from_offset, to_offset, why, noticed_at)"
+            " VALUES ('c', $1, 2, 900000, 900002, 'expired', now())",
+            topic_id,
+        )
+        told = exa.get(f"/v1/commands/{command_id}")
+        assert exo.get(f"/v1/commands/{command_id}").status_code == 404
+    assert told.status_code == 200
+    content = told.json()
+    problem = content.pop("problem")
+    assert content == {
+        "command_id": str(command_id),
+        "status": "expired",
+        "code": None,
+        "org_id": str(org_id),
+        "version": None,
+        "position": None,
+        "organization": None,
+        "changed": None,
+    }
+    assert (problem["type"], problem["status"]) == ("urn:orgs:problem:command-expired", 410)
+    assert "Send the same request again" in problem["detail"]
+    assert "retry-after" not in told.headers

@@ -19,7 +19,7 @@ from org_service.domain.access import AccessKind
 from org_service.domain.organization import Organization
 from org_service.errors import RetryError
 from org_service.settings import Database
-from org_service.store import directory, lists
+from org_service.store import directory, lists, outcomes
 from org_service.store import engine as engines
 from org_service.store.directory import Entry, Listing
 from org_service.store.engine import Session, create_engine
@@ -316,12 +316,12 @@ async def test_an_answer_comes_from_the_journal_first(admin: Session, edge: Asyn
         admin, 4, event_type=None, outcome="rejected", code=409, after=None, problem=problem, version=3
     )
     await insert_parked(admin, 1, command_id=command_id, recorded_at=AT - timedelta(seconds=1))
-    await directory.accept(edge, command_id, "ann", ACME, AT - timedelta(seconds=2))
-    assert await directory.answer_to(edge, command_id) == directory.Answer(
+    await outcomes.accept(edge, command_id, "ann", ACME, AT - timedelta(seconds=2))
+    assert await outcomes.answer_to(edge, command_id) == outcomes.Answer(
         command_id, "user:7", ACME, "rejected", 409, 3, 4, None, problem, AT
     )
     applied = await insert_journal(admin, 5, after='{"id":"1"}')
-    answer = await directory.answer_to(edge, applied)
+    answer = await outcomes.answer_to(edge, applied)
     assert answer is not None
     assert (answer.outcome, answer.code, answer.version, answer.after) == ("applied", 200, 5, '{"id":"1"}')
 
@@ -330,21 +330,21 @@ async def test_a_parked_command_is_answered_as_parked_while_it_is_open(admin: Se
     command_id = uuid4()
     for offset in (1, 2):
         await insert_parked(admin, offset, command_id=command_id)
-    answer = directory.Answer(command_id, None, ACME, "parked", None, None, None, None, None, AT)
-    assert await directory.answer_to(edge, command_id) == answer
+    answer = outcomes.Answer(command_id, None, ACME, "parked", None, None, None, None, None, AT)
+    assert await outcomes.answer_to(edge, command_id) == answer
     later = AT + timedelta(seconds=1)
-    await directory.accept(edge, command_id, "ann", ACME, later)
-    assert await directory.answer_to(edge, command_id) == answer._replace(actor="ann")
+    await outcomes.accept(edge, command_id, "ann", ACME, later)
+    assert await outcomes.answer_to(edge, command_id) == answer._replace(actor="ann")
     await admin.execute("UPDATE parked SET state = 'released'")
-    assert await directory.answer_to(edge, command_id) == answer._replace(actor="ann", outcome="pending", at=later)
+    assert await outcomes.answer_to(edge, command_id) == answer._replace(actor="ann", outcome="pending", at=later)
 
 
 async def test_an_accepted_command_stays_with_who_sent_it_first(edge: AsyncConnection) -> None:
     command_id = uuid4()
-    assert await directory.answer_to(edge, command_id) is None
-    await directory.accept(edge, command_id, "ann", ACME, AT)
-    await directory.accept(edge, command_id, "bob", OTHER, AT + timedelta(days=1))
-    assert await directory.answer_to(edge, command_id) == directory.Answer(
+    assert await outcomes.answer_to(edge, command_id) is None
+    await outcomes.accept(edge, command_id, "ann", ACME, AT)
+    await outcomes.accept(edge, command_id, "bob", OTHER, AT + timedelta(days=1))
+    assert await outcomes.answer_to(edge, command_id) == outcomes.Answer(
         command_id, "ann", ACME, "pending", None, None, None, None, None, AT
     )
 
@@ -355,7 +355,7 @@ async def test_an_accepted_command_that_kafka_lost_is_expired_until_it_is_sent_a
     """It would be pending for a fortnight, and nobody would send it again."""
     command_ids = [uuid4() for _ in range(5)]
     for offset, command_id in enumerate(command_ids):
-        await directory.accept(edge, command_id, "ann", ACME, AT, partition=1, offset=offset)
+        await outcomes.accept(edge, command_id, "ann", ACME, AT, partition=1, offset=offset)
     note = "INSERT INTO lost_range (topic, topic_id, partition, from_offset, to_offset, why, noticed_at) VALUES "
     now = datetime.now(UTC)
     await admin.execute(f"{note} ('c', $1, 1, 1, 3, 'expired', $2), ('c', $1, 2, 0, 9, 'expired', $2)", ACME, now)
@@ -365,12 +365,12 @@ async def test_an_accepted_command_that_kafka_lost_is_expired_until_it_is_sent_a
     assert await fates(edge, command_ids[3:]) == ["pending", "pending"]
     await admin.execute("UPDATE lost_range SET noticed_at = $1 WHERE why = 'recreated'", now - timedelta(minutes=2))
     assert await fates(edge, command_ids[3:]) == ["expired", "expired"]
-    await directory.accept(edge, command_ids[1], "ann", ACME, now + timedelta(seconds=1), partition=1, offset=2)
+    await outcomes.accept(edge, command_ids[1], "ann", ACME, now + timedelta(seconds=1), partition=1, offset=2)
     assert await fates(edge, command_ids[1:2]) == ["pending"]
 
 
 async def fates(edge: AsyncConnection, command_ids: Sequence[UUID]) -> list[str]:
-    answers = [await directory.answer_to(edge, each) for each in command_ids]
+    answers = [await outcomes.answer_to(edge, each) for each in command_ids]
     return ["" if answer is None else answer.outcome for answer in answers]
 
 
@@ -382,12 +382,12 @@ async def test_accepted_commands_are_forgotten_after_a_fortnight_some_at_a_time(
         "accepted_command", records=old, columns=("command_id", "actor", "org_id", "accepted_at")
     )
     day = timedelta(days=1)
-    await directory.accept(edge, uuid4(), "ann", ACME, AT + 14 * day)
+    await outcomes.accept(edge, uuid4(), "ann", ACME, AT + 14 * day)
     assert await admin.fetchval("SELECT count(*) FROM accepted_command") == 151
     newest = old[-1][0]
-    await directory.accept(edge, newest, "ann", ACME, AT + 15 * day)
+    await outcomes.accept(edge, newest, "ann", ACME, AT + 15 * day)
     assert await admin.fetchval("SELECT count(*) FROM accepted_command") == 51
-    await directory.accept(edge, newest, "ann", ACME, AT + 15 * day)
+    await outcomes.accept(edge, newest, "ann", ACME, AT + 15 * day)
     left = await admin.fetch("SELECT command_id FROM accepted_command ORDER BY accepted_at")
     assert len(left) == 2
     assert left[0][0] == newest

@@ -170,6 +170,15 @@ async def _produce(bootstrap_servers: str, topic: str, partition: int, content: 
     return code
 
 
+def stored_codecs(stack: Stack, topic: str, partitions: int) -> set[int]:
+    """The codecs of all batches that a broker has of a topic."""
+    return {
+        each.file.read_bytes()[each.at + _ATTRIBUTES_AT + 1] & 7
+        for partition in range(partitions)
+        for each in batches(stack.kafka.brokers[0], topic, partition)
+    }
+
+
 def set_codec(stack: Stack, topic: str, partition: int, offset: int, codec: int) -> int:
     """Change the codec that a stored batch names, and its CRC with it; returns the codec it named before.
 

@@ -1,5 +1,5 @@
 """Faults of a broker's log, made by hand: a flipped byte, a cut tail, deleted records, topics created again, partitions
-added, a transaction that nobody ends.
+added, settings changed, a transaction that nobody ends.
 
 What Kafka has a request for is asked for; the rest is done to the segment files of the local stack's first broker (one
 with a single broker, so that no replica mends it). Everything here blocks; from async code use `asyncio.to_thread`.
@@ -12,7 +12,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from confluent_kafka import Consumer, KafkaException, Producer, TopicCollection, TopicPartition
-from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
+from confluent_kafka.admin import (
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    NewPartitions,
+    NewTopic,
+)
 
 from org_local.kafka import Broker
 from org_local.stack import Stack
@@ -114,6 +121,14 @@ def add_partitions(bootstrap_servers: str, topic: str, total: int) -> None:
     admin = AdminClient({"bootstrap.servers": bootstrap_servers})
     admin.create_partitions([NewPartitions(topic, total)])[topic].result(TIMEOUT_S)
     _wait_for_partitions(admin, topic, total)
+
+
+def configure(bootstrap_servers: str, topic: str, config: Mapping[str, str]) -> None:
+    """Set settings of a topic; the others stay."""
+    entries = [ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET) for name, value in config.items()]
+    resource = ConfigResource(ConfigResource.Type.TOPIC, topic, incremental_configs=entries)
+    admin = AdminClient({"bootstrap.servers": bootstrap_servers})
+    admin.incremental_alter_configs([resource])[resource].result(TIMEOUT_S)
 
 
 def delete_topic(bootstrap_servers: str, topic: str) -> None:

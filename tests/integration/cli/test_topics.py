@@ -129,8 +129,13 @@ async def test_what_may_lose_records_but_has_not_yet_is_reported(none_there: Set
     await create(none_there, none_there.kafka.topics.results, **risky)
     await create(none_there, none_there.kafka.topics.state, cleanup_policy="compact")
     await create(none_there, none_there.kafka.topics.staff, cleanup_policy="compact", delete_retention_ms="900000000")
+    await create(
+        none_there, none_there.kafka.topics.relay, 1, cleanup_policy="compact", delete_retention_ms="604800000",
+        compression_type="zstd"
+    )  # fmt: skip
     found = [each[:4] for plan in await topics.plan(none_there.kafka) for each in plan.differences]
     assert sorted(found) == [
+        ("compression.type", "producer", "zstd", False),
         ("delete.retention.ms", "604800000", "86400000", False),
         ("retention.bytes", "-1", "1000", False),
         ("unclean.leader.election.enable", "false", "true", False),

@@ -1,15 +1,18 @@
 """The position in Kafka is found wherever it stands on the topic, and never too old a one."""
 
 import asyncio
+from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaProducer, TopicPartition
 
 from org_service import position
 from org_service.errors import StopError
+from org_service.operate import progress
 from org_service.position import Position
 from org_service.relay.producer import Producer, TopicsMissingError, UnknownFateError
 from org_service.settings import Settings
+from tests.support.raw_batches import CODECS
 
 pytestmark = pytest.mark.integration
 
@@ -34,9 +37,11 @@ async def read(settings: Settings) -> Position | None:
         return await position.read(settings.kafka, settings.kafka.topics.relay, OURS.decode(), await end(settings))
 
 
-async def producer(settings: Settings, name: str) -> AIOKafkaProducer:
+async def producer(settings: Settings, name: str, **options: Any) -> AIOKafkaProducer:
     started = AIOKafkaProducer(
-        bootstrap_servers=settings.kafka.bootstrap_servers, transactional_id=f"{settings.kafka.topic_prefix}{name}"
+        bootstrap_servers=settings.kafka.bootstrap_servers,
+        transactional_id=f"{settings.kafka.topic_prefix}{name}",
+        **options,
     )
     await started.start()
     return started
@@ -56,6 +61,37 @@ async def test_it_is_found_behind_thousands_of_records_of_others(settings: Setti
             await writer.send(topic, b'{"position": %d}' % number, key=OTHERS)
     await writer.stop()
     assert await read(settings) == Position(position=8)
+
+
+async def test_a_tombstone_says_that_nothing_is_published_until_the_next_record(settings: Settings) -> None:
+    """The last record of a name counts: an older one behind a tombstone would let rows be taken for published."""
+    topic = settings.kafka.topics.relay
+    writer = await producer(settings, "writer")
+    async with writer.transaction():
+        await writer.send(topic, b'{"position": 7}', key=OURS)
+        await writer.send(topic, b'{"position": 70}', key=OTHERS)
+        await writer.send(topic, None, key=OURS)
+    assert await read(settings) is None
+    assert await progress.published(settings) is None
+    async with writer.transaction():
+        await writer.send(topic, b'{"position": 0}', key=OURS)
+        await writer.send(topic, None, key=OTHERS)
+    await writer.stop()
+    assert await read(settings) == Position(position=0)
+    published = await progress.published(settings)
+    assert published is not None
+    assert published.position == 0
+
+
+async def test_it_is_found_however_it_is_compressed(settings: Settings) -> None:
+    topic = settings.kafka.topics.relay
+    for number, codec in enumerate(CODECS):
+        writer = await producer(settings, codec, compression_type=codec)
+        async with writer.transaction():
+            await writer.send(topic, b'{"position": %d}' % number, key=OURS)
+        await writer.stop()
+        assert await read(settings) == Position(position=number)
+    assert await position.is_published(settings.kafka, topic, 1)
 
 
 async def test_what_was_aborted_does_not_count(settings: Settings) -> None:

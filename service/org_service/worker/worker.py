@@ -64,7 +64,7 @@ class Worker:
             joined = await self._join(stop)
             if joined is None:
                 return
-            self._subscriber, self._reference = joined
+            self._subscriber = joined[0]
             watching = asyncio.create_task(self._transactions.run())
             stopping = asyncio.create_task(stop.wait())
             failed = [each.failed for each in joined]
@@ -92,6 +92,7 @@ class Worker:
             try:
                 await self._applier.start()
                 await reference.start()
+                self._reference = reference  # while it loads, it says what is wrong with it
                 self._lacking = None
                 await self._see_rights(reference)
                 if await self._load(reference, stop):
@@ -100,6 +101,7 @@ class Worker:
                 pause_s = backoff.next_s()
                 why = str(error) if isinstance(error, RetryError) else f"kafka is away ({type(error).__name__})"
                 log.warning("not ready to take commands", why=why, retry_in_s=round(pause_s, 2))
+                self._reference = None
                 await asyncio.gather(subscriber.stop(), reference.stop())
                 await pause(pause_s, stop)
             else:

@@ -201,7 +201,7 @@ def _read(compiled: Any, data: memoryview) -> Iterator[Any]:
             yield record
         else:
             return
-    except (CorruptRecordException, UnicodeDecodeError):
+    except Exception:  # noqa: BLE001, S110 - it raises whatever comes; what is really wrong is said by the letter
         pass
     yield from _by_the_letter(header, data, whole=whole)
 

@@ -7,13 +7,18 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from typing import Any, cast
 from uuid import UUID
 
 import orjson
+from aiokafka.errors import CorruptRecordException, UnsupportedCodecError
+from aiokafka.record.default_records import DefaultRecordBatch
 
-from org_events import cloudevents
+from org_events import batches, cloudevents
+from org_events.batches import POLL_BYTES_MAX, Batches, Budget
 from org_events.cloudevents import NotACloudEvent
 from org_events.topics import Topics
+from org_events.unpacking import UNPACKED_BYTES_MAX, TooLarge, unpack
 from org_service.auth import tokens
 from org_service.auth.tokens import TokenRefused
 from org_service.edge import request_headers
@@ -23,6 +28,8 @@ from org_service.settings import Auth
 from org_service.worker.batch import park_row
 from org_service.worker.facts import Fact, kinds, read_fact
 from org_service.worker.records import Refused, Request, Unreadable, read
+from tests.support import raw_batches
+from tests.support.raw_batches import CODECS, NONE, Raw
 from tests.support.records import FakeRecord
 
 ORG = "0b5c6f0e-0000-4000-8000-00000000000a"
@@ -30,6 +37,8 @@ COMMAND = "0b5c6f0e-0000-4000-8000-00000000000b"
 QUESTION = "search=a&order_by=created_at"
 _SEPARATOR = b"\x1e"
 """Between the parts of an input."""
+_UNPACKED_MAX = 64 * 1024
+"""Less than in earnest: the fuzzer shall meet the bound."""
 _AUTH = Auth(issuer="https://issuer.example")
 
 
@@ -118,6 +127,39 @@ def cursor(data: bytes) -> None:
         read_cursor(QUESTION, data.decode("latin-1"))
 
 
+def batch(data: bytes) -> None:
+    """What a broker sent of a partition becomes records, or is corrupt; how much is unpacked is bounded."""
+    budget, number = Budget(), 0
+    found = Batches(budget, data)
+    with suppress(CorruptRecordException, UnsupportedCodecError):
+        while found.has_next():
+            one = found.next_batch()
+            number += len([_fields(record) for record in one])
+            assert budget.spent <= POLL_BYTES_MAX + UNPACKED_BYTES_MAX
+            if not one.compression_type:
+                _compare_readers(one._data)
+    assert number <= len(data) + budget.spent
+
+
+def _compare_readers(data: memoryview) -> None:
+    """aiokafka's reader of plain records finds the same as ours, where both find anything."""
+    header = batches._Header(*batches._HEADER.unpack_from(data))
+    with suppress(CorruptRecordException, UnicodeDecodeError):
+        theirs = [_fields(record) for record in cast("Any", DefaultRecordBatch(cast("Any", data)))]
+        ours = [_fields(record) for record in batches._by_the_letter(header, data, whole=False)]
+        assert ours == theirs
+
+
+def _fields(record: Any) -> tuple[Any, ...]:
+    return record.offset, record.timestamp, record.timestamp_type, record.key, record.value, list(record.headers)
+
+
+def unpacking(data: bytes) -> None:
+    """The rest of a batch, after a byte for its codec, is unpacked within the bound, or refused."""
+    with suppress(TooLarge, CorruptRecordException, UnsupportedCodecError):
+        assert len(unpack(data[0] % 8 if data else 0, memoryview(data)[1:], _UNPACKED_MAX)) <= _UNPACKED_MAX
+
+
 def _joined(*parts: bytes) -> bytes:
     return _SEPARATOR.join(parts)
 
@@ -128,6 +170,12 @@ _ENVELOPE = b'{"specversion": "1.0", "id": "%b", "type": "org.update", "source":
     COMMAND.encode(), _BODY
 )  # fmt: skip
 _NAMES = (b"ce_id", COMMAND.encode(), b"ce_type", b"org.update", b"ce_actor", b"ann", b"content-type")
+
+_RECORDS = [
+    Raw(_BODY, ORG.encode(), [(b"ce_id", COMMAND.encode()), (b"x-null", None), (b"", b"\xff")]),
+    Raw(None, b"k"),
+    Raw(b"", headers=[(b"\xff\xfe", b"v")], attributes=0x80),
+]
 
 TARGETS: Mapping[str, tuple[Callable[[bytes], None], Sequence[bytes]]] = {
     "command": (
@@ -159,6 +207,20 @@ TARGETS: Mapping[str, tuple[Callable[[bytes], None], Sequence[bytes]]] = {
         headers,
         [b'"v7", W/"v8", *', b'respond-async, wait=5; a="b\\"c"', b"application/json; charset=utf-8",
          b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"],
+    ),
+    "batch": (
+        batch,
+        [
+            *(raw_batches.batch(codec, _RECORDS, timestamp=1_700_000_000_000) for codec in (NONE, *CODECS.values())),
+            raw_batches.batch(NONE, _RECORDS[:1]) + raw_batches.batch(CODECS["zstd"], _RECORDS),
+            raw_batches.batch(NONE, [Raw(b"a", offset_delta=3), Raw(b"b", offset_delta=9)], count=2),
+            raw_batches.bomb(CODECS["zstd"], 40 * 1024 * 1024),
+        ],
+    ),
+    "unpacking": (
+        unpacking,
+        [bytes((codec,)) + raw_batches.packed(codec, [size * b"abc"]) for codec in CODECS.values()
+         for size in (1, 30_000)],
     ),
     "cursor": (cursor, [write_cursor(QUESTION, ("2024-05-17T09:30:00+00:00", UUID(ORG))).encode()]),
 }  # fmt: skip

@@ -11,10 +11,11 @@ from typing import Any, Final, NamedTuple, cast
 from uuid import UUID
 
 from aiokafka import TopicPartition
+from aiokafka.errors import CorruptRecordException
 
 from org_service import position as positions
 from org_service.errors import RetryError
-from org_service.operate.kafka import admin, ends, reader
+from org_service.operate.kafka import admin, ends, reader, refuse_sick
 from org_service.settings import Settings
 from org_service.store import journal
 from org_service.store.engine import create_engine
@@ -82,13 +83,17 @@ async def published(settings: Settings) -> Published | None:
 
     Raises:
         KafkaError: Kafka can't be reached.
-        StopError: The topic isn't there, or the record is no position.
+        StopError: The topic isn't there or can't be read, or the record is no position.
     """
     topic = settings.kafka.topics.relay
     async with reader(settings.kafka, topic) as (consumer, partitions):
         now = await ends(consumer, partitions)
         at = TopicPartition(topic, positions.PARTITION)
-        last = await positions.find(consumer, at, settings.relay.name, now[at])
+        try:
+            last = await positions.find(consumer, at, settings.relay.name, now[at])
+        except CorruptRecordException:
+            refuse_sick(consumer)
+            raise
     if last is None:
         return None
     return Published(last.position.position, last.position.command_id, last.moment)

@@ -2,7 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any, cast
 from uuid import UUID
 
@@ -85,9 +86,18 @@ class AnsweringService:
 
     async def publish(self, *results: dict[str, Any]) -> None:
         """Publish results in one transaction."""
+        async with self.transaction():
+            await self.send(*results)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[None]:
+        """What is sent within it is seen when it ends."""
         async with self._producer.transaction():
-            for answer in results:
-                await self._send(answer)
+            yield
+
+    async def send(self, *results: dict[str, Any]) -> None:
+        """Write results, in a transaction; returns when the broker has them."""
+        await asyncio.gather(*[await self._send(answer) for answer in results])
 
     async def abort(self, *results: dict[str, Any]) -> None:
         """Write results in a transaction that is aborted: nobody may see them, and they leave a gap in the offsets."""

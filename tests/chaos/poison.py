@@ -21,44 +21,64 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
-import asyncpg
 import psutil
-from confluent_kafka import KafkaError, Message, Producer
 
 import org_local
 from org_service.settings import Settings
 from tests.chaos.storm import fresh_settings
+from tests.chaos.surgeon import Surgeon
+from tests.support import raw_batches
 from tests.support.arena import Arena
 from tests.support.crowd import Crowd
 from tests.support.findings import Findings
-from tests.support.hostile import FEINTS, HEADER_BYTES, SPOILS, Fact, Feint, membership
-from tests.support.observed import LOG_LEVEL, Observed, Record
+from tests.support.hostile import BIG_BOMB, ROUGH, SPOILS, big_bomb, of_nobody
+from tests.support.hostile_facts import BOMB_EVERY, CODECS, FEINTS, ROUGH_EVERY, Facts
+from tests.support.observed import Observed, Record
+from tests.support.partitioner import partition_of
 from tests.support.processes import ServiceProcess, wait_for
 from tests.support.published import Published
 from tests.support.sending import Publisher, Sending, binary
 
-CODECS = ("none", "gzip", "snappy", "lz4", "zstd")
 AHEAD_MAX = 400
 """Commands published but not journaled: enough for batches, few enough for an outcome within a second."""
 SETTLE_TIMEOUT_S = 120
 SAMPLE_S = 0.1
-ROLES = ("admin", "support", "cloud_rep", "user", "restricted_user")
+ODD_NAMES = {"header names that are not UTF-8": ((r"\xff\xfe", b"v"), (r"\xff\xfe", None))}
+""""As the service and `orgs tail` write them."""
 
 
 class Codecs:
     """One publisher a codec; each organization always has the same, so its commands stay in order."""
 
-    def __init__(self, servers: str, topic: str) -> None:
-        self._publishers = [Publisher(servers, topic, **{"compression.type": codec}) for codec in CODECS]
+    def __init__(self, servers: str, topic: str, partitions: int) -> None:
+        self._servers, self._topic, self._partitions = servers, topic, partitions
+        self._publishers = [
+            Publisher(servers, topic, partitions=partitions, **{"compression.type": codec}) for codec in CODECS
+        ]
+        self._own: list[Published] = []
+        self.rough: dict[tuple[int, int], Record] = {}
+        """What was sent as bytes of our own, and how the service must read it."""
 
     def send(self, sending: Sending) -> None:
         """Hand one record over."""
         self._publishers[UUID(sending.org_id).int % len(CODECS)].send(sending)
+
+    def append(self, sending: Sending, content: bytes, *names: tuple[str, bytes | None]) -> None:
+        """Send a batch of one record; of the header names in it that are not UTF-8 say how they are written."""
+        assert sending.key is not None
+        partition = partition_of(sending.key, self._partitions)
+        code, offset = asyncio.run(raw_batches.append(self._servers, self._topic, partition, content))
+        assert code == 0
+        value = sending.value if sending.command_id is not None else None
+        headers = (*sending.headers, *names) if sending.command_id is not None else ()
+        self.rough[partition, offset] = Record(self._topic, partition, offset, 0, sending.key, value, headers)
+        body = (value or b"").decode("latin-1")
+        self._own.append(Published(sending.command_id, sending.org_id, sending.type, 1, body, partition, offset))
 
     def flush(self) -> None:
         """Wait for all answers."""
@@ -73,84 +93,18 @@ class Codecs:
     @property
     def published(self) -> list[Published]:
         """The notes of all."""
-        return [entry for each in self._publishers for entry in each.published]
+        return [entry for each in self._publishers for entry in each.published] + self._own
 
     @property
     def records(self) -> list[Record]:
         """What the broker has."""
-        return [record for each in self._publishers for record in each.records]
+        return [record for each in self._publishers for record in each.records] + [*self.rough.values()]
 
-
-class Memberships:
-    """Good and bad memberships, and what must have become of them."""
-
-    def __init__(self, settings: Settings, seed: int, feints: Sequence[Feint]) -> None:
-        servers = settings.kafka.bootstrap_servers
-        common: dict[str, Any] = {
-            "bootstrap.servers": servers, "log_level": LOG_LEVEL, "partitioner": "murmur2_random", "linger.ms": 2
-        }  # fmt: skip
-        self._producers = [Producer(common | {"compression.type": codec}) for codec in CODECS]
-        self._aborting = Producer(common | {"transactional.id": f"{settings.kafka.topic_prefix}poison"})
-        self._aborting.init_transactions(30)
-        self._topic = settings.kafka.topics.memberships
-        self._partitions = settings.kafka.partitions
-        self._random = random.Random(seed)
-        self._feints = feints
-        self._org_id = str(UUID(int=self._random.getrandbits(128), version=4))
-        self.roles: dict[str, str] = {}
-        """What the table must hold, by user."""
-        self.parked: set[tuple[int, int]] = set()
-        """The coordinates of bad ones."""
-        self.refused: list[str] = []
-
-    def send(self) -> None:
-        """One good record and a bad one."""
-        user, role = f"user-{self._random.randrange(5_000)}", self._random.choice(ROLES)
-        key = f"{user}:{self._org_id}".encode()
-        odd = (("x-odd", b"\xff\xfe"), ("x-null", None), ("x-big", b"\xfe" * self._random.choice((0, HEADER_BYTES))))
-        value = None if self._random.random() < 0.2 else json.dumps(membership(user, self._org_id, role)).encode()
-        self.roles.pop(user, None)
-        if value is not None:
-            self.roles[user] = role
-        codec = int(user[5:]) % len(CODECS)
-        self._produce(codec, Fact(key, value, headers=odd), bad=False)
-        self._produce(codec, self._random.choice(self._feints)(user, self._org_id, key, self._partitions), bad=True)
-
-    def abort(self) -> None:
-        """Make everybody an admin, and take it back."""
-        self._aborting.begin_transaction()
-        for number in range(20):
-            user = f"user-{number}"
-            value = json.dumps(membership(user, self._org_id, "admin")).encode()
-            self._aborting.produce(self._topic, value, f"{user}:{self._org_id}".encode())
-        self._aborting.flush(30)
-        self._aborting.abort_transaction(30)
-
-    def flush(self) -> None:
-        """Wait for all answers."""
-        for each in self._producers:
-            assert each.flush(60) == 0
-
-    def _produce(self, codec: int, fact: Fact, *, bad: bool) -> None:
-        def answered(error: KafkaError | None, message: Message) -> None:
-            if error is not None:
-                self.refused.append(str(error))
-            elif bad:
-                self.parked.add((message.partition() or 0, message.offset() or 0))
-
-        producer = self._producers[codec]
-        producer.produce(self._topic, fact.value, fact.key, fact.partition, answered, headers=list(fact.headers))
-        producer.poll(0)
-
-    async def read(self, database_url: str) -> tuple[dict[str, str], set[tuple[int, int]]]:
-        """What the table holds, and which records are parked."""
-        conn = await asyncpg.connect(database_url)
-        try:
-            roles = dict(await conn.fetch("SELECT user_id, role FROM membership"))
-            parked = await conn.fetch('SELECT partition, "offset" FROM parked WHERE topic = $1', self._topic)
-        finally:
-            await conn.close()
-        return roles, {(row["partition"], row["offset"]) for row in parked}
+    def tell(self, observed: Observed) -> None:
+        """Put what was sent as bytes in the place of what the checker's client makes of it."""
+        for number, record in enumerate(observed.commands):
+            if (known := self.rough.get((record.partition, record.offset))) is not None:
+                observed.commands[number] = replace(known, timestamp=record.timestamp)
 
 
 class Memory:
@@ -189,6 +143,8 @@ class Outcome:
     kinds: Mapping[str, int]
     errors: Sequence[Mapping[str, Any]]
     seconds: float
+    sick: int
+    """How often a partition could not be read for a while."""
 
     def text(self) -> str:
         """One screen."""
@@ -199,7 +155,14 @@ class Outcome:
 
 
 def run(
-    settings: Settings, folder: Path, *, records: int, orgs: int, seed: int, without: Sequence[str] = ()
+    stack: org_local.Stack,
+    settings: Settings,
+    folder: Path,
+    *,
+    records: int,
+    orgs: int,
+    seed: int,
+    without: Sequence[str] = (),
 ) -> Outcome:
     """Send so many good records and as many bad ones, half of each to the reference topics, and judge.
 
@@ -207,73 +170,106 @@ def run(
         TimeoutError: The service stands still.
     """
     began = time.monotonic()
-    numbers = random.Random(seed)
-    spoils = {name: spoil for name, spoil in SPOILS.items() if name not in without}
-    kinds: Counter[str] = Counter()
+    kafka = settings.kafka
     with Arena(settings, folder) as arena:
         arena.publisher.close()
-        codecs = Codecs(settings.kafka.bootstrap_servers, arena.topics.commands)
+        codecs = Codecs(kafka.bootstrap_servers, arena.topics.commands, kafka.partitions)
         arena.publisher = codecs  # pyright: ignore[reportAttributeAccessIssue] - it does what is asked of one here
-        members = Memberships(settings, seed, [each for name, each in FEINTS.items() if name not in without])
+        facts = Facts(settings, seed, without)
         worker, relay = arena.add("worker"), arena.add("relay")
         worker.wait_until_ready()
         relay.wait_until_ready()
         memory = Memory(worker)
-        known: set[str] = set()
-        for number, good in enumerate(Crowd(seed, orgs).commands(records // 2)):
-            name = numbers.choice(list(spoils))
-            body = binary(
-                str(UUID(int=numbers.getrandbits(128), version=4)), "org.update", good.org_id, name=f"N {number}"
-            )
-            for sending in (good, spoils[name](body)):
-                codecs.send(sending)
-                if sending.command_id is not None:
-                    known.add(sending.command_id)
-            kinds[name] += 1
-            members.send()
-            if number % 1_000 == 500:
-                members.abort()
-            if number % 20 == 0:
-                least = len(known) - AHEAD_MAX
-                wait_for(lambda least=least: arena.head() > least, "progress", SETTLE_TIMEOUT_S)
-        members.flush()
+        surgeon = Surgeon(stack, worker, codecs, arena.topics.commands)
+        kinds = _send(arena, codecs, facts, surgeon, Plan(records // 2, orgs, seed, without))
+        facts.flush()
         arena.settle(SETTLE_TIMEOUT_S)
-        wanted = members.roles, members.parked
+        wanted = facts.facts, facts.parked
         found: Any = None
 
         def settled() -> bool:
             nonlocal found
-            found = asyncio.run(members.read(arena.database_url))
+            found = asyncio.run(facts.read(arena.database_url))
             return found == wanted
 
         with suppress(TimeoutError):  # the account says what differs
             wait_for(settled, "end of the reference data", SETTLE_TIMEOUT_S, 0.2)
+        arena.blind = {(arena.topics.commands, *at) for at in codecs.rough}
         observed = arena.observe()
+        codecs.tell(observed)
         findings = arena.check(observed)
-        findings.counts |= {"memberships": len(found[0]), "bad memberships": len(members.parked)}
-        _compare(findings, wanted, found, members.refused)
+        held = {name: len(each) for name, each in found[0].items()}
+        findings.counts |= held | {"bad facts": len(facts.parked), "sick partitions": len(surgeon.sick)}
+        _compare(findings, wanted, found, facts.refused)
         peaks = memory.stop()
         for process in arena.processes:
             findings.unless(process.terminate() == 0, "a process ended badly", lambda p=process: p.tail())
-        errors = [line for process in arena.processes for line in process.errors() if "parked" not in line["event"]]
-        return Outcome(findings, _late_s(observed), peaks, kinds, errors, time.monotonic() - began)
+        lines = [line for process in arena.processes for line in process.errors()]
+        errors = [line for line in lines if not any(each in line["event"] for each in ("parked", "can't be read"))]
+        return Outcome(
+            findings, _late_s(observed, surgeon.sick), peaks, kinds, errors, time.monotonic() - began, len(surgeon.sick)
+        )
+
+
+class Plan(NamedTuple):
+    """What to send."""
+
+    commands: int
+    orgs: int
+    seed: int
+    without: Sequence[str]
+
+
+def _send(arena: Arena, codecs: Codecs, facts: Facts, surgeon: Surgeon, plan: Plan) -> Counter[str]:
+    """Send everything, no faster than it is decided; returns how often commands were spoiled in each way."""
+    numbers = random.Random(plan.seed)
+    spoils = {name: spoil for name, spoil in SPOILS.items() if name not in plan.without}
+    rough = {name: make for name, make in ROUGH.items() if name not in plan.without}
+    kinds: Counter[str] = Counter()
+    known: set[str] = set()
+    for number, sending in enumerate(Crowd(plan.seed, plan.orgs).commands(plan.commands)):
+        codecs.send(sending)
+        command_id = str(UUID(int=numbers.getrandbits(128), version=4))
+        body = binary(command_id, "org.update", sending.org_id, name=f"N {number}")
+        if number % BOMB_EVERY == 3:
+            name, bad = BIG_BOMB, replace(of_nobody(body), command_id=None)
+            codecs.append(bad, big_bomb(bad))
+        elif number % ROUGH_EVERY == 7 and rough:
+            name, bad = list(rough)[number // ROUGH_EVERY % len(rough)], of_nobody(body)
+            codecs.append(bad, rough[name](bad), *ODD_NAMES.get(name, ()))
+        else:
+            name = numbers.choice(list(spoils))
+            bad = spoils[name](body)
+            codecs.send(bad)
+        known |= {each for each in (sending.command_id, bad.command_id) if each is not None}
+        kinds[name] += 1
+        facts.send(number)
+        if number % 1_000 == 500:
+            facts.abort()
+        surgeon.step(number)
+        if number % 20 == 0 and not surgeon.frozen:
+            least = len(known) - AHEAD_MAX
+            wait_for(lambda least=least: arena.head() > least, "progress", SETTLE_TIMEOUT_S)
+    surgeon.mend()
+    return kinds
 
 
 def _compare(findings: Findings, wanted: Any, found: Any, refused: Sequence[str]) -> None:
     for error in refused:
         findings.add("the broker took a reference record not", error)
-    for what, should, has in zip(("a membership", "a parked reference record"), wanted, found, strict=True):
-        rows = (set(should.items()), set(has.items())) if isinstance(should, dict) else (should, has)
-        for each in sorted(rows[0] ^ rows[1]):
-            findings.add(f"{what} is {'missing' if each in rows[0] else 'too much'}", str(each))
+    pairs = [(f"a row of {name}", {*rows.items()}, {*found[0][name].items()}) for name, rows in wanted[0].items()]
+    for what, should, has in [*pairs, ("a parked reference record", wanted[1], found[1])]:
+        for each in sorted(should ^ has):
+            findings.add(f"{what} is {'missing' if each in should else 'too much'}", str(each))
 
 
-def _late_s(observed: Observed) -> float:
-    """The longest time between a command's record and that of its first result."""
+def _late_s(observed: Observed, sick: Sequence[tuple[int, int, int]]) -> float:
+    """The longest time between a command's record and that of its first result, where its partition could be read."""
     sent: dict[str, int] = {}
     for record in observed.commands:
         command_id = dict(record.headers).get("ce_id")
-        if command_id is not None:
+        waits = any(record.partition == at and since <= record.timestamp <= until for at, since, until in sick)
+        if command_id is not None and not waits:
             sent.setdefault(command_id.decode(errors="replace"), record.timestamp)
     late = [0]
     for record in observed.results:
@@ -305,7 +301,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         fresh_settings(stack) as settings,
     ):
         outcome = run(
-            settings, Path(folder), records=options.records, orgs=options.orgs, seed=seed, without=options.without
+            stack,
+            settings,
+            Path(folder),
+            records=options.records,
+            orgs=options.orgs,
+            seed=seed,
+            without=options.without,
         )
     print(outcome.text())
     for line in outcome.errors[:3]:

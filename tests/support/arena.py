@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -42,6 +42,8 @@ class Arena:
         self._connection: asyncpg.Connection | None = None
         self._relay_since: dict[Place, int] = {}
         self._relay_position = 0
+        self.blind: Container[tuple[str, int, int]] = ()
+        """Records whose headers the checker's client can't show."""
 
     def __enter__(self) -> Self:
         self._connection = self._runner.run(asyncpg.connect(self.database_url))
@@ -93,6 +95,7 @@ class Arena:
 
     def observe(self) -> Observed:
         """Everything that is there now."""
+        self._reader.blind = self.blind
         observed = observe(self._reader, self.database_url, self.topics)
         observed.parked = [row for row in observed.parked if row["topic"] == self.topics.commands]
         return observed

@@ -1,17 +1,22 @@
-"""Records that nobody should send: commands spoiled, memberships that must not be believed."""
+"""Commands that nobody should send."""
 
 import json
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
+from uuid import UUID, uuid5
 
-from tests.support.partitioner import partition_of
+from tests.support import raw_batches
+from tests.support.raw_batches import Raw
 from tests.support.sending import UNANSWERABLE_BODY, UNREADABLE, Sending, structured, unreadable
 
 DEPTH = 10_000
 HEADER_BYTES = 64 * 1024
 BOMB_BYTES = 768 * 1024
 """Of one value, which a codec makes a thousandth of; librdkafka sends no more than a megabyte by itself."""
+BIG_BOMB_BYTES = 40 * 1024 * 1024
+"""Of a batch that is more than 32 MiB when unpacked, which is what is read."""
+YEAR_2100_MS = 4_102_444_800_000
 
 Spoil = Callable[[Sending], Sending]
 
@@ -37,6 +42,21 @@ def _enveloped(sending: Sending, **members: Any) -> Sending:
     return replace(made, value=json.dumps(json.loads(made.value or b"{}") | members).encode())
 
 
+def _flipped(sending: Sending) -> Sending:
+    """One bit of the value; what that makes of it is for the oracle to say."""
+    content = bytearray(sending.value or b"{}")
+    bit = UUID(sending.command_id).int % (8 * len(content))
+    content[bit // 8] ^= 1 << bit % 8
+    return _valued(sending, bytes(content))
+
+
+def of_nobody(sending: Sending) -> Sending:
+    """The same for an organization that isn't there: where order isn't kept, none is broken."""
+    org_id = str(uuid5(UUID(sending.org_id), sending.command_id or ""))
+    body = json.dumps(json.loads(sending.value or b"{}") | {"org_id": org_id}).encode()
+    return replace(sending, org_id=org_id, key=org_id.encode(), value=body)
+
+
 _BODIES: dict[str, Spoil] = {f"body {number}": spoil for number, spoil in enumerate(UNANSWERABLE_BODY)}
 _IDS: dict[str, Spoil] = {f"id {number}": lambda s, n=number: unreadable(s, n) for number in range(len(UNREADABLE))}
 SPOILS: dict[str, Spoil] = {
@@ -54,44 +74,34 @@ SPOILS: dict[str, Spoil] = {
     "two types": lambda s: _headed(s, ("ce_type", b"org.delete")),
     "foreign key": lambda s: replace(s, key=b"11111111-1111-4111-8111-111111111111"),
     "bomb": lambda s: _valued(s, b" " * BOMB_BYTES),
+    "a flipped bit": _flipped,
+    "each header twice": lambda s: _headed(s, *s.headers),
+    "the year 2100": lambda s: replace(s, timestamp_ms=YEAR_2100_MS),
+    "wrong partition": lambda s: replace(of_nobody(s), astray=1),
     "structured, depth 10,000": lambda s: _lost(_valued(structured(s), _nested(s))),
     "structured, data that is not Base64": lambda s: _enveloped(s, data=None, data_base64="?"),
     "structured, an id that is a number": lambda s: _lost(_enveloped(s, id=7)),
 }
 """Ways to spoil a command, by name. Some leave it as it is for whoever reads well: such a one is applied."""
 
+Rough = Callable[[Sending], bytes]
 
-@dataclass(frozen=True, slots=True)
-class Fact:
-    """A record for `orgs.memberships`; a bad one must be parked."""
-
-    key: bytes
-    value: bytes | None
-    partition: int = -1
-    headers: tuple[tuple[str, bytes | None], ...] = ()
-
-
-def membership(user_id: str, org_id: str, role: str) -> dict[str, Any]:
-    return {"user_id": user_id, "org_id": org_id, "role": role, "joined_at": "2024-05-17T09:30:00Z"}
-
-
-Feint = Callable[[str, str, bytes, int], Fact]
-"""From a user, an organization, their key and the number of partitions to a bad record."""
-
-FEINTS: dict[str, Feint] = {
-    "not JSON": lambda _u, _o, key, _n: Fact(key, b"\xff\xfe{"),
-    "no bytes": lambda _u, _o, key, _n: Fact(key, b""),
-    "depth 10,000": lambda _u, _o, key, _n: Fact(key, b"[" * DEPTH + b"]" * DEPTH),
-    "bomb": lambda _u, _o, key, _n: Fact(key, b" " * BOMB_BYTES),
-    "NUL": lambda _u, org, key, _n: Fact(key, json.dumps(membership("a\0", org, "admin")).encode()),
-    "lone surrogate": lambda _u, org, key, _n: Fact(key, json.dumps(membership("\ud800", org, "admin")).encode()),
-    "another's key": lambda _u, org, key, _n: Fact(key, json.dumps(membership("mallory", org, "admin")).encode()),
-    "an unknown role": lambda u, org, key, _n: Fact(key, json.dumps(membership(u, org, "root")).encode()),
-    "tombstone of nothing": lambda _u, _o, _k, _n: Fact(b"\xff\x00", None),
-    "64 KiB key": lambda u, org, _k, _n: Fact(b"k" * 65_536, json.dumps(membership(u, org, "admin")).encode()),
-    "wrong partition": lambda u, org, key, n: Fact(
-        key, json.dumps(membership(u, org, "admin")).encode(), (partition_of(key, n) + 1) % n
-    ),
-    "tombstone on a wrong partition": lambda _u, _o, key, n: Fact(key, None, (partition_of(key, n) + 1) % n),
+ROUGH: Mapping[str, Rough] = {
+    "header names that are not UTF-8": lambda s: _rough(s, [(b"\xff\xfe", b"v"), (b"\xff\xfe", None)], 0),
+    "attributes nobody uses": lambda s: _rough(s, [], 0xFF),
 }
-"""Ways to make a membership that must not be believed, by name."""
+"""Record batches that no client library would send, by name."""
+
+BIG_BOMB = "a batch that unpacks to 40 MiB"
+
+
+def big_bomb(sending: Sending) -> bytes:
+    """A good command, and then zeros."""
+    raw = Raw(sending.value, sending.key, [(name.encode(), content) for name, content in sending.headers])
+    return raw_batches.bomb(raw_batches.GZIP, BIG_BOMB_BYTES, raw)
+
+
+def _rough(sending: Sending, headers: list[tuple[bytes, bytes | None]], attributes: int) -> bytes:
+    own = [(name.encode(), content) for name, content in sending.headers]
+    raw = Raw(sending.value, sending.key, [*own, *headers], attributes)
+    return raw_batches.batch(UUID(sending.org_id).int % 5, [raw])

@@ -7,7 +7,7 @@ is still open are not seen; ask when the relay has nothing left to do.
 import asyncio
 import gc
 import time
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Container, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -104,6 +104,8 @@ class TopicReader:
 
     def __init__(self, bootstrap_servers: str) -> None:
         self._bootstrap_servers = bootstrap_servers
+        self.blind: Container[tuple[str, int, int]] = ()
+        """Records whose headers it doesn't look at: names that are not UTF-8 crash it."""
         self._consumer = Consumer(
             {
                 "bootstrap.servers": bootstrap_servers,
@@ -146,7 +148,7 @@ class TopicReader:
             for message in self._consumer.consume(10_000, CONSUME_S):
                 error = message.error()
                 if error is None:
-                    found[message.topic() or ""].append(_record(message))
+                    found[message.topic() or ""].append(_record(message, self.blind))
                 elif error.code() == KafkaError._PARTITION_EOF:
                     ends[message.topic() or "", message.partition() or 0] = message.offset() or 0
                 else:
@@ -177,15 +179,15 @@ class TopicReader:
         return sorted(described.partitions)
 
 
-def _record(message: Message) -> Record:
+def _record(message: Message, blind: Container[tuple[str, int, int]]) -> Record:
+    at = message.topic() or "", message.partition() or 0, message.offset() or 0
+    headers = () if at in blind else message.headers() or ()
     return Record(
-        message.topic() or "",
-        message.partition() or 0,
-        message.offset() or 0,
+        *at,
         message.timestamp()[1],
         _bytes(message.key()),
         _bytes(message.value()),
-        tuple(cast("list[tuple[str, bytes | None]]", message.headers() or ())),
+        tuple(cast("list[tuple[str, bytes | None]]", headers)),
     )
 
 

@@ -141,13 +141,18 @@ def _with_crc(content: bytearray) -> bytes:
 
 async def produce(bootstrap_servers: str, topic: str, partition: int, content: bytes) -> int:
     """Send a batch to a broker that leads the partition, or is about to; returns its error code, 0 where it took it."""
+    return (await append(bootstrap_servers, topic, partition, content))[0]
+
+
+async def append(bootstrap_servers: str, topic: str, partition: int, content: bytes) -> tuple[int, int]:
+    """As `produce`; returns the error code and the offset that the batch got."""
     async with asyncio.timeout(20):
-        while (code := await _produce(bootstrap_servers, topic, partition, content)) in _NOT_YET:
+        while (answer := await _append(bootstrap_servers, topic, partition, content))[0] in _NOT_YET:
             await asyncio.sleep(0.02)
-    return code
+    return answer
 
 
-async def _produce(bootstrap_servers: str, topic: str, partition: int, content: bytes) -> int:
+async def _append(bootstrap_servers: str, topic: str, partition: int, content: bytes) -> tuple[int, int]:
     host, _, port = bootstrap_servers.partition(",")[0].rpartition(":")
     name = topic.encode()
     body = (
@@ -166,8 +171,8 @@ async def _produce(bootstrap_servers: str, topic: str, partition: int, content: 
     finally:
         writer.close()
         await writer.wait_closed()
-    (code,) = struct.unpack_from(">h", answer, 4 + 4 + 2 + len(name) + 4 + 4)
-    return code
+    code, offset = struct.unpack_from(">hq", answer, 4 + 4 + 2 + len(name) + 4 + 4)
+    return code, offset
 
 
 def stored_codecs(stack: Stack, topic: str, partitions: int) -> set[int]:

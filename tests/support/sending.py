@@ -13,6 +13,7 @@ from confluent_kafka import KafkaError, Message, Producer
 
 from tests.support.observed import LOG_LEVEL, Record
 from tests.support.oracle import BODY_BYTES_MAX, DEPTH_MAX
+from tests.support.partitioner import partition_of
 from tests.support.published import Published
 
 Headers = tuple[tuple[str, bytes | None], ...]
@@ -33,6 +34,10 @@ class Sending:
     key: bytes | None
     headers: Headers
     value: bytes | None
+    timestamp_ms: int = 0
+    """By the publisher's clock; 0 is now."""
+    astray: int = 0
+    """How many partitions from where its key belongs."""
 
 
 def binary(command_id: str, command_type: str, org_id: str, **body: Any) -> Sending:
@@ -157,8 +162,10 @@ def unreadable(sending: Sending, how: int) -> Sending:
 class Publisher:
     """An idempotent producer of librdkafka that remembers what it sent and what the broker answered."""
 
-    def __init__(self, bootstrap_servers: str, topic: str, **config: Any) -> None:
+    def __init__(self, bootstrap_servers: str, topic: str, *, partitions: int = 0, **config: Any) -> None:
         self._topic = topic
+        self._partitions = partitions
+        """Needed for what goes astray."""
         self._producer = Producer(
             {
                 "bootstrap.servers": bootstrap_servers,
@@ -196,8 +203,17 @@ class Publisher:
                     Record(self._topic, partition, offset, time, sending.key, sending.value, sending.headers)
                 )
 
+        partition = -1
+        if sending.astray:
+            partition = (partition_of(sending.key or b"", self._partitions) + sending.astray) % self._partitions
         self._producer.produce(
-            self._topic, key=sending.key, value=sending.value, headers=list(sending.headers), on_delivery=answered
+            self._topic,
+            sending.value,
+            sending.key,
+            partition,
+            answered,
+            timestamp=sending.timestamp_ms,
+            headers=list(sending.headers),
         )
         self._producer.poll(0)
         self.sent += 1

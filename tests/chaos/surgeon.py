@@ -1,0 +1,86 @@
+"""Batches that can't be read for a while, in a run that has other things to do."""
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from typing import Protocol
+
+import org_local
+from tests.support import surgery
+from tests.support.observed import Record
+from tests.support.processes import ServiceProcess
+
+SURGERY_EVERY, SURGERY_AT, SICK_FOR = 4_000, 121, 240
+"""Commands between two surgeries, from there to the first one, and while a partition can't be read."""
+HEAL_MS = 5_000
+"""What was mended is tried again after 3 s."""
+
+
+class Publishers(Protocol):
+    """Whoever fills the topic."""
+
+    @property
+    def records(self) -> Sequence[Record]:
+        """What the broker has."""
+        ...
+
+    def flush(self) -> None:
+        """Wait for all answers."""
+        ...
+
+
+class Surgeon:
+    """Now and then flips a bit of what the broker has stored, before the worker reads it, and later flips it back.
+
+    The worker is frozen for that moment; one that waits for records would have them before anybody.
+    """
+
+    def __init__(self, stack: org_local.Stack, worker: ServiceProcess, publishers: Publishers, topic: str) -> None:
+        self._stack, self._worker, self._publishers, self._topic = stack, worker, publishers, topic
+        self.frozen = False
+        self._ends: dict[int, int] = {}
+        self._bad: tuple[int, int] | None = None
+        self._since_ms = 0
+        self.sick: list[tuple[int, int, int]] = []
+        """Partition, and from when to when it could not be read."""
+
+    def step(self, number: int) -> None:
+        """Go on; call it at each pair of records."""
+        place = number % SURGERY_EVERY
+        if place == SURGERY_AT:
+            self._worker.freeze()
+            self.frozen = True
+        elif place == SURGERY_AT + 30:  # these answer the fetch that the worker has under way
+            self._ends = self._found()
+        elif place == SURGERY_AT + 60:
+            self._spoil()
+        elif place == SURGERY_AT + SICK_FOR and self._bad is not None:
+            self.mend()
+
+    def mend(self) -> None:
+        """Flip the bit back."""
+        if self._bad is not None:
+            surgery.flip_byte(self._stack, self._topic, *self._bad, mask=1)
+            self.sick.append((self._bad[0], self._since_ms, time.time_ns() // 1_000_000 + HEAL_MS))
+            self._bad = None
+
+    def _found(self) -> dict[int, int]:
+        self._publishers.flush()
+        ends: Counter[int] = Counter()
+        for record in self._publishers.records:
+            ends[record.partition] = max(ends[record.partition], record.offset + 1)
+        return dict(ends)
+
+    def _spoil(self) -> None:
+        before, self._ends = self._ends, {}
+        grown = [
+            (partition, before[partition])
+            for partition, end in self._found().items()
+            if end > before.get(partition, end)
+        ]
+        if grown:
+            self._bad = grown[len(self.sick) % len(grown)]
+            surgery.flip_byte(self._stack, self._topic, *self._bad, mask=1)
+            self._since_ms = time.time_ns() // 1_000_000 - HEAL_MS
+        self._worker.thaw()
+        self.frozen = False

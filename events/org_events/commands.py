@@ -28,14 +28,14 @@ _EXACT_MAX: Final = 2.0**53
 """Beyond it a float no longer says which integer was written."""
 
 
-def _integer(given: object) -> object:
+def exact_integer(given: object) -> object:
     """An integer as JSON Schema knows it (2020-12, core, section 4.2.3): 7.0 is one, "7" and true are not."""
     if isinstance(given, float) and given.is_integer() and abs(given) <= _EXACT_MAX:
         return int(given)
     return given
 
 
-Version = Annotated[int, Field(strict=True, ge=1, le=2**63 - 1), BeforeValidator(_integer)]
+Version = Annotated[int, Field(strict=True, ge=1, le=2**63 - 1), BeforeValidator(exact_integer)]
 
 
 def _not_reserved(org_id: UUID) -> UUID:

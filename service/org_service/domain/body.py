@@ -3,6 +3,8 @@
 from hashlib import blake2b
 from typing import Any, Final, cast
 
+from org_events.commands import exact_integer
+
 _DIGEST_BYTES: Final = 16
 
 
@@ -14,6 +16,15 @@ def request_digest(command_type: bytes, canonical: bytes) -> bytes:
         canonical: The JSON body with sorted keys and no white space; as it was sent where it can't be parsed.
     """
     return blake2b(command_type + b"\n" + canonical, digest_size=_DIGEST_BYTES).digest()
+
+
+def write_version_plainly(body: dict[str, Any]) -> bool:
+    """Write an `expected_version` of 7.0 as 7, which it is, so that it is the same request; whether it was changed."""
+    version = body.get("expected_version")
+    if type(version) is not float:
+        return False
+    body["expected_version"] = exact_integer(version)
+    return True
 
 
 def depth(body: Any) -> int:

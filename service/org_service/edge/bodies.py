@@ -7,7 +7,7 @@ from uuid import UUID
 import orjson
 
 from org_events.commands import PAYLOAD_BYTES_MAX, PAYLOAD_DEPTH_MAX
-from org_service.domain.body import depth
+from org_service.domain.body import depth, write_version_plainly
 from org_service.edge.commands import Body
 from org_service.edge.limits import too_large
 from org_service.edge.problems import HttpProblem, Refusal, Wrong, bad_request
@@ -96,6 +96,7 @@ def command_bodies(fields: Mapping[str, Any], org_id: UUID, versions: tuple[int,
     if named is not None and (not isinstance(named, str) or named.lower() != str(org_id)):
         raise bad_request("org_id must be the one of the path.", [Wrong("org_id", "other_org_id", "Leave it out")])
     whole = {**fields, "org_id": str(org_id)}
+    write_version_plainly(whole)
     if versions not in (None, NEVER) and "expected_version" in fields:
         raise bad_request("Say the version once: with If-Match or with expected_version.")
     bodies = (

@@ -165,6 +165,7 @@ def create_engine(database: Database, role: Role | None, *, direct: bool = False
         **pool,
     )
     event.listen(engine.sync_engine, "handle_error", _leave_standby)
+    event.listen(engine.sync_engine, "handle_error", _say_where(database.address))
     return engine
 
 
@@ -176,3 +177,16 @@ def _leave_standby(context: ExceptionContext) -> None:
     """
     if getattr(context.original_exception, "sqlstate", None) == READ_ONLY:
         context.is_disconnect = True
+
+
+def _say_where(address: str) -> Callable[[ExceptionContext], UnreachableError | None]:
+    """Makes what says where a connection led to that broke or is silent: the driver's own error doesn't."""
+
+    def say(context: ExceptionContext) -> UnreachableError | None:
+        error = context.original_exception
+        if not isinstance(error, OSError):
+            return None
+        why = type(error).__name__ + (f": {error}" if str(error) else "")
+        return UnreachableError(f"Postgres at {address} doesn't answer in time, or the connection broke: {why}")
+
+    return say

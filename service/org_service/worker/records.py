@@ -35,7 +35,7 @@ from org_events.commands import (
     IfCurrent,
 )
 from org_events.results import FieldError, ProblemType
-from org_service.domain.body import depth, request_digest
+from org_service.domain.body import depth, request_digest, write_version_plainly
 from org_service.domain.decide import Invalid
 from org_service.store.engine import read_uuid
 
@@ -190,7 +190,7 @@ def _read_body(
         assert model is not None
         assert record.key is not None
         org_text = record.key.decode("ascii")
-        if body["org_id"] != org_text:  # in upper case it is the same command
+        if write_version_plainly(body) or body["org_id"] != org_text:  # in upper case it is the same command
             body["org_id"] = org_text
             canonical = _canonical(body)
         body["org_id"] = org_id = read_uuid(org_text)

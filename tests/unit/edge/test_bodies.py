@@ -110,6 +110,7 @@ def test_there_is_one_body_for_each_version_that_if_match_lists() -> None:
 
 def test_without_if_match_the_body_is_what_was_sent_and_the_organization() -> None:
     (body,) = command_bodies({"name": 5, "expected_version": 3}, ORG, None)
+    assert command_bodies({"name": 5, "expected_version": 3.0}, ORG, None) == [body]
     assert body.value == b'{"expected_version":3,"name":5,"org_id":"0a000000-0000-4000-8000-000000000001"}'
     assert body.expected_version is None
 

@@ -283,10 +283,20 @@ def test_the_json_of_an_object_where_the_object_should_be_is_explained(field: st
     assert [error.message for error in number.errors] == ["Must be an object"]
 
 
-def test_an_integer_may_be_written_with_a_point() -> None:
-    assert readable(record(b'{"org_id":"%b","expected_version":7.0}' % ORG.encode())).command == UpdateOrganization(
-        org_id=UUID(ORG), expected_version=7
+def test_an_integer_may_be_written_with_a_point_and_is_the_same_request() -> None:
+    pointed, plain = (
+        readable(record(b'{"org_id":"%b","expected_version":%b}' % (ORG.encode(), version)))
+        for version in (b"7.0", b"7")
     )
+    assert pointed.command == UpdateOrganization(org_id=UUID(ORG), expected_version=7)
+    assert pointed.digest == plain.digest
+
+
+@pytest.mark.parametrize("version", [b"7.5", b"1e300", b"1e16", b'"7.0"', b"true"])
+def test_what_is_no_integer_is_refused_as_it_was_written(version: bytes) -> None:
+    refused = readable(record(b'{"org_id":"%b","expected_version":%b}' % (ORG.encode(), version)))
+    assert isinstance(refused.command, Invalid)
+    assert [error.path for error in refused.command.errors] == ["expected_version"]
 
 
 def test_a_byte_order_mark_means_nothing() -> None:

@@ -172,7 +172,7 @@ class Worker:
         if subscriber.sick is not None:
             raise RetryError(f"can't be read: {subscriber.sick}")
         waiting = len(self._applier.gate.waiting)
-        return f"{subscriber.assigned} partitions" + (f", {waiting} wait for the issuer's keys" if waiting else "")
+        return f"{subscriber.assigned} partitions" + (f"; waiting for the issuer's keys: {waiting}" if waiting else "")
 
     async def _check_log(self) -> str:
         if self._subscriber is None:

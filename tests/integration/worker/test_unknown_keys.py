@@ -100,7 +100,7 @@ async def test_a_command_of_a_new_key_waits_for_it_with_its_partition_alone(
         await send(guarded, 2, [token_of(OLD)] * 50)
         await until(counting(database, 200), 100)
         if time.monotonic() - refused_at < RETRY_S - 0.5:  # else the machine is too slow to tell
-            assert (await worker.checks()["consumer"]()).endswith("3 partitions, 1 wait for the issuer's keys")
+            assert (await worker.checks()["consumer"]()).endswith("3 partitions; waiting for the issuer's keys: 1")
             assert server.requests == requests
         await until(counting(database, 200), 103)
         assert server.requests == requests + 1
@@ -165,7 +165,7 @@ async def test_while_keys_cannot_be_fetched_nobody_is_refused_and_others_go_on(
             return "can't be read: no answer" in await worker.checks()["keys"]()
 
         await until(told, True)
-        assert (await worker.checks()["consumer"]()).endswith("1 wait for the issuer's keys")
+        assert (await worker.checks()["consumer"]()).endswith("; waiting for the issuer's keys: 1")
         server.hold(OLD, NEW)
         await server.start()
         await until(counting(database, 200), 23)

@@ -123,6 +123,16 @@ async def test_one_read_refuses_whatever_was_here_before_it(gate: Gate) -> None:
     assert gate.waiting[0].offset == 3, "it came after the read"
 
 
+async def test_what_came_behind_after_the_read_does_not_make_the_first_one_wait_again(gate: Gate) -> None:
+    first, late = signed(NEW, 0, 0), signed(NEW, 0, 1)
+    assert outcomes(gate, [first]) == []
+    await may_go_on(gate, 0)
+    assert outcomes(gate, [late]) == [], "a batch that was on its way"
+    gate.go_on(0)
+    assert outcomes(gate, [first, late]) == [(0, 0, None)]
+    assert gate.waiting[0].offset == 1
+
+
 async def test_where_partitions_moved_nothing_is_waited_for_nor_known_to_be_here(gate: Gate) -> None:
     batch = [signed(NEW, 0, 5)]
     outcomes(gate, batch)

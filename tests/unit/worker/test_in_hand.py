@@ -12,6 +12,8 @@ from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaConnectio
 from org_service.settings import Kafka, Settings
 from org_service.telemetry import CONSUMER_RESTARTS
 from org_service.worker import subscriber as subscriber_module
+from org_service.worker.commands import CommandSubscriber
+from org_service.worker.gate import Wait
 from org_service.worker.records import Record
 from org_service.worker.subscriber import Subscriber
 from tests.support.records import FakeRecord
@@ -159,6 +161,59 @@ async def test_an_acknowledgement_that_fails_or_hangs_ends_nothing(
     async with asyncio.timeout(5):
         await acknowledging(monkeypatch, consumer)._finish(records((0, 5)), None)
     assert consumer.commits == [{0: 6}]
+
+
+class Waits:
+    """A gate at which partition 0 waits from offset 5 on."""
+
+    def __init__(self) -> None:
+        self.waiting = {0: Wait(5, 0, 5, 0, reads=1)}
+        self.read = False
+
+    def may_go_on(self, _: int) -> bool:
+        return self.read
+
+    def go_on(self, partition: int) -> None:
+        del self.waiting[partition]
+
+
+class Pausing:
+    """What leaving partitions alone needs of a consumer."""
+
+    def __init__(self) -> None:
+        self.done: list[tuple[str, int]] = []
+
+    def pause(self, at: TopicPartition) -> None:
+        self.done.append(("pause", at.partition))
+
+    def seek(self, at: TopicPartition, offset: int) -> None:
+        assert at == ("orgs.commands", 0)
+        self.done.append(("seek", offset))
+
+    def resume(self, at: TopicPartition) -> None:
+        self.done.append(("resume", at.partition))
+
+
+async def test_a_partition_that_waited_goes_on_only_when_no_record_of_it_is_on_its_way(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One polled before the pause would be admitted ahead of those before it."""
+    applier, gate, consumer = Stuck(), Waits(), Pausing()
+    monkeypatch.setattr(applier, "gate", gate, raising=False)
+    monkeypatch.setattr(Subscriber, "_consumer", consumer)
+    subscriber = CommandSubscriber(Settings(), cast("Any", applier))
+    subscriber._continuity._lost = False
+    on_its_way = asyncio.get_running_loop().create_future()
+    subscriber._last = cast("Any", on_its_way)
+    assert await subscriber._prepare()
+    assert consumer.done == [("pause", 0), ("seek", 5)]
+    gate.read = True
+    await subscriber._prepare()
+    assert len(consumer.done) == 2
+    on_its_way.set_result(None)
+    await subscriber._prepare()
+    assert consumer.done[2:] == [("resume", 0)]
+    assert not gate.waiting
 
 
 async def test_what_is_polled_in_a_drain_is_let_go() -> None:

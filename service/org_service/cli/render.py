@@ -253,6 +253,7 @@ def parked(record: "ParkedRecord") -> Text:
         f"  organization {record.org_id or '?'}  command {record.command_id or '?'}",
         "" if record.state == "open" else f"  {record.state}",
         (f"  {printable(record.detail)}", "dim"),
+        "" if record.value_bytes is None else (f"  {record.value_bytes:,} bytes, SHA-256 {record.value_sha256}", "dim"),
     )
 
 

@@ -80,6 +80,9 @@ class ParkedRecord(NamedTuple):
     state: str
     actor: str | None
     authenticated_by: str | None
+    value_bytes: int | None
+    """How long a value was of which only the beginning is kept; None where all of it is."""
+    value_sha256: str | None
     recorded_at: datetime
 
 

@@ -112,6 +112,8 @@ class ParkedRow(NamedTuple):
     detail: str
     actor: str | None
     authenticated_by: Literal["token", "publisher"] | None
+    value_bytes: int | None
+    value_sha256: str | None
 
 
 _ids = bindparam("ids", type_=ARRAY(Uuid))

@@ -174,6 +174,7 @@ class Parked(SQLModel, table=True):
             name="parked_reason_check",
         ),
         CheckConstraint("authenticated_by IN ('token', 'publisher')", name="parked_authenticated_by_check"),
+        CheckConstraint("(value_bytes IS NULL) = (value_sha256 IS NULL)", name="parked_value_cut_check"),
     )
 
     id: int | None = Field(default=None, sa_column=Column(BigInteger, Identity(always=True), primary_key=True))
@@ -198,6 +199,10 @@ class Parked(SQLModel, table=True):
     authenticated_by: str | None = Field(sa_column=Column(Text))
     """`token`: the actor is the user of a token that was verified as of `broker_time`. `publisher`: the actor is whom a
     trusted publisher named. Null: nobody was verified."""
+    value_bytes: int | None = Field(sa_column=Column(Integer))
+    """How long a value was of which only the beginning is kept; null where all of it is."""
+    value_sha256: str | None = Field(sa_column=Column(Text))
+    """Its digest in hex, where `value_bytes` is given."""
 
 
 class Membership(SQLModel, table=True):

@@ -24,7 +24,7 @@ from org_service.domain.organization import Organization, changed_fields, moment
 from org_service.domain.policy import Policy
 from org_service.store.statements import Journaled, JournalEntry, ParkedRow
 from org_service.telemetry import get_logger, log_defect
-from org_service.worker.kept import holds_token, kept_headers, kept_key, kept_value
+from org_service.worker.kept import holds_token, kept_headers, kept_key, kept_value, why_unread
 from org_service.worker.records import Record, Refused, Request, Unreadable, broker_time
 from org_service.worker.snapshot import Snapshot
 
@@ -72,7 +72,7 @@ def park_row(unreadable: Unreadable, request: Request | None = None) -> ParkedRo
     verified = request is not None and request.user_id is not None
     about_token = "" if verified or not holds_token(record) else "its token was not verified, and is not kept"
     believed = request is not None and not isinstance(request.command, Refused)
-    value, about_value = kept_value(record)
+    value, value_bytes, value_sha256 = kept_value(record)
     return ParkedRow(
         topic=record.topic,
         partition=record.partition,
@@ -85,9 +85,11 @@ def park_row(unreadable: Unreadable, request: Request | None = None) -> ParkedRo
         command_id=None if request is None else request.command_id,
         request_digest=None if request is None else request.digest,
         reason=reason,
-        detail="; ".join(filter(None, (detail, about_value, about_key, about_headers, about_token))),
+        detail="; ".join(filter(None, (detail, why_unread(record), about_key, about_headers, about_token))),
         actor=None if request is None else request.actor,
         authenticated_by="token" if verified else "publisher" if believed else None,
+        value_bytes=value_bytes,
+        value_sha256=value_sha256,
     )
 
 

@@ -2,7 +2,7 @@
 
 import base64
 from hashlib import sha256
-from typing import Final
+from typing import Final, NamedTuple
 
 import orjson
 
@@ -70,14 +70,24 @@ def kept_key(record: Record) -> tuple[bytes | None, str]:
     return key[:KEY_BYTES_MAX], f"its key has {len(key)} bytes, SHA-256 {sha256(key).hexdigest()}"
 
 
-def kept_value(record: Record) -> tuple[bytes | None, str]:
-    """What is kept of a record's value that is set aside, and what to say of the rest.
+class KeptValue(NamedTuple):
+    """What is kept of a record's value that is set aside."""
 
-    What can be read as a command is kept whole: an operator may let it go.
-    """
+    value: bytes | None
+    length: int | None
+    """In bytes, of a value of which only the beginning is kept; None where all of it is."""
+    digest: str | None
+    """SHA-256 of the same, in hex."""
+
+
+def kept_value(record: Record) -> KeptValue:
+    """Keep a value that can be read as a command whole: an operator may let it go. Of others the beginning will do."""
     value = record.value
     if value is None or len(value) <= STRUCTURED_BYTES_MAX:
-        return value, value.why if isinstance(value, UnreadBatch) else ""
-    why = [value.why] if isinstance(value, UnreadBatch) else []
-    note = f"its value has {len(value)} bytes, SHA-256 {sha256(value).hexdigest()}"
-    return value[:VALUE_BYTES_KEPT], "; ".join([*why, note])
+        return KeptValue(value, None, None)
+    return KeptValue(value[:VALUE_BYTES_KEPT], len(value), sha256(value).hexdigest())
+
+
+def why_unread(record: Record) -> str:
+    """Why a whole batch stands in the place of a value; empty where none does."""
+    return record.value.why if isinstance(record.value, UnreadBatch) else ""

@@ -129,7 +129,8 @@ async def test_the_outcome_of_a_command_tells_why_and_where_from(admin: Session,
 async def test_parked_records_are_listed_without_what_they_hold(admin: Session, reader: AsyncConnection) -> None:
     command_id = uuid4()
     await insert_parked(admin, 7, command_id=command_id, actor="ann", authenticated_by="token")
-    await insert_parked(admin, 8, org_id=None, command_id=None, reason="unreadable", value=None, key=None)
+    cut = {"value_bytes": 200_000, "value_sha256": "ab" * 32}
+    await insert_parked(admin, 8, org_id=None, command_id=None, reason="unreadable", key=None, **cut)
     await insert_parked(admin, 9, org_id=OTHER, state="released")
     first, second = await reads.list_parked(reader, 10)
     assert first == reads.ParkedRecord(
@@ -146,9 +147,12 @@ async def test_parked_records_are_listed_without_what_they_hold(admin: Session, 
         state="open",
         actor="ann",
         authenticated_by="token",
+        value_bytes=None,
+        value_sha256=None,
         recorded_at=AT,
     )
     assert (second.offset, second.actor, second.reason) == (8, None, "unreadable")
+    assert (second.value_bytes, second.value_sha256) == (200_000, "ab" * 32)
     assert await reads.list_parked(reader, 1) == [first]
     assert await reads.list_parked(reader, 10, after_id=first.id) == [second]
     assert await reads.list_parked(reader, 10, parked_id=second.id) == [second]

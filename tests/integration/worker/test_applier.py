@@ -267,6 +267,19 @@ async def test_a_huge_record_is_parked_by_its_beginnings_and_holds_up_nobody(
     assert [row["code"] for row in await journal(database)] == [200]
 
 
+async def test_values_that_are_kept_in_part_are_known_by_their_length_and_digest(
+    applier: Applier, database: asyncpg.Connection
+) -> None:
+    """An operator who may not see what is parked can still tell which are the same."""
+    await applier.apply([FakeRecord(b"k", value, []) for value in (bytes(200_000), b"x", None)])
+    rows = await database.fetch(
+        "SELECT length(value) AS kept, value_bytes, value_sha256, detail FROM parked ORDER BY id"
+    )
+    zeros = "4cbbd9be0cba685835755f827758705db5a413c5494c34262cd25946a73e7582"
+    assert [tuple(row)[:3] for row in rows] == [(65_536, 200_000, zeros), (1, None, None), (None, None, None)]
+    assert "SHA-256" not in rows[0]["detail"]
+
+
 async def test_what_has_an_offset_of_a_parked_record_is_parked_too(
     applier: Applier, database: asyncpg.Connection
 ) -> None:

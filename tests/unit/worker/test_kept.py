@@ -2,10 +2,9 @@
 
 import json
 from collections.abc import Sequence
-from hashlib import sha256
 
 from org_events.batches import UnreadBatch
-from org_service.worker.kept import kept_headers, kept_key, kept_value
+from org_service.worker.kept import kept_headers, kept_key, kept_value, why_unread
 from tests.support.records import FakeRecord
 
 
@@ -45,17 +44,18 @@ def test_of_a_long_key_the_beginning_its_length_and_its_digest_are_kept() -> Non
 
 def test_a_value_too_long_for_a_command_is_kept_in_part_and_known_by_its_digest() -> None:
     longest = b"x" * 131_072  # of a structured event
-    assert kept_value(record(value=longest)) == (longest, "")
-    assert kept_value(record(value=None)) == (None, "")
+    assert kept_value(record(value=longest)) == (longest, None, None)
+    assert kept_value(record(value=None)) == (None, None, None)
     assert kept_value(record(value=longest + b"x")) == (
         b"x" * 65_536,
-        "its value has 131073 bytes, SHA-256 " + sha256(b"x" * 131_073).hexdigest(),
+        131_073,
+        "0c5c5c759aa8164f9fb53c471ff060903c99edcb520fb7d9cb4bf7a45755f1c2",
     )
 
 
 def test_a_batch_that_was_not_read_says_why() -> None:
     batch = UnreadBatch(b"x" * 131_073)
     batch.why = "a compressed batch of 3 records"
-    kept, note = kept_value(record(value=batch))
-    assert kept == b"x" * 65_536
-    assert note.startswith("a compressed batch of 3 records; its value has 131073 bytes")
+    assert why_unread(record(value=batch)) == "a compressed batch of 3 records"
+    assert kept_value(record(value=batch))[:2] == (b"x" * 65_536, 131_073)
+    assert why_unread(record()) == ""

@@ -64,7 +64,7 @@ hostile: $(SYNCED) ## hold 10,000 connections to an edge for nothing, and see wh
 storm: $(SYNCED) ## kill workers and relays at random, then prove that nothing was lost (ARGS=... for seed and length)
 	.venv/bin/python -m tests.chaos.storm $(ARGS)
 
-poison: $(SYNCED) ## mix hostile records with good ones, then prove that each got what it should (ARGS="--records 100000")
+poison: $(SYNCED) ## mix 100,000 hostile records with as many good ones, then prove that each got what it should
 	.venv/bin/python -m tests.chaos.poison $(ARGS)
 
 fuzz: $(SYNCED) $(UV_TO_MAKE) ## fuzz the decoders of records, tokens and headers for ten minutes (ARGS="--seconds 60")

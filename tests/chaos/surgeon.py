@@ -10,7 +10,7 @@ from tests.support import surgery
 from tests.support.observed import Record
 from tests.support.processes import ServiceProcess
 
-SURGERY_EVERY, SURGERY_AT, SICK_FOR = 4_000, 121, 240
+SURGERY_EVERY, SURGERY_AT, SICK_FOR = 4_000, 321, 240
 """Commands between two surgeries, from there to the first one, and while a partition can't be read."""
 HEAL_MS = 5_000
 """What was mended is tried again after 3 s."""
@@ -38,9 +38,11 @@ class Surgeon:
     def __init__(self, stack: org_local.Stack, worker: ServiceProcess, publishers: Publishers, topic: str) -> None:
         self._stack, self._worker, self._publishers, self._topic = stack, worker, publishers, topic
         self.frozen = False
+        self.frozen_ms: list[tuple[int, int]] = []
+        """From when to when the worker was: no time of its own."""
         self._ends: dict[int, int] = {}
         self._bad: tuple[int, int] | None = None
-        self._since_ms = 0
+        self._since_ms = self._frozen_at = 0
         self.sick: list[tuple[int, int, int]] = []
         """Partition, and from when to when it could not be read."""
 
@@ -48,6 +50,7 @@ class Surgeon:
         """Go on; call it at each pair of records."""
         place = number % SURGERY_EVERY
         if place == SURGERY_AT:
+            self._frozen_at = _now_ms()
             self._worker.freeze()
             self.frozen = True
         elif place == SURGERY_AT + 30:  # these answer the fetch that the worker has under way
@@ -61,7 +64,7 @@ class Surgeon:
         """Flip the bit back."""
         if self._bad is not None:
             surgery.flip_byte(self._stack, self._topic, *self._bad, mask=1)
-            self.sick.append((self._bad[0], self._since_ms, time.time_ns() // 1_000_000 + HEAL_MS))
+            self.sick.append((self._bad[0], self._since_ms, _now_ms() + HEAL_MS))
             self._bad = None
 
     def _found(self) -> dict[int, int]:
@@ -81,6 +84,11 @@ class Surgeon:
         if grown:
             self._bad = grown[len(self.sick) % len(grown)]
             surgery.flip_byte(self._stack, self._topic, *self._bad, mask=1)
-            self._since_ms = time.time_ns() // 1_000_000 - HEAL_MS
+            self._since_ms = _now_ms() - HEAL_MS
         self._worker.thaw()
         self.frozen = False
+        self.frozen_ms.append((self._frozen_at, _now_ms()))
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

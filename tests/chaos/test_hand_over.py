@@ -12,7 +12,7 @@ from tests.support.crowd import Crowd
 from tests.support.processes import POLL_S, ServiceProcess
 from tests.support.sending import Sending
 
-COMMANDS = 60_000
+COMMANDS = 36_000
 ORGANIZATIONS = 2_000
 SEED = 20_300_102
 HAND_OVERS = 8

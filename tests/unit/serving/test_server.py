@@ -112,16 +112,17 @@ async def test_a_body_that_came_and_was_not_wanted_is_dropped_and_the_connection
             assert b"connection: close" not in await client.answer()
 
 
-async def test_who_never_stops_sending_after_the_last_answer_is_cut_off() -> None:
+async def test_who_never_stops_sending_after_the_last_answer_is_cut_off_after_so_many_bytes() -> None:
     async with serving(Echo()) as server, connected(server) as client:
         client.send(b"POST /unread HTTP/1.1\r\nhost: x\r\ncontent-length: 90000000\r\n\r\n")
         await client.answer()
         with pytest.raises(ConnectionError):
-            await asyncio.wait_for(send_for_ever(client), 10)
+            await flood(client)
 
 
-async def send_for_ever(client: Client) -> None:
-    while True:
+async def flood(client: Client) -> None:
+    """Sixteen mebibytes, as fast as they are read."""
+    for _ in range(256):
         client.send(b"y" * 65_536)
         await client.writer.drain()
 
@@ -179,6 +180,34 @@ async def test_a_head_that_comes_byte_by_byte_has_no_more_time_than_another(soon
         dripping = asyncio.create_task(drip())
         assert await client.is_closed()
         dripping.cancel()
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET /a HTTP/1.1\r\nhost: x\r\nx-slow: "], ids=["nothing", "a part"])
+async def test_a_connection_that_had_its_answer_ends_without_another_whole_request(soon: None, sent: bytes) -> None:
+    async with serving(Echo()) as server, connected(server) as client:
+        client.send(KNOWN)
+        await client.answer()
+        client.send(sent)
+        assert await client.is_closed()
+        await until(lambda: not len(server))
+
+
+async def test_a_client_that_stays_after_its_last_answer_is_cut_off(soon: None) -> None:
+    async with serving(Echo()) as server, connected(server) as client:
+        client.send(b"POST /unread HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n")
+        await client.answer()
+        await until(lambda: not len(server))  # though it neither sends the rest nor closes
+
+
+async def test_what_comes_behind_a_request_in_flight_is_read_only_so_far() -> None:
+    echo = Echo()
+    async with serving(echo) as server, connected(server) as client:
+        echo.hold = asyncio.Event()
+        client.send(KNOWN)
+        await until(lambda: echo.in_flight)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(flood(client), 0.3)
+        echo.hold.set()
 
 
 async def test_a_client_that_doesn_t_read_its_answer_is_cut_off(soon: None) -> None:

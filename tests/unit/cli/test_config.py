@@ -56,8 +56,11 @@ def test_the_stack_file_lends_nothing_to_other_servers(
     assert (settings["ORGS_AUTH__COMMANDS"]["value"], settings["ORGS_AUTH__ISSUER"]["value"]) == ("tokens", "")
 
 
-def test_servers_that_are_those_of_the_stack_file_take_the_rest_from_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    write_stack_env("ORGS_KAFKA__BOOTSTRAP_SERVERS=stack:1\nORGS_AUTH__COMMANDS=trusted\n")
+@pytest.mark.parametrize("name", ["ORGS_KAFKA__BOOTSTRAP_SERVERS", "orgs_kafka__bootstrap_servers"])
+def test_servers_that_are_those_of_the_stack_file_take_the_rest_from_it(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_stack_env(f"{name}=stack:1\nORGS_AUTH__COMMANDS=trusted\n")
     monkeypatch.setenv("ORGS_KAFKA__BOOTSTRAP_SERVERS", "stack:1")
     assert shown()["ORGS_AUTH__COMMANDS"]["value"] == "trusted"
 

@@ -25,8 +25,8 @@ from org_service.domain.organization import Organization
 from org_service.settings import Auth
 from org_service.store.statements import Journaled
 from org_service.worker import batch
-from org_service.worker.batch import Fold, Plan
-from org_service.worker.records import Request, read
+from org_service.worker.batch import Fold, Plan, park_row
+from org_service.worker.records import Refused, Request, Unreadable, read
 from org_service.worker.snapshot import Snapshot, is_torn, names_wanted, restored
 from tests.support.records import FakeRecord, record_of
 
@@ -362,6 +362,15 @@ def test_of_a_parked_command_who_was_verified_is_kept_and_not_the_token(name: st
     assert "ce_id" in plan.parked[0].headers
     plan = fold(record_of(UpdateOrganization(org_id=A, name="New"), actor="crm"), known=known, held={A: 1})
     assert [(row.actor, row.authenticated_by) for row in plan.parked] == [("crm", "publisher")]
+
+
+def test_of_a_refusal_that_is_parked_nobody_vouched_for_anybody() -> None:
+    """A defect of ours, or the database, may keep a refusal out of the journal as well."""
+    request = read(record_of(UpdateOrganization(org_id=A, name="New"), actor=None))
+    assert isinstance(request, Request)
+    refused = request._replace(command=Refused(request.command.type, "No."))
+    assert park_row(Unreadable(request.record, "why"), refused).authenticated_by is None
+    assert park_row(Unreadable(request.record, "why"), request).authenticated_by == "publisher"
 
 
 def test_of_an_unreadable_record_the_token_is_dropped_and_nobody_was_verified() -> None:

@@ -2,13 +2,19 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 import pytest
+from aiokafka.errors import KafkaConnectionError
+from structlog.testing import capture_logs
 
+from org_events.topics import Topics
 from org_service import runtime
-from org_service.settings import Edge, Settings
+from org_service.errors import StopError
+from org_service.operate import topics
+from org_service.operate.topics import Difference, TopicPlan
+from org_service.settings import Edge, Kafka, Settings
 
 EDGE_OUTCOME_S = 0.2
 
@@ -96,3 +102,31 @@ async def test_a_process_that_waits_for_what_it_stands_on_goes_on_beating(monkey
     async with asyncio.timeout(5):
         await runtime._prerequisites(Settings(), cast("Any", {"worker": part}))
     assert looks == 2
+
+
+def plan_of(*differences: Difference) -> list[TopicPlan]:
+    return [TopicPlan(Topics().specs()[0], True, differences)]
+
+
+async def test_topics_are_looked_at_again_whatever_the_look_before_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An outage of Kafka ends no process, what does no harm is said once, and harm is noticed however late."""
+    odd = Difference("retention.ms", "1", "2", harmful=False, advice="set it")
+    harm = Difference("cleanup.policy", "compact", "delete", harmful=True, advice="don't")
+    looks: Iterator[Any] = iter(
+        [plan_of(odd), KafkaConnectionError(), plan_of(odd), OSError(), plan_of(odd), plan_of(), plan_of(odd, harm)]
+    )
+
+    async def plan(_: Kafka) -> list[TopicPlan]:
+        found = next(looks)
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    monkeypatch.setattr(topics, "plan", plan)
+    monkeypatch.setattr(runtime, "TOPICS_LOOK_S", 0)
+    with capture_logs() as lines, pytest.raises(StopError, match="don't"):
+        async with asyncio.timeout(20):
+            await runtime._watch_topics(Settings())
+    assert next(looks, None) is None
+    assert [line["event"] for line in lines if line["log_level"] == "warning"] == ["a topic is not as it should be"]
+    assert len([line for line in lines if line["event"] == "the topics could not be looked at"]) == 2

@@ -12,6 +12,7 @@ from org_service.edge.changing import Changing
 from org_service.edge.commands import Body, Decided, Pending
 from org_service.edge.edge import document
 from org_service.edge.gate import BODY, CALLER, Caller, Receive, Scope, Send
+from org_service.edge.reading import Reading
 from org_service.settings import Auth, Edge, Settings
 
 PUBLIC_URL = "https://example.com/organizations/"
@@ -49,6 +50,13 @@ async def test_a_location_honours_the_public_url(public_url: str, base: str) -> 
     assert await location(created, public_url) == f"{base}/v1/orgs/{ORG}"
     pending = await location(Pending(COMMAND), public_url)
     assert pending.startswith(f"{base}/v1/commands/")
+
+
+@pytest.mark.parametrize(("public_url", "base"), [(PUBLIC_URL, "https://example.com/organizations"), ("", "")])
+def test_a_link_to_the_next_page_honours_the_public_url(public_url: str, base: str) -> None:
+    nothing: Any = None
+    link = Reading(nothing, nothing, nothing, public_url)._link("/v1/orgs", {"search": None, "limit": 2, "cursor": "a"})
+    assert link == {"link": f'<{base}/v1/orgs?limit=2&cursor=a>; rel="next"'}
 
 
 def test_the_document_names_the_public_url_as_its_server() -> None:

@@ -178,6 +178,10 @@ class EnduringClient(AIOKafkaClient):
             answered = known.done() and known.result()
             request = MetadataRequest(list(topics) if topics else None)
             answered = answered or await self._ask_bootstrap(cluster_metadata, request) or await known
+        except Exception:  # noqa: BLE001 - it would end the task that keeps the metadata fresh, in silence
+            _log.exception("the metadata can't be read; they are asked for again")
+            return False
+        else:
             self._other = None if answered else self._other
             return answered
         finally:
@@ -252,12 +256,10 @@ class EnduringClient(AIOKafkaClient):
                 _log.warning("broker %s doesn't answer a new connection", node_id)
                 self.force_metadata_update()
                 return None
-            if connection is None:
-                return None
-            if self._ended:  # it was closed meanwhile, and closes nothing any more
+            # Closed meanwhile, the client closes nothing any more; and a broker may hang up on whom it just let in.
+            if connection is not None and (self._ended or not _keep_alive(connection)):
                 connection.close()
                 return None
-            _keep_alive(connection)
             return connection
 
     async def close(self) -> None:
@@ -288,10 +290,17 @@ async def _answers(connection: AIOKafkaConnection) -> bool:
     return True
 
 
-def _keep_alive(connection: AIOKafkaConnection) -> None:
+def _keep_alive(connection: AIOKafkaConnection) -> bool:
+    """Let the system watch over a connection; whether it is still there."""
     writer: Any = connection._writer
+    if writer is None:
+        return False
     sock = writer.get_extra_info("socket")
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in _KEEPALIVE.items():
-        if hasattr(socket, name):
-            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in _KEEPALIVE.items():
+            if hasattr(socket, name):
+                sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+    except OSError:  # the other end is gone, and nobody has noticed yet
+        return False
+    return True

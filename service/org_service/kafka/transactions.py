@@ -177,6 +177,8 @@ class TransactionWatch:
                     await asyncio.sleep(LOOK_S)
             except (KafkaError, OSError) as error:
                 log.debug("transactions could not be looked at", why=type(error).__name__)
+            except Exception:  # a defect must not end the watch
+                log.exception("transactions could not be looked at: a defect")
             finally:
                 await asyncio.gather(consumer.stop(), return_exceptions=True)
 

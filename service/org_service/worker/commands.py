@@ -152,3 +152,5 @@ class CommandSubscriber(Subscriber):
                 return
             except (KafkaError, OSError, TimeoutError) as error:  # `absent` tells, or whoever polls says it louder
                 log.debug("the log could not be looked at", why=type(error).__name__)
+            except Exception:  # a defect must not end the looking
+                log.exception("the log could not be looked at: a defect")

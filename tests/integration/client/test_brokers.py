@@ -3,14 +3,17 @@
 import asyncio
 import re
 import socket
+import struct
 from pathlib import Path
 from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.client import AIOKafkaClient
 from aiokafka.conn import AIOKafkaConnection
+from aiokafka.errors import KafkaConnectionError
 from aiokafka.protocol.metadata import MetadataRequest
 
 import org_events
@@ -63,6 +66,48 @@ async def test_a_start_that_is_given_up_leaves_no_connection_open(
     await asyncio.gather(starting, return_exceptions=True)
     await (client.close() if isinstance(client, AIOKafkaAdminClient) else client.stop())
     assert not connection.connected()
+
+
+async def test_a_broker_that_hangs_up_on_whom_it_let_in_is_one_that_does_not_answer() -> None:
+    """The last step of a login runs in a thread, and the connection may be gone when it comes back."""
+
+    async def let_in(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        versions = struct.pack(">hi9h", 0, 3, 3, 0, 5, 17, 0, 1, 36, 0, 0)  # metadata, SASL's two steps
+        mechanisms = struct.pack(">hih", 0, 1, 5) + b"PLAIN"
+        for answer in (versions, mechanisms, struct.pack(">hhi", 0, -1, 0)):
+            request = await reader.readexactly(int.from_bytes(await reader.readexactly(4)))
+            writer.write(struct.pack(">i", 4 + len(answer)) + request[4:8] + answer)
+        writer.close()
+
+    async with await asyncio.start_server(let_in, "127.0.0.1", 0) as server:
+        client = enduring(
+            AIOKafkaAdminClient(
+                bootstrap_servers=f"127.0.0.1:{server.sockets[0].getsockname()[1]}",
+                security_protocol="SASL_PLAINTEXT",
+                sasl_mechanism="PLAIN",
+                sasl_plain_username="ann",
+                sasl_plain_password="secret",
+            )
+        )
+        for _ in range(20):
+            with pytest.raises(KafkaConnectionError):
+                await client.start()
+        await client.close()
+
+
+async def test_metadata_that_can_not_be_read_are_asked_for_again(
+    bootstrap_servers: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing may end the task that keeps them fresh: new leaders would never be found."""
+    client = enduring(AIOKafkaAdminClient(bootstrap_servers=bootstrap_servers))
+    await client.start()
+    try:
+        with monkeypatch.context() as patched:
+            patched.setattr(AIOKafkaClient, "_metadata_update", AsyncMock(side_effect=ValueError("no string")))
+            assert await asyncio.wait_for(of(client).force_metadata_update(), 10) is False
+        assert await asyncio.wait_for(of(client).force_metadata_update(), 10) is True
+    finally:
+        await client.close()
 
 
 async def test_only_the_client_that_was_given_is_changed(bootstrap_servers: str) -> None:

@@ -157,6 +157,22 @@ async def read_on(consumer: SteadyConsumer, seconds: float) -> Counter[tuple[int
     return found
 
 
+async def test_a_bad_batch_that_expires_is_bad_no_more_though_nothing_comes_behind_it(
+    settings: Settings, stack: Stack, topic: str
+) -> None:
+    await fill(settings, topic)
+    damage(stack, topic, "a flipped bit")
+    servers, end = settings.kafka.bootstrap_servers, BATCHES * RECORDS
+    async with consuming(settings, topic) as consumer, asyncio.timeout(20):
+        await read(consumer, len(ALL) - len(BEHIND))
+        while not consumer.sick:
+            await consumer.getmany(timeout_ms=50)
+        await asyncio.to_thread(surgery.delete_records, servers, topic, {SICK: end})
+        while consumer.sick:
+            await consumer.getmany(timeout_ms=50)
+        assert await consumer.position(TopicPartition(topic, SICK)) == end
+
+
 async def test_it_is_the_same_one_record_at_a_time_and_with_getone(
     settings: Settings, stack: Stack, topic: str
 ) -> None:

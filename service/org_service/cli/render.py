@@ -54,8 +54,11 @@ def value(content: Any) -> str:
 
 
 def clock(timestamp_ms: int) -> str:
-    """The time of day to the millisecond, UTC."""
-    return datetime.fromtimestamp(timestamp_ms / 1000, UTC).strftime("%H:%M:%S.%f")[:-3]
+    """The time of day to the millisecond, UTC; as it is where publishers claim what no calendar has."""
+    try:
+        return datetime.fromtimestamp(timestamp_ms / 1000, UTC).strftime("%H:%M:%S.%f")[:-3]
+    except (ValueError, OverflowError, OSError):
+        return f"{timestamp_ms} ms"
 
 
 def base64_of(content: bytes) -> str:

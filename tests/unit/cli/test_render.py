@@ -89,6 +89,14 @@ def test_a_terminal_obeys_nothing_that_a_publisher_wrote() -> None:
     assert line("commands", hostile).plain.isprintable()
 
 
+@pytest.mark.parametrize(
+    ("claimed", "shown"),
+    [(1_700_000_000_123, "22:13:20.123"), (-1, "23:59:59.999"), (-(2**60), f"-{2**60} ms"), (2**62, f"{2**62} ms")],
+)
+def test_a_time_that_no_calendar_has_is_shown_as_it_is(claimed: int, shown: str) -> None:
+    assert render.clock(claimed) == shown
+
+
 def test_a_long_value_is_cut() -> None:
     assert render.value("x" * 500) == "x" * 119 + "…"
 

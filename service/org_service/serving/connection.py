@@ -164,8 +164,12 @@ class Connection(asyncio.Protocol):
         self._settle()
 
     def _next(self) -> None:
-        """Look whether a whole head has come; if so, let it be answered."""
-        if self._closing:
+        """Look whether a whole head has come; if so, let it be answered.
+
+        Called with every byte that comes between two requests, and soon after an answer, so that either may find a
+        request that the other has started: what waits is then that one's body, and no head.
+        """
+        if self._closing or self._exchange is not None:
             return
         try:
             head = self._reader.next_head()

@@ -201,6 +201,7 @@ class Reader:
         Raises:
             MalformedError: There is none, and never will be.
         """
+        assert self.whole, "a body would be read as a head"
         ahead = self._ahead
         if ahead.startswith(b"\r\n") and self._blank_lines:
             # Old clients end a body with a line that isn't theirs (RFC 9112, section 2.2).

@@ -149,3 +149,11 @@ def test_whatever_is_accepted_h11_and_llhttp_read_alike(sent: bytes) -> None:
     # llhttp gives up at an Upgrade, which is why bodies are counted here; and at what says the connection closes.
     if b"pgrade" not in sent and b"close" not in sent and b"1.0" not in sent:
         assert found == read_by_llhttp(sent)[: len(found)]
+
+
+def test_a_body_that_was_not_read_is_never_looked_at_as_a_head() -> None:
+    reader = Reader(16_384)
+    reader.feed(b"POST /a HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(SECOND) + SECOND)
+    assert reader.next_head() is not None
+    with pytest.raises(AssertionError):
+        reader.next_head()

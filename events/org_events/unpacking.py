@@ -5,7 +5,8 @@ memory of the process; these stop at a bound, before more than that is held.
 
 They also read whatever a broker accepts, because a batch that can't be read stops its partition for everybody. A broker
 looks at records only, through Java's streams, and these are more tolerant than Python's libraries: they ignore what
-follows a gzip member or an LZ4 frame, and Snappy streams may follow each other (each was tried on a broker).
+follows a gzip member or an LZ4 frame, and Snappy streams may follow each other (each was tried on a broker). What
+can't be unpacked all the same is parked, not waited for (`batches`).
 """
 
 import mmap
@@ -27,6 +28,8 @@ _PIECE: Final = 16 * 1024
 """Fed to gzip at a time: what is left behind a member is copied, and a batch may have thousands of empty ones."""
 _GZIP_MAGIC: Final = b"\x1f\x8b"
 _XERIAL_MAGIC: Final = b"\x82SNAPPY\x00"
+_XERIAL_NEXT: Final = _XERIAL_MAGIC[:4]
+"""Java looks at no more of the streams that follow; as a length it would be negative."""
 _XERIAL_HEADER: Final = 16
 _LZ4_MAGIC: Final = 0x184D2204
 _LZ4_BLOCK_BYTES: Final = {4: 64 * 1024, 5: 256 * 1024, 6: 1024 * 1024, 7: 4 * 1024 * 1024}
@@ -63,23 +66,30 @@ def _gzip(data: memoryview, bytes_max: int) -> bytes:
     parts: list[bytes] = []
     left = bytes_max
     inflater = zlib.decompressobj(wbits=31)
+    ended = False
     for at in range(0, len(data), _PIECE):
         end = at + _PIECE
         piece: bytes | memoryview = data[at:end]
         while piece:
-            part = inflater.decompress(piece, left + 1)
+            try:
+                part = inflater.decompress(piece, left + 1)
+            except zlib.error:
+                if ended:  # no member follows, though it looks like one
+                    return b"".join(parts)
+                raise
             left -= len(part)
             if left < 0:
                 raise TooLarge
             parts.append(part)
             if not inflater.eof:
                 break
+            ended = True
             piece = inflater.unused_data
             behind = min(end, len(data)) - len(piece)
             if bytes(data[behind : behind + 2]) != _GZIP_MAGIC:
                 return b"".join(parts)
             inflater = zlib.decompressobj(wbits=31)
-    if not inflater.eof:
+    if not inflater.eof and not ended:
         raise CorruptRecordException("gzip: it ends in the middle")
     return b"".join(parts)
 
@@ -91,7 +101,7 @@ def _snappy(data: memoryview, bytes_max: int) -> bytes:
     left = bytes_max
     at = _XERIAL_HEADER
     while at + 4 <= len(data):
-        if bytes(data[at : at + len(_XERIAL_MAGIC)]) == _XERIAL_MAGIC:  # another stream follows
+        if bytes(data[at : at + len(_XERIAL_NEXT)]) == _XERIAL_NEXT:  # another stream follows
             at += _XERIAL_HEADER
             continue
         (length,) = struct.unpack_from(">i", data, at)
@@ -127,9 +137,9 @@ def _lz4(data: memoryview, bytes_max: int) -> bytes:
     while True:
         (length,) = struct.unpack_from("<I", data, at)
         at += 4
+        stored, length = length >> 31, length & 0x7FFFFFFF
         if length == 0:
             return b"".join(parts)
-        stored, length = length >> 31, length & 0x7FFFFFFF
         if length > len(data) - at:
             raise CorruptRecordException("lz4: a block ends behind the batch")
         packed = data[at : at + length]

@@ -27,6 +27,7 @@ from aiokafka import ConsumerRecord, TopicPartition
 from aiokafka.errors import CorruptRecordException
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from org_events.batches import UnreadBatch
 from org_events.consumer import SteadyConsumer
 from org_service.errors import StopError
 from org_service.settings import Kafka
@@ -145,12 +146,19 @@ async def _last(
     consumer: SteadyConsumer, at: TopicPartition, key: bytes, start: int, end: int
 ) -> ConsumerRecord[bytes, bytes] | None:
     last: ConsumerRecord[bytes, bytes] | None = None
+    unread: UnreadBatch | None = None
     consumer.seek(at, start)
     while await consumer.position(at) < end:
         records = (await consumer.getmany(at, timeout_ms=_FETCH_WAIT_MS)).get(at, ())
-        last = next((each for each in reversed(records) if each.key == key and each.offset < end), last)
+        for each in records:
+            if each.key == key and each.offset < end:
+                last, unread = each, None
+            elif isinstance(each.value, UnreadBatch):
+                unread = each.value
         if (sick := consumer.sick.get(at)) is not None:
             raise CorruptRecordException(f"{at.topic}, partition {at.partition} is {sick}")
+    if unread is not None:  # a newer one may be in it
+        raise CorruptRecordException(f"{at.topic}, partition {at.partition}: {unread.why}")
     return last
 
 

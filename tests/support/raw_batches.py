@@ -134,6 +134,13 @@ def bomb(codec: int, unpacked_bytes: int, raw: Raw | None = None) -> bytes:
     return framed(codec, packed(codec, chunks()), 1)
 
 
+def unreadable(*before: Raw) -> bytes:
+    """A batch that a broker accepts: good records, and one that says it has a byte more than it has."""
+    records = [record(each, place) for place, each in enumerate((*before, Raw(b"secret", b"key")))]
+    records[-1] = varint(len(records[-1])) + records[-1][1:]
+    return framed(ZSTD, packed(ZSTD, records), len(records))
+
+
 def _with_crc(content: bytearray) -> bytes:
     struct.pack_into(">I", content, _CRC_AT, calc_crc32c(bytes(content[_ATTRIBUTES_AT:])))
     return bytes(content)

@@ -6,12 +6,14 @@ from typing import Final, NamedTuple
 
 import orjson
 
-from org_events.batches import UnreadBatch
+from org_events.batches import BATCH_HEADER_BYTES, UnreadBatch
 from org_events.cloudevents import AUTHORIZATION, CONTENT_TYPE, STRUCTURED_BYTES_MAX, TRACEPARENT
 from org_service.worker.records import Record
 
 HEADERS_BYTES_MAX: Final = 64 * 1024
 """Of a record that is set aside; as much as a command. Nothing else bounds it below what Postgres takes in one row."""
+HEADERS_KEPT_MAX: Final = 1_000
+"""Of a record, its first ones; to weigh all of the 10,000 that it may have takes 20 ms."""
 VALUE_BYTES_KEPT: Final = 64 * 1024
 """Of a value that is too long to be read as a command, of which nobody needs more than a look."""
 KEY_BYTES_MAX: Final = 1_024
@@ -26,9 +28,11 @@ def kept_headers(record: Record) -> tuple[str, str]:
 
     Returns:
         JSON text, [name, Base64 of the value or null] in order; and a note, empty where all are kept. Of more than
-        `HEADERS_BYTES_MAX` those of a command are kept first, then the small ones.
+        `HEADERS_BYTES_MAX` those of a command are kept first, then the small ones; none behind `HEADERS_KEPT_MAX`.
     """
-    headers = [(name, content) for name, content in record.headers if not _is_token(name)]
+    cut = len(record.headers) - HEADERS_KEPT_MAX
+    about_cut = f"its last {cut} headers are not kept" if cut > 0 else ""
+    headers = [(name, content) for name, content in record.headers[:HEADERS_KEPT_MAX] if not _is_token(name)]
     sizes = [len(name) + len(content or b"") + _HEADER_BYTES for name, content in headers]
     kept = set(range(len(headers)))
     note = ""
@@ -45,7 +49,7 @@ def kept_headers(record: Record) -> tuple[str, str]:
         for number, (name, content) in enumerate(headers)
         if number in kept
     ]
-    return orjson.dumps(pairs).decode(), note
+    return orjson.dumps(pairs).decode(), "; ".join(filter(None, (note, about_cut)))
 
 
 def _is_ours(name: str) -> bool:
@@ -81,8 +85,13 @@ class KeptValue(NamedTuple):
 
 
 def kept_value(record: Record) -> KeptValue:
-    """Keep a value that can be read as a command whole: an operator may let it go. Of others the beginning will do."""
+    """Keep a value that can be read as a command whole: an operator may let it go. Of others the beginning will do.
+
+    Of a batch that was not read only its header is kept: there may be tokens among its records.
+    """
     value = record.value
+    if isinstance(value, UnreadBatch):
+        return KeptValue(value[:BATCH_HEADER_BYTES], len(value), sha256(value).hexdigest())
     if value is None or len(value) <= STRUCTURED_BYTES_MAX:
         return KeptValue(value, None, None)
     return KeptValue(value[:VALUE_BYTES_KEPT], len(value), sha256(value).hexdigest())

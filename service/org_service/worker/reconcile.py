@@ -9,6 +9,7 @@ Where it is too old, the partition is read from its beginning to its last stable
 it takes its key back. Rows of this partition whose keys were not seen, or taken back last, are deleted. Nothing is
 applied by that: what the tables lack comes as ever, from where the progress stands, so no older data come back even
 for a moment. A key that can't be read, or stands on a partition that isn't its own, counts as little as it does there.
+Where a whole batch can't be read, nothing is deleted: nobody knows which keys it holds.
 
 Cost: a digest of 16 bytes for each key, some 100 bytes of memory in all, for so many partitions at a time as hold
 `_KEYS_MAX` offsets, and one pass over the table's keys for each such group. Refused: a mark in each row of when it was
@@ -30,6 +31,7 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import CorruptRecordException, TopicAuthorizationFailedError, for_code
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from org_events.batches import UnreadBatch
 from org_events.brokers import enduring
 from org_events.consumer import SteadyConsumer
 from org_events.reference import USER_ID_CHARS_MAX
@@ -299,6 +301,9 @@ async def _read_keys(
         if not batches:
             await topic_ids(consumer, [group.topic])  # raises in an outage; a consumer alone says nothing
         for each, records in batches.items():
+            for record in records:
+                if isinstance(record.value, UnreadBatch):  # nor is what may be in this
+                    raise CorruptRecordException(f"{each.topic}, partition {each.partition}: {record.value.why}")
             keyed = [
                 (record.key, record.value is None)
                 for record in records

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka.errors import CorruptRecordException
 
 from org_service import position
 from org_service.errors import StopError
@@ -12,6 +13,7 @@ from org_service.operate import progress
 from org_service.position import Position
 from org_service.relay.producer import Producer, TopicsMissingError, UnknownFateError
 from org_service.settings import Settings
+from tests.support import raw_batches
 from tests.support.raw_batches import CODECS
 
 pytestmark = pytest.mark.integration
@@ -92,6 +94,21 @@ async def test_it_is_found_however_it_is_compressed(settings: Settings) -> None:
         await writer.stop()
         assert await read(settings) == Position(position=number)
     assert await position.is_published(settings.kafka, topic, 1)
+
+
+async def test_a_batch_that_nobody_can_read_may_hold_it(settings: Settings) -> None:
+    """Taken for nothing, an older position would be believed, and rows published twice."""
+    topic = settings.kafka.topics.relay
+    writer = await producer(settings, "writer")
+    async with writer.transaction():
+        await writer.send(topic, b'{"position": 7}', key=OURS)
+    assert await raw_batches.produce(settings.kafka.bootstrap_servers, topic, 0, raw_batches.unreadable()) == 0
+    with pytest.raises(CorruptRecordException, match="nobody can read it"):
+        await read(settings)
+    async with writer.transaction():
+        await writer.send(topic, b'{"position": 8}', key=OURS)
+    await writer.stop()
+    assert await read(settings) == Position(position=8)
 
 
 async def test_what_was_aborted_does_not_count(settings: Settings) -> None:

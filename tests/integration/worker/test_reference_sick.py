@@ -21,7 +21,7 @@ from org_service.settings import Auth, Settings
 from org_service.worker import reconcile
 from org_service.worker.worker import Worker
 from tests.integration.worker.reference_feed import ACME, Feed, member, reading, until
-from tests.support import surgery
+from tests.support import raw_batches, surgery
 from tests.support.surgery import Batch
 
 pytestmark = pytest.mark.integration
@@ -187,3 +187,24 @@ async def test_nothing_is_deleted_after_a_long_absence_while_a_partition_can_not
         assert await database.fetchval(FACTS) == sent + 10
         await asyncio.to_thread(surgery.flip_byte, stack, topic, 1, bad.first, mask=1)
         await until(lambda: database.fetchval(FACTS), sent)
+
+
+async def test_nothing_is_deleted_after_a_long_absence_while_nobody_can_read_a_batch(
+    settings: Settings, database: asyncpg.Connection
+) -> None:
+    """It is stepped over, but nobody knows whose rows it stands for."""
+    publishers = Publishers(settings)
+    sent, topic = await publishers.publish(1), publishers.topics[2]
+    assert await raw_batches.produce(settings.kafka.bootstrap_servers, topic, 1, raw_batches.unreadable()) == 0
+    async with reading(settings):
+        await until(lambda: database.fetchval(FACTS), sent)
+        await until(lambda: database.fetchval("SELECT count(*) FROM parked"), 1)
+    await database.execute("INSERT INTO staff SELECT 'revoked-' || number FROM generate_series(1, 10) AS number")
+    await database.execute("UPDATE reference_progress SET confirmed_at = now() - $1::interval", timedelta(days=400))
+
+    async def outage() -> str | None:
+        return applier.outage
+
+    async with reading(settings) as applier:
+        await until(outage, "Kafka doesn't answer as it should: CorruptRecordException")
+        assert await database.fetchval(FACTS) == sent + 10

@@ -17,6 +17,7 @@ from prometheus_client import REGISTRY
 
 from org_events import sick
 from org_events.commands import CreateOrganization, UpdateOrganization
+from org_events.topics import partition_for
 from org_local.stack import Stack
 from org_service.errors import RetryError
 from org_service.settings import Settings
@@ -330,6 +331,27 @@ async def test_a_bomb_is_parked_in_part_and_its_partition_goes_on(
     assert all("a compressed batch of 1 records, offsets 0 to 0" in row["detail"] for row in rows)
     assert all(row["bytes"] <= 131_072 for row in rows)
     assert await committed(settings) == 13
+
+
+async def test_a_batch_that_a_broker_accepts_and_nobody_can_read_is_parked_and_its_partition_goes_on(
+    settings: Settings, database: asyncpg.Connection
+) -> None:
+    """A hundred bytes stopped a partition for good; what stands before the bad record is applied, what follows too."""
+    command = record_of(CreateOrganization(org_id=uuid4(), name="Before"))
+    own = [(name.encode(), content) for name, content in command.headers]
+    batch = raw_batches.unreadable(raw_batches.Raw(command.value, command.key, own))
+    servers, topic = settings.kafka.bootstrap_servers, settings.kafka.topics.commands
+    partition = partition_for(command.key or b"", 3)
+    assert await raw_batches.produce(servers, topic, partition, batch) == 0
+    await send(settings, *(record_of(CreateOrganization(org_id=uuid4(), name=f"Org {n}")) for n in range(10)))
+    async with running(settings):
+        await until(lambda: database.fetchval("SELECT count(*) FROM journal WHERE code = 200"), 11)
+        await until(lambda: database.fetchval("SELECT count(*) FROM parked"), 1)
+    (row,) = await database.fetch('SELECT partition, "offset", reason, detail, value, value_bytes FROM parked')
+    assert tuple(row)[:3] == (partition, 1, "unreadable")
+    assert "offsets 0 to 1: it was written so that nobody can read it (a record is not as long as it says)" in row[3]
+    assert (row["value"], row["value_bytes"]) == (row["value"][:61], len(batch))
+    assert await committed(settings) == 12
 
 
 async def test_a_partition_that_cannot_be_read_waits_and_is_said_and_all_others_go_on(

@@ -28,10 +28,16 @@ def test_of_headers_that_are_too_large_those_of_a_command_are_kept_then_the_smal
     assert note == "2 of its 5 headers, 71536 bytes, were too large to keep"
 
 
-def test_ten_thousand_small_headers_are_bounded_too() -> None:
+def test_of_ten_thousand_small_headers_the_first_thousand_are_kept() -> None:
     kept, note = kept_headers(record(headers=[(f"{number:04}", None) for number in range(10_000)]))
-    assert len(json.loads(kept)) == 64 * 1024 // 12
-    assert note == "4539 of its 10000 headers, 0 bytes, were too large to keep"
+    assert [name for name, _ in json.loads(kept)] == [f"{number:04}" for number in range(1_000)]
+    assert note == "its last 9000 headers are not kept"
+
+
+def test_of_a_thousand_headers_as_many_are_kept_as_there_is_room_for() -> None:
+    kept, note = kept_headers(record(headers=[(f"{number:0100}", None) for number in range(1_001)]))
+    assert len(json.loads(kept)) == 64 * 1024 // 108
+    assert note == "394 of its 1000 headers, 0 bytes, were too large to keep; its last 1 headers are not kept"
 
 
 def test_of_a_long_key_the_beginning_its_length_and_its_digest_are_kept() -> None:
@@ -53,9 +59,13 @@ def test_a_value_too_long_for_a_command_is_kept_in_part_and_known_by_its_digest(
     )
 
 
-def test_a_batch_that_was_not_read_says_why() -> None:
-    batch = UnreadBatch(b"x" * 131_073)
+def test_a_batch_that_was_not_read_says_why_and_its_header_is_kept_without_a_token() -> None:
+    batch = UnreadBatch(b"x" * 61 + b"authorization: Bearer e30")
     batch.why = "a compressed batch of 3 records"
     assert why_unread(record(value=batch)) == "a compressed batch of 3 records"
-    assert kept_value(record(value=batch))[:2] == (b"x" * 65_536, 131_073)
+    assert kept_value(record(value=batch)) == (
+        b"x" * 61,
+        86,
+        "879114f37f226fdeb8b0e624aedd3047d1126592fe99c8748ab5c95eb217bcc1",
+    )
     assert why_unread(record()) == ""

@@ -154,7 +154,8 @@ class Connection(asyncio.Protocol):
     def answered(self, *, closes: bool) -> None:
         """Go on with the next request, or end."""
         self._exchange = None
-        if closes:
+        # The answer may have been long: what held as it began is looked at again.
+        if closes or self._server.draining:
             self._finish()
             return
         self.resume()

@@ -115,8 +115,13 @@ class HttpServer:
         await asyncio.gather(*(accepting.wait_closed() for accepting in self._accepting))
 
     def admit(self, connection: Connection) -> bool:
-        """Make room for a connection; False where there is none, because every other one has a request in hand."""
+        """Make room for a connection; False where there is none, because every other one has a request in hand.
+
+        One that was accepted as the end began is not let in: nobody would wait for its requests.
+        """
         bounds, peer = self.bounds, connection.peer
+        if self.draining:
+            return False
         if bounds.address_connections_max and self._by_peer[peer] >= bounds.address_connections_max:
             HTTP_CLOSED.labels("address_full").inc()
             return False

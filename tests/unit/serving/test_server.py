@@ -2,6 +2,7 @@
 
 import asyncio
 import resource
+import socket
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
 
@@ -10,8 +11,8 @@ from prometheus_client import REGISTRY
 
 from org_service.serving import server as server_module
 from org_service.serving.registry import TIMEOUTS_S, State
-from org_service.serving.server import room_for
-from tests.unit.serving.serving import Client, Echo, connected, serving, until
+from org_service.serving.server import HttpServer, room_for
+from tests.unit.serving.serving import WAIT_S, Client, Echo, connected, serving, until
 
 GET = b"GET /a HTTP/1.1\r\nhost: x\r\n\r\n"
 KNOWN = b"GET /a HTTP/1.1\r\nhost: x\r\nauthorization: Bearer t\r\n\r\n"
@@ -294,6 +295,46 @@ async def test_at_the_end_nothing_new_comes_in_and_what_is_in_flight_is_answered
         echo.hold.set()
         assert b"connection: close\r\n" in await client.answer()
         await ending
+
+
+async def begin_to_read(server: HttpServer, request: bytes) -> socket.socket:
+    """A client that asks for what is more than it has room for, and reads no more than the beginning of the answer."""
+    loop, client = asyncio.get_running_loop(), socket.socket()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8_192)
+    client.setblocking(False)
+    await loop.sock_connect(client, server.address)
+    await loop.sock_sendall(client, request)
+    assert (await loop.sock_recv(client, 10)) == b"HTTP/1.1 2"
+    return client
+
+
+async def read_on(client: socket.socket) -> bytes:
+    """The rest, as far as it comes."""
+    received = b""
+    async with asyncio.timeout(WAIT_S):
+        while part := await asyncio.get_running_loop().sock_recv(client, 1 << 20):
+            received += part
+    client.close()
+    return received
+
+
+async def test_an_answer_that_began_before_the_end_is_the_last_one_of_its_connection() -> None:
+    echo = Echo()
+    async with serving(echo) as server:
+        client = await begin_to_read(server, KNOWN.replace(b"/a", b"/large") + KNOWN.replace(b"/a", b"/behind"))
+        ending = asyncio.create_task(server.__aexit__())
+        await until(lambda: server.draining)
+        answer = await read_on(client)
+        assert answer.endswith(b"\r\n\r\n" + b"x" * 2_000_000)
+        await ending
+    assert [path for _, path, _ in echo.seen] == ["/large"]
+
+
+async def test_a_connection_that_comes_at_the_end_is_turned_away() -> None:
+    async with serving(Echo()) as server:
+        server.draining = True  # a moment before it stops listening
+        async with connected(server) as client:
+            assert await client.is_closed()
 
 
 async def test_connections_are_counted_by_what_they_do(monkeypatch: pytest.MonkeyPatch) -> None:

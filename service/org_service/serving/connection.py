@@ -155,7 +155,7 @@ class Connection(asyncio.Protocol):
         """Go on with the next request, or end."""
         self._exchange = None
         # The answer may have been long: what held as it began is looked at again.
-        if closes or self._server.draining:
+        if closes or self._server.draining or (self._reader.waiting and not self.known):
             self._finish()
             return
         self.resume()

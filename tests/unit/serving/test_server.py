@@ -330,6 +330,19 @@ async def test_an_answer_that_began_before_the_end_is_the_last_one_of_its_connec
     assert [path for _, path, _ in echo.seen] == ["/large"]
 
 
+async def test_what_a_stranger_puts_behind_a_request_while_its_answer_is_sent_is_not_run() -> None:
+    echo = Echo()
+    async with serving(echo) as server:
+        client = await begin_to_read(server, GET.replace(b"/a", b"/large"))
+        connection = next(iter(server._connections))  # pyright: ignore[reportPrivateUsage] - what has come is nowhere else to be seen
+        await asyncio.get_running_loop().sock_sendall(client, KNOWN.replace(b"/a", b"/behind"))
+        await until(lambda: connection._reader.waiting)  # pyright: ignore[reportPrivateUsage]
+        answer = await read_on(client)
+        assert b"\r\nconnection: close\r\n" not in answer[:300]  # nobody knew as it began
+        assert answer.endswith(b"\r\n\r\n" + b"x" * 2_000_000)
+    assert [path for _, path, _ in echo.seen] == ["/large"]
+
+
 async def test_a_connection_that_comes_at_the_end_is_turned_away() -> None:
     async with serving(Echo()) as server:
         server.draining = True  # a moment before it stops listening

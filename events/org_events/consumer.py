@@ -48,7 +48,7 @@ from aiokafka.errors import (
 )
 from aiokafka.protocol.fetch import FetchRequest
 
-from org_events.batches import Batches, Budget
+from org_events.batches import POLL_BYTES_MAX, Batches, Budget
 from org_events.brokers import enduring
 from org_events.sick import OnSick, Sick, Ward
 
@@ -131,7 +131,7 @@ class _Result(FetchResult):
             return []
         records: list[Any] = []
         failure: Exception | None = None
-        rest = None
+        rest, spent = None, keeper.budget.spent
         try:
             for record in source:
                 records.append(record)
@@ -140,6 +140,8 @@ class _Result(FetchResult):
                     break
         except Exception as error:  # noqa: BLE001 - decoders raise whatever they like; the partition waits, and it is said
             failure = error
+        if not records:  # what was unpacked is gone again
+            keeper.budget.spent = spent
         self._update_position()
         self._partition_records = rest
         if failure is not None:
@@ -162,13 +164,13 @@ class _Fetcher(Fetcher):
         """Take over a fetcher that was made and has not run yet."""
         self.ward = ward
         self._on_offset_lost = on_offset_lost
-        self._budget = Budget()
+        self.budget = Budget()
         self._asked_who_leads = 0.0
         self._client = _Client(self._client, ward)
         self._fetch = _rebound(
             self,
             "_proc_fetch_request",
-            MemoryRecords=partial(Batches, self._budget),
+            MemoryRecords=partial(Batches, self.budget),
             FetchResult=partial(_Result, self),
         )
         self._take_many = _rebound(self, "fetched_records", FetchResult=_Result)
@@ -176,18 +178,23 @@ class _Fetcher(Fetcher):
 
     async def fetched_records(self, *args: Any, **options: Any) -> Any:
         """Hand out what was fetched."""
-        self._budget.spent = 0
+        self.budget.spent = 0
         return await self._take_many(*args, **options)
 
     async def next_record(self, partitions: Any) -> Any:
         """Hand out one record."""
-        self._budget.spent = 0
+        self.budget.spent = 0
         return await self._take_one(partitions)
 
     def may_open(self, result: _Result) -> bool:
-        """Whether a partition may go on: those that are being read come first where much is unpacked."""
+        """Whether a partition may go on: those that are being read come first where much is unpacked.
+
+        In one poll no other begins either once so much was unpacked that what was handed out fills the memory.
+        """
         if result.open_bytes:
             return True
+        if self.budget.spent > POLL_BYTES_MAX:
+            return False
         others = (each.open_bytes for each in self._records.values() if isinstance(each, _Result))
         return sum(others) <= OPEN_BYTES_MAX
 

@@ -357,3 +357,22 @@ async def test_other_consumers_of_the_process_are_as_they_were(settings: Setting
         await plain.stop()
     assert type(fetcher) is Fetcher
     assert fetcher._proc_fetch_request.__func__ is Fetcher._proc_fetch_request
+
+
+async def test_one_poll_hands_out_no_more_than_it_may_unpack_and_the_next_one_goes_on(
+    settings: Settings, topic: str
+) -> None:
+    """12 partitions with a record of 20 MiB each, 2 KB as it comes, handed out 240 MiB at once."""
+    bomb = raw_batches.bomb(ZSTD, 20 * 1024 * 1024)
+    for partition in range(PARTITIONS):
+        assert await raw_batches.produce(settings.kafka.bootstrap_servers, topic, partition, bomb) == 0
+    async with consuming(settings, topic) as consumer:
+        await ordered(consumer, TopicPartition(topic, SICK), 0)
+        found: list[int] = []
+        sizes: list[int] = []
+        for _ in range(6):
+            handed_out = await consumer.getmany(timeout_ms=10_000)
+            found += [at.partition for at in handed_out]
+            sizes.append(len(handed_out))
+    assert sizes == [2] * 6  # the second exceeds the 32 MiB
+    assert sorted(found) == [*range(PARTITIONS)]

@@ -89,14 +89,16 @@ class Connection(asyncio.Protocol):
         """The client doesn't read its answer."""
         self._paused = True
         self._settle()
-        if not self.known:
+        if not self.known and not self._closing:
             self._server.bound_slow_strangers()
 
     def resume_writing(self) -> None:
-        """It has read most of it."""
+        """It has read most of it; of the last answer, all that was left here."""
         self._paused = False
         self._release()
         self._settle()
+        if self._closing:
+            self._see_it_sent()
 
     def expire(self, state: State) -> None:
         """Its time in a state is over."""
@@ -216,10 +218,19 @@ class Connection(asyncio.Protocol):
         self._closing = True
         self._settle()
         self.resume()
+        if not self._paused:
+            self._see_it_sent()
         if self._reader.whole and not self._reader.waiting:
             self._transport.close()
         elif self._transport.can_write_eof() and not self._transport.is_closing():
             self._transport.write_eof()
+
+    def _see_it_sent(self) -> None:
+        """Have the client count as one that doesn't read its answer as long as any of the last one is still here.
+
+        It has the time for that which it has for any other part; that of who still sends begins when all is sent.
+        """
+        self._transport.set_write_buffer_limits(high=0)
 
     def _release(self) -> None:
         if self._drained is not None and not self._drained.done():
@@ -227,10 +238,10 @@ class Connection(asyncio.Protocol):
         self._drained = None
 
     def _settle(self) -> None:
-        if self._closing:
-            state = State.CLOSING
-        elif self._paused:
+        if self._paused:
             state = State.WRITING
+        elif self._closing:
+            state = State.CLOSING
         elif self._exchange is not None:
             state = State.ACTIVE
         elif not self._served:

@@ -1,15 +1,21 @@
 """A server with a small application, and clients that send bytes."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
+
+import pytest
+import uvloop
 
 from org_service.edge.problems import unreadable
 from org_service.serving.exchange import CONNECTION, Asgi
 from org_service.serving.server import Bounds, HttpServer, listen
 
 WAIT_S = 10
+Run = Callable[[Coroutine[Any, Any, None]], None]
+
+on_both_loops = pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
 
 
 class Echo:

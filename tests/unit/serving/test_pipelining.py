@@ -2,19 +2,12 @@
 
 import asyncio
 import random
-from collections.abc import Callable, Coroutine
 from typing import Any
 
-import pytest
-import uvloop
-
 from org_service.serving.exchange import CONNECTION
-from tests.unit.serving.serving import connected, serving, until
+from tests.unit.serving.serving import Run, connected, on_both_loops, serving, until
 
 INNER = b"DELETE /inner HTTP/1.1\r\nhost: x\r\n\r\n"
-Run = Callable[[Coroutine[Any, Any, None]], None]
-
-on_both_loops = pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
 
 
 class Caller:

@@ -12,7 +12,8 @@ from prometheus_client import REGISTRY
 from org_service.serving import server as server_module
 from org_service.serving.registry import TIMEOUTS_S, State
 from org_service.serving.server import HttpServer, room_for
-from tests.unit.serving.serving import WAIT_S, Client, Echo, connected, serving, until
+from org_service.telemetry import HTTP_CONNECTIONS
+from tests.unit.serving.serving import WAIT_S, Client, Echo, Run, connected, on_both_loops, serving, until
 
 GET = b"GET /a HTTP/1.1\r\nhost: x\r\n\r\n"
 KNOWN = b"GET /a HTTP/1.1\r\nhost: x\r\nauthorization: Bearer t\r\n\r\n"
@@ -216,6 +217,59 @@ async def test_a_client_that_doesn_t_read_its_answer_is_cut_off(soon: None) -> N
         client.writer.transport.pause_reading()  # pyright: ignore[reportAttributeAccessIssue]
         client.send(KNOWN.replace(b"/a", b"/large"))
         await until(lambda: not len(server))
+
+
+LAST = [
+    pytest.param(
+        KNOWN.replace(b"/a", b"/large").replace(b"host", b"connection: close\r\nhost"), id="the client says so"
+    ),
+    pytest.param(KNOWN.replace(b"/a", b"/large").replace(b"1.1", b"1.0"), id="an old client"),
+    pytest.param(GET.replace(b"/a", b"/large") + KNOWN, id="a stranger with more behind"),
+]
+
+
+@pytest.mark.parametrize("sent", LAST)
+@on_both_loops
+def test_a_slow_reader_has_the_same_time_for_the_end_of_its_last_answer_as_for_the_rest(
+    run: Run, sent: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_module, "_SWEEP_S", 0.02)
+    monkeypatch.setitem(TIMEOUTS_S, State.CLOSING, 0.0)
+    monkeypatch.setattr(server_module, "_SOCKET_BUFFER_BYTES", 8_192)  # so that an answer's end waits here
+
+    async def main() -> None:
+        async with serving(Echo()) as server:
+            client, received = await begin_to_read(server, sent), b""
+            connection = next(iter(server._connections))  # pyright: ignore[reportPrivateUsage]
+            while not connection._closing:  # pyright: ignore[reportPrivateUsage] - its last slice is in its buffer
+                received += await asyncio.get_running_loop().sock_recv(client, 4_096)
+                await asyncio.sleep(0)
+            for _ in range(3):  # sweeps
+                HTTP_CONNECTIONS.labels(State.WRITING).set(0)
+                await until(lambda: REGISTRY.get_sample_value("orgs_http_connections", {"state": State.WRITING}) == 1)
+            assert (received + await read_on(client)).endswith(b"\r\n\r\n" + b"x" * 2_000_000)
+            await until(lambda: not len(server))
+
+    run(main())
+
+
+@on_both_loops
+def test_a_client_that_doesn_t_read_the_end_of_its_last_answer_is_cut_off(
+    run: Run, soon: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_module, "_SOCKET_BUFFER_BYTES", 8_192)
+
+    async def main() -> None:
+        async with serving(Echo()) as server:
+            client = await begin_to_read(server, KNOWN.replace(b"/a", b"/large").replace(b"1.1", b"1.0"))
+            connection = next(iter(server._connections))  # pyright: ignore[reportPrivateUsage]
+            while not connection._closing:  # pyright: ignore[reportPrivateUsage]
+                await asyncio.get_running_loop().sock_recv(client, 4_096)
+                await asyncio.sleep(0)
+            await until(lambda: not len(server))
+            client.close()
+
+    run(main())
 
 
 async def test_when_all_is_full_the_oldest_silent_stranger_goes_and_callers_stay() -> None:

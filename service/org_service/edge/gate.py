@@ -18,7 +18,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from org_service.auth.tokens import TokenRefused, Tokens, bearer
-from org_service.edge.limits import TAKE, Buckets, Disconnected, read_body, too_many
+from org_service.edge.limits import WAIT_S, Buckets, Disconnected, read_body, too_many
 from org_service.edge.problems import (
     HttpProblem,
     Refusal,
@@ -134,9 +134,11 @@ class Gate:
         connection = scope.get(CONNECTION)
         if connection is not None:
             connection.known = True
-        # What an agent asks at /mcp is counted there, and not again as a request to the API.
-        take = scope.setdefault(TAKE, lambda: self._buckets.take(caller.user_id, time.monotonic()))
-        if (scope["method"], path) != ("POST", "/mcp") and (wait_s := take()):
+        # What a tool asks of the API comes with 0: the message that called it was counted.
+        wait_s = scope.get(WAIT_S)
+        if wait_s is None:
+            wait_s = scope[WAIT_S] = self._buckets.take(caller.user_id, time.monotonic())
+        if wait_s and (scope["method"], path) != ("POST", "/mcp"):  # there it depends on what the message asks
             raise too_many(wait_s)
         TRACEPARENT.set(trace_context(headers.get(b"traceparent", b"").decode("latin-1")))
         body = b""

@@ -12,8 +12,8 @@ from org_service.edge.problems import HttpProblem, Refusal
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
-TAKE: Final = "orgs.take"
-"""Where a scope keeps what takes one request of the caller's rate, and says how many seconds to wait, or 0."""
+WAIT_S: Final = "orgs.wait"
+"""Where a scope keeps after how many seconds its caller may ask again, or 0 where the request is within its rate."""
 ACTORS_MAX: Final = 50_000
 """Buckets kept, 200 bytes each. Who acted longest ago goes first; a full bucket is what they come back to."""
 BODY_TIMEOUT_S: Final = 10.0

@@ -30,7 +30,7 @@ from mcp_types import (
 )
 
 from org_events.results import ProblemType
-from org_service.edge.limits import TAKE, too_many
+from org_service.edge.limits import WAIT_S, too_many
 from org_service.edge.mcp_schemas import CLEARABLE, KEY_CHARS_MAX, TOOLS
 from org_service.edge.problems import TITLES, HttpProblem, Wrong
 from org_service.edge.request_headers import COMMAND_ID
@@ -117,7 +117,7 @@ class Tools:
         """Call a tool. What the API refuses, and what can't be asked of it, is a result with `is_error`."""
         try:
             request = context.request
-            wait_s = 0 if request is None else request.scope[TAKE]()
+            wait_s = 0 if request is None else request.scope[WAIT_S]
             if wait_s:
                 return _refusal(too_many(wait_s).problem)
             arguments = _checked(params.name, params.arguments or {})

@@ -1,8 +1,8 @@
 """MCP at `/mcp` of the edge: streamable HTTP without sessions, on the API inside the process.
 
-Each message counts once for the caller's rate, whatever it asks; the requests that a tool makes of the API don't count
-again. A call of a tool that comes too soon is refused by the tool, so that the agent reads it; what else comes too soon
-gets a 429, as any request.
+Each message counts once for the caller's rate, whatever it asks and whatever becomes of it: the gate takes it. The
+requests that a tool makes of the API don't count again. A call of a tool that comes too soon is refused by the tool, so
+that the agent reads it; what else comes too soon gets a 429, as any request.
 """
 
 from collections.abc import AsyncGenerator
@@ -19,7 +19,7 @@ from starlette.routing import Route
 
 from org_service.edge.bodies import BOM, check_media_type
 from org_service.edge.gate import BODY
-from org_service.edge.limits import TAKE, too_many
+from org_service.edge.limits import WAIT_S, too_many
 from org_service.edge.mcp import CALL, make_server
 from org_service.edge.problems import HttpProblem, Refusal
 from org_service.serving.exchange import Message, Receive, Scope, Send
@@ -45,7 +45,7 @@ class Mounted:
 
     def __init__(self, app: Starlette, edge: Edge) -> None:
         async def uncounted(scope: Any, receive: Any, send: Any) -> None:
-            scope[TAKE] = lambda: 0
+            scope[WAIT_S] = 0
             await app(scope, receive, send)
 
         self._api = httpx2.AsyncClient(
@@ -64,8 +64,7 @@ class Mounted:
                 soon (429).
         """
         body: bytes = scope[BODY]
-        # Of a call the tool itself takes one: see the module's text.
-        if _method(body) != CALL and (wait_s := scope[TAKE]()):
+        if (wait_s := scope[WAIT_S]) and not _calls_a_tool(body):
             raise too_many(wait_s)
         request = Request(scope)
         refused = await self._names.validate_request(request)
@@ -90,13 +89,18 @@ def mount(app: Starlette, edge: Edge) -> Mounted:
     return mounted
 
 
-def _method(body: bytes) -> str | None:
-    """What a message asks; None where it is no JSON-RPC."""
+def _calls_a_tool(body: bytes) -> bool:
+    """Whether a message is a call that a tool answers: no notification, and with the tool's name."""
     try:
         message = orjson.loads(body.removeprefix(BOM))
     except orjson.JSONDecodeError:
-        return None
-    return cast("dict[str, Any]", message).get("method") if isinstance(message, dict) else None
+        return False
+    if not isinstance(message, dict):
+        return False
+    asked = cast("dict[str, Any]", message)
+    params = asked.get("params")
+    named = isinstance(params, dict) and isinstance(cast("dict[str, Any]", params).get("name"), str)
+    return named and asked.get("method") == CALL and asked.get("id") is not None
 
 
 def _without_mark(body: bytes, receive: Receive) -> Receive:

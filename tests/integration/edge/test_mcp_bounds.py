@@ -1,5 +1,6 @@
 """Who may ask at /mcp, and how often."""
 
+import json
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -45,6 +46,40 @@ async def test_every_message_counts_once_for_the_rate(http: httpx2.AsyncClient) 
         result = (await http.post("/mcp", json=called)).json()["result"]
         assert (result["isError"], result["_meta"]["problem"]["status"]) == (True, 429)
     assert (await http.get("/v1/orgs")).status_code == 429
+
+
+CALLED = message("tools/call", name="list_organizations", arguments={})
+
+
+@pytest.mark.parametrize(
+    ("asked", "headers", "status"),
+    [
+        (CALLED, {"accept": "text/html"}, 406),
+        (message("tools/call", nam="list_organizations"), {}, 200),  # an error of the protocol: invalid params
+        ({name: value for name, value in CALLED.items() if name != "id"}, {}, 202),
+        (CALLED, {"host": "elsewhere.example"}, 421),
+        (CALLED, {"content-type": "text/plain"}, 415),
+        (message("tools/call", name="x" * 100_000), {}, 413),
+    ],
+    ids=["not-acceptable", "without-a-name", "a-notification", "another-host", "another-type", "too-large"],
+)
+async def test_a_call_that_never_reaches_its_tool_counts_too(
+    http: httpx2.AsyncClient, asked: dict[str, Any], headers: dict[str, str], status: int
+) -> None:
+    sent = {"content-type": "application/json", **headers}
+    for _ in range(BURST):
+        assert (await http.post("/mcp", content=json.dumps(asked), headers=sent)).status_code == status
+    assert (await http.post("/mcp", json=message("ping"))).status_code == 429
+    result = (await http.post("/mcp", json=CALLED)).json()["result"]
+    assert (result["isError"], result["_meta"]["problem"]["status"]) == (True, 429)
+
+
+async def test_only_what_a_tool_can_answer_is_left_to_it_when_it_comes_too_soon(http: httpx2.AsyncClient) -> None:
+    for _ in range(BURST):
+        await http.post("/mcp", json=message("ping"))
+    notified = {name: value for name, value in CALLED.items() if name != "id"}
+    for asked in (notified, message("tools/call", nam="list_organizations"), message("tools/call", name=7)):
+        assert (await http.post("/mcp", json=asked)).status_code == 429, asked
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,11 @@
 """The keys in force: read at start, kept fresh in the background, read soon for a token that none of them verifies.
 
-Nobody waits for keys that are merely old. A set that can't be fetched, or can't be used, leaves the last good one in
-force, for `jwks_stale_max_s`: an issuer's outage must not become ours, but a key that was withdrawn meanwhile must not
-verify for ever. Only a token that no key verifies has to wait then, and it is never refused for it.
+Nobody waits for keys that are merely old. A set that can't be fetched or read leaves the last good one in force, for
+`jwks_stale_max_s`: an issuer's outage must not become ours, but a key that was withdrawn meanwhile must not verify for
+ever. Only a token that no key verifies has to wait then, and it is never refused for it.
+
+A set that can be read and holds no key for signatures withdraws all keys: that is how an issuer whose keys leaked says
+so. It may be a mistake of the issuer's as well, so tokens wait then and none is refused, and the log has an error.
 
 A 401 in the journal is for good, so it must be right for good: a token is refused for its key only once the set was
 read *after* the token was used. Made-up tokens bring such a read about at most once in `jwks_retry_s`, however many
@@ -226,8 +229,14 @@ class Keys:
                 log.info("the keys of tokens are renewed again", **told)
             return
         if before is None or _why(before) != _why(trouble):
-            log.warning("the keys of tokens can't be renewed: the last ones stay in force", why=_why(trouble), **told)
-        if self.reads and not self._ended and time.time() >= self.good_until_s:
+            why = _why(trouble)
+            if self._set.keys:
+                log.warning("the keys of tokens can't be renewed: the last ones stay in force", why=why, **told)
+            elif self.reads:
+                log.error("no key of tokens is in force any more: tokens wait for one", why=why, **told)
+            else:
+                log.warning("the keys of tokens can't be read yet: tokens wait for them", why=why, **told)
+        if self._set.keys and not self._ended and time.time() >= self.good_until_s:
             self._ended = True
             log.error("the keys of tokens are too old to be used: tokens wait for new ones", why=_why(trouble), **told)
 

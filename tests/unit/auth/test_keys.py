@@ -273,13 +273,33 @@ async def test_an_emptied_set_takes_the_keys_away_but_refuses_nobody(opened: Ope
     await keys.start()
     came_s = time.monotonic()
     source.answer = jwks()
-    with pytest.raises(RetryError, match="no key in it is of use"):
-        await soon(keys)
+    with capture_logs() as logs:
+        with pytest.raises(RetryError, match="no key in it is of use"):
+            await soon(keys)
+        source.answer = AWAY
+        with pytest.raises(RetryError):
+            await soon(keys)
+        source.answer = jwks()
+        with pytest.raises(RetryError):
+            await soon(keys)
+    assert [(entry["log_level"], entry["event"], entry["keys"]) for entry in logs] == [
+        ("info", "the keys of tokens changed", 0),
+        *[("error", "no key of tokens is in force any more: tokens wait for one", 0)] * 3,  # each for another reason
+    ]
     assert opened.removals == 1
     assert not verifies(keys, OLD)
     assert not keys.were_read_since(came_s)
     with pytest.raises(RetryError, match="no key in it is of use; tokens wait"):
         await keys.check()
+
+
+async def test_who_has_had_no_keys_yet_is_not_said_to_keep_the_last_ones(opened: Opened) -> None:
+    keys = opened(Scripted(AWAY))
+    with capture_logs() as logs, pytest.raises(RetryError):
+        await keys.start()
+    assert [(entry["log_level"], entry["event"]) for entry in logs] == [
+        ("warning", "the keys of tokens can't be read yet: tokens wait for them")
+    ]
 
 
 async def test_keys_are_renewed_though_nobody_asks(opened: Opened) -> None:

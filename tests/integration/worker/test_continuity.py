@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
-from confluent_kafka import OFFSET_INVALID, Consumer, Producer
+from confluent_kafka import OFFSET_INVALID, Consumer, KafkaException, Producer
 from confluent_kafka import TopicPartition as Place
 
 import org_local
@@ -70,8 +70,15 @@ async def until_committed(settings: Settings, offset: int, partition: int = 0) -
     config: dict[str, Any] = {"bootstrap.servers": settings.kafka.bootstrap_servers, "group.id": group, "log_level": 2}
     consumer = Consumer(config)
     at = [Place(settings.kafka.topics.commands, partition)]
+
+    def is_committed() -> bool:
+        try:
+            return consumer.committed(at, 20)[0].offset == offset
+        except KafkaException:  # a broker that has just started coordinates nothing yet
+            return False
+
     async with asyncio.timeout(20):
-        while (await asyncio.to_thread(consumer.committed, at, 20))[0].offset != offset:
+        while not await asyncio.to_thread(is_committed):
             await asyncio.sleep(0.02)
     consumer.close()
 

@@ -390,4 +390,4 @@ async def test_a_loop_that_hangs_is_told_whichever_it_is(settings: Settings) -> 
 
 
 async def _joined(worker: Worker) -> bool:
-    return worker._reference is not None
+    return worker._subscriber is not None

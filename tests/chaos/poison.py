@@ -233,7 +233,7 @@ class Plan(NamedTuple):
 
 def _send(arena: Arena, codecs: Codecs, facts: Facts, surgeon: Surgeon, plan: Plan) -> Counter[str]:
     """Send everything, no faster than it is decided; returns how often commands were spoiled in each way."""
-    numbers = random.Random(plan.seed)
+    numbers = random.Random(f"what is spoiled {plan.seed}")  # the crowd has the seed itself: ids would be the same
     spoils = {name: spoil for name, spoil in SPOILS.items() if name not in plan.without}
     rough = {name: make for name, make in ROUGH.items() if name not in plan.without}
     kinds: Counter[str] = Counter()

@@ -319,7 +319,8 @@ def _structured(value: bytes | None) -> tuple[Any, Any, bytes]:
         raise Unreadable from None
     if not isinstance(envelope, dict):
         raise Unreadable
-    return envelope.get("id"), envelope.get("type"), json.dumps(envelope.get("data")).encode()
+    data = json.dumps(envelope["data"]).encode() if "data" in envelope else b""
+    return envelope.get("id"), envelope.get("type"), data
 
 
 def _text(content: bytes | None) -> str | None:

@@ -2,8 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from org_service.worker.reference import ReferenceApplier, ReferenceSubscriber
 from org_service.worker.worker import Worker
 from tests.chaos.relay.proxy import kafka_proxy
 from tests.integration.worker.reference_feed import Feed, at_home, member, reading, roles, until
+from tests.integration.worker.running import running
 
 pytestmark = pytest.mark.integration
 
@@ -36,17 +36,6 @@ def judging(settings: Settings, tmp_path: Path) -> Settings:
     keys.write_text(json.dumps({"keys": [key | {"x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}))
     auth = settings.auth.model_copy(update={"commands": "tokens", "issuer": "test", "jwks_file": str(keys)})
     return settings.model_copy(update={"auth": auth})
-
-
-@asynccontextmanager
-async def running(settings: Settings) -> AsyncIterator[Worker]:
-    worker, stop = Worker(settings), asyncio.Event()
-    task = asyncio.create_task(worker.run(stop))
-    try:
-        yield worker
-    finally:
-        stop.set()
-        await task
 
 
 async def takes_commands(worker: Worker) -> bool:

@@ -1,8 +1,7 @@
 """Reference topics that can't be read: what is behind waits and counts as not applied, everything else goes on."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 from datetime import timedelta
 from itertools import count
 from pathlib import Path
@@ -19,8 +18,8 @@ from org_local.stack import Stack
 from org_service.errors import RetryError
 from org_service.settings import Auth, Settings
 from org_service.worker import reconcile
-from org_service.worker.worker import Worker
 from tests.integration.worker.reference_feed import ACME, Feed, member, reading, until
+from tests.integration.worker.running import running
 from tests.support import raw_batches, surgery
 from tests.support.surgery import Batch
 
@@ -56,17 +55,6 @@ class Publishers:
             for topic, those in zip(self.topics, facts, strict=True):
                 await self._feed.raw(topic, [(each.key(), each.to_body()) for each in those])
         return rounds * EACH * len(self.topics)
-
-
-@asynccontextmanager
-async def running(settings: Settings) -> AsyncIterator[Worker]:
-    worker, stop = Worker(settings), asyncio.Event()
-    task = asyncio.create_task(worker.run(stop))
-    try:
-        yield worker
-    finally:
-        stop.set()
-        await task
 
 
 async def damage(stack: Stack, topic: str, partition: int) -> Batch:

@@ -1,8 +1,7 @@
 """The worker's end of Kafka, on a real broker: what FastStream and aiokafka would lose, and we don't."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -25,6 +24,7 @@ from org_service.worker import batch
 from org_service.worker.applier import Applier
 from org_service.worker.subscriber import Subscriber
 from org_service.worker.worker import Worker
+from tests.integration.worker.running import running
 from tests.support import raw_batches, surgery
 from tests.support.raw_batches import CODECS
 from tests.support.records import FakeRecord, record_of
@@ -32,17 +32,6 @@ from tests.support.records import FakeRecord, record_of
 pytestmark = pytest.mark.integration
 
 ONE_ID = UUID("7d5a2b10-4c8e-4a53-9f0f-2f6a3a0b9c11")
-
-
-@asynccontextmanager
-async def running(settings: Settings) -> AsyncIterator[Worker]:
-    worker, stop = Worker(settings), asyncio.Event()
-    task = asyncio.create_task(worker.run(stop))
-    try:
-        yield worker
-    finally:
-        stop.set()
-        await task
 
 
 async def send(settings: Settings, *records: FakeRecord, codec: str = "none") -> None:

@@ -4,7 +4,6 @@ import asyncio
 import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import asynccontextmanager
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -16,8 +15,8 @@ from org_events.cloudevents import command_headers
 from org_events.commands import CreateOrganization
 from org_events.reference import Staff
 from org_service.settings import Auth, Settings
-from org_service.worker.worker import Worker
 from tests.integration.worker.reference_feed import Feed
+from tests.integration.worker.running import running
 from tests.integration.worker.test_subscriber import committed, until
 from tests.support.issuer import ISSUER, Signer, ed_key
 from tests.support.key_server import KeyServer
@@ -43,17 +42,6 @@ async def guarded(settings: Settings, server: KeyServer, monkeypatch: pytest.Mon
     auth = Auth(commands="tokens", issuer=ISSUER, jwks_url=server.url, jwks_retry_s=RETRY_S)
     await Feed(settings).raw(settings.kafka.topics.staff, [(b"staff", Staff(user_id="staff").to_body())])
     return settings.model_copy(update={"auth": auth})
-
-
-@asynccontextmanager
-async def running(settings: Settings) -> AsyncIterator[Worker]:
-    worker, stop = Worker(settings), asyncio.Event()
-    task = asyncio.create_task(worker.run(stop))
-    try:
-        yield worker
-    finally:
-        stop.set()
-        await task
 
 
 def token_of(signer: Signer) -> str:

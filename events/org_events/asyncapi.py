@@ -1,7 +1,7 @@
 """The AsyncAPI 3.0 document of the contract, made from models and topics: `python -m org_events.asyncapi FILE`.
 
-It speaks for the service: what others publish it receives, what others subscribe to it sends. Read the other way
-round, it is what a client needs: topics, keys, headers, bodies.
+It is written from the service's side: it receives what others publish and sends what others subscribe to. Topics, keys,
+headers and bodies are the same for a client.
 """
 
 import sys
@@ -23,9 +23,9 @@ from org_events.topics import Topics, TopicSpec
 _BINDING: Final = "0.5.0"
 """Version of AsyncAPI's Kafka bindings."""
 _DESCRIPTION: Final = (
-    "CloudEvents 1.0 over Kafka in binary mode: attributes are headers `ce_*`, the value is JSON. Commands may come in "
-    "structured mode too. Subscribers read with isolation level read_committed. Reference data (memberships, "
-    "partnerships, staff) are plain JSON on compacted topics: no header has a meaning there."
+    "CloudEvents 1.0 over Kafka in binary mode: attributes are headers `ce_*`, the value is JSON. Commands are also "
+    "accepted in structured mode. Subscribers read with isolation level read_committed. Reference data (memberships, "
+    "partnerships, staff) are plain JSON on compacted topics; their headers are ignored."
 )
 _STATE: Final = "organization"
 _TOMBSTONE: Final = "organization-deleted"
@@ -41,14 +41,14 @@ def _described(schema: _Json, description: str) -> _Json:
     return schema | {"description": description}
 
 
-_KEY: Final = _described(_UUID, "The organization's id, 36 lower-case characters; default (murmur2) partitioner")
-_RESULT_KEY: Final = _described(_UUID, "The organization's id; the command's where no organization can be read")
+_KEY: Final = _described(_UUID, "The organization id, 36 lower-case characters; default (murmur2) partitioner")
+_RESULT_KEY: Final = _described(_UUID, "The organization id; the command id if no organization can be read")
 _CONTENT_TYPE: Final[_Json] = {"type": "string", "const": JSON_CONTENT.decode()}
 _SPECVERSION: Final[_Json] = {"type": "string", "const": "1.0"}
-_TRACEPARENT: Final[_Json] = {"type": "string", "description": "W3C trace context, handed on from the command"}
+_TRACEPARENT: Final[_Json] = {"type": "string", "description": "W3C trace context, copied from the command"}
 _VERSION: Final = _described(_NUMBER, "The organization's version after the change")
-_POSITION: Final = _described(_NUMBER, "Place in the journal")
-_COMMAND_ID: Final = _described(_UUID, "Of the command that led to it")
+_POSITION: Final = _described(_NUMBER, "Position in the journal")
+_COMMAND_ID: Final = _described(_UUID, "The command id")
 
 
 def _headers(required: _Json, optional: _Json) -> _Json:
@@ -59,15 +59,18 @@ def _command_headers(command_type: str) -> _Json:
     return _headers(
         {
             "ce_specversion": _SPECVERSION,
-            "ce_id": _described(_UUID, "The command id, chosen by the publisher; the same at every retry"),
+            "ce_id": _described(_UUID, "The command id, chosen by the publisher; the same on every retry"),
             "ce_type": {"type": "string", "const": command_type},
             "ce_source": {"type": "string", "format": "uri-reference", "description": "Names the publishing service"},
         },
         {
             "content-type": _CONTENT_TYPE,
-            "authorization": {"type": "string", "description": "Bearer and a JWT that names the actor"},
-            "ce_actor": {"type": "string", "description": "On whose behalf, where the broker trusts its publishers"},
-            "traceparent": {"type": "string", "description": "W3C trace context, handed on to event and result"},
+            "authorization": {"type": "string", "description": "Bearer and a JWT that identifies the actor"},
+            "ce_actor": {
+                "type": "string",
+                "description": "The actor, used only where the broker trusts its publishers",
+            },
+            "traceparent": {"type": "string", "description": "W3C trace context, copied to the event and the result"},
         },
     )
 
@@ -76,35 +79,35 @@ def _event_headers(event_type: str) -> _Json:
     return _headers(
         {
             "ce_specversion": _SPECVERSION,
-            "ce_id": _described(_UUID, "Derived from the position: the same at every re-send"),
+            "ce_id": _described(_UUID, "Derived from the position: the same each time it is sent"),
             "ce_type": {"type": "string", "const": event_type},
             "ce_source": {"type": "string", "const": SOURCE},
-            "ce_subject": _described(_UUID, "The organization's id"),
-            "ce_time": _TIME,
+            "ce_subject": _described(_UUID, "The organization id"),
+            "ce_time": _described(_TIME, "When the change was made"),
             "ce_dataschema": {"type": "string", "const": EVENT_SCHEMA},
             "content-type": _CONTENT_TYPE,
             "ce_orgversion": _VERSION,
             "ce_position": _POSITION,
             "ce_commandid": _COMMAND_ID,
         },
-        {"ce_actor": {"type": "string"}, "traceparent": _TRACEPARENT},
+        {"ce_actor": {"type": "string", "description": "Who made the change"}, "traceparent": _TRACEPARENT},
     )
 
 
 _RESULT_HEADERS: Final = _headers(
     {
         "ce_specversion": _SPECVERSION,
-        "ce_id": _UUID,
+        "ce_id": _described(_UUID, "Of the result"),
         "ce_type": {"type": "string", "const": RESULT_TYPE},
         "ce_source": {"type": "string", "const": SOURCE},
-        "ce_time": _TIME,
+        "ce_time": _described(_TIME, "When the outcome was produced"),
         "ce_dataschema": {"type": "string", "const": RESULT_SCHEMA},
         "content-type": _CONTENT_TYPE,
         "ce_commandid": _COMMAND_ID,
     },
     {
-        "ce_subject": _described(_UUID, "The organization's id, where it can be read"),
-        "ce_position": _described(_NUMBER, "Place in the journal, where it is journaled"),
+        "ce_subject": _described(_UUID, "The organization id, if it can be read"),
+        "ce_position": _described(_NUMBER, "Position in the journal, if the outcome is journaled"),
         "traceparent": _TRACEPARENT,
     },
 )
@@ -125,25 +128,25 @@ def _message(
     }
     if correlated_by is not None:
         message["correlationId"] = {
-            "description": "The command id joins a command and its result",
+            "description": "The command id links a command and its result",
             "location": f"$message.header#/{correlated_by}",
         }
     return message
 
 
 _REFERENCE: Final[dict[str, tuple[type[Reference], str, str]]] = {
-    "memberships": (Membership, "the user belongs to the organization no more", "user_id:org_id"),
-    "partnerships": (Partnership, "the organization serves the other no more", "partner_org_id:org_id"),
-    "staff": (Staff, "the user works for the platform no more", "user_id"),
+    "memberships": (Membership, "the user no longer belongs to the organization", "user_id:org_id"),
+    "partnerships": (Partnership, "the organization no longer serves the other", "partner_org_id:org_id"),
+    "staff": (Staff, "the user no longer works for the platform", "user_id"),
 }
-"""Channel: what it holds, what a tombstone there says, and the key."""
+"""By channel: the model, what a tombstone means, and the key."""
 
 
 def _reference_messages(model: type[Reference], tombstone: str, key: str) -> dict[str, _Json]:
-    """A fact, and the tombstone that takes it back; both have the same key."""
+    """A fact, and the tombstone that removes it; both have the same key."""
     described: _Json = {
         "type": "string",
-        "description": f"{key}, equal to the value's, ids in 36 lower-case characters; default (murmur2) partitioner",
+        "description": f"{key} as in the value, ids in 36 lower-case characters; default (murmur2) partitioner",
     }
     name = model.__name__.lower()
     nothing = _headers({}, {})
@@ -255,15 +258,24 @@ def document() -> _Json:
             "receiveCommands": receive,
             "sendResults": _operation("send", "results", "The outcome of every command", messages["results"]),
             "sendEvents": _operation("send", "events", "Every change, exactly once, in order", messages["events"]),
-            "sendState": _operation("send", "state", "The latest of each organization", messages["state"]),
+            "sendState": _operation("send", "state", "The latest version of each organization", messages["state"]),
             "receiveMemberships": _operation(
-                "receive", "memberships", "Who belongs where: the latest of each key counts", messages["memberships"]
+                "receive",
+                "memberships",
+                "Who belongs where: the latest record of each key counts",
+                messages["memberships"],
             ),
             "receivePartnerships": _operation(
-                "receive", "partnerships", "Who serves whom: the latest of each key counts", messages["partnerships"]
+                "receive",
+                "partnerships",
+                "Who serves whom: the latest record of each key counts",
+                messages["partnerships"],
             ),
             "receiveStaff": _operation(
-                "receive", "staff", "Who works for the platform: the latest of each key counts", messages["staff"]
+                "receive",
+                "staff",
+                "Who works for the platform: the latest record of each key counts",
+                messages["staff"],
             ),
         },
         "components": {

@@ -1,4 +1,7 @@
-"""The pages `docs/settings.md` and `docs/metrics.md`, made from the code by `python -m org_service.documentation`."""
+"""The reference pages of `docs/`, made from the code by `python -m org_service.documentation`.
+
+`settings.md` and `metrics.md` are made whole; of `contract.md` the tables between its markers.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,7 +11,7 @@ from prometheus_client import Counter, Gauge, Histogram
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
-from org_service import telemetry
+from org_service import contract_tables, telemetry
 from org_service.settings import Settings, as_text
 
 _DOCS: Final = Path(__file__).parents[2] / "docs"
@@ -79,7 +82,12 @@ def metrics_page() -> str:
     return "\n".join(lines) + "\n"
 
 
-PAGES: Final = {"settings.md": settings_page, "metrics.md": metrics_page}
+def contract_page() -> str:
+    """The contract, with its tables as the code has them now."""
+    return contract_tables.filled((_DOCS / "contract.md").read_text(encoding="utf-8"))
+
+
+PAGES: Final = {"settings.md": settings_page, "metrics.md": metrics_page, "contract.md": contract_page}
 
 
 def main() -> None:

@@ -1,8 +1,8 @@
 """The account checker: do the log, the journal, the tables and what was published tell one and the same story?
 
 It trusts nobody. The commands come from the topic itself, the order from the journal, what should have happened from
-the serial oracle, what did happen from the topics and tables. Each rule is a function below; they are the
-guarantees 1 to 5 of the design, section 2.
+the serial oracle, what did happen from the topics and tables. Each rule is a function below; together
+they are guarantees 1 to 5 of docs/contract.md.
 
     python -m tests.support.checker --bootstrap HOST:PORT --database URL --prefix PREFIX --published FILE
 """

@@ -1,4 +1,4 @@
-"""The field rules of the design, section 5, written a second time.
+"""The field rules of docs/contract.md, written a second time.
 
 Nothing here is imported from the service, and from the contract only the list of countries (data, not a rule).
 A check returns the normalized value or raises `Wrong`; `errors` of a command are the paths of its wrong fields.

@@ -1,6 +1,6 @@
-"""What must become of each command, one at a time: sections 4 and 5 of the design as one `if` after another.
+"""What must become of each command, one at a time: the rules of docs/contract.md as one `if` after another.
 
-The oracle is written from the design alone; it has never seen the service's own decisions, and shares no code with
+The oracle is written from the rules alone; it was written without the service's own decisions, and shares no code with
 them. It keeps three dicts: the organizations, who holds which name, and what each command id got first. Slow
 is fine (some 20 microseconds a command); hard to misread is the point.
 

@@ -1,4 +1,4 @@
-"""Every rule of design §5 for one command: what is refused, in which precedence, and what changes."""
+"""Every rule for one command: what is rejected, in which precedence, and what changes (docs/contract.md)."""
 
 from datetime import UTC, datetime, timedelta
 from uuid import UUID

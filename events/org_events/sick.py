@@ -101,7 +101,7 @@ class Ward:
                 self._said[at] = (offset, reason)
                 _log.error(
                     "%s, partition %d can't be read from offset %d on (%s): it waits and is tried again, all others "
-                    "go on; see 'A partition can't be read' in docs/operating.md",
+                    "go on; see 'A partition cannot be read' in docs/operating.md",
                     *at,
                     offset,
                     reason,

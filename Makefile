@@ -1,11 +1,11 @@
-# Needs make and Python 3.11 or later, nothing else. Everything is installed below this folder (.venv, .tools);
-# Kafka's jars go to the user's cache, once.
+# Needs only make and Python 3.11 or later. Everything is installed in this folder (.venv, .tools), except Kafka's jars,
+# which go to the user's cache once.
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help setup demo up stack check test bench storm poison smuggle hostile fuzz soak
 
-# Any Python that is new enough; the real one if this is run from a virtual environment.
+# Any Python that is new enough; the base interpreter if this runs in a virtual environment.
 ifndef PYTHON
 PYTHON := $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
 	"$$p" -c 'import sys; sys.version_info >= (3, 11) or sys.exit(1); print(getattr(sys, "_base_executable", sys.executable))' \
@@ -30,15 +30,15 @@ help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1|\2/p' Makefile | while IFS='|' read -r name what; do \
 		printf '%-12s %s\n' "$$name" "$$what"; done
 
-setup: $(SYNCED) ## install what the lock file names into .venv (the other targets do it too)
+setup: $(SYNCED) ## install the locked dependencies into .venv (the other targets do so too)
 
-demo: $(SYNCED) ## start everything and walk through what the service does
+demo: $(SYNCED) ## start everything and demonstrate what the service does
 	.venv/bin/python deploy/demo/demo.py $(ARGS)
 
 up: $(SYNCED) ## run the service on a local Kafka and Postgres, data in .local, until ^C
 	.venv/bin/orgs up $(ARGS)
 
-stack: $(SYNCED) ## run the local Kafka and Postgres alone, data in .local, until ^C
+stack: $(SYNCED) ## run only the local Kafka and Postgres, data in .local, until ^C
 	.venv/bin/python -m org_local $(ARGS)
 
 check: $(SYNCED) ## format, lint, types, import contracts, tests without servers: under a minute
@@ -48,43 +48,43 @@ check: $(SYNCED) ## format, lint, types, import contracts, tests without servers
 	.venv/bin/lint-imports
 	.venv/bin/pytest -q tests/unit tests/contract $(ARGS)
 
-test: $(SYNCED) ## every test, on real servers; speed measurements aside
+test: $(SYNCED) ## run every test against real servers, without benchmarks
 	.venv/bin/pytest -m "not bench" $(ARGS)
 
 bench: $(SYNCED) ## measure speed
 	.venv/bin/python -m tests.bench $(ARGS)
 
-smuggle: $(SYNCED) ## run the cases of request smuggling behind a real nginx, where one is installed
+smuggle: $(SYNCED) ## run the request smuggling cases behind a real nginx, if one is installed
 	ORGS_TEST_PROXY=nginx .venv/bin/pytest -q tests/integration/edge/test_smuggling.py $(ARGS)
 	ORGS_TEST_PROXY=nginx-websocket .venv/bin/pytest -q tests/integration/edge/test_smuggling.py $(ARGS)
 
-hostile: $(SYNCED) ## hold 10,000 connections to an edge for nothing, and see what an honest client notices
+hostile: $(SYNCED) ## hold 10,000 useless connections to an edge, and measure what an honest client notices
 	.venv/bin/python -m tests.chaos.hostile $(ARGS)
 
 storm: $(SYNCED) ## kill workers and relays at random, then prove that nothing was lost (ARGS=... for seed and length)
 	.venv/bin/python -m tests.chaos.storm $(ARGS)
 
-poison: $(SYNCED) ## mix 100,000 hostile records with as many good ones, then prove that each got what it should
+poison: $(SYNCED) ## mix 100,000 hostile records with as many good ones, then verify each outcome
 	.venv/bin/python -m tests.chaos.poison $(ARGS)
 
 fuzz: $(SYNCED) $(UV_TO_MAKE) ## fuzz the decoders of records, tokens and headers for ten minutes (ARGS="--seconds 60")
 	UV_PROJECT_ENVIRONMENT=.fuzz/venv $(UV) sync --locked --group fuzz
 	.fuzz/venv/bin/python -m tests.fuzz $(ARGS)
 
-soak: $(SYNCED) ## measure for a long time
+soak: $(SYNCED) ## watch memory and speed over a million commands
 	.venv/bin/python -m tests.bench.soak $(ARGS)
 
-# The stamp is the last thing written and the first thing removed, so a setup that failed is done again.
+# The stamp is written last and removed first, so a failed setup is repeated.
 $(SYNCED): uv.lock pyproject.toml events/pyproject.toml service/pyproject.toml deploy/local/pyproject.toml $(UV_TO_MAKE)
 	@rm -f $@
-	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 or later found; install one, or say: make PYTHON=/path/to/python" >&2; exit 1; }
+	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 or later found; install one, or run: make PYTHON=/path/to/python" >&2; exit 1; }
 	$(UV) sync --locked
 	@touch $@
 
-# uv, where there is none: in an environment of its own, renamed when whole. Where Python came without ensurepip
-# (Debian splits it off), the system's pip is asked instead.
+# If uv is not installed: install it into its own environment, renamed when complete. If Python has no ensurepip
+# (Debian packages it separately), the system's pip is used instead.
 $(LOCAL_UV):
-	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 or later found; install one, or say: make PYTHON=/path/to/python" >&2; exit 1; }
+	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 or later found; install one, or run: make PYTHON=/path/to/python" >&2; exit 1; }
 	@rm -rf .tools/uv.new && mkdir -p .tools
 	@{ "$(PYTHON)" -m venv .tools/uv.new >/dev/null 2>&1 && .tools/uv.new/bin/python -m pip install -q "uv==$(UV_VERSION)"; } \
 		|| { rm -rf .tools/uv.new && "$(PYTHON)" -m pip install -q --target .tools/uv.new "uv==$(UV_VERSION)"; } \

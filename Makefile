@@ -33,7 +33,7 @@ help: ## list the targets
 setup: $(SYNCED) ## install the locked dependencies into .venv (the other targets do so too)
 
 demo: $(SYNCED) ## start everything and demonstrate what the service does
-	.venv/bin/python deploy/demo/demo.py $(ARGS)
+	.venv/bin/python docs/examples/demo/demo.py $(ARGS)
 
 up: $(SYNCED) ## run the service on a local Kafka and Postgres, data in .local, until ^C
 	.venv/bin/orgs up $(ARGS)

@@ -1,1 +1,48 @@
-"""The wire contract of the organization service."""
+"""The wire contract of the organization service: commands, their results, events, reference data, topics.
+
+This is the public face; what isn't named here may move. Two packages need `org-events[kafka]`: `org_events.publishing`
+sends commands, `org_events.kafka` has the clients below it.
+"""
+
+from org_events.commands import (
+    Command,
+    CreateOrganization,
+    DeactivateOrganization,
+    DeleteOrganization,
+    IfCurrent,
+    ReactivateOrganization,
+    RestoreOrganization,
+    UncheckedCommand,
+    UpdateOrganization,
+)
+from org_events.events import EventType, OrganizationEvent
+from org_events.organization import Address, Organization
+from org_events.reference import Membership, Partnership, Role, Staff
+from org_events.results import FieldError, Outcome, Problem, ProblemType, Result
+from org_events.topics import Topics
+
+__all__ = [
+    "Address",
+    "Command",
+    "CreateOrganization",
+    "DeactivateOrganization",
+    "DeleteOrganization",
+    "EventType",
+    "FieldError",
+    "IfCurrent",
+    "Membership",
+    "Organization",
+    "OrganizationEvent",
+    "Outcome",
+    "Partnership",
+    "Problem",
+    "ProblemType",
+    "ReactivateOrganization",
+    "RestoreOrganization",
+    "Result",
+    "Role",
+    "Staff",
+    "Topics",
+    "UncheckedCommand",
+    "UpdateOrganization",
+]

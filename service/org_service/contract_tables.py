@@ -16,7 +16,7 @@ from org_events.events import EventType
 from org_events.results import Outcome, ProblemType
 from org_events.schemas import MODELS
 from org_events.topics import DAY_MS, Topics, TopicSpec
-from org_service.edge.problems import TITLES, HttpProblem
+from org_service.edge.http.problems import TITLES, HttpProblem
 from org_service.store.tables import Parked
 
 _OUTCOMES: Final[Mapping[Outcome, tuple[str, str, str]]] = {

@@ -11,8 +11,9 @@ from prometheus_client import Counter, Gauge, Histogram
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
-from org_service import contract_tables, telemetry
+from org_service import contract_tables
 from org_service.settings import Settings, as_text
+from org_service.telemetry import metrics
 
 _DOCS: Final = Path(__file__).parents[2] / "docs"
 
@@ -66,13 +67,13 @@ def metrics_page() -> str:
     lines = [
         "# Metrics",
         "",
-        "Made from `org_service/telemetry.py` by `python -m org_service.documentation`. Served at `/metrics` of each",
-        "role's port; the usual metrics of the process (`process_*`, `python_*`) are there too.",
+        "Made from `org_service/telemetry/metrics.py` by `python -m org_service.documentation`. Served at `/metrics`",
+        "of each role's port; the usual metrics of the process (`process_*`, `python_*`) are there too.",
         "",
         "| metric | kind | labels | meaning |",
         "| --- | --- | --- | --- |",
     ]
-    for metric in vars(telemetry).values():
+    for metric in vars(metrics).values():
         if isinstance(metric, Counter | Gauge | Histogram):
             described = next(iter(metric.describe()))
             name = f"{described.name}{'_total' if isinstance(metric, Counter) else ''}"

@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Final, Literal, cast
 from aiokafka.errors import KafkaError
 
 from org_service.errors import RetryError
-from org_service.health import HealthServer
-from org_service.operate import topics
+from org_service.kafka import topics
+from org_service.serving.health import HealthServer
 from org_service.settings import Settings
 from org_service.store import migrate
 from org_service.store.failures import classify
-from org_service.telemetry import get_logger
+from org_service.telemetry.logs import get_logger
 from org_service.waiting import Backoff, unless
 
 if TYPE_CHECKING:

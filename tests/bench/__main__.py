@@ -16,7 +16,7 @@ from rich.console import Console
 import org_local
 from org_local import LocalStackError
 from org_service.settings import Log
-from org_service.telemetry import set_up_logging
+from org_service.telemetry.logs import set_up_logging
 from tests.bench import machine, report, scenarios
 from tests.bench.publisher import ROOT
 from tests.bench.reader import MismatchError

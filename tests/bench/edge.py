@@ -14,7 +14,7 @@ from uuid import UUID
 import orjson
 
 from org_local import Issuer, ports
-from org_service.edge.cursor import write_cursor
+from org_service.edge.http.cursor import write_cursor
 from org_service.store import migrate
 from tests.bench.edge_data import STAFF, EdgeData
 from tests.bench.edge_load import Asked, LoadProcess, by_kind, percentiles, request

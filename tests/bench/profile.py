@@ -14,7 +14,7 @@ from rich.console import Console
 
 import org_local
 from org_service.settings import Log
-from org_service.telemetry import set_up_logging
+from org_service.telemetry.logs import set_up_logging
 from tests.bench import load
 from tests.bench.measure import Bench
 from tests.bench.scenarios import warm_up

@@ -22,7 +22,7 @@ from rich.table import Table
 import org_local
 from org_local import LocalStackError
 from org_service.settings import Log
-from org_service.telemetry import set_up_logging
+from org_service.telemetry.logs import set_up_logging
 from tests.bench import load
 from tests.bench.measure import Bench
 from tests.bench.reader import MismatchError

@@ -13,9 +13,9 @@ import httpx2
 import pytest
 from pydantic import BaseModel
 
-from org_events import brokers
-from org_events.client import OrganizationClient
-from org_events.errors import KafkaUnavailable
+from org_events.kafka import brokers
+from org_events.publishing.client import OrganizationClient
+from org_events.publishing.errors import KafkaUnavailable
 from org_service.edge.edge import Edge
 from org_service.settings import Settings
 from tests.chaos.relay.proxy import KafkaProxy, kafka_proxy

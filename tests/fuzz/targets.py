@@ -14,20 +14,22 @@ import orjson
 from aiokafka.errors import CorruptRecordException, UnsupportedCodecError
 from aiokafka.record.default_records import DefaultRecordBatch
 
-from org_events import batches, cloudevents
-from org_events.batches import POLL_BYTES_MAX, Batches, Budget
+from org_events import cloudevents
 from org_events.cloudevents import NotACloudEvent
+from org_events.kafka import batches
+from org_events.kafka.batches import POLL_BYTES_MAX, Batches, Budget
+from org_events.kafka.unpacking import UNPACKED_BYTES_MAX, TooLarge, unpack
 from org_events.topics import Topics
-from org_events.unpacking import UNPACKED_BYTES_MAX, TooLarge, unpack
 from org_service.auth import tokens
 from org_service.auth.tokens import TokenRefused
-from org_service.edge import request_headers
-from org_service.edge.cursor import read_cursor, write_cursor
-from org_service.edge.problems import Refusal
+from org_service.domain.requests import Refused, Request, SetAside, Unreadable
+from org_service.edge.http import request_headers
+from org_service.edge.http.cursor import read_cursor, write_cursor
+from org_service.edge.http.problems import Refusal
 from org_service.settings import Auth
-from org_service.worker.batch import park_row
-from org_service.worker.facts import Fact, kinds, read_fact
-from org_service.worker.records import Refused, Request, Unreadable, read
+from org_service.wire.commands import read
+from org_service.wire.facts import Fact, kinds, read_fact
+from org_service.wire.parked import keep
 from tests.support import raw_batches
 from tests.support.raw_batches import CODECS, NONE, Raw
 from tests.support.records import FakeRecord
@@ -56,7 +58,7 @@ def command(data: bytes) -> None:
     record = _record(data)
     found = read(record)
     assert isinstance(found, Request | Unreadable)
-    park_row(Unreadable(record, "as any record may be"))
+    keep(SetAside(Unreadable(record, "as any record may be")))
     if isinstance(found, Unreadable):
         assert found.detail
         return

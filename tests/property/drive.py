@@ -8,9 +8,9 @@ from typing import Any, TypeVar
 
 import orjson
 
+from org_service.apply.applier import Applier
 from org_service.relay.relay import Relay
 from org_service.settings import Settings
-from org_service.worker.applier import Applier
 from tests.support.checker import judge
 from tests.support.observed import Observed, Record, Since, TopicReader, observe, read_tables
 from tests.support.outgoing import relay_position

@@ -8,7 +8,7 @@ import orjson
 
 from tests.support.findings import Findings
 from tests.support.folds import view
-from tests.support.observed import JournalRow, Observed, Record
+from tests.support.observed import JournaledOutcome, Observed, Record
 from tests.support.oracle import Expected, Oracle, Unreadable, attribute, read
 from tests.support.published import Published
 
@@ -22,7 +22,7 @@ class Ledger:
     oracle: Oracle = field(default_factory=Oracle)
     expected: dict[str, Expected] = field(default_factory=dict[str, Expected])
     """The first outcome by command id."""
-    rows: dict[str, JournalRow] = field(default_factory=dict[str, JournalRow])
+    rows: dict[str, JournaledOutcome] = field(default_factory=dict[str, JournaledOutcome])
     duplicates: Counter[str] = field(default_factory=Counter[str])
     reused: Counter[str] = field(default_factory=Counter[str])
     unreadable: set[tuple[int, int]] = field(default_factory=set[tuple[int, int]])
@@ -92,7 +92,7 @@ def replay(ledger: Ledger) -> None:
     _sort_the_rest(ledger, list(log.values()))
 
 
-def _compare_row(row: JournalRow, expected: Expected, findings: Findings) -> None:
+def _compare_row(row: JournaledOutcome, expected: Expected, findings: Findings) -> None:
     problem = orjson.loads(row.problem) if row.problem else None
     found = (row.outcome, row.code, row.version, problem["type"] if problem else None)
     wanted = (expected.outcome, expected.code, expected.version, expected.problem)
@@ -127,7 +127,7 @@ def _compare_row(row: JournalRow, expected: Expected, findings: Findings) -> Non
     )
 
 
-def _compare_origin(row: JournalRow, record: Record, findings: Findings) -> None:
+def _compare_origin(row: JournaledOutcome, record: Record, findings: Findings) -> None:
     """Who and which trace, as the publisher says; of what can't be read as a command these may be lost."""
     if row.code != 400:
         found = row.actor, row.traceparent
@@ -179,7 +179,7 @@ def command_id_of(record: Record) -> str | None:
         return None
 
 
-def row_text(row: JournalRow) -> str:
+def row_text(row: JournaledOutcome) -> str:
     """A journal row in words."""
     return (
         f"position {row.position}, command {row.command_id}, organization {row.org_id}, "

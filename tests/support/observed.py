@@ -48,7 +48,7 @@ class Record:
 
 
 @dataclass(frozen=True, slots=True)
-class JournalRow:
+class JournaledOutcome:
     """A row of `journal`; JSON columns as text."""
 
     position: int
@@ -78,7 +78,7 @@ class Observed:
     events: list[Record] = field(default_factory=list[Record])
     state: list[Record] = field(default_factory=list[Record])
     relay: list[Record] = field(default_factory=list[Record])
-    journal: list[JournalRow] = field(default_factory=list[JournalRow])
+    journal: list[JournaledOutcome] = field(default_factory=list[JournaledOutcome])
     """In order of position."""
     organizations: dict[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
     """Rows of `organization` by id, deleted ones included."""
@@ -220,7 +220,7 @@ async def read_tables(database_url: str, position: int, org_ids: Iterable[str] |
     try:
         async with conn.transaction(isolation="repeatable_read", readonly=True):
             observed = Observed(position_start=position)
-            observed.journal = [JournalRow(*row) for row in await conn.fetch(JOURNAL_SQL, position)]
+            observed.journal = [JournaledOutcome(*row) for row in await conn.fetch(JOURNAL_SQL, position)]
             wanted = None if org_ids is None else list(org_ids)
             rows = await conn.fetch(ORGANIZATIONS_SQL, wanted)
             observed.organizations = {row["id"]: dict(row) for row in rows}

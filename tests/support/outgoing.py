@@ -19,7 +19,7 @@ from org_events.cloudevents import EVENT_ID_NAMESPACE
 from tests.support.findings import Findings
 from tests.support.folds import view
 from tests.support.ledger import Ledger, record_text, row_text
-from tests.support.observed import JournalRow, Record
+from tests.support.observed import JournaledOutcome, Record
 from tests.support.oracle import COMMAND_ID_REUSED
 from tests.support.partitioner import partition_of
 
@@ -68,7 +68,7 @@ def check_results(ledger: Ledger) -> None:
             ledger.findings.add("a command id was refused that was used once", command_id)
 
 
-def _check_copies(ledger: Ledger, row: JournalRow, relayed: list[Record], copies: list[Record]) -> None:
+def _check_copies(ledger: Ledger, row: JournaledOutcome, relayed: list[Record], copies: list[Record]) -> None:
     findings = ledger.findings
     duplicates = ledger.duplicates[row.command_id]
     if not relayed:
@@ -95,7 +95,7 @@ def _check_copies(ledger: Ledger, row: JournalRow, relayed: list[Record], copies
         _compare_result(everything[0], row, findings)
 
 
-def _compare_result(record: Record, row: JournalRow, findings: Findings) -> None:
+def _compare_result(record: Record, row: JournaledOutcome, findings: Findings) -> None:
     body = _loads(record)
     wanted = {
         "command_id": row.command_id,
@@ -147,7 +147,7 @@ def check_events(ledger: Ledger) -> None:
     )
 
 
-def _compare_event(record: Record, body: dict[str, Any], row: JournalRow, findings: Findings) -> None:
+def _compare_event(record: Record, body: dict[str, Any], row: JournaledOutcome, findings: Findings) -> None:
     wanted = {
         "org_id": row.org_id,
         "version": row.version,
@@ -192,7 +192,7 @@ def check_states(ledger: Ledger) -> None:
         findings.add("a change has no state record", row_text(row))
 
 
-def _compare_state(record: Record, row: JournalRow, findings: Findings) -> None:
+def _compare_state(record: Record, row: JournaledOutcome, findings: Findings) -> None:
     found = None if record.value is None else _loads(record)
     wanted = None if row.after is None else orjson.loads(row.after)
     findings.unless(
@@ -269,11 +269,11 @@ def moment_text(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat().removesuffix("+00:00") + "Z"
 
 
-def _position_body(row: JournalRow) -> dict[str, Any]:
+def _position_body(row: JournaledOutcome) -> dict[str, Any]:
     return {"position": row.position, "command_id": row.command_id, "recorded_at": moment_text(row.recorded_at)}
 
 
-def _shared_headers(row: JournalRow) -> dict[str, str]:
+def _shared_headers(row: JournaledOutcome) -> dict[str, str]:
     headers = {
         "ce_specversion": "1.0",
         "ce_source": "/orgs",
@@ -286,7 +286,7 @@ def _shared_headers(row: JournalRow) -> dict[str, str]:
     return headers | {name: content for name, content in optional.items() if content is not None}
 
 
-def _result_headers(row: JournalRow) -> dict[str, str]:
+def _result_headers(row: JournaledOutcome) -> dict[str, str]:
     return _shared_headers(row) | {
         "ce_id": str(uuid5(EVENT_ID_NAMESPACE, f"result:{row.position}")),
         "ce_type": "org.result",
@@ -294,7 +294,7 @@ def _result_headers(row: JournalRow) -> dict[str, str]:
     }
 
 
-def _event_headers(row: JournalRow) -> dict[str, str]:
+def _event_headers(row: JournaledOutcome) -> dict[str, str]:
     headers = _shared_headers(row) | {
         "ce_id": str(uuid5(EVENT_ID_NAMESPACE, str(row.position))),
         "ce_type": row.event_type or "",

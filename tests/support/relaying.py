@@ -13,8 +13,8 @@ from typing import Any
 import asyncpg
 from pydantic import SecretStr
 
+from org_service.kafka.producer import Producer
 from org_service.relay import Relay
-from org_service.relay.producer import Producer
 from org_service.settings import Settings
 from tests.support.observed import Record, TopicReader
 

@@ -9,7 +9,7 @@ from uuid import UUID, uuid5
 from org_events.cloudevents import EVENT_ID_NAMESPACE
 from org_events.topics import partition_for
 from tests.support.field_rules import name_key
-from tests.support.observed import JournalRow, Observed, Record
+from tests.support.observed import JournaledOutcome, Observed, Record
 from tests.support.oracle import Expected, Oracle
 from tests.support.published import Published
 
@@ -74,7 +74,7 @@ class Story:
         problem = None
         if expected.problem:
             problem = {"type": expected.problem, "errors": [{"path": path} for path in expected.wrong_fields]}
-        row = JournalRow(
+        row = JournaledOutcome(
             position=position,
             command_id=expected.command_id or "",
             org_id=expected.org_id,
@@ -106,7 +106,7 @@ class Story:
         return after | {name: time.isoformat() if time else None for name, time in times.items()}
 
     def _publish(
-        self, row: JournalRow, before: dict[str, Any] | None, after: dict[str, Any] | None, problem: Any
+        self, row: JournaledOutcome, before: dict[str, Any] | None, after: dict[str, Any] | None, problem: Any
     ) -> None:
         names = ("command_id", "org_id", "outcome", "code", "version", "position")
         shared = {name: getattr(row, name) for name in names}

@@ -12,7 +12,7 @@ import httpx2
 from org_service.auth.key_set import KeySetError
 from org_service.errors import RetryError, StopError
 from org_service.settings import Auth
-from org_service.telemetry import get_logger
+from org_service.telemetry.logs import get_logger
 
 KEY_SET_BYTES_MAX: Final = 1024 * 1024
 """Thousands of keys; more is a mistake, or no set of keys at all."""

@@ -24,7 +24,8 @@ from typing import Final, NamedTuple
 from org_service.auth.key_set import NO_KEYS, Key, KeySet, KeySetError, read_key_set
 from org_service.auth.key_sources import Source
 from org_service.errors import RetryError, StopError
-from org_service.telemetry import KEYS_READ_AT, KEYS_READS, get_logger
+from org_service.telemetry.logs import get_logger
+from org_service.telemetry.metrics import KEYS_READ_AT, KEYS_READS
 
 WITHDRAWN_MAX: Final = 100
 """Keys remembered after they were withdrawn, for records that waited meanwhile: years of rotations."""

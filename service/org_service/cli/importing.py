@@ -102,7 +102,7 @@ def _run(
 ) -> None:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-    from org_events.errors import OutcomeUnknown
+    from org_events.publishing.errors import OutcomeUnknown
     from org_service.operate import publish
 
     columns = (TextColumn("importing"), BarColumn(), TaskProgressColumn(), MofNCompleteColumn(), TimeElapsedColumn())

@@ -13,8 +13,8 @@ def mcp() -> None:
     """
     import httpx2
 
-    from org_service.edge.mcp import serve_stdio
-    from org_service.telemetry import set_up_logging
+    from org_service.edge.mcp.server import serve_stdio
+    from org_service.telemetry.logs import set_up_logging
 
     settings = shell.load_settings()
     wrong = _wrong_token(settings.token.get_secret_value())

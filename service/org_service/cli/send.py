@@ -11,7 +11,7 @@ import typer
 from org_service.cli import reference, shell
 
 if TYPE_CHECKING:
-    from org_events.client import Sent
+    from org_events.publishing.client import Sent
     from org_events.results import Result
 
 app = typer.Typer(

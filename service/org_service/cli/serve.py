@@ -24,7 +24,7 @@ def serve(
 
     Example: `orgs serve --role worker`
     """
-    from org_service.telemetry import set_up_logging
+    from org_service.telemetry.logs import set_up_logging
 
     settings = shell.load_settings()
     set_up_logging(settings.log)
@@ -50,7 +50,7 @@ def migrate() -> None:
     """
     from org_service.settings import Log
     from org_service.store import migrate as migrations
-    from org_service.telemetry import set_up_logging
+    from org_service.telemetry.logs import set_up_logging
 
     settings = shell.load_settings()
     set_up_logging(Log(level="warning"))  # each migration is reported on standard output already

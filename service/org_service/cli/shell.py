@@ -91,7 +91,7 @@ def write_json(document: object) -> None:
 
 
 def _as_text(value: object) -> str:
-    from org_service.domain.wire import rfc3339
+    from org_service.wire.results import rfc3339
 
     return rfc3339(value).decode() if isinstance(value, datetime) else str(value)
 

@@ -12,7 +12,7 @@ from org_service.cli import shell
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from org_service.operate.kafka import Record
+    from org_service.kafka.reader import Record
 
 What = Literal["events", "results", "commands"]
 

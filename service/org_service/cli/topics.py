@@ -7,7 +7,7 @@ import typer
 from org_service.cli import shell
 
 if TYPE_CHECKING:
-    from org_service.operate.topics import TopicPlan
+    from org_service.kafka.topics import TopicPlan
 
 app = typer.Typer(no_args_is_help=True, help="The topics: create and compare.")
 
@@ -30,7 +30,7 @@ def apply(
 
     Example: `orgs topics apply --dry-run`
     """
-    from org_service.operate import topics
+    from org_service.kafka import topics
 
     settings = shell.quiet_settings()
     plans = shell.run(topics.plan(settings.kafka))
@@ -48,7 +48,7 @@ def apply(
 
 
 def _refuse_harm(plans: "list[TopicPlan]", what: str) -> None:
-    from org_service.operate import topics
+    from org_service.kafka import topics
 
     if harmful := topics.harm(plans):
         shell.fail(f"{what}:\n  " + "\n  ".join(harmful))

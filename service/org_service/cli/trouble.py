@@ -27,7 +27,7 @@ def explain(error: BaseException) -> Trouble | None:
     from pydantic import ValidationError
     from pydantic_settings import SettingsError
 
-    from org_events.errors import ClientError, KafkaRefused, OutcomeUnknown, TopicMissing
+    from org_events.publishing.errors import ClientError, KafkaRefused, OutcomeUnknown, TopicMissing
     from org_service.errors import RetryError, ServiceError, UnreachableError
 
     if isinstance(error, ValidationError):

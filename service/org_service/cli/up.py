@@ -68,7 +68,7 @@ def up(
     except ModuleNotFoundError:
         shell.fail("the local stack isn't installed: install org-service[local].")
     from org_service.cli.trouble import masked_url
-    from org_service.telemetry import set_up_logging
+    from org_service.telemetry.logs import set_up_logging
 
     shell.load_settings()  # what is written wrongly is told before anything starts
     try:
@@ -80,7 +80,7 @@ def up(
                 name(servers)
                 settings = shell.load_settings()
                 set_up_logging(settings.log.model_copy(update={"format": "console"}))
-                for busy in ("org_service.worker.applier", "org_service.relay.relay"):
+                for busy in ("org_service.apply.applier", "org_service.relay.relay"):
                     logging.getLogger(busy).setLevel(logging.DEBUG)  # one line a batch, so that one sees commands pass
                 settings = _with_ports(settings)
                 url = f"http://{settings.edge.host}:{settings.edge.port}"
@@ -138,7 +138,8 @@ def _trust(issuer: "Issuer") -> dict[str, str]:
 def _prepare(settings: "Settings", *, make_staff: bool) -> None:
     """Tables and topics, where they are missing, and as staff whoever holds the token of `stack.env`, if asked to."""
     from org_events.reference import Staff
-    from org_service.operate import reference, topics
+    from org_service.kafka import topics
+    from org_service.operate import reference
     from org_service.store import migrate
 
     async def prepare() -> None:

@@ -11,13 +11,14 @@ from starlette.routing import BaseRoute, Match
 
 from org_service.auth.tokens import Tokens
 from org_service.domain.policy import Policy
-from org_service.edge import bodies, changing, docs_page, mcp_http, reading
-from org_service.edge.changing import Changing
-from org_service.edge.commands import Commands
-from org_service.edge.documents import complete
-from org_service.edge.gate import Gate
-from org_service.edge.reading import Reading
-from org_service.edge.target import Target, path_of
+from org_service.edge.http import bodies, changing, docs_page, reading
+from org_service.edge.http.changing import Changing
+from org_service.edge.http.commands import Commands
+from org_service.edge.http.documents import complete
+from org_service.edge.http.gate import Gate
+from org_service.edge.http.reading import Reading
+from org_service.edge.http.target import Target, path_of
+from org_service.edge.mcp import http as mcp_http
 from org_service.serving.exchange import Scope
 from org_service.settings import Settings
 

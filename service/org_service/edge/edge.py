@@ -17,16 +17,16 @@ from typing import Any, Final, Self
 from org_service.auth.policy import load_policy
 from org_service.auth.tokens import Tokens
 from org_service.edge.app import make_app
-from org_service.edge.commands import Commands
-from org_service.edge.problems import answer, unavailable, unreadable
+from org_service.edge.http.commands import Commands
+from org_service.edge.http.problems import answer, unavailable, unreadable
 from org_service.errors import RetryError
-from org_service.health import Check, HealthServer
 from org_service.serving.exchange import Receive, Scope, Send
+from org_service.serving.health import Check, HealthServer
 from org_service.serving.server import Bounds, HttpServer, listen, room_for
 from org_service.settings import Settings
 from org_service.store import statements
 from org_service.store.engine import create_engine
-from org_service.telemetry import get_logger
+from org_service.telemetry.logs import get_logger
 from org_service.waiting import Backoff, pause
 
 log = get_logger(__name__)

@@ -19,11 +19,12 @@ from aiokafka.errors import KafkaError
 from aiokafka.protocol.api import Request, RequestStruct, Response
 from aiokafka.protocol.types import CompactArray, CompactString, Int16, Int32, Int64, Schema, TaggedFields
 
-from org_events.consumer import SteadyConsumer
+from org_events.kafka.consumer import SteadyConsumer
 from org_service.kafka.epochs import epoch_ends
 from org_service.kafka.topic_ids import describe
 from org_service.settings import Kafka
-from org_service.telemetry import PARTITIONS_HELD, get_logger
+from org_service.telemetry.logs import get_logger
+from org_service.telemetry.metrics import PARTITIONS_HELD
 
 log = get_logger(__name__)
 

@@ -16,11 +16,12 @@ import orjson
 from org_events import cloudevents
 from org_events.cloudevents import NotACloudEvent
 from org_service.domain.organization import to_json
-from org_service.operate.kafka import Record, read_all
+from org_service.domain.outcomes import JournaledOutcome
+from org_service.kafka.reader import Record, read_all
 from org_service.settings import Kafka, Settings
 from org_service.store import journal, reads
 from org_service.store.engine import create_engine
-from org_service.store.journal import Gap, JournalRow
+from org_service.store.journal import Gap
 from org_service.store.reads import ParkedRecord
 
 PAGE_ROWS: Final = 5_000
@@ -68,7 +69,7 @@ class _Stored:
 
     head: int = 0
     gaps: list[Gap] = field(default_factory=list[Gap])
-    journal: dict[int, JournalRow] = field(default_factory=dict[int, JournalRow])
+    journal: dict[int, JournaledOutcome] = field(default_factory=dict[int, JournaledOutcome])
     organizations: dict[str, Any] = field(default_factory=dict[str, Any])
     parked_commands: set[UUID] = field(default_factory=set[UUID])
     parked_unreadable: set[Coordinates] = field(default_factory=set[Coordinates])
@@ -251,7 +252,7 @@ def _said(event: Mapping[str, Any]) -> tuple[Any, ...]:
     return tuple(event[name] for name in names)
 
 
-def _meant(row: JournalRow) -> tuple[Any, ...]:
+def _meant(row: JournaledOutcome) -> tuple[Any, ...]:
     changed, before, after = (
         None if text is None else orjson.loads(text) for text in (row.changed, row.before, row.after)
     )

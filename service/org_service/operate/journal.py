@@ -14,12 +14,13 @@ from typing import NamedTuple
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from org_service.errors import StopError
-from org_service.operate.kafka import read_all
-from org_service.operate.progress import Published, published
+from org_service.kafka.reader import read_all
+from org_service.operate.progress import published
 from org_service.settings import Settings
 from org_service.store import journal, recovery
 from org_service.store.engine import create_engine
 from org_service.store.recovery import Advance
+from org_service.wire.position import Published
 
 
 class LostChange(NamedTuple):
@@ -82,7 +83,7 @@ async def _plan(conn: AsyncConnection, last: Published) -> Advance:
             f"there is no need to: Kafka knows the journal up to position {last.position}, and the journal, which goes "
             f"up to {head}, has the same there."
         )
-    return await recovery.plan(conn, last.position, last.moment)
+    return await recovery.plan(conn, last.position, last.recorded_at)
 
 
 async def _lost_changes(settings: Settings, planned: Advance) -> list[LostChange]:

@@ -6,30 +6,21 @@ relay's record. Both are 0 exactly when everything sent has its outcome and ever
 
 import asyncio
 import time
-from datetime import datetime
 from typing import Any, Final, NamedTuple, cast
-from uuid import UUID
 
 from aiokafka import TopicPartition
 from aiokafka.errors import CorruptRecordException
 
-from org_service import position as positions
 from org_service.errors import RetryError
-from org_service.operate.kafka import admin, ends, reader, refuse_sick
+from org_service.kafka import relay_position
+from org_service.kafka.connection import admin
+from org_service.kafka.reader import ends, reader, refuse_sick
 from org_service.settings import Settings
 from org_service.store import journal
 from org_service.store.engine import create_engine
+from org_service.wire.position import PARTITION, Published
 
 IDLE_POLL_S: Final = 0.1
-
-
-class Published(NamedTuple):
-    """The last journal row that Kafka knows, as the relay noted it down."""
-
-    position: int
-    command_id: UUID | None
-    moment: datetime
-    """When this row was recorded, by its worker's clock; not before, where the relay didn't say."""
 
 
 class Behind(NamedTuple):
@@ -88,15 +79,12 @@ async def published(settings: Settings) -> Published | None:
     topic = settings.kafka.topics.relay
     async with reader(settings.kafka, topic) as (consumer, partitions):
         now = await ends(consumer, partitions)
-        at = TopicPartition(topic, positions.PARTITION)
+        at = TopicPartition(topic, PARTITION)
         try:
-            last = await positions.find(consumer, at, settings.relay.name, now[at])
+            return await relay_position.find(consumer, at, settings.relay.name, now[at])
         except CorruptRecordException:
             refuse_sick(consumer)
             raise
-    if last is None:
-        return None
-    return Published(last.position.position, last.position.command_id, last.moment)
 
 
 async def _undecided(settings: Settings) -> int:

@@ -6,10 +6,10 @@ from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from org_events.client import OrganizationClient
 from org_events.commands import Command
+from org_events.publishing.client import OrganizationClient
 from org_events.results import Result
-from org_service.operate.kafka import admin
+from org_service.kafka.connection import admin
 from org_service.operate.organizations_file import BadLine, Row
 from org_service.settings import Kafka
 

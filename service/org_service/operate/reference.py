@@ -10,12 +10,13 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaTimeoutError
 from aiokafka.structs import RecordMetadata
 
-from org_events.brokers import enduring
-from org_events.publisher import stop_producer
+from org_events.kafka.brokers import enduring
+from org_events.publishing.publisher import stop_producer
 from org_events.reference import Membership, Partnership, Reference, Staff
 from org_events.topics import Topics
 from org_service.errors import StopError
-from org_service.operate.kafka import admin, read_all
+from org_service.kafka.connection import admin
+from org_service.kafka.reader import read_all
 from org_service.settings import Database, Kafka
 from org_service.store.engine import create_engine
 from org_service.store.reference import Counts, count_facts

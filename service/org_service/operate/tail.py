@@ -6,8 +6,8 @@ from uuid import UUID
 
 from aiokafka import TopicPartition
 
-from org_events.consumer import SteadyConsumer
-from org_service.operate.kafka import Record, ends, read_until, reader, refuse_sick, take
+from org_events.kafka.consumer import SteadyConsumer
+from org_service.kafka.reader import Record, ends, read_until, reader, refuse_sick, take
 from org_service.settings import Kafka
 
 

@@ -12,42 +12,18 @@ from time import time
 from typing import Final
 
 from aiokafka import TopicPartition
-from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
-from org_events.topics import RECORD_BATCH_BYTES_MAX, Topics
-from org_service.position import PARTITION, Position
-from org_service.relay.records import Record, encode
-from org_service.store.journal import JournalRow
+from org_events.topics import Topics
+from org_service.domain.outcomes import JournaledOutcome
+from org_service.kafka.record_batches import Batch
+from org_service.wire.changes import Record, encode
+from org_service.wire.position import PARTITION, Position
 
-BATCH_BYTES_MAX: Final = RECORD_BATCH_BYTES_MAX - 12
-"""Topics take 12 bytes more, for the offset and length before a batch. A record that is larger by itself gets a batch
-of its own, and the broker judges. A command is 64 KiB at most, so no record of ours is larger than a fifth of it."""
 CHUNK_BYTES_MAX: Final = 32 * 1024 * 1024
 """All of a chunk may be for one broker, whose `socket.request.max.bytes` is 100 MiB by default. Also bounds memory: two
 chunks are held, one on its way and the next."""
 ROWS_AT_A_STRETCH: Final = 100
 """Rows encoded before other tasks get their turn: some 2 ms, while the chunk before is on its way."""
-
-_MAGIC: Final = 2
-_UNCOMPRESSED: Final = 0
-
-
-class Batch:
-    """A record batch (format 2, KIP-98) that is being filled, then built once."""
-
-    __slots__ = ("_builder", "add", "records")
-
-    def __init__(self) -> None:
-        self.records = 0
-        """Whoever adds one counts it."""
-        self._builder = DefaultRecordBatchBuilder(_MAGIC, _UNCOMPRESSED, 1, -1, -1, 0, BATCH_BYTES_MAX)
-        self.add = self._builder.append
-        """Place, timestamp, key, value, headers: None where the batch is full; an empty one takes any record."""
-
-    def build(self, producer_id: int, epoch: int, first_sequence: int) -> bytearray:
-        """The bytes to send. Once only; the batch takes no more records."""
-        self._builder.set_producer_state(producer_id, epoch, first_sequence)
-        return self._builder.build()
 
 
 @dataclass(slots=True)
@@ -102,7 +78,7 @@ class _Topic:
         return added.size
 
 
-async def build(rows: Sequence[JournalRow], layout: Layout, *, limit: int) -> Chunk:
+async def build(rows: Sequence[JournaledOutcome], layout: Layout, *, limit: int) -> Chunk:
     """Encode rows, as many as fit into `CHUNK_BYTES_MAX` (at least one).
 
     Args:

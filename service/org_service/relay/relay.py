@@ -23,16 +23,16 @@ from typing import Any, Final
 
 from aiokafka import TopicPartition
 
-from org_service import position as positions
 from org_service.errors import RetryError, StopError
+from org_service.kafka import relay_position
+from org_service.kafka.producer import FencedError, Producer, TopicsMissingError, UnknownFateError, unknown_fate
 from org_service.kafka.transactions import TransactionWatch
-from org_service.position import PARTITION, Position
 from org_service.relay.chunks import Chunk, Layout
-from org_service.relay.producer import FencedError, Producer, TopicsMissingError, UnknownFateError, unknown_fate
 from org_service.relay.source import Source
 from org_service.settings import Settings
 from org_service.store.notify import JournalSignal, LeaderLock
-from org_service.telemetry import (
+from org_service.telemetry.logs import get_logger
+from org_service.telemetry.metrics import (
     RELAY_LAG_POSITIONS,
     RELAY_LAG_SECONDS,
     RELAY_LEADER,
@@ -40,9 +40,9 @@ from org_service.telemetry import (
     RELAY_REBUILDS,
     RELAY_ROWS,
     RELAY_SECONDS,
-    get_logger,
 )
 from org_service.waiting import Backoff, pause, unless
+from org_service.wire.position import PARTITION
 
 log = get_logger(__name__)
 
@@ -199,15 +199,15 @@ class Relay:
                 partitions, dict.fromkeys((topics.events, topics.state, topics.results), kafka.partitions)
             )
             end = await producer.end_of(TopicPartition(topics.relay, PARTITION))
-            last = await positions.read(kafka, topics.relay, name, end)
-            if last is None and await positions.is_published(kafka, topics.events, partitions[topics.events]):
+            last = await relay_position.read(kafka, topics.relay, name, end)
+            if last is None and await relay_position.is_published(kafka, topics.events, partitions[topics.events]):
                 raise StopError(NO_POSITION.format(topic=topics.relay, relay=name, events=topics.events))
-            last = last or Position(position=0)
-        await self._source.verify(last)
-        self._reach(last.position)
-        log.info("the relay goes on from Kafka's position", position=last.position, head=self._source.head)
+        position, command_id = (0, None) if last is None else (last.position, last.command_id)
+        await self._source.verify(position, command_id)
+        self._reach(position)
+        log.info("the relay goes on from Kafka's position", position=position, head=self._source.head)
         self._enter(State.READY)
-        return Layout(topics, partitions, name), last.position
+        return Layout(topics, partitions, name), position
 
     async def _publish_from(
         self, layout: Layout, position: int, producer: Producer, signal: JournalSignal, stop: asyncio.Event

@@ -1,9 +1,9 @@
 """Where the relay reads: the journal, and what tells that it isn't the journal Kafka was fed from."""
 
 from datetime import datetime
+from uuid import UUID
 
 from org_service.errors import StopError
-from org_service.position import Position
 from org_service.relay.chunks import Chunk, Layout, build
 from org_service.settings import Database
 from org_service.store import journal
@@ -68,8 +68,8 @@ class Source:
                 self.head = await journal.head(connection)
         return rows[0].recorded_at if rows else None
 
-    async def verify(self, last: Position) -> None:
-        """See that the last row published is the one which stands there in the journal.
+    async def verify(self, position: int, command_id: UUID | None) -> None:
+        """See that the last row published, at `position`, is the one which stands there in the journal.
 
         A row that is missing below the head is fine: only an operator's `orgs journal advance` makes that.
 
@@ -79,14 +79,14 @@ class Source:
         """
         with classified():
             async with self._engine.connect() as connection:
-                command_id = await journal.command_id_at(connection, last.position)
+                journaled = await journal.command_id_at(connection, position)
                 self.head = await journal.head(connection)
-        if self.head < last.position:
-            raise _ahead(last.position, self.head)
-        if None not in (command_id, last.command_id) and command_id != last.command_id:
+        if self.head < position:
+            raise _ahead(position, self.head)
+        if None not in (journaled, command_id) and journaled != command_id:
             raise StopError(
-                f"Kafka was fed from another journal: at position {last.position} the command {last.command_id} was "
-                f"published, but the journal has {command_id} there. " + WAY_OUT.format(position=last.position)
+                f"Kafka was fed from another journal: at position {position} the command {command_id} was "
+                f"published, but the journal has {journaled} there. " + WAY_OUT.format(position=position)
             )
 
 

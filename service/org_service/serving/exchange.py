@@ -6,7 +6,7 @@ from typing import Any, Final, Protocol
 
 from org_service.serving.answers import Answer
 from org_service.serving.framing import Head, Reader
-from org_service.telemetry import get_logger
+from org_service.telemetry.logs import get_logger
 
 log = get_logger(__name__)
 

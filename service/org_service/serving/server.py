@@ -22,7 +22,8 @@ from org_service.serving import answers
 from org_service.serving.connection import Connection
 from org_service.serving.exchange import Asgi, Exchange
 from org_service.serving.registry import Registry, State
-from org_service.telemetry import HTTP_CLOSED, HTTP_CONNECTIONS, get_logger
+from org_service.telemetry.logs import get_logger
+from org_service.telemetry.metrics import HTTP_CLOSED, HTTP_CONNECTIONS
 
 log = get_logger(__name__)
 

@@ -15,11 +15,9 @@ What became of such a transaction is unknown.
 
 from collections.abc import Callable
 from typing import Any, Final, Literal, cast
-from uuid import UUID
 
 import asyncpg
 import orjson
-from asyncpg.pgproto import pgproto
 from sqlalchemy import ExceptionContext, event
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
@@ -31,9 +29,6 @@ Role = Literal["owner", "worker", "relay", "edge", "reader"]
 """Group role a session assumes: `orgs_owner`, `orgs_worker` …"""
 Session = asyncpg.Connection
 """A connection of the driver, outside any pool."""
-
-read_uuid: Final[Callable[[str], UUID]] = pgproto.UUID
-"""The driver's kind of `uuid.UUID`: equal to any other, but made, hashed, written and sent several times as fast."""
 
 READ_ONLY: Final = "25006"
 """SQLSTATE of a write to a standby (manual, appendix A)."""

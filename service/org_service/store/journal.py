@@ -7,7 +7,6 @@ that `recovery` made and noted down.
 """
 
 from collections.abc import Sequence
-from datetime import datetime
 from typing import Final, NamedTuple
 from uuid import UUID
 
@@ -15,27 +14,9 @@ from sqlalchemy import BigInteger, Integer, bindparam, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
+from org_service.domain.outcomes import JournaledOutcome
 from org_service.errors import StopError
 from org_service.store.tables import Journal, JournalGap, JournalHead
-
-
-class JournalRow(NamedTuple):
-    """What there is to publish about one command. JSON columns are texts, ready to send."""
-
-    position: int
-    command_id: UUID
-    org_id: UUID | None
-    version: int | None
-    event_type: str | None
-    outcome: str
-    code: int
-    actor: str | None
-    changed: str | None
-    before: str | None
-    after: str | None
-    problem: str | None
-    traceparent: str | None
-    recorded_at: datetime
 
 
 class Gap(NamedTuple):
@@ -50,7 +31,7 @@ class Gap(NamedTuple):
 
 
 _READ_AFTER: Final = (
-    select(*(getattr(Journal, field) for field in JournalRow._fields))
+    select(*(getattr(Journal, field) for field in JournaledOutcome._fields))
     .where(col(Journal.position) > bindparam("position", type_=BigInteger))
     .order_by(col(Journal.position))
     .limit(bindparam("limit", type_=Integer))
@@ -62,7 +43,7 @@ _HEAD: Final = select(col(JournalHead.position))
 _GAPS: Final = select(col(JournalGap.first_position), col(JournalGap.last_position))
 
 
-async def read_after(conn: AsyncConnection, position: int, limit: int) -> list[JournalRow]:
+async def read_after(conn: AsyncConnection, position: int, limit: int) -> list[JournaledOutcome]:
     """Read the next rows of the journal, in order, without a gap but for known ones (`gaps`).
 
     Costs one statement, and another where it meets a gap; on a connection in AUTOCOMMIT it costs no BEGIN and COMMIT
@@ -82,14 +63,14 @@ async def read_after(conn: AsyncConnection, position: int, limit: int) -> list[J
         sqlalchemy.exc.DBAPIError: Nothing was read; `failures.classify` says what to do.
     """
     result = await conn.execute(_READ_AFTER, {"position": position, "limit": limit})
-    rows = [JournalRow._make(row) for row in result]
+    rows = [JournaledOutcome._make(row) for row in result]
     # Ordered and unique, so the ends tell whether everything between them is there.
     if rows and rows[-1].position != position + len(rows):
         _refuse_unknown_holes(position, rows, await gaps(conn))
     return rows
 
 
-def _refuse_unknown_holes(position: int, rows: Sequence[JournalRow], known: Sequence[Gap]) -> None:
+def _refuse_unknown_holes(position: int, rows: Sequence[JournaledOutcome], known: Sequence[Gap]) -> None:
     for row in rows:
         while (missing := position + 1) != row.position:
             gap = next((gap for gap in known if gap.holds(missing) and gap.last_position < row.position), None)

@@ -30,7 +30,7 @@ from org_service.errors import RetryError, StopError
 from org_service.settings import Database
 from org_service.store import roles
 from org_service.store.engine import Role, create_engine
-from org_service.telemetry import get_logger
+from org_service.telemetry.logs import get_logger
 
 Report = Callable[[str], None]
 """Is told of each migration that was applied or taken back, just before its transaction ends."""

@@ -37,6 +37,7 @@ from sqlalchemy.sql.dml import Delete
 from sqlalchemy.sql.selectable import TableValuedAlias
 from sqlmodel import SQLModel
 
+from org_events import reference as contract
 from org_service.store.tables import Membership, Partnership, ReferenceProgress, Staff
 
 _PAGE_ROWS: Final = 10_000
@@ -147,6 +148,13 @@ MEMBERSHIPS: Final = FactTable(
 )
 PARTNERSHIPS: Final = FactTable(Partnership, {"partner_org_id": Uuid, "org_id": Uuid, "role": Text}, keys=2)
 STAFF: Final = FactTable(Staff, {"user_id": Text}, keys=1)
+
+FACT_TABLES: Final[Mapping[type[contract.Reference], FactTable]] = {
+    contract.Membership: MEMBERSHIPS,
+    contract.Partnership: PARTNERSHIPS,
+    contract.Staff: STAFF,
+}
+"""Where the facts of each kind go; a table has the fields of the kind, in the same order."""
 
 
 _progress = cast("Table", ReferenceProgress.__table__)  # pyright: ignore[reportAttributeAccessIssue] - as above

@@ -7,7 +7,7 @@ name changes hands take positions, then write.
 from collections.abc import Collection, Sequence
 from datetime import datetime
 from operator import attrgetter
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final
 from typing import cast as cast_to
 from uuid import UUID
 
@@ -40,6 +40,7 @@ from sqlalchemy.sql.selectable import TableValuedAlias
 from sqlmodel import col
 
 from org_service.domain.organization import Organization
+from org_service.domain.outcomes import KeptRecord, KnownOutcome, NewOutcome
 from org_service.store.engine import Session
 from org_service.store.tables import (
     JOURNAL_CHANNEL,
@@ -49,72 +50,6 @@ from org_service.store.tables import (
     Parked,
 )
 from org_service.store.tables import Organization as OrganizationTable
-
-
-class Journaled(NamedTuple):
-    """What the journal remembers of a command: enough to know it again and to send its outcome again."""
-
-    command_id: UUID
-    position: int
-    org_id: UUID | None
-    version: int | None
-    outcome: str
-    code: int
-    request_digest: bytes
-    command_partition: int
-    command_offset: int
-    event_type: str | None
-    after: str | None
-    problem: str | None
-    traceparent: str | None
-    recorded_at: datetime
-    command_time_ms: int | None = None
-    """Of the record, by the broker's clock; None where an older release journaled it."""
-
-
-class JournalEntry(NamedTuple):
-    """A row to write, in the column order of the statement; its position comes from the head."""
-
-    command_id: UUID
-    org_id: UUID | None
-    version: int | None
-    command_type: str
-    event_type: str | None
-    outcome: str
-    code: int
-    actor: str | None
-    request_digest: bytes
-    command_partition: int
-    command_offset: int
-    changed: str | None
-    before: str | None
-    after: str | None
-    problem: str | None
-    traceparent: str | None
-    recorded_at: datetime
-    command_time_ms: int | None
-
-
-class ParkedRow(NamedTuple):
-    """A record to set aside, in the column order of the statement."""
-
-    topic: str
-    partition: int
-    offset: int
-    broker_time: datetime
-    key: bytes | None
-    value: bytes | None
-    headers: str
-    org_id: UUID | None
-    command_id: UUID | None
-    request_digest: bytes | None
-    reason: str
-    detail: str
-    actor: str | None
-    authenticated_by: Literal["token", "publisher"] | None
-    value_bytes: int | None
-    value_sha256: str | None
-
 
 _ids = bindparam("ids", type_=ARRAY(Uuid))
 _keys = bindparam("keys", type_=ARRAY(Text))
@@ -137,7 +72,7 @@ _FIND_NAMES: Final = select(col(OrganizationTable.id), col(OrganizationTable.nam
     col(OrganizationTable.id) == func.any(_ids)
 )
 
-_FIND_JOURNALED: Final = select(*(getattr(Journal, field) for field in Journaled._fields)).where(
+_FIND_JOURNALED: Final = select(*(getattr(Journal, field) for field in KnownOutcome._fields)).where(
     col(Journal.command_id) == func.any(_ids)
 )
 
@@ -209,7 +144,7 @@ _UPDATE_ORGANIZATIONS: Final = (
     )
 )
 
-_JOURNAL_COLUMNS: Final = ("position", *JournalEntry._fields)
+_JOURNAL_COLUMNS: Final = ("position", *NewOutcome._fields)
 _rows = bindparam("rows", type_=BigInteger)
 _TAKE_POSITIONS: Final = (
     update(JournalHead)
@@ -260,10 +195,10 @@ async def lock_organizations(
     return {row[0]: Organization._make(row) for row in rows}
 
 
-async def find_journaled(conn: AsyncConnection, command_ids: Sequence[UUID]) -> dict[UUID, Journaled]:
+async def find_journaled(conn: AsyncConnection, command_ids: Sequence[UUID]) -> dict[UUID, KnownOutcome]:
     """Which commands were decided already. Only after the locks: see the module's order."""
     rows = await conn.execute(_FIND_JOURNALED, {"ids": command_ids})
-    return {row[0]: Journaled._make(row) for row in rows}
+    return {row[0]: KnownOutcome._make(row) for row in rows}
 
 
 async def find_parked(
@@ -348,7 +283,7 @@ async def write_organizations(
         await conn.execute(_CHECK_NAMES)
 
 
-async def append_journal(conn: AsyncConnection, start: int, rows: Sequence[JournalEntry]) -> None:
+async def append_journal(conn: AsyncConnection, start: int, rows: Sequence[NewOutcome]) -> None:
     """Append `rows` in order: row i (from 0) has position start + 1 + i, which were taken before.
 
     The rows go by COPY: half the processor time of an insert from arrays, here and in Postgres.
@@ -364,7 +299,7 @@ async def append_journal(conn: AsyncConnection, start: int, rows: Sequence[Journ
     )
 
 
-async def park(conn: AsyncConnection, rows: Sequence[ParkedRow], recorded_at: datetime) -> None:
+async def park(conn: AsyncConnection, rows: Sequence[KeptRecord], recorded_at: datetime) -> None:
     """Set records aside; one that is there already (same coordinates and time) is left as it is."""
     await conn.execute(
         _PARK, [{**row._asdict(), "attempts": 1, "state": "open", "recorded_at": recorded_at} for row in rows]

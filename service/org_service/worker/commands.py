@@ -6,13 +6,13 @@ from typing import Final, Protocol
 from aiokafka import TopicPartition
 from aiokafka.errors import IllegalStateError, KafkaError
 
+from org_service.apply.authenticator import Gate
+from org_service.domain.requests import Record
 from org_service.errors import RetryError, StopError
 from org_service.settings import Settings
-from org_service.telemetry import get_logger
+from org_service.telemetry.logs import get_logger
 from org_service.waiting import Backoff
 from org_service.worker.continuity import Continuity
-from org_service.worker.gate import Gate
-from org_service.worker.records import Record
 from org_service.worker.subscriber import Applies, Feed, Subscriber
 
 log = get_logger(__name__)

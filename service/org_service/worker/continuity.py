@@ -30,8 +30,9 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import CoordinatorNotAvailableError, IllegalStateError, KafkaError
 from aiokafka.structs import OffsetAndMetadata
 
-from org_events.brokers import enduring
-from org_events.consumer import SteadyConsumer
+from org_events.kafka.brokers import enduring
+from org_events.kafka.consumer import SteadyConsumer
+from org_service.domain.requests import Record
 from org_service.errors import StopError
 from org_service.kafka.epochs import UNKNOWN, epoch_ends
 from org_service.kafka.topic_ids import Topic, describe
@@ -40,8 +41,8 @@ from org_service.store import losses
 from org_service.store.engine import create_engine
 from org_service.store.failures import classified
 from org_service.store.losses import Loss
-from org_service.telemetry import COMMANDS_LOST, get_logger
-from org_service.worker.records import Record
+from org_service.telemetry.logs import get_logger
+from org_service.telemetry.metrics import COMMANDS_LOST
 
 log = get_logger(__name__)
 

@@ -14,17 +14,17 @@ from uuid import UUID
 from aiokafka import TopicPartition
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from org_events.consumer import SteadyConsumer
+from org_events.kafka.consumer import SteadyConsumer
+from org_service.apply.reconcile import absence_max_s, is_too_long
 from org_service.kafka.topic_ids import topic_ids
 from org_service.settings import Settings
 from org_service.store import reference
 from org_service.store.engine import create_engine
 from org_service.store.failures import classified
 from org_service.store.reference import Place
-from org_service.telemetry import get_logger
+from org_service.telemetry.logs import get_logger
 from org_service.waiting import pause
-from org_service.worker.facts import kinds
-from org_service.worker.reconcile import absence_max_s, is_too_long
+from org_service.wire.facts import kinds
 
 log = get_logger(__name__)
 

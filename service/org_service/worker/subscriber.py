@@ -18,11 +18,12 @@ from faststream.kafka import KafkaBroker
 from faststream.kafka.message import KafkaAckableMessage
 from faststream.security import BaseSecurity, SASLPlaintext, SASLScram256, SASLScram512
 
-from org_events.consumer import SteadyConsumer
+from org_events.kafka.consumer import SteadyConsumer
+from org_service.domain.requests import Record
 from org_service.kafka.topic_ids import may_write
 from org_service.settings import Kafka, Settings
-from org_service.telemetry import CONSUMER_RESTARTS, get_logger, show_partition
-from org_service.worker.records import Record
+from org_service.telemetry.logs import get_logger
+from org_service.telemetry.metrics import CONSUMER_RESTARTS, show_partition
 
 log = get_logger(__name__)
 

@@ -10,16 +10,17 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from aiokafka.errors import KafkaError
 
+from org_service.apply.applier import Applier
+from org_service.apply.reference import ReferenceApplier
+from org_service.apply.replies import lacks_write
 from org_service.errors import RetryError
 from org_service.kafka.transactions import TransactionWatch
 from org_service.settings import Settings
-from org_service.telemetry import get_logger
+from org_service.telemetry.logs import get_logger
 from org_service.waiting import Backoff, pause
-from org_service.worker.applier import Applier
 from org_service.worker.commands import CommandSubscriber
 from org_service.worker.first_load import wait_until_loaded
-from org_service.worker.reference import ReferenceApplier, ReferenceSubscriber
-from org_service.worker.replies import lacks_write
+from org_service.worker.reference import ReferenceSubscriber
 
 log = get_logger(__name__)
 

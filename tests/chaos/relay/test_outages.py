@@ -10,8 +10,8 @@ from prometheus_client import REGISTRY
 from pydantic import SecretStr
 
 from org_events.topics import RECORD_BATCH_BYTES_MAX
-from org_service.health import HANGS_MAX_S, Health
 from org_service.relay import State
+from org_service.serving.health import HANGS_MAX_S, Health
 from org_service.settings import Settings
 from tests.chaos.relay.proxied import relay_through_proxy
 from tests.chaos.relay.proxy import ADD_PARTITIONS_TO_TXN, END_TXN, INIT_PRODUCER_ID, PRODUCE, postgres_proxy

@@ -7,11 +7,12 @@ from uuid import uuid4
 import pytest
 
 from org_events.commands import UpdateOrganization
+from org_service.apply import replies as replies_module
+from org_service.apply.replies import Replies
+from org_service.domain.fold import Plan, Reply
+from org_service.domain.requests import Request
 from org_service.settings import Settings
-from org_service.worker import replies as replies_module
-from org_service.worker.batch import Plan, Reply
-from org_service.worker.records import Request, read
-from org_service.worker.replies import Replies
+from org_service.wire.commands import read
 from tests.chaos.relay.proxy import PRODUCE, kafka_proxy
 from tests.support.records import record_of
 from tests.support.topics import read_results

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from org_service.cli.app import app
 from org_service.relay import Relay
 from org_service.settings import Log, Settings
-from org_service.telemetry import set_up_logging
+from org_service.telemetry.logs import set_up_logging
 from org_service.worker.worker import Worker
 from tests.support.processes import environment
 

@@ -11,9 +11,10 @@ import asyncpg
 import pytest
 
 from org_service.errors import StopError
-from org_service.operate import journal, kafka, progress
+from org_service.kafka import reader as kafka
+from org_service.kafka.reader import Record
+from org_service.operate import journal, progress
 from org_service.operate.journal import Recovery
-from org_service.operate.kafka import Record
 from org_service.settings import Kafka, Settings
 from tests.integration.cli.conftest import Orgs, Service
 from tests.support import relaying

@@ -6,8 +6,8 @@ import pytest
 from aiokafka import AIOKafkaProducer
 
 from org_service.operate import progress
-from org_service.operate.progress import Published
 from org_service.settings import Settings
+from org_service.wire.position import Published
 from tests.support.relaying import changes, journal, running
 
 pytestmark = pytest.mark.integration
@@ -22,7 +22,7 @@ async def test_the_moment_is_when_the_last_row_was_journaled(settings: Settings)
         await relay.published(head)
     last = await progress.published(settings)
     assert last is not None
-    assert (last.position, last.moment) == (3, AT)
+    assert (last.position, last.recorded_at) == (3, AT)
 
 
 @pytest.mark.parametrize("value", [b'{"position": 3}', b'{"position": 3, "command_id": null, "recorded_at": null}'])

@@ -2,7 +2,7 @@ from uuid import UUID
 
 import pytest
 
-from org_events.client import OrganizationClient
+from org_events.publishing.client import OrganizationClient
 from org_events.results import Result
 from org_service.cli import shell
 from tests.integration.cli.conftest import ORG, OTHER, Orgs

@@ -8,12 +8,12 @@ import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import CorruptRecordException
 
-from org_events import sick
+from org_events.kafka import sick
 from org_local.stack import Stack
-from org_service import position
 from org_service.errors import StopError
+from org_service.kafka import relay_position
+from org_service.kafka.reader import Record, read_all
 from org_service.operate import accounts, progress, reference, tail
-from org_service.operate.kafka import Record, read_all
 from org_service.operate.tail import View
 from org_service.settings import Settings
 from tests.integration.cli.conftest import Orgs
@@ -99,5 +99,5 @@ async def test_nobody_takes_a_part_for_the_whole(settings: Settings, stack: Stac
         await progress.published(settings)
     # The relay waits, and so tries again.
     with pytest.raises(CorruptRecordException, match=f"{topics.relay}, partition 0 is not read since offset {BAD}"):
-        await position.read(settings.kafka, topics.relay, settings.relay.name, BATCHES * EACH)
-    assert await position.is_published(settings.kafka, topics.relay, 1)
+        await relay_position.read(settings.kafka, topics.relay, settings.relay.name, BATCHES * EACH)
+    assert await relay_position.is_published(settings.kafka, topics.relay, 1)

@@ -12,7 +12,7 @@ import asyncpg
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
-from org_service.operate import kafka
+from org_service.kafka import reader as kafka
 from org_service.operate import tail as watching
 from org_service.operate.tail import View
 from org_service.settings import Settings

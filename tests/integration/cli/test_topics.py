@@ -9,7 +9,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from org_events.topics import Topics
 from org_service import runtime
 from org_service.errors import StopError
-from org_service.operate import topics
+from org_service.kafka import topics
 from org_service.settings import Settings
 from org_service.store import migrate
 from tests.integration.cli.conftest import Orgs

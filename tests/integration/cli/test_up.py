@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from org_local import ports
-from org_service.operate.kafka import ends, reader
+from org_service.kafka.reader import ends, reader
 from org_service.settings import Settings
 from tests.support.issuer import ISSUER, ed_key
 from tests.support.key_server import KeyServer
@@ -179,7 +179,7 @@ async def test_up_with_a_wrong_setting_starts_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.timeout(180)
 async def test_the_demo_ends_with_accounts_that_balance(tmp_path: Path) -> None:
-    demo = await start(tmp_path, str(REPOSITORY / "deploy/demo/demo.py"))
+    demo = await start(tmp_path, str(REPOSITORY / "docs/examples/demo/demo.py"))
     stdout, stderr = await demo.communicate()
     told = stdout.decode()
     assert demo.returncode == 0, told + stderr.decode()

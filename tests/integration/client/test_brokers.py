@@ -18,7 +18,7 @@ from aiokafka.protocol.metadata import MetadataRequest
 
 import org_events
 import org_service
-from org_events.brokers import EnduringClient, enduring
+from org_events.kafka.brokers import EnduringClient, enduring
 
 pytestmark = pytest.mark.integration
 

@@ -8,10 +8,10 @@ from uuid import UUID, uuid4
 import pytest
 from pydantic import ValidationError
 
-from org_events.client import OrganizationClient
 from org_events.commands import IfCurrent, UpdateOrganization
-from org_events.errors import OutcomeUnknown
 from org_events.organization import Address
+from org_events.publishing.client import OrganizationClient
+from org_events.publishing.errors import OutcomeUnknown
 from org_events.results import Outcome
 from org_events.topics import Topics
 from tests.integration.client.answering import AnsweringService, Received, result

@@ -20,10 +20,10 @@ from aiokafka.errors import (
     TopicAuthorizationFailedError,
 )
 
-from org_events import consumer as consumer_module
-from org_events import sick as sick_module
-from org_events.consumer import SteadyConsumer
-from org_events.sick import OnSick, Sick
+from org_events.kafka import consumer as consumer_module
+from org_events.kafka import sick as sick_module
+from org_events.kafka.consumer import SteadyConsumer
+from org_events.kafka.sick import OnSick, Sick
 from org_local.stack import Stack
 from org_service.settings import Settings
 from tests.support import raw_batches, surgery

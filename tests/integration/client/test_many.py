@@ -8,9 +8,9 @@ from uuid import UUID, uuid4, uuid5
 
 import pytest
 
-from org_events.client import OrganizationClient
 from org_events.commands import Command, DeactivateOrganization, DeleteOrganization, UpdateOrganization
-from org_events.errors import OutcomeUnknown
+from org_events.publishing.client import OrganizationClient
+from org_events.publishing.errors import OutcomeUnknown
 from org_events.results import Result
 from tests.integration.client.answering import AnsweringService, Received, result
 

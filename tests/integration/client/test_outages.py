@@ -10,11 +10,11 @@ import pytest
 from aiokafka.admin import AIOKafkaAdminClient
 
 import org_local
-from org_events import connection, publisher
-from org_events.client import OrganizationClient
 from org_events.commands import Command, UpdateOrganization
-from org_events.errors import KafkaRefused, KafkaUnavailable, NotConnected, OutcomeUnknown, TopicMissing
-from org_events.publisher import Publisher
+from org_events.publishing import connection, publisher
+from org_events.publishing.client import OrganizationClient
+from org_events.publishing.errors import KafkaRefused, KafkaUnavailable, NotConnected, OutcomeUnknown, TopicMissing
+from org_events.publishing.publisher import Publisher
 from org_events.topics import Topics, partition_for
 from tests.integration.client.answering import AnsweringService, Received
 from tests.integration.client.conftest import configure, grow

@@ -10,8 +10,8 @@ from uuid import UUID, uuid4
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord
 
-from org_events.client import OrganizationClient
 from org_events.cloudevents import command_headers
+from org_events.publishing.client import OrganizationClient
 from org_events.results import Outcome, Result
 from org_events.topics import Topics
 from org_local.issuer import Issuer

@@ -5,9 +5,9 @@ from uuid import uuid4
 
 import pytest
 
-from org_events.client import OrganizationClient
 from org_events.commands import UncheckedCommand
-from org_events.errors import KafkaUnavailable, NotConnected, OutcomeUnknown
+from org_events.publishing.client import OrganizationClient
+from org_events.publishing.errors import KafkaUnavailable, NotConnected, OutcomeUnknown
 from org_events.topics import Topics
 from org_service.settings import Settings
 from tests.support.topics import read_topic

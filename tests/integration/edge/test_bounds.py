@@ -229,7 +229,7 @@ async def test_readiness_takes_no_connection_from_requests_and_needs_none_of_the
 async def test_a_body_that_doesn_t_come_is_given_up(
     settings: Settings, people: People, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("org_service.edge.limits.BODY_TIMEOUT_S", 0.2)
+    monkeypatch.setattr("org_service.edge.http.limits.BODY_TIMEOUT_S", 0.2)
     async with running(with_edge(settings, people), worker=False) as edge:
         reader, writer = await asyncio.open_connection("127.0.0.1", edge.port)
         writer.write(

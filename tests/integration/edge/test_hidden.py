@@ -11,8 +11,8 @@ from mcp.client.client import Client
 from mcp.client.streamable_http import streamable_http_client
 
 import org_service
-from org_events.client import OrganizationClient
 from org_events.commands import IfCurrent
+from org_events.publishing.client import OrganizationClient
 from tests.integration.edge.conftest import Apart
 from tests.integration.edge.test_mcp import problem_of, text_of
 from tests.support import plain_http

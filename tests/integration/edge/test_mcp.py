@@ -13,7 +13,8 @@ from mcp.client.client import Client
 from mcp.client.streamable_http import streamable_http_client
 from mcp_types import CallToolResult
 
-from org_service.edge import mcp, mcp_http
+from org_service.edge.mcp import http as mcp_http
+from org_service.edge.mcp import server as mcp
 from org_service.settings import Edge
 from tests.support import plain_http
 from tests.support.edge import Site, add_member

@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 import httpx2
 import pytest
 
-from org_events.client import OrganizationClient
+from org_events.publishing.client import OrganizationClient
 from tests.support.edge import Site
 
 pytestmark = pytest.mark.integration

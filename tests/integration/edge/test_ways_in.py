@@ -20,8 +20,8 @@ import pytest
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 
-from org_events.client import OrganizationClient
 from org_events.commands import UncheckedCommand
+from org_events.publishing.client import OrganizationClient
 from org_events.reference import Role
 from org_local.issuer import Issuer
 from org_service.edge.edge import Edge

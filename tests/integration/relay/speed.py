@@ -20,7 +20,7 @@ import org_local
 from org_service.relay import Relay
 from org_service.settings import Database, Kafka, Log, Settings
 from org_service.store import migrate
-from org_service.telemetry import set_up_logging
+from org_service.telemetry.logs import set_up_logging
 from tests.support.relaying import org, organization
 from tests.support.topics import create_topics, drop_topics
 

@@ -11,7 +11,7 @@ from confluent_kafka import Producer
 
 from org_service.relay import chunks
 from org_service.settings import Settings
-from org_service.telemetry import RELAY_REBUILDS
+from org_service.telemetry.metrics import RELAY_REBUILDS
 from tests.support.observed import TopicReader
 from tests.support.relaying import (
     applied,

@@ -25,7 +25,7 @@ async def relay(database: Database) -> AsyncIterator[AsyncConnection]:
 async def test_a_row_is_read_with_all_that_is_published(admin: Session, relay: AsyncConnection) -> None:
     command_id = await insert_journal(admin, 1)
     assert await journal.read_after(relay, 0, 10) == [
-        journal.JournalRow(
+        journal.JournaledOutcome(
             position=1,
             command_id=command_id,
             org_id=ACME,

@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 import org_service.store
-from org_events.client import OrganizationClient
+from org_events.publishing.client import OrganizationClient
 from org_service import runtime
 from org_service.cli.app import app
 from org_service.errors import StopError

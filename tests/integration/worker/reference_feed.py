@@ -13,8 +13,9 @@ from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from org_events.reference import Membership, Role
+from org_service.apply.reference import ReferenceApplier
 from org_service.settings import Settings
-from org_service.worker.reference import ReferenceApplier, ReferenceSubscriber
+from org_service.worker.reference import ReferenceSubscriber
 from tests.support.partitioner import partition_of
 
 JOINED = datetime(2024, 5, 17, 9, 30, tzinfo=UTC)

@@ -14,9 +14,9 @@ import pytest
 from org_events.cloudevents import command_headers
 from org_events.commands import Command, CreateOrganization, DeleteOrganization, RestoreOrganization, UpdateOrganization
 from org_local.issuer import Issuer
+from org_service.apply import authenticator as gate
+from org_service.apply.applier import Applier
 from org_service.settings import Auth, Settings
-from org_service.worker import gate
-from org_service.worker.applier import Applier
 from tests.support.records import FakeRecord
 
 pytestmark = pytest.mark.integration

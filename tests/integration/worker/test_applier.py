@@ -13,14 +13,14 @@ from structlog.testing import capture_logs
 from typer.testing import CliRunner
 
 from org_events.commands import CreateOrganization, UpdateOrganization
+from org_service.apply import applier as applier_module
+from org_service.apply.applier import Applier
+from org_service.apply.replies import Replies
 from org_service.cli.app import app
+from org_service.domain import fold as batch
 from org_service.settings import Settings
 from org_service.store.notify import JournalSignal
-from org_service.telemetry import BATCH_REPEATS
-from org_service.worker import applier as applier_module
-from org_service.worker import batch
-from org_service.worker.applier import Applier
-from org_service.worker.replies import Replies
+from org_service.telemetry.metrics import BATCH_REPEATS
 from tests.support.processes import environment
 from tests.support.records import FakeRecord, record_of
 from tests.support.topics import read_results

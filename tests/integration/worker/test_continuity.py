@@ -17,7 +17,7 @@ import org_local
 from org_events.commands import UpdateOrganization
 from org_service.errors import StopError
 from org_service.settings import Settings
-from org_service.telemetry import COMMANDS_LOST, RECORDS_SKIPPED
+from org_service.telemetry.metrics import COMMANDS_LOST, RECORDS_SKIPPED
 from org_service.worker import commands
 from org_service.worker.continuity import Note
 from org_service.worker.worker import Worker

@@ -12,9 +12,10 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
+from org_service.apply.reference import ReferenceApplier
 from org_service.settings import Settings
 from org_service.worker import first_load
-from org_service.worker.reference import ReferenceApplier, ReferenceSubscriber
+from org_service.worker.reference import ReferenceSubscriber
 from org_service.worker.worker import Worker
 from tests.chaos.relay.proxy import kafka_proxy
 from tests.integration.worker.reference_feed import Feed, at_home, member, reading, roles, until

@@ -9,7 +9,7 @@ import pytest
 from org_events.commands import UpdateOrganization
 from org_service.kafka import transactions
 from org_service.settings import Settings
-from org_service.telemetry import PARTITIONS_HELD
+from org_service.telemetry.metrics import PARTITIONS_HELD
 from tests.integration.worker.test_subscriber import running, send, until
 from tests.support import surgery
 from tests.support.records import record_of

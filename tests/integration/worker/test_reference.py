@@ -11,10 +11,10 @@ from aiokafka.record.default_records import _DefaultRecordBatchBuilderPy
 
 from org_events.commands import CreateOrganization
 from org_events.reference import Partnership, Role, Staff
+from org_service.apply import reference
 from org_service.settings import Settings
-from org_service.telemetry import PARKED, REFERENCE_RECORDS
-from org_service.worker import reference
-from org_service.worker.facts import read_fact
+from org_service.telemetry.metrics import PARKED, REFERENCE_RECORDS
+from org_service.wire.facts import read_fact
 from org_service.worker.worker import Worker
 from tests.integration.worker.reference_feed import ACME, JOINED, Feed, at_home, member, reading, roles, until
 

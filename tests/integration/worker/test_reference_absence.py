@@ -18,12 +18,13 @@ from org_events.cloudevents import command_headers
 from org_events.commands import UpdateOrganization
 from org_events.reference import Partnership, Role, Staff
 from org_local.issuer import Issuer
+from org_service.apply import reconcile
+from org_service.apply.reconcile import Group, Marks
 from org_service.settings import Auth, Settings
 from org_service.store.engine import create_engine
 from org_service.store.reference import Place
-from org_service.telemetry import PARKED, REFERENCE_RECORDS
-from org_service.worker import first_load, reconcile
-from org_service.worker.reconcile import Group, Marks
+from org_service.telemetry.metrics import PARKED, REFERENCE_RECORDS
+from org_service.worker import first_load
 from org_service.worker.worker import Worker
 from tests.integration.worker.reference_feed import ACME, JOINED, Feed, at_home, member, reading, roles, until
 from tests.support import surgery

@@ -7,15 +7,16 @@ from uuid import UUID, uuid4
 import asyncpg
 import pytest
 from aiokafka import AIOKafkaConsumer
+from aiokafka.errors import KafkaError
 from pydantic import SecretStr
 
 from org_events.reference import Role
+from org_service.apply.reference import ReferenceApplier
 from org_service.kafka.topic_ids import topic_ids
 from org_service.settings import Settings
 from org_service.store.reference import Place
-from org_service.telemetry import BATCH_REPEATS, REFERENCE_RECORDS
+from org_service.telemetry.metrics import BATCH_REPEATS, REFERENCE_RECORDS
 from org_service.worker import reference
-from org_service.worker.reference import ReferenceApplier
 from org_service.worker.worker import Worker
 from tests.integration.worker.reference_feed import Feed, at_home, member, reading, roles, until
 from tests.support.records import FakeRecord
@@ -256,7 +257,7 @@ async def test_the_id_of_a_topic_is_its_own(settings: Settings, feed: Feed) -> N
         assert len(set(first.values())) == 2
         assert UUID(int=0) not in first.values()
         assert await topic_ids(consumer, names) == first
-        with pytest.raises(reference.KafkaError, match=r"nowhere\.orgs"):
+        with pytest.raises(KafkaError, match=r"nowhere\.orgs"):
             await topic_ids(consumer, [feed.topics.staff, "nowhere.orgs"])
 
 

@@ -11,13 +11,13 @@ import asyncpg
 import pytest
 from prometheus_client import REGISTRY
 
-from org_events import sick
+from org_events.kafka import sick
 from org_events.reference import Partnership, Reference, Staff
 from org_local.issuer import Issuer
 from org_local.stack import Stack
+from org_service.apply import reconcile
 from org_service.errors import RetryError
 from org_service.settings import Auth, Settings
-from org_service.worker import reconcile
 from tests.integration.worker.reference_feed import ACME, Feed, member, reading, until
 from tests.integration.worker.running import running
 from tests.support import raw_batches, surgery

@@ -19,9 +19,9 @@ from confluent_kafka.admin import (
 )
 
 from org_events.commands import CreateOrganization
+from org_service.apply.applier import Applier
 from org_service.errors import RetryError
 from org_service.settings import Settings
-from org_service.worker.applier import Applier
 from org_service.worker.worker import Worker
 from tests.support.processes import wait_for
 from tests.support.records import record_of

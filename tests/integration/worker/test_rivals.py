@@ -13,10 +13,10 @@ import orjson
 import pytest
 
 from org_events.commands import CreateOrganization, DeactivateOrganization, UpdateOrganization
+from org_service.apply.applier import REFOLDS_MAX, Applier
 from org_service.errors import DataRefusedError, RefoldError, RetryError
 from org_service.settings import Settings
 from org_service.store import engine, statements
-from org_service.worker.applier import REFOLDS_MAX, Applier
 from tests.support.records import record_of
 
 pytestmark = pytest.mark.integration

@@ -14,14 +14,14 @@ from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 from prometheus_client import REGISTRY
 
-from org_events import sick
 from org_events.commands import CreateOrganization, UpdateOrganization
+from org_events.kafka import sick
 from org_events.topics import partition_for
 from org_local.stack import Stack
+from org_service.apply.applier import Applier
+from org_service.domain import fold as batch
 from org_service.errors import RetryError
 from org_service.settings import Settings
-from org_service.worker import batch
-from org_service.worker.applier import Applier
 from org_service.worker.subscriber import Subscriber
 from org_service.worker.worker import Worker
 from tests.integration.worker.running import running

@@ -7,7 +7,7 @@ from org_service.domain.organization import name_key
 from org_service.errors import StopError
 from org_service.operate.organizations_file import BadLine, Row, format_of, read
 
-DEMO = Path(__file__).parents[3] / "deploy/demo/organizations.jsonl"
+DEMO = Path(__file__).parents[3] / "docs/examples/demo/organizations.jsonl"
 
 
 def rows(path: Path, content: str | bytes, file_format: str = "jsonl") -> list[Row | BadLine]:

@@ -10,7 +10,7 @@ import pytest
 
 from org_local import ports
 from org_service.cli import shell, up
-from org_service.health import Check, HealthServer
+from org_service.serving.health import Check, HealthServer
 from org_service.settings import Edge, Relay, Settings, Worker
 
 

@@ -4,9 +4,9 @@ from uuid import UUID
 
 import pytest
 
-from org_service.edge.bodies import command_bodies, read_object
-from org_service.edge.changing import derived_org_id
-from org_service.edge.problems import Refusal
+from org_service.edge.http.bodies import command_bodies, read_object
+from org_service.edge.http.changing import derived_org_id
+from org_service.edge.http.problems import Refusal
 
 ORG = UUID("0a000000-0000-4000-8000-000000000001")
 COMMAND = UUID("5b0f2a7c-94d6-5e0a-8c11-7f1e2d3c4b5a")

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from org_service.edge.cursor import _digest, write_cursor
-from org_service.edge.cursor import read_cursor as read
-from org_service.edge.problems import Refusal
+from org_service.edge.http.cursor import _digest, write_cursor
+from org_service.edge.http.cursor import read_cursor as read
+from org_service.edge.http.problems import Refusal
 
 ORG = UUID("0a000000-0000-4000-8000-000000000001")
 BY_NAME = "ac\0None\0name"

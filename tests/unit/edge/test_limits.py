@@ -2,8 +2,8 @@
 
 import pytest
 
-from org_service.edge.limits import Buckets, Disconnected, read_body
-from org_service.edge.problems import Refusal
+from org_service.edge.http.limits import Buckets, Disconnected, read_body
+from org_service.edge.http.problems import Refusal
 
 
 def test_a_burst_goes_through_and_then_the_rate_counts() -> None:

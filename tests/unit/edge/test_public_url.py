@@ -7,12 +7,12 @@ import httpx2
 import pytest
 from fastapi import FastAPI
 
-from org_service.edge import changing
-from org_service.edge.changing import Changing
-from org_service.edge.commands import Body, Decided, Pending
 from org_service.edge.edge import document
-from org_service.edge.gate import BODY, CALLER, Caller, Receive, Scope, Send
-from org_service.edge.reading import Reading
+from org_service.edge.http import changing
+from org_service.edge.http.changing import Changing
+from org_service.edge.http.commands import Body, Decided, Pending
+from org_service.edge.http.gate import BODY, CALLER, Caller, Receive, Scope, Send
+from org_service.edge.http.reading import Reading
 from org_service.settings import Auth, Edge, Settings
 
 PUBLIC_URL = "https://example.com/organizations/"

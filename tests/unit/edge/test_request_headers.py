@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from org_service.edge.problems import Refusal
-from org_service.edge.request_headers import (
+from org_service.edge.http.problems import Refusal
+from org_service.edge.http.request_headers import (
     NO_VERSION,
     combined,
     command_id_for,

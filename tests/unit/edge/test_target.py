@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from org_service.edge.problems import Refusal
-from org_service.edge.target import path_of, query_of
+from org_service.edge.http.problems import Refusal
+from org_service.edge.http.target import path_of, query_of
 
 
 @pytest.mark.parametrize(

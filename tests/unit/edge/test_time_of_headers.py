@@ -7,8 +7,8 @@ from contextlib import suppress
 import pytest
 
 from org_service.auth.tokens import TokenRefused, bearer
-from org_service.edge.problems import Refusal
-from org_service.edge.request_headers import (
+from org_service.edge.http.problems import Refusal
+from org_service.edge.http.request_headers import (
     command_id_for,
     is_current,
     is_unencoded,
@@ -18,7 +18,7 @@ from org_service.edge.request_headers import (
     sane_request_id,
     trace_context,
 )
-from org_service.edge.target import path_of, query_of
+from org_service.edge.http.target import path_of, query_of
 from org_service.serving.framing import MalformedError, Reader
 
 CHARS = 15_500

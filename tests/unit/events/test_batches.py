@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from aiokafka.errors import CorruptRecordException, UnsupportedCodecError
 
-from org_events.batches import POLL_BYTES_MAX, RECORDS_MAX, Batches, Budget, UnreadBatch
+from org_events.kafka.batches import POLL_BYTES_MAX, RECORDS_MAX, Batches, Budget, UnreadBatch
 from tests.support.raw_batches import CODECS, GZIP, LZ4, NONE, ZSTD, Raw, batch, bomb, framed, packed, record, varint
 
 MIB = 1024 * 1024

@@ -5,9 +5,9 @@ from uuid import UUID
 
 import pytest
 
-from org_events.client import OrganizationClient
-from org_events.errors import ClientError, OutcomeUnknown
-from org_events.outcomes import Expected
+from org_events.publishing.client import OrganizationClient
+from org_events.publishing.errors import ClientError, OutcomeUnknown
+from org_events.publishing.outcomes import Expected
 
 A, B, C = (UUID(int=n) for n in (1, 2, 3))
 A_KEY, B_KEY, C_KEY = (f"00000000-0000-0000-0000-00000000000{n}".encode() for n in (1, 2, 3))

@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from org_events import connection
+from org_events.publishing import connection
 from org_events.topics import Topics
+from org_service.apply import replies
 from org_service.settings import Settings
-from org_service.worker import replies
 
 
 @pytest.mark.parametrize("module", [connection, replies])

@@ -9,7 +9,7 @@ import cramjam
 import pytest
 from aiokafka.errors import CorruptRecordException, UnsupportedCodecError
 
-from org_events.unpacking import TooLarge, unpack
+from org_events.kafka.unpacking import TooLarge, unpack
 from tests.support.raw_batches import CODECS, GZIP, LZ4, SNAPPY, ZSTD, packed
 
 TEXT = b"Acme " * 40_000
@@ -84,7 +84,7 @@ def test_what_nobody_can_read_is_said(codec: int, data: bytes, raised: type[Exce
 def test_a_bomb_takes_no_more_memory_than_the_bound_allows(codec: int, mib: int) -> None:
     program = f"""
 import resource
-from org_events.unpacking import TooLarge, unpack
+from org_events.kafka.unpacking import TooLarge, unpack
 from tests.support.raw_batches import packed
 data = packed({codec}, (bytes(1024 * 1024) for _ in range({mib})))
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

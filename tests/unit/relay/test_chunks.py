@@ -10,21 +10,22 @@ from aiokafka import TopicPartition
 from aiokafka.record.default_records import DefaultRecordBatch
 
 from org_events.topics import Topics
-from org_service.position import parse
+from org_service.domain.outcomes import JournaledOutcome
+from org_service.kafka.producer import Producer
+from org_service.kafka.record_batches import Batch
 from org_service.relay import chunks
-from org_service.relay.chunks import Batch, Layout, build
-from org_service.relay.producer import Producer
+from org_service.relay.chunks import Layout, build
 from org_service.settings import Kafka
-from org_service.store.journal import JournalRow
+from org_service.wire.position import read_position
 
 TOPICS = Topics()
 LAYOUT = Layout(TOPICS, {TOPICS.events: 3, TOPICS.state: 3, TOPICS.results: 3, TOPICS.relay: 1}, "orgs")
 RECORDED_AT = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
-def row(position: int, *, org: int = 1, after: str = "{}") -> JournalRow:
+def row(position: int, *, org: int = 1, after: str = "{}") -> JournaledOutcome:
     """An applied row."""
-    return JournalRow(
+    return JournaledOutcome(
         position=position,
         command_id=UUID(int=position),
         org_id=UUID(int=org),
@@ -84,7 +85,7 @@ async def test_the_position_record_names_the_last_row() -> None:
     assert record.value == (
         b'{"position":8,"command_id":"00000000-0000-0000-0000-000000000008","recorded_at":"2026-03-01T12:00:00.008000Z"}'
     )
-    assert parse(record.value) == chunk.last
+    assert read_position(record.value) == chunk.last
     assert (chunk.first, chunk.last.position, chunk.rows) == (7, 8, 2)
 
 

@@ -12,8 +12,8 @@ from structlog.testing import capture_logs
 from org_events.topics import Topics
 from org_service import runtime
 from org_service.errors import StopError
-from org_service.operate import topics
-from org_service.operate.topics import Difference, TopicPlan
+from org_service.kafka import topics
+from org_service.kafka.topics import Difference, TopicPlan
 from org_service.settings import Edge, Kafka, Settings
 
 EDGE_OUTCOME_S = 0.2

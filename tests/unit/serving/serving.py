@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import uvloop
 
-from org_service.edge.problems import unreadable
+from org_service.edge.http.problems import unreadable
 from org_service.serving.exchange import CONNECTION, Asgi
 from org_service.serving.server import Bounds, HttpServer, listen
 

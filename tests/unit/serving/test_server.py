@@ -12,7 +12,7 @@ from prometheus_client import REGISTRY
 from org_service.serving import server as server_module
 from org_service.serving.registry import TIMEOUTS_S, State
 from org_service.serving.server import HttpServer, room_for
-from org_service.telemetry import HTTP_CONNECTIONS
+from org_service.telemetry.metrics import HTTP_CONNECTIONS
 from tests.unit.serving.serving import WAIT_S, Client, Echo, Run, connected, on_both_loops, serving, until
 
 GET = b"GET /a HTTP/1.1\r\nhost: x\r\n\r\n"

@@ -9,7 +9,7 @@ from uuid import UUID
 import pytest
 
 from tests.support.checker import judge
-from tests.support.observed import JournalRow, Observed, Record
+from tests.support.observed import JournaledOutcome, Observed, Record
 from tests.support.published import Published
 from tests.support.story import NOON, Story
 
@@ -77,7 +77,7 @@ def _header(records: list[Record], place: int, name: str, content: bytes | None)
     records[place] = replace(records[place], headers=kept if content is None else (*kept, (name, content)))
 
 
-def _twice(rows: list[JournalRow]) -> None:
+def _twice(rows: list[JournaledOutcome]) -> None:
     rows.append(rows[-1])
 
 

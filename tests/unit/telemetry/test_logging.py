@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from org_service.settings import Log
-from org_service.telemetry import get_logger, set_up_logging
+from org_service.telemetry.logs import get_logger, set_up_logging
 
 SECRET = "Karl Johans gate 1"
 

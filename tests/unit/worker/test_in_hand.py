@@ -9,12 +9,12 @@ import pytest
 from aiokafka import TopicPartition
 from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaConnectionError
 
+from org_service.apply.authenticator import Wait
+from org_service.domain.requests import Record
 from org_service.settings import Kafka, Settings
-from org_service.telemetry import CONSUMER_RESTARTS
+from org_service.telemetry.metrics import CONSUMER_RESTARTS
 from org_service.worker import subscriber as subscriber_module
 from org_service.worker.commands import CommandSubscriber
-from org_service.worker.gate import Wait
-from org_service.worker.records import Record
 from org_service.worker.subscriber import Subscriber
 from tests.support.records import FakeRecord
 

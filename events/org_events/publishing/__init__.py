@@ -1,0 +1,22 @@
+"""For services that publish commands: one typed call a command, a clear outcome for each. Needs `org-events[kafka]`."""
+
+from org_events.publishing.client import OrganizationClient, Sent
+from org_events.publishing.errors import (
+    ClientError,
+    KafkaRefused,
+    KafkaUnavailable,
+    NotConnected,
+    OutcomeUnknown,
+    TopicMissing,
+)
+
+__all__ = [
+    "ClientError",
+    "KafkaRefused",
+    "KafkaUnavailable",
+    "NotConnected",
+    "OrganizationClient",
+    "OutcomeUnknown",
+    "Sent",
+    "TopicMissing",
+]

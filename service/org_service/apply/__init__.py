@@ -1,0 +1,1 @@
+"""Records become a committed plan, whoever brings them."""

@@ -1,0 +1,333 @@
+"""What a reader of a reference topic does that was away for too long: it deletes what the topic no longer holds.
+
+A compacted topic keeps a tombstone for `delete.retention.ms`. Whoever didn't read in all that time never sees it, and
+what it took back stays: a database restored from an old backup would let people in who were long shown out. So
+`reference_progress.confirmed_at` says when a partition was last known to be applied to its end. It is refreshed every
+minute, records or not, by Postgres' clock, and a restored database has it as old as the backup is.
+
+Where it is too old, the partition is read from its beginning to its last stable offset, and of each record only whether
+it takes its key back. Rows of this partition whose keys were not seen, or taken back last, are deleted. Nothing is
+applied by that: what the tables lack comes as ever, from where the progress stands, so no older data come back even
+for a moment. A key that can't be read, or stands on a partition that isn't its own, counts as little as it does there.
+Where a whole batch can't be read, nothing is deleted: nobody knows which keys it holds.
+
+Cost: a digest of 16 bytes for each key, some 100 bytes of memory in all, for so many partitions at a time as hold
+`_KEYS_MAX` offsets, and one pass over the table's keys for each such group. Refused: a mark in each row of when it was
+last seen (reading again would write every row); applying everything again from the beginning (older data would hold
+meanwhile); the same for a topic that was created again, which may be empty because nobody has filled it yet.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
+from hashlib import blake2b
+from typing import Any, Final, NamedTuple, cast
+from uuid import UUID
+
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import CorruptRecordException, TopicAuthorizationFailedError, for_code
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from org_events.kafka.batches import UnreadBatch
+from org_events.kafka.brokers import enduring
+from org_events.kafka.consumer import SteadyConsumer
+from org_events.reference import USER_ID_CHARS_MAX, Reference
+from org_events.topics import DAY_MS, partitions_for
+from org_service.kafka.topic_ids import topic_ids
+from org_service.settings import Settings
+from org_service.store import reference
+from org_service.store.reference import FACT_TABLES, Place, Progress
+from org_service.telemetry.logs import get_logger
+from org_service.telemetry.metrics import REFERENCE_RECORDS
+from org_service.wire.facts import kinds
+
+log = get_logger(__name__)
+
+CONFIRM_S: Final = 60.0
+"""Between two confirmations: short against any retention of tombstones, and one small statement each time."""
+_SHARE: Final = 0.9
+"""Of the time tombstones are kept, to be away without harm: the rest is for clocks that differ, and for reading."""
+_CONFIRMS_MIN: Final = 5
+"""Confirmations that a reader may miss at least: a topic that keeps tombstones for less can't be followed safely."""
+_KEYS_MAX: Final = 2_000_000
+"""Offsets that are read in one go; some 200 MB if each is another key."""
+_KEY_BYTES_MAX: Final = USER_ID_CHARS_MAX + len(":") + 36
+"""Of a fact; a longer key names none."""
+_BATCH_RECORDS: Final = 4_000
+_POLL_MS: Final = 200
+_DELETE_ROWS: Final = 10_000
+"""In one statement."""
+_Batches = dict[TopicPartition, list[ConsumerRecord[bytes, bytes]]]
+_RETENTION: Final = "delete.retention.ms"
+_RETENTION_UNKNOWN_MS: Final = DAY_MS
+"""Kafka's default, for a topic whose settings we may not read."""
+
+
+class Group(NamedTuple):
+    """Partitions of a topic that are reconciled in one go."""
+
+    topic: str
+    topic_id: UUID
+    ends: Mapping[Place, int]
+    """Where each partition ends, which is as many offsets as it holds at most."""
+
+    @property
+    def partitions(self) -> list[int]:
+        """The numbers of the partitions."""
+        return [place.partition for place in self.ends]
+
+
+class Marks:
+    """Where partitions ended some time ago: who has got there since held all of them then."""
+
+    def __init__(self) -> None:
+        self._marks: dict[TopicPartition, tuple[int, float]] = {}
+        self._marked = time.monotonic()
+
+    def clear(self) -> None:
+        """Forget them; the consumer is put elsewhere."""
+        self._marks.clear()
+
+    async def passed(self, consumer: AIOKafkaConsumer) -> dict[Place, float]:
+        """Take out the marks that the consumer has passed; returns when each was made, by the monotonic clock.
+
+        Makes new ones every minute, for partitions that have none. To be called between polls; costs nothing as a rule.
+
+        Raises:
+            KafkaError: Kafka can't be asked.
+        """
+        now = time.monotonic()
+        assigned = consumer.assignment()
+        if now - self._marked >= CONFIRM_S:
+            self._marked = now
+            unmarked = [each for each in assigned if each not in self._marks]
+            ends = cast("dict[TopicPartition, int]", await consumer.end_offsets(unmarked))
+            self._marks |= {each: (end, now) for each, end in ends.items()}
+        passed = [
+            each for each, (end, _) in self._marks.items() if each in assigned and await consumer.position(each) >= end
+        ]
+        return {Place(*each): self._marks.pop(each)[1] for each in passed}
+
+
+def in_place(progress: Mapping[Place, Progress], ids: Mapping[str, UUID], starts: Mapping[Place, int]) -> bool:
+    """Whether partitions are of the topics we know, and applied to where we go on at least."""
+    return all(
+        place in progress and progress[place].topic_id == ids[place.topic] and progress[place].next_offset >= start
+        for place, start in starts.items()
+    )
+
+
+async def confirm(
+    consumer: AIOKafkaConsumer,
+    engine: AsyncEngine,
+    *,
+    ids: Mapping[str, UUID],
+    absence_s: Mapping[str, float],
+    starts: Mapping[Place, int],
+    passed: Mapping[Place, float],
+) -> bool:
+    """Note that the tables hold all that partitions held at some moment, by the monotonic clock.
+
+    Args:
+        consumer: To ask for the topics' ids.
+        engine: The worker's.
+        ids: The ids of the topics that were read.
+        absence_s: How long they may go unread.
+        starts: Where their reader goes on.
+        passed: The moments.
+
+    Returns:
+        Whether it was noted; if not, a topic was created again, or the database restored: the place is lost.
+
+    Raises:
+        KafkaError: Kafka can't be asked.
+        DBAPIError: As the driver has it.
+    """
+    topics = sorted({place.topic for place in passed})
+    if await topic_ids(consumer, topics) != {topic: ids[topic] for topic in topics}:
+        return False
+    async with engine.begin() as conn:
+        progress = await reference.lock_progress(conn, passed)
+        ages = await reference.read_ages(conn)
+        if any(is_too_long(ages.get(place), absence_s[place.topic]) for place in passed):
+            return False
+        if not in_place(progress, ids, starts):
+            return False
+        now = time.monotonic()
+        await reference.confirm(conn, {place: now - at for place, at in passed.items()})
+    return True
+
+
+async def absence_max_s(settings: Settings, topics: Collection[str]) -> dict[str, float]:
+    """How many seconds a reader of each topic may be away and still see every tombstone.
+
+    Raises:
+        KafkaError: No broker answers, or a topic isn't there.
+    """
+    admin = enduring(AIOKafkaAdminClient(**settings.kafka.connection()))
+    try:
+        await admin.start()
+        resources = [ConfigResource(ConfigResourceType.TOPIC, topic) for topic in topics]
+        answers: list[Any] = await admin.describe_configs(resources)
+    finally:
+        await admin.close()
+    kept_ms: dict[str, int] = {}
+    for code, _, _, topic, entries in (each for answer in answers for each in answer.resources):
+        if code == TopicAuthorizationFailedError.errno:
+            kept_ms[topic] = _RETENTION_UNKNOWN_MS
+        elif code:
+            raise for_code(code)(topic)
+        else:
+            kept_ms[topic] = int({entry[0]: entry[1] for entry in entries}[_RETENTION])
+    return {topic: max(kept / 1000 * _SHARE, _CONFIRMS_MIN * CONFIRM_S) for topic, kept in kept_ms.items()}
+
+
+def is_too_long(age_s: float | None, absence_s: float) -> bool:
+    """Whether a partition that was confirmed so long ago must be reconciled; None is: nobody knows when.
+
+    Also where it is to be confirmed in the future only: then a clock can't be believed.
+    """
+    return age_s is None or abs(age_s) > absence_s
+
+
+def grouped(ids: Mapping[str, UUID], ends: Mapping[Place, int]) -> list[Group]:
+    """Part what must be reconciled into groups of a bounded number of keys.
+
+    Args:
+        ids: The topics' ids.
+        ends: Where the partitions end.
+    """
+    groups: list[Group] = []
+    for topic in sorted({place.topic for place in ends}):
+        group: dict[Place, int] = {}
+        for place in sorted(place for place in ends if place.topic == topic):
+            if group and sum(group.values()) + ends[place] > _KEYS_MAX:
+                groups.append(Group(topic, ids[topic], group))
+                group = {}
+            group[place] = ends[place]
+        groups.append(Group(topic, ids[topic], group))
+    return groups
+
+
+async def reconcile(settings: Settings, engine: AsyncEngine, groups: Sequence[Group], beat: Callable[[], None]) -> None:
+    """Delete the rows of these partitions that their topics don't hold, and confirm the partitions.
+
+    One transaction a group; safe to repeat, and beside other workers. A group is left as it is where its topic is
+    another one now, or somebody else has got ahead: find the place again, which shows it.
+
+    Args:
+        settings: Where.
+        engine: The worker's.
+        groups: The partitions; their progress is not ahead of the topics.
+        beat: Told at each step: a sign of life.
+
+    Raises:
+        KafkaError: Kafka can't be reached, or doesn't give a record out.
+        DBAPIError: As the driver has it; `failures.classify` says what to do.
+    """
+    for group in groups:
+        said = {"topic": group.topic, "partitions": group.partitions}
+        log.warning("reference data were not read for too long: looking for what the topic no longer holds", **said)
+        deleted = await _reconcile(settings, engine, kinds(settings.kafka.topics)[group.topic], group, beat)
+        if deleted is None:
+            return
+        REFERENCE_RECORDS.labels(group.topic, "lacking").inc(deleted)
+        log.warning("facts that the topic no longer holds are deleted", facts=deleted, **said)
+
+
+async def _reconcile(
+    settings: Settings, engine: AsyncEngine, kind: type[Reference], group: Group, beat: Callable[[], None]
+) -> int | None:
+    """How many rows of a group were deleted; None where none was, because the place is lost."""
+    began = time.monotonic()
+    async with _reader(settings) as consumer:
+        held, ends = await _read_keys(consumer, group, settings.kafka.partitions, beat)
+        if (await topic_ids(consumer, [group.topic]))[group.topic] != group.topic_id:
+            return None
+    table, lacking = FACT_TABLES[kind], list[tuple[Any, ...]]()
+    async with engine.connect() as conn:
+        async for page in table.keys(conn):
+            beat()
+            lacking += _lacking(page, held, set(group.partitions), settings.kafka.partitions)
+    async with engine.begin() as conn:
+        progress = await reference.lock_progress(conn, group.ends)
+        if any(
+            place not in progress
+            or progress[place].topic_id != group.topic_id
+            or progress[place].next_offset > ends[place.partition]
+            for place in group.ends
+        ):
+            return None
+        for first in range(0, len(lacking), _DELETE_ROWS):
+            beat()
+            await table.delete(conn, lacking[first : first + _DELETE_ROWS])
+        await reference.confirm(conn, dict.fromkeys(group.ends, time.monotonic() - began))
+    return len(lacking)
+
+
+@asynccontextmanager
+async def _reader(settings: Settings) -> AsyncGenerator[SteadyConsumer]:
+    """A consumer of no group, which reads from the beginning."""
+    consumer = SteadyConsumer(
+        **settings.kafka.connection(),
+        group_id=None,
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        isolation_level="read_committed",
+        max_partition_fetch_bytes=settings.worker.partition_fetch_bytes_max,
+    )
+    try:
+        await consumer.start()
+        yield consumer
+    finally:
+        await asyncio.gather(consumer.stop(), return_exceptions=True)
+
+
+async def _read_keys(
+    consumer: SteadyConsumer, group: Group, partitions: int, beat: Callable[[], None]
+) -> tuple[set[bytes], dict[int, int]]:
+    """The digests of the keys that partitions hold, and where the partitions ended."""
+    assigned = [TopicPartition(*place) for place in group.ends]
+    consumer.assign(assigned)
+    ends = cast("dict[TopicPartition, int]", await consumer.end_offsets(assigned))
+    held: set[bytes] = set()
+    while not all([await consumer.position(each) >= ends[each] for each in assigned]):
+        beat()
+        batches = cast("_Batches", await consumer.getmany(timeout_ms=_POLL_MS, max_records=_BATCH_RECORDS))
+        for each, sick in consumer.sick.items():  # what it holds behind this isn't lacking
+            raise CorruptRecordException(f"{each.topic}, partition {each.partition} is {sick}")
+        if not batches:
+            await topic_ids(consumer, [group.topic])  # raises in an outage; a consumer alone says nothing
+        for each, records in batches.items():
+            for record in records:
+                if isinstance(record.value, UnreadBatch):  # nor is what may be in this
+                    raise CorruptRecordException(f"{each.topic}, partition {each.partition}: {record.value.why}")
+            keyed = [
+                (record.key, record.value is None)
+                for record in records
+                if record.key is not None and len(record.key) <= _KEY_BYTES_MAX and record.offset < ends[each]
+            ]
+            homes = partitions_for([key for key, _ in keyed], partitions)
+            for (key, taken_back), home in zip(keyed, homes, strict=True):
+                if home == each.partition:
+                    (held.discard if taken_back else held.add)(_digest(key))
+    return held, {each.partition: end for each, end in ends.items()}
+
+
+def _lacking(
+    rows: Sequence[tuple[Any, ...]], held: Collection[bytes], ours: Collection[int], partitions: int
+) -> list[tuple[Any, ...]]:
+    """Those rows that belong on our partitions, and whose keys these don't hold."""
+    unseen = [
+        (row, key) for row, key in ((row, ":".join(map(str, row)).encode()) for row in rows) if _digest(key) not in held
+    ]
+    homes = partitions_for([key for _, key in unseen], partitions)
+    return [row for (row, _), home in zip(unseen, homes, strict=True) if home in ours]
+
+
+def _digest(key: bytes) -> bytes:
+    """128 bits: two keys with the same would keep a right that was taken back."""
+    return blake2b(key, digest_size=16).digest()

@@ -1,0 +1,186 @@
+"""Outcomes that the worker sends itself, after the commit: to duplicates, of parked commands, and for a command id
+used for another payload. At least once: a batch that comes again sends them again, and they say the same.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from typing import Final, NamedTuple
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import (
+    ClusterAuthorizationFailedError,
+    KafkaError,
+    TopicAuthorizationFailedError,
+)
+
+from org_events.cloudevents import Headers
+from org_events.kafka.brokers import enduring
+from org_events.publishing.publisher import Publisher
+from org_events.results import ProblemType
+from org_service.domain.decide import Decision, refuse
+from org_service.domain.fold import Plan, Reply, parked_outcome
+from org_service.domain.outcomes import KnownOutcome
+from org_service.settings import Settings
+from org_service.telemetry.logs import get_logger
+from org_service.telemetry.metrics import RECORDS_SKIPPED
+from org_service.waiting import Backoff
+from org_service.wire.results import result_body, result_headers, result_key, rfc3339
+
+log = get_logger(__name__)
+
+_SIGN_OF_LIFE_S: Final = 5.0
+"""Between signs of life, and warnings, while Kafka is silent; far less than a loop may be still."""
+
+
+_REFUSED: Final = (TopicAuthorizationFailedError, ClusterAuthorizationFailedError)
+
+
+def lacks_write(topic: str) -> str:
+    """What to say where Kafka doesn't let us write."""
+    return f"Kafka doesn't let us write to {topic}, where duplicates get their outcome: grant this login Write on it"
+
+
+class _Message(NamedTuple):
+    key: bytes
+    value: bytes
+    headers: Headers
+
+
+class Replies:
+    """Sends outcomes to `orgs.results`; waits out Kafka's outages. Several tasks may send at once."""
+
+    def __init__(self, settings: Settings, live: Callable[[], None]) -> None:
+        """Make one that connects when there is something to send; `live` is told of each try."""
+        self._settings = settings
+        self._live = live
+        self.outage: str | None = None
+        """What replies wait for, None when all is well."""
+        kafka = settings.kafka
+        self._publisher = Publisher(
+            kafka.topics.results,
+            lambda: enduring(AIOKafkaProducer(**kafka.connection(), acks="all", enable_idempotence=True, linger_ms=2)),
+        )
+
+    async def stop(self) -> None:
+        """Close; what was sent is acknowledged already."""
+        await self._publisher.stop()
+
+    async def send(self, plan: Plan, start: int) -> None:
+        """Send every reply of a committed plan and wait until Kafka has them.
+
+        Args:
+            start: The journal position before the plan's first row.
+        """
+        RECORDS_SKIPPED.labels("redelivered").inc(plan.redelivered)
+        if not plan.replies:
+            return
+        messages = list(_messages(plan, start, datetime.now(UTC)))
+        backoff = Backoff(self._settings.worker.retry_wait_s, self._settings.worker.retry_wait_max_s)
+        while True:
+            self._live()
+            try:
+                await self._send(messages)
+            except (KafkaError, OSError, TimeoutError) as error:
+                pause_s = backoff.next_s()
+                self.outage = self._why(error)
+                log.warning("replies wait", why=self.outage, retry_in_s=round(pause_s, 2))
+                await asyncio.sleep(pause_s)
+            else:
+                self.outage = None
+                return
+
+    def _why(self, error: Exception) -> str:
+        if isinstance(error, _REFUSED):
+            return lacks_write(self._settings.kafka.topics.results)
+        return f"kafka is away ({type(error).__name__})"
+
+    async def _send(self, messages: list[_Message]) -> None:
+        waiting = [await self._publisher.append(message.key, message.value, message.headers) for message in messages]
+        late = set(waiting)
+        while late:
+            _, late = await asyncio.wait(late, timeout=_SIGN_OF_LIFE_S)
+            if late:  # an idempotent producer gives none up, and says nothing
+                self._live()
+                log.warning("kafka doesn't take replies, they wait", replies=len(late))
+        for each in waiting:
+            each.result()
+
+
+def _messages(plan: Plan, start: int, now: datetime) -> Iterator[_Message]:
+    for reply in plan.replies:
+        RECORDS_SKIPPED.labels({"reused": "command_id_reused"}.get(reply.kind, reply.kind)).inc()
+        if isinstance(reply.of, KnownOutcome):
+            yield _journaled(reply.of)
+        elif isinstance(reply.of, int):
+            position = start + 1 + reply.of
+            row = plan.journal[reply.of]
+            yield _journaled(
+                KnownOutcome(
+                    position=position,
+                    **{name: getattr(row, name) for name in KnownOutcome._fields if name in row._fields},
+                )
+            )
+        else:
+            yield _undecided(reply, now)
+
+
+def _journaled(row: KnownOutcome) -> _Message:
+    """The first outcome, as the relay sends it: the same body and `ce_id`."""
+    return _Message(
+        result_key(row.org_id, row.command_id),
+        result_body(
+            command_id=row.command_id,
+            org_id=row.org_id,
+            outcome=row.outcome,
+            code=row.code,
+            version=row.version,
+            organization=row.after,
+            position=row.position,
+            problem=row.problem,
+        ),
+        result_headers(
+            derived_from=f"result:{row.position}",
+            command_id=row.command_id,
+            org_id=row.org_id,
+            position=row.position,
+            time=rfc3339(row.recorded_at),
+            traceparent=row.traceparent,
+        ),
+    )
+
+
+def _undecided(reply: Reply, now: datetime) -> _Message:
+    """An outcome that is not in the journal; its `ce_id` comes from the record's coordinates."""
+    request, record = reply.request, reply.request.record
+    decision = parked_outcome() if reply.kind == "parked" else _reused()
+    assert decision.problem is not None
+    return _Message(
+        result_key(request.org_id, request.command_id),
+        result_body(
+            command_id=request.command_id,
+            org_id=request.org_id,
+            outcome=decision.outcome,
+            code=decision.code,
+            version=None,
+            organization=None,
+            position=None,
+            problem=decision.problem.model_dump_json(),
+            final=reply.kind != "parked",
+        ),
+        result_headers(
+            derived_from=f"{reply.kind}:{record.topic}:{record.partition}:{record.offset}:{record.timestamp}",
+            command_id=request.command_id,
+            org_id=request.org_id,
+            position=None,
+            time=rfc3339(now),
+            traceparent=request.traceparent,
+        ),
+    )
+
+
+def _reused() -> Decision:
+    return refuse(
+        ProblemType.COMMAND_ID_REUSED,
+        "Another command was sent under this command id before; its outcome stands. Give each command its own id.",
+    )

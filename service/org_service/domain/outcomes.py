@@ -1,0 +1,92 @@
+"""What became of a command: new, known from before, and as it is published. Tuples, because each batch makes thousands.
+
+A record that is set aside has no outcome; what is kept of it is here as well.
+"""
+
+from datetime import datetime
+from typing import Literal, NamedTuple
+from uuid import UUID
+
+
+class KnownOutcome(NamedTuple):
+    """What the journal remembers of a command: enough to know it again and to send its outcome again."""
+
+    command_id: UUID
+    position: int
+    org_id: UUID | None
+    version: int | None
+    outcome: str
+    code: int
+    request_digest: bytes
+    command_partition: int
+    command_offset: int
+    event_type: str | None
+    after: str | None
+    problem: str | None
+    traceparent: str | None
+    recorded_at: datetime
+    command_time_ms: int | None = None
+    """Of the record, by the broker's clock; None where an older release journaled it."""
+
+
+class NewOutcome(NamedTuple):
+    """A row to write, in the column order of the statement; its position comes from the head."""
+
+    command_id: UUID
+    org_id: UUID | None
+    version: int | None
+    command_type: str
+    event_type: str | None
+    outcome: str
+    code: int
+    actor: str | None
+    request_digest: bytes
+    command_partition: int
+    command_offset: int
+    changed: str | None
+    before: str | None
+    after: str | None
+    problem: str | None
+    traceparent: str | None
+    recorded_at: datetime
+    command_time_ms: int | None
+
+
+class KeptRecord(NamedTuple):
+    """A record to set aside, in the column order of the statement."""
+
+    topic: str
+    partition: int
+    offset: int
+    broker_time: datetime
+    key: bytes | None
+    value: bytes | None
+    headers: str
+    org_id: UUID | None
+    command_id: UUID | None
+    request_digest: bytes | None
+    reason: str
+    detail: str
+    actor: str | None
+    authenticated_by: Literal["token", "publisher"] | None
+    value_bytes: int | None
+    value_sha256: str | None
+
+
+class JournaledOutcome(NamedTuple):
+    """What there is to publish about one command. JSON columns are texts, ready to send."""
+
+    position: int
+    command_id: UUID
+    org_id: UUID | None
+    version: int | None
+    event_type: str | None
+    outcome: str
+    code: int
+    actor: str | None
+    changed: str | None
+    before: str | None
+    after: str | None
+    problem: str | None
+    traceparent: str | None
+    recorded_at: datetime

@@ -1,0 +1,1 @@
+"""The API over HTTP: requests in, JSON and problems out."""

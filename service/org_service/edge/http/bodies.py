@@ -1,0 +1,113 @@
+"""A request's body, and the body of the command that becomes of it. Pure."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, cast
+from uuid import UUID
+
+import orjson
+
+from org_events.commands import PAYLOAD_BYTES_MAX, PAYLOAD_DEPTH_MAX
+from org_service.edge.http.commands import Body
+from org_service.edge.http.limits import too_large
+from org_service.edge.http.problems import HttpProblem, Refusal, Wrong, bad_request
+from org_service.edge.http.request_headers import NO_VERSION, is_unencoded, media_type
+from org_service.wire.body import depth, write_version_plainly
+
+JSON: Final = "application/json"
+MERGE_PATCH: Final = "application/merge-patch+json"
+_UTF_8: Final = frozenset({"utf-8", "utf8", "us-ascii", "ascii"})
+"""Names of charsets whose bytes are UTF-8; JSON knows no other (RFC 8259, section 8.1)."""
+BOM: Final = b"\xef\xbb\xbf"
+"""The byte order mark. Before JSON in UTF-8 it means nothing (RFC 8259, section 8.1)."""
+NEVER: Final = (NO_VERSION,)
+"""No version: the change can only be refused, but who may not see or do it is told that first."""
+
+
+def check_media_type(content_type: str | None, encodings: Sequence[str], *, patch: bool) -> None:
+    """Refuse a body by its headers, unless they say that it is JSON.
+
+    Args:
+        content_type: The header; its parameters mean nothing, but for a charset that is not UTF-8.
+        encodings: The lines of `Content-Encoding`.
+        patch: Whether a merge patch is welcome.
+
+    Raises:
+        Refusal: It has another media type, or is encoded (415).
+    """
+    accepted = (JSON, MERGE_PATCH) if patch else (JSON,)
+    wrong = _wrong_media_type(content_type, accepted)
+    if wrong is None and not is_unencoded(encodings):
+        wrong = "It must not have a content-encoding."
+    if wrong is not None:
+        # RFC 5789, section 2.2.
+        named: list[tuple[bytes, bytes]] = [(b"accept-patch", ", ".join(accepted).encode())] if patch else []
+        detail = f"{wrong} Send {' or '.join(accepted)}, in UTF-8 and without content-encoding."
+        raise Refusal(HttpProblem.MEDIA_TYPE, detail, headers=named)
+
+
+def read_object(content: bytes, content_type: str | None, encodings: Sequence[str], *, patch: bool) -> dict[str, Any]:
+    """The JSON object of a request's body.
+
+    Args:
+        content: The body, perhaps with a byte order mark.
+        content_type: As for `check_media_type`.
+        encodings: As for `check_media_type`.
+        patch: As for `check_media_type`.
+
+    Raises:
+        Refusal: It has another media type (415), or is no such object (400).
+    """
+    check_media_type(content_type, encodings, patch=patch)
+    try:
+        parsed = orjson.loads(content.removeprefix(BOM))
+    except orjson.JSONDecodeError as error:
+        if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+            raise bad_request("The body is UTF-16; send UTF-8.") from error
+        raise bad_request(f"The body is not JSON: {error.msg} at character {error.pos}.") from error
+    if not isinstance(parsed, dict):
+        said = ", not a text that holds one" if isinstance(parsed, str) else ""
+        raise bad_request(f"The body must be a JSON object{said}.")
+    if content.count(b"{") + content.count(b"[") > PAYLOAD_DEPTH_MAX and depth(parsed) > PAYLOAD_DEPTH_MAX:
+        raise bad_request(f"The body nests deeper than {PAYLOAD_DEPTH_MAX}.")
+    return cast("dict[str, Any]", parsed)
+
+
+def _wrong_media_type(content_type: str | None, accepted: Sequence[str]) -> str | None:
+    if not content_type:
+        return "The header Content-Type is missing."
+    found = media_type(content_type)
+    if found is None:
+        return "The header Content-Type can't be read (RFC 9110, section 8.3)."
+    name, parameters = found
+    if name not in accepted:
+        return "The body has another media type."
+    if parameters.get("charset", "utf-8").lower() not in _UTF_8:
+        return "The charset must be utf-8, or be left out."
+    return None
+
+
+def command_bodies(fields: Mapping[str, Any], org_id: UUID, versions: tuple[int, ...] | None) -> Sequence[Body]:
+    """The bodies of a command, one for each version that the headers let through; canonical: a repetition is the same.
+
+    Raises:
+        Refusal: The body names another organization, or the version is said twice (400); it is too large (413).
+    """
+    named = fields.get("org_id")
+    if named is not None and (not isinstance(named, str) or named.lower() != str(org_id)):
+        raise bad_request("org_id must be the one of the path.", [Wrong("org_id", "other_org_id", "Leave it out")])
+    whole = {**fields, "org_id": str(org_id)}
+    write_version_plainly(whole)
+    if versions not in (None, NEVER) and "expected_version" in fields:
+        raise bad_request("Say the version once: with If-Match or with expected_version.")
+    bodies = (
+        [Body(_canonical(whole))]
+        if versions is None
+        else [Body(_canonical({**whole, "expected_version": version}), version) for version in versions]
+    )
+    if any(len(each.value) > PAYLOAD_BYTES_MAX for each in bodies):
+        raise too_large(PAYLOAD_BYTES_MAX)
+    return bodies
+
+
+def _canonical(fields: Mapping[str, Any]) -> bytes:
+    return orjson.dumps(fields, option=orjson.OPT_SORT_KEYS)

@@ -1,0 +1,325 @@
+"""The operations that change: a request becomes a command, and the command's outcome the answer.
+
+Only what makes no command at all is refused here (400, 413, 415). Whether the caller may, whether the fields are right
+and whether preconditions hold, the worker says, in its order: 404, 403, 422, 409.
+"""
+
+from collections.abc import Mapping, Sequence
+from hashlib import blake2b
+from typing import Annotated, Any, Final, NamedTuple
+from uuid import UUID, uuid4
+
+from fastapi import APIRouter, Depends, Header, Request, Response
+
+from org_events.commands import (
+    RESERVED_IDS,
+    CreateOrganization,
+    DeactivateOrganization,
+    DeleteOrganization,
+    ReactivateOrganization,
+    RestoreOrganization,
+    UpdateOrganization,
+)
+from org_events.results import Outcome, ProblemType
+from org_service.edge.http.bodies import JSON, MERGE_PATCH, NEVER, command_bodies, read_object
+from org_service.edge.http.commands import Body, Change, Commands, Decided, Pending
+from org_service.edge.http.documents import body, headers, problems, success
+from org_service.edge.http.gate import BODY
+from org_service.edge.http.problems import RETRY_AFTER_S, HttpProblem, Refusal, Wrong, bad_request, decided, not_found
+from org_service.edge.http.reading import OrgId, caller_of, pending, read_id
+from org_service.edge.http.request_headers import (
+    COMMAND_ID,
+    IfMatch,
+    combined,
+    command_id_for,
+    etag,
+    forbids_any,
+    preference,
+    read_if_match,
+    single,
+)
+
+_NO_VERSION_YET: Final = (
+    "An organization that is yet to be created has no version: leave If-Match and If-None-Match out."
+)
+_WEAK: Final = (
+    'If-Match holds a weak entity tag (W/"…"), which never matches (RFC 9110, section 13.1.1), because a proxy made it '
+    "weak, for instance as it compressed the answer. Send it without W/; the organization has version {version}."
+)
+
+_TAG: Final = r'(W/)?"[!#-~]*"'
+IfMatchHeader = Annotated[
+    str | None,
+    Header(
+        alias="If-Match",
+        description='ETags of the versions to change, as in `"v7"`; 412 for others',
+        json_schema_extra={"pattern": rf"^(\*|[ \t,]*{_TAG}([ \t]*,[ \t,]*{_TAG}){{0,9}}[ \t,]*)$"},
+        examples=['"v7"'],
+    ),
+]
+IfNoneMatch = Annotated[
+    str | None,
+    Header(
+        alias="If-None-Match",
+        description="`*`: 412 if there is such an organization; nothing else makes sense with a change",
+        json_schema_extra={"pattern": r"^\*$"},
+    ),
+]
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        description="Makes repeating safe: the same key is the same change, and gets the first answer again",
+        json_schema_extra={"pattern": r"""^([!#-~]{1,255}|"[!#-~]{1,255}")$"""},
+        examples=["3f1c"],
+    ),
+]
+Prefer = Annotated[str | None, Header(alias="Prefer", description="`respond-async`, or `wait=N` seconds; then 202")]
+
+
+def derived_org_id(command_id: UUID) -> UUID:
+    """The id of an organization whose creator chose none: the same for the same command, in the form of version 4."""
+    digest = blake2b(b"org\0" + command_id.bytes, digest_size=16).digest()
+    return UUID(bytes=digest, version=4)
+
+
+class Wishes(NamedTuple):
+    """Headers of a request that changes something."""
+
+    key: str | None
+    prefer: str | None
+    if_match: IfMatch = IfMatch(None)
+    if_absent: bool = False
+    """`If-None-Match: *`: only what isn't there may be changed."""
+
+    @property
+    def versions(self) -> tuple[int, ...] | None:
+        """Those that the preconditions let through; None for any."""
+        return NEVER if self.if_absent else self.if_match.versions
+
+
+async def _wishes(
+    request: Request,
+    idempotency_key: IdempotencyKey = None,  # noqa: ARG001 - for the document: FastAPI reads the first line alone
+    prefer: Prefer = None,  # noqa: ARG001
+) -> Wishes:
+    """The headers as HTTP reads them, in whatever number of lines they came."""
+    lines = request.headers.getlist
+    return Wishes(
+        single(lines("idempotency-key"), "Idempotency-Key"),
+        combined(lines("prefer")),
+        read_if_match(combined(lines("if-match"))),
+        forbids_any(combined(lines("if-none-match"))),
+    )
+
+
+async def _guarded(
+    wishes: Annotated[Wishes, Depends(_wishes)],
+    if_match: IfMatchHeader = None,  # noqa: ARG001
+    if_none_match: IfNoneMatch = None,  # noqa: ARG001
+) -> Wishes:
+    return wishes
+
+
+Guarded = Annotated[Wishes, Depends(_guarded)]
+
+
+class Changing:
+    """The handlers.
+
+    Args:
+        commands: Publishes, and knows outcomes.
+        wait_max_s: For an outcome; then 202.
+        public_url: Put before locations; empty makes them relative.
+    """
+
+    def __init__(self, commands: Commands, wait_max_s: float, public_url: str) -> None:
+        self._commands = commands
+        self._wait_max_s = wait_max_s
+        self._public_url = public_url.rstrip("/")
+
+    async def create(self, request: Request, wishes: Annotated[Wishes, Depends(_wishes)]) -> Response:
+        """Create an organization, under an id of your choice if you give one."""
+        fields = _object(request, patch=False)
+        wanted = fields.pop("id", None)
+        command_id = _command_id(request, wishes)
+        org_id = derived_org_id(command_id) if wanted is None else read_id(wanted) if isinstance(wanted, str) else None
+        if org_id is None:
+            raise bad_request("id must be a UUID of 36 characters.", [Wrong("id", "not_a_uuid", "Give a UUID")])
+        if org_id in RESERVED_IDS:
+            wrong = Wrong("id", "reserved_uuid", "Give an id of your own, or none")
+            raise bad_request("id must not be the nil UUID or the max UUID (RFC 9562, sections 5.9 and 5.10).", [wrong])
+        if wishes.versions is not None:
+            raise Refusal(ProblemType.PRECONDITION, _NO_VERSION_YET, status=412)
+        change = self._change(CreateOrganization.type, org_id, command_id, command_bodies(fields, org_id, None), wishes)
+        return await self._answer(request, change, wishes, 201)
+
+    async def update(self, request: Request, org_id: OrgId, wishes: Guarded) -> Response:
+        """Change some fields: left out means unchanged, null clears, an address is replaced whole."""
+        return await self._existing(
+            UpdateOrganization.type, request, org_id, wishes, fields=_object(request, patch=True)
+        )
+
+    async def delete(self, request: Request, org_id: OrgId, wishes: Guarded) -> Response:
+        """Delete an organization; staff may restore it."""
+        return await self._existing(DeleteOrganization.type, request, org_id, wishes, status=204)
+
+    async def deactivate(self, request: Request, org_id: OrgId, wishes: Guarded) -> Response:
+        """Deactivate an organization: until reactivated, only staff change it."""
+        return await self._existing(DeactivateOrganization.type, request, org_id, wishes)
+
+    async def reactivate(self, request: Request, org_id: OrgId, wishes: Guarded) -> Response:
+        """Take a deactivation back."""
+        return await self._existing(ReactivateOrganization.type, request, org_id, wishes)
+
+    async def restore(self, request: Request, org_id: OrgId, wishes: Guarded) -> Response:
+        """Bring a deleted organization back as it was. Only for staff: nobody else sees a deleted one."""
+        return await self._existing(RestoreOrganization.type, request, org_id, wishes)
+
+    async def _existing(
+        self,
+        command_type: str,
+        request: Request,
+        org_id: str,
+        wishes: Wishes,
+        *,
+        fields: Mapping[str, Any] | None = None,
+        status: int = 200,
+    ) -> Response:
+        """A change of an organization that is there; without `fields` it may have preconditions for a body."""
+        if fields is None:
+            fields = _object(request, patch=False) if request.scope[BODY] else {}
+        command_id = _command_id(request, wishes)
+        wanted = read_id(org_id)
+        if wanted is None:
+            raise not_found()
+        change = self._change(command_type, wanted, command_id, command_bodies(fields, wanted, wishes.versions), wishes)
+        return await self._answer(request, change, wishes, status)
+
+    def _change(
+        self, command_type: str, org_id: UUID, command_id: UUID, bodies: Sequence[Body], wishes: Wishes
+    ) -> Change:
+        wait_s = preference(wishes.prefer, self._wait_max_s).wait_s
+        return Change(command_type, org_id, command_id, bodies, repeatable=wishes.key is not None, wait_s=wait_s)
+
+    async def _answer(self, request: Request, change: Change, wishes: Wishes, status: int) -> Response:
+        outcome = await self._commands.execute(caller_of(request), change)
+        applied = preference(wishes.prefer, self._wait_max_s).applied(pending=isinstance(outcome, Pending))
+        given = {COMMAND_ID: str(change.command_id)} | ({} if applied is None else {"preference-applied": applied})
+        if isinstance(outcome, Pending):
+            given |= {"location": self._command_url(change.command_id), "retry-after": str(RETRY_AFTER_S)}
+            return pending(change.command_id, change.org_id, 202, given)
+        if outcome.problem is not None:
+            raise self._refused(outcome, outcome.problem, wishes)
+        if outcome.version is not None and outcome.organization is not None:
+            given["etag"] = etag(outcome.version).decode()
+        if status == 201:
+            given["location"] = f"{self._public_url}/v1/orgs/{outcome.org_id}"
+        if status == 204:
+            return Response(status_code=204, headers=given)
+        return Response(outcome.organization, status, given, media_type=JSON)
+
+    def _refused(self, outcome: Decided, problem: dict[str, Any], wishes: Wishes) -> Refusal:
+        """What the worker refused or parked; the same whenever it is asked for."""
+        if outcome.outcome == Outcome.PARKED:
+            refusal = decided({**problem, "command_id": str(outcome.command_id)}, 500)
+            refusal.headers = [(b"location", self._command_url(outcome.command_id).encode())]
+            return refusal
+        if problem["type"] == ProblemType.PRECONDITION and outcome.body.expected_version not in (
+            None,
+            outcome.version,
+        ):
+            return decided(problem, 412, _unmatched(outcome.version, wishes))
+        return decided(problem, outcome.code)
+
+    def _command_url(self, command_id: UUID) -> str:
+        return f"{self._public_url}/v1/commands/{command_id}"
+
+
+def _unmatched(version: int | None, wishes: Wishes) -> str:
+    """Why a precondition of the headers doesn't hold."""
+    if wishes.if_absent:
+        return "If-None-Match is *, and there is such an organization."
+    if wishes.if_match.weak:
+        return _WEAK.format(version=version)
+    return f"If-Match doesn't name version {version}, which the organization has."
+
+
+def _object(request: Request, *, patch: bool) -> dict[str, Any]:
+    lines = request.headers.getlist
+    content_type = single(lines("content-type"), "Content-Type")
+    return read_object(request.scope[BODY], content_type, lines("content-encoding"), patch=patch)
+
+
+def _command_id(request: Request, wishes: Wishes) -> UUID:
+    return uuid4() if wishes.key is None else command_id_for(caller_of(request).user_id, wishes.key)
+
+
+_ETAG: Final = {"ETag": 'The version after it, as in `"v8"`'}
+_APPLIED: Final = {
+    "X-Command-Id": "Of the change; `/v1/commands/{id}` tells what became of it",
+    "Preference-Applied": "What of `Prefer` was followed",
+}
+_ACCEPTED: Final = {
+    **success(
+        "Kafka has the change, and it will be decided: because of `Prefer`, or because it took too long",
+        "CommandStatus",
+        {"Location": "Where its outcome will be", "Retry-After": "Seconds", **_APPLIED},
+    )
+}
+_OF_ALL: Final = (
+    ProblemType.FORBIDDEN,
+    HttpProblem.MEDIA_TYPE,
+    ProblemType.INVALID_FIELDS,
+    ProblemType.COMMAND_ID_REUSED,
+    ProblemType.QUEUE_FULL,
+    ProblemType.PARKED,
+)
+
+
+def _documented(done: int, shown: dict[str, Any], *conflicts: str, existing: bool = True) -> dict[str, Any]:
+    """Every status of one operation."""
+    own: tuple[str, ...] = (ProblemType.NOT_FOUND, ProblemType.PRECONDITION) if existing else ()
+    also = {412: ProblemType.PRECONDITION}
+    return {"responses": {done: shown, 202: _ACCEPTED, **problems(*_OF_ALL, *own, *conflicts, also=also)}}
+
+
+def router(changing: Changing) -> APIRouter:
+    """The operations with their documentation."""
+    routes = APIRouter(prefix="/v1", default_response_class=Response, tags=["organizations"])
+    name_taken, deactivated = ProblemType.NAME_TAKEN, ProblemType.DEACTIVATED
+    changed = success("As it is now", "Organization", {**_ETAG, **_APPLIED})
+    optional = body("Precondition", JSON, required=False)
+    created = success("It was created", "Organization", {"Location": "Where it is", **_ETAG, **_APPLIED})
+    routes.post(
+        "/orgs",
+        summary="Create an organization",
+        status_code=201,
+        openapi_extra=body("NewOrganization", JSON, required=True),
+        **_documented(201, created, name_taken, ProblemType.ALREADY_EXISTS, existing=False),
+    )(changing.create)
+    routes.patch(
+        "/orgs/{org_id}",
+        summary="Change an organization",
+        openapi_extra=body("OrganizationChange", JSON, MERGE_PATCH, required=True),
+        **_documented(200, changed, name_taken, deactivated),
+    )(changing.update)
+    routes.delete(
+        "/orgs/{org_id}",
+        summary="Delete an organization",
+        status_code=204,
+        openapi_extra=optional,
+        **_documented(204, {"description": "It is deleted", **headers(_APPLIED)}, ProblemType.STILL_PARTNER),
+    )(changing.delete)
+    for name, summary, handler, conflicts in (
+        ("deactivate", "Deactivate an organization", changing.deactivate, ()),
+        ("reactivate", "Reactivate an organization", changing.reactivate, ()),
+        ("restore", "Restore a deleted organization", changing.restore, (name_taken,)),
+    ):
+        routes.post(
+            f"/orgs/{{org_id}}/{name}",
+            summary=summary,
+            openapi_extra=optional,
+            **_documented(200, changed, *conflicts),
+        )(handler)
+    return routes

@@ -1,0 +1,231 @@
+"""What every request passes: who asks, within which bounds, under which id; and what becomes of what goes wrong.
+
+One layer of plain ASGI around the router, because layers cost time: a request has about a millisecond. Nothing below
+it writes a problem: whatever is raised there, ours or the framework's, becomes one here. A 500 tells nothing but the
+request's id, under which the log has the rest.
+"""
+
+import re
+import secrets
+import time
+from collections.abc import Set as AbstractSet
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from typing import Any, Final, NamedTuple, Protocol
+
+import structlog
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from org_service.auth.tokens import TokenRefused, Tokens, bearer
+from org_service.edge.http.limits import WAIT_S, Buckets, Disconnected, read_body, too_many
+from org_service.edge.http.problems import (
+    HttpProblem,
+    Refusal,
+    Wrong,
+    answer,
+    bad_request,
+    unauthenticated,
+    unavailable,
+)
+from org_service.edge.http.request_headers import sane_request_id, trace_context
+from org_service.errors import RetryError
+from org_service.serving.exchange import CONNECTION, Asgi, Message, Receive, Scope, Send
+from org_service.settings import Edge
+from org_service.store.failures import classify
+from org_service.telemetry.logs import get_logger
+from org_service.telemetry.metrics import HTTP_IN_HAND, HTTP_REQUESTS, HTTP_SECONDS
+
+log = get_logger(__name__)
+
+CALLER: Final = "orgs.caller"
+"""Where a scope keeps its `Caller`."""
+BODY: Final = "orgs.body"
+"""Where a scope keeps the whole body."""
+TRACEPARENT: ContextVar[str | None] = ContextVar("traceparent", default=None)
+"""Of the request in hand; goes into the commands that it sends."""
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+"""In a path: a router that looks for the end of a line takes `/mcp%0A` for `/mcp`."""
+_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+
+class Caller(NamedTuple):
+    """Who asks."""
+
+    user_id: str
+    token: str
+
+
+class _Routes(Protocol):
+    def methods_at(self, path: str) -> list[str]: ...
+
+    def check_body(self, scope: Scope, headers: dict[bytes, bytes]) -> None:
+        """Refuse a body that nothing at this path reads, before it is read (404, 405, 415)."""
+        ...
+
+
+class Gate:
+    """The ASGI application around the router.
+
+    Args:
+        inner: Gets only requests that may go on.
+        settings: Bounds.
+        tokens: Names the caller.
+        routes: Which methods a path knows, and which bodies.
+        public: Paths that anybody may GET, exactly as written; for everything else one must be known.
+    """
+
+    def __init__(self, inner: Asgi, settings: Edge, tokens: Tokens, routes: _Routes, public: AbstractSet[str]) -> None:
+        self._inner = inner
+        self._settings = settings
+        self._tokens = tokens
+        self._routes = routes
+        self._public = public
+        self._buckets = Buckets(settings.rate_per_s, settings.rate_burst)
+        self._in_hand = 0
+        self._counted: dict[tuple[str, str, int], tuple[Any, Any]] = {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        began = time.perf_counter()
+        headers: dict[bytes, bytes] = {}
+        twice = False
+        for name, value in scope["headers"]:
+            twice = twice or (name == b"authorization" and name in headers)
+            headers[name] = value
+        request_id = headers.get(b"x-request-id", b"").decode("latin-1")
+        if not sane_request_id(request_id):
+            request_id = secrets.token_hex(16)
+        structlog.contextvars.bind_contextvars(request_id=request_id)
+        id_header = (b"x-request-id", request_id.encode())
+        method, status = scope["method"], 0
+
+        async def respond(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message["headers"], id_header]
+            await send(message)
+
+        try:
+            await self._pass(scope, headers, receive, respond, twice)
+        except Disconnected:
+            status = 499
+        except Exception as error:
+            refusal = self._refusal(error, scope)
+            if status:
+                raise
+            status, raw, body = answer(refusal)
+            await send({"type": "http.response.start", "status": status, "headers": [*raw, id_header]})
+            await send({"type": "http.response.body", "body": body})
+        finally:
+            self._count(scope, method, status, time.perf_counter() - began)
+
+    async def _pass(self, scope: Scope, headers: dict[bytes, bytes], receive: Receive, send: Send, twice: bool) -> None:
+        """Let a request through once it is known who sent it; only then its body is read, and it counts."""
+        path: str = scope["path"]
+        if _CONTROL.search(path):
+            raise bad_request("A path holds no control characters.")
+        if self._is_public(scope):
+            await self._let_in(scope, receive, send)
+            return
+        if twice:
+            raise unauthenticated("There must be one header authorization.", token_given=True)
+        caller = scope[CALLER] = await self._caller(headers.get(b"authorization"))
+        connection = scope.get(CONNECTION)
+        if connection is not None:
+            connection.known = True
+        # What a tool asks of the API comes with 0: the message that called it was counted.
+        wait_s = scope.get(WAIT_S)
+        if wait_s is None:
+            wait_s = scope[WAIT_S] = self._buckets.take(caller.user_id, time.monotonic())
+        if wait_s and (scope["method"], path) != ("POST", "/mcp"):  # there it depends on what the message asks
+            raise too_many(wait_s)
+        TRACEPARENT.set(trace_context(headers.get(b"traceparent", b"").decode("latin-1")))
+        body = b""
+        if b"content-length" in headers or b"transfer-encoding" in headers:
+            self._routes.check_body(scope, headers)
+            body = await read_body(receive, headers.get(b"content-length"), self._settings.body_bytes_max)
+            receive = _replayed(body, receive)
+        scope[BODY] = body
+        if self._in_hand >= self._settings.concurrency_max:
+            raise unavailable(f"{self._settings.concurrency_max} requests are in flight already.")
+        self._in_hand += 1
+        HTTP_IN_HAND.set(self._in_hand)
+        try:
+            await self._let_in(scope, receive, send)
+        finally:
+            self._in_hand -= 1
+            HTTP_IN_HAND.set(self._in_hand)
+
+    def _is_public(self, scope: Scope) -> bool:
+        path: str = scope["path"]
+        return path in self._public and scope["method"] in ("GET", "HEAD") and scope["raw_path"] == path.encode()
+
+    async def _let_in(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] != "HEAD":
+            await self._inner(scope, receive, send)
+            return
+        asked = {**scope, "method": "GET"}  # the server looks at its own scope, and leaves the body out
+        await self._inner(asked, receive, send)
+        scope["route"] = asked.get("route")
+
+    async def _caller(self, header: bytes | None) -> Caller:
+        if header is None:
+            raise unauthenticated("Send a token: Authorization: Bearer …", token_given=False)
+        now = datetime.now(UTC)
+        try:
+            token = bearer(header)
+            user_id = self._tokens.known(token, now) or await self._tokens.verify(token, now)
+        except TokenRefused as refused:
+            raise unauthenticated(str(refused), token_given=True) from refused
+        except RetryError as away:  # not logged: anybody may bring it about, and `Keys` has said what is away
+            raise unavailable(
+                "No key known here verifies the token, and newer ones could not be read from its issuer yet. Try again."
+            ) from away
+        return Caller(user_id, token.decode("ascii"))
+
+    def _refusal(self, error: Exception, scope: Scope) -> Refusal:
+        if isinstance(error, Refusal):
+            return error
+        if isinstance(error, RequestValidationError):
+            return bad_request("A parameter is wrong; see errors.", [_wrong(each) for each in error.errors()])
+        if isinstance(error, HTTPException) and error.status_code == 404:
+            return Refusal(HttpProblem.NO_SUCH_PATH, "/docs shows what there is.")
+        if isinstance(error, HTTPException) and error.status_code == 405:
+            allowed = ", ".join(self._routes.methods_at(scope["path"]))
+            return Refusal(
+                HttpProblem.METHOD_NOT_ALLOWED,
+                f"This path knows {allowed}.",
+                headers=[(b"allow", allowed.encode())],
+            )
+        outage = classify(error)
+        if isinstance(outage, RetryError):
+            log.warning("a request found something away", why=type(error).__name__)
+            return unavailable("Something the service needs doesn't answer; nothing was decided. Try again.")
+        log.error("a request failed", exc_info=error)
+        return Refusal(HttpProblem.INTERNAL, "It is in the service's log under the id in X-Request-Id.")
+
+    def _count(self, scope: Scope, method: str, status: int, seconds: float) -> None:
+        route = getattr(scope.get("route"), "path", None) or "none"
+        labels = (route, method if method in _METHODS else "other", status)
+        counters = self._counted.get(labels)
+        if counters is None:
+            counters = (HTTP_REQUESTS.labels(*labels), HTTP_SECONDS.labels(*labels[:2]))
+            self._counted[labels] = counters
+        counters[0].inc()
+        counters[1].observe(seconds)
+
+
+def _wrong(error: dict[str, Any]) -> Wrong:
+    return Wrong(".".join(str(part) for part in error["loc"][1:]), error["type"], error["msg"])
+
+
+def _replayed(body: bytes, receive: Receive) -> Receive:
+    """A body that was read already, for what reads it in the framework's way."""
+    left: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def replay() -> Message:
+        return left.pop() if left else await receive()
+
+    return replay

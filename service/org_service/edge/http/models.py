@@ -1,0 +1,159 @@
+"""What goes over HTTP, for the OpenAPI document. Answers are written as bytes; tests hold them against these models."""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from org_events.commands import IfCurrent, Version
+from org_events.organization import Address, Domain, Name, Organization
+from org_events.reference import Role
+from org_events.results import Problem
+from org_service.domain.access import AccessKind
+from org_service.edge.http.request_headers import NO_VERSION
+
+_Action = Annotated[str, Field(examples=["Organization:delete"])]
+_Version = Annotated[int, Field(ge=1, le=NO_VERSION, description="1, 2, 3 … per organization, one step a change")]
+
+
+class _Answer(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class ListedOrganization(_Answer):
+    """One of the caller's organizations."""
+
+    id: UUID
+    name: str
+    domain: str | None
+    deactivated: bool
+    role: Role = Field(description="What the caller is in it")
+    access: AccessKind = Field(description="Why the caller can see it")
+    is_default: bool = Field(description="The earliest-joined active membership; one organization at most has this")
+    denied_actions: list[_Action] = Field(description="What the role may not do; everything else is permitted")
+
+
+class OrganizationList(_Answer):
+    """A page of the caller's organizations."""
+
+    organizations: list[ListedOrganization]
+    next: str | None = Field(description="`cursor` of the next page, null where there is no more")
+
+
+class SeenOrganization(_Answer):
+    """An organization, and what the caller is in it."""
+
+    id: UUID
+    name: str
+    domain: str | None
+    created_at: datetime
+    updated_at: datetime
+    primary_address: Address | None
+    deactivated: bool
+    deactivated_at: datetime | None
+    version: _Version
+    role: Role
+    access: AccessKind
+    denied_actions: list[_Action]
+
+
+class Change(_Answer):
+    """One change of an organization."""
+
+    version: _Version
+    position: int = Field(ge=1, description="Place in the journal")
+    type: str = Field(examples=["org.updated"])
+    changed: list[str] = Field(examples=[["domain"]])
+    before: Organization | None
+    after: Organization | None
+    command_id: UUID
+    actor: str | None
+    recorded_at: datetime
+
+
+class History(_Answer):
+    """A page of an organization's changes, in order."""
+
+    changes: list[Change]
+    next: int | None = Field(description="`after_version` of the next page, null where there is no more")
+
+
+class CommandStatus(_Answer):
+    """What became of a command."""
+
+    command_id: UUID
+    status: Literal["pending", "applied", "unchanged", "rejected", "parked", "expired"] = Field(
+        description="`pending`: not decided yet. `parked`: set aside for an operator, who decides. `expired`: lost "
+        "before it was decided, send it again. The others are final"
+    )
+    code: int | None = Field(description="As an HTTP status; null while pending")
+    org_id: UUID | None
+    version: int | None
+    position: int | None = Field(description="Place in the journal")
+    organization: Organization | None = Field(description="After an applied or unchanged command; null after a delete")
+    changed: list[str] | None = Field(
+        description="Names of the fields that it changed, none where unchanged; null while pending and if refused"
+    )
+    problem: Problem | None
+
+
+class _Existing(BaseModel):
+    model_config = ConfigDict(extra="allow")
+
+    expected_version: Version | None = Field(
+        default=None, description="409 unless the organization has this version; `If-Match` says the same, with 412"
+    )
+    if_current: IfCurrent | None = Field(default=None, description="409 unless these fields have these values")
+
+
+class Precondition(_Existing):
+    """What must hold for the change to go through."""
+
+
+class OrganizationChange(_Existing):
+    """What to change: left out means unchanged, null clears, an address is replaced whole."""
+
+    name: Name = Field(default="", examples=["Acme"])
+    domain: Domain | None = Field(default=None, examples=["acme.com"])
+    primary_address: Address | None = None
+
+
+class NewOrganization(BaseModel):
+    """An organization to create."""
+
+    model_config = ConfigDict(extra="allow")
+
+    id: UUID | None = Field(
+        default=None,
+        description="Of your choice: version 4 or 7 at best, never the nil or the max UUID",
+    )
+    name: Name = Field(examples=["Acme"])
+    domain: Domain | None = Field(default=None, examples=["acme.com"])
+    primary_address: Address | None = None
+
+
+class HttpProblemModel(Problem):
+    """A problem (RFC 9457)."""
+
+    model_config = ConfigDict(extra="allow", title="HttpProblem")
+
+
+SCHEMAS: tuple[type[BaseModel], ...] = (
+    OrganizationList, SeenOrganization, Organization, History, CommandStatus,
+    Precondition, OrganizationChange, NewOrganization, HttpProblemModel,
+)  # fmt: skip
+
+
+def json_schemas() -> dict[str, Any]:
+    """Every model as a JSON Schema for the document's components, by name."""
+    schemas: dict[str, Any] = {}
+    for model in SCHEMAS:
+        mode: Literal["validation", "serialization"] = (
+            "validation" if model in (Precondition, OrganizationChange, NewOrganization) else "serialization"
+        )
+        schema = model.model_json_schema(ref_template="#/components/schemas/{model}", mode=mode)
+        schemas |= schema.pop("$defs", {})
+        schemas[schema["title"]] = schema
+    schemas["OrganizationChange"]["properties"]["name"].pop("default")
+    return schemas

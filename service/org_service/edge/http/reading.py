@@ -1,0 +1,307 @@
+"""The operations that read: one statement each, bytes written as they go out."""
+
+from hashlib import blake2b
+from typing import Annotated, Any, Final
+from urllib.parse import urlencode
+from uuid import UUID
+
+import orjson
+from fastapi import APIRouter, Path, Query, Request, Response
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from org_events.results import Outcome, ProblemType
+from org_service.domain.access import AccessKind
+from org_service.domain.organization import OrderBy, Organization, as_published
+from org_service.domain.policy import READ, Policy
+from org_service.edge.http.bodies import JSON
+from org_service.edge.http.commands import Commands
+from org_service.edge.http.cursor import CURSOR_CHARS_MAX, read_cursor, write_cursor
+from org_service.edge.http.documents import ORG_ID, headers, problems, success
+from org_service.edge.http.gate import CALLER, Caller
+from org_service.edge.http.problems import RETRY_AFTER_S, HttpProblem, Refusal, bad_request, not_found
+from org_service.edge.http.request_headers import combined, etag_for, is_current
+from org_service.store import callers, directory, outcomes, reads
+from org_service.wire.ids import read_uuid
+
+LIMIT_MAX: Final = 200
+SEARCH_CHARS_MAX: Final = 253
+"""The longest domain; names are shorter."""
+_PRIVATE: Final = {"vary": "Authorization", "cache-control": "private, no-cache"}
+"""Each caller's answer is their own, and shown again only after asking (`If-None-Match`)."""
+_WRITE: Final = orjson.OPT_UTC_Z
+
+OrgId = Annotated[str, Path(json_schema_extra={"format": "uuid"}, examples=[ORG_ID])]
+Limit = Annotated[int, Query(ge=1, le=LIMIT_MAX, description="Entries of a page at most")]
+
+
+def read_id(text: str) -> UUID | None:
+    """The UUID of a path, in its one form of 36 characters; None for what can't be the id of anything."""
+    return read_uuid(text.encode(errors="replace"))
+
+
+def caller_of(request: Request) -> Caller:
+    """Who asks; the gate lets nobody else in."""
+    return request.scope[CALLER]
+
+
+def organization_json(organization: Organization, access: dict[str, Any]) -> bytes:
+    """`SeenOrganization`."""
+    return orjson.dumps(as_published(organization) | access, option=_WRITE)
+
+
+class Reading:
+    """The handlers.
+
+    Args:
+        engine: Of the role `edge`, in AUTOCOMMIT: one statement, one round trip.
+        policy: What the roles are denied.
+        commands: Knows what was accepted a moment ago.
+        public_url: Put before links; empty makes them relative.
+    """
+
+    def __init__(self, engine: AsyncEngine, policy: Policy, commands: Commands, public_url: str) -> None:
+        self._engine = engine
+        self._policy = policy
+        self._commands = commands
+        self._public_url = public_url.rstrip("/")
+
+    async def list_organizations(  # noqa: PLR0917 - called by name
+        self,
+        request: Request,
+        search: Annotated[
+            str | None,
+            Query(max_length=SEARCH_CHARS_MAX, description="Beginning of the name or of the domain, in either case"),
+        ] = None,
+        access: Annotated[AccessKind | None, Query(description="Only these")] = None,
+        order_by: Annotated[OrderBy, Query(description="A minus is descending")] = "name",
+        limit: Limit = 50,
+        cursor: Annotated[
+            str | None, Query(max_length=CURSOR_CHARS_MAX, description="`next` of the page before")
+        ] = None,
+    ) -> Response:
+        """The caller's organizations, in pages. Staff see every active one."""
+        search = search or None
+        if search is not None and "\0" in search:
+            raise bad_request("search has a NUL character.")
+        question = f"{search}\0{access}\0{order_by}"
+        listing = directory.Listing(
+            search=search,
+            access=access,
+            order_by=order_by,
+            limit=limit,
+            after=None if cursor is None else read_cursor(question, cursor),
+            readable=True,
+        )
+        async with self._engine.connect() as conn:
+            page = await directory.list_for(conn, caller_of(request).user_id, listing, self._policy)
+        following = None if page.after is None else write_cursor(question, page.after)
+        content = orjson.dumps(
+            {
+                "organizations": [
+                    {
+                        "id": str(entry.id),
+                        "name": entry.name,
+                        "domain": entry.domain,
+                        "deactivated": entry.deactivated,
+                        "role": entry.access.role,
+                        "access": entry.access.kind,
+                        "is_default": entry.is_default,
+                        "denied_actions": entry.access.denied_actions,
+                    }
+                    for entry in page.entries
+                ],
+                "next": following,
+            }
+        )
+        link: dict[str, str] = {}
+        if following is not None:
+            asked = {"search": search, "access": access, "order_by": order_by, "limit": limit, "cursor": following}
+            link = self._link("/v1/orgs", asked)
+        return Response(content, headers={**_PRIVATE, **link}, media_type=JSON)
+
+    async def get_organization(self, request: Request, org_id: OrgId) -> Response:
+        """One organization, and what the caller is in it. `If-None-Match` with its ETag gives 304."""
+        seen = await self._seen(request, org_id)
+        role, kind, denied = seen.access.role, seen.access.kind, seen.access.denied_actions
+        access: dict[str, Any] = {"role": role, "access": kind, "denied_actions": denied}
+        tag = etag_for(seen.organization.version, blake2b(orjson.dumps(access), digest_size=4).hexdigest())
+        tagged = {**_PRIVATE, "etag": tag.decode()}
+        if_none_match = combined(request.headers.getlist("if-none-match"))
+        if if_none_match is not None and is_current(if_none_match, tag):
+            return Response(status_code=304, headers=tagged)
+        content = organization_json(seen.organization, access)
+        return Response(content, headers=tagged, media_type=JSON)
+
+    async def get_history(
+        self,
+        request: Request,
+        org_id: OrgId,
+        limit: Limit = 50,
+        after_version: Annotated[int, Query(ge=0, le=2**63 - 1, description="The last one seen")] = 0,
+    ) -> Response:
+        """The changes of an organization in order, each with the organization before and after."""
+        seen = await self._seen(request, org_id)
+        async with self._engine.connect() as conn:
+            found = await reads.history(conn, seen.organization.id, limit + 1, after_version)
+        entries, more = found[:limit], len(found) > limit
+        following = entries[-1].version if more else None
+        content = orjson.dumps(
+            {
+                "changes": [
+                    {
+                        "version": entry.version,
+                        "position": entry.position,
+                        "type": entry.event_type,
+                        "changed": entry.changed,
+                        "before": entry.before,
+                        "after": entry.after,
+                        "command_id": str(entry.command_id),
+                        "actor": entry.actor,
+                        "recorded_at": entry.recorded_at,
+                    }
+                    for entry in entries
+                ],
+                "next": following,
+            },
+            option=_WRITE,
+        )
+        link: dict[str, str] = {}
+        if following is not None:
+            link = self._link(f"/v1/orgs/{seen.organization.id}/history", {"limit": limit, "after_version": following})
+        return Response(content, headers={**_PRIVATE, **link}, media_type=JSON)
+
+    async def get_command(self, request: Request, command_id: OrgId) -> Response:
+        """What became of a change. Only for who asked for it, and for staff."""
+        wanted, caller = read_id(command_id), caller_of(request)
+        if wanted is None:
+            raise _no_such_command()
+        accepted = self._commands.accepted(wanted)
+        async with self._engine.connect() as conn:
+            answer = await outcomes.answer_to(conn, wanted)
+            actor = answer.actor if answer is not None else None if accepted is None else accepted.actor
+            theirs = actor == caller.user_id or await callers.is_staff(conn, caller.user_id)
+            org_id = None if answer is None or answer.after is None else answer.org_id
+            hidden = await directory.is_hidden(conn, caller.user_id, org_id, self._policy)
+        if not theirs or (answer is None and accepted is None):
+            raise _no_such_command()
+        if answer is None or answer.outcome == "pending":
+            org_id = answer.org_id if answer is not None else None if accepted is None else accepted.org_id
+            return pending(wanted, org_id, 200, {"retry-after": str(RETRY_AFTER_S), **_PRIVATE})
+        content: dict[str, Any] = {
+            "command_id": str(wanted),
+            "status": answer.outcome,
+            "code": answer.code,
+            "org_id": _text(answer.org_id),
+            "version": answer.version,
+            "position": answer.position,
+            "organization": None if hidden else _fragment(answer.after),
+            "changed": [] if answer.outcome == Outcome.UNCHANGED else _fragment(answer.changed),
+            "problem": _expired().problem if answer.outcome == "expired" else _fragment(answer.problem),
+        }
+        return Response(orjson.dumps(content), headers=_PRIVATE, media_type=JSON)
+
+    async def _seen(self, request: Request, org_id: str) -> directory.Seen:
+        """What the caller sees; 404 for what isn't there or isn't theirs to see, 403 where the role may not read."""
+        wanted = read_id(org_id)
+        if wanted is None:
+            raise not_found()
+        async with self._engine.connect() as conn:
+            seen = await directory.find(conn, caller_of(request).user_id, wanted, self._policy)
+        if seen is None:
+            raise not_found()
+        if READ in seen.access.denied_actions:
+            raise Refusal(ProblemType.FORBIDDEN, f"The role {seen.access.role} is denied {READ}.")
+        return seen
+
+    def _link(self, path: str, asked: dict[str, Any]) -> dict[str, str]:
+        query = urlencode({name: value for name, value in asked.items() if value is not None})
+        return {"link": f'<{self._public_url}{path}?{query}>; rel="next"'}
+
+
+def pending(command_id: UUID, org_id: UUID | None, status: int, headers: dict[str, str]) -> Response:
+    """The status of a command that isn't decided yet."""
+    content = {
+        "command_id": str(command_id),
+        "status": "pending",
+        "code": None,
+        "org_id": _text(org_id),
+        "version": None,
+        "position": None,
+        "organization": None,
+        "changed": None,
+        "problem": None,
+    }
+    return Response(orjson.dumps(content), status, headers, media_type=JSON)
+
+
+def _expired() -> Refusal:
+    return Refusal(
+        HttpProblem.COMMAND_EXPIRED,
+        "Kafka lost the command before it was decided, so nothing was changed. Send the same request again, with the "
+        "same Idempotency-Key if it had one.",
+    )
+
+
+def _no_such_command() -> Refusal:
+    return Refusal(HttpProblem.NO_SUCH_COMMAND, "There is no command with this id, or it is not yours.")
+
+
+def _text(org_id: UUID | None) -> str | None:
+    return None if org_id is None else str(org_id)
+
+
+def _fragment(json: str | None) -> orjson.Fragment | None:
+    return None if json is None else orjson.Fragment(json)
+
+
+_LINK: Final = {"Link": 'The next page, `rel="next"`; absent on the last'}
+_ETAG: Final = {"ETag": 'The version, and what the caller is in it, as in `"v7-1f0c9a3e"`'}
+
+
+def router(reading: Reading) -> APIRouter:
+    """The operations with their documentation."""
+    routes = APIRouter(prefix="/v1", default_response_class=Response)
+    visible = problems(ProblemType.FORBIDDEN, ProblemType.NOT_FOUND)
+    routes.get(
+        "/orgs",
+        tags=["organizations"],
+        summary="List organizations",
+        responses={200: success("A page", "OrganizationList", _LINK), **problems()},
+    )(reading.list_organizations)
+    routes.get(
+        "/orgs/{org_id}",
+        tags=["organizations"],
+        summary="Get an organization",
+        responses={
+            200: success("The organization", "SeenOrganization", _ETAG),
+            304: {"description": "The client has this version already", **headers(_ETAG)},
+            **visible,
+        },
+        openapi_extra={
+            "parameters": [
+                {
+                    "name": "If-None-Match",
+                    "in": "header",
+                    "description": "ETags the client has, or *",
+                    "schema": {"type": "string"},
+                    "example": '"v7-1f0c9a3e"',
+                }
+            ]
+        },
+    )(reading.get_organization)
+    routes.get(
+        "/orgs/{org_id}/history",
+        tags=["organizations"],
+        summary="Read an organization's changes",
+        responses={200: success("A page", "History", _LINK), **visible},
+    )(reading.get_history)
+    routes.get(
+        "/commands/{command_id}",
+        tags=["commands"],
+        summary="Look up what became of a change",
+        responses={
+            200: success("Pending or decided", "CommandStatus", {"Retry-After": "Seconds; only while pending"}),
+            **problems(HttpProblem.NO_SUCH_COMMAND),
+        },
+    )(reading.get_command)
+    return routes

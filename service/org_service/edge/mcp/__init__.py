@@ -1,0 +1,1 @@
+"""Tools for agents (MCP), a thin layer over the API."""

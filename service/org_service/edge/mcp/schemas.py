@@ -1,0 +1,181 @@
+"""The MCP tools as agents read them: what each is for, what it takes and gives. Output is held against these schemas.
+
+Everything but ids may be null, which is the same as leaving it out: agents in strict mode send null for what they would
+leave out, and a null that cleared a field would clear what nobody meant. What is to be cleared is named in `clear`.
+"""
+
+from typing import Annotated, Any, Final, Literal
+from uuid import UUID
+
+from mcp_types import Tool, ToolAnnotations
+from pydantic import BaseModel, ConfigDict, Field
+
+from org_events.commands import Version
+from org_events.organization import Address, Domain, Name, Organization
+from org_events.reference import Role
+from org_service.domain.access import AccessKind
+from org_service.domain.organization import OrderBy
+from org_service.edge.http.models import OrganizationList, SeenOrganization
+
+KEY_CHARS_MAX: Final = 255
+
+
+CLEARABLE: Final = ("domain", "primary_address")
+
+
+def _without_defaults(document: dict[str, Any]) -> None:
+    """Left out isn't the same as null: an agent that fills in defaults would clear what it should leave alone."""
+    for field in document["properties"].values():
+        field.pop("default", None)
+
+
+class _Object(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+_OrganizationId = Annotated[UUID, Field(description="id of the organization, as list_organizations gives it")]
+_ExpectedVersion = Annotated[
+    Version | None,
+    Field(
+        description="The version you saw; refused with 409 if the organization has another one by now",
+    ),
+]
+_Key = Annotated[
+    str | None,
+    Field(
+        max_length=KEY_CHARS_MAX,
+        pattern=r"^[\x21-\x7e]+$",
+        description="Names this change: the same key with the same arguments is the same change and gets the first "
+        "answer again. Made up if left out, and part of the result",
+    ),
+]
+_Organization = Annotated[Organization | None, Field(description="As it is after the change; null while pending")]
+
+
+class ListArguments(_Object):
+    """Of list_organizations."""
+
+    search: str | None = Field(default=None, description="Beginning of the name or of the domain, in either case")
+    access: AccessKind | None = Field(
+        default=None, description="Only what the user is a direct member of, or sees as staff, or through a partner"
+    )
+    order_by: OrderBy | None = Field(default="name", description="A minus is descending")
+    limit: Annotated[int, Field(ge=1, le=200)] | None = Field(
+        default=50, description="Organizations of one page at most"
+    )
+    cursor: str | None = Field(default=None, description="next of the page before; all else must be the same")
+
+
+class _ChangeArguments(_Object):
+    model_config = ConfigDict(json_schema_extra=_without_defaults)
+
+
+class GetArguments(_Object):
+    """Of get_organization."""
+
+    org_id: _OrganizationId
+
+
+class UpdateArguments(_ChangeArguments):
+    """Of update_organization."""
+
+    org_id: _OrganizationId
+    name: Name | None = Field(default=None, examples=["Acme"])
+    domain: Domain | None = Field(default=None, examples=["acme.com"])
+    primary_address: Address | None = Field(default=None)
+    clear: list[Literal["domain", "primary_address"]] | None = Field(
+        default=None, description="Fields to empty. null in a field is not that: it leaves the field as it is"
+    )
+    expected_version: _ExpectedVersion = None
+    idempotency_key: _Key = None
+
+
+class DeleteArguments(_ChangeArguments):
+    """Of delete_organization."""
+
+    org_id: _OrganizationId
+    expected_version: _ExpectedVersion = None
+    idempotency_key: _Key = None
+
+
+class Deleted(_Object):
+    """What became of a deletion."""
+
+    status: Literal["done", "pending"]
+    idempotency_key: str
+    command_id: UUID | None = Field(description="While pending: of the command that will be decided")
+
+
+class Changed(Deleted):
+    """What became of a change, and what the user is in the organization now."""
+
+    changed: list[str] | None = Field(
+        description="Names of the fields that this change gave another value; empty where all of them had it already, "
+        "null while pending"
+    )
+    organization: _Organization
+    role: Role | None
+    access: AccessKind | None
+    denied_actions: list[str] | None = Field(description="What the user's role may not do in it")
+
+
+def taken(model: type[BaseModel]) -> dict[str, Any]:
+    """The JSON Schema of a tool's arguments."""
+    return model.model_json_schema(mode="validation")
+
+
+def given(model: type[BaseModel]) -> dict[str, Any]:
+    """The JSON Schema of a tool's result."""
+    return model.model_json_schema(mode="serialization")
+
+
+_READS: Final = ToolAnnotations(read_only_hint=True, open_world_hint=False)
+TOOLS: Final = (
+    Tool(
+        name="list_organizations",
+        title="List organizations",
+        description="List the organizations that the user can see, one page at a time, with the user's role in each, "
+        "why they see it (access) and what they are denied. Search by the beginning of the name or of the e-mail "
+        "domain. If next isn't null there is more: call again with cursor set to it and all else the same. "
+        "is_default marks the user's own default organization.",
+        input_schema=taken(ListArguments),
+        output_schema=given(OrganizationList),
+        annotations=_READS,
+    ),
+    Tool(
+        name="get_organization",
+        title="Get an organization",
+        description="Get one organization: name, e-mail domain, postal address, whether it is deactivated, its "
+        "version, the user's role in it and what they are denied. One that the user can't see is not found.",
+        input_schema=taken(GetArguments),
+        output_schema=given(SeenOrganization),
+        annotations=_READS,
+    ),
+    Tool(
+        name="update_organization",
+        title="Update an organization",
+        description="Change the name, e-mail domain or postal address of an organization. A field left out, or null, "
+        "stays as it is; to empty domain or primary_address, name it in clear; primary_address is replaced whole, so "
+        "give all of its lines. Pass the version you saw as expected_version to be refused, rather than overwrite, if "
+        "somebody changed it since. The result says what changed, and how the organization is now. If status is "
+        "pending, the change is accepted but not decided yet: call again with the same arguments and the "
+        "idempotency_key of the result, and nothing is done twice.",
+        input_schema=taken(UpdateArguments),
+        output_schema=given(Changed),
+        annotations=ToolAnnotations(
+            read_only_hint=False, destructive_hint=False, idempotent_hint=True, open_world_hint=False
+        ),
+    ),
+    Tool(
+        name="delete_organization",
+        title="Delete an organization",
+        description="Delete an organization for everybody: nobody sees it any more, its name is free for others, and "
+        "only staff can restore it. Ask the user before. Pass the version you saw as expected_version to be refused "
+        "if somebody changed it since. Refused while it is a partner that serves other organizations.",
+        input_schema=taken(DeleteArguments),
+        output_schema=given(Deleted),
+        annotations=ToolAnnotations(
+            read_only_hint=False, destructive_hint=True, idempotent_hint=True, open_world_hint=False
+        ),
+    ),
+)

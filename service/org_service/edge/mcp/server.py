@@ -1,0 +1,335 @@
+"""MCP: four tools for agents, a thin layer over the HTTP API.
+
+Each call of a tool is a request to the API with the caller's own token, so what an agent may do, and what it is told,
+is what anybody with that token is told over HTTP or Kafka. At `/mcp` the API is called inside the process; `orgs mcp`
+calls it over the network and speaks with its agent over standard input and output.
+
+Arguments are checked only as far as a request can be made of them. Whether a name or an address is right, the worker
+says, in its order; a schema that refused them here would tell more to those who may know less. A refusal is the result
+of a tool, never a protocol error: an agent reads the problem and acts on it.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Final, NamedTuple, cast
+from uuid import UUID, uuid4
+
+import httpx2
+import orjson
+from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
+from mcp.server.lowlevel.server import Server
+from mcp.server.stdio import stdio_server
+from mcp_types import (
+    CallToolRequestParams,
+    CallToolResult,
+    ListToolsResult,
+    PaginatedRequestParams,
+    TextContent,
+    Tool,
+)
+
+from org_events.results import ProblemType
+from org_service.edge.http.limits import WAIT_S, too_many
+from org_service.edge.http.problems import TITLES, HttpProblem, Wrong
+from org_service.edge.http.request_headers import COMMAND_ID
+from org_service.edge.mcp.schemas import CLEARABLE, KEY_CHARS_MAX, TOOLS
+from org_service.settings import Settings
+from org_service.telemetry.logs import get_logger
+
+log = get_logger(__name__)
+
+CALL: Final = "tools/call"
+"""The method of a message that calls a tool."""
+_NO_OBJECT: Final = "(no object)"
+"""Stands in for the name of an argument, where the arguments as a whole are something else than an object."""
+_KEY: Final = re.compile(rf"[\x21-\x7e]{{1,{KEY_CHARS_MAX}}}")
+NAME: Final = "organizations"
+VERSION: Final = "1.0.0"
+"""Of the tools: what they take and give."""
+_FORWARDED: Final = ("authorization", "traceparent", "x-request-id")
+"""Headers of the agent's request that go on to the API."""
+_CONNECT_TIMEOUT_S: Final = 5.0
+_ANSWER_TIMEOUT_S: Final = 130.0
+"""Longer than the API ever waits for an outcome (`edge.outcome_timeout_s`): it answers first, with 202."""
+_RENEWAL: Final = "Put a fresh token into ORGS_TOKEN and start `orgs mcp` again."
+_INSTRUCTIONS: Final = """Organizations of a SaaS platform, as the user behind your token may see and change them.
+
+Find an organization with list_organizations, look at it with get_organization. Each result says the user's role in it
+and denied_actions: don't propose or try what is denied there (Organization:update is for update_organization,
+Organization:delete for delete_organization). To change exactly what you looked at, pass its version as
+expected_version. What you leave out, or give as null, stays as it is; to empty a field, name it in clear. A refusal has
+a stable type, a detail that says what to do, and errors by field."""
+
+_BY_NAME: Final[Mapping[str, Tool]] = {tool.name: tool for tool in TOOLS}
+
+Arguments = dict[str, Any]
+
+
+class _Answer(NamedTuple):
+    """What the API said."""
+
+    status: int
+    content: Any
+    command_id: str | None = None
+    """Of a change."""
+
+
+class _Refused(Exception):
+    """The call ends in a problem."""
+
+    def __init__(self, problem: dict[str, Any]) -> None:
+        super().__init__(problem["type"])
+        self.problem = problem
+
+
+def _problem(kind: HttpProblem | ProblemType, detail: str, *errors: Wrong) -> dict[str, Any]:
+    status, title = TITLES[kind]
+    listed = [error._asdict() for error in errors]
+    return {"type": str(kind), "title": title, "status": status, "detail": detail, "errors": listed}
+
+
+def _bad_request(detail: str, *errors: Wrong) -> dict[str, Any]:
+    return _problem(HttpProblem.BAD_REQUEST, detail, *errors)
+
+
+def _invalid(*errors: Wrong) -> dict[str, Any]:
+    return _problem(ProblemType.INVALID_FIELDS, "The arguments are wrong; see errors.", *errors)
+
+
+class Tools:
+    """The tools, on an HTTP API.
+
+    Args:
+        api: A client with the API's address; where agents don't bring their own token, with that.
+        renewal: How to come by another token where this one is refused; said to the agent.
+    """
+
+    def __init__(self, api: httpx2.AsyncClient, renewal: str = "") -> None:
+        self._api = api
+        self._renewal = renewal
+
+    async def list_tools(self, _: object, __: PaginatedRequestParams | None) -> ListToolsResult:
+        """What there is; the same for everybody."""
+        return ListToolsResult(tools=list(TOOLS))
+
+    async def call(self, context: ServerRequestContext[Any], params: CallToolRequestParams) -> CallToolResult:
+        """Call a tool. What the API refuses, and what can't be asked of it, is a result with `is_error`."""
+        try:
+            request = context.request
+            wait_s = 0 if request is None else request.scope[WAIT_S]
+            if wait_s:
+                return _refusal(too_many(wait_s).problem)
+            arguments = _checked(params.name, params.arguments or {})
+            headers = {} if request is None else {n: request.headers[n] for n in _FORWARDED if n in request.headers}
+            result = await getattr(self, f"_{params.name}")(headers, arguments)
+        except _Refused as refused:
+            return _refusal(refused.problem)
+        return CallToolResult(content=[_text(orjson.dumps(result).decode())], structured_content=result)
+
+    async def _list_organizations(self, headers: dict[str, str], arguments: Arguments) -> Any:
+        query = {name: str(value) for name, value in arguments.items()}
+        return (await self._ask("GET", "/v1/orgs", headers, params=query)).content
+
+    async def _get_organization(self, headers: dict[str, str], arguments: Arguments) -> Any:
+        return (await self._ask("GET", _path(arguments), headers)).content
+
+    async def _update_organization(self, headers: dict[str, str], arguments: Arguments) -> Any:
+        path, (key, keyed), fields = _path(arguments), _keyed(headers, arguments), _cleared(arguments)
+        answer = await self._ask("PATCH", path, keyed, json=fields)
+        pending = answer.status == 202
+        return {
+            **_done(answer, key),
+            "changed": None if pending else await self._changed(answer, headers),
+            "organization": None if pending else answer.content,
+            **await self._rights(path, headers),
+        }
+
+    async def _delete_organization(self, headers: dict[str, str], arguments: Arguments) -> Any:
+        path, (key, keyed) = _path(arguments), _keyed(headers, arguments)
+        return _done(await self._ask("DELETE", path, keyed, json=arguments), key)
+
+    async def _changed(self, answer: _Answer, headers: dict[str, str]) -> Any:
+        """The fields that a change changed; None where that can't be learned now."""
+        try:
+            return (await self._ask("GET", f"/v1/commands/{answer.command_id}", headers)).content.get("changed")
+        except _Refused:
+            return None
+
+    async def _rights(self, path: str, headers: dict[str, str]) -> dict[str, Any]:
+        """What the user is in an organization that they changed; nothing where it went out of sight a moment later."""
+        try:
+            seen = (await self._ask("GET", path, headers)).content
+        except _Refused:
+            seen = {}
+        return {name: seen.get(name) for name in ("role", "access", "denied_actions")}
+
+    async def _ask(self, method: str, path: str, headers: dict[str, str], **request: Any) -> _Answer:
+        """Ask the API.
+
+        Raises:
+            _Refused: It refused, or gave no answer that can be read; then it isn't known what became of a change.
+        """
+        try:
+            asked = self._api.build_request(method, path, headers=headers, **request)
+        except ValueError as error:  # half a surrogate pair, NaN: JSON takes it, HTTP doesn't
+            raise _Refused(_bad_request("The arguments can't be sent: they hold what is no text.")) from error
+        try:
+            response = await self._api.send(asked)
+        except httpx2.TransportError as error:
+            log.warning("the API doesn't answer", why=type(error).__name__)
+            detail = "The organizations API can't be reached. Call again with the same arguments and idempotency_key."
+            raise _Refused(_problem(HttpProblem.UNAVAILABLE, detail)) from error
+        if response.status_code == 204:
+            return _Answer(204, None)
+        try:
+            content = orjson.loads(response.content)
+        except orjson.JSONDecodeError:
+            content = None
+        if not isinstance(content, dict) or (response.is_error and "type" not in content):
+            detail = f"What answers at the API's address is not the organizations API (status {response.status_code})."
+            raise _Refused(_problem(HttpProblem.INTERNAL, detail))
+        problem = cast("dict[str, Any]", content)
+        if response.status_code == 401 and self._renewal:
+            problem["detail"] = f"{problem.get('detail') or ''} {self._renewal}".strip()
+        if response.is_error:
+            raise _Refused(problem)
+        return _Answer(response.status_code, content, response.headers.get(COMMAND_ID))
+
+
+def _checked(name: str, arguments: Arguments) -> Arguments:
+    """The arguments that are given, if the tool is there and knows them; null is the same as leaving one out.
+
+    Raises:
+        _Refused: It isn't, or doesn't.
+    """
+    tool = _BY_NAME.get(name)
+    if tool is None:
+        raise _Refused(_bad_request(f"Unknown tool; known are {', '.join(_BY_NAME)}."))
+    if _NO_OBJECT in arguments:
+        message = "Must be an object" + (", not a text with its JSON" if isinstance(arguments[_NO_OBJECT], str) else "")
+        raise _Refused(_invalid(Wrong("arguments", "dict_type", message)))
+    known: dict[str, Any] = tool.input_schema["properties"]
+    needed: list[str] = tool.input_schema.get("required", [])
+    wrong = [Wrong(each, "unknown", f"There is only {', '.join(known)}") for each in arguments if each not in known]
+    wrong += [Wrong(each, "missing", "Must be given") for each in needed if arguments.get(each) is None]
+    if wrong:
+        raise _Refused(_bad_request("The arguments are wrong; see errors.", *wrong))
+    return {each: value for each, value in arguments.items() if value is not None}
+
+
+def _cleared(arguments: Arguments) -> Arguments:
+    """The fields of a change, with null for those that `clear` names.
+
+    Raises:
+        _Refused: It names something else, or what is given a value too.
+    """
+    fields = dict(arguments)
+    named = fields.pop("clear", [])
+    if not isinstance(named, list):
+        message = "Must be a list" + (", not a text with its JSON" if isinstance(named, str) else "")
+        raise _Refused(_invalid(Wrong("clear", "list_type", message)))
+    wrong: list[Wrong] = []
+    for index, each in enumerate(cast("list[Any]", named)):
+        if each not in CLEARABLE:
+            wrong.append(Wrong(f"clear.{index}", "not_clearable", f"Must be one of {', '.join(CLEARABLE)}"))
+        elif each in arguments:
+            wrong.append(Wrong(f"clear.{index}", "also_given", "Give it a value or clear it, not both"))
+    if wrong:
+        raise _Refused(_invalid(*wrong))
+    return fields | dict.fromkeys(cast("list[str]", named))
+
+
+def _path(arguments: Arguments) -> str:
+    """The organization's path; takes its id out of the arguments.
+
+    Raises:
+        _Refused: It is no id: what it might make of the path is anybody's guess.
+    """
+    try:
+        return f"/v1/orgs/{UUID(arguments.pop('org_id'))}"
+    except (ValueError, AttributeError, TypeError) as error:
+        wrong = Wrong("org_id", "not_a_uuid", "Must be an id as list_organizations gives it")
+        raise _Refused(_bad_request("The arguments are wrong; see errors.", wrong)) from error
+
+
+def _keyed(headers: dict[str, str], arguments: Arguments) -> tuple[str, dict[str, str]]:
+    """The key of a change, taken out of the arguments or made up, and the headers with it.
+
+    Raises:
+        _Refused: It can't be a header.
+    """
+    key = arguments.pop("idempotency_key", None)
+    if key is None:
+        key = str(uuid4())
+    if not isinstance(key, str) or not _KEY.fullmatch(key):
+        wrong = Wrong("idempotency_key", "not_a_key", f"Must be 1 to {KEY_CHARS_MAX} visible ASCII characters")
+        raise _Refused(_bad_request("The arguments are wrong; see errors.", wrong))
+    return key, headers | {"idempotency-key": key}
+
+
+def _done(answer: _Answer, key: str) -> dict[str, Any]:
+    pending = answer.status == 202
+    command_id = answer.content["command_id"] if pending else None
+    return {"status": "pending" if pending else "done", "idempotency_key": key, "command_id": command_id}
+
+
+def _in_words(problem: dict[str, Any]) -> str:
+    """A problem for a reader of text: what is wrong, what to do, which field, and its stable type."""
+    errors = [f"- {each['path']}: {each['message']} ({each['code']})" for each in problem.get("errors") or ()]
+    first = f"{problem['title']} ({problem['status']}). {problem.get('detail') or ''}".rstrip()
+    return "\n".join([first, *errors, f"type: {problem['type']}"])
+
+
+def _text(text: str) -> TextContent:
+    return TextContent(type="text", text=text)
+
+
+def _refusal(problem: dict[str, Any]) -> CallToolResult:
+    """A refusal: in words for the agent, and as a problem beside the result for programs.
+
+    Not as structured content: clients hold that against the tool's output schema, of errors too (the TypeScript SDK),
+    and fail where the agent should have read why.
+    """
+    return CallToolResult(content=[_text(_in_words(problem))], is_error=True, _meta={"problem": problem})
+
+
+async def _with_an_object(ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:
+    """Hand on a call whose arguments are no object: the protocol's reader would refuse it without saying why."""
+    params = ctx.params
+    if ctx.method == CALL and params is not None and not isinstance(params.get("arguments"), dict | None):
+        ctx = replace(ctx, params={**params, "arguments": {_NO_OBJECT: params["arguments"]}})
+    return await call_next(ctx)
+
+
+def make_server(api: httpx2.AsyncClient, renewal: str = "") -> Server[Any]:
+    """The MCP server on an HTTP API; it does nothing until it is run. Arguments as `Tools`."""
+    tools = Tools(api, renewal)
+    server: Server[Any] = Server(
+        NAME,
+        version=VERSION,
+        title="Organizations",
+        instructions=_INSTRUCTIONS,
+        on_list_tools=tools.list_tools,
+        on_call_tool=tools.call,
+    )
+    server.middleware.append(_with_an_object)
+    return server
+
+
+async def serve_stdio(settings: Settings) -> None:
+    """Speak MCP over standard input and output until the input ends; the API is asked over the network.
+
+    While it runs, what anything else prints goes to standard error, so that the output holds the protocol alone.
+
+    Raises:
+        httpx2.InvalidURL: The API's address is none. Nothing was read or written.
+    """
+    async with httpx2.AsyncClient(
+        base_url=settings.api_url,
+        headers={"authorization": f"Bearer {settings.token.get_secret_value()}"},
+        timeout=httpx2.Timeout(_ANSWER_TIMEOUT_S, connect=_CONNECT_TIMEOUT_S),
+    ) as api:
+        server = make_server(api, _RENEWAL)
+        async with stdio_server() as (read, write):
+            await server.run(read, write, server.create_initialization_options())

@@ -1,0 +1,24 @@
+"""Connections to Kafka that are closed whatever happens."""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+from aiokafka.admin import AIOKafkaAdminClient
+
+from org_events.kafka.brokers import enduring
+from org_service.settings import Kafka
+
+
+@asynccontextmanager
+async def admin(kafka: Kafka) -> AsyncGenerator[AIOKafkaAdminClient]:
+    """An admin client.
+
+    Raises:
+        KafkaError: Kafka can't be reached.
+    """
+    client = enduring(AIOKafkaAdminClient(**kafka.connection()))
+    try:
+        await client.start()
+        yield client
+    finally:
+        await client.close()

@@ -1,0 +1,141 @@
+"""Connections to Kafka for operators' work, closed whatever happens, and reading a topic up to where it ends now.
+
+Readers belong to no group and commit nothing, so they may run beside anything. They are `read_committed`: what a
+transaction of the relay wrote and took back is not there for them, nor is what it has not committed yet.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Final, cast
+
+from aiokafka import ConsumerRecord, TopicPartition
+
+from org_events.kafka.consumer import SteadyConsumer
+from org_events.topics import partition_for
+from org_service.errors import StopError
+from org_service.kafka.connection import admin
+from org_service.settings import Kafka
+
+Record = ConsumerRecord[bytes, bytes]
+
+POLL_MS: Final = 500
+"""The longest wait for records, so also for ^C and for a reader's own deadline to be looked at."""
+_FETCH_WAIT_MS: Final = 100
+"""How long a broker may wait for records before it answers that there are none. Requests on a connection are answered
+in turn, so whoever asks where an empty partition ends waits as long; it was half a second for each topic."""
+POLL_RECORDS_MAX: Final = 5_000
+"""Records in one step of a reader; bounds memory, some MB at usual sizes."""
+
+
+@asynccontextmanager
+async def reader(
+    kafka: Kafka, topic: str, *, key: bytes | None = None
+) -> AsyncGenerator[tuple[SteadyConsumer, list[TopicPartition]]]:
+    """A consumer assigned to a topic's partitions, at their beginning.
+
+    Args:
+        kafka: Where.
+        topic: One topic.
+        key: Only the partition that holds this key, if given.
+
+    Raises:
+        KafkaError: Kafka can't be reached.
+        StopError: The topic isn't there.
+    """
+    async with admin(kafka) as client:
+        # All topics are asked for: asking for one by name would create it on brokers that still do such things.
+        partitions = [len(each["partitions"]) for each in await client.describe_topics() if each["topic"] == topic]
+    if not partitions:
+        raise StopError(f"the topic {topic} isn't on Kafka at {kafka.bootstrap_servers}: run `orgs topics apply`.")
+    wanted = range(partitions[0]) if key is None else [partition_for(key, partitions[0])]
+    assigned = [TopicPartition(topic, partition) for partition in wanted]
+    consumer = SteadyConsumer(
+        **kafka.connection(),
+        group_id=None,
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        isolation_level="read_committed",
+        fetch_max_wait_ms=_FETCH_WAIT_MS,
+    )
+    try:
+        await consumer.start()
+        consumer.assign(assigned)
+        await consumer.seek_to_beginning(*assigned)
+        yield consumer, assigned
+    finally:
+        # While Kafka is away, the consumer cancels a fetch that waits to try again, and lets that cancellation out.
+        await asyncio.gather(consumer.stop(), return_exceptions=True)
+
+
+async def ends(consumer: SteadyConsumer, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+    """Where each partition ends now, for a reader of committed records."""
+    return cast("dict[TopicPartition, int]", await consumer.end_offsets(partitions))
+
+
+async def read_until(
+    consumer: SteadyConsumer, until: Mapping[TopicPartition, int], *, leave_sick: bool = False
+) -> AsyncIterator[Sequence[Record]]:
+    """Yield records in steps, from where the consumer stands up to given offsets, in order within each partition.
+
+    Args:
+        consumer: Assigned to the partitions.
+        until: Where to end in each.
+        leave_sick: End all the same where a partition can't be read; it stays where it is.
+
+    Raises:
+        StopError: A partition can't be read up to there. Everything before it, and of the others, was given.
+    """
+    waiting = dict(until)
+    while True:
+        for partition in list(waiting):
+            # Markers of transactions have offsets too: only the position tells that an end was reached.
+            if await consumer.position(partition) >= waiting[partition]:
+                del waiting[partition]
+                consumer.pause(partition)
+        if not waiting.keys() - consumer.sick.keys():
+            if not leave_sick:
+                refuse_sick(consumer)
+            return
+        batch = await take(consumer)
+        records = [record for record in batch if record.offset < until[TopicPartition(record.topic, record.partition)]]
+        if records:
+            yield records
+
+
+def refuse_sick(consumer: SteadyConsumer) -> None:
+    """Nobody shall take for the whole what isn't.
+
+    Raises:
+        StopError: A partition can't be read.
+    """
+    for at, sick in sorted(consumer.sick.items()):
+        raise StopError(
+            f"{at.topic}, partition {at.partition} can't be read from offset {sick.offset} on ({sick.reason}); what is "
+            "before it, and all of the other partitions, was read. See 'A partition can't be read' in "
+            "docs/operating.md."
+        )
+
+
+async def take(consumer: SteadyConsumer) -> list[Record]:
+    """The next records at hand, none after `POLL_MS`; in order of broker time as far as partitions allow."""
+    batches = cast(
+        "dict[TopicPartition, list[Record]]",
+        await consumer.getmany(timeout_ms=POLL_MS, max_records=POLL_RECORDS_MAX),
+    )
+    records = [record for batch in batches.values() for record in batch]
+    # Sorting is stable, so records of one partition with equal times stay in order; times never decrease in it but
+    # for a publisher whose clock went back, and there the offset is right.
+    return records if len(batches) == 1 else sorted(records, key=lambda each: each.timestamp)
+
+
+async def read_all(kafka: Kafka, topic: str) -> AsyncIterator[Sequence[Record]]:
+    """Yield everything that a topic holds now, in steps, in order within each partition.
+
+    Raises:
+        KafkaError: Kafka can't be reached.
+        StopError: The topic isn't there.
+    """
+    async with reader(kafka, topic) as (consumer, partitions):
+        async for records in read_until(consumer, await ends(consumer, partitions)):
+            yield records

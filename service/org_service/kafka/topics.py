@@ -1,0 +1,227 @@
+"""Topics as they must be, as they are, and the way from one to the other.
+
+Topics are created here and nowhere else: brokers' own creation makes a topic of every typo, with settings of its own.
+Nothing is ever altered. A wrong number of partitions, clean-up policy or timestamp type can't be mended under a
+running service (keys would move, tokens be judged by the publisher's clock, a state topic forget), and where records
+may be smaller than the relay makes its batches it would stand still, so these are refused, at the start of a process
+and while it runs. Everything else is only reported: it may be the operator's own wish (how long records are kept), or
+is a risk that is no damage yet (a replica that lags may become the leader, tombstones go after a day). Topics of
+earlier releases differ in such things, and a process of this one must start on them.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Final, NamedTuple, cast
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import KafkaTimeoutError, TopicAlreadyExistsError, for_code
+
+from org_events.kafka.brokers import enduring
+from org_events.topics import TopicSpec
+from org_service.errors import RetryError, StopError
+from org_service.kafka.connection import admin
+from org_service.settings import Kafka
+
+LEADER_WAIT_S: Final = 30.0
+"""For brokers to elect leaders of new partitions: milliseconds as a rule, seconds on a busy cluster."""
+
+_HARMFUL: Final = frozenset({"cleanup.policy", "message.timestamp.type", "max.message.bytes"})
+_AT_LEAST: Final = frozenset({"max.message.bytes", "min.insync.replicas", "delete.retention.ms"})
+"""More of it is as good."""
+_TWO_PARTITIONS: Final = (
+    "the records of one key lie on two partitions then, and their order is lost. Kafka takes no partition away. A "
+    "topic that holds nothing can be deleted, and `orgs topics apply` creates it again; else take new topics by "
+    "ORGS_KAFKA__TOPIC_PREFIX (docs/operating.md, Partitions were added)."
+)
+COPIES_MIN: Final = 2
+"""Of a topic that has more than one, so many must have a record before it counts as taken: else the loss of one broker
+can take back what was acknowledged."""
+
+
+class _Described(NamedTuple):
+    """What Kafka says of a topic's partitions."""
+
+    partitions: int
+    led: int
+    """Those that have a leader now."""
+    copies: int
+
+
+class Difference(NamedTuple):
+    """Something about a topic is not as it must be."""
+
+    setting: str
+    wanted: str
+    found: str
+    harmful: bool
+    """Whether the service would break its promises on this topic."""
+    advice: str
+
+
+class TopicPlan(NamedTuple):
+    """One topic: as it must be, and how it differs; a topic that isn't there differs in nothing."""
+
+    spec: TopicSpec
+    exists: bool
+    differences: Sequence[Difference]
+
+
+async def plan(kafka: Kafka) -> list[TopicPlan]:
+    """Compare the topics with what they must be; changes nothing.
+
+    Raises:
+        KafkaError: Kafka can't be reached.
+        StopError: It doesn't let us read a topic's settings.
+    """
+    specs = kafka.topics.specs(partitions=kafka.partitions, events_retention_ms=kafka.events_retention_ms)
+    async with admin(kafka) as client:
+        there = set(await client.list_topics())
+        existing = [spec for spec in specs if spec.name in there]
+        described = await _described(client, existing)
+        configs = await _configs(client, existing)
+    counts = {described[spec.name].partitions for spec in existing if spec.partitions == kafka.partitions}
+    return [
+        TopicPlan(
+            spec,
+            spec.name in there,
+            _differences(spec, described[spec.name], configs[spec.name], alike=len(counts) == 1)
+            if spec.name in there
+            else (),
+        )
+        for spec in specs
+    ]
+
+
+def harm(plans: Sequence[TopicPlan]) -> list[str]:
+    """What to do about each difference that would break the guarantees; as a rule nothing."""
+    return [difference.advice for plan in plans for difference in plan.differences if difference.harmful]
+
+
+def refuse_harm(plans: Sequence[TopicPlan]) -> None:
+    """See that no topic would break the guarantees.
+
+    Raises:
+        StopError: One or more would; the message says what to do about each.
+    """
+    if harmful := harm(plans):
+        raise StopError(" ".join(["Topics would break the guarantees.", *harmful]))
+
+
+async def create(kafka: Kafka, specs: Sequence[TopicSpec]) -> None:
+    """Create topics and wait until each partition is led; before that, sends would fail.
+
+    A topic that somebody else created meanwhile is fine.
+
+    Raises:
+        KafkaError: Kafka can't be reached.
+        RetryError: A partition has no leader yet; the topics are there.
+        StopError: Kafka refuses a topic; the others may have been created.
+    """
+    wanted = [
+        NewTopic(
+            name=spec.name,
+            num_partitions=spec.partitions,
+            replication_factor=kafka.replication_factor,
+            # The client demands one or the other, and takes none for "as the broker likes".
+            replica_assignments={} if kafka.replication_factor == -1 else None,
+            topic_configs=spec.config,
+        )
+        for spec in specs
+    ]
+    async with admin(kafka) as client:
+        answer: Any = await client.create_topics(wanted)
+        for name, code, message, *_ in answer.topic_errors:
+            if code not in (0, TopicAlreadyExistsError.errno):
+                raise StopError(f"Kafka refuses to create {name}: {message or for_code(code).__name__}")
+    await _led(kafka, specs)
+
+
+async def _led(kafka: Kafka, specs: Sequence[TopicSpec]) -> None:
+    """Wait until a leader answers for each partition: brokers name one a while before it takes records."""
+    patient = kafka.model_copy(update={"request_timeout_ms": round(LEADER_WAIT_S * 1000)})
+    consumer = enduring(AIOKafkaConsumer(**patient.connection(), group_id=None))
+    try:
+        await consumer.start()
+        # Each on its own: of all partitions together the client would learn of one topic after the other.
+        end_offsets = cast("Callable[[Sequence[TopicPartition]], Awaitable[object]]", consumer.end_offsets)
+        topics = [[TopicPartition(spec.name, each) for each in range(spec.partitions)] for spec in specs]
+        await asyncio.gather(*map(end_offsets, topics))
+    except KafkaTimeoutError as error:
+        names = ", ".join(spec.name for spec in specs)
+        raise RetryError(
+            f"not led after {LEADER_WAIT_S:.0f} s, one or more of {names}: see the brokers' logs."
+        ) from error
+    finally:
+        await consumer.stop()
+
+
+async def _described(client: AIOKafkaAdminClient, specs: Sequence[TopicSpec]) -> dict[str, _Described]:
+    if not specs:
+        return {}
+    described = await client.describe_topics([spec.name for spec in specs])
+    return {
+        each["topic"]: _Described(
+            len(each["partitions"]),
+            sum(partition["leader"] >= 0 and not partition["error_code"] for partition in each["partitions"]),
+            max((len(partition["replicas"]) for partition in each["partitions"]), default=0),
+        )
+        for each in described
+    }
+
+
+async def _configs(client: AIOKafkaAdminClient, specs: Sequence[TopicSpec]) -> dict[str, dict[str, str]]:
+    """Each topic's settings, defaults included."""
+    if not specs:
+        return {}
+    answers: list[Any] = await client.describe_configs(
+        [ConfigResource(ConfigResourceType.TOPIC, spec.name) for spec in specs]
+    )
+    configs: dict[str, dict[str, str]] = {}
+    for answer in answers:
+        for code, message, _, name, entries in answer.resources:
+            if code:
+                raise StopError(f"Kafka doesn't show the settings of {name}: {message or for_code(code).__name__}")
+            configs[name] = {entry[0]: entry[1] for entry in entries}
+    return configs
+
+
+def _partitions_advice(spec: TopicSpec, found: int, *, alike: bool) -> str:
+    """What an operator can really do. Kafka takes no partition away, and a key that moved has its records on two.
+
+    Args:
+        spec: As it must be.
+        found: Its partitions.
+        alike: All topics that should have the same number do.
+    """
+    said = f"{spec.name} has {found} partitions, not {spec.partitions}."
+    if alike and spec.partitions != 1:
+        return (
+            f"{said} If all topics were created with {found}, set ORGS_KAFKA__PARTITIONS={found}. If partitions were "
+            f"added to them later, don't: {_TWO_PARTITIONS}"
+        )
+    return f"{said} Don't add partitions to other topics, and don't change ORGS_KAFKA__PARTITIONS: {_TWO_PARTITIONS}"
+
+
+def _differences(
+    spec: TopicSpec, described: _Described, config: Mapping[str, str], *, alike: bool = True
+) -> list[Difference]:
+    differences: list[Difference] = []
+    partitions, led, copies = described
+    if partitions != spec.partitions:
+        advice = _partitions_advice(spec, partitions, alike=alike)
+        differences.append(Difference("partitions", str(spec.partitions), str(partitions), True, advice))
+    if led != partitions:
+        advice = f"{spec.name} has a leader for {led} of {partitions} partitions: see the brokers' logs."
+        differences.append(Difference("partitions with a leader", str(partitions), str(led), False, advice))
+    wanted_of = spec.config | ({"min.insync.replicas": str(COPIES_MIN)} if copies > 1 else {})
+    for setting, wanted in wanted_of.items():
+        found = config.get(setting, "unset")
+        if found != wanted and not (setting in _AT_LEAST and found.isdigit() and int(found) >= int(wanted)):
+            advice = (
+                f"{spec.name} has {setting}={found}: set it with kafka-configs.sh --alter --topic {spec.name} "
+                f"--add-config {setting}={wanted}"
+            )
+            differences.append(Difference(setting, wanted, found, setting in _HARMFUL, advice))
+    return differences

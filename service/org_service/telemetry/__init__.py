@@ -1,0 +1,1 @@
+"""Logs and metrics: one place for their set-up and for every name."""

@@ -1,0 +1,1 @@
+"""Bytes to values and back, in both directions of the wire. Pure."""

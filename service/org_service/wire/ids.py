@@ -1,0 +1,20 @@
+"""UUIDs from text, in their one form of 36 characters."""
+
+import re
+from collections.abc import Callable
+from typing import Final
+from uuid import UUID
+
+from asyncpg.pgproto import pgproto
+
+_UUID: Final = re.compile(rb"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}")
+
+make_uuid: Final[Callable[[str], UUID]] = pgproto.UUID
+"""The driver's kind of `uuid.UUID`: equal to any other, but made, hashed, written and sent several times as fast."""
+
+
+def read_uuid(raw: bytes | None) -> UUID | None:
+    """The UUID of 36 characters, in either case; None for anything else (RFC 9562, section 4)."""
+    if raw is None or not _UUID.fullmatch(raw):
+        return None
+    return make_uuid(raw.decode("ascii"))

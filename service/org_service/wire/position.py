@@ -1,0 +1,67 @@
+"""The record on `orgs.relay` that says how far the journal is published.
+
+It names the last row by its command id as well. The number alone would not do: when a backup is restored and new
+commands are journaled before the relay looks, the journal grows past the number with other rows, and these would
+never be published.
+"""
+
+from datetime import UTC, datetime
+from typing import Final, NamedTuple
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+PARTITION: Final = 0
+"""`orgs.relay` has one partition, so that its records have one order."""
+
+
+class NotAPosition(ValueError):
+    """A record's value is not a position; the message says what is wrong with it."""
+
+
+class Position(BaseModel):
+    """The last row published. Readers ignore members they don't know."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    position: int = Field(ge=0, description="In the journal")
+    command_id: UUID | None = Field(default=None, description="Of the row there; null: don't compare")
+    recorded_at: datetime | None = Field(default=None, description="When the row there was journaled")
+
+    def to_value(self) -> bytes:
+        """The record's value."""
+        return self.model_dump_json().encode()
+
+
+class Published(NamedTuple):
+    """How far the journal is published, as the last record says."""
+
+    position: int
+    command_id: UUID | None
+    recorded_at: datetime
+    """When this row was recorded, by its worker's clock; not before, where the record doesn't say."""
+
+
+def read_position(value: bytes) -> Position:
+    """Read a record's value.
+
+    Raises:
+        NotAPosition: It is none; publishing from a guessed one would lose or repeat events.
+    """
+    try:
+        return Position.model_validate_json(value)
+    except ValidationError as error:
+        raise NotAPosition(str(error.errors(include_input=False))) from error
+
+
+def read_published(value: bytes, timestamp_ms: int) -> Published:
+    """Read a record; raises as `read_position`.
+
+    Args:
+        value: Of the record.
+        timestamp_ms: Of the record, by the broker's clock.
+    """
+    last = read_position(value)
+    # The next millisecond: the record's own time is cut, what was published was recorded before.
+    at_latest = datetime.fromtimestamp((timestamp_ms + 1) / 1000, UTC)
+    return Published(last.position, last.command_id, last.recorded_at or at_latest)

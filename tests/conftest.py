@@ -10,7 +10,7 @@ import pytest
 from pydantic import SecretStr
 
 import org_local
-from org_service.settings import Auth, Database, Kafka, Relay, Settings, Worker
+from org_service.settings import AuthSettings, DatabaseSettings, KafkaSettings, RelaySettings, Settings, WorkerSettings
 from org_service.store import migrate
 from tests.support.topics import create_topics, drop_topics
 
@@ -50,7 +50,7 @@ def template_database(server_url: str) -> str:
         await server.execute(f"DROP DATABASE IF EXISTS {name}")
         await server.execute(f"CREATE DATABASE {name}")
         await server.close()
-        await migrate.upgrade(Database(url=SecretStr(_beside(server_url, name))))
+        await migrate.upgrade(DatabaseSettings(url=SecretStr(_beside(server_url, name))))
 
     asyncio.run(make())
     return name
@@ -63,11 +63,11 @@ async def settings(server_url: str, bootstrap_servers: str, template_database: s
     server = await asyncpg.connect(server_url)
     await server.execute(f"CREATE DATABASE {run} TEMPLATE {template_database}")
     settings = Settings(
-        kafka=Kafka(bootstrap_servers=bootstrap_servers, topic_prefix=f"{run}.", partitions=3),
-        database=Database(url=SecretStr(_beside(server_url, run))),
-        worker=Worker(port=0),
-        relay=Relay(port=0),
-        auth=Auth(commands="trusted"),
+        kafka=KafkaSettings(bootstrap_servers=bootstrap_servers, topic_prefix=f"{run}.", partitions=3),
+        database=DatabaseSettings(url=SecretStr(_beside(server_url, run))),
+        worker=WorkerSettings(port=0),
+        relay=RelaySettings(port=0),
+        auth=AuthSettings(commands="trusted"),
     )
     await create_topics(settings)
     yield settings

@@ -23,7 +23,7 @@ def settings_page() -> str:
     lines = [
         "# Settings",
         "",
-        "Made from `org_service/settings.py` by `python -m org_service.documentation`. `orgs config show` prints the",
+        "Made from `org_service/settings` by `python -m org_service.documentation`. `orgs config show` prints the",
         "values in force. An unknown name with `__` in it is refused at start.",
         "",
         "| variable | default | bounds | what for |",

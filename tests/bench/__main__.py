@@ -15,7 +15,7 @@ from rich.console import Console
 
 import org_local
 from org_local import LocalStackError
-from org_service.settings import Log
+from org_service.settings import LogSettings
 from org_service.telemetry.logs import set_up_logging
 from tests.bench import machine, report, scenarios
 from tests.bench.publisher import ROOT
@@ -46,7 +46,7 @@ def main() -> int:
     """Measure; the exit status is 0 when all was measured, whatever the figures."""
     arguments = _arguments()
     progress = Console(stderr=True, highlight=False, soft_wrap=True)
-    set_up_logging(Log(level="warning"))
+    set_up_logging(LogSettings(level="warning"))
     plan = scenarios.Plan(runs=arguments.runs, commands=arguments.commands)
     try:
         with tempfile.TemporaryDirectory(prefix="orgs-bench-") as folder, org_local.start() as stack:

@@ -13,7 +13,7 @@ from typing import Final
 from rich.console import Console
 
 import org_local
-from org_service.settings import Log
+from org_service.settings import LogSettings
 from org_service.telemetry.logs import set_up_logging
 from tests.bench import load
 from tests.bench.measure import Bench
@@ -49,7 +49,7 @@ def profile(stack: org_local.Stack, folder: Path, role: Role, commands: int) -> 
 def main() -> None:
     """Profile and print."""
     arguments = _arguments()
-    set_up_logging(Log(level="warning"))
+    set_up_logging(LogSettings(level="warning"))
     with tempfile.TemporaryDirectory(prefix="orgs-profile-") as folder, org_local.start() as stack:
         path = profile(stack, Path(folder), arguments.role, arguments.commands)
         pstats.Stats(str(path), stream=sys.stdout).sort_stats(arguments.sort).print_stats(arguments.lines)

@@ -13,7 +13,7 @@ import asyncpg
 
 import org_local
 from org_local.issuer import Issuer
-from org_service.settings import Auth
+from org_service.settings import AuthSettings
 from org_service.store import migrate
 from tests.bench import edge, load
 from tests.bench.measure import Bench, Run, summary
@@ -229,8 +229,8 @@ def http_update(scene: Scene) -> dict[str, Any]:
         return edge.http_update(site, issuer, services, scene.plan.http, scene.say)
 
 
-def _taking(issuer: Issuer) -> Auth:
-    return Auth(issuer=issuer.name, jwks_file=str(issuer.jwks_file))
+def _taking(issuer: Issuer) -> AuthSettings:
+    return AuthSettings(issuer=issuer.name, jwks_file=str(issuer.jwks_file))
 
 
 SCENARIOS: Final[Mapping[str, Callable[[Scene], dict[str, Any]]]] = {

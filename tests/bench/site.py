@@ -20,7 +20,7 @@ import org_local
 from org_local import ports
 from org_local.errors import LocalStackError
 from org_local.server import Program, Server, log_tail
-from org_service.settings import Auth, Database, Kafka, Settings
+from org_service.settings import AuthSettings, DatabaseSettings, KafkaSettings, Settings
 from org_service.store import migrate
 from tests.bench.publisher import ROOT
 from tests.support.topics import create_topics, drop_topics
@@ -53,7 +53,7 @@ class Site:
 
 
 @contextmanager
-def open_site(stack: org_local.Stack, name: str, folder: Path, auth: Auth | None = None) -> Generator[Site]:
+def open_site(stack: org_local.Stack, name: str, folder: Path, auth: AuthSettings | None = None) -> Generator[Site]:
     """Make an empty database and the topics, 12 partitions each; drop them at the end.
 
     Args:
@@ -65,9 +65,9 @@ def open_site(stack: org_local.Stack, name: str, folder: Path, auth: Auth | None
     run = f"bench_{name}_{secrets.token_hex(3)}"
     server_url = stack.database_url.rpartition("/")[0]
     settings = Settings(
-        kafka=Kafka(bootstrap_servers=stack.bootstrap_servers, topic_prefix=f"{run}."),
-        database=Database(url=SecretStr(f"{server_url}/{run}")),
-        auth=auth or Auth(commands="trusted"),
+        kafka=KafkaSettings(bootstrap_servers=stack.bootstrap_servers, topic_prefix=f"{run}."),
+        database=DatabaseSettings(url=SecretStr(f"{server_url}/{run}")),
+        auth=auth or AuthSettings(commands="trusted"),
     )
     asyncio.run(_execute(f"{server_url}/postgres", f"CREATE DATABASE {run}"))
     asyncio.run(create_topics(settings))

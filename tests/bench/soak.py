@@ -21,7 +21,7 @@ from rich.table import Table
 
 import org_local
 from org_local import LocalStackError
-from org_service.settings import Log
+from org_service.settings import LogSettings
 from org_service.telemetry.logs import set_up_logging
 from tests.bench import load
 from tests.bench.measure import Bench
@@ -153,7 +153,7 @@ def _arguments() -> argparse.Namespace:
 def main() -> int:
     """Soak; the exit status is 1 when memory grew too much, or something went wrong."""
     arguments = _arguments()
-    set_up_logging(Log(level="warning"))
+    set_up_logging(LogSettings(level="warning"))
     progress = Console(stderr=True, highlight=False, soft_wrap=True)
     needed = (arguments.commands + arguments.warm_up) * DISK_BYTES_A_COMMAND
     if (free := shutil.disk_usage(tempfile.gettempdir()).free) < needed:

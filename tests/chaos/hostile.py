@@ -26,7 +26,7 @@ import psutil
 from pydantic import SecretStr
 
 import org_local
-from org_service.settings import Auth, Database, Kafka, Settings
+from org_service.settings import AuthSettings, DatabaseSettings, KafkaSettings, Settings
 from org_service.store import migrate
 from tests.support.edge import People, add_staff, with_edge
 from tests.support.processes import ServiceProcess
@@ -190,9 +190,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         server_url = stack.database_url.rpartition("/")[0]
         people = People(Path(folder))
         settings = Settings(
-            kafka=Kafka(bootstrap_servers=stack.bootstrap_servers, topic_prefix=f"{name}.", partitions=3),
-            database=Database(url=SecretStr(f"{server_url}/{name}")),
-            auth=Auth(commands="trusted"),
+            kafka=KafkaSettings(bootstrap_servers=stack.bootstrap_servers, topic_prefix=f"{name}.", partitions=3),
+            database=DatabaseSettings(url=SecretStr(f"{server_url}/{name}")),
+            auth=AuthSettings(commands="trusted"),
         )
         asyncio.run(_execute(f"{server_url}/postgres", f"CREATE DATABASE {name}"))
         asyncio.run(migrate.upgrade(settings.database))

@@ -29,7 +29,7 @@ import asyncpg
 from pydantic import SecretStr
 
 import org_local
-from org_service.settings import Auth, Database, Kafka, Relay, Settings, Worker
+from org_service.settings import AuthSettings, DatabaseSettings, KafkaSettings, RelaySettings, Settings, WorkerSettings
 from tests.support.arena import Arena, rows_of
 from tests.support.crowd import Crowd
 from tests.support.findings import Findings
@@ -217,11 +217,11 @@ def fresh_settings(stack: org_local.Stack) -> Generator[Settings]:
     run = f"storm{secrets.token_hex(4)}"
     server = stack.database_url.rpartition("/")[0]
     settings = Settings(
-        kafka=Kafka(bootstrap_servers=stack.bootstrap_servers, topic_prefix=f"{run}."),
-        database=Database(url=SecretStr(f"{server}/{run}")),
-        worker=Worker(port=0),
-        relay=Relay(port=0),
-        auth=Auth(commands="trusted"),
+        kafka=KafkaSettings(bootstrap_servers=stack.bootstrap_servers, topic_prefix=f"{run}."),
+        database=DatabaseSettings(url=SecretStr(f"{server}/{run}")),
+        worker=WorkerSettings(port=0),
+        relay=RelaySettings(port=0),
+        auth=AuthSettings(commands="trusted"),
     )
     asyncio.run(_execute(f"{server}/postgres", f"CREATE DATABASE {run}"))
     try:

@@ -26,7 +26,7 @@ from org_service.domain.requests import Refused, Request, SetAside, Unreadable
 from org_service.edge.http import request_headers
 from org_service.edge.http.cursor import read_cursor, write_cursor
 from org_service.edge.http.problems import Refusal
-from org_service.settings import Auth
+from org_service.settings import AuthSettings
 from org_service.wire.commands import read
 from org_service.wire.facts import Fact, kinds, read_fact
 from org_service.wire.parked import keep
@@ -43,7 +43,7 @@ _STEP_HEADERS_BYTES = batches._STEP * batches.HEADERS_MAX * batches._HEADER_MEMO
 """Headers are counted when the records of a step were read."""
 _UNPACKED_MAX = 64 * 1024
 """Less than in earnest: the fuzzer shall meet the bound."""
-_AUTH = Auth(issuer="https://issuer.example")
+_AUTH = AuthSettings(issuer="https://issuer.example")
 
 
 def _record(data: bytes) -> FakeRecord:

@@ -16,8 +16,7 @@ import httpx2
 
 from org_service.edge.edge import Edge
 from org_service.relay import Relay
-from org_service.settings import Edge as EdgeSettings
-from org_service.settings import Settings
+from org_service.settings import EdgeSettings, Settings
 from org_service.worker.worker import Worker
 from tests.support import documented, plain_http
 from tests.support.issuer import Signer, auth, ed_key

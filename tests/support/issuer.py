@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
-from org_service.settings import Auth
+from org_service.settings import AuthSettings
 
 PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
 
@@ -103,11 +103,11 @@ def jwks(*keys: Signer | Mapping[str, Any]) -> bytes:
     return json.dumps({"keys": [key.jwk() if isinstance(key, Signer) else key for key in keys]}).encode()
 
 
-def auth(folder: Path, *keys: Signer | Mapping[str, Any], **settings: Any) -> Auth:
+def auth(folder: Path, *keys: Signer | Mapping[str, Any], **settings: Any) -> AuthSettings:
     """Settings for tokens of these keys, whose set is written to `folder/jwks.json`."""
     path = folder / "jwks.json"
     path.write_bytes(jwks(*keys))
-    return Auth.model_validate({"issuer": ISSUER, "jwks_file": str(path), "leeway_s": 5, **settings})
+    return AuthSettings.model_validate({"issuer": ISSUER, "jwks_file": str(path), "leeway_s": 5, **settings})
 
 
 def base64url(content: bytes) -> bytes:

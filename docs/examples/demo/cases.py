@@ -28,7 +28,7 @@ from org_service.cli.tail import line
 from org_service.kafka.reader import Record
 from org_service.operate import organizations_file, progress, tail
 from org_service.operate.organizations_file import BadLine, Row
-from org_service.settings import Kafka, Settings
+from org_service.settings import KafkaSettings, Settings
 from org_service.store import reads
 from org_service.store.engine import create_engine
 
@@ -51,7 +51,7 @@ def note(text: str) -> None:
 class Watch:
     """Follows results and events as any subscriber would, and lets others wait for one of them."""
 
-    def __init__(self, kafka: Kafka) -> None:
+    def __init__(self, kafka: KafkaSettings) -> None:
         self._kafka = kafka
         self._seen: dict[str, dict[str, Record]] = {"results": {}, "events": {}}
         self._arrived = asyncio.Condition()

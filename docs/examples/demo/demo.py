@@ -25,7 +25,7 @@ import org_local
 from org_local.server import log_tail
 from org_service.kafka import topics
 from org_service.operate import accounts, progress, publish
-from org_service.settings import Database, Kafka, Log, Settings
+from org_service.settings import DatabaseSettings, KafkaSettings, LogSettings, Settings
 from org_service.store import migrate
 from org_service.telemetry.logs import set_up_logging
 
@@ -77,7 +77,7 @@ async def connected(settings: Settings) -> AsyncGenerator[Demo]:
 
 async def tell(settings: Settings, roles: Sequence[Role]) -> tuple[str, list[str]]:
     """Prepare the servers, tell everything, prove the accounts."""
-    set_up_logging(Log(level="error"))
+    set_up_logging(LogSettings(level="error"))
     await migrate.upgrade(settings.database)
     await topics.create(settings.kafka, [plan.spec for plan in await topics.plan(settings.kafka)])
     await asyncio.gather(*(each.ready() for each in roles))
@@ -97,8 +97,8 @@ def main() -> int:
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="orgs-demo-") as logs, org_local.start() as stack:
         settings = Settings(
-            kafka=Kafka(bootstrap_servers=stack.bootstrap_servers),
-            database=Database(url=SecretStr(stack.database_url)),
+            kafka=KafkaSettings(bootstrap_servers=stack.bootstrap_servers),
+            database=DatabaseSettings(url=SecretStr(stack.database_url)),
         )
         with role("worker", settings, Path(logs)) as worker, role("relay", settings, Path(logs)) as relay:
             try:

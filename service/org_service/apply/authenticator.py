@@ -16,7 +16,7 @@ from org_events.results import ProblemType
 from org_service.auth.policy import load_policy
 from org_service.auth.tokens import TokenRefused, Tokens, bearer
 from org_service.domain.requests import LOG_APPEND_TIME, Refused, Request, Unreadable, broker_time
-from org_service.settings import Auth
+from org_service.settings import AuthSettings
 
 NO_TOKEN = "The header authorization is missing; it must be Bearer and a token."  # noqa: S105 - no secret
 NOT_STAMPED = (
@@ -46,7 +46,7 @@ class Wait(NamedTuple):
 class Gate:
     """Finds out who acts."""
 
-    def __init__(self, auth: Auth) -> None:
+    def __init__(self, auth: AuthSettings) -> None:
         """Read the policy.
 
         Raises:

@@ -11,7 +11,7 @@ import httpx2
 
 from org_service.auth.key_set import KeySetError
 from org_service.errors import RetryError, StopError
-from org_service.settings import Auth
+from org_service.settings import AuthSettings
 from org_service.telemetry.logs import get_logger
 
 KEY_SET_BYTES_MAX: Final = 1024 * 1024
@@ -122,7 +122,7 @@ class Url:
             await client.aclose()
 
 
-def source_of(auth: Auth) -> Source:
+def source_of(auth: AuthSettings) -> Source:
     """Where the settings say the keys are.
 
     Raises:

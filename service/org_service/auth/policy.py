@@ -6,12 +6,12 @@ from typing import Final
 
 from org_service.domain.policy import Policy, PolicyError, read_policy
 from org_service.errors import StopError
-from org_service.settings import Auth
+from org_service.settings import AuthSettings
 
 PACKAGED: Final = "policy.toml"
 
 
-def load_policy(auth: Auth) -> Policy:
+def load_policy(auth: AuthSettings) -> Policy:
     """Read the policy and check it whole.
 
     Raises:

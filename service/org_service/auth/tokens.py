@@ -27,7 +27,7 @@ from org_service.auth.key_set import plain
 from org_service.auth.key_sources import source_of
 from org_service.auth.keys import Keys
 from org_service.errors import RetryError, StopError
-from org_service.settings import Auth
+from org_service.settings import AuthSettings
 
 _COMPACT: Final = re.compile(rb"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*")
 """RFC 7515, section 7.1; without padding."""
@@ -77,7 +77,7 @@ class Tokens:
     Not for several threads. `start` comes first, `close` last.
     """
 
-    def __init__(self, auth: Auth) -> None:
+    def __init__(self, auth: AuthSettings) -> None:
         self._auth = auth
         self._keys: Keys | None = None
         self._verified: OrderedDict[bytes, Verified] = OrderedDict()
@@ -265,7 +265,7 @@ def _read_header(content: bytes, algorithms: Iterable[str]) -> tuple[str, str | 
     return algorithm, kid
 
 
-def _read_claims(content: bytes, auth: Auth) -> Verified:
+def _read_claims(content: bytes, auth: AuthSettings) -> Verified:
     """User and times; issuer and audience are right."""
     if _COMPACT.fullmatch(content.strip(b'"')):
         raise TokenRefused(_NESTED)

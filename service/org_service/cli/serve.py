@@ -48,12 +48,12 @@ def migrate() -> None:
 
     Example: `ORGS_DATABASE__URL=postgresql://owner@db/orgs orgs migrate`
     """
-    from org_service.settings import Log
+    from org_service.settings import LogSettings
     from org_service.store import migrate as migrations
     from org_service.telemetry.logs import set_up_logging
 
     settings = shell.load_settings()
-    set_up_logging(Log(level="warning"))  # each migration is reported on standard output already
+    set_up_logging(LogSettings(level="warning"))  # each migration is reported on standard output already
     revision = shell.run(migrations.upgrade(settings.database, report=shell.write_text))
     needed = migrations.head()
     ahead = (

@@ -5,12 +5,12 @@ import sys
 from pathlib import Path
 
 from org_service.edge.edge import document
-from org_service.settings import Auth, Settings
+from org_service.settings import AuthSettings, Settings
 
 
 def text() -> str:
     """The document as it is committed."""
-    return json.dumps(document(Settings.model_construct(auth=Auth())), indent=2, ensure_ascii=False) + "\n"
+    return json.dumps(document(Settings.model_construct(auth=AuthSettings())), indent=2, ensure_ascii=False) + "\n"
 
 
 if __name__ == "__main__":

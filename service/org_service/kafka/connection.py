@@ -6,11 +6,11 @@ from contextlib import asynccontextmanager
 from aiokafka.admin import AIOKafkaAdminClient
 
 from org_events.kafka.brokers import enduring
-from org_service.settings import Kafka
+from org_service.settings import KafkaSettings
 
 
 @asynccontextmanager
-async def admin(kafka: Kafka) -> AsyncGenerator[AIOKafkaAdminClient]:
+async def admin(kafka: KafkaSettings) -> AsyncGenerator[AIOKafkaAdminClient]:
     """An admin client.
 
     Raises:

@@ -47,7 +47,7 @@ from aiokafka.protocol.transaction import AddPartitionsToTxnRequest, EndTxnReque
 from org_events.kafka.brokers import EnduringClient
 from org_service.errors import RetryError
 from org_service.kafka.record_batches import Batch
-from org_service.settings import Kafka
+from org_service.settings import KafkaSettings
 
 Batches = Mapping[TopicPartition, Sequence[Batch]]
 
@@ -143,7 +143,7 @@ class Producer:
     Not for concurrent use. Every error of `start`, `end_of` and `publish` is final: close it.
     """
 
-    def __init__(self, kafka: Kafka, transactional_id: str, transaction_timeout_ms: int) -> None:
+    def __init__(self, kafka: KafkaSettings, transactional_id: str, transaction_timeout_ms: int) -> None:
         self._client = EnduringClient(**kafka.connection(), client_id=f"orgs-relay-{transactional_id}")
         self._request_timeout_ms = kafka.request_timeout_ms
         self._transactional_id = transactional_id

@@ -15,7 +15,7 @@ from org_events.kafka.consumer import SteadyConsumer
 from org_events.topics import partition_for
 from org_service.errors import StopError
 from org_service.kafka.connection import admin
-from org_service.settings import Kafka
+from org_service.settings import KafkaSettings
 
 Record = ConsumerRecord[bytes, bytes]
 
@@ -30,7 +30,7 @@ POLL_RECORDS_MAX: Final = 5_000
 
 @asynccontextmanager
 async def reader(
-    kafka: Kafka, topic: str, *, key: bytes | None = None
+    kafka: KafkaSettings, topic: str, *, key: bytes | None = None
 ) -> AsyncGenerator[tuple[SteadyConsumer, list[TopicPartition]]]:
     """A consumer assigned to a topic's partitions, at their beginning.
 
@@ -129,7 +129,7 @@ async def take(consumer: SteadyConsumer) -> list[Record]:
     return records if len(batches) == 1 else sorted(records, key=lambda each: each.timestamp)
 
 
-async def read_all(kafka: Kafka, topic: str) -> AsyncIterator[Sequence[Record]]:
+async def read_all(kafka: KafkaSettings, topic: str) -> AsyncIterator[Sequence[Record]]:
     """Yield everything that a topic holds now, in steps, in order within each partition.
 
     Raises:

@@ -23,7 +23,7 @@ from aiokafka.errors import CorruptRecordException
 from org_events.kafka.batches import UnreadBatch
 from org_events.kafka.consumer import SteadyConsumer
 from org_service.errors import StopError
-from org_service.settings import Kafka
+from org_service.settings import KafkaSettings
 from org_service.wire.position import PARTITION, NotAPosition, Published, read_published
 
 WINDOW_OFFSETS: Final = 1_000
@@ -34,7 +34,7 @@ _FETCH_WAIT_MS: Final = 50
 _CLOSE_TIMEOUT_S: Final = 2.0
 
 
-async def read(kafka: Kafka, topic: str, name: str, end: int) -> Published | None:
+async def read(kafka: KafkaSettings, topic: str, name: str, end: int) -> Published | None:
     """Read the position of the relay `name` from all that is committed before the offset `end`.
 
     Args:
@@ -80,7 +80,7 @@ def _published(record: ConsumerRecord[bytes, bytes]) -> Published | None:
         ) from error
 
 
-async def is_published(kafka: Kafka, topic: str, partitions: int) -> bool:
+async def is_published(kafka: KafkaSettings, topic: str, partitions: int) -> bool:
     """Whether a topic holds any committed record.
 
     Raises:
@@ -120,7 +120,7 @@ async def _last(
 
 
 @asynccontextmanager
-async def _consumer(kafka: Kafka) -> AsyncGenerator[SteadyConsumer]:
+async def _consumer(kafka: KafkaSettings) -> AsyncGenerator[SteadyConsumer]:
     consumer = SteadyConsumer(
         **kafka.connection(),
         isolation_level="read_committed",

@@ -22,7 +22,7 @@ from org_events.kafka.brokers import enduring
 from org_events.topics import TopicSpec
 from org_service.errors import RetryError, StopError
 from org_service.kafka.connection import admin
-from org_service.settings import Kafka
+from org_service.settings import KafkaSettings
 
 LEADER_WAIT_S: Final = 30.0
 """For brokers to elect leaders of new partitions: milliseconds as a rule, seconds on a busy cluster."""
@@ -68,7 +68,7 @@ class TopicPlan(NamedTuple):
     differences: Sequence[Difference]
 
 
-async def plan(kafka: Kafka) -> list[TopicPlan]:
+async def plan(kafka: KafkaSettings) -> list[TopicPlan]:
     """Compare the topics with what they must be; changes nothing.
 
     Raises:
@@ -109,7 +109,7 @@ def refuse_harm(plans: Sequence[TopicPlan]) -> None:
         raise StopError(" ".join(["Topics would break the guarantees.", *harmful]))
 
 
-async def create(kafka: Kafka, specs: Sequence[TopicSpec]) -> None:
+async def create(kafka: KafkaSettings, specs: Sequence[TopicSpec]) -> None:
     """Create topics and wait until each partition is led; before that, sends would fail.
 
     A topic that somebody else created meanwhile is fine.
@@ -138,7 +138,7 @@ async def create(kafka: Kafka, specs: Sequence[TopicSpec]) -> None:
     await _led(kafka, specs)
 
 
-async def _led(kafka: Kafka, specs: Sequence[TopicSpec]) -> None:
+async def _led(kafka: KafkaSettings, specs: Sequence[TopicSpec]) -> None:
     """Wait until a leader answers for each partition: brokers name one a while before it takes records."""
     patient = kafka.model_copy(update={"request_timeout_ms": round(LEADER_WAIT_S * 1000)})
     consumer = enduring(AIOKafkaConsumer(**patient.connection(), group_id=None))

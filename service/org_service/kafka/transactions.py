@@ -22,7 +22,7 @@ from aiokafka.protocol.types import CompactArray, CompactString, Int16, Int32, I
 from org_events.kafka.consumer import SteadyConsumer
 from org_service.kafka.epochs import epoch_ends
 from org_service.kafka.topic_ids import describe
-from org_service.settings import Kafka
+from org_service.settings import KafkaSettings
 from org_service.telemetry.logs import get_logger
 from org_service.telemetry.metrics import PARTITIONS_HELD
 
@@ -152,7 +152,7 @@ class Held(NamedTuple):
 class TransactionWatch:
     """Watches the partitions of topics for open transactions; `run` until cancelled, the rest may be asked any time."""
 
-    def __init__(self, kafka: Kafka, topics: Sequence[str]) -> None:
+    def __init__(self, kafka: KafkaSettings, topics: Sequence[str]) -> None:
         self._kafka = kafka
         self._topics = topics
         self._stuck: dict[TopicPartition, tuple[int, float]] = {}

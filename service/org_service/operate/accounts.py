@@ -18,7 +18,7 @@ from org_events.cloudevents import NotACloudEvent
 from org_service.domain.organization import to_json
 from org_service.domain.outcomes import JournaledOutcome
 from org_service.kafka.reader import Record, read_all
-from org_service.settings import Kafka, Settings
+from org_service.settings import KafkaSettings, Settings
 from org_service.store import journal, reads
 from org_service.store.engine import create_engine
 from org_service.store.journal import Gap
@@ -105,7 +105,7 @@ async def check(settings: Settings) -> Accounts:
     )
 
 
-async def _read_topics(kafka: Kafka) -> _Published:
+async def _read_topics(kafka: KafkaSettings) -> _Published:
     topics, found = kafka.topics, _Published()
     async for record in _records(kafka, topics.commands):
         command_id = _command_id(record)
@@ -130,7 +130,7 @@ async def _read_topics(kafka: Kafka) -> _Published:
     return found
 
 
-async def _records(kafka: Kafka, topic: str) -> AsyncIterator[Record]:
+async def _records(kafka: KafkaSettings, topic: str) -> AsyncIterator[Record]:
     async for records in read_all(kafka, topic):
         for record in records:
             yield record

@@ -11,7 +11,7 @@ from org_events.publishing.client import OrganizationClient
 from org_events.results import Result
 from org_service.kafka.connection import admin
 from org_service.operate.organizations_file import BadLine, Row
-from org_service.settings import Kafka
+from org_service.settings import KafkaSettings
 
 SOURCE = "/orgs/cli"
 """The `ce_source` of operators' commands."""
@@ -26,7 +26,7 @@ class Imported(NamedTuple):
 
 @asynccontextmanager
 async def connect(
-    kafka: Kafka, *, actor: str | None = None, token: str | None = None, timeout_s: float
+    kafka: KafkaSettings, *, actor: str | None = None, token: str | None = None, timeout_s: float
 ) -> AsyncGenerator[OrganizationClient]:
     """A client, started, for commands on behalf of `actor`, or of whoever the token names.
 

@@ -17,7 +17,7 @@ from org_events.topics import Topics
 from org_service.errors import StopError
 from org_service.kafka.connection import admin
 from org_service.kafka.reader import read_all
-from org_service.settings import Database, Kafka
+from org_service.settings import DatabaseSettings, KafkaSettings
 from org_service.store.engine import create_engine
 from org_service.store.reference import Counts, count_facts
 
@@ -52,7 +52,7 @@ def topic_of(topics: Topics, fact: Reference) -> str:
     return by_kind[type(fact)]
 
 
-async def publish(kafka: Kafka, entries: Iterable[Entry]) -> list[Sent]:
+async def publish(kafka: KafkaSettings, entries: Iterable[Entry]) -> list[Sent]:
     """Publish facts in order; returns when all are on every in-sync replica. May be run again: the last one counts.
 
     Raises:
@@ -86,7 +86,7 @@ async def publish(kafka: Kafka, entries: Iterable[Entry]) -> list[Sent]:
         await stop_producer(producer)
 
 
-async def _in_time(kafka: Kafka, step: Awaitable[T]) -> T:
+async def _in_time(kafka: KafkaSettings, step: Awaitable[T]) -> T:
     """An idempotent producer of aiokafka tries again for ever; an operator wants to know."""
     try:
         return await asyncio.wait_for(step, kafka.request_timeout_ms / 1000)
@@ -98,7 +98,7 @@ async def _acknowledged(waiting: Sequence[asyncio.Future[RecordMetadata]]) -> li
     return [Sent(each.topic, each.partition, each.offset) for each in await asyncio.gather(*waiting)]
 
 
-async def facts_on_topics(kafka: Kafka) -> Counts:
+async def facts_on_topics(kafka: KafkaSettings) -> Counts:
     """How many facts the topics hold now: keys whose last record is no tombstone. Reads them whole.
 
     Raises:
@@ -111,7 +111,7 @@ async def facts_on_topics(kafka: Kafka) -> Counts:
     )
 
 
-async def facts_in_tables(database: Database) -> Counts:
+async def facts_in_tables(database: DatabaseSettings) -> Counts:
     """How many facts the service knows. Reads the tables whole.
 
     Raises:
@@ -121,7 +121,7 @@ async def facts_in_tables(database: Database) -> Counts:
         return await count_facts(conn)
 
 
-async def _live_keys(kafka: Kafka, topic: str) -> int:
+async def _live_keys(kafka: KafkaSettings, topic: str) -> int:
     live: set[bytes | None] = set()
     async for records in read_all(kafka, topic):
         for record in records:

@@ -8,7 +8,7 @@ from aiokafka import TopicPartition
 
 from org_events.kafka.consumer import SteadyConsumer
 from org_service.kafka.reader import Record, ends, read_until, reader, refuse_sick, take
-from org_service.settings import Kafka
+from org_service.settings import KafkaSettings
 
 
 class View(NamedTuple):
@@ -23,7 +23,7 @@ class View(NamedTuple):
     """Only this organization."""
 
 
-async def watch(kafka: Kafka, topic: str, view: View) -> AsyncGenerator[Sequence[Record]]:
+async def watch(kafka: KafkaSettings, topic: str, view: View) -> AsyncGenerator[Sequence[Record]]:
     """Yield records in steps, in order within each partition; without end if the view follows.
 
     Raises:

@@ -5,7 +5,7 @@ from uuid import UUID
 
 from org_service.errors import StopError
 from org_service.relay.chunks import Chunk, Layout, build
-from org_service.settings import Database
+from org_service.settings import DatabaseSettings
 from org_service.store import journal
 from org_service.store.engine import create_engine
 from org_service.store.failures import classified
@@ -24,7 +24,7 @@ class Source:
     May be used by several tasks at once.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: DatabaseSettings) -> None:
         # One statement a read: AUTOCOMMIT saves the round trips of BEGIN and ROLLBACK.
         self._engine = create_engine(database, "relay").execution_options(isolation_level="AUTOCOMMIT")
         self.head = 0

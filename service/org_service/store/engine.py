@@ -23,7 +23,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
 from org_service.errors import RetryError, UnreachableError
-from org_service.settings import Database
+from org_service.settings import DatabaseSettings
 
 Role = Literal["owner", "worker", "relay", "edge", "reader"]
 """Group role a session assumes: `orgs_owner`, `orgs_worker` …"""
@@ -66,7 +66,7 @@ _AS_DESIGNED: Final = {
 }
 
 
-def _session_settings(database: Database, role: Role | None) -> dict[str, str]:
+def _session_settings(database: DatabaseSettings, role: Role | None) -> dict[str, str]:
     settings = {
         "application_name": f"orgs-{role or 'migrate'}",
         # Set-based statements look expensive to the planner and end in milliseconds: compiling them takes longer.
@@ -95,7 +95,7 @@ def _session_settings(database: Database, role: Role | None) -> dict[str, str]:
     return settings
 
 
-async def connect(database: Database, role: Role | None) -> Session:
+async def connect(database: DatabaseSettings, role: Role | None) -> Session:
     """Open a connection of the driver, outside any pool.
 
     Args:
@@ -134,7 +134,7 @@ async def connect(database: Database, role: Role | None) -> Session:
         raise RetryError(f"Postgres refuses the session: {error.args[0]} (SQLSTATE {error.sqlstate})") from error
 
 
-def create_engine(database: Database, role: Role | None, *, direct: bool = False) -> AsyncEngine:
+def create_engine(database: DatabaseSettings, role: Role | None, *, direct: bool = False) -> AsyncEngine:
     """Make an engine whose connections have the rights of one role. It connects when first used.
 
     Args:

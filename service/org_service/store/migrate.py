@@ -27,7 +27,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from org_service.errors import RetryError, StopError
-from org_service.settings import Database
+from org_service.settings import DatabaseSettings
 from org_service.store import roles
 from org_service.store.engine import Role, create_engine
 from org_service.telemetry.logs import get_logger
@@ -149,12 +149,12 @@ def lacking(schema: Schema) -> str | None:
     )
 
 
-async def current(database: Database, role: Role | None = None) -> str | None:
+async def current(database: DatabaseSettings, role: Role | None = None) -> str | None:
     """The version a database stands at; None before the first migration. As `find_schema`, which tells more."""
     return (await find_schema(database, role)).revision
 
 
-async def find_schema(database: Database, role: Role | None = None) -> Schema:
+async def find_schema(database: DatabaseSettings, role: Role | None = None) -> Schema:
     """Ask a database what it says of its tables.
 
     Args:
@@ -173,7 +173,7 @@ async def find_schema(database: Database, role: Role | None = None) -> Schema:
         return await schema_of(conn)
 
 
-async def upgrade(database: Database, revision: str = "head", *, report: Report | None = None) -> str:
+async def upgrade(database: DatabaseSettings, revision: str = "head", *, report: Report | None = None) -> str:
     """Bring a database up to a version. May be run again, and by several at once: the later ones find nothing to do.
 
     A database that is ahead of this program is left as it is, where this program can run on it.
@@ -200,7 +200,7 @@ async def upgrade(database: Database, revision: str = "head", *, report: Report 
         return str((await schema_of(conn)).revision)
 
 
-async def downgrade(database: Database, revision: str, *, report: Report | None = None) -> None:
+async def downgrade(database: DatabaseSettings, revision: str, *, report: Report | None = None) -> None:
     """Take migrations back, down to a version. "base" drops every table **and all data** in them.
 
     For tests, and for whoever develops a migration: in operation the way back is an older release on the newer schema.
@@ -217,7 +217,7 @@ def _is_ahead(schema: Schema) -> bool:
 
 
 @asynccontextmanager
-async def _prepared(database: Database) -> AsyncGenerator[tuple[AsyncConnection, Schema]]:
+async def _prepared(database: DatabaseSettings) -> AsyncGenerator[tuple[AsyncConnection, Schema]]:
     """A connection of the owner that is alone with its migrations, and the schema it finds."""
     async with _alone(database) as conn:
         await _check(conn)
@@ -272,7 +272,7 @@ async def _check(conn: AsyncConnection) -> None:
 
 
 @asynccontextmanager
-async def _alone(database: Database) -> AsyncGenerator[AsyncConnection]:
+async def _alone(database: DatabaseSettings) -> AsyncGenerator[AsyncConnection]:
     """A connection that holds the lock of this database's migrations until it is closed."""
     engine = create_engine(database, None, direct=True)
     deadline = time.monotonic() + LOCK_WAIT_S

@@ -17,7 +17,7 @@ from typing import Any, Final, Self, cast
 import asyncpg
 
 from org_service.errors import RetryError
-from org_service.settings import Database
+from org_service.settings import DatabaseSettings
 from org_service.store.engine import Role, Session, connect
 from org_service.store.failures import classified
 from org_service.store.tables import JOURNAL_CHANNEL
@@ -31,7 +31,7 @@ SILENCE_MAX_S: Final = 10.0
 class _OwnSession:
     """A connection that is opened with the block and closed with it, and is never replaced in between."""
 
-    def __init__(self, database: Database, role: Role = "relay") -> None:
+    def __init__(self, database: DatabaseSettings, role: Role = "relay") -> None:
         self._database = database
         self._role: Role = role
         self._session: Session | None = None
@@ -67,7 +67,7 @@ class JournalSignal(_OwnSession):
     may wait at a time. Entering raises RetryError when Postgres can't be reached.
     """
 
-    def __init__(self, database: Database, role: Role = "relay") -> None:
+    def __init__(self, database: DatabaseSettings, role: Role = "relay") -> None:
         super().__init__(database, role)
         self._woken = asyncio.Event()
 
@@ -117,7 +117,7 @@ class LeaderLock(_OwnSession):
     the leader lives. Entering raises RetryError when Postgres can't be reached.
     """
 
-    def __init__(self, database: Database, name: str, role: Role = "relay") -> None:
+    def __init__(self, database: DatabaseSettings, name: str, role: Role = "relay") -> None:
         super().__init__(database, role)
         self._name = name
         digest = blake2b(b"orgs leader:" + name.encode(), digest_size=8).digest()

@@ -8,7 +8,7 @@ from typing import Any, Final, TextIO, cast
 
 import structlog
 
-from org_service.settings import Log
+from org_service.settings import LogSettings
 
 _FRAMES_MAX: Final = 8
 """Of an exception's way, the innermost: enough to find the place, few enough to read."""
@@ -18,7 +18,7 @@ _DEFECTS_MAX: Final = 1_000
 """Places in our code where something can raise; so many never do."""
 
 
-def set_up_logging(settings: Log) -> None:
+def set_up_logging(settings: LogSettings) -> None:
     """Send structlog and the standard library's loggers to standard error in one form.
 
     May be called again; the last call counts.

@@ -21,7 +21,7 @@ from faststream.security import BaseSecurity, SASLPlaintext, SASLScram256, SASLS
 from org_events.kafka.consumer import SteadyConsumer
 from org_service.domain.requests import Record
 from org_service.kafka.topic_ids import may_write
-from org_service.settings import Kafka, Settings
+from org_service.settings import KafkaSettings, Settings
 from org_service.telemetry.logs import get_logger
 from org_service.telemetry.metrics import CONSUMER_RESTARTS, show_partition
 
@@ -294,7 +294,7 @@ class _Assignment(ConsumerRebalanceListener):
         log.info("partitions assigned", group=self._group, partitions=len(assigned))
 
 
-def _security(kafka: Kafka) -> BaseSecurity:
+def _security(kafka: KafkaSettings) -> BaseSecurity:
     """`Kafka.connection()` in FastStream's words."""
     context = kafka.ssl_context()
     if not kafka.security_protocol.startswith("SASL"):

@@ -11,7 +11,7 @@ import pytest
 
 from org_service.auth.tokens import TokenRefused, Tokens
 from org_service.errors import RetryError, StopError
-from org_service.settings import Auth
+from org_service.settings import AuthSettings
 from tests.support.issuer import AT, ISSUER, ed_key, jwks, rsa_key
 from tests.support.key_server import KeyServer
 
@@ -37,7 +37,7 @@ async def opening(server: KeyServer) -> AsyncIterator[Callable[..., Tokens]]:
 
     def make(**settings: Any) -> Tokens:
         auth = {"issuer": ISSUER, "jwks_url": server.url, "jwks_retry_s": 0.01, "jwks_timeout_s": 5, **settings}
-        opened.append(Tokens(Auth.model_validate(auth)))
+        opened.append(Tokens(AuthSettings.model_validate(auth)))
         return opened[-1]
 
     yield make

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from org_service.cli.app import app
 from org_service.relay import Relay
-from org_service.settings import Log, Settings
+from org_service.settings import LogSettings, Settings
 from org_service.telemetry.logs import set_up_logging
 from org_service.worker.worker import Worker
 from tests.support.processes import environment
@@ -100,7 +100,7 @@ class Service:
 @pytest.fixture
 async def service(settings: Settings) -> AsyncIterator[Service]:
     """Nothing started yet; what a test starts ends with it."""
-    set_up_logging(Log(level="error", format="json"))  # a command's output is its own
+    set_up_logging(LogSettings(level="error", format="json"))  # a command's output is its own
     service = Service(settings)
     yield service
     await service.stop()

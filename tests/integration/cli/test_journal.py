@@ -15,7 +15,7 @@ from org_service.kafka import reader as kafka
 from org_service.kafka.reader import Record
 from org_service.operate import journal, progress
 from org_service.operate.journal import Recovery
-from org_service.settings import Kafka, Settings
+from org_service.settings import KafkaSettings, Settings
 from tests.integration.cli.conftest import Orgs, Service
 from tests.support import relaying
 from tests.support.relaying import RECORDED_AT, changes, execute, running
@@ -170,7 +170,7 @@ async def test_no_transaction_is_open_while_kafka_is_read_and_the_operator_think
         )))  # fmt: skip
         await conn.close()
 
-    async def read_all(of: Kafka, topic: str) -> AsyncIterator[Sequence[Record]]:
+    async def read_all(of: KafkaSettings, topic: str) -> AsyncIterator[Sequence[Record]]:
         await look("reading")
         async for records in kafka.read_all(of, topic):
             yield records

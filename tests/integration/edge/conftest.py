@@ -9,7 +9,7 @@ import asyncpg
 import pytest
 from pydantic import SecretStr
 
-from org_service.settings import Auth, Database, Kafka, Relay, Settings, Worker
+from org_service.settings import AuthSettings, DatabaseSettings, KafkaSettings, RelaySettings, Settings, WorkerSettings
 from tests.support.edge import People, Site, add_staff, with_edge
 from tests.support.topics import create_topics, drop_topics
 
@@ -27,11 +27,11 @@ def site_apart(server_url: str, bootstrap_servers: str, template_database: str) 
     def start(people: People, policy_file: str) -> Iterator[Site]:
         run = f"e{secrets.token_hex(4)}"
         settings = Settings(
-            kafka=Kafka(bootstrap_servers=bootstrap_servers, topic_prefix=f"{run}.", partitions=3),
-            database=Database(url=SecretStr(f"{server_url.rpartition('/')[0]}/{run}")),
-            worker=Worker(port=0),
-            relay=Relay(port=0),
-            auth=Auth(commands="trusted"),
+            kafka=KafkaSettings(bootstrap_servers=bootstrap_servers, topic_prefix=f"{run}.", partitions=3),
+            database=DatabaseSettings(url=SecretStr(f"{server_url.rpartition('/')[0]}/{run}")),
+            worker=WorkerSettings(port=0),
+            relay=RelaySettings(port=0),
+            auth=AuthSettings(commands="trusted"),
         )
 
         async def make() -> None:

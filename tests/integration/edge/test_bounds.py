@@ -17,7 +17,7 @@ from structlog.testing import capture_logs
 import org_local
 import org_service
 from org_service.edge.edge import Edge
-from org_service.settings import Database, Settings
+from org_service.settings import DatabaseSettings, Settings
 from org_service.store import directory
 from tests.support import documented, plain_http
 from tests.support.edge import People, add_member, add_staff, execute, running, with_edge
@@ -193,7 +193,7 @@ async def test_without_postgres_nothing_is_decided_and_the_edge_is_alive_but_not
     settings: Settings, people: People
 ) -> None:
     url = f"postgresql://postgres@127.0.0.1:{free_port()}/orgs"
-    away = Database(url=SecretStr(url), connect_timeout_s=1)
+    away = DatabaseSettings(url=SecretStr(url), connect_timeout_s=1)
     alone = with_edge(settings, people, outcome_timeout_s=2).model_copy(update={"database": away})
     async with Edge(alone) as edge, client(edge, people) as root:
         stop = asyncio.Event()

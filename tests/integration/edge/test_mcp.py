@@ -15,7 +15,7 @@ from mcp_types import CallToolResult
 
 from org_service.edge.mcp import http as mcp_http
 from org_service.edge.mcp import server as mcp
-from org_service.settings import Edge
+from org_service.settings import EdgeSettings
 from tests.support import plain_http
 from tests.support.edge import Site, add_member
 
@@ -346,24 +346,24 @@ async def test_only_post_is_known(site: Site, method: str) -> None:
 @pytest.mark.parametrize(
     ("edge", "checked", "host", "origin"),
     [
-        (Edge(), True, "localhost:*", "http://127.0.0.1:*"),
+        (EdgeSettings(), True, "localhost:*", "http://127.0.0.1:*"),
         (
-            Edge(host="0.0.0.0", public_url="https://orgs.example.com"),
+            EdgeSettings(host="0.0.0.0", public_url="https://orgs.example.com"),
             True,
             "orgs.example.com",
             "https://orgs.example.com",
         ),
         (
-            Edge(host="0.0.0.0", public_url="https://orgs.example.com/api/"),
+            EdgeSettings(host="0.0.0.0", public_url="https://orgs.example.com/api/"),
             True,
             "orgs.example.com:443",
             "https://orgs.example.com",
         ),
-        (Edge(cors_origins=("https://app.example.com",)), True, "localhost", "https://app.example.com"),
-        (Edge(host="0.0.0.0"), False, None, None),
+        (EdgeSettings(cors_origins=("https://app.example.com",)), True, "localhost", "https://app.example.com"),
+        (EdgeSettings(host="0.0.0.0"), False, None, None),
     ],
 )
-def test_hosts_and_origins_are_those_that_are_known(edge: Edge, checked: bool, host: str, origin: str) -> None:
+def test_hosts_and_origins_are_those_that_are_known(edge: EdgeSettings, checked: bool, host: str, origin: str) -> None:
     security = mcp_http._security(edge)
     assert security.enable_dns_rebinding_protection is checked
     if checked:

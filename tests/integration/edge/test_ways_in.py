@@ -26,8 +26,7 @@ from org_events.reference import Role
 from org_local.issuer import Issuer
 from org_service.edge.edge import Edge
 from org_service.relay import Relay
-from org_service.settings import Auth, Settings
-from org_service.settings import Edge as EdgeSettings
+from org_service.settings import AuthSettings, EdgeSettings, Settings
 from org_service.worker.worker import Worker
 from tests.support import plain_http
 
@@ -200,7 +199,7 @@ class Ways:
 @pytest.fixture
 async def ways(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Ways]:
     issuer = Issuer.open(tmp_path_factory.mktemp("issuer"))
-    auth = Auth(issuer=issuer.name, jwks_file=str(issuer.jwks_file))
+    auth = AuthSettings(issuer=issuer.name, jwks_file=str(issuer.jwks_file))
     settings = settings.model_copy(
         update={"auth": auth, "edge": EdgeSettings(port=0, health_port=0, outcome_timeout_s=OUTCOME_TIMEOUT_S)}
     )

@@ -18,7 +18,7 @@ from pydantic import SecretStr
 
 import org_local
 from org_service.relay import Relay
-from org_service.settings import Database, Kafka, Log, Settings
+from org_service.settings import DatabaseSettings, KafkaSettings, LogSettings, Settings
 from org_service.store import migrate
 from org_service.telemetry.logs import set_up_logging
 from tests.support.relaying import org, organization
@@ -47,8 +47,8 @@ async def turn(bootstrap_servers: str, server_url: str, rows: int) -> tuple[floa
     server = await asyncpg.connect(server_url)
     await server.execute(f"CREATE DATABASE {name}")
     settings = Settings(
-        kafka=Kafka(bootstrap_servers=bootstrap_servers, topic_prefix=f"{name}."),
-        database=Database(url=SecretStr(f"{server_url.rpartition('/')[0]}/{name}")),
+        kafka=KafkaSettings(bootstrap_servers=bootstrap_servers, topic_prefix=f"{name}."),
+        database=DatabaseSettings(url=SecretStr(f"{server_url.rpartition('/')[0]}/{name}")),
     )
     try:
         await migrate.upgrade(settings.database)
@@ -81,7 +81,7 @@ async def publish(settings: Settings, rows: int) -> tuple[float, float]:
 def main() -> None:
     """Measure and print."""
     rows, turns = (int(given) for given in (*sys.argv[1:], "100000", "5")[:2])
-    set_up_logging(Log(level="warning"))
+    set_up_logging(LogSettings(level="warning"))
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
     with org_local.start() as stack:

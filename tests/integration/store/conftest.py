@@ -10,13 +10,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from org_events.reference import Role
 from org_service.domain.policy import ACTIONS, Policy
-from org_service.settings import Database
+from org_service.settings import DatabaseSettings
 from org_service.store.engine import Session, connect, create_engine
 
 POLICY = Policy({role: (ACTIONS[place],) for place, role in enumerate(Role)})
 """Another action denied to each role, so that it can't be mistaken."""
-CreateDatabase = Callable[..., Awaitable[Database]]
-CreateLogin = Callable[..., Awaitable[Database]]
+CreateDatabase = Callable[..., Awaitable[DatabaseSettings]]
+CreateLogin = Callable[..., Awaitable[DatabaseSettings]]
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ async def create_login(server: Session) -> AsyncIterator[CreateLogin]:
     """
     names: list[str] = []
 
-    async def create(database: Database, options: str = "") -> Database:
+    async def create(database: DatabaseSettings, options: str = "") -> DatabaseSettings:
         name = f"org_test_{secrets.token_hex(4)}"
         await server.execute(f"CREATE ROLE {name} LOGIN NOSUPERUSER {options}")
         names.append(name)
@@ -52,13 +52,13 @@ async def create_database(server: Session, server_url: str, create_login: Create
     """Makes databases, which are dropped at the end: `await create_database(template="…", **settings)`."""
     names: list[str] = []
 
-    async def create(template: str | None = None, **settings: object) -> Database:
+    async def create(template: str | None = None, **settings: object) -> DatabaseSettings:
         name = f"org_test_{secrets.token_hex(4)}"
         copied = "" if template is None else f" TEMPLATE {template}"
         await server.execute(f"CREATE DATABASE {name}{copied}")
         names.append(name)
         url = SecretStr(f"{server_url.rpartition('/')[0]}/{name}")
-        return Database.model_validate({"url": url, **settings})
+        return DatabaseSettings.model_validate({"url": url, **settings})
 
     yield create
     for name in names:
@@ -66,19 +66,19 @@ async def create_database(server: Session, server_url: str, create_login: Create
 
 
 @pytest.fixture
-async def empty_database(create_database: CreateDatabase) -> Database:
+async def empty_database(create_database: CreateDatabase) -> DatabaseSettings:
     """A database without tables."""
     return await create_database()
 
 
 @pytest.fixture
-async def database(create_database: CreateDatabase, template_database: str) -> Database:
+async def database(create_database: CreateDatabase, template_database: str) -> DatabaseSettings:
     """A migrated database."""
     return await create_database(template=template_database)
 
 
 @pytest.fixture
-async def admin(database: Database) -> AsyncIterator[Session]:
+async def admin(database: DatabaseSettings) -> AsyncIterator[Session]:
     """A superuser's session in the migrated database."""
     session = await connect(database, None)
     yield session
@@ -86,7 +86,7 @@ async def admin(database: Database) -> AsyncIterator[Session]:
 
 
 @pytest.fixture
-async def edge(database: Database) -> AsyncIterator[AsyncConnection]:
+async def edge(database: DatabaseSettings) -> AsyncIterator[AsyncConnection]:
     """A connection of the edge, with its rights and no more."""
     engine = create_engine(database, "edge").execution_options(isolation_level="AUTOCOMMIT")
     async with engine.connect() as conn:

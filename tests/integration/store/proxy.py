@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
-from org_service.settings import Database
+from org_service.settings import DatabaseSettings
 
 
 class Network:
@@ -48,7 +48,7 @@ class Network:
 
 
 @asynccontextmanager
-async def network_to(database: Database) -> AsyncGenerator[tuple[Network, Database]]:
+async def network_to(database: DatabaseSettings) -> AsyncGenerator[tuple[Network, DatabaseSettings]]:
     """The network, and the database as it is reached through it."""
     url = database.url.get_secret_value()
     port = urlsplit(url).port

@@ -18,7 +18,7 @@ from org_events.reference import Role
 from org_service.domain.access import AccessKind
 from org_service.domain.organization import Organization
 from org_service.errors import RetryError
-from org_service.settings import Database
+from org_service.settings import DatabaseSettings
 from org_service.store import directory, lists, outcomes
 from org_service.store import engine as engines
 from org_service.store.directory import Entry, Listing
@@ -93,7 +93,7 @@ async def test_a_missing_organization_costs_the_same_one_statement_as_an_invisib
     assert sent[0] == sent[1]
 
 
-async def test_a_connection_that_broke_is_not_used_again(admin: Session, database: Database) -> None:
+async def test_a_connection_that_broke_is_not_used_again(admin: Session, database: DatabaseSettings) -> None:
     await insert_organization(admin, ACME, "Acme")
     await join(admin, "ann", ACME)
     single = database.model_copy(update={"pool_size": 1})
@@ -115,7 +115,7 @@ async def test_a_connection_that_broke_is_not_used_again(admin: Session, databas
 
 
 async def test_a_connection_that_is_about_to_close_is_not_used_again(
-    database: Database, monkeypatch: pytest.MonkeyPatch
+    database: DatabaseSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The driver has read why the server ends it, and not yet that it is closed: it refuses to be used."""
     engine = create_engine(database.model_copy(update={"pool_size": 1}), "edge")
@@ -296,7 +296,7 @@ async def test_every_list_is_read_by_its_index(admin: Session, edge: AsyncConnec
             assert ("organization_domain_idx" in plan) is (made is lists.list_active and searching), plan
 
 
-async def test_no_plan_outlives_its_time(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_no_plan_outlives_its_time(database: DatabaseSettings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engines, "PLAN_AGE_MAX_S", 0.05)
     engine = create_engine(database.model_copy(update={"pool_size": 1}), "edge")
     deadline = time.monotonic() + 10

@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from org_service.errors import RetryError, UnreachableError
-from org_service.settings import Database
+from org_service.settings import DatabaseSettings
 from org_service.store import engine as engine_module
 from org_service.store import outcomes
 from org_service.store.engine import Role, Session, connect, create_engine
@@ -28,7 +28,7 @@ async def _setting(conn: AsyncConnection, name: str) -> Any:
 
 
 @pytest.mark.parametrize("role", ["owner", "worker", "relay", "reader"])
-async def test_a_session_has_the_rights_of_its_role_and_no_others(database: Database, role: Role) -> None:
+async def test_a_session_has_the_rights_of_its_role_and_no_others(database: DatabaseSettings, role: Role) -> None:
     engine = create_engine(database, role)
     async with engine.connect() as conn:
         assert await conn.scalar(text("SELECT current_user")) == f"orgs_{role}"
@@ -38,7 +38,9 @@ async def test_a_session_has_the_rights_of_its_role_and_no_others(database: Data
     await engine.dispose()
 
 
-async def test_a_login_that_has_just_the_rights_assumes_no_role(database: Database, create_login: CreateLogin) -> None:
+async def test_a_login_that_has_just_the_rights_assumes_no_role(
+    database: DatabaseSettings, create_login: CreateLogin
+) -> None:
     login = (await create_login(database)).model_copy(update={"assume_role": False})
     engine = create_engine(login, "worker", direct=True)
     async with engine.connect() as conn:
@@ -68,7 +70,7 @@ async def test_a_session_has_every_limit(create_database: CreateDatabase, templa
         "postgresql://postgres@127.0.0.1:{port}/{name}?geqo=off",
     ],
 )
-async def test_urls_are_read_as_libpq_reads_them(database: Database, url: str) -> None:
+async def test_urls_are_read_as_libpq_reads_them(database: DatabaseSettings, url: str) -> None:
     parts = urlsplit(database.url.get_secret_value())
     written = url.format(port=parts.port, name=parts.path.lstrip("/"))
     engine = create_engine(database.model_copy(update={"url": SecretStr(written)}), "worker", direct=True)
@@ -77,7 +79,7 @@ async def test_urls_are_read_as_libpq_reads_them(database: Database, url: str) -
         assert await _setting(conn, "geqo") == ("off" if "geqo" in url else "on")
 
 
-async def test_json_comes_back_as_it_went(database: Database) -> None:
+async def test_json_comes_back_as_it_went(database: DatabaseSettings) -> None:
     address = {"line1": "Ærøgade 1 \N{SNOWMAN}", "line2": None, "number": 12345678901234567890}
     engine = create_engine(database, "worker", direct=True)
     async with engine.connect() as conn:
@@ -96,7 +98,7 @@ async def test_the_pool_opens_no_connection_beyond_its_size(
     await engine.dispose()
 
 
-async def test_an_error_shows_no_parameters(database: Database) -> None:
+async def test_an_error_shows_no_parameters(database: DatabaseSettings) -> None:
     engine = create_engine(database, "worker", direct=True)
     async with engine.connect() as conn:
         with pytest.raises(DBAPIError) as caught:
@@ -147,7 +149,7 @@ async def test_no_call_waits_for_ever_in_a_silent_network(
         await engine.dispose()
 
 
-async def test_a_plan_made_on_an_empty_journal_does_not_outlive_it(database: Database, admin: Session) -> None:
+async def test_a_plan_made_on_an_empty_journal_does_not_outlive_it(database: DatabaseSettings, admin: Session) -> None:
     session = await connect(database, "worker")
     await session.execute("PREPARE find AS SELECT position FROM journal WHERE command_id = ANY($1::uuid[])")
     ids = "'{" + ",".join(str(uuid4()) for _ in range(100)) + "}'"
@@ -202,7 +204,7 @@ async def test_a_process_that_stops_within_a_transaction_frees_its_locks(
     stopped.terminate()
 
 
-async def test_a_broken_connection_is_replaced(database: Database, admin: Session) -> None:
+async def test_a_broken_connection_is_replaced(database: DatabaseSettings, admin: Session) -> None:
     engine: AsyncEngine = create_engine(database, "worker")
     async with engine.connect() as conn:
         pid = await conn.scalar(text("SELECT pg_backend_pid()"))
@@ -217,7 +219,7 @@ async def test_a_broken_connection_is_replaced(database: Database, admin: Sessio
 
 
 async def test_the_edge_leaves_a_server_that_is_read_only_when_it_can_write_nothing_down(
-    database: Database, admin: Session
+    database: DatabaseSettings, admin: Session
 ) -> None:
     """Else every 202 would be remembered in memory alone, for as long as the process lives."""
     name = await admin.fetchval("SELECT current_database()")
@@ -236,7 +238,7 @@ async def test_the_edge_leaves_a_server_that_is_read_only_when_it_can_write_noth
     await edge.dispose()
 
 
-async def test_connections_to_a_server_that_is_read_only_are_left(database: Database, admin: Session) -> None:
+async def test_connections_to_a_server_that_is_read_only_are_left(database: DatabaseSettings, admin: Session) -> None:
     """A former primary, or one that may not be written for a while; it stays up, so they would never break."""
     name = await admin.fetchval("SELECT current_database()")
     engine = create_engine(database.model_copy(update={"pool_size": 2}), "worker")

@@ -13,7 +13,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from org_service.errors import DataRefusedError, RefoldError, RetryError, StopError, TooSlowError
-from org_service.settings import Database
+from org_service.settings import DatabaseSettings
 from org_service.store.engine import Session, connect, create_engine
 from org_service.store.failures import classified, classify
 from tests.integration.store.conftest import CreateDatabase, CreateLogin
@@ -28,7 +28,7 @@ OTHER = UUID("0195a000-0000-7000-8000-000000000002")
 
 
 @pytest.fixture
-async def worker(database: Database) -> AsyncIterator[AsyncEngine]:
+async def worker(database: DatabaseSettings) -> AsyncIterator[AsyncEngine]:
     engine = create_engine(database, "worker")
     yield engine
     await engine.dispose()
@@ -87,7 +87,9 @@ async def test_a_name_that_is_taken_at_commit_is_folded_again(worker: AsyncEngin
     assert SECRET not in str(verdict)
 
 
-async def test_a_command_id_that_is_journaled_meanwhile_is_folded_again(database: Database, admin: Session) -> None:
+async def test_a_command_id_that_is_journaled_meanwhile_is_folded_again(
+    database: DatabaseSettings, admin: Session
+) -> None:
     command_id = await insert_journal(admin, 1)
     session = await connect(database, "worker")
     with pytest.raises(RefoldError, match="journal_command_id_key"), classified():
@@ -95,7 +97,7 @@ async def test_a_command_id_that_is_journaled_meanwhile_is_folded_again(database
     await session.close()
 
 
-async def test_a_record_parked_meanwhile_is_folded_again(database: Database, admin: Session) -> None:
+async def test_a_record_parked_meanwhile_is_folded_again(database: DatabaseSettings, admin: Session) -> None:
     await insert_parked(admin, 1)
     with pytest.raises(RefoldError, match="parked_coordinates_key"), classified():
         await insert_parked(admin, 1)
@@ -108,7 +110,7 @@ async def test_a_position_given_out_twice_is_nothing_to_fold_again(admin: Sessio
     assert classify(caught.value) is None
 
 
-async def test_a_deadlock_is_folded_again(database: Database, admin: Session) -> None:
+async def test_a_deadlock_is_folded_again(database: DatabaseSettings, admin: Session) -> None:
     await insert_organization(admin, ACME, "Acme")
     await insert_organization(admin, OTHER, "Other")
     lock = "SELECT id FROM organization WHERE id = $1 FOR UPDATE"
@@ -185,13 +187,13 @@ async def test_a_transaction_whose_connection_was_lost_earlier_is_retried(worker
             await conn.execute(text("SELECT 1"))
 
 
-async def test_a_server_that_is_away_is_retried(database: Database) -> None:
+async def test_a_server_that_is_away_is_retried(database: DatabaseSettings) -> None:
     for url in ("postgresql://127.0.0.1:1/orgs", "postgresql:///orgs?host=/nowhere"):
         engine = create_engine(database.model_copy(update={"url": SecretStr(url)}), "worker", direct=True)
         assert isinstance(classify(await _error(engine, "SELECT 1")), RetryError), url
 
 
-async def test_a_server_that_never_answers_is_retried(database: Database) -> None:
+async def test_a_server_that_never_answers_is_retried(database: DatabaseSettings) -> None:
     async with network_to(database.model_copy(update={"connect_timeout_s": 0.2})) as (network, through):
         network.silent = True
         assert isinstance(classify(await _error(create_engine(through, "worker"), "SELECT 1")), RetryError)
@@ -205,7 +207,9 @@ async def test_a_standby_is_retried(worker: AsyncEngine) -> None:
             await conn.execute(text("UPDATE journal_head SET position = 1"))
 
 
-async def test_a_plan_made_before_a_migration_is_retried_and_then_works(database: Database, admin: Session) -> None:
+async def test_a_plan_made_before_a_migration_is_retried_and_then_works(
+    database: DatabaseSettings, admin: Session
+) -> None:
     engine = create_engine(database.model_copy(update={"pool_size": 1}), "worker")
     statement = "SELECT * FROM journal_head"
     async with engine.begin() as conn:
@@ -257,7 +261,7 @@ async def test_what_the_worker_looks_at_first_clashes_with_rivals_alone(admin: S
 
 
 async def test_a_mistake_in_a_statement_is_unknown_trouble(
-    worker: AsyncEngine, database: Database, create_login: CreateLogin
+    worker: AsyncEngine, database: DatabaseSettings, create_login: CreateLogin
 ) -> None:
     for statement in ("SELEC 1", "SELECT * FROM nothing", "UPDATE journal SET code = 1", "SELECT CAST(:a AS text)"):
         assert classify(await _error(worker, statement)) is None, statement

@@ -5,7 +5,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from org_service.errors import StopError
-from org_service.settings import Database
+from org_service.settings import DatabaseSettings
 from org_service.store import journal
 from org_service.store.engine import Session, connect, create_engine
 from tests.integration.store.rows import ACME, AT, insert_journal
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.integration
 
 
 @pytest.fixture
-async def relay(database: Database) -> AsyncIterator[AsyncConnection]:
+async def relay(database: DatabaseSettings) -> AsyncIterator[AsyncConnection]:
     engine = create_engine(database, "relay").execution_options(isolation_level="AUTOCOMMIT")
     async with engine.connect() as conn:
         yield conn
@@ -132,7 +132,7 @@ async def test_rows_before_a_hole_are_still_read(admin: Session, relay: AsyncCon
 
 
 async def test_a_transaction_that_took_its_positions_first_is_seen_first(
-    database: Database, admin: Session, relay: AsyncConnection
+    database: DatabaseSettings, admin: Session, relay: AsyncConnection
 ) -> None:
     """The head's row lock: whoever comes second can't commit, nor be read, before the first has."""
     slow, quick = await connect(database, "worker"), await connect(database, "worker")

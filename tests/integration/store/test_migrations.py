@@ -15,7 +15,7 @@ from sqlmodel import SQLModel
 from org_service import runtime
 from org_service.domain.organization import name_key
 from org_service.errors import RetryError, StopError
-from org_service.settings import Database, Settings
+from org_service.settings import DatabaseSettings, Settings
 from org_service.store import engine, migrate, roles, tables
 from org_service.store.engine import Role, Session, connect, create_engine
 from org_service.store.failures import classified
@@ -50,7 +50,7 @@ ORDER BY 1, 2, 3
 """
 
 
-async def _catalog(database: Database) -> list[tuple[Any, ...]]:
+async def _catalog(database: DatabaseSettings) -> list[tuple[Any, ...]]:
     session = await connect(database, None)
     rows = [tuple(row) for row in await session.fetch(CATALOG) if row[1] not in VERSIONS]
     await session.close()
@@ -58,11 +58,11 @@ async def _catalog(database: Database) -> list[tuple[Any, ...]]:
 
 
 async def test_a_server_that_falls_silent_is_not_asked_for_its_version_for_ever(
-    database: Database, monkeypatch: pytest.MonkeyPatch
+    database: DatabaseSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with network_to(database.model_copy(update={"connect_timeout_s": 1, "statement_timeout_s": 1})) as (net, far):
 
-        async def connect_then_fall_silent(to: Database, role: None) -> Session:
+        async def connect_then_fall_silent(to: DatabaseSettings, role: None) -> Session:
             session = await connect(to, role)
             net.silent = True
             return session
@@ -73,7 +73,7 @@ async def test_a_server_that_falls_silent_is_not_asked_for_its_version_for_ever(
                 await migrate.current(far)
 
 
-async def test_up_down_and_up_again(empty_database: Database) -> None:
+async def test_up_down_and_up_again(empty_database: DatabaseSettings) -> None:
     assert await migrate.current(empty_database) is None
     steps: list[str] = []
     await migrate.upgrade(empty_database, report=steps.append)
@@ -127,7 +127,7 @@ async def test_up_down_and_up_again(empty_database: Database) -> None:
     ]
 
 
-async def test_the_tokens_of_parked_commands_become_the_names_of_their_users(empty_database: Database) -> None:
+async def test_the_tokens_of_parked_commands_become_the_names_of_their_users(empty_database: DatabaseSettings) -> None:
     await migrate.upgrade(empty_database, "0008")
     admin = await connect(empty_database, None)
     claims = base64.urlsafe_b64encode(b'{"sub": "ann", "aud": "orgs"}').rstrip(b"=").decode()
@@ -156,7 +156,7 @@ async def test_the_tokens_of_parked_commands_become_the_names_of_their_users(emp
     ]
 
 
-async def test_names_get_the_form_by_which_they_are_compared_now(database: Database) -> None:
+async def test_names_get_the_form_by_which_they_are_compared_now(database: DatabaseSettings) -> None:
     await migrate.downgrade(database, "0009")
     later = AT + timedelta(days=1)
     rows = [
@@ -181,7 +181,7 @@ async def test_names_get_the_form_by_which_they_are_compared_now(database: Datab
     assert all(name_key(name) == found[name] for name in ("Acme", rows[2][0], rows[4][0], rows[5][0]))
 
 
-async def test_an_upgrade_of_an_up_to_date_database_changes_nothing(database: Database, admin: Session) -> None:
+async def test_an_upgrade_of_an_up_to_date_database_changes_nothing(database: DatabaseSettings, admin: Session) -> None:
     await insert_journal(admin, 1)
     steps: list[str] = []
     await migrate.upgrade(database, report=steps.append)
@@ -189,18 +189,22 @@ async def test_an_upgrade_of_an_up_to_date_database_changes_nothing(database: Da
     assert await admin.fetchval("SELECT position FROM journal_head") == 1
 
 
-async def test_a_database_that_cannot_hold_every_name_is_refused(empty_database: Database, admin: Session) -> None:
+async def test_a_database_that_cannot_hold_every_name_is_refused(
+    empty_database: DatabaseSettings, admin: Session
+) -> None:
     name = f"latin_{uuid4().hex}"
     await admin.execute(f"CREATE DATABASE {name} ENCODING 'LATIN1' LOCALE 'C' LOCALE_PROVIDER libc TEMPLATE template0")
     server = empty_database.url.get_secret_value().rpartition("/")[0]
     try:
         with pytest.raises(StopError, match=r"LATIN1.*UTF8"):
-            await migrate.upgrade(Database(url=SecretStr(f"{server}/{name}")))
+            await migrate.upgrade(DatabaseSettings(url=SecretStr(f"{server}/{name}")))
     finally:
         await admin.execute(f"DROP DATABASE {name}")
 
 
-async def test_a_server_that_is_too_old_is_refused(empty_database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_server_that_is_too_old_is_refused(
+    empty_database: DatabaseSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(migrate, "VERSION_MIN", 1_000)
     with pytest.raises(StopError, match="needs 1000 or newer"):
         await migrate.upgrade(empty_database)
@@ -211,14 +215,16 @@ async def test_the_journal_begins_at_position_zero(admin: Session) -> None:
     assert [tuple(row) for row in await admin.fetch("SELECT id, position FROM journal_head")] == [(1, 0)]
 
 
-async def test_the_models_and_the_migrations_make_the_same_tables(empty_database: Database, database: Database) -> None:
+async def test_the_models_and_the_migrations_make_the_same_tables(
+    empty_database: DatabaseSettings, database: DatabaseSettings
+) -> None:
     engine = create_engine(empty_database, None, direct=True)
     async with engine.begin() as conn:
         await conn.run_sync(SQLModel.metadata.create_all)
     assert await _catalog(database) == await _catalog(empty_database)
 
 
-async def test_alembic_finds_nothing_to_migrate(database: Database) -> None:
+async def test_alembic_finds_nothing_to_migrate(database: DatabaseSettings) -> None:
     def differences(conn: Connection) -> list[Any]:
         options = {
             "compare_type": True,
@@ -232,14 +238,14 @@ async def test_alembic_finds_nothing_to_migrate(database: Database) -> None:
         assert await conn.run_sync(differences) == []
 
 
-async def test_two_upgrades_at_once_apply_each_migration_once(empty_database: Database) -> None:
+async def test_two_upgrades_at_once_apply_each_migration_once(empty_database: DatabaseSettings) -> None:
     steps: list[str] = []
     await asyncio.gather(*(migrate.upgrade(empty_database, report=steps.append) for _ in range(3)))
     assert [step.split(":")[0] for step in steps] == [f"up {number:04}" for number in range(1, 13)]
 
 
 async def test_an_upgrade_gives_up_when_another_one_goes_on_for_too_long(
-    empty_database: Database, monkeypatch: pytest.MonkeyPatch
+    empty_database: DatabaseSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(migrate, "LOCK_WAIT_S", 0.1)
     other = await connect(empty_database, None)
@@ -251,7 +257,7 @@ async def test_an_upgrade_gives_up_when_another_one_goes_on_for_too_long(
 
 
 async def test_a_migration_that_waits_for_a_table_gives_up_and_leaves_nothing(
-    database: Database, admin: Session, monkeypatch: pytest.MonkeyPatch
+    database: DatabaseSettings, admin: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(migrate, "TABLE_LOCK_TIMEOUT_MS", 100)
     async with admin.transaction():
@@ -270,7 +276,7 @@ async def test_the_owner_role_owns_everything(admin: Session) -> None:
 
 
 async def test_a_login_that_may_not_make_roles_will_do_where_all_is_prepared(
-    empty_database: Database, create_login: CreateLogin, server: Session
+    empty_database: DatabaseSettings, create_login: CreateLogin, server: Session
 ) -> None:
     admin = await connect(empty_database, None)
     await admin.execute("GRANT CREATE ON SCHEMA public TO orgs_owner")
@@ -289,12 +295,12 @@ async def test_a_process_whose_login_inherits_nothing_finds_the_version_as_its_r
     assert await runtime._missing(settings.model_copy(update={"database": login}), "worker") == []
 
 
-async def test_before_the_roles_are_there_the_version_is_none(empty_database: Database) -> None:
+async def test_before_the_roles_are_there_the_version_is_none(empty_database: DatabaseSettings) -> None:
     assert await migrate.current(empty_database, cast("Role", "nobody")) is None
 
 
 async def test_a_login_without_rights_stops_with_a_way_out_and_changes_nothing(
-    empty_database: Database, create_login: CreateLogin
+    empty_database: DatabaseSettings, create_login: CreateLogin
 ) -> None:
     login = await create_login(empty_database)
     with pytest.raises(StopError, match="grant it orgs_owner"):
@@ -303,7 +309,7 @@ async def test_a_login_without_rights_stops_with_a_way_out_and_changes_nothing(
 
 
 async def test_a_login_that_may_grant_nothing_in_the_schema_stops(
-    empty_database: Database, create_login: CreateLogin, server: Session
+    empty_database: DatabaseSettings, create_login: CreateLogin, server: Session
 ) -> None:
     login = await create_login(empty_database)
     await server.execute(f"GRANT orgs_owner TO {_user(login)}")
@@ -344,5 +350,5 @@ async def test_databases_of_one_cluster_are_prepared_at_once(
         await server.execute(f"DROP ROLE {prefix}{role}")
 
 
-def _user(database: Database) -> str:
+def _user(database: DatabaseSettings) -> str:
     return database.url.get_secret_value().partition("//")[2].partition("@")[0]

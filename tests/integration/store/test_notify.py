@@ -4,7 +4,7 @@ import time
 import pytest
 
 from org_service.errors import RetryError
-from org_service.settings import Database
+from org_service.settings import DatabaseSettings
 from org_service.store.engine import Session, connect
 from org_service.store.notify import JournalSignal, LeaderLock
 from org_service.store.tables import JOURNAL_CHANNEL
@@ -30,13 +30,13 @@ async def _kill(admin: Session, application: str = "orgs-relay") -> None:
     assert killed == 1
 
 
-async def test_the_first_wait_returns_at_once_because_rows_may_be_there_already(database: Database) -> None:
+async def test_the_first_wait_returns_at_once_because_rows_may_be_there_already(database: DatabaseSettings) -> None:
     async with JournalSignal(database) as signal:
         assert await signal.wait(SOON_S)
         assert not await signal.wait(AT_ONCE_S)
 
 
-async def test_a_notification_ends_the_wait(database: Database, admin: Session) -> None:
+async def test_a_notification_ends_the_wait(database: DatabaseSettings, admin: Session) -> None:
     async with JournalSignal(database) as signal:
         await signal.wait(SOON_S)
         waiting = asyncio.create_task(signal.wait(SOON_S))
@@ -44,7 +44,7 @@ async def test_a_notification_ends_the_wait(database: Database, admin: Session) 
         assert await waiting
 
 
-async def test_notifications_while_nobody_waits_are_one_signal(database: Database, admin: Session) -> None:
+async def test_notifications_while_nobody_waits_are_one_signal(database: DatabaseSettings, admin: Session) -> None:
     async with JournalSignal(database) as signal:
         await signal.wait(SOON_S)
         for _ in range(3):
@@ -54,7 +54,7 @@ async def test_notifications_while_nobody_waits_are_one_signal(database: Databas
         assert not await signal.wait(AT_ONCE_S)
 
 
-async def test_a_worker_may_notify_whom_the_relay_listens_to(database: Database) -> None:
+async def test_a_worker_may_notify_whom_the_relay_listens_to(database: DatabaseSettings) -> None:
     worker = await connect(database, "worker")
     async with JournalSignal(database) as signal:
         await signal.wait(SOON_S)
@@ -63,7 +63,7 @@ async def test_a_worker_may_notify_whom_the_relay_listens_to(database: Database)
     await worker.close()
 
 
-async def test_a_lost_connection_ends_the_wait_with_a_retry_error(database: Database, admin: Session) -> None:
+async def test_a_lost_connection_ends_the_wait_with_a_retry_error(database: DatabaseSettings, admin: Session) -> None:
     async with JournalSignal(database) as signal:
         await signal.wait(SOON_S)
         waiting = asyncio.create_task(signal.wait(SOON_S))
@@ -75,7 +75,7 @@ async def test_a_lost_connection_ends_the_wait_with_a_retry_error(database: Data
 
 
 async def test_a_server_without_a_free_connection_is_a_retry_error(
-    create_login: CreateLogin, database: Database, admin: Session
+    create_login: CreateLogin, database: DatabaseSettings, admin: Session
 ) -> None:
     await admin.execute(f"ALTER DATABASE {await admin.fetchval('SELECT current_database()')} CONNECTION LIMIT 0")
     limited = await create_login(database)
@@ -84,7 +84,7 @@ async def test_a_server_without_a_free_connection_is_a_retry_error(
             await session.__aenter__()
 
 
-async def test_one_holder_a_name(database: Database) -> None:
+async def test_one_holder_a_name(database: DatabaseSettings) -> None:
     async with LeaderLock(database, "orgs") as leader, LeaderLock(database, "orgs") as follower:
         assert await leader.try_acquire()
         assert not await follower.try_acquire()
@@ -95,7 +95,7 @@ async def test_one_holder_a_name(database: Database) -> None:
             await follower.check()
 
 
-async def test_trying_again_as_the_leader_holds_the_lock_once(database: Database) -> None:
+async def test_trying_again_as_the_leader_holds_the_lock_once(database: DatabaseSettings) -> None:
     async with LeaderLock(database, "orgs") as leader, LeaderLock(database, "orgs") as follower:
         assert await leader.try_acquire()
         assert await leader.try_acquire()
@@ -104,7 +104,7 @@ async def test_trying_again_as_the_leader_holds_the_lock_once(database: Database
         assert await follower.try_acquire()
 
 
-async def test_the_follower_leads_when_the_leader_leaves(database: Database) -> None:
+async def test_the_follower_leads_when_the_leader_leaves(database: DatabaseSettings) -> None:
     async with LeaderLock(database, "orgs") as follower:
         async with LeaderLock(database, "orgs") as leader:
             await leader.acquire(0.01)
@@ -116,7 +116,7 @@ async def test_the_follower_leads_when_the_leader_leaves(database: Database) -> 
 
 
 async def test_a_leader_whose_session_is_lost_learns_of_it_and_the_follower_leads(
-    database: Database, admin: Session
+    database: DatabaseSettings, admin: Session
 ) -> None:
     async with LeaderLock(database, "orgs") as leader:
         await leader.acquire(0.01)
@@ -130,7 +130,7 @@ async def test_a_leader_whose_session_is_lost_learns_of_it_and_the_follower_lead
 
 
 async def test_a_leader_that_falls_silent_loses_the_lock_and_the_follower_leads(
-    database: Database, monkeypatch: pytest.MonkeyPatch
+    database: DatabaseSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("org_service.store.notify.SILENCE_MAX_S", 0.2)
     async with LeaderLock(database, "orgs") as leader, LeaderLock(database, "orgs") as follower:
@@ -142,7 +142,7 @@ async def test_a_leader_that_falls_silent_loses_the_lock_and_the_follower_leads(
 
 
 async def test_a_leader_that_checks_and_a_follower_that_rests_lose_nothing(
-    database: Database, monkeypatch: pytest.MonkeyPatch
+    database: DatabaseSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("org_service.store.notify.SILENCE_MAX_S", 0.4)
     async with LeaderLock(database, "orgs") as leader, LeaderLock(database, "orgs") as follower:
@@ -156,7 +156,7 @@ async def test_a_leader_that_checks_and_a_follower_that_rests_lose_nothing(
         await leader.check()
 
 
-async def test_a_lock_lost_within_a_living_session_is_noticed(database: Database) -> None:
+async def test_a_lock_lost_within_a_living_session_is_noticed(database: DatabaseSettings) -> None:
     """What a pooler in transaction mode does to a session's lock."""
     async with LeaderLock(database, "orgs") as leader:
         await leader.acquire(0.01)
@@ -166,7 +166,7 @@ async def test_a_lock_lost_within_a_living_session_is_noticed(database: Database
             await leader.check()
 
 
-async def test_a_waiting_follower_holds_back_no_vacuum(database: Database, admin: Session) -> None:
+async def test_a_waiting_follower_holds_back_no_vacuum(database: DatabaseSettings, admin: Session) -> None:
     async with LeaderLock(database, "orgs") as leader, LeaderLock(database, "orgs") as follower:
         await leader.acquire(0.01)
         following = asyncio.create_task(follower.acquire(5))
@@ -185,7 +185,7 @@ async def test_a_waiting_follower_holds_back_no_vacuum(database: Database, admin
         await asyncio.wait([following])
 
 
-async def test_a_closed_lock_can_be_entered_again(database: Database) -> None:
+async def test_a_closed_lock_can_be_entered_again(database: DatabaseSettings) -> None:
     lock = LeaderLock(database, "orgs")
     async with lock:
         await lock.acquire(0.01)

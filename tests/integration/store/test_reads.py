@@ -5,7 +5,7 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from org_service.settings import Database
+from org_service.settings import DatabaseSettings
 from org_service.store import reads
 from org_service.store.engine import Session, create_engine
 from tests.integration.store.rows import ACME, AT, insert_journal, insert_organization, insert_parked
@@ -17,7 +17,7 @@ THIRD = UUID("0195a000-0000-7000-8000-000000000003")
 
 
 @pytest.fixture
-async def reader(database: Database) -> AsyncIterator[AsyncConnection]:
+async def reader(database: DatabaseSettings) -> AsyncIterator[AsyncConnection]:
     engine = create_engine(database, "reader", direct=True).execution_options(isolation_level="AUTOCOMMIT")
     async with engine.connect() as conn:
         yield conn

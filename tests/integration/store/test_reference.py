@@ -8,7 +8,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from org_service.settings import Database
+from org_service.settings import DatabaseSettings
 from org_service.store import reference
 from org_service.store.engine import Session, create_engine
 from org_service.store.reference import (
@@ -35,7 +35,7 @@ FIRST, SECOND = Place("orgs.memberships", 0), Place("orgs.memberships", 1)
 
 
 @pytest.fixture
-async def engine(database: Database) -> AsyncIterator[AsyncEngine]:
+async def engine(database: DatabaseSettings) -> AsyncIterator[AsyncEngine]:
     """The worker's, with its rights and no more."""
     made = create_engine(database, "worker")
     yield made

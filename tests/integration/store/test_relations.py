@@ -7,7 +7,7 @@ import pytest
 
 from org_events.reference import Role
 from org_service.domain.access import Partnership
-from org_service.settings import Database
+from org_service.settings import DatabaseSettings
 from org_service.store.engine import Session, create_engine
 from org_service.store.relations import find_relations
 
@@ -24,7 +24,7 @@ def org(number: int) -> UUID:
 
 
 async def test_a_user_with_thousands_of_memberships_costs_as_much_as_they_ask_about(
-    admin: Session, database: Database
+    admin: Session, database: DatabaseSettings
 ) -> None:
     """Every membership for every organization that is asked about would be millions of rows, and many seconds."""
     await admin.execute(

@@ -17,7 +17,7 @@ from org_events.publishing.client import OrganizationClient
 from org_service import runtime
 from org_service.cli.app import app
 from org_service.errors import StopError
-from org_service.settings import Database, Settings
+from org_service.settings import DatabaseSettings, Settings
 from org_service.store import migrate
 from org_service.store.engine import Role, Session, connect
 from org_service.store.migrate import Schema
@@ -82,7 +82,7 @@ async def ahead(settings: Settings, tmp_path: Path) -> Settings:
     return settings
 
 
-async def _exact(database: Database) -> str:
+async def _exact(database: DatabaseSettings) -> str:
     session: Session = await connect(database, None)
     exact: Any = await session.fetchval("SELECT version_num FROM alembic_version")
     await session.close()
@@ -94,7 +94,7 @@ def test_the_last_release_runs_on_this_schema() -> None:
     assert known.index(migrate.oldest_code(migrate.head())) <= known.index(RELEASED)
 
 
-async def test_what_the_last_release_sends_is_understood_and_allowed(database: Database) -> None:
+async def test_what_the_last_release_sends_is_understood_and_allowed(database: DatabaseSettings) -> None:
     """Every statement of its code, planned with the rights of its role: tables, columns, types and grants are there."""
     released = (Path(__file__).parent / "released" / f"{RELEASED}.sql").read_text()
     sessions: dict[str, Session] = {}
@@ -173,7 +173,7 @@ async def test_a_release_that_cannot_run_on_the_schema_says_so_and_changes_nothi
 
 
 async def test_programs_that_ask_for_their_own_version_alone_find_it_for_as_long_as_they_can_run(
-    empty_database: Database, tmp_path: Path
+    empty_database: DatabaseSettings, tmp_path: Path
 ) -> None:
     """Up to 0004 a process started where `alembic_version` had its own version, and nowhere else."""
     await migrate.upgrade(empty_database, "0003")
@@ -190,7 +190,7 @@ async def test_programs_that_ask_for_their_own_version_alone_find_it_for_as_long
         assert await _exact(empty_database) == "0004"
 
 
-async def test_a_database_of_the_last_release_goes_on_from_where_it_is(empty_database: Database) -> None:
+async def test_a_database_of_the_last_release_goes_on_from_where_it_is(empty_database: DatabaseSettings) -> None:
     """It has the table that alembic makes, and no other."""
     await migrate.upgrade(empty_database, "0004")
     session = await connect(empty_database, None)

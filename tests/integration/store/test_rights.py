@@ -3,7 +3,7 @@
 import asyncpg
 import pytest
 
-from org_service.settings import Database
+from org_service.settings import DatabaseSettings
 from org_service.store.engine import Role, Session, connect
 from tests.integration.store.rows import ACME, insert_journal, insert_organization, insert_parked
 
@@ -124,14 +124,14 @@ async def _refused(session: Session, statement: str) -> bool:
 
 
 @pytest.mark.parametrize("role", ["relay", "reader"])
-async def test_relay_and_reader_can_write_nothing(database: Database, role: Role) -> None:
+async def test_relay_and_reader_can_write_nothing(database: DatabaseSettings, role: Role) -> None:
     session = await connect(database, role)
     for statement in (each for group in WRITES.values() for each in group):
         assert await _refused(session, statement), statement
     await session.close()
 
 
-async def test_the_worker_can_write_what_it_must_and_nothing_else(database: Database) -> None:
+async def test_the_worker_can_write_what_it_must_and_nothing_else(database: DatabaseSettings) -> None:
     session = await connect(database, "worker")
     for statement in (each for group in WRITES.values() for each in group):
         allowed = statement in WORKER_MAY or any(statement.startswith(prefix) for prefix in WORKER_MAY_INSERT)
@@ -139,7 +139,7 @@ async def test_the_worker_can_write_what_it_must_and_nothing_else(database: Data
     await session.close()
 
 
-async def test_the_worker_writes_and_locks_as_it_does_in_a_batch(database: Database) -> None:
+async def test_the_worker_writes_and_locks_as_it_does_in_a_batch(database: DatabaseSettings) -> None:
     session = await connect(database, "worker")
     await insert_organization(session, ACME, "Acme")
     assert len(await session.fetch("SELECT id FROM organization WHERE id = $1 FOR UPDATE", ACME)) == 1
@@ -149,7 +149,7 @@ async def test_the_worker_writes_and_locks_as_it_does_in_a_batch(database: Datab
     await session.close()
 
 
-async def test_the_edge_can_write_nothing_but_what_it_accepted(database: Database) -> None:
+async def test_the_edge_can_write_nothing_but_what_it_accepted(database: DatabaseSettings) -> None:
     session = await connect(database, "edge")
     for statement in (each for group in WRITES.values() for each in group):
         assert await _refused(session, statement) is (statement not in EDGE_MAY), statement
@@ -157,7 +157,7 @@ async def test_the_edge_can_write_nothing_but_what_it_accepted(database: Databas
 
 
 @pytest.mark.parametrize("role", ["edge", "reader"])
-async def test_only_the_worker_reads_what_parked_records_hold(database: Database, role: Role) -> None:
+async def test_only_the_worker_reads_what_parked_records_hold(database: DatabaseSettings, role: Role) -> None:
     session = await connect(database, role)
     for column in ("key", "value", "headers"):
         assert await _refused(session, f"SELECT {column} FROM parked"), column
@@ -174,7 +174,7 @@ async def test_only_the_worker_reads_what_parked_records_hold(database: Database
         ("reader", CORE - {"parked"} | REFERENCE | {"reference_progress", "accepted_command", "lost_range"}),
     ],
 )
-async def test_each_role_reads_what_it_needs(database: Database, role: Role, readable: set[str]) -> None:
+async def test_each_role_reads_what_it_needs(database: DatabaseSettings, role: Role, readable: set[str]) -> None:
     session = await connect(database, role)
     for table in WRITES.keys() - {"anything"}:
         assert await _refused(session, f"SELECT * FROM {table}") is (table not in readable), table

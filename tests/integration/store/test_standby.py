@@ -19,7 +19,7 @@ import org_local
 from org_local import postgres
 from org_local.stack import BOOTSTRAP_SERVERS_VARIABLE, DATABASE_URL_VARIABLE
 from org_service.errors import RetryError, UnreachableError
-from org_service.settings import Database
+from org_service.settings import DatabaseSettings
 from org_service.store import migrate, outcomes
 from org_service.store.engine import create_engine
 from org_service.store.failures import classified
@@ -54,9 +54,9 @@ def standby(primary: org_local.Stack, tmp_path: Path) -> Iterator[org_local.Stac
         yield stack
 
 
-def _at(*stacks: org_local.Stack) -> Database:
+def _at(*stacks: org_local.Stack) -> DatabaseSettings:
     hosts = ",".join(f"127.0.0.1:{urlsplit(stack.database_url).port}" for stack in stacks)
-    return Database(url=SecretStr(f"postgresql://postgres:secret@{hosts}/orgs"), connect_timeout_s=5)
+    return DatabaseSettings(url=SecretStr(f"postgresql://postgres:secret@{hosts}/orgs"), connect_timeout_s=5)
 
 
 async def _in_recovery(engine: AsyncEngine) -> bool:
@@ -99,7 +99,7 @@ async def test_all_but_readers_find_the_primary_wherever_it_is_and_wait_for_it(
 
 
 async def test_who_finds_nobody_says_where_it_looked_and_never_the_password() -> None:
-    database = Database(url=SecretStr("postgresql://ann:secret@127.0.0.1:1/orgs?host=/nowhere"))
+    database = DatabaseSettings(url=SecretStr("postgresql://ann:secret@127.0.0.1:1/orgs?host=/nowhere"))
     assert database.address == "ann@127.0.0.1:1/orgs"
     with pytest.raises(UnreachableError, match=r"^Postgres at ann@127\.0\.0\.1:1/orgs can't be reached: ") as caught:
         await _in_recovery(create_engine(database, "edge", direct=True))
@@ -109,4 +109,4 @@ async def test_who_finds_nobody_says_where_it_looked_and_never_the_password() ->
         ("postgresql:///orgs?host=/run/postgresql&port=5433&user=ann&password=secret", "ann@/run/postgresql:5433/orgs"),
         ("postgresql://a%40b:c%2Fd@db/my%20orgs", "a@b@db/my orgs"),
     ):
-        assert Database(url=SecretStr(url)).address == address
+        assert DatabaseSettings(url=SecretStr(url)).address == address

@@ -16,7 +16,7 @@ from org_events.commands import Command, CreateOrganization, DeleteOrganization,
 from org_local.issuer import Issuer
 from org_service.apply import authenticator as gate
 from org_service.apply.applier import Applier
-from org_service.settings import Auth, Settings
+from org_service.settings import AuthSettings, Settings
 from tests.support.records import FakeRecord
 
 pytestmark = pytest.mark.integration
@@ -32,7 +32,7 @@ def issuer(tmp_path_factory: pytest.TempPathFactory) -> Issuer:
 
 @pytest.fixture
 def guarded(settings: Settings, issuer: Issuer) -> Settings:
-    auth = Auth(commands="tokens", issuer=issuer.name, jwks_file=str(issuer.jwks_file))
+    auth = AuthSettings(commands="tokens", issuer=issuer.name, jwks_file=str(issuer.jwks_file))
     return settings.model_copy(update={"auth": auth})
 
 
@@ -218,7 +218,7 @@ async def test_where_publishers_are_trusted_a_token_is_judged_all_the_same(
         sent(UpdateOrganization(org_id=org_id, domain="acme.com"), issuer.token("nobody"), actor="crm"),
         sent(UpdateOrganization(org_id=org_id, domain="acme.com"), "garbage", actor="crm"),
     ]
-    for auth in (trusting, Auth(commands="trusted")):
+    for auth in (trusting, AuthSettings(commands="trusted")):
         applier = Applier(guarded.model_copy(update={"auth": auth}))
         await applier.start()
         await applier.apply([replace(record, headers=with_new_id(record)) for record in records])

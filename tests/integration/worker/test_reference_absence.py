@@ -20,7 +20,7 @@ from org_events.reference import Partnership, Role, Staff
 from org_local.issuer import Issuer
 from org_service.apply import reconcile
 from org_service.apply.reconcile import Group, Marks
-from org_service.settings import Auth, Settings
+from org_service.settings import AuthSettings, Settings
 from org_service.store.engine import create_engine
 from org_service.store.reference import Place
 from org_service.telemetry.metrics import PARKED, REFERENCE_RECORDS
@@ -251,7 +251,7 @@ async def test_a_revoked_admin_can_do_nothing_after_a_restore(
 ) -> None:
     """Guarantee 8: the command is there before the worker is, and waits until the absence is made good."""
     issuer = Issuer.open(tmp_path)
-    auth = Auth(commands="tokens", issuer=issuer.name, jwks_file=str(issuer.jwks_file))
+    auth = AuthSettings(commands="tokens", issuer=issuer.name, jwks_file=str(issuer.jwks_file))
     guarded = settings.model_copy(update={"auth": auth})
     async with reading(settings):
         await until(lambda: is_confirmed(database), True)

@@ -17,7 +17,7 @@ from org_local.issuer import Issuer
 from org_local.stack import Stack
 from org_service.apply import reconcile
 from org_service.errors import RetryError
-from org_service.settings import Auth, Settings
+from org_service.settings import AuthSettings, Settings
 from tests.integration.worker.reference_feed import ACME, Feed, member, reading, until
 from tests.integration.worker.running import running
 from tests.support import raw_batches, surgery
@@ -132,7 +132,7 @@ async def test_commands_wait_for_reference_data_that_can_not_be_read_and_it_is_s
 ) -> None:
     """A worker that starts then judges nothing by half of what is known."""
     issuer = Issuer.open(tmp_path)
-    auth = Auth(commands="tokens", issuer=issuer.name, jwks_file=str(issuer.jwks_file))
+    auth = AuthSettings(commands="tokens", issuer=issuer.name, jwks_file=str(issuer.jwks_file))
     publishers = Publishers(settings)
     sent = await publishers.publish(2)
     topic = publishers.topics[2]

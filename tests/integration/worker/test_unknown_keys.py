@@ -14,7 +14,7 @@ from confluent_kafka import Producer
 from org_events.cloudevents import command_headers
 from org_events.commands import CreateOrganization
 from org_events.reference import Staff
-from org_service.settings import Auth, Settings
+from org_service.settings import AuthSettings, Settings
 from tests.integration.worker.reference_feed import Feed
 from tests.integration.worker.running import running
 from tests.integration.worker.test_subscriber import committed, until
@@ -39,7 +39,7 @@ async def guarded(settings: Settings, server: KeyServer, monkeypatch: pytest.Mon
     """A worker that wants tokens, of an issuer with one key; somebody is staff."""
     for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
         monkeypatch.delenv(name)
-    auth = Auth(commands="tokens", issuer=ISSUER, jwks_url=server.url, jwks_retry_s=RETRY_S)
+    auth = AuthSettings(commands="tokens", issuer=ISSUER, jwks_url=server.url, jwks_retry_s=RETRY_S)
     await Feed(settings).raw(settings.kafka.topics.staff, [(b"staff", Staff(user_id="staff").to_body())])
     return settings.model_copy(update={"auth": auth})
 

@@ -13,7 +13,7 @@ from org_events.commands import UpdateOrganization
 from org_service.apply.authenticator import Gate
 from org_service.auth import key_sources
 from org_service.domain.requests import Refused, Request
-from org_service.settings import Auth
+from org_service.settings import AuthSettings
 from org_service.wire.commands import read
 from tests.support.issuer import Signer, auth, ed_key, jwks
 from tests.support.records import FakeRecord
@@ -23,7 +23,7 @@ COMMAND = UUID("11111111-1111-4111-8111-111111111111")
 UPDATE = UpdateOrganization(org_id=ORG, name="Acme")
 
 
-def admitted(settings: Auth, *headers: tuple[str, bytes | None], value: bytes = UPDATE.to_body()) -> Request:
+def admitted(settings: AuthSettings, *headers: tuple[str, bytes | None], value: bytes = UPDATE.to_body()) -> Request:
     sent = command_headers(command_id=COMMAND, command_type=UPDATE.type, source="/tests", actor="mallory")
     (request,) = Gate(settings).admit([read(FakeRecord(str(ORG).encode(), value, [*sent, *headers]))])
     assert isinstance(request, Request)
@@ -31,7 +31,7 @@ def admitted(settings: Auth, *headers: tuple[str, bytes | None], value: bytes = 
 
 
 def test_a_trusted_publisher_says_who_acts() -> None:
-    request = admitted(Auth(commands="trusted"))
+    request = admitted(AuthSettings(commands="trusted"))
     assert (request.command, request.actor, request.user_id) == (UPDATE, "mallory", None)
 
 
@@ -41,7 +41,7 @@ def test_a_trusted_publisher_says_who_acts() -> None:
 def test_what_is_no_token_is_refused_and_never_no_token(
     tmp_path: Path, name: str, content: bytes | None, issuer: bool
 ) -> None:
-    settings = auth(tmp_path, ed_key(), commands="trusted") if issuer else Auth(commands="trusted")
+    settings = auth(tmp_path, ed_key(), commands="trusted") if issuer else AuthSettings(commands="trusted")
     request = admitted(settings, (name, content))
     assert isinstance(request.command, Refused)
     assert (request.command.problem, request.actor) == ("urn:orgs:problem:unauthenticated", None)
@@ -58,7 +58,7 @@ def test_nobody_is_the_actor_of_a_refusal_in_tokens_mode(tmp_path: Path, headers
 def test_a_trusted_publisher_is_the_actor_of_a_refusal_unless_it_sent_a_token(
     headers: list[tuple[str, bytes]], actor: str | None
 ) -> None:
-    request = admitted(Auth(commands="trusted"), *headers, value=b"{")
+    request = admitted(AuthSettings(commands="trusted"), *headers, value=b"{")
     assert isinstance(request.command, Refused)
     assert request.actor == actor
 

@@ -15,7 +15,7 @@ from org_service.auth import keys as module
 from org_service.auth.key_sources import source_of
 from org_service.auth.keys import Keys
 from org_service.errors import RetryError, StopError
-from org_service.settings import Auth
+from org_service.settings import AuthSettings
 from tests.support.issuer import Signer, ed_key, jwks
 
 OLD, NEW, NEWER = ed_key("old"), ed_key("new"), ed_key("newer")
@@ -525,11 +525,11 @@ async def test_closing_ends_the_renewing_and_may_be_done_twice() -> None:
 )
 def test_keys_must_come_from_somewhere(settings: dict[str, str], said: str) -> None:
     with pytest.raises(StopError, match=said):
-        source_of(Auth.model_validate(settings))
+        source_of(AuthSettings.model_validate(settings))
 
 
 def test_secrets_in_a_url_are_not_shown() -> None:
-    source = source_of(Auth(jwks_url="https://me:sesame@issuer.example:8443/jwks.json?key=sesame"))
+    source = source_of(AuthSettings(jwks_url="https://me:sesame@issuer.example:8443/jwks.json?key=sesame"))
     assert source.name == "https://issuer.example:8443/jwks.json"
 
 
@@ -544,5 +544,5 @@ def test_secrets_in_a_url_are_not_shown() -> None:
 )
 def test_keys_over_plain_http_are_warned_of(url: str, warned: bool) -> None:
     with capture_logs() as logs:
-        source_of(Auth(jwks_url=url))
+        source_of(AuthSettings(jwks_url=url))
     assert [entry["log_level"] for entry in logs] == ["warning"] * warned

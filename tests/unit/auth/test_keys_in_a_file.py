@@ -12,7 +12,7 @@ import pytest
 from org_service.auth import key_sources
 from org_service.auth.tokens import TokenRefused, Tokens
 from org_service.errors import RetryError, StopError
-from org_service.settings import Auth
+from org_service.settings import AuthSettings
 from tests.support import issuer as issuing
 from tests.support.issuer import AT, ISSUER, Signer, ed_key, jwks, rsa_key
 
@@ -224,7 +224,7 @@ async def test_a_token_without_a_key_id_is_refused_where_keys_have_ids(tokens: T
     ids=["nothing", "no issuer", "no keys", "no file"],
 )
 async def test_nothing_is_open_by_default(settings: dict[str, str], said: str) -> None:
-    tokens = Tokens(Auth.model_validate(settings))
+    tokens = Tokens(AuthSettings.model_validate(settings))
     with pytest.raises(StopError, match=said):
         await tokens.start()
     await tokens.close()

@@ -7,13 +7,13 @@ import pytest
 from org_events.reference import Role
 from org_service.auth.policy import load_policy
 from org_service.errors import StopError
-from org_service.settings import Auth
+from org_service.settings import AuthSettings
 
 DENIES_NOTHING = "".join(f"[roles.{role}]\ndenied = []\n" for role in ("admin", "support", "cloud_rep", "user"))
 
 
 def test_the_packaged_policy_is_used_when_none_is_named() -> None:
-    policy = load_policy(Auth())
+    policy = load_policy(AuthSettings())
     assert set(policy.denied) == set(Role)
     assert "Organization:delete" in policy.denied[Role.RESTRICTED_USER]
 
@@ -21,7 +21,7 @@ def test_the_packaged_policy_is_used_when_none_is_named() -> None:
 def test_a_named_policy_is_used_instead(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     path.write_text(DENIES_NOTHING + '[roles.restricted_user]\ndenied = ["Report:read"]\n')
-    policy = load_policy(Auth(policy_file=str(path)))
+    policy = load_policy(AuthSettings(policy_file=str(path)))
     assert policy.denied[Role.RESTRICTED_USER] == ("Report:read",)
     assert policy.denied[Role.USER] == ()
 
@@ -40,10 +40,10 @@ def test_a_wrong_policy_stops_the_start_with_file_and_mistake(tmp_path: Path, co
     path = tmp_path / "mine.toml"
     path.write_bytes(content)
     with pytest.raises(StopError, match=said) as stopped:
-        load_policy(Auth(policy_file=str(path)))
+        load_policy(AuthSettings(policy_file=str(path)))
     assert str(stopped.value).startswith(f"ORGS_AUTH__POLICY_FILE: {path}")
 
 
 def test_a_policy_that_is_not_there_stops_the_start(tmp_path: Path) -> None:
     with pytest.raises(StopError, match=r"ORGS_AUTH__POLICY_FILE: .*mine\.toml can't be read: No such file"):
-        load_policy(Auth(policy_file=str(tmp_path / "mine.toml")))
+        load_policy(AuthSettings(policy_file=str(tmp_path / "mine.toml")))

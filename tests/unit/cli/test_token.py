@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from org_local import Issuer
 from org_service.auth.tokens import Tokens
 from org_service.cli.app import app
-from org_service.settings import Auth
+from org_service.settings import AuthSettings
 
 
 @pytest.fixture(autouse=True)
@@ -43,7 +43,7 @@ def test_a_token_is_all_that_is_printed_and_the_service_believes_it() -> None:
     assert printed == printed.strip() + "\n"
 
     async def verify() -> str:
-        tokens = Tokens(Auth(issuer=issuer.name, jwks_file=str(issuer.jwks_file)))
+        tokens = Tokens(AuthSettings(issuer=issuer.name, jwks_file=str(issuer.jwks_file)))
         await tokens.start()
         try:
             return await tokens.verify(printed.strip().encode(), datetime.now(UTC))

@@ -11,7 +11,7 @@ import pytest
 from org_local import ports
 from org_service.cli import shell, up
 from org_service.serving.health import Check, HealthServer
-from org_service.settings import Edge, Relay, Settings, Worker
+from org_service.settings import EdgeSettings, RelaySettings, Settings, WorkerSettings
 
 
 class Role:
@@ -47,7 +47,11 @@ async def test_whoever_waits_is_told_which_role_lacks_what_and_ready_comes_when_
     taken: set[int] = set()
     numbers = [ports.pick(None, taken) for _ in range(3)]
     roles = [Role(""), Role("no partitions yet"), Role("")]
-    settings = Settings(worker=Worker(port=numbers[0]), relay=Relay(port=numbers[1]), edge=Edge(health_port=numbers[2]))
+    settings = Settings(
+        worker=WorkerSettings(port=numbers[0]),
+        relay=RelaySettings(port=numbers[1]),
+        edge=EdgeSettings(health_port=numbers[2]),
+    )
     over = threading.Event()
     announcing = asyncio.create_task(asyncio.to_thread(up._announce, settings, over))
     try:

@@ -27,7 +27,7 @@ from org_service.domain.organization import Organization
 from org_service.domain.outcomes import KeptRecord, KnownOutcome
 from org_service.domain.requests import Refused, Request, SetAside, Unreadable
 from org_service.domain.snapshot import Snapshot, is_torn, names_wanted, restored
-from org_service.settings import Auth
+from org_service.settings import AuthSettings
 from org_service.wire.commands import read
 from org_service.wire.parked import keep
 from tests.support.records import FakeRecord, record_of
@@ -60,7 +60,7 @@ def fold(
     holders = {o.name_key: o.id for o in known if o.name_key}
     decided = {each.command_id: each for each in journaled}
     snapshot = Snapshot({o.id: o for o in known}, decided, dict(held), dict(parked), holders, relations, clients)
-    folding = Fold(snapshot, NOW, load_policy(Auth()), refused=refused, queued_max=queued_max)
+    folding = Fold(snapshot, NOW, load_policy(AuthSettings()), refused=refused, queued_max=queued_max)
     for record in records:
         request = read(record)
         folding.add(request._replace(user_id=by, actor=by) if by and isinstance(request, Request) else request)

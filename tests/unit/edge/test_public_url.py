@@ -13,7 +13,7 @@ from org_service.edge.http.changing import Changing
 from org_service.edge.http.commands import Body, Decided, Pending
 from org_service.edge.http.gate import BODY, CALLER, Caller, Receive, Scope, Send
 from org_service.edge.http.reading import Reading
-from org_service.settings import Auth, Edge, Settings
+from org_service.settings import AuthSettings, EdgeSettings, Settings
 
 PUBLIC_URL = "https://example.com/organizations/"
 COMMAND = UUID("5b0f2a7c-94d6-5e0a-8c11-7f1e2d3c4b5a")
@@ -60,6 +60,6 @@ def test_a_link_to_the_next_page_honours_the_public_url(public_url: str, base: s
 
 
 def test_the_document_names_the_public_url_as_its_server() -> None:
-    settings = Settings.model_construct(auth=Auth(), edge=Edge(public_url=PUBLIC_URL))
+    settings = Settings.model_construct(auth=AuthSettings(), edge=EdgeSettings(public_url=PUBLIC_URL))
     assert document(settings)["servers"] == [{"url": "https://example.com/organizations"}]
-    assert "servers" not in document(Settings.model_construct(auth=Auth(), edge=Edge()))
+    assert "servers" not in document(Settings.model_construct(auth=AuthSettings(), edge=EdgeSettings()))

@@ -12,14 +12,14 @@ import pytest
 
 from org_local import Issuer, LocalStackError
 from org_service.auth.tokens import TokenRefused, Tokens
-from org_service.settings import Auth
+from org_service.settings import AuthSettings
 
 
-def settings(issuer: Issuer, **more: str) -> Auth:
-    return Auth.model_validate({"issuer": issuer.name, "jwks_file": str(issuer.jwks_file), **more})
+def settings(issuer: Issuer, **more: str) -> AuthSettings:
+    return AuthSettings.model_validate({"issuer": issuer.name, "jwks_file": str(issuer.jwks_file), **more})
 
 
-async def user_of(token: str, auth: Auth, at: datetime | None = None) -> str:
+async def user_of(token: str, auth: AuthSettings, at: datetime | None = None) -> str:
     tokens = Tokens(auth)
     await tokens.start()
     try:

@@ -15,7 +15,7 @@ from org_service.kafka.producer import Producer
 from org_service.kafka.record_batches import Batch
 from org_service.relay import chunks
 from org_service.relay.chunks import Layout, build
-from org_service.settings import Kafka
+from org_service.settings import KafkaSettings
 from org_service.wire.position import read_position
 
 TOPICS = Topics()
@@ -121,7 +121,7 @@ async def test_a_record_larger_than_a_batch_gets_one_of_its_own() -> None:
 
 
 async def test_the_numbers_of_a_partitions_records_begin_anew_where_the_protocol_says() -> None:
-    at, producer = TopicPartition(TOPICS.events, 0), Producer(Kafka(), "orgs", 10_000)
+    at, producer = TopicPartition(TOPICS.events, 0), Producer(KafkaSettings(), "orgs", 10_000)
     producer._sequences[at] = 2**31 - 2
     batches = [Batch(), Batch()]
     for batch in batches:

@@ -14,7 +14,7 @@ from org_service import runtime
 from org_service.errors import StopError
 from org_service.kafka import topics
 from org_service.kafka.topics import Difference, TopicPlan
-from org_service.settings import Edge, Kafka, Settings
+from org_service.settings import EdgeSettings, KafkaSettings, Settings
 
 EDGE_OUTCOME_S = 0.2
 
@@ -77,7 +77,7 @@ async def test_what_hangs_after_the_drain_time_out_is_let_go_each_in_its_own_tim
     parts = {"worker": Part("worker", said, never), "edge": Part("edge", said, never), "relay": Part("relay", said)}
     stop.set()
     began = time.monotonic()
-    settings = Settings(drain_timeout_s=0.3, edge=Edge(outcome_timeout_s=EDGE_OUTCOME_S))
+    settings = Settings(drain_timeout_s=0.3, edge=EdgeSettings(outcome_timeout_s=EDGE_OUTCOME_S))
     await run(parts, stop, settings)
     took_s = time.monotonic() - began
     assert said == ["edge asked", "worker asked", "relay asked", "relay through"]
@@ -116,7 +116,7 @@ async def test_topics_are_looked_at_again_whatever_the_look_before_found(monkeyp
         [plan_of(odd), KafkaConnectionError(), plan_of(odd), OSError(), plan_of(odd), plan_of(), plan_of(odd, harm)]
     )
 
-    async def plan(_: Kafka) -> list[TopicPlan]:
+    async def plan(_: KafkaSettings) -> list[TopicPlan]:
         found = next(looks)
         if isinstance(found, Exception):
             raise found

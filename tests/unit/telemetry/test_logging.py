@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from org_service.settings import Log
+from org_service.settings import LogSettings
 from org_service.telemetry.logs import get_logger, set_up_logging
 
 SECRET = "Karl Johans gate 1"
@@ -42,7 +42,7 @@ def log_a_failure_by(log: Any) -> None:
 def test_an_exception_is_logged_by_type_and_place_and_its_message_never(
     capsys: pytest.CaptureFixture[str], log: Any, form: Any
 ) -> None:
-    set_up_logging(Log(format=form))
+    set_up_logging(LogSettings(format=form))
     log_a_failure_by(log)
     written = capsys.readouterr().err
     assert "it failed" in written
@@ -52,7 +52,7 @@ def test_an_exception_is_logged_by_type_and_place_and_its_message_never(
 
 
 def test_an_exception_that_is_handed_over_is_treated_alike(capsys: pytest.CaptureFixture[str]) -> None:
-    set_up_logging(Log(format="json"))
+    set_up_logging(LogSettings(format="json"))
     get_logger("ours").error("it failed", exc_info=KeyError(SECRET), records=3)
     line = json.loads(capsys.readouterr().err)
     assert (line["event"], line["records"], line["exception"]) == ("it failed", 3, "builtins.KeyError")

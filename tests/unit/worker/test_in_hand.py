@@ -11,7 +11,7 @@ from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaConnectio
 
 from org_service.apply.authenticator import Wait
 from org_service.domain.requests import Record
-from org_service.settings import Kafka, Settings
+from org_service.settings import KafkaSettings, Settings
 from org_service.telemetry.metrics import CONSUMER_RESTARTS
 from org_service.worker import subscriber as subscriber_module
 from org_service.worker.commands import CommandSubscriber
@@ -83,7 +83,7 @@ class Consumer:
 
 def acknowledging(monkeypatch: pytest.MonkeyPatch, consumer: Consumer) -> Subscriber:
     monkeypatch.setattr(Subscriber, "_consumer", consumer)
-    return Subscriber(Settings(kafka=Kafka(request_timeout_ms=1_000)), Through())
+    return Subscriber(Settings(kafka=KafkaSettings(request_timeout_ms=1_000)), Through())
 
 
 def records(*places: tuple[int, int]) -> Any:

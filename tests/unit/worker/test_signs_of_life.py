@@ -7,10 +7,10 @@ import pytest
 from pydantic import SecretStr
 
 from org_service.errors import RetryError, UnreachableError
-from org_service.settings import Database, Settings
+from org_service.settings import DatabaseSettings, Settings
 from org_service.worker.worker import Worker
 
-NOWHERE = Settings(database=Database(url=SecretStr("postgresql://127.0.0.1:1/orgs")))
+NOWHERE = Settings(database=DatabaseSettings(url=SecretStr("postgresql://127.0.0.1:1/orgs")))
 
 
 async def answers() -> None:

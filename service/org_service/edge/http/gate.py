@@ -31,7 +31,7 @@ from org_service.edge.http.problems import (
 from org_service.edge.http.request_headers import sane_request_id, trace_context
 from org_service.errors import RetryError
 from org_service.serving.exchange import CONNECTION, Asgi, Message, Receive, Scope, Send
-from org_service.settings import Edge
+from org_service.settings import EdgeSettings
 from org_service.store.failures import classify
 from org_service.telemetry.logs import get_logger
 from org_service.telemetry.metrics import HTTP_IN_HAND, HTTP_REQUESTS, HTTP_SECONDS
@@ -75,7 +75,9 @@ class Gate:
         public: Paths that anybody may GET, exactly as written; for everything else one must be known.
     """
 
-    def __init__(self, inner: Asgi, settings: Edge, tokens: Tokens, routes: _Routes, public: AbstractSet[str]) -> None:
+    def __init__(
+        self, inner: Asgi, settings: EdgeSettings, tokens: Tokens, routes: _Routes, public: AbstractSet[str]
+    ) -> None:
         self._inner = inner
         self._settings = settings
         self._tokens = tokens

@@ -23,7 +23,7 @@ from org_service.edge.http.limits import WAIT_S, too_many
 from org_service.edge.http.problems import HttpProblem, Refusal
 from org_service.edge.mcp.server import CALL, make_server
 from org_service.serving.exchange import Message, Receive, Scope, Send
-from org_service.settings import Edge
+from org_service.settings import EdgeSettings
 
 PATH: Final = "/mcp"
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
@@ -43,7 +43,7 @@ _REFUSED: Final = {
 class Mounted:
     """MCP over streamable HTTP, without sessions: any replica answers any request, with JSON."""
 
-    def __init__(self, app: Starlette, edge: Edge) -> None:
+    def __init__(self, app: Starlette, edge: EdgeSettings) -> None:
         async def uncounted(scope: Any, receive: Any, send: Any) -> None:
             scope[WAIT_S] = 0
             await app(scope, receive, send)
@@ -81,7 +81,7 @@ class Mounted:
             yield
 
 
-def mount(app: Starlette, edge: Edge) -> Mounted:
+def mount(app: Starlette, edge: EdgeSettings) -> Mounted:
     """Put MCP at `/mcp` of the application whose API it calls; `run` must be entered before the first request."""
     mounted = Mounted(app, edge)
     # POST alone: without sessions there is no stream to open with GET, nor one to DELETE.
@@ -115,7 +115,7 @@ def _without_mark(body: bytes, receive: Receive) -> Receive:
     return replay
 
 
-def _security(edge: Edge) -> TransportSecuritySettings:
+def _security(edge: EdgeSettings) -> TransportSecuritySettings:
     """Against web pages that make a browser ask on their behalf (DNS rebinding): known names and origins only.
 
     Who binds to more than loopback and says no `public_url` has names that nobody here knows: then any will do. A page

@@ -1,0 +1,47 @@
+"""All groups together, as the environment says them."""
+
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from org_service.settings.auth import AuthSettings
+from org_service.settings.database import DatabaseSettings
+from org_service.settings.edge import EdgeSettings
+from org_service.settings.kafka import KafkaSettings
+from org_service.settings.log import LogSettings
+from org_service.settings.relay import RelaySettings
+from org_service.settings.values import http_url
+from org_service.settings.worker import WorkerSettings
+
+
+class Settings(BaseSettings):
+    """All settings. Unknown names in a group are refused, so that a typo can't pass."""
+
+    model_config = SettingsConfigDict(env_prefix="ORGS_", env_nested_delimiter="__", frozen=True, extra="ignore")
+
+    kafka: KafkaSettings = KafkaSettings()
+    database: DatabaseSettings = DatabaseSettings()
+    worker: WorkerSettings = WorkerSettings()
+    relay: RelaySettings = RelaySettings()
+    auth: AuthSettings = AuthSettings()
+    edge: EdgeSettings = EdgeSettings()
+    log: LogSettings = LogSettings()
+    api_url: str = Field(default="http://127.0.0.1:9100", description="Where `orgs mcp` finds the HTTP API")
+    token: SecretStr = Field(default=SecretStr(""), description="Names the user of `orgs send` and `orgs mcp` (JWT)")
+    drain_timeout_s: float = Field(
+        default=6,
+        gt=0,
+        le=600,
+        description="Worker and relay finish what they have in hand at SIGTERM; what isn't through then, in an outage, "
+        "is let go and comes again. 4 s below the orchestrator's grace period",
+    )
+
+    @field_validator("token")
+    @classmethod
+    def _token_has_no_line_end(cls, token: SecretStr) -> SecretStr:
+        """Files and secret stores leave one behind it."""
+        return SecretStr(token.get_secret_value().strip())
+
+    @field_validator("api_url")
+    @classmethod
+    def _api_can_be_asked(cls, url: str) -> str:
+        return http_url(url)

@@ -7,14 +7,11 @@ behind it: what a stranger puts in front of another's request is never run.
 
 import asyncio
 import contextvars
-from typing import TYPE_CHECKING, Final, cast
+from typing import Final, Protocol, cast
 
 from org_service.serving.exchange import CONNECTION, SLICE_BYTES, Exchange, Scope
 from org_service.serving.framing import Head, MalformedError, Reader
 from org_service.serving.registry import State
-
-if TYPE_CHECKING:
-    from org_service.serving.server import HttpServer
 
 READ_AHEAD_BYTES_MAX: Final = 65_536
 """Of bodies and of requests behind the one that is answered; then the client waits."""
@@ -22,13 +19,50 @@ DISCARDED_BYTES_MAX: Final = 262_144
 """Of what comes after the last answer, until the connection is broken."""
 
 
+class Server(Protocol):
+    """The server that a connection belongs to, as the connection needs it."""
+
+    address: tuple[str, int]
+    """Host and port."""
+    draining: bool
+    """Whether answers are the last ones of their connections."""
+
+    def admit(self, connection: "Connection") -> bool:
+        """Make room for a connection; False where there is none."""
+        ...
+
+    def settle(self, connection: "Connection", state: State) -> None:
+        """Note what a connection does now."""
+        ...
+
+    def forget(self, connection: "Connection") -> None:
+        """A connection is gone, or as good as gone."""
+        ...
+
+    def bound_slow_strangers(self) -> None:
+        """Break the connection that nobody known hasn't read from for longest, where there are too many."""
+        ...
+
+    def start(self, exchange: Exchange, context: contextvars.Context) -> None:
+        """Let a request be answered."""
+        ...
+
+    def refusal(self, status: int, detail: str) -> bytes:
+        """A whole answer to what can't be read."""
+        ...
+
+    def default_headers(self) -> list[tuple[bytes, bytes]]:
+        """Of every answer."""
+        ...
+
+
 class Connection(asyncio.Protocol):
     """A client's connection, as a loop and an `Exchange` see it."""
 
-    def __init__(self, server: "HttpServer") -> None:
+    def __init__(self, server: Server, head_bytes_max: int) -> None:
         self._server = server
         self._loop = asyncio.get_running_loop()
-        self._reader = Reader(server.bounds.head_bytes_max)
+        self._reader = Reader(head_bytes_max)
         self._transport: asyncio.Transport
         self._context = contextvars.copy_context()
         """Of nobody's request: what one binds must not be seen by the next."""

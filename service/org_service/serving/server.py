@@ -74,7 +74,7 @@ class HttpServer:
         self._accepting: list[asyncio.Server | asyncio.AbstractServer] = []
         self._date = (0, [(b"date", b"")])
         self._none_left = asyncio.Event()
-        self.bounds = bounds
+        self._bounds = bounds
         self.address: tuple[str, int] = listener.getsockname()[:2]
         """Host and port."""
         self.draining = False
@@ -90,7 +90,7 @@ class HttpServer:
         for direction in (socket.SO_SNDBUF, socket.SO_RCVBUF):  # accepted connections inherit them
             self._listener.setsockopt(socket.SOL_SOCKET, direction, _SOCKET_BUFFER_BYTES)
         for listener in (self._listener, *(self._listener.dup() for _ in range(_ACCEPTED_AT_ONCE - 1))):
-            self._accepting.append(await loop.create_server(lambda: Connection(self), sock=listener, backlog=1))
+            self._accepting.append(await loop.create_server(self._connect, sock=listener, backlog=1))
         self._listener.listen(BACKLOG)
         self._sweeping = asyncio.create_task(self._sweep())
         return self
@@ -115,12 +115,15 @@ class HttpServer:
         await asyncio.gather(self._sweeping, return_exceptions=True)
         await asyncio.gather(*(accepting.wait_closed() for accepting in self._accepting))
 
+    def _connect(self) -> Connection:
+        return Connection(self, self._bounds.head_bytes_max)
+
     def admit(self, connection: Connection) -> bool:
         """Make room for a connection; False where there is none, because every other one has a request in hand.
 
         One that was accepted as the end began is not let in: nobody would wait for its requests.
         """
-        bounds, peer = self.bounds, connection.peer
+        bounds, peer = self._bounds, connection.peer
         if self.draining:
             return False
         if bounds.address_connections_max and self._by_peer[peer] >= bounds.address_connections_max:

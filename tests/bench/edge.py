@@ -24,10 +24,7 @@ from tests.bench.site import HasPids, Services, Site, processes_of, running, ser
 Say = Callable[[str], None]
 
 TOKEN_TTL_S: Final = 24 * 3600
-_WARM_UP_REQUESTS: Final = 1_500
 _UPDATED: Final = 500
-_USERS: Final = 2_000
-"""Who ask: enough that none of them is rare or remembered, few enough to sign tokens for."""
 _SHARES: Final[Mapping[str, int]] = {
     "list_user": 35,
     "list_staff": 10,
@@ -47,6 +44,10 @@ class EdgePlan:
     runs: int = 3
     organizations: int = 1_000_000
     memberships: int = 2_000_000
+    users: int = 2_000
+    """Who ask: enough that none of them is rare or remembered, few enough to sign tokens for."""
+    warm_up: int = 1_500
+    """Requests before the clock starts, besides one of each user."""
     rate: float = 500
     seconds: float = 20
     update_rate: float = 20
@@ -69,9 +70,10 @@ class Tokens:
 class Reads:
     """Random requests of each kind on some data."""
 
-    def __init__(self, data: EdgeData, tokens: Tokens, seed: int) -> None:
+    def __init__(self, data: EdgeData, tokens: Tokens, users: int, seed: int) -> None:
         self._data = data
         self._tokens = tokens
+        self._users = min(users, data.users)
         self._numbers = random.Random(seed)
         self._kinds: dict[str, Callable[[], Asked]] = {name: getattr(self, f"_{name}") for name in _SHARES}
 
@@ -82,11 +84,11 @@ class Reads:
 
     def one_of_each_user(self) -> list[Asked]:
         """A request with every token, so that each is verified before the clock starts; in life it serves for hours."""
-        users = [*STAFF, *(f"user{user}" for user in range(min(_USERS, self._data.users)))]
+        users = [*STAFF, *(f"user{user}" for user in range(self._users))]
         return [self._list("list_user", user, limit="1") for user in users]
 
     def _user(self) -> int:
-        return self._numbers.randrange(min(_USERS, self._data.users))
+        return self._numbers.randrange(self._users)
 
     def _visible(self, user: int) -> UUID:
         places = [place for place in self._data.places_of(user) if self._data.is_there(place)]
@@ -154,11 +156,11 @@ def edge_read(site: Site, issuer: Issuer, plan: EdgePlan, say: Say) -> dict[str,
     say(f"  {plan.organizations:,} organizations and {plan.memberships:,} memberships loaded in {loaded_s:.0f} s")
     tokens = Tokens(issuer)
     with edge_process(site) as (services, port), LoadProcess(port) as load:
-        warm_up = Reads(data, tokens, 0)
-        load.ask([*warm_up.one_of_each_user(), *warm_up.some(_WARM_UP_REQUESTS)], plan.rate)
+        warm_up = Reads(data, tokens, plan.users, 0)
+        load.ask([*warm_up.one_of_each_user(), *warm_up.some(plan.warm_up)], plan.rate)
         count = max(1, round(plan.rate * plan.seconds))
         runs = [
-            _run(site, services, load, Reads(data, tokens, number + 1).some(count), plan.rate, say)
+            _run(site, services, load, Reads(data, tokens, plan.users, number + 1).some(count), plan.rate, say)
             for number in range(plan.runs)
         ]
     sizes = {"organizations": plan.organizations, "memberships": plan.memberships, "loaded_s": round(loaded_s, 1)}

@@ -13,7 +13,17 @@ from tests.bench.edge_data import EdgeData
 from tests.bench.edge_load import Answered, Asked, by_kind, percentiles
 from tests.bench.scenarios import Plan, Scene
 
-SMALL = EdgePlan(runs=1, organizations=3_000, memberships=6_000, rate=100, seconds=3, update_rate=20, update_s=1)
+SMALL = EdgePlan(
+    runs=1,
+    organizations=3_000,
+    memberships=6_000,
+    users=200,
+    warm_up=100,
+    rate=100,
+    seconds=3,
+    update_rate=20,
+    update_s=1,
+)
 
 
 @pytest.mark.integration

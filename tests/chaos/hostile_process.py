@@ -13,7 +13,11 @@ from typing import Any, NamedTuple
 
 import uvloop
 
+from tests.support.waiting import until
+
 DRIP_S = 1.0
+OPEN_TIMEOUT_S = 600.0
+"""Ten thousand connections, at the rate that an edge with small bounds allows."""
 
 
 class Kind(NamedTuple):
@@ -117,8 +121,7 @@ async def main(port: int, connections: int, rate: float, token: str) -> None:
     random.Random(1).shuffle(wanted)
     crowd.wanted.extend(wanted)
     tasks = [asyncio.create_task(crowd.gather()), asyncio.create_task(crowd.drip())]
-    while crowd.opened < len(wanted):
-        await asyncio.sleep(0.05)
+    await until(lambda: crowd.opened >= len(wanted), timeout_s=OPEN_TIMEOUT_S)
     print("open", flush=True)
     await asyncio.to_thread(sys.stdin.read)
     print(len(crowd.open), flush=True)

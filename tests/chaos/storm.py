@@ -33,8 +33,9 @@ from org_service.settings import AuthSettings, DatabaseSettings, KafkaSettings, 
 from tests.support.arena import Arena, rows_of
 from tests.support.crowd import Crowd
 from tests.support.findings import Findings
-from tests.support.processes import POLL_S, Role, ServiceProcess, environment
+from tests.support.processes import Role, ServiceProcess, environment
 from tests.support.sending import Sending
+from tests.support.waiting import POLL_S
 
 AHEAD_MAX = 2_500
 """Commands published but not journaled: enough for ten batches, so that a kill finds work."""

@@ -16,7 +16,8 @@ from org_service.settings import Settings
 from tests.chaos.relay.proxy import Proxy, kafka_proxy, postgres_proxy
 from tests.support.arena import Arena, rows_of
 from tests.support.crowd import Crowd
-from tests.support.processes import Role, ServiceProcess, wait_for
+from tests.support.processes import Role, ServiceProcess
+from tests.support.waiting import wait_for
 
 pytestmark = [pytest.mark.chaos, pytest.mark.integration, pytest.mark.timeout(180)]
 

@@ -11,8 +11,9 @@ from org_service.store.notify import SILENCE_MAX_S
 from tests.chaos.storm import LEADS, WORKED
 from tests.support.arena import Arena
 from tests.support.crowd import Crowd
-from tests.support.processes import Role, ServiceProcess, wait_for
+from tests.support.processes import Role, ServiceProcess
 from tests.support.sending import Sending
+from tests.support.waiting import wait_for
 
 pytestmark = [pytest.mark.chaos, pytest.mark.integration, pytest.mark.timeout(180)]
 

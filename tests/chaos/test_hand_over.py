@@ -9,8 +9,9 @@ import pytest
 from org_service.settings import Settings
 from tests.support.arena import Arena
 from tests.support.crowd import Crowd
-from tests.support.processes import POLL_S, ServiceProcess
+from tests.support.processes import ServiceProcess
 from tests.support.sending import Sending
+from tests.support.waiting import POLL_S
 
 COMMANDS = 36_000
 ORGANIZATIONS = 2_000

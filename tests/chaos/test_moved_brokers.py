@@ -1,7 +1,6 @@
 """All brokers that a program knows are gone at once, while the bootstrap address leads to others; and connections that
 something on the way forgot, and told nobody."""
 
-import asyncio
 import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -21,6 +20,7 @@ from org_service.settings import Settings
 from tests.chaos.relay.proxy import KafkaProxy, kafka_proxy
 from tests.support import plain_http
 from tests.support.edge import People, add_staff, running, with_edge
+from tests.support.waiting import until
 
 pytestmark = [pytest.mark.chaos, pytest.mark.integration]
 
@@ -85,10 +85,12 @@ async def create(root: httpx2.AsyncClient) -> httpx2.Response:
 
 async def create_at_last(root: httpx2.AsyncClient) -> float:
     """Create an organization, trying again until it was decided at once; returns how many seconds that took."""
+
+    async def status() -> int:
+        return (await create(root)).status_code
+
     began = time.monotonic()
-    async with asyncio.timeout(60):
-        while (await create(root)).status_code != 201:
-            await asyncio.sleep(0.05)
+    await until(status, 201, 60)
     return time.monotonic() - began
 
 
@@ -131,9 +133,8 @@ async def test_connections_that_were_forgotten_while_idle_cost_no_time_out(
         kafka_proxy(settings.kafka.bootstrap_servers) as proxy,
         serving(through(settings, people, f"127.0.0.1:{proxy.port}"), people) as (_, root),
     ):
-        async with asyncio.timeout(20):
-            while len(proxy.idle(0.4)) < 5:  # the edge's producer, the relay's two, and two that only send heartbeats
-                await asyncio.sleep(0.05)
+        # The edge's producer, the relay's two, and two that only send heartbeats.
+        await until(lambda: len(proxy.idle(0.4)) >= 5)
         proxy.forget(proxy.idle(0.4))
         began = time.monotonic()
         assert (await create(root)).status_code == 201
@@ -151,8 +152,7 @@ async def test_connections_that_were_forgotten_in_use_cost_a_bounded_silence(
         kafka_proxy(settings.kafka.bootstrap_servers) as proxy,
         serving(through(settings, people, f"127.0.0.1:{proxy.port}"), people) as (_, root),
     ):
-        while len(proxy.idle(0)) < 5:
-            await asyncio.sleep(0.01)
+        await until(lambda: len(proxy.idle(0)) >= 5)
         idle = set(proxy.idle(0))
         proxy.forget([link for link in proxy.links if link not in idle])  # all that read: worker's two, and the edge's
         began = time.monotonic()

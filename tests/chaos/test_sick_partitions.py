@@ -21,11 +21,12 @@ from tests.support import raw_batches, surgery
 from tests.support.arena import Arena
 from tests.support.batches import Place
 from tests.support.crowd import Crowd
-from tests.support.processes import ServiceProcess, wait_for
+from tests.support.processes import ServiceProcess
 from tests.support.published import Published
 from tests.support.sending import Sending
 from tests.support.surgery import Batch
 from tests.support.topics import create_topics, drop_topics
+from tests.support.waiting import wait_for
 
 pytestmark = [pytest.mark.chaos, pytest.mark.integration, pytest.mark.timeout(240)]
 

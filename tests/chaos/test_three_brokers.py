@@ -11,8 +11,9 @@ import org_local
 from tests.chaos.storm import fresh_settings
 from tests.support.arena import Arena
 from tests.support.crowd import Crowd
-from tests.support.processes import POLL_S, ServiceProcess
+from tests.support.processes import ServiceProcess
 from tests.support.sending import Sending
+from tests.support.waiting import POLL_S
 
 BROKERS = 3
 HEAP_MB = 256

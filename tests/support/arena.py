@@ -16,8 +16,9 @@ from tests.support.checker import judge
 from tests.support.findings import Findings
 from tests.support.observed import LOG_LEVEL, Observed, TopicReader, observe
 from tests.support.outgoing import relay_position
-from tests.support.processes import Role, ServiceProcess, wait_for
+from tests.support.processes import Role, ServiceProcess
 from tests.support.sending import Publisher, Sending
+from tests.support.waiting import wait_for
 
 ANSWER_TIMEOUT_S = 20
 

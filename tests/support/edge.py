@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from threading import Thread
 from typing import Any, Self
@@ -20,6 +21,7 @@ from org_service.settings import EdgeSettings, Settings
 from org_service.worker.worker import Worker
 from tests.support import documented, plain_http
 from tests.support.issuer import Signer, auth, ed_key
+from tests.support.waiting import until
 
 READY_TIMEOUT_S = 40
 
@@ -97,25 +99,18 @@ async def running(settings: Settings, *, worker: bool = True) -> AsyncIterator[E
 
 
 async def _ready(parts: list[Any], tasks: list["asyncio.Task[None]"]) -> None:
-    deadline = time.monotonic() + READY_TIMEOUT_S
-    waiting = list(parts)
-    while waiting:
+    async def is_ready(part: Any) -> bool:
         for task in tasks:
             if task.done():
                 task.result()
-        assert time.monotonic() < deadline, "not ready in time"
-        if await _is_ready(waiting[0]):
-            waiting.pop(0)
-        else:
-            await asyncio.sleep(0.02)
+        try:
+            seen = [await check() for check in part.checks().values()]
+        except Exception:
+            return False
+        return not any("503" in detail for detail in seen)
 
-
-async def _is_ready(part: Any) -> bool:
-    try:
-        seen = [await check() for check in part.checks().values()]
-    except Exception:
-        return False
-    return not any("503" in detail for detail in seen)
+    for part in parts:
+        await until(partial(is_ready, part), timeout_s=READY_TIMEOUT_S)
 
 
 class Site:

@@ -3,10 +3,11 @@
 import shutil
 import socket
 import subprocess
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from tests.support.waiting import wait_for
 
 _CONFIGURATION = """
 daemon off; worker_processes 1; pid {folder}/pid; error_log {folder}/error.log; {user}
@@ -52,15 +53,15 @@ def nginx(folder: Path, edge_port: int, *, for_websocket: bool) -> Iterator[int]
     (folder / "nginx.conf").write_text(text)
     process = subprocess.Popen([program, "-p", str(folder), "-c", str(folder / "nginx.conf")])
     try:
-        deadline = time.monotonic() + 10
-        while True:
-            try:
+
+        def accepts() -> bool:
+            assert process.poll() is None, (folder / "error.log").read_text()
+            with suppress(OSError):
                 socket.create_connection(("127.0.0.1", port), timeout=1).close()
-                break
-            except OSError:
-                assert process.poll() is None, (folder / "error.log").read_text()
-                assert time.monotonic() < deadline
-                time.sleep(0.02)
+                return True
+            return False
+
+        wait_for(accepts, "nginx that accepts connections")
         yield port
     finally:
         process.terminate()

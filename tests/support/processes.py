@@ -6,9 +6,8 @@ import re
 import signal
 import subprocess
 import sys
-import time
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -16,12 +15,12 @@ from prometheus_client.parser import text_string_to_metric_families
 from pydantic import SecretStr
 
 from org_service.settings import Settings
+from tests.support.waiting import wait_for
 
 Role = Literal["worker", "relay", "edge"]
 
 START_TIMEOUT_S = 40
 STOP_TIMEOUT_S = 40
-POLL_S = 0.01
 
 
 def environment(settings: Settings) -> dict[str, str]:
@@ -36,19 +35,6 @@ def environment(settings: Settings) -> dict[str, str]:
             variables[f"ORGS_{group.upper()}__{name.upper()}"] = str(text)
     variables["ORGS_LOG__FORMAT"] = "json"
     return variables
-
-
-def wait_for(condition: Callable[[], bool], what: str, timeout_s: float, poll_s: float = POLL_S) -> None:
-    """Ask again and again until a condition holds.
-
-    Raises:
-        TimeoutError: It did not in time.
-    """
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"no {what} in {timeout_s} s")
-        time.sleep(poll_s)
 
 
 class ServiceProcess:

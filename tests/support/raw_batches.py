@@ -15,6 +15,7 @@ from aiokafka.record.util import calc_crc32c
 
 from org_local.stack import Stack
 from tests.support.surgery import batches
+from tests.support.waiting import until
 
 NONE, GZIP, SNAPPY, LZ4, ZSTD = range(5)
 CODECS: Final = {"gzip": GZIP, "snappy": SNAPPY, "lz4": LZ4, "zstd": ZSTD}
@@ -153,9 +154,14 @@ async def produce(bootstrap_servers: str, topic: str, partition: int, content: b
 
 async def append(bootstrap_servers: str, topic: str, partition: int, content: bytes) -> tuple[int, int]:
     """As `produce`; returns the error code and the offset that the batch got."""
-    async with asyncio.timeout(20):
-        while (answer := await _append(bootstrap_servers, topic, partition, content))[0] in _NOT_YET:
-            await asyncio.sleep(0.02)
+    answer = 0, 0
+
+    async def is_answered() -> bool:
+        nonlocal answer
+        answer = await _append(bootstrap_servers, topic, partition, content)
+        return answer[0] not in _NOT_YET
+
+    await until(is_answered)
     return answer
 
 

@@ -6,8 +6,9 @@ with a single broker, so that no replica mends it). Everything here blocks; from
 """
 
 import struct
-import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +24,7 @@ from confluent_kafka.admin import (
 
 from org_local.kafka import Broker
 from org_local.stack import Stack
+from tests.support.waiting import wait_for
 
 TIMEOUT_S = 20
 _HEADER = struct.Struct(">qi")
@@ -191,26 +193,23 @@ def ends(bootstrap_servers: str, topic: str, partitions: Sequence[int]) -> dict[
     """The high watermark of partitions, transactions that are still open included."""
     consumer = Consumer({"bootstrap.servers": bootstrap_servers, "group.id": "surgery", "log_level": 2})
     found: dict[int, int] = {}
-    deadline = time.monotonic() + TIMEOUT_S
+
+    def finds(partition: int) -> bool:
+        with suppress(KafkaException):  # a partition without a leader yet
+            _, found[partition] = consumer.get_watermark_offsets(TopicPartition(topic, partition), TIMEOUT_S)
+        return partition in found
+
     try:
         for partition in partitions:
-            while partition not in found:
-                try:
-                    _, found[partition] = consumer.get_watermark_offsets(TopicPartition(topic, partition), TIMEOUT_S)
-                except KafkaException:  # a partition without a leader yet
-                    if time.monotonic() > deadline:
-                        raise
-                    time.sleep(0.02)
+            wait_for(partial(finds, partition), f"end of {topic}, partition {partition}", TIMEOUT_S)
     finally:
         consumer.close()
     return found
 
 
 def _wait_for_partitions(admin: AdminClient, topic: str, wanted: int) -> None:
-    deadline = time.monotonic() + TIMEOUT_S
-    while True:
+    def has_them() -> bool:
         found = admin.list_topics(timeout=TIMEOUT_S).topics.get(topic)
-        if (0 if found is None else len(found.partitions)) == wanted:
-            return
-        assert time.monotonic() < deadline, f"{topic} doesn't have {wanted} partitions after {TIMEOUT_S} s"
-        time.sleep(0.02)
+        return (0 if found is None else len(found.partitions)) == wanted
+
+    wait_for(has_them, f"{topic} with {wanted} partitions", TIMEOUT_S)

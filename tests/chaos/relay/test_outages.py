@@ -16,6 +16,7 @@ from org_service.settings import Settings
 from tests.chaos.relay.proxied import relay_through_proxy
 from tests.chaos.relay.proxy import ADD_PARTITIONS_TO_TXN, END_TXN, INIT_PRODUCER_ID, PRODUCE, postgres_proxy
 from tests.support.relaying import Running, assert_exactly_once, changes, journal, relay_settings, running, seen
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.chaos
 
@@ -98,11 +99,12 @@ async def set_batch_bytes_max(settings: Settings, topic: str, limit: int) -> Non
     resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])
     admin = AdminClient({"bootstrap.servers": settings.kafka.bootstrap_servers})
     await asyncio.to_thread(admin.incremental_alter_configs([resource])[resource].result, 20)
-    async with asyncio.timeout(20):
-        while (await asyncio.to_thread(admin.describe_configs([resource])[resource].result, 20))[
-            "max.message.bytes"
-        ].value != str(limit):
-            await asyncio.sleep(0.02)
+
+    async def said() -> str:
+        described = await asyncio.to_thread(admin.describe_configs([resource])[resource].result, 20)
+        return described["max.message.bytes"].value
+
+    await until(said, str(limit))
 
 
 @pytest.mark.parametrize("step", [ADD_PARTITIONS_TO_TXN, PRODUCE])
@@ -218,9 +220,7 @@ async def test_readiness_comes_back_after_a_broker_that_hung(settings: Settings)
         await relay.until(lambda relay: relay.state is State.UNKNOWN)
         proxy.thaw()
         await relay.published(head)
-        async with asyncio.timeout(HANGS_MAX_S + 5):
-            while await readiness(health) != 200:
-                await asyncio.sleep(0.1)
+        await until(lambda: readiness(health), 200, HANGS_MAX_S + 5)
         await health.close()
 
 

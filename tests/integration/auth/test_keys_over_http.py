@@ -4,6 +4,7 @@ import asyncio
 import os
 import time
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,6 +15,7 @@ from org_service.errors import RetryError, StopError
 from org_service.settings import AuthSettings
 from tests.support.issuer import AT, ISSUER, ed_key, jwks, rsa_key
 from tests.support.key_server import KeyServer
+from tests.support.waiting import until
 
 OLD, NEW = ed_key("old"), ed_key("new")
 
@@ -43,13 +45,6 @@ async def opening(server: KeyServer) -> AsyncIterator[Callable[..., Tokens]]:
     yield make
     for tokens in opened:
         await tokens.close()
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    """Wait for what gives no signal."""
-    async with asyncio.timeout(10):
-        while not holds():
-            await asyncio.sleep(0.005)
 
 
 async def test_keys_are_fetched_once_for_many_tokens(server: KeyServer, opening: Callable[..., Tokens]) -> None:
@@ -140,9 +135,7 @@ async def test_keys_that_cannot_be_fetched_any_more_end(server: KeyServer, openi
     with pytest.raises(RetryError, match="tokens wait"):
         await tokens.check()
     await server.start()
-    async with asyncio.timeout(10):
-        while tokens.known(token, datetime.now(UTC)) is None:
-            await asyncio.sleep(0.01)
+    await until(lambda: tokens.known(token, datetime.now(UTC)))
 
 
 async def test_an_outage_stops_no_token_of_a_known_key_and_refuses_none_of_another(
@@ -157,13 +150,13 @@ async def test_an_outage_stops_no_token_of_a_known_key_and_refuses_none_of_anoth
         assert await tokens.verify(OLD.token(sub="bob"), AT) == "bob"
     server.hold(OLD, NEW)
     await server.start()
-    async with asyncio.timeout(10):
-        while True:
-            try:
-                assert await tokens.verify(NEW.token(), AT) == "ann"
-                break
-            except RetryError:
-                await asyncio.sleep(0.01)
+
+    async def user() -> str | None:
+        with suppress(RetryError):
+            return await tokens.verify(NEW.token(), AT)
+        return None
+
+    await until(user, "ann")
 
 
 async def test_a_silent_server_holds_up_only_who_needs_it_and_not_for_long(

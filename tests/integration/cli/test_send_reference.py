@@ -14,8 +14,9 @@ from org_events import reference as contract
 from org_service.cli.reference import Role
 from org_service.operate.reference import Counts, Entry, facts_in_tables, facts_on_topics, publish
 from tests.integration.cli.conftest import ORG, OTHER, Orgs
-from tests.integration.worker.reference_feed import member, until
+from tests.integration.worker.reference_feed import member
 from tests.support.topics import read_topic
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.integration
 

@@ -5,7 +5,7 @@ import json
 import signal
 import time
 import urllib.request
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from uuid import uuid4
 
@@ -17,17 +17,14 @@ from pydantic import SecretStr
 from org_events.commands import CreateOrganization
 from org_service.settings import Settings
 from org_service.store import migrate
-from tests.support.processes import Role, ServiceProcess, wait_for
+from tests.support.processes import Role, ServiceProcess
 from tests.support.records import record_of
 from tests.support.sending import Publisher, Sending
+from tests.support.waiting import until, wait_for
 
 pytestmark = pytest.mark.integration
 
 WITHIN_S = 20
-
-
-async def until(condition: Callable[[], bool], what: str) -> None:
-    await asyncio.to_thread(wait_for, condition, what, WITHIN_S)
 
 
 def liveness(process: ServiceProcess) -> str:
@@ -73,7 +70,7 @@ async def test_it_waits_for_the_migration_alive_but_not_ready_and_then_begins(
     process = ServiceProcess("relay", unmigrated, tmp_path)
     try:
         process.start()
-        await until(lambda: "run `orgs migrate`" in process.log_path.read_text(), "word of the migration")
+        await until(lambda: "run `orgs migrate`" in process.log_path.read_text())
         assert not await asyncio.to_thread(process.ready)
         assert await asyncio.to_thread(liveness, process) == "alive"
         await migrate.upgrade(unmigrated.database)
@@ -95,14 +92,12 @@ async def test_a_second_signal_ends_it_at_once_though_a_batch_is_in_hand(setting
         async with database.transaction():
             await database.execute("UPDATE journal_head SET position = position")
             publisher.send(Sending(None, "", "", record.key, tuple(record.headers), record.value))
-            async with asyncio.timeout(WITHIN_S):
-                while not await database.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
-                    await asyncio.sleep(0.01)
+            await until(lambda: database.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"))
             process.ask_to_end()
-            await until(lambda: "draining" in process.log_path.read_text(), "drain")
+            await until(lambda: "draining" in process.log_path.read_text())
             began = time.monotonic()
             process.ask_to_end()
-            await until(lambda: not process.running, "end")
+            await until(lambda: not process.running)
             assert time.monotonic() - began < 2
         assert process.status() == -signal.SIGTERM
         assert await database.fetchval("SELECT count(*) FROM journal") == 0

@@ -28,6 +28,7 @@ from org_local.stack import Stack
 from org_service.settings import Settings
 from tests.support import raw_batches, surgery
 from tests.support.raw_batches import CODECS, NONE, ZSTD, Raw
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.integration
 
@@ -102,9 +103,7 @@ async def read(consumer: AIOKafkaConsumer, number: int, **options: Any) -> Count
 async def ordered(consumer: SteadyConsumer, sick: TopicPartition, place: int) -> None:
     """Wait until all partitions are fetched, and let the next poll come to one of them at this place."""
     fetched = consumer._fetcher._records
-    async with asyncio.timeout(20):
-        while len(fetched) < PARTITIONS:
-            await asyncio.sleep(0.01)
+    await until(lambda: len(fetched) >= PARTITIONS)
     others = [at for at in fetched if at != sick]
     for at in [*others[:place], sick, *others[place:]]:
         fetched.move_to_end(at)
@@ -232,9 +231,7 @@ async def test_a_member_that_stops_polling_leaves_its_group_whatever_became_of_i
             consumer._subscription.abort_waiters(KafkaError("as the coordinator does"))
             with pytest.raises(KafkaError):
                 await polling
-        async with asyncio.timeout(10):
-            while cast("Any", consumer._coordinator).generation != -1:
-                await asyncio.sleep(0.05)
+        await until(lambda: cast("Any", consumer._coordinator).generation, -1)
 
 
 @pytest.mark.parametrize("error", [TopicAuthorizationFailedError("t"), OffsetOutOfRangeError({})])

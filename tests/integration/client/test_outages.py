@@ -18,6 +18,7 @@ from org_events.publishing.publisher import Publisher
 from org_events.topics import Topics, partition_for
 from tests.integration.client.answering import AnsweringService, Received
 from tests.integration.client.conftest import configure, grow
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.integration
 
@@ -149,9 +150,7 @@ async def test_stopping_does_not_wait_for_ever_after_a_request_that_timed_out(
     stack.kafka.pause()
     try:
         waiting = asyncio.create_task(client.send(UpdateOrganization(org_id=ORG, name="Acme")))
-        async with asyncio.timeout(15):
-            while not _is_put_back(client):
-                await asyncio.sleep(0.01)
+        await until(lambda: _is_put_back(client))
         async with asyncio.timeout(15):
             await client.stop()
         with pytest.raises(OutcomeUnknown, match="stopped"):

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import socket
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -23,6 +24,7 @@ from tests.support import documented, plain_http
 from tests.support.edge import People, add_member, add_staff, execute, running, with_edge
 from tests.support.issuer import Signer, ed_key
 from tests.support.key_server import KeyServer
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.integration
 
@@ -55,6 +57,10 @@ async def readiness(edge: Edge) -> tuple[int, dict[str, bool]]:
     async with plain_http.async_client() as asking:
         answer = await asking.get(f"http://127.0.0.1:{edge.health_port}/readyz")
     return answer.status_code, {name: check["ok"] for name, check in answer.json()["checks"].items()}
+
+
+async def is_ready(edge: Edge) -> bool:
+    return (await readiness(edge))[0] == 200
 
 
 async def test_a_token_of_a_new_key_is_let_in_and_refused_only_by_keys_read_since(
@@ -114,8 +120,7 @@ async def test_more_requests_than_can_be_in_hand_are_turned_away_at_once(setting
     bounded = with_edge(settings, people, concurrency_max=1)
     async with running(bounded, worker=False) as edge, client(edge, people) as root, asyncio.TaskGroup() as group:
         waiting = group.create_task(root.delete(f"/v1/orgs/{uuid4()}", headers={"prefer": "wait=2"}))
-        while not REGISTRY.get_sample_value("orgs_http_requests_in_hand"):
-            await asyncio.sleep(0.01)
+        await until(lambda: REGISTRY.get_sample_value("orgs_http_requests_in_hand"))
         answer = await root.get("/v1/orgs")
         assert answer.status_code == 503
         assert answer.json()["type"] == "urn:orgs:problem:unavailable"
@@ -156,8 +161,7 @@ async def test_without_kafka_reads_go_on_and_changes_are_refused_with_their_comm
     async with Edge(alone) as edge, client(edge, people) as root:
         stop = asyncio.Event()
         running_edge = asyncio.create_task(edge.run(stop))
-        while (await readiness(edge))[0] != 200:
-            await asyncio.sleep(0.02)
+        await until(partial(is_ready, edge))
         assert (await root.get("/v1/orgs")).status_code == 200
         answer = await root.post("/v1/orgs", json={"name": "Acme"})
         assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
@@ -198,8 +202,7 @@ async def test_without_postgres_nothing_is_decided_and_the_edge_is_alive_but_not
     async with Edge(alone) as edge, client(edge, people) as root:
         stop = asyncio.Event()
         running_edge = asyncio.create_task(edge.run(stop))
-        while await edge.checks()["kafka"]() != "answers":
-            await asyncio.sleep(0.02)
+        await until(edge.checks()["kafka"], "answers")
         assert await readiness(edge) == (503, {"edge": True, "postgres": False, "kafka": True, "keys": True})
         async with plain_http.async_client() as asking:
             assert (await asking.get(f"http://127.0.0.1:{edge.health_port}/livez")).status_code == 200
@@ -333,14 +336,12 @@ async def test_at_the_end_requests_in_hand_are_finished_and_new_ones_are_not_tak
     stop = asyncio.Event()
     async with Edge(with_edge(settings, people)) as edge, client(edge, people) as root:
         running_edge = asyncio.create_task(edge.run(stop))
-        while (await readiness(edge))[0] != 200 or await edge.checks()["kafka"]() != "answers":
-            await asyncio.sleep(0.02)
+        await until(partial(is_ready, edge))
+        await until(edge.checks()["kafka"], "answers")
         in_hand = asyncio.create_task(root.delete(f"/v1/orgs/{uuid4()}", headers={"prefer": "wait=2"}))
-        while not REGISTRY.get_sample_value("orgs_http_requests_in_hand"):
-            await asyncio.sleep(0.01)
+        await until(lambda: REGISTRY.get_sample_value("orgs_http_requests_in_hand"))
         stop.set()
-        while await answers(edge):
-            await asyncio.sleep(0.01)
+        await until(partial(answers, edge), False)
         assert not in_hand.done()
         answer = await in_hand
         assert (answer.status_code, answer.headers["connection"]) == (202, "close")

@@ -11,6 +11,7 @@ import os
 import secrets
 import socket
 from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
 from threading import Thread
@@ -21,6 +22,7 @@ import pytest
 from tests.support.edge import Site
 from tests.support.nginx import nginx
 from tests.support.reverse_proxy import reverse_proxy
+from tests.support.waiting import WITHIN_S
 from tests.unit.serving.cases import CASES, Case
 
 pytestmark = pytest.mark.integration
@@ -42,19 +44,16 @@ def proxy_port(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         with nginx(folder, edge_port(site), for_websocket=kind == "nginx-websocket") as port:
             yield port
         return
-    loop, stop, ports = asyncio.new_event_loop(), asyncio.Event(), list[int]()
-    started = asyncio.run_coroutine_threadsafe
+    loop, stop, listens = asyncio.new_event_loop(), asyncio.Event(), Future[int]()
 
     async def serve() -> None:
         async with reverse_proxy("127.0.0.1", edge_port(site)) as port:
-            ports.append(port)
+            listens.set_result(port)
             await stop.wait()
 
     thread = Thread(target=loop.run_until_complete, args=(serve(),))
     thread.start()
-    while not ports:
-        started(asyncio.sleep(0.01), loop).result()
-    yield ports[0]
+    yield listens.result(WITHIN_S)
     loop.call_soon_threadsafe(stop.set)
     thread.join()
     loop.close()

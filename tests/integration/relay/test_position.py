@@ -1,6 +1,7 @@
 """The position in Kafka is found wherever it stands on the topic, and never too old a one."""
 
 import asyncio
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from org_service.operate import progress
 from org_service.settings import Settings
 from tests.support import raw_batches
 from tests.support.raw_batches import CODECS
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.integration
 
@@ -22,15 +24,20 @@ OURS, OTHERS = b"orgs", b"another relay"
 
 async def end(settings: Settings) -> int:
     """The offset after everything on the relay's topic, which is new and may have no leader yet."""
-    while True:
+    found: list[int] = []
+
+    async def is_found() -> bool:
         producer = Producer(settings.kafka, f"{settings.kafka.topic_prefix}reader", 10_000)
-        try:
-            await producer.start([settings.kafka.topics.relay])
-            return await producer.end_of(TopicPartition(settings.kafka.topics.relay, 0))
-        except (UnknownFateError, TopicsMissingError):
-            await asyncio.sleep(0.05)
-        finally:
-            await producer.close()
+        with suppress(UnknownFateError, TopicsMissingError):
+            try:
+                await producer.start([settings.kafka.topics.relay])
+                found.append(await producer.end_of(TopicPartition(settings.kafka.topics.relay, 0)))
+            finally:
+                await producer.close()
+        return bool(found)
+
+    await until(is_found)
+    return found[0]
 
 
 async def read(settings: Settings) -> int | None:

@@ -19,7 +19,7 @@ from org_service.store.failures import classified, classify
 from tests.integration.store.conftest import CreateDatabase, CreateLogin
 from tests.integration.store.proxy import network_to
 from tests.integration.store.rows import ACME, insert_journal, insert_organization, insert_parked
-from tests.integration.store.waiting import until
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.integration
 

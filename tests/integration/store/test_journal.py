@@ -9,7 +9,7 @@ from org_service.settings import DatabaseSettings
 from org_service.store import journal
 from org_service.store.engine import Session, connect, create_engine
 from tests.integration.store.rows import ACME, AT, insert_journal
-from tests.integration.store.waiting import until
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.integration
 

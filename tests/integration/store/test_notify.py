@@ -9,7 +9,7 @@ from org_service.store.engine import Session, connect
 from org_service.store.notify import JournalSignal, LeaderLock
 from org_service.store.tables import JOURNAL_CHANNEL
 from tests.integration.store.conftest import CreateLogin
-from tests.integration.store.waiting import until
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.integration
 

@@ -24,7 +24,7 @@ from org_service.store import migrate, outcomes
 from org_service.store.engine import create_engine
 from org_service.store.failures import classified
 from org_service.store.notify import JournalSignal, LeaderLock
-from tests.integration.store.waiting import until
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.integration
 

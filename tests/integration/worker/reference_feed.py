@@ -1,7 +1,7 @@
 """What another service does with the reference topics, and a worker's reader of them without the rest of a worker."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from itertools import count
@@ -96,17 +96,6 @@ async def reading(settings: Settings) -> AsyncIterator[ReferenceApplier]:
     finally:
         await subscriber.stop()
         await applier.stop()
-
-
-async def until(ask: Callable[[], Awaitable[Any]], wanted: Any, timeout_s: float = 30) -> None:
-    """Wait until an answer is the one that is wanted."""
-    answer = None
-    try:
-        async with asyncio.timeout(timeout_s):
-            while (answer := await ask()) != wanted:
-                await asyncio.sleep(0.02)
-    except TimeoutError:
-        raise AssertionError(f"{answer!r} is not {wanted!r} after {timeout_s} s") from None
 
 
 async def roles(database: asyncpg.Connection) -> dict[str, str]:

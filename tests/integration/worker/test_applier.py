@@ -24,6 +24,7 @@ from org_service.telemetry.metrics import BATCH_REPEATS
 from tests.support.processes import environment
 from tests.support.records import FakeRecord, record_of
 from tests.support.topics import read_results
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.integration
 
@@ -422,8 +423,7 @@ async def test_one_command_that_takes_too_long_waits_says_so_and_is_not_parked(
     )
     waiting = asyncio.create_task(applier.apply([created("Acme")[1]]))
     async with asyncio.timeout(60):
-        while not (applier.outage or "").startswith("one record alone takes too long"):
-            await asyncio.sleep(0.01)
+        await until(lambda: (applier.outage or "").startswith("one record alone takes too long"))
         assert "ORGS_DATABASE__STATEMENT_TIMEOUT_S" in (applier.outage or "")
         await database.execute("DROP TRIGGER slow ON journal")
         await waiting
@@ -479,6 +479,4 @@ async def test_what_follows_a_batch_that_was_cancelled_is_not_applied(
 
 async def _blocked(database: asyncpg.Connection) -> None:
     """Return when a session waits for a lock of ours."""
-    async with asyncio.timeout(10):
-        while not await database.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
-            await asyncio.sleep(0.01)
+    await until(lambda: database.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"))

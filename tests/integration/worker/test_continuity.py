@@ -23,6 +23,7 @@ from org_service.worker.continuity import Note
 from org_service.worker.worker import Worker
 from tests.support import surgery
 from tests.support.records import record_of
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.integration
 
@@ -60,9 +61,7 @@ async def send(settings: Settings, number: int, partition: int = 0) -> list[UUID
 
 
 async def until_decided(database: asyncpg.Connection, ids: list[UUID]) -> None:
-    async with asyncio.timeout(40):
-        while await database.fetchval("SELECT count(*) FROM journal WHERE command_id = ANY($1)", ids) != len(ids):
-            await asyncio.sleep(0.02)
+    await until(lambda: database.fetchval("SELECT count(*) FROM journal WHERE command_id = ANY($1)", ids), len(ids), 40)
 
 
 async def until_committed(settings: Settings, offset: int, partition: int = 0) -> None:
@@ -77,9 +76,7 @@ async def until_committed(settings: Settings, offset: int, partition: int = 0) -
         except KafkaException:  # a broker that has just started coordinates nothing yet
             return False
 
-    async with asyncio.timeout(20):
-        while not await asyncio.to_thread(is_committed):
-            await asyncio.sleep(0.02)
+    await until(lambda: asyncio.to_thread(is_committed))
     consumer.close()
 
 
@@ -188,9 +185,7 @@ async def test_a_topic_that_is_deleted_and_created_again_under_a_worker_is_read_
         await until_decided(database, await send(settings, 2))
         await until_committed(settings, 2)
         await asyncio.to_thread(surgery.delete_topic, kafka.bootstrap_servers, topic)
-        async with asyncio.timeout(10):
-            while not await _fails(worker, "log", "there is no topic"):
-                await asyncio.sleep(0.05)
+        await until(lambda: _fails(worker, "log", "there is no topic"))
         await asyncio.to_thread(surgery.create_topic, kafka.bootstrap_servers, topic, 3, spec.config)
         async with asyncio.timeout(30):
             await until_decided(database, await send(settings, 4))

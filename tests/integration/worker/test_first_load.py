@@ -18,8 +18,9 @@ from org_service.worker import first_load
 from org_service.worker.reference import ReferenceSubscriber
 from org_service.worker.worker import Worker
 from tests.chaos.relay.proxy import kafka_proxy
-from tests.integration.worker.reference_feed import Feed, at_home, member, reading, roles, until
+from tests.integration.worker.reference_feed import Feed, at_home, member, reading, roles
 from tests.integration.worker.running import running
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.integration
 

@@ -10,9 +10,10 @@ from org_events.commands import UpdateOrganization
 from org_service.kafka import transactions
 from org_service.settings import Settings
 from org_service.telemetry.metrics import PARTITIONS_HELD
-from tests.integration.worker.test_subscriber import running, send, until
+from tests.integration.worker.test_subscriber import running, send
 from tests.support import surgery
 from tests.support.records import record_of
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.integration
 
@@ -29,10 +30,12 @@ async def test_an_open_transaction_is_reported_with_its_owner_until_it_ends(
         publisher = f"{settings.kafka.topic_prefix}billing"
         stuck = await asyncio.to_thread(surgery.begin_transaction, servers, publisher, topic, 0)
         held = f"held up: {topic}[0] at offset 0 by the transaction of '{publisher}' (producer "
-        async with asyncio.timeout(30):
-            while not (said := await worker.checks()["transactions"]()).startswith(held):
-                await asyncio.sleep(0.05)
-        assert said.endswith(")")
+
+        async def says_so() -> bool:
+            return (await worker.checks()["transactions"]()).startswith(held)
+
+        await until(says_so)
+        assert (await worker.checks()["transactions"]()).endswith(")")
         assert await _held(topic) == 1
         for _ in range(6):  # on all partitions
             await send(settings, record_of(UpdateOrganization(org_id=uuid4(), name="New")))

@@ -16,7 +16,8 @@ from org_service.settings import Settings
 from org_service.telemetry.metrics import PARKED, REFERENCE_RECORDS
 from org_service.wire.facts import read_fact
 from org_service.worker.worker import Worker
-from tests.integration.worker.reference_feed import ACME, JOINED, Feed, at_home, member, reading, roles, until
+from tests.integration.worker.reference_feed import ACME, JOINED, Feed, at_home, member, reading, roles
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.integration
 

@@ -26,8 +26,9 @@ from org_service.store.reference import Place
 from org_service.telemetry.metrics import PARKED, REFERENCE_RECORDS
 from org_service.worker import first_load
 from org_service.worker.worker import Worker
-from tests.integration.worker.reference_feed import ACME, JOINED, Feed, at_home, member, reading, roles, until
+from tests.integration.worker.reference_feed import ACME, JOINED, Feed, at_home, member, reading, roles
 from tests.support import surgery
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.integration
 

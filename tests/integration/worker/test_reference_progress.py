@@ -18,8 +18,9 @@ from org_service.store.reference import Place
 from org_service.telemetry.metrics import BATCH_REPEATS, REFERENCE_RECORDS
 from org_service.worker import reference
 from org_service.worker.worker import Worker
-from tests.integration.worker.reference_feed import Feed, at_home, member, reading, roles, until
+from tests.integration.worker.reference_feed import Feed, at_home, member, reading, roles
 from tests.support.records import FakeRecord
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.integration
 

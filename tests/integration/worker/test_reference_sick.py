@@ -18,10 +18,11 @@ from org_local.stack import Stack
 from org_service.apply import reconcile
 from org_service.errors import RetryError
 from org_service.settings import AuthSettings, Settings
-from tests.integration.worker.reference_feed import ACME, Feed, member, reading, until
+from tests.integration.worker.reference_feed import ACME, Feed, member, reading
 from tests.integration.worker.running import running
 from tests.support import raw_batches, surgery
 from tests.support.surgery import Batch
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.integration
 
@@ -146,9 +147,11 @@ async def test_commands_wait_for_reference_data_that_can_not_be_read_and_it_is_s
                 return str(error)
 
         said = f"can't be read: {topic}, partition 1: not read since offset {bad.first}: CorruptRecordException: "
-        async with asyncio.timeout(30):
-            while not (await readyz("reference")).startswith(said):
-                await asyncio.sleep(0.02)
+
+        async def says_so() -> bool:
+            return (await readyz("reference")).startswith(said)
+
+        await until(says_so)
         assert await readyz("consumer") == "commands wait until the reference data are loaded"
         await asyncio.to_thread(surgery.flip_byte, stack, topic, 1, bad.first, mask=1)
         await until(lambda: readyz("consumer"), "3 partitions")

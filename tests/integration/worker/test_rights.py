@@ -23,9 +23,9 @@ from org_service.apply.applier import Applier
 from org_service.errors import RetryError
 from org_service.settings import Settings
 from org_service.worker.worker import Worker
-from tests.support.processes import wait_for
 from tests.support.records import record_of
 from tests.support.topics import read_results
+from tests.support.waiting import until, wait_for
 
 pytestmark = pytest.mark.integration
 
@@ -66,13 +66,11 @@ async def test_a_worker_that_may_not_answer_duplicates_takes_no_commands_and_say
     worker, stop = Worker(settings.model_copy(update={"worker": quick})), asyncio.Event()
     async with denied(settings, operation) as allow, asyncio.timeout(WITHIN_S):
         running = asyncio.create_task(worker.run(stop))
-        while worker._lacking is None:
-            await asyncio.sleep(0.02)
+        await until(lambda: worker._lacking)
         with pytest.raises(RetryError, match="grant this login Write on it"):
             await worker.checks()["consumer"]()
         await asyncio.to_thread(allow)
-        while worker._subscriber is None or not worker._subscriber.assigned:
-            await asyncio.sleep(0.02)
+        await until(lambda: worker._subscriber is not None and worker._subscriber.assigned)
         assert await worker.checks()["consumer"]() == "3 partitions"
         stop.set()
         await running
@@ -87,9 +85,8 @@ async def test_a_right_that_is_taken_while_running_is_an_outage_that_is_said(
     await applier.apply([create])
     async with denied(settings) as allow, asyncio.timeout(WITHIN_S):
         waiting = asyncio.create_task(applier.apply([dataclasses.replace(create, offset=create.offset + 1_000_000)]))
-        while applier.outage is None:
-            await asyncio.sleep(0.02)
-        assert applier.outage.startswith(f"Kafka doesn't let us write to {settings.kafka.topics.results}")
+        await until(lambda: applier.outage)
+        assert (applier.outage or "").startswith(f"Kafka doesn't let us write to {settings.kafka.topics.results}")
         await asyncio.to_thread(allow)
         await waiting
     assert applier.outage is None

@@ -18,6 +18,7 @@ from org_service.errors import DataRefusedError, RefoldError, RetryError
 from org_service.settings import Settings
 from org_service.store import engine, statements
 from tests.support.records import record_of
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.integration
 
@@ -41,8 +42,8 @@ async def test_rivals_for_one_name_take_turns(appliers: list[Applier], database:
 
     async def referee() -> None:
         await asyncio.sleep(RIVALRY_S)
-        while not await database.fetchval("SELECT EXISTS (SELECT FROM journal WHERE code = 409)"):
-            await asyncio.sleep(0.1)  # on a busy machine they may not have met yet
+        # On a busy machine they may not have met yet.
+        await until(lambda: database.fetchval("SELECT EXISTS (SELECT FROM journal WHERE code = 409)"))
         enough.set()
 
     async def rival(number: int, applier: Applier) -> None:
@@ -60,9 +61,7 @@ async def test_rivals_for_one_name_take_turns(appliers: list[Applier], database:
     print(f"outcomes {codes}")
     assert await database.fetchval("SELECT count(*) FROM parked") == 0
     assert codes[409] > 0
-    async with asyncio.timeout(30):
-        while await database.fetchval(SESSIONS):
-            await asyncio.sleep(0.05)
+    await until(lambda: database.fetchval(SESSIONS), 0)
     assert await database.fetchval("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()") == 0
 
 
@@ -217,8 +216,7 @@ async def test_rows_are_locked_in_order_of_id_so_that_nobody_waits_in_a_circle(
         async with database.transaction():
             await database.execute("SELECT FROM organization WHERE id = $1 FOR UPDATE", high)
             applying = asyncio.create_task(appliers[0].apply(batch))
-            while not await database.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
-                await asyncio.sleep(0.01)
+            await until(lambda: database.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"))
             assert await database.fetch("SELECT id FROM organization WHERE id = $1 FOR UPDATE SKIP LOCKED", low) == []
         await applying
 
@@ -258,8 +256,7 @@ async def test_the_times_of_an_organization_never_go_back(
         async with database.transaction():
             await database.execute("SELECT FROM organization WHERE id = $1 FOR UPDATE", x)
             waiting = asyncio.create_task(appliers[0].apply([update(x, "x1.com"), update(y, "y1.com")]))
-            while not await database.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
-                await asyncio.sleep(0.01)
+            await until(lambda: database.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"))
             freed = datetime.now(UTC)
         await waiting
     recorded = await database.fetch("SELECT recorded_at FROM journal WHERE version = 2")

@@ -1,7 +1,7 @@
 """The worker's end of Kafka, on a real broker: what FastStream and aiokafka would lose, and we don't."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -28,6 +28,7 @@ from tests.integration.worker.running import running
 from tests.support import raw_batches, surgery
 from tests.support.raw_batches import CODECS
 from tests.support.records import FakeRecord, record_of
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.integration
 
@@ -41,12 +42,6 @@ async def send(settings: Settings, *records: FakeRecord, codec: str = "none") ->
     for record in records:
         producer.produce(settings.kafka.topics.commands, record.value, record.key, headers=list(record.headers))
     assert await asyncio.to_thread(producer.flush, 20) == 0
-
-
-async def until(ask: Callable[[], Awaitable[Any]], wanted: Any, timeout_s: float = 20) -> None:
-    async with asyncio.timeout(timeout_s):
-        while await ask() != wanted:
-            await asyncio.sleep(0.02)
 
 
 async def committed(settings: Settings) -> int:

@@ -17,9 +17,10 @@ from org_events.reference import Staff
 from org_service.settings import AuthSettings, Settings
 from tests.integration.worker.reference_feed import Feed
 from tests.integration.worker.running import running
-from tests.integration.worker.test_subscriber import committed, until
+from tests.integration.worker.test_subscriber import committed
 from tests.support.issuer import ISSUER, Signer, ed_key
 from tests.support.key_server import KeyServer
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.integration
 

@@ -1,6 +1,5 @@
 """Whose a request is before any key is looked at, and which requests wait for keys."""
 
-import asyncio
 import time
 from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
@@ -17,6 +16,7 @@ from org_service.settings import AuthSettings
 from org_service.wire.commands import read
 from tests.support.issuer import Signer, auth, ed_key, jwks
 from tests.support.records import FakeRecord
+from tests.support.waiting import until
 
 ORG = UUID("0b5c6f0e-0000-4000-8000-00000000000a")
 COMMAND = UUID("11111111-1111-4111-8111-111111111111")
@@ -96,9 +96,7 @@ def outcomes(gate: Gate, requests: Iterable[Request]) -> list[tuple[int, int, st
 
 
 async def may_go_on(gate: Gate, partition: int) -> None:
-    async with asyncio.timeout(10):
-        while not gate.may_go_on(partition):
-            await asyncio.sleep(0.005)
+    await until(lambda: gate.may_go_on(partition))
 
 
 async def test_a_partition_waits_from_the_first_record_on_that_no_key_verifies(gate: Gate, tmp_path: Path) -> None:

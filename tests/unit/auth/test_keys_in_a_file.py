@@ -1,9 +1,8 @@
 """Tokens whose keys are in a file: replaced, damaged, removed and put back while the service runs."""
 
-import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from org_service.errors import RetryError, StopError
 from org_service.settings import AuthSettings
 from tests.support import issuer as issuing
 from tests.support.issuer import AT, ISSUER, Signer, ed_key, jwks, rsa_key
+from tests.support.waiting import until
 
 OLD, NEW = ed_key("old"), ed_key("new")
 
@@ -83,13 +83,6 @@ class KeyFile:
 @pytest.fixture
 def file(tmp_path: Path) -> KeyFile:
     return KeyFile(tmp_path / "jwks.json")
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    """Wait for what gives no signal."""
-    async with asyncio.timeout(10):
-        while not holds():
-            await asyncio.sleep(0.005)
 
 
 async def test_a_rotated_key_counts_at_once_and_the_old_one_still_does(tokens: Tokens, file: KeyFile) -> None:

@@ -15,6 +15,7 @@ from org_service.errors import StopError
 from org_service.kafka import topics
 from org_service.kafka.topics import Difference, TopicPlan
 from org_service.settings import EdgeSettings, KafkaSettings, Settings
+from tests.support.waiting import until
 
 EDGE_OUTCOME_S = 0.2
 
@@ -93,8 +94,7 @@ async def test_a_process_that_waits_for_what_it_stands_on_goes_on_beating(monkey
         nonlocal looks
         looks += 1
         began = time.monotonic()
-        while part.beat < began:
-            await asyncio.sleep(0.001)
+        await until(lambda: part.beat >= began)
         return ["a topic"] if looks < 2 else []
 
     monkeypatch.setattr(runtime, "_missing", missing)

@@ -101,9 +101,3 @@ async def connected(server: HttpServer) -> AsyncIterator[Client]:
         yield Client(reader, writer)
     finally:
         writer.close()
-
-
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(WAIT_S):
-        while not condition():
-            await asyncio.sleep(0.005)

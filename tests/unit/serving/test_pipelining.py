@@ -5,7 +5,8 @@ import random
 from typing import Any
 
 from org_service.serving.exchange import CONNECTION
-from tests.unit.serving.serving import Run, connected, on_both_loops, serving, until
+from tests.support.waiting import until
+from tests.unit.serving.serving import Run, connected, on_both_loops, serving
 
 INNER = b"DELETE /inner HTTP/1.1\r\nhost: x\r\n\r\n"
 

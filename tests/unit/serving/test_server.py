@@ -13,7 +13,8 @@ from org_service.serving import server as server_module
 from org_service.serving.registry import TIMEOUTS_S, State
 from org_service.serving.server import HttpServer, room_for
 from org_service.telemetry.metrics import HTTP_CONNECTIONS
-from tests.unit.serving.serving import WAIT_S, Client, Echo, Run, connected, on_both_loops, serving, until
+from tests.support.waiting import until
+from tests.unit.serving.serving import WAIT_S, Client, Echo, Run, connected, on_both_loops, serving
 
 GET = b"GET /a HTTP/1.1\r\nhost: x\r\n\r\n"
 KNOWN = b"GET /a HTTP/1.1\r\nhost: x\r\nauthorization: Bearer t\r\n\r\n"

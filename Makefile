@@ -3,7 +3,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo up stack check test bench storm poison smuggle hostile fuzz soak
+.PHONY: help setup demo up stack generate check test bench storm poison smuggle hostile fuzz soak
 
 # Any Python that is new enough; the base interpreter if this runs in a virtual environment.
 ifndef PYTHON
@@ -40,6 +40,9 @@ up: $(SYNCED) ## run the service on a local Kafka and Postgres, data in .local, 
 
 stack: $(SYNCED) ## run only the local Kafka and Postgres, data in .local, until ^C
 	.venv/bin/python -m org_local $(ARGS)
+
+generate: $(SYNCED) ## write every generated file: schemas, AsyncAPI, OpenAPI, tables of settings, metrics and contract
+	.venv/bin/python -m org_service.documentation
 
 check: $(SYNCED) ## format, lint, types, import contracts, tests without servers: under a minute
 	.venv/bin/ruff format --check .

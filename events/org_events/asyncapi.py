@@ -1,12 +1,10 @@
-"""The AsyncAPI 3.0 document of the contract, made from models and topics: `python -m org_events.asyncapi FILE`.
+"""The AsyncAPI 3.0 document of the contract, made from models and topics.
 
 It is written from the service's side: it receives what others publish and sends what others subscribe to. Topics, keys,
 headers and bodies are the same for a client.
 """
 
-import sys
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any, Final
 
 from pydantic.json_schema import models_json_schema
@@ -17,7 +15,7 @@ from org_events.events import EventType, OrganizationEvent
 from org_events.organization import Organization
 from org_events.reference import Membership, Partnership, Reference, Staff
 from org_events.results import RESULT_TYPE, Result
-from org_events.schemas import MODELS, Generator, mode, to_text
+from org_events.schemas import MODELS, Generator, mode
 from org_events.topics import Topics, TopicSpec
 
 _BINDING: Final = "0.5.0"
@@ -283,7 +281,3 @@ def document() -> _Json:
             "schemas": schemas["$defs"],
         },
     }
-
-
-if __name__ == "__main__":
-    Path(sys.argv[1]).write_text(to_text(document()), encoding="utf-8")

@@ -1,9 +1,9 @@
 """The JSON Schemas (2020-12) of everything on the wire, made from the models.
 
-The files beside this one are what other languages use; `python -m org_events.schemas` writes them anew. Commands
-and reference data are described as publishers write them, the rest as the service writes it. A field left out of a
-command means something else than null, so no schema here has a default. Of what the service writes, a member that isn't
-required may be missing in older messages.
+The files beside this one are what other languages use; `make generate` writes them. Commands and reference data are
+described as publishers write them, the rest as the service writes it. A field left out of a command means something
+else than null, so no schema here has a default. Of what the service writes, a member that isn't required may be missing
+in older messages.
 """
 
 import json

@@ -12,7 +12,7 @@ import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
-from typing import Any, Final, Self
+from typing import Final, Self
 
 from org_service.auth.policy import load_policy
 from org_service.auth.tokens import Tokens
@@ -185,8 +185,3 @@ async def _end(tasks: Sequence[asyncio.Task[None]]) -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def document(settings: Settings | None = None) -> dict[str, Any]:
-    """The OpenAPI document, without starting anything."""
-    return Edge(settings or Settings()).app.openapi()

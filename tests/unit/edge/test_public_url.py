@@ -7,7 +7,7 @@ import httpx2
 import pytest
 from fastapi import FastAPI
 
-from org_service.edge.edge import document
+from org_service.edge.edge import Edge
 from org_service.edge.http import changing
 from org_service.edge.http.changing import Changing
 from org_service.edge.http.commands import Body, Decided, Pending
@@ -61,5 +61,6 @@ def test_a_link_to_the_next_page_honours_the_public_url(public_url: str, base: s
 
 def test_the_document_names_the_public_url_as_its_server() -> None:
     settings = Settings.model_construct(auth=AuthSettings(), edge=EdgeSettings(public_url=PUBLIC_URL))
-    assert document(settings)["servers"] == [{"url": "https://example.com/organizations"}]
-    assert "servers" not in document(Settings.model_construct(auth=AuthSettings(), edge=EdgeSettings()))
+    assert Edge(settings).app.openapi()["servers"] == [{"url": "https://example.com/organizations"}]
+    unnamed = Settings.model_construct(auth=AuthSettings(), edge=EdgeSettings())
+    assert "servers" not in Edge(unnamed).app.openapi()

@@ -224,8 +224,8 @@ TABLES: Final[Mapping[str, Callable[[], str]]] = {
 _BLOCK: Final = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
-def filled(page: str) -> str:
-    """A page with its generated blocks as the code has them now.
+def fill_tables(page: str) -> str:
+    """Fill the generated blocks of a page with what the code says now.
 
     Raises:
         ValueError: A table has no block in the page.

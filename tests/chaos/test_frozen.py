@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from org_service.settings import Settings
-from org_service.store.notify import SILENCE_MAX_S
+from org_service.store.leader import SILENCE_MAX_S
 from tests.chaos.storm import LEADS, WORKED
 from tests.support.arena import Arena
 from tests.support.crowd import Crowd

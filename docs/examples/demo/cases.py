@@ -29,7 +29,7 @@ from org_service.kafka.reader import Record
 from org_service.operate import organizations_file, progress, tail
 from org_service.operate.organizations_file import BadLine, Row
 from org_service.settings import KafkaSettings, Settings
-from org_service.store import reads
+from org_service.store import parked
 from org_service.store.engine import create_engine
 
 FILE = Path(__file__).with_name("organizations.jsonl")
@@ -258,7 +258,7 @@ async def broken(demo: Demo) -> None:
     await progress.wait_until_idle(demo.settings, ARRIVAL_TIMEOUT_S)
     engine = create_engine(demo.settings.database, "reader", direct=True)
     async with engine.connect() as conn:
-        for record in await reads.list_parked(conn, 10):
+        for record in await parked.list_records(conn, 10):
             console.print("   parked", render.parked(record))
 
 

@@ -12,7 +12,7 @@ from org_events.reference import Membership, Partnership, Reference, Role, Staff
 from org_service.operate import reference
 from org_service.operate.reference import Entry
 from org_service.settings import Settings
-from org_service.store.reference import Counts
+from org_service.store.facts import Counts
 
 FILE = Path(__file__).with_name("reference.jsonl")
 POLL_S = 0.05

@@ -30,8 +30,8 @@ from org_service.domain.requests import Record, Refused, Request, Unreadable
 from org_service.domain.snapshot import Snapshot, deleted, is_torn, names_wanted, pairs_asked, restored
 from org_service.errors import DataRefusedError, RefoldError, ServiceError, TooSlowError
 from org_service.settings import Settings
-from org_service.store import relations, statements
-from org_service.store.engine import create_engine
+from org_service.store import journal, organizations, outcomes, parked, relations
+from org_service.store.engine import create_engine, ping
 from org_service.store.failures import classify
 from org_service.telemetry.logs import get_logger, log_defect
 from org_service.telemetry.metrics import BATCH_RECORDS, BATCH_REPEATS, BATCH_SECONDS, COMMANDS, PARKED
@@ -204,16 +204,16 @@ class Applier:
         Never an error: what is parked stays parked, and would keep the very release from being ready that mends it.
         """
         async with self._engine.connect() as conn:
-            defects = await statements.count_defects(conn)
+            defects = await parked.count_defects(conn)
         if not defects:
             return "nothing by a defect of ours"
-        counted = f"{defects}" if defects < statements.DEFECTS_COUNTED_MAX else f"{defects} or more"
+        counted = f"{defects}" if defects < parked.DEFECTS_COUNTED_MAX else f"{defects} or more"
         return f"{counted} by a defect of ours: run `orgs parked`, and report it"
 
     async def check(self) -> str:
         """Ask Postgres for a sign of life, on a connection of the pool; raises where it gives none."""
         async with self._engine.connect() as conn:
-            await statements.ping(conn)
+            await ping(conn)
         return "answers"
 
     async def _transact(self, requests: Sequence[Request | Unreadable], refused: str | None) -> tuple[Plan, int]:
@@ -232,10 +232,10 @@ class Applier:
             plan = fold.plan
             if plan.parked:
                 # Before the head is taken: a rival with the same records is waited for here.
-                await statements.park(conn, list(map(keep, plan.parked)), now)
-            start = await statements.take_positions(conn, len(plan.journal)) if plan.names else 0
+                await parked.park(conn, list(map(keep, plan.parked)), now)
+            start = await journal.take_positions(conn, len(plan.journal)) if plan.names else 0
             if plan.created or plan.updated:
-                await statements.write_organizations(
+                await organizations.write(
                     conn,
                     created=list(plan.created.values()),
                     updated=list(plan.updated.values()),
@@ -244,10 +244,10 @@ class Applier:
                 )
             if plan.journal:
                 if not plan.names:
-                    start = await statements.take_positions(conn, len(plan.journal))
-                await statements.append_journal(conn, start, plan.journal)
+                    start = await journal.take_positions(conn, len(plan.journal))
+                await journal.append(conn, start, plan.journal)
             # The head is ours from here on: whatever has an earlier position is committed, and can be seen.
-            if await statements.find_holders(conn, plan.passing_names()):
+            if await organizations.find_holders(conn, plan.passing_names()):
                 raise RefoldError("another transaction took a name that this batch had for a moment")
         return plan, start
 
@@ -299,13 +299,13 @@ async def _snapshot(conn: AsyncConnection, requests: Sequence[Request | Unreadab
         if request.org_id is not None and not isinstance(request.command, Refused)
     }
     command_ids = [request.command_id for request in readable]
-    names = await statements.find_names(conn, restored(readable))
+    names = await organizations.find_names(conn, restored(readable))
     wanted = names_wanted(readable, names)
     snapshot = Snapshot(
-        await statements.lock_organizations(conn, org_ids, wanted),
-        await statements.find_journaled(conn, command_ids),
-        *await statements.find_parked(conn, org_ids, command_ids, queued_max),
-        await statements.find_holders(conn, wanted),
+        await organizations.lock(conn, org_ids, wanted),
+        await outcomes.find_journaled(conn, command_ids),
+        *await parked.find(conn, org_ids, command_ids, queued_max),
+        await organizations.find_holders(conn, wanted),
         await relations.find_relations(conn, pairs_asked(readable)),
         await relations.find_clients(conn, deleted(readable)),
     )
@@ -315,14 +315,14 @@ async def _snapshot(conn: AsyncConnection, requests: Sequence[Request | Unreadab
 
 
 def _count(plan: Plan) -> None:
-    outcomes = Counter((row.outcome, row.code) for row in plan.journal)
-    for (outcome, code), commands in outcomes.items():
+    decided = Counter((row.outcome, row.code) for row in plan.journal)
+    for (outcome, code), commands in decided.items():
         COMMANDS.labels(outcome, str(code)).inc(commands)
     for each in plan.parked:
         PARKED.labels(each.unreadable.reason).inc()
     for command_id, error in plan.defects:
         log_defect(log, "command parked: our code raised", where(error), error, command_id=str(command_id))
-    told = [f"{commands} {outcome} {code}" for (outcome, code), commands in outcomes.items()]
+    told = [f"{commands} {outcome} {code}" for (outcome, code), commands in decided.items()]
     log.debug("committed", outcomes=", ".join(told), parked=len(plan.parked), answered=len(plan.replies))
 
 

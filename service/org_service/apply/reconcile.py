@@ -38,8 +38,9 @@ from org_events.reference import USER_ID_CHARS_MAX, Reference
 from org_events.topics import DAY_MS, partitions_for
 from org_service.kafka.topic_ids import topic_ids
 from org_service.settings import Settings
-from org_service.store import reference
-from org_service.store.reference import FACT_TABLES, Place, Progress
+from org_service.store import reference_progress
+from org_service.store.facts import FACT_TABLES
+from org_service.store.reference_progress import Place, Progress
 from org_service.telemetry.logs import get_logger
 from org_service.telemetry.metrics import REFERENCE_RECORDS
 from org_service.wire.facts import kinds
@@ -150,14 +151,14 @@ async def confirm(
     if await topic_ids(consumer, topics) != {topic: ids[topic] for topic in topics}:
         return False
     async with engine.begin() as conn:
-        progress = await reference.lock_progress(conn, passed)
-        ages = await reference.read_ages(conn)
+        progress = await reference_progress.lock(conn, passed)
+        ages = await reference_progress.read_ages(conn)
         if any(is_too_long(ages.get(place), absence_s[place.topic]) for place in passed):
             return False
         if not in_place(progress, ids, starts):
             return False
         now = time.monotonic()
-        await reference.confirm(conn, {place: now - at for place, at in passed.items()})
+        await reference_progress.confirm(conn, {place: now - at for place, at in passed.items()})
     return True
 
 
@@ -249,11 +250,11 @@ async def _reconcile(
             return None
     table, lacking = FACT_TABLES[kind], list[tuple[Any, ...]]()
     async with engine.connect() as conn:
-        async for page in table.keys(conn):
+        async for page in table.read_keys(conn):
             beat()
             lacking += _lacking(page, held, set(group.partitions), settings.kafka.partitions)
     async with engine.begin() as conn:
-        progress = await reference.lock_progress(conn, group.ends)
+        progress = await reference_progress.lock(conn, group.ends)
         if any(
             place not in progress
             or progress[place].topic_id != group.topic_id
@@ -264,7 +265,7 @@ async def _reconcile(
         for first in range(0, len(lacking), _DELETE_ROWS):
             beat()
             await table.delete(conn, lacking[first : first + _DELETE_ROWS])
-        await reference.confirm(conn, dict.fromkeys(group.ends, time.monotonic() - began))
+        await reference_progress.confirm(conn, dict.fromkeys(group.ends, time.monotonic() - began))
     return len(lacking)
 
 

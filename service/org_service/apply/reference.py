@@ -31,10 +31,11 @@ from org_service.domain.requests import Record, SetAside, Unreadable
 from org_service.errors import DataRefusedError, RefoldError, RetryError, ServiceError, TooSlowError
 from org_service.kafka.topic_ids import topic_ids
 from org_service.settings import Settings
-from org_service.store import reference, statements
+from org_service.store import parked, reference_progress
 from org_service.store.engine import create_engine
+from org_service.store.facts import FACT_TABLES
 from org_service.store.failures import classify
-from org_service.store.reference import FACT_TABLES, Place, Progress
+from org_service.store.reference_progress import Place, Progress
 from org_service.telemetry.logs import get_logger, log_defect
 from org_service.telemetry.metrics import BATCH_REPEATS, PARKED, REFERENCE_RECORDS
 from org_service.waiting import Backoff
@@ -137,17 +138,17 @@ class ReferenceApplier:
             ends: Where the partitions end now. Returned again for those that weren't read for too long.
         """
         async with self._engine.begin() as conn:
-            await reference.begin_progress(conn, {place: ids[place.topic] for place in ends})
-            progress = await reference.lock_progress(conn, ends)
+            await reference_progress.begin(conn, {place: ids[place.topic] for place in ends})
+            progress = await reference_progress.lock(conn, ends)
             anew = {
                 place: Progress(ids[place.topic], 0)
                 for place, reached in progress.items()
                 if reached.topic_id != ids[place.topic] or reached.next_offset > ends[place]
             }
-            await reference.write_progress(conn, anew)
+            await reference_progress.write(conn, anew)
             # Nobody knows what it will hold once it is filled: nothing is deleted for what it lacks.
-            await reference.confirm(conn, dict.fromkeys(anew, 0.0))
-            ages = await reference.read_ages(conn)
+            await reference_progress.confirm(conn, dict.fromkeys(anew, 0.0))
+            ages = await reference_progress.read_ages(conn)
         for topic in sorted({place.topic for place in anew}):
             log.warning(
                 "a reference topic was created anew, or lost records: it is applied from its beginning, and what it "
@@ -276,22 +277,22 @@ class ReferenceApplier:
         if await topic_ids(self._consumer, topics) != {topic: self._topic_ids[topic] for topic in topics}:
             return None
         async with self._engine.begin() as conn:
-            progress = await reference.lock_progress(conn, starts)
+            progress = await reference_progress.lock(conn, starts)
             if not in_place(progress, self._topic_ids, starts):
                 return None
             new = [each for each in facts if each.record.offset >= progress[_place(each.record)].next_offset]
             await _write(conn, [each for each in new if isinstance(each, Fact)])
-            parked = [each for each in new if isinstance(each, Unreadable)]
-            if parked:
-                await statements.park(conn, [keep(SetAside(each)) for each in parked], datetime.now(UTC))
-            await reference.write_progress(
+            unreadable = [each for each in new if isinstance(each, Unreadable)]
+            if unreadable:
+                await parked.park(conn, [keep(SetAside(each)) for each in unreadable], datetime.now(UTC))
+            await reference_progress.write(
                 conn,
                 {
                     place: Progress(progress[place].topic_id, max(end, progress[place].next_offset))
                     for place, end in _ends(facts).items()
                 },
             )
-        for each in parked:
+        for each in unreadable:
             PARKED.labels(each.reason).inc()
             log.error("reference record parked", reason=each.reason, detail=each.detail, at=_coordinates(each.record))
         return (

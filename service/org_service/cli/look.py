@@ -11,8 +11,9 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
 
     from org_service.domain.organization import Organization
+    from org_service.store.journal import HistoryEntry
     from org_service.store.losses import Loss
-    from org_service.store.reads import HistoryEntry, ParkedCount, ParkedRecord
+    from org_service.store.parked import ParkedCount, ParkedRecord
 
 T = TypeVar("T")
 
@@ -55,11 +56,11 @@ def history(
     from org_service.cli import render
 
     async def read(conn: "AsyncConnection") -> "tuple[Organization, list[HistoryEntry]]":
-        from org_service.store import reads
+        from org_service.store import journal
 
         organization = (await _find(conn, org))[0]
         after_version = max(0, organization.version - last)
-        return organization, await reads.history(conn, organization.id, last, after_version)
+        return organization, await journal.read_history(conn, organization.id, last, after_version)
 
     organization, entries = _ask(read)
     if as_json:
@@ -88,10 +89,10 @@ def parked(
     from org_service.cli import render
 
     async def read(conn: "AsyncConnection") -> "tuple[list[ParkedRecord], list[ParkedCount]]":
-        from org_service.store import reads
+        from org_service.store import parked as parked_records
 
-        shown = await reads.list_parked(conn, last, state=None if every else "open")
-        return shown, [each for each in await reads.count_parked(conn) if every or each.state == "open"]
+        shown = await parked_records.list_records(conn, last, state=None if every else "open")
+        return shown, [each for each in await parked_records.count(conn) if every or each.state == "open"]
 
     records, counts = _ask(read)
     for record in records:
@@ -157,9 +158,9 @@ def _ask(question: "Callable[[AsyncConnection], Awaitable[T]]") -> T:
 
 
 async def _find(conn: "AsyncConnection", org: str) -> "list[Organization]":
-    from org_service.store import reads
+    from org_service.store import organizations
 
-    found = await reads.find_organization(conn, org)
+    found = await organizations.find_by_id_or_name(conn, org)
     if not found:
         shell.fail(f"there is no organization with the id or name {org!r}, and there never was.")
     return found

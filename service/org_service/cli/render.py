@@ -11,7 +11,8 @@ from rich.text import Text
 if TYPE_CHECKING:
     from org_events.results import Result
     from org_service.domain.organization import Organization
-    from org_service.store.reads import HistoryEntry, ParkedCount, ParkedRecord
+    from org_service.store.journal import HistoryEntry
+    from org_service.store.parked import ParkedCount, ParkedRecord
 
 VALUE_CHARS_MAX: Final = 120
 """Of one value in a line; `--json` shows all of it."""

@@ -17,7 +17,7 @@ from org_events.results import Outcome, ProblemType
 from org_events.schemas import MODELS
 from org_events.topics import DAY_MS, Topics, TopicSpec
 from org_service.edge.http.problems import TITLES, HttpProblem
-from org_service.store.tables import Parked
+from org_service.store.tables import ParkedRow
 
 _OUTCOMES: Final[Mapping[Outcome, tuple[str, str, str]]] = {
     Outcome.APPLIED: ("200", "yes", "The change was made: there is an event and a new version."),
@@ -206,7 +206,7 @@ def _problems() -> str:
 
 
 def _reasons() -> str:
-    table = cast("Table", Parked.__table__)  # pyright: ignore[reportAttributeAccessIssue] - SQLModel doesn't declare it
+    table = cast("Table", ParkedRow.__table__)  # pyright: ignore[reportAttributeAccessIssue] - SQLModel doesn't declare it
     checks = [each for each in table.constraints if isinstance(each, CheckConstraint)]
     constraint = next(each for each in checks if each.name == "parked_reason_check")
     names: list[str] = re.findall(r"'(\w+)'", str(constraint.sqltext))

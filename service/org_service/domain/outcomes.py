@@ -1,6 +1,6 @@
 """What became of a command: new, known from before, and as it is published. Tuples, because each batch makes thousands.
 
-A record that is set aside has no outcome; what is kept of it is here as well.
+A command that has no outcome (yet), and what is kept of a record that is set aside, are here as well.
 """
 
 from datetime import datetime
@@ -9,7 +9,7 @@ from uuid import UUID
 
 
 class KnownOutcome(NamedTuple):
-    """What the journal remembers of a command: enough to know it again and to send its outcome again."""
+    """What the journal remembers of a command: enough to know it again, to send its outcome again and to show it."""
 
     command_id: UUID
     position: int
@@ -27,6 +27,24 @@ class KnownOutcome(NamedTuple):
     recorded_at: datetime
     command_time_ms: int | None = None
     """Of the record, by the broker's clock; None where an older release journaled it."""
+    actor: str | None = None
+    changed: str | None = None
+
+
+UndecidedStatus = Literal["parked", "pending", "expired"]
+
+
+class Undecided(NamedTuple):
+    """A command that has no outcome: set aside (`parked`), accepted (`pending`), or lost by Kafka since (`expired`)."""
+
+    command_id: UUID
+    org_id: UUID | None
+    status: UndecidedStatus
+    actor: str | None
+    """Whoever was promised an answer; None of a parked command where nobody was."""
+    request_digest: bytes | None
+    """Only of a parked one."""
+    since: datetime
 
 
 class NewOutcome(NamedTuple):

@@ -24,8 +24,7 @@ from org_service.serving.exchange import Receive, Scope, Send
 from org_service.serving.health import Check, HealthServer
 from org_service.serving.server import Bounds, HttpServer, listen, room_for
 from org_service.settings import Settings
-from org_service.store import statements
-from org_service.store.engine import create_engine
+from org_service.store.engine import create_engine, ping
 from org_service.telemetry.logs import get_logger
 from org_service.waiting import Backoff, pause
 
@@ -143,7 +142,7 @@ class Edge:
 
     async def _check_postgres(self) -> str:
         async with self._readiness.connect() as conn:
-            await statements.ping(conn)
+            await ping(conn)
         return "answers"
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -19,10 +19,10 @@ from org_service.domain.organization import to_json
 from org_service.domain.outcomes import JournaledOutcome
 from org_service.kafka.reader import Record, read_all
 from org_service.settings import KafkaSettings, Settings
-from org_service.store import journal, reads
+from org_service.store import journal, organizations, parked
 from org_service.store.engine import create_engine
 from org_service.store.journal import Gap
-from org_service.store.reads import ParkedRecord
+from org_service.store.parked import ParkedRecord
 
 PAGE_ROWS: Final = 5_000
 DIFFERENCES_SHOWN_MAX: Final = 20
@@ -153,21 +153,21 @@ async def _read_tables(settings: Settings) -> _Stored:
     stored = _Stored()
     engine = create_engine(settings.database, "reader", direct=True)
     async with engine.connect() as conn:
-        stored.head = await journal.head(conn)
-        stored.gaps = await journal.gaps(conn)
+        stored.head = await journal.read_head(conn)
+        stored.gaps = await journal.read_gaps(conn)
         position = 0
         while rows := await journal.read_after(conn, position, PAGE_ROWS):
             stored.journal.update((row.position, row) for row in rows)
             position = rows[-1].position
         after: UUID | None = None
-        while page := await reads.list_organizations(conn, PAGE_ROWS, after):
+        while page := await organizations.list_by_id(conn, PAGE_ROWS, after):
             after = page[-1].id
             present = (each for each in page if each.deleted_at is None)
             stored.organizations.update((str(each.id), orjson.loads(to_json(each))) for each in present)
         after_id = 0
-        while parked := await reads.list_parked(conn, PAGE_ROWS, after_id=after_id, state=None):
-            after_id = parked[-1].id
-            for record in parked:
+        while records := await parked.list_records(conn, PAGE_ROWS, after_id=after_id, state=None):
+            after_id = records[-1].id
+            for record in records:
                 _add_parked(stored, record)
     return stored
 

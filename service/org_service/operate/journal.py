@@ -77,7 +77,7 @@ async def _last_published(settings: Settings) -> Published:
 
 
 async def _plan(conn: AsyncConnection, last: Published) -> Advance:
-    head, command_id = await journal.head(conn), await journal.command_id_at(conn, last.position)
+    head, command_id = await journal.read_head(conn), await journal.find_command_id(conn, last.position)
     if head >= last.position and (last.command_id is None or command_id in (None, last.command_id)):
         raise StopError(
             f"there is no need to: Kafka knows the journal up to position {last.position}, and the journal, which goes "

@@ -47,7 +47,7 @@ async def behind(settings: Settings) -> Behind:
     undecided = await _undecided(settings)
     engine = create_engine(settings.database, "reader", direct=True)
     async with engine.connect() as conn:
-        head = await journal.head(conn)
+        head = await journal.read_head(conn)
     last = await published(settings)
     return Behind(undecided, head - (0 if last is None else last.position))
 

@@ -19,7 +19,7 @@ from org_service.kafka.connection import admin
 from org_service.kafka.reader import read_all
 from org_service.settings import DatabaseSettings, KafkaSettings
 from org_service.store.engine import create_engine
-from org_service.store.reference import Counts, count_facts
+from org_service.store.facts import Counts, count_facts
 
 T = TypeVar("T")
 

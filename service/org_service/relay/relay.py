@@ -30,7 +30,7 @@ from org_service.kafka.transactions import TransactionWatch
 from org_service.relay.chunks import Chunk, Layout
 from org_service.relay.source import Source
 from org_service.settings import Settings
-from org_service.store.notify import JournalSignal, LeaderLock
+from org_service.store.leader import JournalSignal, LeaderLock
 from org_service.telemetry.logs import get_logger
 from org_service.telemetry.metrics import (
     RELAY_LAG_POSITIONS,

@@ -38,7 +38,7 @@ class Source:
         """Return if Postgres answers a query."""
         with classified():
             async with self._engine.connect() as connection:
-                await journal.head(connection)
+                await journal.read_head(connection)
 
     async def next_chunk(self, after: int, layout: Layout, rows_max: int) -> Chunk | None:
         """The next rows, encoded for `layout`; None when there are none.
@@ -51,7 +51,7 @@ class Source:
             async with self._engine.connect() as connection:
                 rows = await journal.read_after(connection, after, rows_max)
                 if not rows or len(rows) >= rows_max:
-                    self.head = await journal.head(connection)
+                    self.head = await journal.read_head(connection)
                 else:
                     self.head = rows[-1].position
         if rows:
@@ -65,7 +65,7 @@ class Source:
         with classified():
             async with self._engine.connect() as connection:
                 rows = await journal.read_after(connection, after, 1)
-                self.head = await journal.head(connection)
+                self.head = await journal.read_head(connection)
         return rows[0].recorded_at if rows else None
 
     async def verify(self, position: int, command_id: UUID | None) -> None:
@@ -79,8 +79,8 @@ class Source:
         """
         with classified():
             async with self._engine.connect() as connection:
-                journaled = await journal.command_id_at(connection, position)
-                self.head = await journal.head(connection)
+                journaled = await journal.find_command_id(connection, position)
+                self.head = await journal.read_head(connection)
         if self.head < position:
             raise _ahead(position, self.head)
         if None not in (journaled, command_id) and journaled != command_id:

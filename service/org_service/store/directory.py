@@ -29,12 +29,10 @@ from org_events.reference import Role
 from org_service.domain.access import Access, AccessKind, Membership, Partnership, access_to
 from org_service.domain.organization import OrderBy, Organization, name_key
 from org_service.domain.policy import READ, Policy
-from org_service.store.lists import Rows, Shape, list_active, list_related
+from org_service.store.lists import Shape, list_active, list_related
 from org_service.store.prepared import Prepared
-from org_service.store.tables import Membership as MembershipTable
-from org_service.store.tables import Organization as OrganizationTable
-from org_service.store.tables import Partnership as PartnershipTable
-from org_service.store.tables import Staff as StaffTable
+from org_service.store.sql import Rows, columns
+from org_service.store.tables import MembershipRow, OrganizationRow, PartnershipRow, StaffRow
 
 _LAST: Final = "\U0010ffff"
 """The last code point: what begins with it has nothing behind it, and begins nothing that anybody is called."""
@@ -83,7 +81,7 @@ class Page(NamedTuple):
     """Sort key (folded name, or time as ISO 8601) and id of the last entry; None where there is no more."""
 
 
-_ORGANIZATION: Final[list[Any]] = [getattr(OrganizationTable, field) for field in Organization._fields]
+_ORGANIZATION: Final = columns(OrganizationRow, Organization._fields)
 _WIDTH: Final = len(Organization._fields)
 _OWN_END: Final = _WIDTH + len(Membership._fields)
 
@@ -94,26 +92,26 @@ _org_id = bindparam("org_id", type_=Uuid)
 def _find() -> Rows:
     # Every part looks for what was asked, not for what another part found: what is missing takes as much work as
     # what can't be seen.
-    caller = select(exists().where(col(StaffTable.user_id) == _user_id).label("staff")).subquery("caller")
-    own = aliased(MembershipTable, name="own")
-    members = aliased(MembershipTable, name="members")
-    partner = aliased(OrganizationTable, name="partner")
-    partnership: list[Any] = [PartnershipTable.partner_org_id, col(PartnershipTable.role).label("partner_role")]
+    caller = select(exists().where(col(StaffRow.user_id) == _user_id).label("staff")).subquery("caller")
+    own = aliased(MembershipRow, name="own")
+    members = aliased(MembershipRow, name="members")
+    partner = aliased(OrganizationRow, name="partner")
+    partnership: list[Any] = [PartnershipRow.partner_org_id, col(PartnershipRow.role).label("partner_role")]
     through = (
         select(
             *partnership,
             and_(col(partner.deleted_at).is_(None), col(partner.deactivated_at).is_(None)).label("partner_active"),
             *(getattr(members, field).label(f"member_{field}") for field in Membership._fields),
         )
-        .join(members, col(members.org_id) == col(PartnershipTable.partner_org_id))
-        .join(partner, col(partner.id) == col(PartnershipTable.partner_org_id))
-        .where(col(members.user_id) == _user_id, col(PartnershipTable.org_id) == _org_id)
+        .join(members, col(members.org_id) == col(PartnershipRow.partner_org_id))
+        .join(partner, col(partner.id) == col(PartnershipRow.partner_org_id))
+        .where(col(members.user_id) == _user_id, col(PartnershipRow.org_id) == _org_id)
         .subquery("through")
     )
     return (
-        select(caller.c.staff, *_ORGANIZATION, *(getattr(own, field) for field in Membership._fields), *through.c)
+        select(caller.c.staff, *_ORGANIZATION, *columns(own, Membership._fields), *through.c)
         .select_from(caller)
-        .outerjoin(OrganizationTable, col(OrganizationTable.id) == _org_id)
+        .outerjoin(OrganizationRow, col(OrganizationRow.id) == _org_id)
         .outerjoin(own, and_(col(own.user_id) == _user_id, col(own.org_id) == _org_id))
         .outerjoin(through, true())
     )

@@ -16,7 +16,6 @@ from sqlalchemy import (
     DateTime,
     FromClause,
     Integer,
-    Select,
     Text,
     Uuid,
     and_,
@@ -39,10 +38,8 @@ from sqlmodel import col
 from org_service.domain.access import AccessKind, Membership
 from org_service.domain.organization import OrderBy, Organization
 from org_service.store.prepared import Prepared
-from org_service.store.tables import Membership as MembershipTable
-from org_service.store.tables import Organization as OrganizationTable
-from org_service.store.tables import Partnership as PartnershipTable
-from org_service.store.tables import Staff as StaffTable
+from org_service.store.sql import Rows, columns
+from org_service.store.tables import MembershipRow, OrganizationRow, PartnershipRow, StaffRow
 
 NAMES_WALKED_MAX: Final = 1_000
 TIMES_WALKED_MAX: Final = 5_000
@@ -50,21 +47,19 @@ TIMES_WALKED_MAX: Final = 5_000
 where one in 20, or in 100, matches. Rows in order of name are looked up one by one, in order of time the index holds
 all there is to see."""
 
-Rows = Select[*tuple[Any, ...]]
-
 _user_id = bindparam("user_id", type_=Text)
 _rows_max = bindparam("rows_max", type_=Integer)
 
 _LISTED: Final[list[Any]] = [
-    null().label(field) if field == "primary_address" else getattr(OrganizationTable, field)
+    null().label(field) if field == "primary_address" else getattr(OrganizationRow, field)
     for field in Organization._fields
 ]
 """A list shows no address, so none is read."""
-_KEYS: Final[list[Any]] = [OrganizationTable.id, OrganizationTable.name_key, OrganizationTable.created_at]
+_KEYS: Final[list[Any]] = [OrganizationRow.id, OrganizationRow.name_key, OrganizationRow.created_at]
 
-_IS_STAFF: Final = exists().where(col(StaffTable.user_id) == _user_id)
-_there = col(OrganizationTable.deleted_at).is_(None)
-_active = and_(_there, col(OrganizationTable.deactivated_at).is_(None))
+_IS_STAFF: Final = exists().where(col(StaffRow.user_id) == _user_id)
+_there = col(OrganizationRow.deleted_at).is_(None)
+_active = and_(_there, col(OrganizationRow.deactivated_at).is_(None))
 
 
 class Shape(NamedTuple):
@@ -94,11 +89,11 @@ class Shape(NamedTuple):
     def beyond(self) -> ColumnElement[bool]:
         """What comes after the page before."""
         # Names of deleted organizations are null and stand at one end of the index: not to be passed one by one.
-        there = col(OrganizationTable.name_key).is_not(None) if self.by_name else true()
+        there = col(OrganizationRow.name_key).is_not(None) if self.by_name else true()
         if not self.following:
             return there
         types: dict[str, Any] = {"name_key": Text, "created_at": DateTime(timezone=True), "id": Uuid}
-        key = tuple_(*(getattr(OrganizationTable, key) for key in self.keys))
+        key = tuple_(*(getattr(OrganizationRow, key) for key in self.keys))
         last = tuple_(*(bindparam(f"after_{key}", type_=types[key]) for key in self.keys))
         return and_(there, key < last if self.order_by.startswith("-") else key > last)
 
@@ -109,8 +104,8 @@ def _begins(column: Any) -> ColumnElement[bool]:
     return and_(column >= first, column < end)
 
 
-_name_begins = _begins(col(OrganizationTable.name_key))
-_domain_begins = _begins(col(OrganizationTable.domain))
+_name_begins = _begins(col(OrganizationRow.name_key))
+_domain_begins = _begins(col(OrganizationRow.domain))
 _found = or_(_name_begins, _domain_begins)
 
 
@@ -120,7 +115,7 @@ def _organizations_of(ids: FromClause, *conditions: ColumnElement[bool]) -> Late
     Each is looked up (the OFFSET is a fence that keeps the planner from joining otherwise): it can't know how many a
     user has, and reads a million organizations from end to end, or an index of them, where it expects many.
     """
-    return select(*_LISTED).where(col(OrganizationTable.id) == ids.c.org_id, *conditions).offset(0).lateral()
+    return select(*_LISTED).where(col(OrganizationRow.id) == ids.c.org_id, *conditions).offset(0).lateral()
 
 
 def _default(mine: FromClause) -> ColumnElement[Any]:
@@ -137,15 +132,15 @@ def _default(mine: FromClause) -> ColumnElement[Any]:
 
 def _reached(mine: FromClause) -> FromClause:
     """Partnerships through which the user comes to clients."""
-    serves = exists().where(col(PartnershipTable.partner_org_id) == mine.c.org_id)
+    serves = exists().where(col(PartnershipRow.partner_org_id) == mine.c.org_id)
     partner = select(mine).where(serves).offset(0).subquery("partner")
-    partnership: list[Any] = [PartnershipTable.org_id, PartnershipTable.partner_org_id]
-    partnership += [col(PartnershipTable.role).label("partner_role"), true().label("partner_active")]
+    partnership: list[Any] = [PartnershipRow.org_id, PartnershipRow.partner_org_id]
+    partnership += [col(PartnershipRow.role).label("partner_role"), true().label("partner_active")]
     return (
         select(*partnership, *(partner.c[field].label(f"member_{field}") for field in Membership._fields))
         .select_from(partner)
         .join(_organizations_of(partner, _active), true())
-        .join(PartnershipTable, col(PartnershipTable.partner_org_id) == partner.c.org_id)
+        .join(PartnershipRow, col(PartnershipRow.partner_org_id) == partner.c.org_id)
         .cte("reached")
     )
 
@@ -157,8 +152,8 @@ def list_related(shape: Shape) -> Prepared:
     Staff get no rows here, but for what they are direct members of if just that is asked for.
     """
     mine = (
-        select(*(getattr(MembershipTable, field) for field in Membership._fields))
-        .where(col(MembershipTable.user_id) == _user_id, col(MembershipTable.active))
+        select(*columns(MembershipRow, Membership._fields))
+        .where(col(MembershipRow.user_id) == _user_id, col(MembershipRow.active))
         .cte("mine")
     )
     reached = _reached(mine)
@@ -192,16 +187,16 @@ def list_related(shape: Shape) -> Prepared:
 def list_active(shape: Shape) -> Prepared:
     """The page's rows of staff: every active organization, and deactivated ones that they are direct members of."""
     direct = exists().where(
-        col(MembershipTable.user_id) == _user_id,
-        col(MembershipTable.org_id) == col(OrganizationTable.id),
-        col(MembershipTable.active),
+        col(MembershipRow.user_id) == _user_id,
+        col(MembershipRow.org_id) == col(OrganizationRow.id),
+        col(MembershipRow.active),
     )
     wanted = and_(_active, shape.beyond(), true() if shape.access is None else ~direct)
     parts = _searched(shape, wanted) if shape.searching else [_in_order(shape, wanted)]
     if shape.access is None:
         mine = (
-            select(col(MembershipTable.org_id))
-            .where(col(MembershipTable.user_id) == _user_id, col(MembershipTable.active))
+            select(col(MembershipRow.org_id))
+            .where(col(MembershipRow.user_id) == _user_id, col(MembershipRow.active))
             .subquery("mine")
         )
         conditions = (_there, ~_active, shape.beyond(), _found if shape.searching else true())
@@ -209,12 +204,12 @@ def list_active(shape: Shape) -> Prepared:
         parts.append(_first(shape, select(deactivated).select_from(mine).join(deactivated, true()).subquery()))
     chosen = union_all(*parts).subquery("chosen")
     page = _first(shape, chosen).subquery("page")
-    own = aliased(MembershipTable, name="own")
+    own = aliased(MembershipRow, name="own")
     return Prepared(
-        select(*_LISTED, *(getattr(own, field) for field in Membership._fields))
-        .join(page, page.c.id == col(OrganizationTable.id))
+        select(*_LISTED, *columns(own, Membership._fields))
+        .join(page, page.c.id == col(OrganizationRow.id))
         .outerjoin(own, and_(col(own.user_id) == _user_id, col(own.org_id) == page.c.id))
-        .order_by(*shape.sorted(OrganizationTable))
+        .order_by(*shape.sorted(OrganizationRow))
     )
 
 
@@ -226,15 +221,15 @@ def _first(shape: Shape, source: FromClause) -> Rows:
 
 
 def _in_order(shape: Shape, wanted: ColumnElement[bool]) -> Rows:
-    return select(*_KEYS).where(wanted).order_by(*shape.sorted(OrganizationTable)).limit(_rows_max)
+    return select(*_KEYS).where(wanted).order_by(*shape.sorted(OrganizationRow)).limit(_rows_max)
 
 
 def _searched(shape: Shape, wanted: ColumnElement[bool]) -> list[Rows]:
     """What a search finds among a bounded number in page order; where that is too little, also everything it finds."""
     walked = (
-        select(*_KEYS, col(OrganizationTable.domain))
+        select(*_KEYS, col(OrganizationRow.domain))
         .where(wanted)
-        .order_by(*shape.sorted(OrganizationTable))
+        .order_by(*shape.sorted(OrganizationRow))
         .limit(literal_column(str(NAMES_WALKED_MAX if shape.by_name else TIMES_WALKED_MAX)))
         .subquery("walked")
     )

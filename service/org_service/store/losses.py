@@ -10,7 +10,8 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
-from org_service.store.tables import LostRange
+from org_service.store.sql import columns
+from org_service.store.tables import LostRangeRow
 
 
 class Loss(NamedTuple):
@@ -29,8 +30,8 @@ class Loss(NamedTuple):
     noticed_at: datetime
 
 
-_NOTE: Final = insert(LostRange).on_conflict_do_nothing(constraint="lost_range_what_key")
-_LIST: Final = select(*(getattr(LostRange, field) for field in Loss._fields)).order_by(col(LostRange.id).desc())
+_NOTE: Final = insert(LostRangeRow).on_conflict_do_nothing(constraint="lost_range_what_key")
+_LIST: Final = select(*columns(LostRangeRow, Loss._fields)).order_by(col(LostRangeRow.id).desc())
 
 
 async def note(conn: AsyncConnection, losses: Sequence[Loss]) -> None:

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
 from org_service.errors import StopError
-from org_service.store.tables import Journal, JournalGap, JournalHead
+from org_service.store.tables import JournalGapRow, JournalHeadRow, JournalRow
 
 
 class Advance(NamedTuple):
@@ -39,29 +39,33 @@ class Advance(NamedTuple):
 
 
 _shift = bindparam("shift", type_=BigInteger)
-_LOCK_HEAD: Final = select(col(JournalHead.position)).with_for_update()
-_COUNT_FRESH: Final = select(func.count()).where(col(Journal.recorded_at) > bindparam("moment"))
+_LOCK_HEAD: Final = select(col(JournalHeadRow.position)).with_for_update()
+_COUNT_FRESH: Final = select(func.count()).where(col(JournalRow.recorded_at) > bindparam("moment"))
 # A backup taken after an earlier recovery may end with its gap. GREATEST takes no notice of nulls.
 _LAST_RESTORED: Final = select(
     func.greatest(
         0,
-        select(func.max(Journal.position)).where(col(Journal.recorded_at) <= bindparam("moment")).scalar_subquery(),
-        select(func.max(JournalGap.last_position)).scalar_subquery(),
+        select(func.max(JournalRow.position))
+        .where(col(JournalRow.recorded_at) <= bindparam("moment"))
+        .scalar_subquery(),
+        select(func.max(JournalGapRow.last_position)).scalar_subquery(),
     )
 )
 # In two steps, through negative positions: a row may not stand on another's place, not even within a statement.
 _LIFT: Final = (
-    update(Journal)
-    .where(col(Journal.position) > bindparam("restored", type_=BigInteger))
-    .values(position=-col(Journal.position))
+    update(JournalRow)
+    .where(col(JournalRow.position) > bindparam("restored", type_=BigInteger))
+    .values(position=-col(JournalRow.position))
 )
-_PUT_DOWN: Final = update(Journal).where(col(Journal.position) < 0).values(position=_shift - col(Journal.position))
-_NOTE_GAP: Final = insert(JournalGap).values(
+_PUT_DOWN: Final = (
+    update(JournalRow).where(col(JournalRow.position) < 0).values(position=_shift - col(JournalRow.position))
+)
+_NOTE_GAP: Final = insert(JournalGapRow).values(
     first_position=bindparam("first", type_=BigInteger),
     last_position=bindparam("last", type_=BigInteger),
     noted_at=func.now(),
 )
-_SET_HEAD: Final = update(JournalHead).values(position=bindparam("head", type_=BigInteger))
+_SET_HEAD: Final = update(JournalHeadRow).values(position=bindparam("head", type_=BigInteger))
 
 
 async def plan(conn: AsyncConnection, published: int, moment: datetime) -> Advance:

@@ -8,16 +8,14 @@ from collections.abc import Collection
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import ARRAY, FromClause, Select, Text, Uuid, bindparam, column, func, select, union
+from sqlalchemy import ARRAY, FromClause, Select, Text, Uuid, bindparam, column, exists, func, select, union
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
 from org_events.reference import Role
 from org_service.domain.access import NO_RELATIONS, Membership, Partnership, Relations
-from org_service.store.tables import Membership as MembershipTable
-from org_service.store.tables import Organization as OrganizationTable
-from org_service.store.tables import Partnership as PartnershipTable
-from org_service.store.tables import Staff as StaffTable
+from org_service.store.sql import columns
+from org_service.store.tables import MembershipRow, OrganizationRow, PartnershipRow, StaffRow
 
 _ids = bindparam("ids", type_=ARRAY(Uuid))
 _asked = (
@@ -25,13 +23,13 @@ _asked = (
     .table_valued(column("user_id", Text), column("org_id", Uuid))
     .render_derived(name="asked")
 )
-_memberships: list[Any] = [MembershipTable.user_id, *(getattr(MembershipTable, f) for f in Membership._fields)]
-_user_and_partner: list[Any] = [_asked.c.user_id, col(PartnershipTable.partner_org_id).label("org_id")]
+_memberships: list[Any] = [MembershipRow.user_id, *columns(MembershipRow, Membership._fields)]
+_user_and_partner: list[Any] = [_asked.c.user_id, col(PartnershipRow.partner_org_id).label("org_id")]
 # DISTINCT keeps the planner from joining all memberships of a user to each pair first: of somebody who has thousands,
 # a batch would make millions of rows, and end at its time limit however often it is tried.
 _of_partners = (
     select(*_user_and_partner)
-    .join_from(_asked, PartnershipTable, col(PartnershipTable.org_id) == _asked.c.org_id)
+    .join_from(_asked, PartnershipRow, col(PartnershipRow.org_id) == _asked.c.org_id)
     .distinct()
     .subquery("of_partners")
 )
@@ -39,36 +37,37 @@ _of_partners = (
 
 def _memberships_in(pairs: FromClause) -> Select[*tuple[Any, ...]]:
     return select(*_memberships).join(
-        pairs, (col(MembershipTable.user_id) == pairs.c.user_id) & (col(MembershipTable.org_id) == pairs.c.org_id)
+        pairs, (col(MembershipRow.user_id) == pairs.c.user_id) & (col(MembershipRow.org_id) == pairs.c.org_id)
     )
 
 
 _FIND_MEMBERSHIPS: Final = union(_memberships_in(_asked), _memberships_in(_of_partners))
-_alive = col(OrganizationTable.deleted_at).is_(None)
+_alive = col(OrganizationRow.deleted_at).is_(None)
 _partners: list[Any] = [
-    PartnershipTable.org_id,
-    PartnershipTable.partner_org_id,
-    PartnershipTable.role,
-    (col(OrganizationTable.id).is_not(None) & _alive & col(OrganizationTable.deactivated_at).is_(None)).label(
+    PartnershipRow.org_id,
+    PartnershipRow.partner_org_id,
+    PartnershipRow.role,
+    (col(OrganizationRow.id).is_not(None) & _alive & col(OrganizationRow.deactivated_at).is_(None)).label(
         "partner_active"
     ),
 ]
 _FIND_PARTNERS: Final = (
     select(*_partners)
-    .outerjoin(OrganizationTable, col(OrganizationTable.id) == col(PartnershipTable.partner_org_id))
-    .where(col(PartnershipTable.org_id) == func.any(_ids))
+    .outerjoin(OrganizationRow, col(OrganizationRow.id) == col(PartnershipRow.partner_org_id))
+    .where(col(PartnershipRow.org_id) == func.any(_ids))
 )
-_FIND_STAFF: Final = select(col(StaffTable.user_id)).where(
-    col(StaffTable.user_id) == func.any(bindparam("users", type_=ARRAY(Text)))
+_FIND_STAFF: Final = select(col(StaffRow.user_id)).where(
+    col(StaffRow.user_id) == func.any(bindparam("users", type_=ARRAY(Text)))
 )
+_IS_STAFF: Final = select(exists().where(col(StaffRow.user_id) == bindparam("user_id", type_=Text)))
 _FIND_CLIENTS: Final = (
     select(
-        col(PartnershipTable.partner_org_id),
-        col(PartnershipTable.org_id),
-        (col(OrganizationTable.id).is_not(None) & _alive).label("alive"),
+        col(PartnershipRow.partner_org_id),
+        col(PartnershipRow.org_id),
+        (col(OrganizationRow.id).is_not(None) & _alive).label("alive"),
     )
-    .outerjoin(OrganizationTable, col(OrganizationTable.id) == col(PartnershipTable.org_id))
-    .where(col(PartnershipTable.partner_org_id) == func.any(_ids))
+    .outerjoin(OrganizationRow, col(OrganizationRow.id) == col(PartnershipRow.org_id))
+    .where(col(PartnershipRow.partner_org_id) == func.any(_ids))
 )
 
 
@@ -91,6 +90,11 @@ async def find_relations(conn: AsyncConnection, pairs: Collection[tuple[str, UUI
         partnership = Partnership(row.partner_org_id, Role(row.role), row.partner_active)
         partnerships.setdefault(row.org_id, []).append(partnership)
     return Relations(frozenset(staff), memberships, partnerships)
+
+
+async def is_staff(conn: AsyncConnection, user_id: str) -> bool:
+    """Whether a user works for whoever runs the platform."""
+    return bool(await conn.scalar(_IS_STAFF, {"user_id": user_id}))
 
 
 async def find_clients(conn: AsyncConnection, ids: Collection[UUID]) -> dict[UUID, list[tuple[UUID, bool]]]:

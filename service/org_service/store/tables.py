@@ -50,7 +50,7 @@ def _moment(*, nullable: bool) -> Column[datetime]:
     return Column(DateTime(timezone=True), nullable=nullable)
 
 
-class Organization(SQLModel, table=True):
+class OrganizationRow(SQLModel, table=True):
     """The organizations, deleted ones included (so that they can be restored)."""
 
     __tablename__ = "organization"
@@ -90,7 +90,7 @@ class Organization(SQLModel, table=True):
     version: int = Field(sa_column=Column(BigInteger, nullable=False))
 
 
-class Journal(SQLModel, table=True):
+class JournalRow(SQLModel, table=True):
     """One row a command that was decided. Never updated, never deleted by the service's roles."""
 
     __tablename__ = "journal"
@@ -135,7 +135,7 @@ class Journal(SQLModel, table=True):
     again. Null in rows older than the column."""
 
 
-class JournalHead(SQLModel, table=True):
+class JournalHeadRow(SQLModel, table=True):
     """The last position given out: one row, whose lock makes positions gapless in commit order."""
 
     __tablename__ = "journal_head"
@@ -145,7 +145,7 @@ class JournalHead(SQLModel, table=True):
     position: int = Field(sa_column=Column(BigInteger, nullable=False))
 
 
-class JournalGap(SQLModel, table=True):
+class JournalGapRow(SQLModel, table=True):
     """Positions that were published and whose rows are lost for good, as an operator decided (`recovery`)."""
 
     __tablename__ = "journal_gap"
@@ -158,7 +158,7 @@ class JournalGap(SQLModel, table=True):
     noted_at: datetime = Field(sa_column=_moment(nullable=False))
 
 
-class Parked(SQLModel, table=True):
+class ParkedRow(SQLModel, table=True):
     """Records set aside for an operator, and the commands of the same organization that wait behind one."""
 
     __tablename__ = "parked"
@@ -205,7 +205,7 @@ class Parked(SQLModel, table=True):
     """Its digest in hex, where `value_bytes` is given."""
 
 
-class Membership(SQLModel, table=True):
+class MembershipRow(SQLModel, table=True):
     """Which users belong to which organizations; an organization need not be there (yet)."""
 
     __tablename__ = "membership"
@@ -218,7 +218,7 @@ class Membership(SQLModel, table=True):
     active: bool = Field(sa_column=Column(Boolean, nullable=False))
 
 
-class Partnership(SQLModel, table=True):
+class PartnershipRow(SQLModel, table=True):
     """Which organizations serve which others."""
 
     __tablename__ = "partnership"
@@ -232,7 +232,7 @@ class Partnership(SQLModel, table=True):
     role: str = Field(sa_column=Column(Text, nullable=False))
 
 
-class Staff(SQLModel, table=True):
+class StaffRow(SQLModel, table=True):
     """Who works for whoever runs the platform."""
 
     __tablename__ = "staff"
@@ -240,7 +240,7 @@ class Staff(SQLModel, table=True):
     user_id: str = Field(sa_column=Column(Text(collation=BYTE_ORDER), primary_key=True))
 
 
-class ReferenceProgress(SQLModel, table=True):
+class ReferenceProgressRow(SQLModel, table=True):
     """How far each partition of the reference topics is applied: written with the data, so each record counts once."""
 
     __tablename__ = "reference_progress"
@@ -255,7 +255,7 @@ class ReferenceProgress(SQLModel, table=True):
     database has from its backup; null where that was never known, or is not to be believed."""
 
 
-class AcceptedCommand(SQLModel, table=True):
+class AcceptedCommandRow(SQLModel, table=True):
     """Commands that the edge answered with 202: pending until the journal has them. Kept as long as commands are."""
 
     __tablename__ = "accepted_command"
@@ -270,7 +270,7 @@ class AcceptedCommand(SQLModel, table=True):
     """Where Kafka has it; null where an older release wrote the row."""
 
 
-class LostRange(SQLModel, table=True):
+class LostRangeRow(SQLModel, table=True):
     """Offsets of `orgs.commands` that are gone and that no worker may have read (`losses`)."""
 
     __tablename__ = "lost_range"

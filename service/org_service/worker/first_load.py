@@ -18,10 +18,10 @@ from org_events.kafka.consumer import SteadyConsumer
 from org_service.apply.reconcile import absence_max_s, is_too_long
 from org_service.kafka.topic_ids import topic_ids
 from org_service.settings import Settings
-from org_service.store import reference
+from org_service.store import reference_progress
 from org_service.store.engine import create_engine
 from org_service.store.failures import classified
-from org_service.store.reference import Place
+from org_service.store.reference_progress import Place
 from org_service.telemetry.logs import get_logger
 from org_service.waiting import pause
 from org_service.wire.facts import kinds
@@ -109,8 +109,8 @@ async def _applied(
     """
     with classified():
         async with engine.connect() as conn:
-            progress = await reference.read_progress(conn)
-            ages = await reference.read_ages(conn)
+            progress = await reference_progress.read(conn)
+            ages = await reference_progress.read_ages(conn)
     ours = {place: each for place, each in progress.items() if ids.get(place.topic) == each.topic_id}
     away = sum(is_too_long(ages[place], absence_s[place.topic]) for place in ours)
     return {place: each.next_offset for place, each in ours.items()}, away

@@ -6,7 +6,7 @@ from typing import Final
 
 from org_service.apply.reference import ReferenceApplier
 from org_service.settings import Settings
-from org_service.store.reference import Place
+from org_service.store.reference_progress import Place
 from org_service.telemetry.logs import get_logger
 from org_service.wire.facts import kinds
 from org_service.worker.subscriber import Feed, Subscriber

@@ -14,7 +14,7 @@ from org_events.reference import Membership, Partnership, Role, Staff
 from org_local.stack import Stack
 from org_service.operate import accounts, progress, reference
 from org_service.settings import Settings
-from org_service.store.reference import Counts
+from org_service.store.facts import Counts
 from tests.integration.cli.conftest import ORG, Orgs, Service
 from tests.integration.worker.reference_feed import JOINED
 from tests.support import surgery

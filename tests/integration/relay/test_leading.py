@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 from org_service.relay import State
 from org_service.relay.source import Source
 from org_service.settings import Settings
-from org_service.store.notify import LeaderLock
+from org_service.store.leader import LeaderLock
 from tests.support.relaying import (
     Running,
     assert_exactly_once,

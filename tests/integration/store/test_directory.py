@@ -2,8 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from itertools import product
 from typing import Any, get_args
 from unittest.mock import AsyncMock
@@ -19,13 +18,13 @@ from org_service.domain.access import AccessKind
 from org_service.domain.organization import Organization
 from org_service.errors import RetryError
 from org_service.settings import DatabaseSettings
-from org_service.store import directory, lists, outcomes
+from org_service.store import directory, lists
 from org_service.store import engine as engines
 from org_service.store.directory import Entry, Listing
 from org_service.store.engine import Session, create_engine
 from org_service.store.failures import classify
 from tests.integration.store.conftest import POLICY
-from tests.integration.store.rows import ACME, AT, insert, insert_journal, insert_organization, insert_parked
+from tests.integration.store.rows import ACME, AT, insert, insert_organization
 
 pytestmark = pytest.mark.integration
 
@@ -308,86 +307,3 @@ async def test_no_plan_outlives_its_time(database: DatabaseSettings, monkeypatch
             now = await conn.scalar(select(func.pg_backend_pid()))
     await engine.dispose()
     assert now != first
-
-
-async def test_an_answer_comes_from_the_journal_first(admin: Session, edge: AsyncConnection) -> None:
-    problem = '{"status":409}'
-    command_id = await insert_journal(
-        admin, 4, event_type=None, outcome="rejected", code=409, after=None, problem=problem, version=3
-    )
-    await insert_parked(admin, 1, command_id=command_id, recorded_at=AT - timedelta(seconds=1))
-    await outcomes.accept(edge, command_id, "ann", ACME, AT - timedelta(seconds=2))
-    assert await outcomes.answer_to(edge, command_id) == outcomes.Answer(
-        command_id, "user:7", ACME, "rejected", 409, 3, 4, None, problem, AT
-    )
-    applied = await insert_journal(admin, 5, after='{"id":"1"}')
-    answer = await outcomes.answer_to(edge, applied)
-    assert answer is not None
-    assert (answer.outcome, answer.code, answer.version, answer.after) == ("applied", 200, 5, '{"id":"1"}')
-
-
-async def test_a_parked_command_is_answered_as_parked_while_it_is_open(admin: Session, edge: AsyncConnection) -> None:
-    command_id = uuid4()
-    for offset in (1, 2):
-        await insert_parked(admin, offset, command_id=command_id)
-    answer = outcomes.Answer(command_id, None, ACME, "parked", None, None, None, None, None, AT)
-    assert await outcomes.answer_to(edge, command_id) == answer
-    later = AT + timedelta(seconds=1)
-    await outcomes.accept(edge, command_id, "ann", ACME, later)
-    assert await outcomes.answer_to(edge, command_id) == answer._replace(actor="ann")
-    await admin.execute("UPDATE parked SET state = 'released'")
-    assert await outcomes.answer_to(edge, command_id) == answer._replace(actor="ann", outcome="pending", at=later)
-
-
-async def test_an_accepted_command_stays_with_who_sent_it_first(edge: AsyncConnection) -> None:
-    command_id = uuid4()
-    assert await outcomes.answer_to(edge, command_id) is None
-    await outcomes.accept(edge, command_id, "ann", ACME, AT)
-    await outcomes.accept(edge, command_id, "bob", OTHER, AT + timedelta(days=1))
-    assert await outcomes.answer_to(edge, command_id) == outcomes.Answer(
-        command_id, "ann", ACME, "pending", None, None, None, None, None, AT
-    )
-
-
-async def test_an_accepted_command_that_kafka_lost_is_expired_until_it_is_sent_again(
-    admin: Session, edge: AsyncConnection
-) -> None:
-    """It would be pending for a fortnight, and nobody would send it again."""
-    command_ids = [uuid4() for _ in range(5)]
-    for offset, command_id in enumerate(command_ids):
-        await outcomes.accept(edge, command_id, "ann", ACME, AT, partition=1, offset=offset)
-    note = "INSERT INTO lost_range (topic, topic_id, partition, from_offset, to_offset, why, noticed_at) VALUES "
-    now = datetime.now(UTC)
-    await admin.execute(f"{note} ('c', $1, 1, 1, 3, 'expired', $2), ('c', $1, 2, 0, 9, 'expired', $2)", ACME, now)
-    assert await fates(edge, command_ids) == ["pending", "expired", "expired", "pending", "pending"]
-    # These offsets were given out again: what lies there now is about to be decided.
-    await admin.execute(f"{note} ('c', $1, 1, 3, NULL, 'recreated', $2)", ACME, now)
-    assert await fates(edge, command_ids[3:]) == ["pending", "pending"]
-    await admin.execute("UPDATE lost_range SET noticed_at = $1 WHERE why = 'recreated'", now - timedelta(minutes=2))
-    assert await fates(edge, command_ids[3:]) == ["expired", "expired"]
-    await outcomes.accept(edge, command_ids[1], "ann", ACME, now + timedelta(seconds=1), partition=1, offset=2)
-    assert await fates(edge, command_ids[1:2]) == ["pending"]
-
-
-async def fates(edge: AsyncConnection, command_ids: Sequence[UUID]) -> list[str]:
-    answers = [await outcomes.answer_to(edge, each) for each in command_ids]
-    return ["" if answer is None else answer.outcome for answer in answers]
-
-
-async def test_accepted_commands_are_forgotten_after_a_fortnight_some_at_a_time(
-    admin: Session, edge: AsyncConnection
-) -> None:
-    old = [(uuid4(), "ann", ACME, AT + timedelta(seconds=number)) for number in range(150)]
-    await admin.copy_records_to_table(
-        "accepted_command", records=old, columns=("command_id", "actor", "org_id", "accepted_at")
-    )
-    day = timedelta(days=1)
-    await outcomes.accept(edge, uuid4(), "ann", ACME, AT + 14 * day)
-    assert await admin.fetchval("SELECT count(*) FROM accepted_command") == 151
-    newest = old[-1][0]
-    await outcomes.accept(edge, newest, "ann", ACME, AT + 15 * day)
-    assert await admin.fetchval("SELECT count(*) FROM accepted_command") == 51
-    await outcomes.accept(edge, newest, "ann", ACME, AT + 15 * day)
-    left = await admin.fetch("SELECT command_id FROM accepted_command ORDER BY accepted_at")
-    assert len(left) == 2
-    assert left[0][0] == newest

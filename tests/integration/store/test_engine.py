@@ -13,8 +13,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from org_service.errors import RetryError, UnreachableError
 from org_service.settings import DatabaseSettings
+from org_service.store import accepted
 from org_service.store import engine as engine_module
-from org_service.store import outcomes
 from org_service.store.engine import Role, Session, connect, create_engine
 from org_service.store.failures import classified, classify
 from tests.integration.store.conftest import CreateDatabase, CreateLogin
@@ -228,12 +228,12 @@ async def test_the_edge_leaves_a_server_that_is_read_only_when_it_can_write_noth
     async with edge.connect() as conn:
         standby = await conn.scalar(text("SELECT pg_backend_pid()"))
         with pytest.raises(RetryError, match="25006"), classified():
-            await outcomes.accept(conn, uuid4(), "ann", uuid4(), datetime.now(UTC))
+            await accepted.remember(conn, uuid4(), "ann", uuid4(), datetime.now(UTC))
     await admin.execute("SET default_transaction_read_only = off")
     await admin.execute(f"ALTER DATABASE {name} RESET default_transaction_read_only")
     async with edge.connect() as conn:
         assert await conn.scalar(text("SELECT pg_backend_pid()")) != standby
-        await outcomes.accept(conn, uuid4(), "ann", uuid4(), datetime.now(UTC))
+        await accepted.remember(conn, uuid4(), "ann", uuid4(), datetime.now(UTC))
     assert await admin.fetchval("SELECT count(*) FROM accepted_command") == 1
     await edge.dispose()
 

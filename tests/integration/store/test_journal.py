@@ -161,18 +161,18 @@ async def test_a_transaction_that_took_its_positions_first_is_seen_first(
 
 
 async def test_the_head_is_the_last_position_given_out(admin: Session, relay: AsyncConnection) -> None:
-    assert await journal.head(relay) == 0
+    assert await journal.read_head(relay) == 0
     await insert_journal(admin, 1)
-    assert await journal.head(relay) == 1
+    assert await journal.read_head(relay) == 1
 
 
 async def test_a_head_without_a_row_stops_its_reader(admin: Session, relay: AsyncConnection) -> None:
     await admin.execute("DELETE FROM journal_head")
     with pytest.raises(StopError, match="journal_head has no row"):
-        await journal.head(relay)
+        await journal.read_head(relay)
 
 
 async def test_a_position_tells_whose_outcome_stands_there(admin: Session, relay: AsyncConnection) -> None:
     command_id = await insert_journal(admin, 1)
-    assert await journal.command_id_at(relay, 1) == command_id
-    assert await journal.command_id_at(relay, 2) is None
+    assert await journal.find_command_id(relay, 1) == command_id
+    assert await journal.find_command_id(relay, 2) is None

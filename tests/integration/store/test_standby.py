@@ -20,10 +20,10 @@ from org_local import postgres
 from org_local.stack import BOOTSTRAP_SERVERS_VARIABLE, DATABASE_URL_VARIABLE
 from org_service.errors import RetryError, UnreachableError
 from org_service.settings import DatabaseSettings
-from org_service.store import migrate, outcomes
+from org_service.store import accepted, migrate
 from org_service.store.engine import create_engine
 from org_service.store.failures import classified
-from org_service.store.notify import JournalSignal, LeaderLock
+from org_service.store.leader import JournalSignal, LeaderLock
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.integration
@@ -92,7 +92,7 @@ async def test_all_but_readers_find_the_primary_wherever_it_is_and_wait_for_it(
     await admin.execute("SELECT pg_promote()")
     command_id, org_id = uuid4(), uuid4()
     async with edge.connect() as conn:
-        await outcomes.accept(conn, command_id, "ann", org_id, datetime.now(UTC))
+        await accepted.remember(conn, command_id, "ann", org_id, datetime.now(UTC))
     assert await admin.fetchval("SELECT org_id FROM accepted_command WHERE command_id = $1", command_id) == org_id
     await admin.close()
     await edge.dispose()

@@ -19,7 +19,7 @@ from org_service.apply.replies import Replies
 from org_service.cli.app import app
 from org_service.domain import fold as batch
 from org_service.settings import Settings
-from org_service.store.notify import JournalSignal
+from org_service.store.leader import JournalSignal
 from org_service.telemetry.metrics import BATCH_REPEATS
 from tests.support.processes import environment
 from tests.support.records import FakeRecord, record_of

@@ -22,7 +22,7 @@ from org_service.apply import reconcile
 from org_service.apply.reconcile import Group, Marks
 from org_service.settings import AuthSettings, Settings
 from org_service.store.engine import create_engine
-from org_service.store.reference import Place
+from org_service.store.reference_progress import Place
 from org_service.telemetry.metrics import PARKED, REFERENCE_RECORDS
 from org_service.worker import first_load
 from org_service.worker.worker import Worker

@@ -14,7 +14,7 @@ from org_events.reference import Role
 from org_service.apply.reference import ReferenceApplier
 from org_service.kafka.topic_ids import topic_ids
 from org_service.settings import Settings
-from org_service.store.reference import Place
+from org_service.store.reference_progress import Place
 from org_service.telemetry.metrics import BATCH_REPEATS, REFERENCE_RECORDS
 from org_service.worker import reference
 from org_service.worker.worker import Worker

@@ -5,6 +5,7 @@ import itertools
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from types import ModuleType
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -16,7 +17,7 @@ from org_events.commands import CreateOrganization, DeactivateOrganization, Upda
 from org_service.apply.applier import REFOLDS_MAX, Applier
 from org_service.errors import DataRefusedError, RefoldError, RetryError
 from org_service.settings import Settings
-from org_service.store import engine, statements
+from org_service.store import engine, journal, organizations
 from tests.support.records import record_of
 from tests.support.waiting import until
 
@@ -162,7 +163,7 @@ async def test_what_a_rival_creates_between_the_locks_and_the_look_is_not_taken_
     """Nothing was there to lock, and then the journal knows the create: what comes behind it would get a 404."""
     mine, rival, org_id = appliers[0], appliers[1], uuid4()
     create = record_of(CreateOrganization(org_id=org_id, name="Acme"))
-    strike_once(monkeypatch, "lock_organizations", lambda: rival.apply([create]), before=False)
+    strike_once(monkeypatch, organizations, "lock", lambda: rival.apply([create]), before=False)
     await mine.apply([create, update(org_id, "acme.com")])
     assert await codes(database) == [(200, 1), (200, 2)]
 
@@ -174,16 +175,21 @@ async def test_a_name_that_a_batch_has_only_for_a_moment_is_nobody_elses_at_that
     mine, rival, org_id = appliers[0], appliers[1], uuid4()
     await mine.apply([record_of(CreateOrganization(org_id=org_id, name="Acme"))])
     create = record_of(CreateOrganization(org_id=uuid4(), name="Hot"))
-    strike_once(monkeypatch, "take_positions", lambda: rival.apply([create]), before=True)
+    strike_once(monkeypatch, journal, "take_positions", lambda: rival.apply([create]), before=True)
     await mine.apply([record_of(UpdateOrganization(org_id=org_id, name=name)) for name in ("Hot", "Cold")])
     assert await codes(database) == [(200, 1), (200, 1), (409, 1), (200, 2)]
 
 
 def strike_once(
-    monkeypatch: pytest.MonkeyPatch, statement: str, strike: Callable[[], Awaitable[object]], *, before: bool
+    monkeypatch: pytest.MonkeyPatch,
+    subject: ModuleType,
+    statement: str,
+    strike: Callable[[], Awaitable[object]],
+    *,
+    before: bool,
 ) -> None:
     """Let a rival commit just before or after the next run of a statement, and of no later one."""
-    real, due = getattr(statements, statement), iter([True])
+    real, due = getattr(subject, statement), iter([True])
 
     async def struck(*args: Any) -> Any:
         strikes = next(due, False)
@@ -194,7 +200,7 @@ def strike_once(
             await strike()
         return found
 
-    monkeypatch.setattr(statements, statement, struck)
+    monkeypatch.setattr(subject, statement, struck)
 
 
 async def codes(database: asyncpg.Connection) -> list[tuple[int, int | None]]:

@@ -21,12 +21,14 @@ from org_events.commands import UncheckedCommand
 from org_events.publishing.client import OrganizationClient
 from org_events.publishing.errors import ClientError, OutcomeUnknown
 from org_events.results import ProblemType, Result
+from org_service.domain.outcomes import KnownOutcome, Undecided
 from org_service.domain.policy import READ, Policy
 from org_service.edge.http.gate import TRACEPARENT, Caller
 from org_service.edge.http.problems import Refusal, unavailable
 from org_service.errors import RetryError
 from org_service.settings import Settings
-from org_service.store import callers, directory, outcomes
+from org_service.store import accepted as accepted_commands
+from org_service.store import directory, outcomes
 from org_service.store.failures import classify
 from org_service.telemetry.logs import get_logger
 from org_service.telemetry.metrics import HTTP_ACCEPTED
@@ -193,31 +195,30 @@ class Commands:
                 answer would show (403).
         """
         async with self._engine.connect() as conn:
-            digest = await callers.digest_of(conn, change.command_id)
-            if digest is None:
+            found = await outcomes.find(conn, change.command_id)
+            if found is None or found.request_digest is None:
                 return None
-            answer = await outcomes.answer_to(conn, change.command_id)
-            org_id = None if answer is None or answer.after is None else answer.org_id
-            hidden = await directory.is_hidden(conn, caller.user_id, org_id, self._policy)
-        command_type = change.command_type.encode()
+            shown = found.org_id if isinstance(found, KnownOutcome) and found.after is not None else None
+            hidden = await directory.is_hidden(conn, caller.user_id, shown, self._policy)
+        digest, command_type = found.request_digest, change.command_type.encode()
         body = next((each for each in change.bodies if request_digest(command_type, each.value) == digest), None)
         if body is None:
             raise Refusal(
                 ProblemType.COMMAND_ID_REUSED, "The Idempotency-Key was used for another request; take a new one."
             )
-        if answer is None or answer.code is None:
+        if isinstance(found, Undecided):
             return None
         if hidden:
             raise Refusal(ProblemType.FORBIDDEN, f"Your role is denied {READ}.")
         return Decided(
-            answer.command_id,
-            answer.org_id,
-            answer.outcome,
-            answer.code,
-            answer.version,
-            answer.position,
-            None if answer.after is None else answer.after.encode(),
-            None if answer.problem is None else orjson.loads(answer.problem),
+            found.command_id,
+            found.org_id,
+            found.outcome,
+            found.code,
+            found.version,
+            found.position,
+            None if found.after is None else found.after.encode(),
+            None if found.problem is None else orjson.loads(found.problem),
             body,
         )
 
@@ -275,7 +276,7 @@ class Commands:
         """Whether Postgres has it now."""
         try:
             async with asyncio.timeout(_PROMISE_S), self._engine.connect() as conn:
-                await outcomes.accept(
+                await accepted_commands.remember(
                     conn,
                     command_id,
                     accepted.actor,

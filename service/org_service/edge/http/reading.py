@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from org_events.results import Outcome, ProblemType
 from org_service.domain.access import AccessKind
 from org_service.domain.organization import OrderBy, Organization, as_published
+from org_service.domain.outcomes import KnownOutcome, UndecidedStatus
 from org_service.domain.policy import READ, Policy
 from org_service.edge.http.bodies import JSON
 from org_service.edge.http.commands import Commands
@@ -20,7 +21,7 @@ from org_service.edge.http.documents import ORG_ID, headers, problems, success
 from org_service.edge.http.gate import CALLER, Caller
 from org_service.edge.http.problems import RETRY_AFTER_S, HttpProblem, Refusal, bad_request, not_found
 from org_service.edge.http.request_headers import combined, etag_for, is_current
-from org_service.store import callers, directory, outcomes, reads
+from org_service.store import directory, journal, outcomes, relations
 from org_service.wire.ids import read_uuid
 
 LIMIT_MAX: Final = 200
@@ -142,7 +143,7 @@ class Reading:
         """The changes of an organization in order, each with the organization before and after."""
         seen = await self._seen(request, org_id)
         async with self._engine.connect() as conn:
-            found = await reads.history(conn, seen.organization.id, limit + 1, after_version)
+            found = await journal.read_history(conn, seen.organization.id, limit + 1, after_version)
         entries, more = found[:limit], len(found) > limit
         following = entries[-1].version if more else None
         content = orjson.dumps(
@@ -177,27 +178,21 @@ class Reading:
             raise _no_such_command()
         accepted = self._commands.accepted(wanted)
         async with self._engine.connect() as conn:
-            answer = await outcomes.answer_to(conn, wanted)
-            actor = answer.actor if answer is not None else None if accepted is None else accepted.actor
-            theirs = actor == caller.user_id or await callers.is_staff(conn, caller.user_id)
-            org_id = None if answer is None or answer.after is None else answer.org_id
-            hidden = await directory.is_hidden(conn, caller.user_id, org_id, self._policy)
-        if not theirs or (answer is None and accepted is None):
+            found = await outcomes.find(conn, wanted)
+            actor = found.actor if found is not None else None if accepted is None else accepted.actor
+            theirs = actor == caller.user_id or await relations.is_staff(conn, caller.user_id)
+            shown = found.org_id if isinstance(found, KnownOutcome) and found.after is not None else None
+            hidden = await directory.is_hidden(conn, caller.user_id, shown, self._policy)
+        if not theirs or (found is None and accepted is None):
             raise _no_such_command()
-        if answer is None or answer.outcome == "pending":
-            org_id = answer.org_id if answer is not None else None if accepted is None else accepted.org_id
+        if isinstance(found, KnownOutcome):
+            content = _decided(found, hidden=hidden)
+        elif found is None or found.status == "pending":
+            org_id = found.org_id if found is not None else None if accepted is None else accepted.org_id
             return pending(wanted, org_id, 200, {"retry-after": str(RETRY_AFTER_S), **_PRIVATE})
-        content: dict[str, Any] = {
-            "command_id": str(wanted),
-            "status": answer.outcome,
-            "code": answer.code,
-            "org_id": _text(answer.org_id),
-            "version": answer.version,
-            "position": answer.position,
-            "organization": None if hidden else _fragment(answer.after),
-            "changed": [] if answer.outcome == Outcome.UNCHANGED else _fragment(answer.changed),
-            "problem": _expired().problem if answer.outcome == "expired" else _fragment(answer.problem),
-        }
+        else:
+            problem = _expired().problem if found.status == "expired" else None
+            content = _undecided(wanted, found.org_id, found.status, problem)
         return Response(orjson.dumps(content), headers=_PRIVATE, media_type=JSON)
 
     async def _seen(self, request: Request, org_id: str) -> directory.Seen:
@@ -220,18 +215,41 @@ class Reading:
 
 def pending(command_id: UUID, org_id: UUID | None, status: int, headers: dict[str, str]) -> Response:
     """The status of a command that isn't decided yet."""
-    content = {
+    content = _undecided(command_id, org_id, "pending", None)
+    return Response(orjson.dumps(content), status, headers, media_type=JSON)
+
+
+def _decided(known: KnownOutcome, *, hidden: bool) -> dict[str, Any]:
+    """The status of a command that is decided; `hidden` leaves the organization out."""
+    changed = None if known.event_type is None else _fragment(known.changed)
+    return {
+        "command_id": str(known.command_id),
+        "status": known.outcome,
+        "code": known.code,
+        "org_id": _text(known.org_id),
+        "version": known.version,
+        "position": known.position,
+        "organization": None if hidden else _fragment(known.after),
+        "changed": [] if known.outcome == Outcome.UNCHANGED else changed,
+        "problem": _fragment(known.problem),
+    }
+
+
+def _undecided(
+    command_id: UUID, org_id: UUID | None, status: UndecidedStatus, problem: dict[str, Any] | None
+) -> dict[str, Any]:
+    """The status of a command that has no outcome."""
+    return {
         "command_id": str(command_id),
-        "status": "pending",
+        "status": status,
         "code": None,
         "org_id": _text(org_id),
         "version": None,
         "position": None,
         "organization": None,
         "changed": None,
-        "problem": None,
+        "problem": problem,
     }
-    return Response(orjson.dumps(content), status, headers, media_type=JSON)
 
 
 def _expired() -> Refusal:

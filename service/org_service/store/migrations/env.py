@@ -9,7 +9,7 @@ from sqlmodel import SQLModel
 
 from org_service.store import tables
 
-assert tables.Organization.metadata is SQLModel.metadata
+assert tables.OrganizationRow.metadata is SQLModel.metadata
 
 context.configure(
     connection=context.config.attributes["connection"],

@@ -6,7 +6,7 @@ import pytest
 from org_service.errors import RetryError
 from org_service.settings import DatabaseSettings
 from org_service.store.engine import Session, connect
-from org_service.store.notify import JournalSignal, LeaderLock
+from org_service.store.leader import JournalSignal, LeaderLock
 from org_service.store.tables import JOURNAL_CHANNEL
 from tests.integration.store.conftest import CreateLogin
 from tests.support.waiting import until
@@ -132,7 +132,7 @@ async def test_a_leader_whose_session_is_lost_learns_of_it_and_the_follower_lead
 async def test_a_leader_that_falls_silent_loses_the_lock_and_the_follower_leads(
     database: DatabaseSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("org_service.store.notify.SILENCE_MAX_S", 0.2)
+    monkeypatch.setattr("org_service.store.leader.SILENCE_MAX_S", 0.2)
     async with LeaderLock(database, "orgs") as leader, LeaderLock(database, "orgs") as follower:
         assert await leader.try_acquire()
         async with asyncio.timeout(SOON_S):
@@ -144,7 +144,7 @@ async def test_a_leader_that_falls_silent_loses_the_lock_and_the_follower_leads(
 async def test_a_leader_that_checks_and_a_follower_that_rests_lose_nothing(
     database: DatabaseSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("org_service.store.notify.SILENCE_MAX_S", 0.4)
+    monkeypatch.setattr("org_service.store.leader.SILENCE_MAX_S", 0.4)
     async with LeaderLock(database, "orgs") as leader, LeaderLock(database, "orgs") as follower:
         assert await leader.try_acquire()
         assert not await follower.try_acquire()

@@ -9,21 +9,10 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from org_service.settings import DatabaseSettings
-from org_service.store import reference
+from org_service.store import facts, reference_progress
 from org_service.store.engine import Session, create_engine
-from org_service.store.reference import (
-    MEMBERSHIPS,
-    PARTNERSHIPS,
-    STAFF,
-    Place,
-    Progress,
-    begin_progress,
-    confirm,
-    count_facts,
-    lock_progress,
-    read_ages,
-    write_progress,
-)
+from org_service.store.facts import MEMBERSHIPS, PARTNERSHIPS, STAFF, count_facts
+from org_service.store.reference_progress import Place, Progress, confirm, read_ages
 from tests.integration.store.rows import ACME, AT
 
 pytestmark = pytest.mark.integration
@@ -77,8 +66,8 @@ async def test_facts_are_written_changed_and_taken_back(conn: AsyncConnection) -
 async def test_nothing_to_write_is_no_statement(conn: AsyncConnection) -> None:
     await MEMBERSHIPS.upsert(conn, [])
     await STAFF.delete(conn, [])
-    await write_progress(conn, {})
-    assert await lock_progress(conn, []) == {}
+    await reference_progress.write(conn, {})
+    assert await reference_progress.lock(conn, []) == {}
     assert await count_facts(conn) == (0, 0, 0)
 
 
@@ -105,20 +94,20 @@ async def test_thousands_of_facts_are_one_statement(conn: AsyncConnection) -> No
 async def test_the_keys_of_all_facts_come_in_order_page_by_page(
     conn: AsyncConnection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reference, "_PAGE_ROWS", 2)
-    assert [page async for page in STAFF.keys(conn)] == []
-    facts = [(user, org, "user", AT, True) for user in ("ann", "bob") for org in (GLOBEX, ACME)]
-    await MEMBERSHIPS.upsert(conn, facts)
-    assert [page async for page in MEMBERSHIPS.keys(conn)] == [
+    monkeypatch.setattr(facts, "_PAGE_ROWS", 2)
+    assert [page async for page in STAFF.read_keys(conn)] == []
+    written = [(user, org, "user", AT, True) for user in ("ann", "bob") for org in (GLOBEX, ACME)]
+    await MEMBERSHIPS.upsert(conn, written)
+    assert [page async for page in MEMBERSHIPS.read_keys(conn)] == [
         [("ann", ACME), ("ann", GLOBEX)],
         [("bob", ACME), ("bob", GLOBEX)],
     ]
     await STAFF.upsert(conn, [("sue",), ("sam",), ("ann",)])
-    assert [page async for page in STAFF.keys(conn)] == [[("ann",), ("sam",)], [("sue",)]]
+    assert [page async for page in STAFF.read_keys(conn)] == [[("ann",), ("sam",)], [("sue",)]]
 
 
 async def test_a_partition_is_confirmed_by_the_servers_clock(conn: AsyncConnection) -> None:
-    await begin_progress(conn, {FIRST: TOPIC_ID, SECOND: TOPIC_ID})
+    await reference_progress.begin(conn, {FIRST: TOPIC_ID, SECOND: TOPIC_ID})
     ages = await read_ages(conn)
     assert all(age is not None and 0 <= age < 60 for age in ages.values())
     await confirm(conn, {SECOND: 1_000.5})
@@ -129,11 +118,11 @@ async def test_a_partition_is_confirmed_by_the_servers_clock(conn: AsyncConnecti
 
 
 async def test_progress_begins_at_0_and_is_kept(conn: AsyncConnection) -> None:
-    await begin_progress(conn, {SECOND: TOPIC_ID, FIRST: TOPIC_ID})
-    await write_progress(conn, {FIRST: Progress(TOPIC_ID, 17)})
-    await begin_progress(conn, {FIRST: LATER_ID})
+    await reference_progress.begin(conn, {SECOND: TOPIC_ID, FIRST: TOPIC_ID})
+    await reference_progress.write(conn, {FIRST: Progress(TOPIC_ID, 17)})
+    await reference_progress.begin(conn, {FIRST: LATER_ID})
     missing = Place("orgs.staff", 0)
-    assert await lock_progress(conn, [SECOND, FIRST, missing]) == {
+    assert await reference_progress.lock(conn, [SECOND, FIRST, missing]) == {
         FIRST: Progress(TOPIC_ID, 17),
         SECOND: Progress(TOPIC_ID, 0),
     }
@@ -141,19 +130,19 @@ async def test_progress_begins_at_0_and_is_kept(conn: AsyncConnection) -> None:
 
 async def test_who_comes_second_waits_and_then_sees_what_the_first_one_did(engine: AsyncEngine, admin: Session) -> None:
     async with engine.begin() as conn:
-        await begin_progress(conn, {FIRST: TOPIC_ID, SECOND: TOPIC_ID})
+        await reference_progress.begin(conn, {FIRST: TOPIC_ID, SECOND: TOPIC_ID})
 
     async def second() -> dict[Place, Progress]:
         async with engine.begin() as conn:
-            return await lock_progress(conn, [SECOND, FIRST])
+            return await reference_progress.lock(conn, [SECOND, FIRST])
 
     async with engine.begin() as conn:
-        await lock_progress(conn, [FIRST])
+        await reference_progress.lock(conn, [FIRST])
         waiting = asyncio.create_task(second())
         async with asyncio.timeout(10):
             while not await admin.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
                 assert not waiting.done()
         # It waits for the first and has not locked the second yet, however the places were given.
         await admin.execute("SELECT 1 FROM reference_progress WHERE partition = 1 FOR UPDATE NOWAIT")
-        await write_progress(conn, {FIRST: Progress(TOPIC_ID, 5)})
+        await reference_progress.write(conn, {FIRST: Progress(TOPIC_ID, 5)})
     assert await waiting == {FIRST: Progress(TOPIC_ID, 5), SECOND: Progress(TOPIC_ID, 0)}

@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from org_service.settings import DatabaseSettings
-from org_service.store import reads
+from org_service.store import journal, organizations, parked
 from org_service.store.engine import Session, create_engine
 from tests.integration.store.rows import ACME, AT, insert_journal, insert_organization, insert_parked
 
@@ -34,7 +34,7 @@ async def test_an_organization_is_found_by_id_and_by_its_name_in_any_case(
         '{"line1": "Storgata 1", "city": "Oslo", "postal_code": "0001", "country": "NO"}',
     )
     await insert_organization(admin, OTHER, "Straßen")
-    (found,) = await reads.find_organization(reader, given)
+    (found,) = await organizations.find_by_id_or_name(reader, given)
     assert (found.id, found.name, found.domain, found.version) == (ACME, "Straße", "a.no", 1)
     assert found.primary_address == address
     assert found.deleted_at is None
@@ -47,19 +47,18 @@ async def test_deleted_organizations_are_found_too_the_living_one_first(
         at = AT + timedelta(days=place)
         await insert_organization(admin, org_id, "ACME", name_key=None, deleted_at=at, updated_at=at)
     await insert_organization(admin, ACME, "Acme")
-    assert [found.id for found in await reads.find_organization(reader, "acme")] == [ACME, THIRD, OTHER]
-    assert [found.id for found in await reads.find_organization(reader, str(OTHER))] == [OTHER]
+    assert [found.id for found in await organizations.find_by_id_or_name(reader, "acme")] == [ACME, THIRD, OTHER]
+    assert [found.id for found in await organizations.find_by_id_or_name(reader, str(OTHER))] == [OTHER]
 
 
 async def test_nothing_is_found_where_there_is_nothing(reader: AsyncConnection) -> None:
-    assert await reads.find_organization(reader, "acme") == []
-    assert await reads.find_organization(reader, str(ACME)) == []
-    assert await reads.history(reader, ACME, 10) == []
-    assert await reads.outcome_of(reader, ACME) is None
-    assert await reads.list_parked(reader, 10) == []
-    assert await reads.count_parked(reader) == []
-    assert await reads.count_organizations(reader) == (0, 0, 0)
-    assert await reads.list_organizations(reader, 10) == []
+    assert await organizations.find_by_id_or_name(reader, "acme") == []
+    assert await organizations.find_by_id_or_name(reader, str(ACME)) == []
+    assert await journal.read_history(reader, ACME, 10) == []
+    assert await parked.list_records(reader, 10) == []
+    assert await parked.count(reader) == []
+    assert await organizations.count(reader) == (0, 0, 0)
+    assert await organizations.list_by_id(reader, 10) == []
 
 
 async def test_organizations_are_counted_by_what_they_are(admin: Session, reader: AsyncConnection) -> None:
@@ -69,14 +68,14 @@ async def test_organizations_are_counted_by_what_they_are(admin: Session, reader
         await insert_organization(admin, uuid4(), f"off {number}", deactivated_at=AT)
     await insert_organization(admin, uuid4(), "gone", name_key=None, deleted_at=AT)
     await insert_organization(admin, uuid4(), "off and gone", name_key=None, deleted_at=AT, deactivated_at=AT)
-    assert await reads.count_organizations(reader) == reads.OrganizationCounts(active=3, deactivated=2, deleted=2)
+    assert await organizations.count(reader) == organizations.OrganizationCounts(active=3, deactivated=2, deleted=2)
 
 
 async def test_organizations_are_listed_in_order_of_id(admin: Session, reader: AsyncConnection) -> None:
     for org_id in (THIRD, ACME, OTHER):
         await insert_organization(admin, org_id, str(org_id))
-    assert [found.id for found in await reads.list_organizations(reader, 2)] == [ACME, OTHER]
-    assert [found.id for found in await reads.list_organizations(reader, 2, OTHER)] == [THIRD]
+    assert [found.id for found in await organizations.list_by_id(reader, 2)] == [ACME, OTHER]
+    assert [found.id for found in await organizations.list_by_id(reader, 2, OTHER)] == [THIRD]
 
 
 async def test_a_history_is_the_changes_of_one_organization_in_order(admin: Session, reader: AsyncConnection) -> None:
@@ -88,8 +87,8 @@ async def test_a_history_is_the_changes_of_one_organization_in_order(admin: Sess
     await insert_journal(
         admin, 4, version=2, command_type="org.delete", event_type="org.deleted", actor=None, after=None
     )
-    first, second = await reads.history(reader, ACME, 10)
-    assert first == reads.HistoryEntry(
+    first, second = await journal.read_history(reader, ACME, 10)
+    assert first == journal.HistoryEntry(
         position=1,
         version=1,
         event_type="org.created",
@@ -102,28 +101,8 @@ async def test_a_history_is_the_changes_of_one_organization_in_order(admin: Sess
         recorded_at=AT,
     )
     assert (second.version, second.before, second.after, second.actor) == (2, {"domain": None}, None, None)
-    assert await reads.history(reader, ACME, 1) == [first]
-    assert await reads.history(reader, ACME, 10, after_version=1) == [second]
-
-
-async def test_the_outcome_of_a_command_tells_why_and_where_from(admin: Session, reader: AsyncConnection) -> None:
-    refused = {"event_type": None, "outcome": "rejected", "code": 409, "problem": '{"status":409}', "version": 7}
-    command_id = await insert_journal(admin, 1, **refused)
-    assert await reads.outcome_of(reader, command_id) == reads.CommandOutcome(
-        command_id=command_id,
-        org_id=ACME,
-        command_type="org.update",
-        outcome="rejected",
-        code=409,
-        position=1,
-        version=7,
-        event_type=None,
-        actor="user:7",
-        problem={"status": 409},
-        command_partition=2,
-        command_offset=101,
-        recorded_at=AT,
-    )
+    assert await journal.read_history(reader, ACME, 1) == [first]
+    assert await journal.read_history(reader, ACME, 10, after_version=1) == [second]
 
 
 async def test_parked_records_are_listed_without_what_they_hold(admin: Session, reader: AsyncConnection) -> None:
@@ -132,8 +111,8 @@ async def test_parked_records_are_listed_without_what_they_hold(admin: Session, 
     cut = {"value_bytes": 200_000, "value_sha256": "ab" * 32}
     await insert_parked(admin, 8, org_id=None, command_id=None, reason="unreadable", key=None, **cut)
     await insert_parked(admin, 9, org_id=OTHER, state="released")
-    first, second = await reads.list_parked(reader, 10)
-    assert first == reads.ParkedRecord(
+    first, second = await parked.list_records(reader, 10)
+    assert first == parked.ParkedRecord(
         id=first.id,
         topic="orgs.commands",
         partition=0,
@@ -153,20 +132,20 @@ async def test_parked_records_are_listed_without_what_they_hold(admin: Session, 
     )
     assert (second.offset, second.actor, second.reason) == (8, None, "unreadable")
     assert (second.value_bytes, second.value_sha256) == (200_000, "ab" * 32)
-    assert await reads.list_parked(reader, 1) == [first]
-    assert await reads.list_parked(reader, 10, after_id=first.id) == [second]
-    assert await reads.list_parked(reader, 10, parked_id=second.id) == [second]
-    assert await reads.list_parked(reader, 10, org_id=ACME) == [first]
-    assert await reads.list_parked(reader, 10, command_id=command_id) == [first]
-    assert [each.offset for each in await reads.list_parked(reader, 10, state="released")] == [9]
-    assert [each.offset for each in await reads.list_parked(reader, 10, state=None)] == [7, 8, 9]
+    assert await parked.list_records(reader, 1) == [first]
+    assert await parked.list_records(reader, 10, after_id=first.id) == [second]
+    assert await parked.list_records(reader, 10, parked_id=second.id) == [second]
+    assert await parked.list_records(reader, 10, org_id=ACME) == [first]
+    assert await parked.list_records(reader, 10, command_id=command_id) == [first]
+    assert [each.offset for each in await parked.list_records(reader, 10, state="released")] == [9]
+    assert [each.offset for each in await parked.list_records(reader, 10, state=None)] == [7, 8, 9]
 
 
 async def test_parked_records_are_counted_by_state_and_reason(admin: Session, reader: AsyncConnection) -> None:
     for offset, state in enumerate(("open", "open", "released")):
         await insert_parked(admin, offset, state=state)
     await insert_parked(admin, 9, reason="unreadable")
-    assert await reads.count_parked(reader) == [
+    assert await parked.count(reader) == [
         ("open", "handler_raised", "ZeroDivisionError", 2),
         ("open", "unreadable", None, 1),
         ("released", "handler_raised", "ZeroDivisionError", 1),

@@ -1,0 +1,121 @@
+"""Reference data as tables: whole batches of facts written and taken back."""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any, Final, NamedTuple, cast
+
+from sqlalchemy import (
+    Boolean,
+    ColumnElement,
+    DateTime,
+    Table,
+    Text,
+    Uuid,
+    and_,
+    delete,
+    func,
+    or_,
+    select,
+    tuple_,
+)
+from sqlalchemy.dialects.postgresql import Insert, insert
+from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.sql.dml import Delete
+from sqlmodel import SQLModel
+
+from org_events import reference as contract
+from org_service.store.sql import arrays, unnest
+from org_service.store.tables import MembershipRow, PartnershipRow, StaffRow
+
+_PAGE_ROWS: Final = 10_000
+
+
+class Counts(NamedTuple):
+    """How many facts there are."""
+
+    memberships: int
+    partnerships: int
+    staff: int
+
+
+class FactTable:
+    """One table of facts: a row is what a record says, the first columns are what its key names."""
+
+    def __init__(self, model: type[SQLModel], types: Mapping[str, Any], keys: int) -> None:
+        self._table = cast("Table", model.__table__)  # pyright: ignore[reportAttributeAccessIssue] - SQLModel's metaclass
+        self.fields: Final = tuple(types)
+        """Of a row, in order."""
+        self.key_fields: Final = self.fields[:keys]
+        self._upsert = self._make_upsert(types)
+        self._delete = self._make_delete({name: types[name] for name in self.key_fields})
+
+    async def upsert(self, conn: AsyncConnection, rows: Sequence[tuple[Any, ...]]) -> None:
+        """Write facts, new or changed ones; each key at most once. A row that is there as it is isn't touched.
+
+        Raises:
+            DBAPIError: Nothing of the transaction holds; `failures.classify` says what to do.
+        """
+        if rows:
+            await conn.execute(self._upsert, arrays(self.fields, rows))
+
+    async def delete(self, conn: AsyncConnection, keys: Sequence[tuple[Any, ...]]) -> None:
+        """Take facts back; one that isn't there is taken back already. Raises as `upsert`."""
+        if keys:
+            await conn.execute(self._delete, arrays(self.key_fields, keys))
+
+    async def read_keys(self, conn: AsyncConnection) -> AsyncIterator[Sequence[tuple[Any, ...]]]:
+        """The key fields of every fact, in order, a page of some thousand after the other."""
+        columns = [self._table.c[name] for name in self.key_fields]
+        page = select(*columns).order_by(*columns).limit(_PAGE_ROWS)
+        after: tuple[Any, ...] | None = None
+        while True:
+            beyond = page if after is None else page.where(tuple_(*columns) > tuple_(*after))
+            found = [tuple(row) for row in await conn.execute(beyond)]
+            if found:
+                yield found
+            if len(found) < _PAGE_ROWS:
+                return
+            after = found[-1]
+
+    async def count(self, conn: AsyncConnection) -> int:
+        """How many facts there are; reads the whole table."""
+        return await conn.scalar(select(func.count()).select_from(self._table)) or 0
+
+    def _make_upsert(self, types: Mapping[str, Any]) -> Insert:
+        given = unnest(types)
+        statement = insert(self._table).from_select(self.fields, select(*given.c))
+        rest = [name for name in self.fields if name not in self.key_fields]
+        if not rest:
+            return statement.on_conflict_do_nothing(index_elements=self.key_fields)
+        excluded = statement.excluded
+        return statement.on_conflict_do_update(
+            index_elements=self.key_fields,
+            set_={name: excluded[name] for name in rest},
+            # A topic that is read again changes nothing, so it should write nothing.
+            where=or_(*(self._table.c[name].is_distinct_from(excluded[name]) for name in rest)),
+        )
+
+    def _make_delete(self, types: Mapping[str, Any]) -> Delete:
+        given = unnest(types)
+        same: list[ColumnElement[bool]] = [self._table.c[name] == given.c[name] for name in types]
+        return delete(self._table).where(and_(*same))
+
+
+MEMBERSHIPS: Final = FactTable(
+    MembershipRow,
+    {"user_id": Text, "org_id": Uuid, "role": Text, "joined_at": DateTime(timezone=True), "active": Boolean},
+    keys=2,
+)
+PARTNERSHIPS: Final = FactTable(PartnershipRow, {"partner_org_id": Uuid, "org_id": Uuid, "role": Text}, keys=2)
+STAFF: Final = FactTable(StaffRow, {"user_id": Text}, keys=1)
+
+FACT_TABLES: Final[Mapping[type[contract.Reference], FactTable]] = {
+    contract.Membership: MEMBERSHIPS,
+    contract.Partnership: PARTNERSHIPS,
+    contract.Staff: STAFF,
+}
+"""Where the facts of each kind go; a table has the fields of the kind, in the same order."""
+
+
+async def count_facts(conn: AsyncConnection) -> Counts:
+    """Count all facts. Reads the tables whole."""
+    return Counts(await MEMBERSHIPS.count(conn), await PARTNERSHIPS.count(conn), await STAFF.count(conn))

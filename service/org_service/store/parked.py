@@ -1,0 +1,176 @@
+"""Records that are set aside: parked by the worker, found by it while they are open, and read by operators."""
+
+from collections.abc import Collection, Sequence
+from datetime import datetime
+from typing import Any, Final, NamedTuple
+from uuid import UUID
+
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    LargeBinary,
+    Uuid,
+    bindparam,
+    case,
+    exists,
+    func,
+    literal,
+    select,
+    text,
+    true,
+    union_all,
+)
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlmodel import col
+
+from org_service.domain.outcomes import KeptRecord
+from org_service.store.sql import columns, unnest
+from org_service.store.tables import ParkedRow
+
+DEFECTS_COUNTED_MAX: Final = 10_000
+"""More tell nobody more, and a health check may not take long."""
+CAUSES_MAX: Final = 100
+"""Rows of the totals of what is parked; a defect is one, so there are never so many."""
+_WITH_CAUSE: Final = ("handler_raised", "data_refused")
+
+
+class ParkedRecord(NamedTuple):
+    """A record set aside: where it came from, whose it is and why; not what it holds, which a reader may not see."""
+
+    id: int
+    topic: str
+    partition: int
+    offset: int
+    broker_time: datetime
+    org_id: UUID | None
+    command_id: UUID | None
+    reason: str
+    detail: str
+    attempts: int
+    state: str
+    actor: str | None
+    authenticated_by: str | None
+    value_bytes: int | None
+    """How long a value was of which only the beginning is kept; None where all of it is."""
+    value_sha256: str | None
+    recorded_at: datetime
+
+
+class ParkedCount(NamedTuple):
+    """How many records are parked in one state for one reason."""
+
+    state: str
+    reason: str
+    cause: str | None
+    """The place of a defect of ours, or the database's code; None where each record has a detail of its own."""
+    records: int
+
+
+# As text, so that the partial indexes match.
+_open = col(ParkedRow.state) == text("'open'")
+_open_command = (_open, col(ParkedRow.command_id).is_not(None))
+_asked = unnest({"org_id": Uuid}, prefix="asked_")
+# One row an organization, however long its queue is.
+_FIND: Final = union_all(
+    select(_asked.c.org_id, literal(None, LargeBinary)).where(
+        exists().where(col(ParkedRow.org_id) == _asked.c.org_id, *_open_command)
+    ),
+    select(col(ParkedRow.command_id), col(ParkedRow.request_digest)).where(
+        col(ParkedRow.command_id) == func.any(bindparam("ids", type_=ARRAY(Uuid))), *_open_command
+    ),
+)
+_waiting = (
+    select(col(ParkedRow.id))
+    .where(col(ParkedRow.org_id) == _asked.c.org_id, *_open_command)
+    .limit(bindparam("rows_max", type_=BigInteger))
+    .lateral("waiting")
+)
+_COUNT_WAITING: Final = select(_asked.c.org_id, func.count()).join(_waiting, true()).group_by(_asked.c.org_id)
+_PARK: Final = insert(ParkedRow).on_conflict_do_nothing(constraint="parked_coordinates_key")
+_COUNT_DEFECTS: Final = select(func.count()).select_from(
+    select(col(ParkedRow.id))
+    .where(_open, col(ParkedRow.reason) == text("'handler_raised'"))
+    .limit(DEFECTS_COUNTED_MAX)
+    .subquery()
+)
+_PARKED: Final = columns(ParkedRow, ParkedRecord._fields)
+
+
+async def find(
+    conn: AsyncConnection, org_ids: Collection[UUID], command_ids: Sequence[UUID], queued_max: int
+) -> tuple[dict[UUID, int], dict[UUID, bytes]]:
+    """Find the open parked commands of a batch.
+
+    Args:
+        conn: In the transaction that decides.
+        org_ids: Organizations that may have some.
+        command_ids: Which may be some.
+        queued_max: How far the commands of one organization are counted.
+
+    Returns:
+        Which of these organizations have open parked commands, and how many; which of these commands are such, and
+        their digests.
+    """
+    held: set[UUID] = set()
+    parked: dict[UUID, bytes] = {}
+    rows: Any = await conn.execute(_FIND, {"asked_org_id": list(org_ids), "ids": command_ids})
+    for found, digest in rows:
+        if digest is None:
+            held.add(found)
+        else:
+            parked[found] = digest
+    counts: dict[UUID, int] = {}
+    if held:  # an exception: how many there are isn't asked with the rest
+        counted: Any = await conn.execute(_COUNT_WAITING, {"asked_org_id": list(held), "rows_max": queued_max})
+        counts = dict.fromkeys(held, 1)
+        counts.update((org_id, count) for org_id, count in counted)
+    return counts, parked
+
+
+async def park(conn: AsyncConnection, rows: Sequence[KeptRecord], recorded_at: datetime) -> None:
+    """Set records aside; one that is there already (same coordinates and time) is left as it is."""
+    await conn.execute(
+        _PARK, [{**row._asdict(), "attempts": 1, "state": "open", "recorded_at": recorded_at} for row in rows]
+    )
+
+
+async def count_defects(conn: AsyncConnection) -> int:
+    """How many records wait because our own code raised on them, at most `DEFECTS_COUNTED_MAX`."""
+    return int(await conn.scalar(_COUNT_DEFECTS) or 0)
+
+
+async def list_records(
+    conn: AsyncConnection,
+    limit: int,
+    *,
+    after_id: int = 0,
+    state: str | None = "open",
+    parked_id: int | None = None,
+    org_id: UUID | None = None,
+    command_id: UUID | None = None,
+) -> list[ParkedRecord]:
+    """Read parked records in the order they were parked: the next `limit` after `after_id`.
+
+    What is None doesn't count. All of one organization, with `state` "open", is what its queue holds.
+    """
+    statement = select(*_PARKED).where(col(ParkedRow.id) > after_id).order_by(col(ParkedRow.id)).limit(limit)
+    wanted = (
+        (ParkedRow.state, state),
+        (ParkedRow.id, parked_id),
+        (ParkedRow.org_id, org_id),
+        (ParkedRow.command_id, command_id),
+    )
+    for field, value in wanted:
+        if value is not None:
+            statement = statement.where(col(field) == value)
+    return [ParkedRecord._make(row) for row in await conn.execute(statement)]
+
+
+async def count(conn: AsyncConnection) -> list[ParkedCount]:
+    """Count all parked records by state, reason and cause, the most frequent first. Reads the whole table."""
+    state, reason, records = col(ParkedRow.state), col(ParkedRow.reason), func.count().label("records")
+    cause = case((reason.in_(_WITH_CAUSE), col(ParkedRow.detail))).label("cause")
+    grouped = select(state, reason, cause, records).group_by(state, reason, text("cause"))
+    statement = grouped.order_by(state, records.desc(), reason, text("cause")).limit(CAUSES_MAX)
+    return [ParkedCount(*row) for row in await conn.execute(statement)]

@@ -23,6 +23,7 @@ from org_events.commands import (
 from org_events.events import EventType
 from org_events.organization import Address
 from org_events.results import PROBLEMS, FieldError, Outcome, Problem, ProblemType
+from org_service.domain import details
 from org_service.domain.access import ACTION, TRUSTED, Access
 from org_service.domain.organization import Organization, name_key
 from org_service.domain.policy import READ
@@ -117,17 +118,17 @@ def stateless_refusal(command: Command | Invalid, access: Access | None, version
         version: The organization's current one, where the actor may know it.
     """
     if access is None:
-        return refuse(ProblemType.NOT_FOUND, "There is no organization with this id.")
+        return refuse(ProblemType.NOT_FOUND, details.NOT_FOUND)
     # Every outcome shows the organization, and preconditions let one guess at it: who may not read it changes nothing.
     if READ in access.denied_actions and command.type != CreateOrganization.type:
-        return refuse(ProblemType.FORBIDDEN, f"The role {access.role} is denied {READ}.")
+        return refuse(ProblemType.FORBIDDEN, details.denied(access.role, READ))
     action = ACTION[command.type]
     if action in access.denied_actions:
-        return refuse(ProblemType.FORBIDDEN, f"The role {access.role} is denied {action}.", version)
+        return refuse(ProblemType.FORBIDDEN, details.denied(access.role, action), version)
     if isinstance(command, Invalid):
         return refuse(
             ProblemType.INVALID_FIELDS,
-            f"{len(command.errors)} field(s) of {command.type} are wrong; see errors.",
+            details.wrong_fields(len(command.errors), command.type),
             version,
             command.errors,
         )
@@ -144,12 +145,12 @@ def _create(
     if organization is not None:
         return refuse(
             ProblemType.ALREADY_EXISTS,
-            "An organization with this id exists, or existed; choose another id.",
+            details.ALREADY_EXISTS,
             version,
         )
     key = name_key(command.name)
     if key in holders:
-        return refuse(ProblemType.NAME_TAKEN, "Another organization has this name; choose another.")
+        return refuse(ProblemType.NAME_TAKEN, details.NAME_TAKEN)
     after = Organization(
         id=command.org_id,
         name=command.name,
@@ -176,9 +177,7 @@ def _update(command: UpdateOrganization, organization: Organization, holders: Ho
     if name != organization.name:
         key = name_key(name)
         if holders.get(key, organization.id) != organization.id:
-            return refuse(
-                ProblemType.NAME_TAKEN, "Another organization has this name; choose another.", organization.version
-            )
+            return refuse(ProblemType.NAME_TAKEN, details.NAME_TAKEN, organization.version)
     after = Organization(
         id=organization.id,
         name=name,
@@ -224,7 +223,7 @@ def _restore(_command: RestoreOrganization, organization: Organization, holders:
     if key in holders:
         return refuse(
             ProblemType.NAME_TAKEN,
-            "Another organization took the name meanwhile; rename that one first.",
+            details.NAME_TAKEN_MEANWHILE,
             organization.version,
         )
     after = organization._replace(name_key=key, deleted_at=None, updated_at=now, version=organization.version + 1)
@@ -248,19 +247,16 @@ def _conflict(command: _Existing, organization: Organization, access: Access, is
     """The refusal, if a precondition doesn't hold or the organization is in no state for the command."""
     version = organization.version
     if command.expected_version is not None and command.expected_version != version:
-        detail = f"expected_version is {command.expected_version}, the organization has version {version}."
-        return refuse(ProblemType.PRECONDITION, detail, version)
+        return refuse(ProblemType.PRECONDITION, details.other_version(command.expected_version, version), version)
     if command.if_current is not None:
         unlike = [f for f, value in _wanted(command.if_current).items() if getattr(organization, f) != value]
         if unlike:
             detail = f"if_current doesn't hold for: {', '.join(sorted(unlike))}."
             return refuse(ProblemType.PRECONDITION, detail, version)
     if organization.deactivated_at is not None and isinstance(command, UpdateOrganization) and not access.staff:
-        detail = "A deactivated organization can only be reactivated or deleted."
-        return refuse(ProblemType.DEACTIVATED, detail, version)
+        return refuse(ProblemType.DEACTIVATED, details.DEACTIVATED, version)
     if is_partner and isinstance(command, DeleteOrganization):
-        detail = "It still serves other organizations as their partner; end the partnerships first."
-        return refuse(ProblemType.STILL_PARTNER, detail, version)
+        return refuse(ProblemType.STILL_PARTNER, details.STILL_PARTNER, version)
     return None
 
 

@@ -18,6 +18,7 @@ from org_events.commands import (
     CreateOrganization,
 )
 from org_events.results import Outcome, ProblemType
+from org_service.domain import details
 from org_service.domain.access import TRUSTED, Access, command_access
 from org_service.domain.decide import Decision, Invalid, decide, refuse, stateless_refusal
 from org_service.domain.organization import Organization, changed_fields, moment_after, to_json
@@ -191,8 +192,7 @@ class Fold:
         refusal = stateless_refusal(command, access, version)
         if refusal is not None or self._held[org_id] < self._queued_max:
             return refusal
-        detail = f"{self._held[org_id]} commands of this organization wait for an operator already; try again later."
-        return refuse(ProblemType.QUEUE_FULL, detail, version)
+        return refuse(ProblemType.QUEUE_FULL, details.queue_full(self._held[org_id]), version)
 
     def _moment(self, org_id: UUID) -> datetime:
         """When a decision about an organization is made."""
@@ -301,7 +301,7 @@ def _names_json(names: tuple[str, ...]) -> str:
 
 def parked_outcome() -> Decision:
     """The outcome, not final, of a command set aside."""
-    parked = refuse(ProblemType.PARKED, "The service could not decide; the command is kept and an operator will.")
+    parked = refuse(ProblemType.PARKED, details.PARKED)
     return parked._replace(outcome=Outcome.PARKED)
 
 

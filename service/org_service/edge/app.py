@@ -14,8 +14,8 @@ from org_service.domain.policy import Policy
 from org_service.edge.http import bodies, changing, docs_page, reading
 from org_service.edge.http.changing import Changing
 from org_service.edge.http.commands import Commands
-from org_service.edge.http.documents import complete
 from org_service.edge.http.gate import Gate
+from org_service.edge.http.openapi import complete
 from org_service.edge.http.reading import Reading
 from org_service.edge.http.target import Target, path_of
 from org_service.edge.mcp import http as mcp_http

@@ -18,7 +18,7 @@ from org_service.auth.policy import load_policy
 from org_service.auth.tokens import Tokens
 from org_service.edge.app import make_app
 from org_service.edge.http.commands import Commands
-from org_service.edge.http.problems import answer, unavailable, unreadable
+from org_service.edge.http.problems import answer, answer_malformed, unavailable
 from org_service.errors import RetryError
 from org_service.serving.exchange import Receive, Scope, Send
 from org_service.serving.health import Check, HealthServer
@@ -89,7 +89,7 @@ class Edge:
             head_bytes_max=edge.header_bytes_max,
             address_connections_max=edge.address_connections_max,
         )
-        self._server = HttpServer(self._serve, listener, bounds, unreadable, drain_timeout_s=edge.drain_timeout_s)
+        self._server = HttpServer(self._serve, listener, bounds, answer_malformed, drain_timeout_s=edge.drain_timeout_s)
         await self._server.__aenter__()
         return self
 

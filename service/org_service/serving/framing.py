@@ -53,6 +53,11 @@ class MalformedError(Exception):
         self.detail = detail
 
 
+def head_too_large(bytes_max: int) -> MalformedError:
+    """The refusal of a head of more bytes."""
+    return MalformedError(431, f"The request line and the headers may have at most {bytes_max} bytes.")
+
+
 class Head(NamedTuple):
     """The head of one request."""
 
@@ -212,9 +217,7 @@ class Reader:
         end = ahead.find(b"\r\n\r\n", max(0, self._searched - 3))
         size = len(ahead) if end < 0 else end + 4
         if size > self._head_bytes_max:
-            raise MalformedError(
-                431, f"The request line and the headers may have at most {self._head_bytes_max} bytes."
-            )
+            raise head_too_large(self._head_bytes_max)
         if end < 0:
             if _NEVER_A_HEAD.search(ahead, max(0, self._searched - 1)):
                 raise _not_http()

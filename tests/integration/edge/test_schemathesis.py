@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from org_service.edge.http.documents import ORG_ID
+from org_service.edge.http.openapi import ORG_ID
 from tests.support.edge import Site
 
 pytestmark = pytest.mark.integration

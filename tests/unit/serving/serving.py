@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import uvloop
 
-from org_service.edge.http.problems import unreadable
+from org_service.edge.http.problems import answer_malformed
 from org_service.serving.exchange import CONNECTION, Asgi
 from org_service.serving.server import Bounds, HttpServer, listen
 
@@ -90,7 +90,7 @@ async def serving(
 ) -> AsyncIterator[HttpServer]:
     bounds = Bounds(connections_max, head_bytes_max, address_connections_max)
     listener = listen("127.0.0.1", 0, "The test", "ORGS_TEST__PORT")
-    async with HttpServer(app, listener, bounds, unreadable, drain_timeout_s=5) as server:
+    async with HttpServer(app, listener, bounds, answer_malformed, drain_timeout_s=5) as server:
         yield server
 
 

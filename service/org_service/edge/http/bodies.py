@@ -17,6 +17,7 @@ JSON: Final = "application/json"
 MERGE_PATCH: Final = "application/merge-patch+json"
 _UTF_8: Final = frozenset({"utf-8", "utf8", "us-ascii", "ascii"})
 """Names of charsets whose bytes are UTF-8; JSON knows no other (RFC 8259, section 8.1)."""
+OTHER_MEDIA_TYPE: Final = "The body has another media type."
 BOM: Final = b"\xef\xbb\xbf"
 """The byte order mark. Before JSON in UTF-8 it means nothing (RFC 8259, section 8.1)."""
 NEVER: Final = (NO_VERSION,)
@@ -34,15 +35,29 @@ def check_media_type(content_type: str | None, encodings: Sequence[str], *, patc
     Raises:
         Refusal: It has another media type, or is encoded (415).
     """
-    accepted = (JSON, MERGE_PATCH) if patch else (JSON,)
-    wrong = _wrong_media_type(content_type, accepted)
+    wrong = _wrong_media_type(content_type, _accepted(patch=patch))
     if wrong is None and not is_unencoded(encodings):
         wrong = "It must not have a content-encoding."
     if wrong is not None:
-        # RFC 5789, section 2.2.
-        named: list[tuple[bytes, bytes]] = [(b"accept-patch", ", ".join(accepted).encode())] if patch else []
-        detail = f"{wrong} Send {' or '.join(accepted)}, in UTF-8 and without content-encoding."
-        raise Refusal(HttpProblem.MEDIA_TYPE, detail, headers=named)
+        raise unsupported_media_type(wrong, patch=patch)
+
+
+def unsupported_media_type(why: str, *, patch: bool) -> Refusal:
+    """415, with what is accepted.
+
+    Args:
+        why: What is wrong, in a sentence.
+        patch: Whether a merge patch is welcome.
+    """
+    accepted = _accepted(patch=patch)
+    # RFC 5789, section 2.2.
+    named: list[tuple[bytes, bytes]] = [(b"accept-patch", ", ".join(accepted).encode())] if patch else []
+    detail = f"{why} Send {' or '.join(accepted)}, in UTF-8 and without content-encoding."
+    return Refusal(HttpProblem.MEDIA_TYPE, detail, headers=named)
+
+
+def _accepted(*, patch: bool) -> tuple[str, ...]:
+    return (JSON, MERGE_PATCH) if patch else (JSON,)
 
 
 def read_object(content: bytes, content_type: str | None, encodings: Sequence[str], *, patch: bool) -> dict[str, Any]:
@@ -80,7 +95,7 @@ def _wrong_media_type(content_type: str | None, accepted: Sequence[str]) -> str 
         return "The header Content-Type can't be read (RFC 9110, section 8.3)."
     name, parameters = found
     if name not in accepted:
-        return "The body has another media type."
+        return OTHER_MEDIA_TYPE
     if parameters.get("charset", "utf-8").lower() not in _UTF_8:
         return "The charset must be utf-8, or be left out."
     return None

@@ -23,9 +23,18 @@ from org_events.commands import (
 from org_events.results import Outcome, ProblemType
 from org_service.edge.http.bodies import JSON, MERGE_PATCH, NEVER, command_bodies, read_object
 from org_service.edge.http.commands import Body, Change, Commands, Decided, Pending
-from org_service.edge.http.documents import body, headers, problems, success
 from org_service.edge.http.gate import BODY
-from org_service.edge.http.problems import RETRY_AFTER_S, HttpProblem, Refusal, Wrong, bad_request, decided, not_found
+from org_service.edge.http.openapi import describe_body, describe_headers, describe_problems, describe_success
+from org_service.edge.http.problems import (
+    RETRY_AFTER_S,
+    HttpProblem,
+    Refusal,
+    Wrong,
+    bad_request,
+    decided,
+    not_found,
+    version_not_named,
+)
 from org_service.edge.http.reading import OrgId, caller_of, pending, read_id
 from org_service.edge.http.request_headers import (
     COMMAND_ID,
@@ -229,20 +238,20 @@ class Changing:
             None,
             outcome.version,
         ):
-            return decided(problem, 412, _unmatched(outcome.version, wishes))
+            return _unmatched(problem, outcome.version, wishes)
         return decided(problem, outcome.code)
 
     def _command_url(self, command_id: UUID) -> str:
         return f"{self._public_url}/v1/commands/{command_id}"
 
 
-def _unmatched(version: int | None, wishes: Wishes) -> str:
-    """Why a precondition of the headers doesn't hold."""
+def _unmatched(problem: dict[str, Any], version: int | None, wishes: Wishes) -> Refusal:
+    """The worker's problem in terms of the headers, where a precondition of these doesn't hold."""
     if wishes.if_absent:
-        return "If-None-Match is *, and there is such an organization."
+        return decided(problem, 412, "If-None-Match is *, and there is such an organization.")
     if wishes.if_match.weak:
-        return _WEAK.format(version=version)
-    return f"If-Match doesn't name version {version}, which the organization has."
+        return decided(problem, 412, _WEAK.format(version=version))
+    return decided(problem, 412, version_not_named(version).problem["detail"])
 
 
 def _object(request: Request, *, patch: bool) -> dict[str, Any]:
@@ -261,7 +270,7 @@ _APPLIED: Final = {
     "Preference-Applied": "What of `Prefer` was followed",
 }
 _ACCEPTED: Final = {
-    **success(
+    **describe_success(
         "Kafka has the change, and it will be decided: because of `Prefer`, or because it took too long",
         "CommandStatus",
         {"Location": "Where its outcome will be", "Retry-After": "Seconds", **_APPLIED},
@@ -281,27 +290,27 @@ def _documented(done: int, shown: dict[str, Any], *conflicts: str, existing: boo
     """Every status of one operation."""
     own: tuple[str, ...] = (ProblemType.NOT_FOUND, ProblemType.PRECONDITION) if existing else ()
     also = {412: ProblemType.PRECONDITION}
-    return {"responses": {done: shown, 202: _ACCEPTED, **problems(*_OF_ALL, *own, *conflicts, also=also)}}
+    return {"responses": {done: shown, 202: _ACCEPTED, **describe_problems(*_OF_ALL, *own, *conflicts, also=also)}}
 
 
 def router(changing: Changing) -> APIRouter:
     """The operations with their documentation."""
     routes = APIRouter(prefix="/v1", default_response_class=Response, tags=["organizations"])
     name_taken, deactivated = ProblemType.NAME_TAKEN, ProblemType.DEACTIVATED
-    changed = success("As it is now", "Organization", {**_ETAG, **_APPLIED})
-    optional = body("Precondition", JSON, required=False)
-    created = success("It was created", "Organization", {"Location": "Where it is", **_ETAG, **_APPLIED})
+    changed = describe_success("As it is now", "Organization", {**_ETAG, **_APPLIED})
+    optional = describe_body("Precondition", JSON, required=False)
+    created = describe_success("It was created", "Organization", {"Location": "Where it is", **_ETAG, **_APPLIED})
     routes.post(
         "/orgs",
         summary="Create an organization",
         status_code=201,
-        openapi_extra=body("NewOrganization", JSON, required=True),
+        openapi_extra=describe_body("NewOrganization", JSON, required=True),
         **_documented(201, created, name_taken, ProblemType.ALREADY_EXISTS, existing=False),
     )(changing.create)
     routes.patch(
         "/orgs/{org_id}",
         summary="Change an organization",
-        openapi_extra=body("OrganizationChange", JSON, MERGE_PATCH, required=True),
+        openapi_extra=describe_body("OrganizationChange", JSON, MERGE_PATCH, required=True),
         **_documented(200, changed, name_taken, deactivated),
     )(changing.update)
     routes.delete(
@@ -309,7 +318,7 @@ def router(changing: Changing) -> APIRouter:
         summary="Delete an organization",
         status_code=204,
         openapi_extra=optional,
-        **_documented(204, {"description": "It is deleted", **headers(_APPLIED)}, ProblemType.STILL_PARTNER),
+        **_documented(204, {"description": "It is deleted", **describe_headers(_APPLIED)}, ProblemType.STILL_PARTNER),
     )(changing.delete)
     for name, summary, handler, conflicts in (
         ("deactivate", "Deactivate an organization", changing.deactivate, ()),

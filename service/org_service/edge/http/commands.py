@@ -24,7 +24,7 @@ from org_events.results import ProblemType, Result
 from org_service.domain.outcomes import KnownOutcome, Undecided
 from org_service.domain.policy import READ, Policy
 from org_service.edge.http.gate import TRACEPARENT, Caller
-from org_service.edge.http.problems import Refusal, unavailable
+from org_service.edge.http.problems import Refusal, key_reused, unavailable
 from org_service.errors import RetryError
 from org_service.settings import Settings
 from org_service.store import accepted as accepted_commands
@@ -203,9 +203,7 @@ class Commands:
         digest, command_type = found.request_digest, change.command_type.encode()
         body = next((each for each in change.bodies if request_digest(command_type, each.value) == digest), None)
         if body is None:
-            raise Refusal(
-                ProblemType.COMMAND_ID_REUSED, "The Idempotency-Key was used for another request; take a new one."
-            )
+            raise key_reused()
         if isinstance(found, Undecided):
             return None
         if hidden:

@@ -14,7 +14,7 @@ import orjson
 from fastapi import APIRouter, Request, Response
 from swagger_ui_bundle import swagger_ui_path
 
-from org_service.edge.http.problems import HttpProblem, Refusal
+from org_service.edge.http.problems import no_such_path
 
 _TYPES: Final = {"css": "text/css", "js": "text/javascript", "png": "image/png"}
 _FILES: Final = ("swagger-ui.css", "swagger-ui-bundle.js", "favicon-32x32.png")
@@ -90,7 +90,7 @@ def router(document: Callable[[], dict[str, Any]]) -> APIRouter:
         if name == "page.js":
             return Response(_SCRIPT, headers=_SAFE, media_type="text/javascript")
         if name not in _FILES:
-            raise Refusal(HttpProblem.NO_SUCH_PATH, "/docs shows what there is.")
+            raise no_such_path()
         content: _Asset = await once(name, lambda: _asset(name))
         packed = "gzip" in request.headers.get("accept-encoding", "")
         headers = {**_SAFE, "vary": "Accept-Encoding", **({"content-encoding": "gzip"} if packed else {})}

@@ -20,13 +20,18 @@ from starlette.exceptions import HTTPException
 from org_service.auth.tokens import TokenRefused, Tokens, bearer
 from org_service.edge.http.limits import WAIT_S, Buckets, Disconnected, read_body, too_many
 from org_service.edge.http.problems import (
-    HttpProblem,
     Refusal,
     Wrong,
     answer,
     bad_request,
+    internal_error,
+    method_not_allowed,
+    no_such_path,
+    no_token,
+    something_away,
     unauthenticated,
     unavailable,
+    wrong_parameters,
 )
 from org_service.edge.http.request_headers import sane_request_id, trace_context
 from org_service.errors import RetryError
@@ -174,7 +179,7 @@ class Gate:
 
     async def _caller(self, header: bytes | None) -> Caller:
         if header is None:
-            raise unauthenticated("Send a token: Authorization: Bearer …", token_given=False)
+            raise no_token()
         now = datetime.now(UTC)
         try:
             token = bearer(header)
@@ -191,22 +196,17 @@ class Gate:
         if isinstance(error, Refusal):
             return error
         if isinstance(error, RequestValidationError):
-            return bad_request("A parameter is wrong; see errors.", [_wrong(each) for each in error.errors()])
+            return wrong_parameters([_wrong(each) for each in error.errors()])
         if isinstance(error, HTTPException) and error.status_code == 404:
-            return Refusal(HttpProblem.NO_SUCH_PATH, "/docs shows what there is.")
+            return no_such_path()
         if isinstance(error, HTTPException) and error.status_code == 405:
-            allowed = ", ".join(self._routes.methods_at(scope["path"]))
-            return Refusal(
-                HttpProblem.METHOD_NOT_ALLOWED,
-                f"This path knows {allowed}.",
-                headers=[(b"allow", allowed.encode())],
-            )
+            return method_not_allowed(self._routes.methods_at(scope["path"]))
         outage = classify(error)
         if isinstance(outage, RetryError):
             log.warning("a request found something away", why=type(error).__name__)
-            return unavailable("Something the service needs doesn't answer; nothing was decided. Try again.")
+            return something_away()
         log.error("a request failed", exc_info=error)
-        return Refusal(HttpProblem.INTERNAL, "It is in the service's log under the id in X-Request-Id.")
+        return internal_error()
 
     def _count(self, scope: Scope, method: str, status: int, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", None) or "none"

@@ -1,7 +1,7 @@
 """What goes over HTTP, for the OpenAPI document. Answers are written as bytes; tests hold them against these models."""
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -12,6 +12,13 @@ from org_events.reference import Role
 from org_events.results import Problem
 from org_service.domain.access import AccessKind
 from org_service.edge.http.request_headers import NO_VERSION
+
+LIMIT_MAX: Final = 200
+"""Entries of a page."""
+LIMIT_DEFAULT: Final = 50
+Limit = Annotated[int, Field(ge=1, le=LIMIT_MAX)]
+SEARCH_CHARS_MAX: Final = 253
+"""The longest domain; names are shorter."""
 
 _Action = Annotated[str, Field(examples=["Organization:delete"])]
 _Version = Annotated[int, Field(ge=1, le=NO_VERSION, description="1, 2, 3 … per organization, one step a change")]

@@ -7,6 +7,8 @@ from typing import Any, Final, NamedTuple
 import orjson
 
 from org_events.results import PROBLEMS, ProblemType
+from org_service.domain import details
+from org_service.domain.policy import READ
 
 PROBLEM_JSON: Final = b"application/problem+json"
 RETRY_AFTER_S: Final = 1
@@ -120,10 +122,45 @@ def bad_request(detail: str, errors: Sequence[Wrong] = ()) -> Refusal:
 
 def not_found() -> Refusal:
     """404: no such organization, or one that the caller can't see: word for word what the worker says."""
-    return Refusal(ProblemType.NOT_FOUND, NOT_FOUND_DETAIL)
+    return Refusal(ProblemType.NOT_FOUND, details.NOT_FOUND)
 
 
-NOT_FOUND_DETAIL: Final = "There is no organization with this id."
+def denied(role: str | None) -> Refusal:
+    """403: the caller's role may not read the organization."""
+    return Refusal(ProblemType.FORBIDDEN, details.denied(role, READ))
+
+
+def wrong_parameters(errors: Sequence[Wrong]) -> Refusal:
+    """400: parameters of the path or the query are wrong."""
+    return bad_request("A parameter is wrong; see errors.", errors)
+
+
+def no_such_path() -> Refusal:
+    """404: nothing is at this path."""
+    return Refusal(HttpProblem.NO_SUCH_PATH, "/docs shows what there is.")
+
+
+def no_such_command() -> Refusal:
+    """404: no such command, or one that is somebody else's."""
+    return Refusal(HttpProblem.NO_SUCH_COMMAND, "There is no command with this id, or it is not yours.")
+
+
+def method_not_allowed(methods: Sequence[str]) -> Refusal:
+    """405: the path knows only these methods."""
+    allowed = ", ".join(methods)
+    return Refusal(
+        HttpProblem.METHOD_NOT_ALLOWED, f"This path knows {allowed}.", headers=[(b"allow", allowed.encode())]
+    )
+
+
+def key_reused() -> Refusal:
+    """422: the `Idempotency-Key` belongs to another request."""
+    return Refusal(ProblemType.COMMAND_ID_REUSED, "The Idempotency-Key was used for another request; take a new one.")
+
+
+def no_token() -> Refusal:
+    """401: the request names nobody."""
+    return unauthenticated("Send a token: Authorization: Bearer …", token_given=False)
 
 
 def unauthenticated(detail: str, *, token_given: bool) -> Refusal:
@@ -137,10 +174,31 @@ def unavailable(detail: str, retry_after_s: int = RETRY_AFTER_S, **members: Any)
     return Refusal(HttpProblem.UNAVAILABLE, detail, headers=[(b"retry-after", b"%d" % retry_after_s)], **members)
 
 
-def unreadable(status: int, detail: str) -> tuple[int, Headers, bytes]:
-    """The answer to what can't be read as a request of HTTP/1.1: 400, 431, 501 or 505."""
+def something_away() -> Refusal:
+    """503: Kafka or Postgres doesn't answer."""
+    return unavailable("Something the service needs doesn't answer; nothing was decided. Try again.")
+
+
+def internal_error() -> Refusal:
+    """500: a defect; the answer tells nothing but where to look."""
+    return Refusal(HttpProblem.INTERNAL, "It is in the service's log under the id in X-Request-Id.")
+
+
+def version_not_named(version: int | None) -> Refusal:
+    """412: `If-Match` doesn't let this version of the organization through."""
+    detail = f"If-Match doesn't name version {version}, which the organization has."
+    return Refusal(ProblemType.PRECONDITION, detail, status=412)
+
+
+def malformed(status: int, detail: str) -> Refusal:
+    """400, 431, 501 or 505: it can't be read as a request of HTTP/1.1."""
     kind = HttpProblem.HEADERS_TOO_LARGE if status == 431 else HttpProblem.BAD_REQUEST
-    return answer(Refusal(kind, detail, status=status))
+    return Refusal(kind, detail, status=status)
+
+
+def answer_malformed(status: int, detail: str) -> tuple[int, Headers, bytes]:
+    """The answer to what can't be read as a request, as a server wants it."""
+    return answer(malformed(status, detail))
 
 
 def answer(refusal: Refusal) -> tuple[int, Headers, bytes]:

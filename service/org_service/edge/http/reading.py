@@ -17,22 +17,27 @@ from org_service.domain.policy import READ, Policy
 from org_service.edge.http.bodies import JSON
 from org_service.edge.http.commands import Commands
 from org_service.edge.http.cursor import CURSOR_CHARS_MAX, read_cursor, write_cursor
-from org_service.edge.http.documents import ORG_ID, headers, problems, success
 from org_service.edge.http.gate import CALLER, Caller
-from org_service.edge.http.problems import RETRY_AFTER_S, HttpProblem, Refusal, bad_request, not_found
+from org_service.edge.http.models import LIMIT_DEFAULT, SEARCH_CHARS_MAX, Limit
+from org_service.edge.http.openapi import ORG_ID, describe_headers, describe_problems, describe_success
+from org_service.edge.http.problems import (
+    RETRY_AFTER_S,
+    HttpProblem,
+    Refusal,
+    bad_request,
+    denied,
+    no_such_command,
+    not_found,
+)
 from org_service.edge.http.request_headers import combined, etag_for, is_current
 from org_service.store import directory, journal, outcomes, relations
 from org_service.wire.ids import read_uuid
 
-LIMIT_MAX: Final = 200
-SEARCH_CHARS_MAX: Final = 253
-"""The longest domain; names are shorter."""
 _PRIVATE: Final = {"vary": "Authorization", "cache-control": "private, no-cache"}
 """Each caller's answer is their own, and shown again only after asking (`If-None-Match`)."""
 _WRITE: Final = orjson.OPT_UTC_Z
 
 OrgId = Annotated[str, Path(json_schema_extra={"format": "uuid"}, examples=[ORG_ID])]
-Limit = Annotated[int, Query(ge=1, le=LIMIT_MAX, description="Entries of a page at most")]
 
 
 def read_id(text: str) -> UUID | None:
@@ -75,7 +80,7 @@ class Reading:
         ] = None,
         access: Annotated[AccessKind | None, Query(description="Only these")] = None,
         order_by: Annotated[OrderBy, Query(description="A minus is descending")] = "name",
-        limit: Limit = 50,
+        limit: Annotated[Limit, Query(description="Entries of a page at most")] = LIMIT_DEFAULT,
         cursor: Annotated[
             str | None, Query(max_length=CURSOR_CHARS_MAX, description="`next` of the page before")
         ] = None,
@@ -137,7 +142,7 @@ class Reading:
         self,
         request: Request,
         org_id: OrgId,
-        limit: Limit = 50,
+        limit: Annotated[Limit, Query(description="Entries of a page at most")] = LIMIT_DEFAULT,
         after_version: Annotated[int, Query(ge=0, le=2**63 - 1, description="The last one seen")] = 0,
     ) -> Response:
         """The changes of an organization in order, each with the organization before and after."""
@@ -175,7 +180,7 @@ class Reading:
         """What became of a change. Only for who asked for it, and for staff."""
         wanted, caller = read_id(command_id), caller_of(request)
         if wanted is None:
-            raise _no_such_command()
+            raise no_such_command()
         accepted = self._commands.accepted(wanted)
         async with self._engine.connect() as conn:
             found = await outcomes.find(conn, wanted)
@@ -184,7 +189,7 @@ class Reading:
             shown = found.org_id if isinstance(found, KnownOutcome) and found.after is not None else None
             hidden = await directory.is_hidden(conn, caller.user_id, shown, self._policy)
         if not theirs or (found is None and accepted is None):
-            raise _no_such_command()
+            raise no_such_command()
         if isinstance(found, KnownOutcome):
             content = _decided(found, hidden=hidden)
         elif found is None or found.status == "pending":
@@ -205,7 +210,7 @@ class Reading:
         if seen is None:
             raise not_found()
         if READ in seen.access.denied_actions:
-            raise Refusal(ProblemType.FORBIDDEN, f"The role {seen.access.role} is denied {READ}.")
+            raise denied(seen.access.role)
         return seen
 
     def _link(self, path: str, asked: dict[str, Any]) -> dict[str, str]:
@@ -260,10 +265,6 @@ def _expired() -> Refusal:
     )
 
 
-def _no_such_command() -> Refusal:
-    return Refusal(HttpProblem.NO_SUCH_COMMAND, "There is no command with this id, or it is not yours.")
-
-
 def _text(org_id: UUID | None) -> str | None:
     return None if org_id is None else str(org_id)
 
@@ -279,20 +280,20 @@ _ETAG: Final = {"ETag": 'The version, and what the caller is in it, as in `"v7-1
 def router(reading: Reading) -> APIRouter:
     """The operations with their documentation."""
     routes = APIRouter(prefix="/v1", default_response_class=Response)
-    visible = problems(ProblemType.FORBIDDEN, ProblemType.NOT_FOUND)
+    visible = describe_problems(ProblemType.FORBIDDEN, ProblemType.NOT_FOUND)
     routes.get(
         "/orgs",
         tags=["organizations"],
         summary="List organizations",
-        responses={200: success("A page", "OrganizationList", _LINK), **problems()},
+        responses={200: describe_success("A page", "OrganizationList", _LINK), **describe_problems()},
     )(reading.list_organizations)
     routes.get(
         "/orgs/{org_id}",
         tags=["organizations"],
         summary="Get an organization",
         responses={
-            200: success("The organization", "SeenOrganization", _ETAG),
-            304: {"description": "The client has this version already", **headers(_ETAG)},
+            200: describe_success("The organization", "SeenOrganization", _ETAG),
+            304: {"description": "The client has this version already", **describe_headers(_ETAG)},
             **visible,
         },
         openapi_extra={
@@ -311,15 +312,17 @@ def router(reading: Reading) -> APIRouter:
         "/orgs/{org_id}/history",
         tags=["organizations"],
         summary="Read an organization's changes",
-        responses={200: success("A page", "History", _LINK), **visible},
+        responses={200: describe_success("A page", "History", _LINK), **visible},
     )(reading.get_history)
     routes.get(
         "/commands/{command_id}",
         tags=["commands"],
         summary="Look up what became of a change",
         responses={
-            200: success("Pending or decided", "CommandStatus", {"Retry-After": "Seconds; only while pending"}),
-            **problems(HttpProblem.NO_SUCH_COMMAND),
+            200: describe_success(
+                "Pending or decided", "CommandStatus", {"Retry-After": "Seconds; only while pending"}
+            ),
+            **describe_problems(HttpProblem.NO_SUCH_COMMAND),
         },
     )(reading.get_command)
     return routes

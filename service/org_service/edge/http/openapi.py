@@ -1,50 +1,90 @@
-"""What the OpenAPI document says of each operation: every status, with an example."""
+"""What the OpenAPI document says of each operation: every status, with an example that the code itself makes."""
 
 from collections.abc import Mapping
 from typing import Any, Final
 
+from pydantic import TypeAdapter, ValidationError
+
+from org_events.commands import UpdateOrganization
+from org_events.organization import Domain
+from org_events.reference import Role
 from org_events.results import ProblemType
-from org_service.edge.http.models import json_schemas
-from org_service.edge.http.problems import NOT_FOUND_DETAIL, TITLES, HttpProblem
+from org_service.domain import details
+from org_service.domain.policy import UPDATE
+from org_service.edge.http.bodies import OTHER_MEDIA_TYPE, unsupported_media_type
+from org_service.edge.http.limits import too_large, too_many
+from org_service.edge.http.models import Limit, json_schemas
+from org_service.edge.http.problems import (
+    TITLES,
+    HttpProblem,
+    Refusal,
+    Wrong,
+    internal_error,
+    key_reused,
+    malformed,
+    method_not_allowed,
+    no_such_command,
+    no_token,
+    not_found,
+    something_away,
+    version_not_named,
+    wrong_parameters,
+)
+from org_service.serving.framing import head_too_large
+from org_service.settings import EdgeSettings, WorkerSettings
 
 Responses = dict[int | str, dict[str, Any]]
 
 ORG_ID: Final = "0198c1f2-6a7e-4c1b-9d3e-5f6071829304"
 COMMAND_ID: Final = "5b0f2a7c-94d6-5e0a-8c11-7f1e2d3c4b5a"
+_VERSION: Final = 7
 _PROBLEM_REF: Final = {"$ref": "#/components/schemas/HttpProblem"}
-_VERSION_DETAIL: Final = "expected_version is 6, the organization has version 7."
 
-DETAILS: Final[Mapping[str, str]] = {
-    HttpProblem.BAD_REQUEST: "A parameter is wrong; see errors.",
-    ProblemType.UNAUTHENTICATED: "Send a token: Authorization: Bearer …",
-    ProblemType.FORBIDDEN: "The role user is denied Organization:update.",
-    ProblemType.NOT_FOUND: NOT_FOUND_DETAIL,
-    HttpProblem.NO_SUCH_COMMAND: "There is no command with this id, or it is not yours.",
-    HttpProblem.METHOD_NOT_ALLOWED: "This path knows GET, HEAD, POST.",
-    ProblemType.NAME_TAKEN: "Another organization has this name; choose another.",
-    ProblemType.ALREADY_EXISTS: "An organization with this id exists, or existed; choose another id.",
-    ProblemType.DEACTIVATED: "A deactivated organization can only be reactivated or deleted.",
-    ProblemType.STILL_PARTNER: "It is still partner of 2 organizations; end these partnerships first.",
-    ProblemType.QUEUE_FULL: "1000 commands of this organization wait for an operator already; try again later.",
-    ProblemType.PRECONDITION: _VERSION_DETAIL,
-    HttpProblem.BODY_TOO_LARGE: "A body may have at most 65536 bytes.",
-    HttpProblem.MEDIA_TYPE: "Send application/json.",
-    ProblemType.INVALID_FIELDS: "1 field(s) of org.update are wrong; see errors.",
-    ProblemType.COMMAND_ID_REUSED: "The Idempotency-Key was used for another request; take a new one.",
-    HttpProblem.TOO_MANY_REQUESTS: "Wait 1 s, then go on more slowly.",
-    HttpProblem.HEADERS_TOO_LARGE: "The request line and the headers may have at most 16384 bytes.",
-    HttpProblem.INTERNAL: "It is in the service's log under the id in X-Request-Id.",
-    ProblemType.PARKED: "The service could not decide; the command is kept and an operator will.",
-    HttpProblem.UNAVAILABLE: "Something the service needs doesn't answer; nothing was decided. Try again.",
+
+def _find_wrong(path: str, kind: Any, value: object) -> Wrong:
+    """What the model says of a wrong value."""
+    try:
+        TypeAdapter(kind).validate_python(value)
+    except ValidationError as error:
+        return Wrong(path, error.errors()[0]["type"], error.errors()[0]["msg"])
+    raise AssertionError(f"{value!r} is a good {path}")
+
+
+def _make_examples() -> list[Refusal]:
+    """A refusal of each kind, as the edge or the worker makes it."""
+    edge, worker = EdgeSettings(), WorkerSettings()
+    wrong_domain = _find_wrong("domain", Domain, "acme")
+    too_long_head = head_too_large(edge.header_bytes_max)
+    return [
+        wrong_parameters([_find_wrong("limit", Limit, 500)]),
+        no_token(),
+        Refusal(ProblemType.FORBIDDEN, details.denied(Role.USER, UPDATE)),
+        not_found(),
+        no_such_command(),
+        method_not_allowed(["GET", "HEAD", "POST"]),
+        Refusal(ProblemType.NAME_TAKEN, details.NAME_TAKEN),
+        Refusal(ProblemType.ALREADY_EXISTS, details.ALREADY_EXISTS),
+        Refusal(ProblemType.DEACTIVATED, details.DEACTIVATED),
+        Refusal(ProblemType.STILL_PARTNER, details.STILL_PARTNER),
+        Refusal(ProblemType.QUEUE_FULL, details.queue_full(worker.queued_commands_max)),
+        Refusal(ProblemType.PRECONDITION, details.other_version(_VERSION - 1, _VERSION)),
+        version_not_named(_VERSION),
+        too_large(edge.body_bytes_max),
+        unsupported_media_type(OTHER_MEDIA_TYPE, patch=False),
+        Refusal(ProblemType.INVALID_FIELDS, details.wrong_fields(1, UpdateOrganization.type), errors=[wrong_domain]),
+        key_reused(),
+        too_many(1),
+        malformed(too_long_head.status, too_long_head.detail),
+        internal_error(),
+        Refusal(ProblemType.PARKED, details.PARKED),
+        something_away(),
+    ]
+
+
+_EXAMPLES: Final[Mapping[tuple[int, str], Mapping[str, Any]]] = {
+    (each.status, each.problem["type"]): each.problem for each in _make_examples()
 }
-_ERRORS: Final[Mapping[str, Any]] = {
-    HttpProblem.BAD_REQUEST: [
-        {"path": "limit", "code": "less_than_equal", "message": "Input should be less than or equal to 200"}
-    ],
-    ProblemType.INVALID_FIELDS: [
-        {"path": "domain", "code": "too_few_labels", "message": "Must be a domain name of two labels or more"}
-    ],
-}
+"""The body of each refusal, by status and problem type."""
 _HEADERS: Final[Mapping[int, Mapping[str, str]]] = {
     401: {"WWW-Authenticate": "Bearer, with the reason where a token was given (RFC 6750)"},
     405: {"Allow": "Every method that the path knows"},
@@ -63,7 +103,7 @@ _EVERYWHERE: Final = (
 )
 
 
-def problems(*types: str, also: Mapping[int, str] | None = None) -> Responses:
+def describe_problems(*types: str, also: Mapping[int, str] | None = None) -> Responses:
     """The refusals of one operation: those given, and those of every operation.
 
     Args:
@@ -79,35 +119,22 @@ def problems(*types: str, also: Mapping[int, str] | None = None) -> Responses:
 
 
 def _refusals(status: int, types: list[str]) -> dict[str, Any]:
-    examples = {
-        each.rpartition(":")[2]: {
-            "value": {
-                "type": str(each),
-                "title": TITLES[each][1],
-                "status": status,
-                "detail": DETAILS[each],
-                "errors": _ERRORS.get(each, []),
-            }
-        }
-        for each in types
-    }
+    examples = {each.rpartition(":")[2]: {"value": _EXAMPLES[status, each]} for each in types}
     return {
         "description": "; ".join(TITLES[each][1] for each in types),
         "content": {"application/problem+json": {"schema": _PROBLEM_REF, "examples": examples}},
-        **headers(_HEADERS.get(status, {})),
+        **describe_headers(_HEADERS.get(status, {})),
     }
 
 
-def headers(described: Mapping[str, str]) -> dict[str, Any]:
+def describe_headers(described: Mapping[str, str]) -> dict[str, Any]:
     """The headers of a response, each a text."""
-    return (
-        {"headers": {name: {"description": text, "schema": {"type": "string"}} for name, text in described.items()}}
-        if described
-        else {}
-    )
+    if not described:
+        return {}
+    return {"headers": {name: {"description": text, "schema": {"type": "string"}} for name, text in described.items()}}
 
 
-def success(description: str, model: str | None, described: Mapping[str, str] | None = None) -> dict[str, Any]:
+def describe_success(description: str, model: str | None, described: Mapping[str, str] | None = None) -> dict[str, Any]:
     """A response that is no refusal.
 
     Args:
@@ -118,10 +145,10 @@ def success(description: str, model: str | None, described: Mapping[str, str] | 
     content: dict[str, Any] = {}
     if model is not None:
         content = {"content": {"application/json": _content(model)}}
-    return {"description": description, **content, **headers(described or {})}
+    return {"description": description, **content, **describe_headers(described or {})}
 
 
-def body(model: str, *media_types: str, required: bool) -> dict[str, Any]:
+def describe_body(model: str, *media_types: str, required: bool) -> dict[str, Any]:
     """The body of a request."""
     return {"requestBody": {"required": required, "content": dict.fromkeys(media_types, _content(model))}}
 
@@ -167,9 +194,9 @@ _ORGANIZATION: Final = {
     "primary_address": _ADDRESS,
     "deactivated": False,
     "deactivated_at": None,
-    "version": 7,
+    "version": _VERSION,
 }
-_BEFORE: Final = {**_ORGANIZATION, "domain": None, "version": 6, "updated_at": "2026-03-01T12:00:00Z"}
+_BEFORE: Final = {**_ORGANIZATION, "domain": None, "version": _VERSION - 1, "updated_at": "2026-03-01T12:00:00Z"}
 _ROLE: Final[Mapping[str, Any]] = {"role": "admin", "access": "direct", "denied_actions": []}
 EXAMPLES: Final[Mapping[str, Any]] = {
     "Organization": _ORGANIZATION,
@@ -183,7 +210,7 @@ EXAMPLES: Final[Mapping[str, Any]] = {
     "History": {
         "changes": [
             {
-                "version": 7,
+                "version": _VERSION,
                 "position": 40213,
                 "type": "org.updated",
                 "changed": ["domain"],
@@ -201,7 +228,7 @@ EXAMPLES: Final[Mapping[str, Any]] = {
         "status": "applied",
         "code": 200,
         "org_id": ORG_ID,
-        "version": 7,
+        "version": _VERSION,
         "position": 40213,
         "organization": _ORGANIZATION,
         "changed": ["domain"],
@@ -209,5 +236,5 @@ EXAMPLES: Final[Mapping[str, Any]] = {
     },
     "OrganizationChange": {"domain": "acme.com"},
     "NewOrganization": {"name": "Acme", "domain": "acme.com"},
-    "Precondition": {"expected_version": 7},
+    "Precondition": {"expected_version": _VERSION},
 }

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     Part = Worker | Relay | Edge
 
-Role = Literal["worker", "relay", "edge"]
+ServiceRole = Literal["worker", "relay", "edge"]
 
 log = get_logger(__name__)
 
@@ -53,7 +53,7 @@ _CLOSE_S: Final = 0.5
 """For connections to close when a drain is given up: none of them has an answer to come."""
 
 
-def _part(role: Role, settings: Settings) -> "Part":
+def _part(role: ServiceRole, settings: Settings) -> "Part":
     """Make a role. Imported here: the libraries of the others take a second of a start, and 30 MB."""
     if role == "worker":
         from org_service.worker.worker import Worker  # noqa: PLC0415
@@ -68,7 +68,7 @@ def _part(role: Role, settings: Settings) -> "Part":
     return Edge(settings)
 
 
-async def serve(settings: Settings, roles: Collection[Role]) -> None:
+async def serve(settings: Settings, roles: Collection[ServiceRole]) -> None:
     """Run roles until SIGTERM or SIGINT, then drain.
 
     Raises:
@@ -78,7 +78,7 @@ async def serve(settings: Settings, roles: Collection[Role]) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _on_signal, stop, number)
-    parts: dict[Role, Part] = {role: _part(role, settings) for role in sorted(set(roles), reverse=True)}
+    parts: dict[ServiceRole, Part] = {role: _part(role, settings) for role in sorted(set(roles), reverse=True)}
     gc.collect()
     gc.freeze()
     gc.set_threshold(*(_GC_OF_REQUESTS if "edge" in parts else _GC_OF_BATCHES))
@@ -109,7 +109,7 @@ def _on_signal(stop: asyncio.Event, number: signal.Signals) -> None:
     stop.set()
 
 
-async def _run(parts: "Mapping[Role, Part]", stop: asyncio.Event, settings: Settings) -> None:
+async def _run(parts: "Mapping[ServiceRole, Part]", stop: asyncio.Event, settings: Settings) -> None:
     """Run all parts; the end of one, whatever the reason, drains the others."""
     stop_behind = asyncio.Event()
     tasks = {
@@ -162,7 +162,7 @@ async def _drain(tasks: Collection[asyncio.Task[None]], timeout_s: float) -> Non
             task.cancel()
 
 
-async def _prerequisites(settings: Settings, parts: "Mapping[Role, Part]") -> None:
+async def _prerequisites(settings: Settings, parts: "Mapping[ServiceRole, Part]") -> None:
     """Wait until the database is migrated and the topics are there; refuse topics that would break the guarantees.
 
     Raises:
@@ -187,7 +187,7 @@ async def _beat(parts: "Collection[Part]") -> None:
         await asyncio.sleep(_BEAT_INTERVAL_S)
 
 
-async def _missing(settings: Settings, role: Role) -> Sequence[str]:
+async def _missing(settings: Settings, role: ServiceRole) -> Sequence[str]:
     missing: list[str] = []
     try:
         lacking = migrate.lacking(await migrate.find_schema(settings.database, role))

@@ -111,7 +111,7 @@ class SteadyConsumer(AIOKafkaConsumer):
             made.adopt(self._ward, self._on_offset_lost)
 
 
-class _Result(FetchResult):
+class _Fetched(FetchResult):
     """What was fetched of a partition; never raises for what it holds."""
 
     def __init__(self, keeper: "_Fetcher", at: TopicPartition, **options: Any) -> None:
@@ -166,15 +166,15 @@ class _Fetcher(Fetcher):
         self._on_offset_lost = on_offset_lost
         self.budget = Budget()
         self._asked_who_leads = 0.0
-        self._client = _Client(self._client, ward)
+        self._client = _ConsumerClient(self._client, ward)
         self._fetch = _rebound(
             self,
             "_proc_fetch_request",
             MemoryRecords=partial(Batches, self.budget),
-            FetchResult=partial(_Result, self),
+            FetchResult=partial(_Fetched, self),
         )
-        self._take_many = _rebound(self, "fetched_records", FetchResult=_Result)
-        self._take_one = _rebound(self, "next_record", FetchResult=_Result)
+        self._take_many = _rebound(self, "fetched_records", FetchResult=_Fetched)
+        self._take_one = _rebound(self, "next_record", FetchResult=_Fetched)
 
     async def fetched_records(self, *args: Any, **options: Any) -> Any:
         """Hand out what was fetched."""
@@ -186,7 +186,7 @@ class _Fetcher(Fetcher):
         self.budget.spent = 0
         return await self._take_one(partitions)
 
-    def may_open(self, result: _Result) -> bool:
+    def may_open(self, result: _Fetched) -> bool:
         """Whether a partition may go on: those that are being read come first where much is unpacked.
 
         In one poll no other begins either once so much was unpacked that what was handed out fills the memory.
@@ -195,7 +195,7 @@ class _Fetcher(Fetcher):
             return True
         if self.budget.spent > POLL_BYTES_MAX:
             return False
-        others = (each.open_bytes for each in self._records.values() if isinstance(each, _Result))
+        others = (each.open_bytes for each in self._records.values() if isinstance(each, _Fetched))
         return sum(others) <= OPEN_BYTES_MAX
 
     def put_last(self, at: TopicPartition) -> None:
@@ -262,7 +262,7 @@ class _Rested:
         self.state_value = assignment.state_value
 
 
-class _Client:
+class _ConsumerClient:
     """The fetcher's client; sees what brokers answer to its fetches."""
 
     def __init__(self, client: Any, ward: Ward) -> None:

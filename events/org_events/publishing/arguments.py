@@ -14,29 +14,29 @@ class Preconditions(TypedDict, total=False):
     if_current: IfCurrent | None
 
 
-class Call(TypedDict, total=False):
+class CallOptions(TypedDict, total=False):
     """What every typed call takes: the command id (reuse it to retry) and how long to wait for the outcome."""
 
     command_id: UUID | None
     timeout_s: float | None
 
 
-class Fields(TypedDict, total=False):
+class FieldOptions(TypedDict, total=False):
     """What may be cleared: left out means unchanged, None clears."""
 
     domain: str | None
     primary_address: Address | None
 
 
-class CreateArguments(Fields, Call, total=False):
+class CreateOptions(FieldOptions, CallOptions, total=False):
     """Of `create`, after the id and the name."""
 
 
-class UpdateArguments(Fields, Preconditions, Call, total=False):
+class UpdateOptions(FieldOptions, Preconditions, CallOptions, total=False):
     """Of `update`, after the id."""
 
     name: str
 
 
-class ExistingArguments(Preconditions, Call, total=False):
+class ExistingOptions(Preconditions, CallOptions, total=False):
     """Of the other calls, after the id."""

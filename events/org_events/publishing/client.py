@@ -36,7 +36,7 @@ from org_events.commands import (
     UpdateOrganization,
     body_to_send,
 )
-from org_events.publishing.arguments import CreateArguments, ExistingArguments, UpdateArguments
+from org_events.publishing.arguments import CreateOptions, ExistingOptions, UpdateOptions
 from org_events.publishing.connection import REFUSALS, Connection, ConnectionOptions
 from org_events.publishing.errors import ClientError, KafkaRefused, KafkaUnavailable, OutcomeUnknown
 from org_events.publishing.outcomes import wait_until
@@ -63,7 +63,7 @@ class Sent:
 
 
 @dataclass(frozen=True, slots=True)
-class _Sending:
+class _PendingCommand:
     """A command handed to the producer."""
 
     command_id: UUID
@@ -156,27 +156,27 @@ class OrganizationClient:
         view._actor, view._token = actor, token
         return view
 
-    async def create(self, org_id: UUID, *, name: str, **arguments: Unpack[CreateArguments]) -> Result:
+    async def create(self, org_id: UUID, *, name: str, **arguments: Unpack[CreateOptions]) -> Result:
         """Create an organization under an id of your choice; see `execute`."""
         return await self._call(CreateOrganization, org_id, name=name, **arguments)
 
-    async def update(self, org_id: UUID, **arguments: Unpack[UpdateArguments]) -> Result:
+    async def update(self, org_id: UUID, **arguments: Unpack[UpdateOptions]) -> Result:
         """Change the fields that are given, None clears; see `execute`."""
         return await self._call(UpdateOrganization, org_id, **arguments)
 
-    async def delete(self, org_id: UUID, **arguments: Unpack[ExistingArguments]) -> Result:
+    async def delete(self, org_id: UUID, **arguments: Unpack[ExistingOptions]) -> Result:
         """Delete an organization; see `execute`."""
         return await self._call(DeleteOrganization, org_id, **arguments)
 
-    async def deactivate(self, org_id: UUID, **arguments: Unpack[ExistingArguments]) -> Result:
+    async def deactivate(self, org_id: UUID, **arguments: Unpack[ExistingOptions]) -> Result:
         """Deactivate an organization; see `execute`."""
         return await self._call(DeactivateOrganization, org_id, **arguments)
 
-    async def reactivate(self, org_id: UUID, **arguments: Unpack[ExistingArguments]) -> Result:
+    async def reactivate(self, org_id: UUID, **arguments: Unpack[ExistingOptions]) -> Result:
         """Take a deactivation back; see `execute`."""
         return await self._call(ReactivateOrganization, org_id, **arguments)
 
-    async def restore(self, org_id: UUID, **arguments: Unpack[ExistingArguments]) -> Result:
+    async def restore(self, org_id: UUID, **arguments: Unpack[ExistingOptions]) -> Result:
         """Bring a deleted organization back; see `execute`."""
         return await self._call(RestoreOrganization, org_id, **arguments)
 
@@ -276,7 +276,7 @@ class OrganizationClient:
         if in_flight_max < 1:
             raise ValueError("in_flight_max must be 1 or more")
         slots = asyncio.Semaphore(in_flight_max)
-        sendings: asyncio.Queue[_Sending | None] = asyncio.Queue()
+        sendings: asyncio.Queue[_PendingCommand | None] = asyncio.Queue()
 
         async def pump() -> None:
             sent = 0
@@ -319,7 +319,7 @@ class OrganizationClient:
     def _deadline(self, timeout_s: float | None) -> float:
         return asyncio.get_running_loop().time() + (self._timeout_s if timeout_s is None else timeout_s)
 
-    async def _send(self, command: AnyCommand, command_id: UUID | None, timeout_s: float | None) -> _Sending:
+    async def _send(self, command: AnyCommand, command_id: UUID | None, timeout_s: float | None) -> _PendingCommand:
         """Hand a command to the producer; its outcome is expected from here on."""
         command_id = command_id or uuid4()
         body = body_to_send(command, command_id)
@@ -351,7 +351,7 @@ class OrganizationClient:
                 raise KafkaUnavailable(f"Kafka is away: {command.type} {command_id} was not sent") from error
             raise
         acknowledged.add_done_callback(partial(_hand_on_failure, outcome))
-        return _Sending(command_id, command, acknowledged, outcome, deadline)
+        return _PendingCommand(command_id, command, acknowledged, outcome, deadline)
 
     async def _result(
         self, command_id: UUID, outcome: asyncio.Future[bytes], deadline: float, command: AnyCommand | None

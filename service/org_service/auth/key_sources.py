@@ -26,7 +26,7 @@ _LOOPBACK: Final = ("localhost", "127.0.0.1", "::1")
 log = get_logger(__name__)
 
 
-class Source(Protocol):
+class KeySource(Protocol):
     """Where a set of keys comes from."""
 
     name: str
@@ -122,7 +122,7 @@ class Url:
             await client.aclose()
 
 
-def source_of(auth: AuthSettings) -> Source:
+def source_of(auth: AuthSettings) -> KeySource:
     """Where the settings say the keys are.
 
     Raises:

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
 from org_service.auth.key_set import NO_KEYS, Key, KeySet, KeySetError, read_key_set
-from org_service.auth.key_sources import Source
+from org_service.auth.key_sources import KeySource
 from org_service.errors import RetryError, StopError
 from org_service.telemetry.logs import get_logger
 from org_service.telemetry.metrics import KEYS_READ_AT, KEYS_READS
@@ -53,7 +53,7 @@ class Keys:
         stale_max_s: How long keys are used that can't be read again.
     """
 
-    def __init__(self, source: Source, on_removal: Callable[[], None], *, stale_max_s: float) -> None:
+    def __init__(self, source: KeySource, on_removal: Callable[[], None], *, stale_max_s: float) -> None:
         self._source = source
         self._on_removal = on_removal
         self._stale_max_s = stale_max_s

@@ -9,7 +9,7 @@ from org_service.cli import config, importing, journal, look, mcp, send, serve, 
 from org_service.cli.shell import CLOSED, OutputClosed, fail, let_go_of_output
 
 
-class _Commands(TyperGroup):
+class _CommandGroup(TyperGroup):
     """Ends expected trouble in one clear line; defects keep their traceback."""
 
     def invoke(self, ctx: Any) -> Any:
@@ -31,7 +31,7 @@ class _Commands(TyperGroup):
 
 
 app = typer.Typer(
-    cls=_Commands,
+    cls=_CommandGroup,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,

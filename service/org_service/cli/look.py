@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-Org = Annotated[
+OrgArgument = Annotated[
     str, typer.Argument(metavar="ORG", help="The organization's id, or its exact name.", show_default=False)
 ]
-Json = Annotated[bool, typer.Option("--json", help="As JSON.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="As JSON.")]
 
 
-def show(org: Org, *, as_json: Json = False) -> None:
+def show(org: OrgArgument, *, as_json: JsonOption = False) -> None:
     """Show an organization as it is now; deleted ones too.
 
     Of a name, the organization that has it now comes first, then those deleted under it.
@@ -42,7 +42,7 @@ def show(org: Org, *, as_json: Json = False) -> None:
 
 
 def history(
-    org: Org,
+    org: OrgArgument,
     *,
     last: Annotated[
         int, typer.Option("--last", "-n", min=1, max=100_000, help="At most this many of the latest changes.")

@@ -10,20 +10,20 @@ from org_service.cli import shell
 if TYPE_CHECKING:
     from org_events.reference import Reference
 
-Role = Literal["admin", "support", "cloud_rep", "user", "restricted_user"]
-User = Annotated[
+RoleOption = Literal["admin", "support", "cloud_rep", "user", "restricted_user"]
+UserOption = Annotated[
     str, typer.Option(help="The user, as `sub` in their tokens: visible ASCII, no spaces.", show_default=False)
 ]
-Org = Annotated[UUID, typer.Option(help="The organization's id; it need not exist yet.", show_default=False)]
-Remove = Annotated[bool, typer.Option("--remove", help="Take it back: sends a tombstone.")]
-Json = Annotated[bool, typer.Option("--json", help="Topic, partition, offset and key as JSON.")]
+OrgOption = Annotated[UUID, typer.Option(help="The organization's id; it need not exist yet.", show_default=False)]
+RemoveOption = Annotated[bool, typer.Option("--remove", help="Take it back: sends a tombstone.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Topic, partition, offset and key as JSON.")]
 
 
 def membership(
     *,
-    user: User,
-    org: Org,
-    role: Annotated[Role | None, typer.Option(help="What the user is there.", show_default=False)] = None,
+    user: UserOption,
+    org: OrgOption,
+    role: Annotated[RoleOption | None, typer.Option(help="What the user is there.", show_default=False)] = None,
     joined_at: Annotated[
         str | None,
         typer.Option(
@@ -33,8 +33,8 @@ def membership(
     inactive: Annotated[
         bool, typer.Option("--inactive", help="Keep the membership, but let it give no access.")
     ] = False,
-    remove: Remove = False,
-    as_json: Json = False,
+    remove: RemoveOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """A user belongs to an organization, or (`--remove`) belongs there no more.
 
@@ -52,9 +52,9 @@ def partnership(
     *,
     partner: Annotated[UUID, typer.Option(help="The organization that serves.", show_default=False)],
     org: Annotated[UUID, typer.Option(help="The organization that is served.", show_default=False)],
-    role: Annotated[Role, typer.Option(help="What the partner's members are there.")] = "cloud_rep",
-    remove: Remove = False,
-    as_json: Json = False,
+    role: Annotated[RoleOption, typer.Option(help="What the partner's members are there.")] = "cloud_rep",
+    remove: RemoveOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """The members of one organization serve another, or (`--remove`) no more.
 
@@ -63,7 +63,7 @@ def partnership(
     _send("partnership", {"partner_org_id": partner, "org_id": org, "role": role}, remove, as_json)
 
 
-def staff(*, user: User, remove: Remove = False, as_json: Json = False) -> None:
+def staff(*, user: UserOption, remove: RemoveOption = False, as_json: JsonOption = False) -> None:
     """A user works for the platform, or (`--remove`) no more. Staff are admin in every active organization.
 
     Example: `orgs send staff --user sue`

@@ -118,7 +118,7 @@ def who(actor: str | None) -> Text:
     return Text() if actor is None else Text(f"  by {printable(actor)}", "dim")
 
 
-class Unreadable(ValueError):
+class UnreadableRecordError(ValueError):
     """A record that isn't what its topic promises."""
 
 
@@ -273,20 +273,20 @@ def document(raw: bytes | None) -> dict[str, Any]:
         Unreadable: It is none.
     """
     if raw is None:
-        raise Unreadable("no value")
+        raise UnreadableRecordError("no value")
     try:
         body = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
-        raise Unreadable("the value is no JSON") from error
+        raise UnreadableRecordError("the value is no JSON") from error
     if not isinstance(body, dict):
-        raise Unreadable("the value is no JSON object")
+        raise UnreadableRecordError("the value is no JSON object")
     return cast("dict[str, Any]", body)
 
 
 def _text(content: bytes | None) -> str:
     if content is None:
-        raise Unreadable("a header or the key is missing")
+        raise UnreadableRecordError("a header or the key is missing")
     try:
         return content.decode()
     except UnicodeDecodeError as error:
-        raise Unreadable("a header or the key is not UTF-8") from error
+        raise UnreadableRecordError("a header or the key is not UTF-8") from error

@@ -31,44 +31,48 @@ class Nullable(StrEnum):
     PRIMARY_ADDRESS = "primary_address"
 
 
-Org = Annotated[UUID, typer.Argument(metavar="ORG", help="The organization's id.", show_default=False)]
-Name = Annotated[str | None, typer.Option(help="1 to 200 characters, unique.")]
-Domain = Annotated[str | None, typer.Option(help="A host name of two labels or more, in ASCII.")]
-Line1 = Annotated[str | None, typer.Option(help="Address: first line. An address is always replaced whole.")]
-Line2 = Annotated[str | None, typer.Option(help="Address: second line.")]
-City = Annotated[str | None, typer.Option(help="Address: city.")]
-Region = Annotated[str | None, typer.Option(help="Address: region, state or province.")]
-PostalCode = Annotated[str | None, typer.Option(help="Address: postal code.")]
-Country = Annotated[str | None, typer.Option(help="Address: ISO 3166-1 alpha-2, as in NO.")]
-Clear = Annotated[list[Nullable] | None, typer.Option(help="Set this field to null; may be repeated.")]
-ExpectedVersion = Annotated[
+OrgArgument = Annotated[UUID, typer.Argument(metavar="ORG", help="The organization's id.", show_default=False)]
+NameOption = Annotated[str | None, typer.Option(help="1 to 200 characters, unique.")]
+DomainOption = Annotated[str | None, typer.Option(help="A host name of two labels or more, in ASCII.")]
+Line1Option = Annotated[str | None, typer.Option(help="Address: first line. An address is always replaced whole.")]
+Line2Option = Annotated[str | None, typer.Option(help="Address: second line.")]
+CityOption = Annotated[str | None, typer.Option(help="Address: city.")]
+RegionOption = Annotated[str | None, typer.Option(help="Address: region, state or province.")]
+PostalCodeOption = Annotated[str | None, typer.Option(help="Address: postal code.")]
+CountryOption = Annotated[str | None, typer.Option(help="Address: ISO 3166-1 alpha-2, as in NO.")]
+ClearOption = Annotated[list[Nullable] | None, typer.Option(help="Set this field to null; may be repeated.")]
+ExpectedVersionOption = Annotated[
     int | None, typer.Option(min=1, help="Only if the organization has this version.", rich_help_panel="Preconditions")
 ]
-IfName = Annotated[str | None, typer.Option(help="Only if this is its name.", rich_help_panel="Preconditions")]
-IfDomain = Annotated[str | None, typer.Option(help="Only if this is its domain.", rich_help_panel="Preconditions")]
-IfNull = Annotated[
+IfNameOption = Annotated[str | None, typer.Option(help="Only if this is its name.", rich_help_panel="Preconditions")]
+IfDomainOption = Annotated[
+    str | None, typer.Option(help="Only if this is its domain.", rich_help_panel="Preconditions")
+]
+IfNullOption = Annotated[
     list[Nullable] | None,
     typer.Option(help="Only if this field is null; may be repeated.", rich_help_panel="Preconditions"),
 ]
-CommandId = Annotated[
+CommandIdOption = Annotated[
     UUID | None, typer.Option(help="The id of the first try, to send it again.", rich_help_panel="Sending")
 ]
-Actor = Annotated[
+ActorOption = Annotated[
     str | None,
     typer.Option(
         help="On whose behalf, where publishers are trusted; the user of ORGS_TOKEN, or your login, if left out.",
         rich_help_panel="Sending",
     ),
 ]
-Timeout = Annotated[
+TimeoutOption = Annotated[
     float, typer.Option("--timeout", min=0.1, max=3600, help="Seconds to wait.", rich_help_panel="Sending")
 ]
-Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait for the outcome.", rich_help_panel="Sending")]
-Json = Annotated[bool, typer.Option("--json", help="The whole result as JSON.", rich_help_panel="Sending")]
+WaitOption = Annotated[
+    bool, typer.Option("--wait/--no-wait", help="Wait for the outcome.", rich_help_panel="Sending")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="The whole result as JSON.", rich_help_panel="Sending")]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Sending:
+class _SendOptions:
     """How to send."""
 
     command_id: UUID | None
@@ -83,18 +87,18 @@ def create(
     *,
     name: Annotated[str, typer.Option(help="1 to 200 characters, unique.", show_default=False)],
     org_id: Annotated[UUID | None, typer.Option("--id", help="The organization's id; a new one if left out.")] = None,
-    domain: Domain = None,
-    line1: Line1 = None,
-    line2: Line2 = None,
-    city: City = None,
-    region: Region = None,
-    postal_code: PostalCode = None,
-    country: Country = None,
-    command_id: CommandId = None,
-    actor: Actor = None,
-    timeout_s: Timeout = 15,
-    wait: Wait = True,
-    as_json: Json = False,
+    domain: DomainOption = None,
+    line1: Line1Option = None,
+    line2: Line2Option = None,
+    city: CityOption = None,
+    region: RegionOption = None,
+    postal_code: PostalCodeOption = None,
+    country: CountryOption = None,
+    command_id: CommandIdOption = None,
+    actor: ActorOption = None,
+    timeout_s: TimeoutOption = 15,
+    wait: WaitOption = True,
+    as_json: JsonOption = False,
 ) -> None:
     """Create an organization.
 
@@ -108,33 +112,33 @@ def create(
         ),
     )
     command_id = command_id or uuid4()
-    sending = _Sending(command_id=command_id, actor=actor, timeout_s=timeout_s, wait=wait, as_json=as_json)
+    sending = _SendOptions(command_id=command_id, actor=actor, timeout_s=timeout_s, wait=wait, as_json=as_json)
     # With another id of the organization it would be another command, and sending it again would be refused.
     _send("org.create", {"org_id": org_id or uuid5(command_id, "organization"), **fields}, sending)
 
 
 @app.command()
 def update(
-    org: Org,
+    org: OrgArgument,
     *,
-    name: Name = None,
-    domain: Domain = None,
-    line1: Line1 = None,
-    line2: Line2 = None,
-    city: City = None,
-    region: Region = None,
-    postal_code: PostalCode = None,
-    country: Country = None,
-    clear: Clear = None,
-    expected_version: ExpectedVersion = None,
-    if_name: IfName = None,
-    if_domain: IfDomain = None,
-    if_null: IfNull = None,
-    command_id: CommandId = None,
-    actor: Actor = None,
-    timeout_s: Timeout = 15,
-    wait: Wait = True,
-    as_json: Json = False,
+    name: NameOption = None,
+    domain: DomainOption = None,
+    line1: Line1Option = None,
+    line2: Line2Option = None,
+    city: CityOption = None,
+    region: RegionOption = None,
+    postal_code: PostalCodeOption = None,
+    country: CountryOption = None,
+    clear: ClearOption = None,
+    expected_version: ExpectedVersionOption = None,
+    if_name: IfNameOption = None,
+    if_domain: IfDomainOption = None,
+    if_null: IfNullOption = None,
+    command_id: CommandIdOption = None,
+    actor: ActorOption = None,
+    timeout_s: TimeoutOption = 15,
+    wait: WaitOption = True,
+    as_json: JsonOption = False,
 ) -> None:
     """Change what is given; everything else stays. An address is replaced whole.
 
@@ -149,7 +153,7 @@ def update(
     )
     body = {"org_id": org, **_with_nulls(fields, clear, "--clear")}
     body |= _preconditions(expected_version, if_name, if_domain, if_null)
-    sending = _Sending(command_id=command_id, actor=actor, timeout_s=timeout_s, wait=wait, as_json=as_json)
+    sending = _SendOptions(command_id=command_id, actor=actor, timeout_s=timeout_s, wait=wait, as_json=as_json)
     _send("org.update", body, sending)
 
 
@@ -157,20 +161,20 @@ def _on_existing(command_type: str, what: str) -> Callable[..., None]:
     """A command that takes an organization and preconditions, nothing else."""
 
     def command(
-        org: Org,
+        org: OrgArgument,
         *,
-        expected_version: ExpectedVersion = None,
-        if_name: IfName = None,
-        if_domain: IfDomain = None,
-        if_null: IfNull = None,
-        command_id: CommandId = None,
-        actor: Actor = None,
-        timeout_s: Timeout = 15,
-        wait: Wait = True,
-        as_json: Json = False,
+        expected_version: ExpectedVersionOption = None,
+        if_name: IfNameOption = None,
+        if_domain: IfDomainOption = None,
+        if_null: IfNullOption = None,
+        command_id: CommandIdOption = None,
+        actor: ActorOption = None,
+        timeout_s: TimeoutOption = 15,
+        wait: WaitOption = True,
+        as_json: JsonOption = False,
     ) -> None:
         body = {"org_id": org, **_preconditions(expected_version, if_name, if_domain, if_null)}
-        sending = _Sending(command_id=command_id, actor=actor, timeout_s=timeout_s, wait=wait, as_json=as_json)
+        sending = _SendOptions(command_id=command_id, actor=actor, timeout_s=timeout_s, wait=wait, as_json=as_json)
         _send(command_type, body, sending)
 
     verb = command_type.removeprefix("org.")
@@ -214,7 +218,7 @@ def _preconditions(
     return _fields(expected_version=expected_version, if_current=current or None)
 
 
-def _send(command_type: str, body: dict[str, Any], sending: _Sending) -> None:
+def _send(command_type: str, body: dict[str, Any], sending: _SendOptions) -> None:
     from pydantic import ValidationError
 
     from org_events.commands import COMMANDS

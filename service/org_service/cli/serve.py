@@ -10,8 +10,8 @@ from org_service.cli import shell
 if TYPE_CHECKING:
     from org_service.settings import Settings
 
-Role = Literal["worker", "relay", "edge"]
-ROLES: Final[tuple[Role, ...]] = ("worker", "relay", "edge")
+RoleOption = Literal["worker", "relay", "edge"]
+ROLES: Final[tuple[RoleOption, ...]] = ("worker", "relay", "edge")
 
 
 def serve(
@@ -31,7 +31,7 @@ def serve(
     run_roles(settings, ROLES if role == "all" else (role,))
 
 
-def run_roles(settings: "Settings", roles: Collection[Role]) -> None:
+def run_roles(settings: "Settings", roles: Collection[RoleOption]) -> None:
     """Run roles until a signal; on uvloop, which makes about a third more of the same core."""
     import uvloop
 

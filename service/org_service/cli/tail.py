@@ -75,8 +75,8 @@ def line(what: What, record: "Record") -> "Text":
             shown = render.result(record.value)
         else:
             shown = render.command(headers, record.key, record.value)
-    except (render.Unreadable, LookupError, TypeError, AttributeError) as error:
-        why = str(error) if isinstance(error, render.Unreadable) else f"not as the contract says ({error!r})"
+    except (render.UnreadableRecordError, LookupError, TypeError, AttributeError) as error:
+        why = str(error) if isinstance(error, render.UnreadableRecordError) else f"not as the contract says ({error!r})"
         shown = render.unreadable(record.topic, record.partition, record.offset, why)
     return Text.assemble((f"{when}  ", "dim"), shown)
 
@@ -99,5 +99,5 @@ def as_document(record: "Record") -> dict[str, Any]:
     }
     try:
         return document | {"value": None if record.value is None else render.document(record.value)}
-    except render.Unreadable:
+    except render.UnreadableRecordError:
         return document | {"value_base64": render.base64_of(record.value or b"")}

@@ -8,10 +8,10 @@ from typing import Final
 PHRASES: Final = {status.value: status.phrase.encode() for status in http.HTTPStatus}
 _LINE_END: Final = re.compile(rb"[\r\n\0]")
 
-Headers = Iterable[tuple[bytes, bytes]]
+HeaderLines = Iterable[tuple[bytes, bytes]]
 
 
-def head(status: int, headers: Headers) -> bytes:
+def head(status: int, headers: HeaderLines) -> bytes:
     """The status line and the headers.
 
     Raises:

@@ -10,8 +10,8 @@ import contextvars
 from typing import Final, Protocol, cast
 
 from org_service.serving.exchange import CONNECTION, SLICE_BYTES, Exchange, Scope
-from org_service.serving.framing import Head, MalformedError, Reader
-from org_service.serving.registry import State
+from org_service.serving.framing import Head, MalformedError, RequestReader
+from org_service.serving.registry import ConnectionState
 
 READ_AHEAD_BYTES_MAX: Final = 65_536
 """Of bodies and of requests behind the one that is answered; then the client waits."""
@@ -19,7 +19,7 @@ DISCARDED_BYTES_MAX: Final = 262_144
 """Of what comes after the last answer, until the connection is broken."""
 
 
-class Server(Protocol):
+class ConnectionOwner(Protocol):
     """The server that a connection belongs to, as the connection needs it."""
 
     address: tuple[str, int]
@@ -27,15 +27,15 @@ class Server(Protocol):
     draining: bool
     """Whether answers are the last ones of their connections."""
 
-    def admit(self, connection: "Connection") -> bool:
+    def admit(self, connection: "HttpConnection") -> bool:
         """Make room for a connection; False where there is none."""
         ...
 
-    def settle(self, connection: "Connection", state: State) -> None:
+    def settle(self, connection: "HttpConnection", state: ConnectionState) -> None:
         """Note what a connection does now."""
         ...
 
-    def forget(self, connection: "Connection") -> None:
+    def forget(self, connection: "HttpConnection") -> None:
         """A connection is gone, or as good as gone."""
         ...
 
@@ -56,13 +56,13 @@ class Server(Protocol):
         ...
 
 
-class Connection(asyncio.Protocol):
+class HttpConnection(asyncio.Protocol):
     """A client's connection, as a loop and an `Exchange` see it."""
 
-    def __init__(self, server: Server, head_bytes_max: int) -> None:
+    def __init__(self, server: ConnectionOwner, head_bytes_max: int) -> None:
         self._server = server
         self._loop = asyncio.get_running_loop()
-        self._reader = Reader(head_bytes_max)
+        self._reader = RequestReader(head_bytes_max)
         self._transport: asyncio.Transport
         self._context = contextvars.copy_context()
         """Of nobody's request: what one binds must not be seen by the next."""
@@ -134,9 +134,9 @@ class Connection(asyncio.Protocol):
         if self._closing:
             self._see_it_sent()
 
-    def expire(self, state: State) -> None:
+    def expire(self, state: ConnectionState) -> None:
         """Its time in a state is over."""
-        if state in (State.WRITING, State.CLOSING):
+        if state in (ConnectionState.WRITING, ConnectionState.CLOSING):
             self._transport.abort()
         else:
             self.close()
@@ -273,13 +273,13 @@ class Connection(asyncio.Protocol):
 
     def _settle(self) -> None:
         if self._paused:
-            state = State.WRITING
+            state = ConnectionState.WRITING
         elif self._closing:
-            state = State.CLOSING
+            state = ConnectionState.CLOSING
         elif self._exchange is not None:
-            state = State.ACTIVE
+            state = ConnectionState.ACTIVE
         elif not self._served:
-            state = State.NEW
+            state = ConnectionState.NEW
         else:
-            state = State.HEAD if self._reader.waiting else State.IDLE
+            state = ConnectionState.HEAD if self._reader.waiting else ConnectionState.IDLE
         self._server.settle(self, state)

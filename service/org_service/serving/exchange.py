@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final, Protocol
 
 from org_service.serving.answers import Answer
-from org_service.serving.framing import Head, Reader
+from org_service.serving.framing import Head, RequestReader
 from org_service.telemetry.logs import get_logger
 
 log = get_logger(__name__)
@@ -67,7 +67,7 @@ class Peer(Protocol):
 class Exchange:
     """One request and its answer."""
 
-    def __init__(self, head: Head, reader: Reader, peer: Peer, scope: Scope) -> None:
+    def __init__(self, head: Head, reader: RequestReader, peer: Peer, scope: Scope) -> None:
         self._head = head
         self._reader = reader
         self._peer = peer

@@ -149,7 +149,7 @@ class _Chunks:
             raise MalformedError(400, "The trailers can't be read.")
 
 
-class Reader:
+class RequestReader:
     """The requests of one connection, one after the other.
 
     Args:
@@ -230,7 +230,7 @@ class Reader:
         return head
 
 
-class _Fields:
+class _HeaderFields:
     """What llhttp reads in a head."""
 
     def __init__(self) -> None:
@@ -267,7 +267,7 @@ def _read(lines: bytes) -> tuple[Head, _Length | _Chunks | None]:
     method, target, version = found[1], found[2], found[3].decode()
     if version not in ("1.1", "1.0"):
         raise MalformedError(505, "HTTP/1.1 is spoken here.")
-    fields = _Fields()
+    fields = _HeaderFields()
     try:
         httptools.HttpRequestParser(fields).feed_data(lines)
     except httptools.HttpParserUpgrade:

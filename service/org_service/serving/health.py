@@ -50,7 +50,7 @@ class Probe(Protocol):
         ...
 
 
-_Answer = tuple[int, str, bytes]
+_Page = tuple[int, str, bytes]
 """Status, content type, body."""
 
 
@@ -89,14 +89,14 @@ class Health:
             task.cancel()
         await asyncio.gather(*self._asking.values(), return_exceptions=True)
 
-    async def _live(self) -> _Answer:
+    async def _live(self) -> _Page:
         silent_s = round(time.monotonic() - self._probe.beat, 1)
         if silent_s > self._stalled_after_s:
             reason = f"no sign of life for {silent_s} s, at most {self._stalled_after_s} s are allowed"
             return _json(503, {"status": "stalled", "reason": reason})
         return _json(200, {"status": "alive", "last_beat_s_ago": silent_s})
 
-    async def _ready(self) -> _Answer:
+    async def _ready(self) -> _Page:
         checks = self._probe.checks()
         for name, check in checks.items():
             if name not in self._asking:
@@ -112,11 +112,11 @@ class Health:
         report = {name: {"ok": ok, "detail": detail} for name, (ok, detail) in states.items()}
         return _json(200 if ready else 503, {"status": "ready" if ready else "not ready", "checks": report})
 
-    async def _metrics(self) -> _Answer:
+    async def _metrics(self) -> _Page:
         return 200, CONTENT_TYPE_LATEST, generate_latest(REGISTRY)
 
 
-def _json(status: int, content: object) -> _Answer:
+def _json(status: int, content: object) -> _Page:
     return status, "application/json", orjson.dumps(content)
 
 

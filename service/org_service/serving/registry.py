@@ -12,7 +12,7 @@ from typing import Final, Generic, TypeVar
 _T = TypeVar("_T")
 
 
-class State(StrEnum):
+class ConnectionState(StrEnum):
     """What a connection does."""
 
     NEW = "new"
@@ -30,11 +30,11 @@ class State(StrEnum):
 
 
 TIMEOUTS_S: Final = {
-    State.NEW: 10.0,  # slow lines take a second; who opens a connection for nothing shall not keep it
-    State.HEAD: 10.0,
-    State.IDLE: 75.0,  # longer than load balancers keep one (60 s), so that none meets its end
-    State.WRITING: 10.0,  # for the next 64 KiB
-    State.CLOSING: 5.0,  # so that the answer isn't lost in a reset (RFC 9112, section 9.6)
+    ConnectionState.NEW: 10.0,  # slow lines take a second; who opens a connection for nothing shall not keep it
+    ConnectionState.HEAD: 10.0,
+    ConnectionState.IDLE: 75.0,  # longer than load balancers keep one (60 s), so that none meets its end
+    ConnectionState.WRITING: 10.0,  # for the next 64 KiB
+    ConnectionState.CLOSING: 5.0,  # so that the answer isn't lost in a reset (RFC 9112, section 9.6)
 }
 SLOW_STRANGERS_MAX: Final = 256
 """Clients nobody knows that don't read their answers; each holds up to 128 KiB."""
@@ -44,10 +44,10 @@ class Registry(Generic[_T]):
     """The connections of a server."""
 
     def __init__(self) -> None:
-        self._queues: dict[tuple[State, bool], OrderedDict[_T, float]] = {
-            (state, known): OrderedDict() for state in State for known in (False, True)
+        self._queues: dict[tuple[ConnectionState, bool], OrderedDict[_T, float]] = {
+            (state, known): OrderedDict() for state in ConnectionState for known in (False, True)
         }
-        self._places: dict[_T, tuple[State, bool]] = {}
+        self._places: dict[_T, tuple[ConnectionState, bool]] = {}
 
     def __len__(self) -> int:
         return len(self._places)
@@ -58,11 +58,11 @@ class Registry(Generic[_T]):
     def __iter__(self) -> Iterator[_T]:
         return iter(list(self._places))
 
-    def count(self, state: State) -> int:
+    def count(self, state: ConnectionState) -> int:
         """How many are in a state."""
         return len(self._queues[state, False]) + len(self._queues[state, True])
 
-    def enter(self, connection: _T, state: State, now: float, *, known: bool) -> None:
+    def enter(self, connection: _T, state: ConnectionState, now: float, *, known: bool) -> None:
         """Put a connection into a state; one that is in it already stays where it is.
 
         Args:
@@ -87,7 +87,7 @@ class Registry(Generic[_T]):
         del self._queues[place][connection]
         return True
 
-    def overdue(self, now: float) -> Iterator[tuple[_T, State]]:
+    def overdue(self, now: float) -> Iterator[tuple[_T, ConnectionState]]:
         """Connections whose time in their state is over; each must enter another state, or leave, before the next."""
         for (state, _), queue in self._queues.items():
             timeout_s = TIMEOUTS_S.get(state)
@@ -103,9 +103,14 @@ class Registry(Generic[_T]):
         First those that have their answer; then those of nobody known, the oldest first; then idle ones of callers.
         """
         for group in (
-            [(State.CLOSING, False), (State.CLOSING, True)],
-            [(State.NEW, False), (State.HEAD, False), (State.IDLE, False), (State.WRITING, False)],
-            [(State.IDLE, True), (State.HEAD, True)],
+            [(ConnectionState.CLOSING, False), (ConnectionState.CLOSING, True)],
+            [
+                (ConnectionState.NEW, False),
+                (ConnectionState.HEAD, False),
+                (ConnectionState.IDLE, False),
+                (ConnectionState.WRITING, False),
+            ],
+            [(ConnectionState.IDLE, True), (ConnectionState.HEAD, True)],
         ):
             oldest = [
                 (since, place, connection)
@@ -119,5 +124,5 @@ class Registry(Generic[_T]):
 
     def slow_stranger(self) -> _T | None:
         """The connection of nobody known that hasn't read its answer for longest, where there are too many of them."""
-        strangers = self._queues[State.WRITING, False]
+        strangers = self._queues[ConnectionState.WRITING, False]
         return next(iter(strangers)) if len(strangers) > SLOW_STRANGERS_MAX else None

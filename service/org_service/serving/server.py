@@ -19,9 +19,9 @@ from typing import Final, Self
 
 from org_service.errors import StopError
 from org_service.serving import answers
-from org_service.serving.connection import Connection
+from org_service.serving.connection import HttpConnection
 from org_service.serving.exchange import Asgi, Exchange
-from org_service.serving.registry import Registry, State
+from org_service.serving.registry import ConnectionState, Registry
 from org_service.telemetry.logs import get_logger
 from org_service.telemetry.metrics import HTTP_CLOSED, HTTP_CONNECTIONS
 
@@ -41,7 +41,7 @@ _SWEEP_S: Final = 0.5
 _CLOSE_S: Final = 1.0
 """At the end, for answers to reach their clients."""
 
-Refusal = Callable[[int, str], tuple[int, list[tuple[bytes, bytes]], bytes]]
+MakeRefusal = Callable[[int, str], tuple[int, list[tuple[bytes, bytes]], bytes]]
 """Makes an answer, status, headers and body, of a status and of what is wrong with what can't be read."""
 
 
@@ -62,13 +62,13 @@ class HttpServer:
     """
 
     def __init__(
-        self, app: Asgi, listener: socket.socket, bounds: Bounds, refusal: Refusal, *, drain_timeout_s: float
+        self, app: Asgi, listener: socket.socket, bounds: Bounds, refusal: MakeRefusal, *, drain_timeout_s: float
     ) -> None:
         self._app = app
         self._listener = listener
         self._refusal = refusal
         self._drain_timeout_s = drain_timeout_s
-        self._connections: Registry[Connection] = Registry()
+        self._connections: Registry[HttpConnection] = Registry()
         self._by_peer: Counter[str] = Counter()
         self._tasks: set[asyncio.Task[None]] = set()
         self._accepting: list[asyncio.Server | asyncio.AbstractServer] = []
@@ -115,10 +115,10 @@ class HttpServer:
         await asyncio.gather(self._sweeping, return_exceptions=True)
         await asyncio.gather(*(accepting.wait_closed() for accepting in self._accepting))
 
-    def _connect(self) -> Connection:
-        return Connection(self, self._bounds.head_bytes_max)
+    def _connect(self) -> HttpConnection:
+        return HttpConnection(self, self._bounds.head_bytes_max)
 
-    def admit(self, connection: Connection) -> bool:
+    def admit(self, connection: HttpConnection) -> bool:
         """Make room for a connection; False where there is none, because every other one has a request in hand.
 
         One that was accepted as the end began is not let in: nobody would wait for its requests.
@@ -137,15 +137,15 @@ class HttpServer:
             self.forget(expendable)
             expendable.abort()
         self._by_peer[peer] += 1
-        self._connections.enter(connection, State.NEW, time.monotonic(), known=False)
+        self._connections.enter(connection, ConnectionState.NEW, time.monotonic(), known=False)
         return True
 
-    def settle(self, connection: Connection, state: State) -> None:
+    def settle(self, connection: HttpConnection, state: ConnectionState) -> None:
         """Note what a connection does now."""
         if connection in self._connections:
             self._connections.enter(connection, state, time.monotonic(), known=connection.known)
 
-    def forget(self, connection: Connection) -> None:
+    def forget(self, connection: HttpConnection) -> None:
         """A connection is gone, or as good as gone."""
         if not self._connections.leave(connection):
             return
@@ -189,13 +189,19 @@ class HttpServer:
             for connection, state in self._connections.overdue(time.monotonic()):
                 HTTP_CLOSED.labels(_LATE[state]).inc()
                 connection.expire(state)
-                if state in (State.WRITING, State.CLOSING):
+                if state in (ConnectionState.WRITING, ConnectionState.CLOSING):
                     self.forget(connection)
-            for state in State:
+            for state in ConnectionState:
                 HTTP_CONNECTIONS.labels(state.value).set(self._connections.count(state))
 
 
-_LATE: Final = {State.NEW: "late", State.HEAD: "late", State.IDLE: "idle", State.WRITING: "slow", State.CLOSING: "slow"}
+_LATE: Final = {
+    ConnectionState.NEW: "late",
+    ConnectionState.HEAD: "late",
+    ConnectionState.IDLE: "idle",
+    ConnectionState.WRITING: "slow",
+    ConnectionState.CLOSING: "slow",
+}
 """What a connection is said to be closed for, by the state in which its time was over."""
 
 

@@ -11,7 +11,7 @@ from aiokafka.errors import KafkaTimeoutError
 
 import org_local
 from org_events import reference as contract
-from org_service.cli.reference import Role
+from org_service.cli.reference import RoleOption
 from org_service.operate.reference import Counts, Entry, facts_in_tables, facts_on_topics, publish
 from tests.integration.cli.conftest import ORG, OTHER, Orgs
 from tests.integration.worker.reference_feed import member
@@ -93,7 +93,7 @@ async def test_missing_topics_say_what_to_do(orgs: Orgs) -> None:
 
 
 def test_the_command_line_knows_every_role() -> None:
-    assert set(get_args(Role)) == set(contract.Role)
+    assert set(get_args(RoleOption)) == set(contract.Role)
 
 
 @pytest.mark.parametrize("when", ["it begins", "records are under way"])

@@ -253,7 +253,7 @@ async def test_a_refusal_that_lasts_is_said_and_does_not_spin(
     """A broker that can't read its own disk answers at once, for ever; leaders that change do so for a moment."""
     await fill(settings, topic)
     at, asked = TopicPartition(topic, SICK), 0
-    look_at = consumer_module._Client._look_at
+    look_at = consumer_module._ConsumerClient._look_at
 
     def refusing(self: Any, request: Any, response: Any) -> None:
         nonlocal asked
@@ -268,7 +268,7 @@ async def test_a_refusal_that_lasts_is_said_and_does_not_spin(
 
     async with consuming(settings, topic, fetch_max_wait_ms=50) as consumer:
         with monkeypatch.context() as patch:
-            patch.setattr(consumer_module._Client, "_look_at", refusing)
+            patch.setattr(consumer_module._ConsumerClient, "_look_at", refusing)
             found = await read(consumer, len(ALL) - BATCHES * RECORDS)
             found += await read_on(consumer, 1.0)
             assert consumer.sick.keys() == {at}
@@ -306,14 +306,14 @@ async def test_an_error_nobody_foresaw_does_not_end_the_fetching(
 ) -> None:
     await fill(settings, topic)
     raised = iter([True])
-    look_at = consumer_module._Client._look_at
+    look_at = consumer_module._ConsumerClient._look_at
 
     def failing(self: Any, request: Any, response: Any) -> None:
         if next(raised, False):
             raise ZeroDivisionError
         look_at(self, request, response)
 
-    monkeypatch.setattr(consumer_module._Client, "_look_at", failing)
+    monkeypatch.setattr(consumer_module._ConsumerClient, "_look_at", failing)
     async with consuming(settings, topic) as consumer:
         assert await read(consumer, len(ALL)) == Counter(ALL)
     assert "a fetch failed and is tried again" in caplog.text

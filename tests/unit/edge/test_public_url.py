@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from org_service.edge.edge import Edge
 from org_service.edge.http import changing
 from org_service.edge.http.changing import Changing
-from org_service.edge.http.commands import Body, Decided, Pending
+from org_service.edge.http.commands import CommandBody, Decided, Pending
 from org_service.edge.http.gate import BODY, CALLER, Caller, Receive, Scope, Send
 from org_service.edge.http.reading import Reading
 from org_service.settings import AuthSettings, EdgeSettings, Settings
@@ -46,7 +46,7 @@ async def location(outcome: Decided | Pending, public_url: str) -> str:
 
 @pytest.mark.parametrize(("public_url", "base"), [(PUBLIC_URL, "https://example.com/organizations"), ("", "")])
 async def test_a_location_honours_the_public_url(public_url: str, base: str) -> None:
-    created = Decided(COMMAND, ORG, "applied", 200, 1, 7, b"{}", None, Body(b"{}"))
+    created = Decided(COMMAND, ORG, "applied", 200, 1, 7, b"{}", None, CommandBody(b"{}"))
     assert await location(created, public_url) == f"{base}/v1/orgs/{ORG}"
     pending = await location(Pending(COMMAND), public_url)
     assert pending.startswith(f"{base}/v1/commands/")

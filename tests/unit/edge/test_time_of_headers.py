@@ -19,7 +19,7 @@ from org_service.edge.http.request_headers import (
     trace_context,
 )
 from org_service.edge.http.target import path_of, query_of
-from org_service.serving.framing import MalformedError, Reader
+from org_service.serving.framing import MalformedError, RequestReader
 
 CHARS = 15_500
 """Of a run; a head has 16 KiB at most."""
@@ -49,7 +49,7 @@ def head(line: str) -> Callable[[str], object]:
     """Reads a request with a line as it comes over the network: in pieces."""
 
     def read(text: str) -> None:
-        reader = Reader(16_384)
+        reader = RequestReader(16_384)
         sent = (line % text).encode("latin-1") + b"\r\n"
         for at in range(0, len(sent), 1_000):
             reader.feed(sent[at : at + 1_000])

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import event, example, given, settings
 from hypothesis import strategies as st
 
-from org_service.serving.framing import Head, MalformedError, Reader
+from org_service.serving.framing import Head, MalformedError, RequestReader
 from tests.unit.serving.cases import CASES, Case
 
 SECOND = b"GET /v1/second HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -19,7 +19,7 @@ Read = list[tuple[str, bytes, bytes]]
 
 def read(sent: bytes, cut: int | None = None) -> tuple[Read, int | None]:
     """What our reader makes of it, whole or cut in two, and the status of a refusal."""
-    reader, found, body = Reader(16_384), Read(), b""
+    reader, found, body = RequestReader(16_384), Read(), b""
     head: Head | None = None
     for part in [sent] if cut is None else [sent[:cut], sent[cut:]]:
         reader.feed(part)
@@ -152,7 +152,7 @@ def test_whatever_is_accepted_h11_and_llhttp_read_alike(sent: bytes) -> None:
 
 
 def test_a_body_that_was_not_read_is_never_looked_at_as_a_head() -> None:
-    reader = Reader(16_384)
+    reader = RequestReader(16_384)
     reader.feed(b"POST /a HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(SECOND) + SECOND)
     assert reader.next_head() is not None
     with pytest.raises(AssertionError):

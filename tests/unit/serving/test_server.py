@@ -10,7 +10,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 from org_service.serving import server as server_module
-from org_service.serving.registry import TIMEOUTS_S, State
+from org_service.serving.registry import TIMEOUTS_S, ConnectionState
 from org_service.serving.server import HttpServer, room_for
 from org_service.telemetry.metrics import HTTP_CONNECTIONS
 from tests.support.waiting import until
@@ -235,7 +235,7 @@ def test_a_slow_reader_has_the_same_time_for_the_end_of_its_last_answer_as_for_t
     run: Run, sent: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(server_module, "_SWEEP_S", 0.02)
-    monkeypatch.setitem(TIMEOUTS_S, State.CLOSING, 0.0)
+    monkeypatch.setitem(TIMEOUTS_S, ConnectionState.CLOSING, 0.0)
     monkeypatch.setattr(server_module, "_SOCKET_BUFFER_BYTES", 8_192)  # so that an answer's end waits here
 
     async def main() -> None:
@@ -246,8 +246,10 @@ def test_a_slow_reader_has_the_same_time_for_the_end_of_its_last_answer_as_for_t
                 received += await asyncio.get_running_loop().sock_recv(client, 4_096)
                 await asyncio.sleep(0)
             for _ in range(3):  # sweeps
-                HTTP_CONNECTIONS.labels(State.WRITING).set(0)
-                await until(lambda: REGISTRY.get_sample_value("orgs_http_connections", {"state": State.WRITING}) == 1)
+                HTTP_CONNECTIONS.labels(ConnectionState.WRITING).set(0)
+                await until(
+                    lambda: REGISTRY.get_sample_value("orgs_http_connections", {"state": ConnectionState.WRITING}) == 1
+                )
             assert (received + await read_on(client)).endswith(b"\r\n\r\n" + b"x" * 2_000_000)
             await until(lambda: not len(server))
 
@@ -410,7 +412,7 @@ async def test_connections_are_counted_by_what_they_do(monkeypatch: pytest.Monke
     async with serving(Echo()) as server, connected(server) as client:
         client.send(KNOWN)
         await client.answer()
-        await until(lambda: REGISTRY.get_sample_value("orgs_http_connections", {"state": State.IDLE}) == 1)
+        await until(lambda: REGISTRY.get_sample_value("orgs_http_connections", {"state": ConnectionState.IDLE}) == 1)
 
 
 def test_connections_are_no_more_than_open_files_allow(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ from uuid import UUID
 import orjson
 
 from org_events.commands import PAYLOAD_BYTES_MAX, PAYLOAD_DEPTH_MAX
-from org_service.edge.http.commands import Body
+from org_service.edge.http.commands import CommandBody
 from org_service.edge.http.limits import too_large
 from org_service.edge.http.problems import HttpProblem, Refusal, Wrong, bad_request
 from org_service.edge.http.request_headers import NO_VERSION, is_unencoded, media_type
@@ -101,7 +101,7 @@ def _wrong_media_type(content_type: str | None, accepted: Sequence[str]) -> str 
     return None
 
 
-def command_bodies(fields: Mapping[str, Any], org_id: UUID, versions: tuple[int, ...] | None) -> Sequence[Body]:
+def command_bodies(fields: Mapping[str, Any], org_id: UUID, versions: tuple[int, ...] | None) -> Sequence[CommandBody]:
     """The bodies of a command, one for each version that the headers let through; canonical: a repetition is the same.
 
     Raises:
@@ -115,9 +115,9 @@ def command_bodies(fields: Mapping[str, Any], org_id: UUID, versions: tuple[int,
     if versions not in (None, NEVER) and "expected_version" in fields:
         raise bad_request("Say the version once: with If-Match or with expected_version.")
     bodies = (
-        [Body(_canonical(whole))]
+        [CommandBody(_canonical(whole))]
         if versions is None
-        else [Body(_canonical({**whole, "expected_version": version}), version) for version in versions]
+        else [CommandBody(_canonical({**whole, "expected_version": version}), version) for version in versions]
     )
     if any(len(each.value) > PAYLOAD_BYTES_MAX for each in bodies):
         raise too_large(PAYLOAD_BYTES_MAX)

@@ -22,7 +22,7 @@ from org_events.commands import (
 )
 from org_events.results import Outcome, ProblemType
 from org_service.edge.http.bodies import JSON, MERGE_PATCH, NEVER, command_bodies, read_object
-from org_service.edge.http.commands import Body, Change, Commands, Decided, Pending
+from org_service.edge.http.commands import ChangeRequest, CommandBody, Commands, Decided, Pending
 from org_service.edge.http.gate import BODY
 from org_service.edge.http.openapi import describe_body, describe_headers, describe_problems, describe_success
 from org_service.edge.http.problems import (
@@ -206,12 +206,12 @@ class Changing:
         return await self._answer(request, change, wishes, status)
 
     def _change(
-        self, command_type: str, org_id: UUID, command_id: UUID, bodies: Sequence[Body], wishes: Wishes
-    ) -> Change:
+        self, command_type: str, org_id: UUID, command_id: UUID, bodies: Sequence[CommandBody], wishes: Wishes
+    ) -> ChangeRequest:
         wait_s = preference(wishes.prefer, self._wait_max_s).wait_s
-        return Change(command_type, org_id, command_id, bodies, repeatable=wishes.key is not None, wait_s=wait_s)
+        return ChangeRequest(command_type, org_id, command_id, bodies, repeatable=wishes.key is not None, wait_s=wait_s)
 
-    async def _answer(self, request: Request, change: Change, wishes: Wishes, status: int) -> Response:
+    async def _answer(self, request: Request, change: ChangeRequest, wishes: Wishes, status: int) -> Response:
         outcome = await self._commands.execute(caller_of(request), change)
         applied = preference(wishes.prefer, self._wait_max_s).applied(pending=isinstance(outcome, Pending))
         given = {COMMAND_ID: str(change.command_id)} | ({} if applied is None else {"preference-applied": applied})

@@ -49,14 +49,14 @@ _PROMISE_S: Final = 2.0
 _NOT_SENT: Final = "Kafka is away, or did not confirm the command in time."
 
 
-class Body(NamedTuple):
+class CommandBody(NamedTuple):
     """One form of a change: the command's body, and the version that it expects because of `If-Match`."""
 
     value: bytes
     expected_version: int | None = None
 
 
-class Change(NamedTuple):
+class ChangeRequest(NamedTuple):
     """What a request wants changed.
 
     Several `bodies` are one request: `If-Match` may list several versions, a command expects one.
@@ -65,7 +65,7 @@ class Change(NamedTuple):
     command_type: str
     org_id: UUID
     command_id: UUID
-    bodies: Sequence[Body]
+    bodies: Sequence[CommandBody]
     repeatable: bool
     """Whether the request has an `Idempotency-Key`."""
     wait_s: float
@@ -82,7 +82,7 @@ class Decided(NamedTuple):
     position: int | None
     organization: bytes | None
     problem: dict[str, Any] | None
-    body: Body
+    body: CommandBody
     """The form in which it was decided."""
 
 
@@ -151,7 +151,7 @@ class Commands:
         """A command that was accepted and is not in Postgres yet."""
         return self._pending.get(command_id)
 
-    async def execute(self, caller: Caller, change: Change) -> Decided | Pending:
+    async def execute(self, caller: Caller, change: ChangeRequest) -> Decided | Pending:
         """Publish a change and wait for its outcome.
 
         Raises:
@@ -187,7 +187,7 @@ class Commands:
             return known
         return _from_result(result, body)
 
-    async def _known(self, caller: Caller, change: Change) -> Decided | None:
+    async def _known(self, caller: Caller, change: ChangeRequest) -> Decided | None:
         """What was decided about the same request before; None where nothing was yet.
 
         Raises:
@@ -220,7 +220,7 @@ class Commands:
             body,
         )
 
-    async def _chosen(self, caller: Caller, change: Change) -> Body:
+    async def _chosen(self, caller: Caller, change: ChangeRequest) -> CommandBody:
         """Of several versions the one that the organization has; where it has none of them, any will be refused."""
         if len(change.bodies) == 1:
             return change.bodies[0]
@@ -249,7 +249,7 @@ class Commands:
         self._client = client
 
     async def _accept(
-        self, caller: Caller, change: Change, why: str, partition: int | None, offset: int | None
+        self, caller: Caller, change: ChangeRequest, why: str, partition: int | None, offset: int | None
     ) -> Pending:
         """Remember a command that is answered with 202; where Postgres is away, as soon as it is back."""
         HTTP_ACCEPTED.labels(why).inc()
@@ -257,7 +257,7 @@ class Commands:
         return Pending(change.command_id)
 
     async def _promise(
-        self, caller: Caller, change: Change, partition: int | None = None, offset: int | None = None
+        self, caller: Caller, change: ChangeRequest, partition: int | None = None, offset: int | None = None
     ) -> None:
         """Remember who may ask what becomes of a command."""
         accepted = Accepted(caller.user_id, change.org_id, datetime.now(UTC), partition, offset)
@@ -291,7 +291,7 @@ class Commands:
         return True
 
 
-def _unconfirmed(change: Change) -> Refusal:
+def _unconfirmed(change: ChangeRequest) -> Refusal:
     how = (
         "Send the same request with the same Idempotency-Key again: that is safe."
         if change.repeatable
@@ -300,7 +300,7 @@ def _unconfirmed(change: Change) -> Refusal:
     return unavailable(f"{_NOT_SENT} It may still take effect. {how}", command_id=str(change.command_id))
 
 
-def _from_result(result: Result, body: Body) -> Decided:
+def _from_result(result: Result, body: CommandBody) -> Decided:
     organization = result.organization
     return Decided(
         result.command_id,

@@ -21,14 +21,16 @@ SEARCH_CHARS_MAX: Final = 253
 """The longest domain; names are shorter."""
 
 _Action = Annotated[str, Field(examples=["Organization:delete"])]
-_Version = Annotated[int, Field(ge=1, le=NO_VERSION, description="1, 2, 3 … per organization, one step a change")]
+_OrganizationVersion = Annotated[
+    int, Field(ge=1, le=NO_VERSION, description="1, 2, 3 … per organization, one step a change")
+]
 
 
-class _Answer(BaseModel):
+class _ClosedModel(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-class ListedOrganization(_Answer):
+class ListedOrganization(_ClosedModel):
     """One of the caller's organizations."""
 
     id: UUID
@@ -41,14 +43,14 @@ class ListedOrganization(_Answer):
     denied_actions: list[_Action] = Field(description="What the role may not do; everything else is permitted")
 
 
-class OrganizationList(_Answer):
+class OrganizationList(_ClosedModel):
     """A page of the caller's organizations."""
 
     organizations: list[ListedOrganization]
     next: str | None = Field(description="`cursor` of the next page, null where there is no more")
 
 
-class SeenOrganization(_Answer):
+class SeenOrganization(_ClosedModel):
     """An organization, and what the caller is in it."""
 
     id: UUID
@@ -59,16 +61,16 @@ class SeenOrganization(_Answer):
     primary_address: Address | None
     deactivated: bool
     deactivated_at: datetime | None
-    version: _Version
+    version: _OrganizationVersion
     role: Role
     access: AccessKind
     denied_actions: list[_Action]
 
 
-class Change(_Answer):
+class Change(_ClosedModel):
     """One change of an organization."""
 
-    version: _Version
+    version: _OrganizationVersion
     position: int = Field(ge=1, description="Place in the journal")
     type: str = Field(examples=["org.updated"])
     changed: list[str] = Field(examples=[["domain"]])
@@ -79,14 +81,14 @@ class Change(_Answer):
     recorded_at: datetime
 
 
-class History(_Answer):
+class History(_ClosedModel):
     """A page of an organization's changes, in order."""
 
     changes: list[Change]
     next: int | None = Field(description="`after_version` of the next page, null where there is no more")
 
 
-class CommandStatus(_Answer):
+class CommandStatus(_ClosedModel):
     """What became of a command."""
 
     command_id: UUID
@@ -105,7 +107,7 @@ class CommandStatus(_Answer):
     problem: Problem | None
 
 
-class _Existing(BaseModel):
+class _ExistingOrganization(BaseModel):
     model_config = ConfigDict(extra="allow")
 
     expected_version: Version | None = Field(
@@ -114,11 +116,11 @@ class _Existing(BaseModel):
     if_current: IfCurrent | None = Field(default=None, description="409 unless these fields have these values")
 
 
-class Precondition(_Existing):
+class Precondition(_ExistingOrganization):
     """What must hold for the change to go through."""
 
 
-class OrganizationChange(_Existing):
+class OrganizationChange(_ExistingOrganization):
     """What to change: left out means unchanged, null clears, an address is replaced whole."""
 
     name: Name = Field(default="", examples=["Acme"])

@@ -14,7 +14,7 @@ PROBLEM_JSON: Final = b"application/problem+json"
 RETRY_AFTER_S: Final = 1
 """What a client is asked to wait while something is down: outages of a restart are over in a few seconds."""
 
-Headers = list[tuple[bytes, bytes]]
+HttpHeaders = list[tuple[bytes, bytes]]
 
 
 class HttpProblem(StrEnum):
@@ -83,13 +83,13 @@ class Refusal(Exception):
         *,
         status: int | None = None,
         errors: Sequence[Wrong] = (),
-        headers: Headers | None = None,
+        headers: HttpHeaders | None = None,
         **members: Any,
     ) -> None:
         super().__init__(type)
         usual, title = TITLES[type]
         self.status = usual if status is None else status
-        self.headers: Headers = headers or []
+        self.headers: HttpHeaders = headers or []
         self.problem: dict[str, Any] = {
             "type": type,
             "title": title,
@@ -196,12 +196,12 @@ def malformed(status: int, detail: str) -> Refusal:
     return Refusal(kind, detail, status=status)
 
 
-def answer_malformed(status: int, detail: str) -> tuple[int, Headers, bytes]:
+def answer_malformed(status: int, detail: str) -> tuple[int, HttpHeaders, bytes]:
     """The answer to what can't be read as a request, as a server wants it."""
     return answer(malformed(status, detail))
 
 
-def answer(refusal: Refusal) -> tuple[int, Headers, bytes]:
+def answer(refusal: Refusal) -> tuple[int, HttpHeaders, bytes]:
     """Status, headers and body."""
     body = orjson.dumps(refusal.problem)
     headers = [

@@ -34,13 +34,13 @@ class _Object(BaseModel):
 
 
 _OrganizationId = Annotated[UUID, Field(description="id of the organization, as list_organizations gives it")]
-_ExpectedVersion = Annotated[
+_SeenVersion = Annotated[
     Version | None,
     Field(
         description="The version you saw; refused with 409 if the organization has another one by now",
     ),
 ]
-_Key = Annotated[
+_IdempotencyKey = Annotated[
     str | None,
     Field(
         max_length=KEY_CHARS_MAX,
@@ -49,7 +49,9 @@ _Key = Annotated[
         "answer again. Made up if left out, and part of the result",
     ),
 ]
-_Organization = Annotated[Organization | None, Field(description="As it is after the change; null while pending")]
+_ChangedOrganization = Annotated[
+    Organization | None, Field(description="As it is after the change; null while pending")
+]
 
 
 class ListArguments(_Object):
@@ -86,16 +88,16 @@ class UpdateArguments(_ChangeArguments):
     clear: list[Literal["domain", "primary_address"]] | None = Field(
         default=None, description="Fields to empty. null in a field is not that: it leaves the field as it is"
     )
-    expected_version: _ExpectedVersion = None
-    idempotency_key: _Key = None
+    expected_version: _SeenVersion = None
+    idempotency_key: _IdempotencyKey = None
 
 
 class DeleteArguments(_ChangeArguments):
     """Of delete_organization."""
 
     org_id: _OrganizationId
-    expected_version: _ExpectedVersion = None
-    idempotency_key: _Key = None
+    expected_version: _SeenVersion = None
+    idempotency_key: _IdempotencyKey = None
 
 
 class Deleted(_Object):
@@ -113,18 +115,18 @@ class Changed(Deleted):
         description="Names of the fields that this change gave another value; empty where all of them had it already, "
         "null while pending"
     )
-    organization: _Organization
+    organization: _ChangedOrganization
     role: Role | None
     access: AccessKind | None
     denied_actions: list[str] | None = Field(description="What the user's role may not do in it")
 
 
-def taken(model: type[BaseModel]) -> dict[str, Any]:
+def input_schema(model: type[BaseModel]) -> dict[str, Any]:
     """The JSON Schema of a tool's arguments."""
     return model.model_json_schema(mode="validation")
 
 
-def given(model: type[BaseModel]) -> dict[str, Any]:
+def output_schema(model: type[BaseModel]) -> dict[str, Any]:
     """The JSON Schema of a tool's result."""
     return model.model_json_schema(mode="serialization")
 
@@ -138,8 +140,8 @@ TOOLS: Final = (
         "why they see it (access) and what they are denied. Search by the beginning of the name or of the e-mail "
         "domain. If next isn't null there is more: call again with cursor set to it and all else the same. "
         "is_default marks the user's own default organization.",
-        input_schema=taken(ListArguments),
-        output_schema=given(OrganizationList),
+        input_schema=input_schema(ListArguments),
+        output_schema=output_schema(OrganizationList),
         annotations=_READS,
     ),
     Tool(
@@ -147,8 +149,8 @@ TOOLS: Final = (
         title="Get an organization",
         description="Get one organization: name, e-mail domain, postal address, whether it is deactivated, its "
         "version, the user's role in it and what they are denied. One that the user can't see is not found.",
-        input_schema=taken(GetArguments),
-        output_schema=given(SeenOrganization),
+        input_schema=input_schema(GetArguments),
+        output_schema=output_schema(SeenOrganization),
         annotations=_READS,
     ),
     Tool(
@@ -160,8 +162,8 @@ TOOLS: Final = (
         "somebody changed it since. The result says what changed, and how the organization is now. If status is "
         "pending, the change is accepted but not decided yet: call again with the same arguments and the "
         "idempotency_key of the result, and nothing is done twice.",
-        input_schema=taken(UpdateArguments),
-        output_schema=given(Changed),
+        input_schema=input_schema(UpdateArguments),
+        output_schema=output_schema(Changed),
         annotations=ToolAnnotations(
             read_only_hint=False, destructive_hint=False, idempotent_hint=True, open_world_hint=False
         ),
@@ -172,8 +174,8 @@ TOOLS: Final = (
         description="Delete an organization for everybody: nobody sees it any more, its name is free for others, and "
         "only staff can restore it. Ask the user before. Pass the version you saw as expected_version to be refused "
         "if somebody changed it since. Refused while it is a partner that serves other organizations.",
-        input_schema=taken(DeleteArguments),
-        output_schema=given(Deleted),
+        input_schema=input_schema(DeleteArguments),
+        output_schema=output_schema(Deleted),
         annotations=ToolAnnotations(
             read_only_hint=False, destructive_hint=True, idempotent_hint=True, open_world_hint=False
         ),

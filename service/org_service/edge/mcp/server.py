@@ -66,7 +66,7 @@ _BY_NAME: Final[Mapping[str, Tool]] = {tool.name: tool for tool in TOOLS}
 Arguments = dict[str, Any]
 
 
-class _Answer(NamedTuple):
+class _ApiAnswer(NamedTuple):
     """What the API said."""
 
     status: int
@@ -75,7 +75,7 @@ class _Answer(NamedTuple):
     """Of a change."""
 
 
-class _Refused(Exception):
+class _ToolError(Exception):
     """The call ends in a problem."""
 
     def __init__(self, problem: dict[str, Any]) -> None:
@@ -123,7 +123,7 @@ class Tools:
             arguments = _checked(params.name, params.arguments or {})
             headers = {} if request is None else {n: request.headers[n] for n in _FORWARDED if n in request.headers}
             result = await getattr(self, f"_{params.name}")(headers, arguments)
-        except _Refused as refused:
+        except _ToolError as refused:
             return _refusal(refused.problem)
         return CallToolResult(content=[_text(orjson.dumps(result).decode())], structured_content=result)
 
@@ -149,22 +149,22 @@ class Tools:
         path, (key, keyed) = _path(arguments), _keyed(headers, arguments)
         return _done(await self._ask("DELETE", path, keyed, json=arguments), key)
 
-    async def _changed(self, answer: _Answer, headers: dict[str, str]) -> Any:
+    async def _changed(self, answer: _ApiAnswer, headers: dict[str, str]) -> Any:
         """The fields that a change changed; None where that can't be learned now."""
         try:
             return (await self._ask("GET", f"/v1/commands/{answer.command_id}", headers)).content.get("changed")
-        except _Refused:
+        except _ToolError:
             return None
 
     async def _rights(self, path: str, headers: dict[str, str]) -> dict[str, Any]:
         """What the user is in an organization that they changed; nothing where it went out of sight a moment later."""
         try:
             seen = (await self._ask("GET", path, headers)).content
-        except _Refused:
+        except _ToolError:
             seen = {}
         return {name: seen.get(name) for name in ("role", "access", "denied_actions")}
 
-    async def _ask(self, method: str, path: str, headers: dict[str, str], **request: Any) -> _Answer:
+    async def _ask(self, method: str, path: str, headers: dict[str, str], **request: Any) -> _ApiAnswer:
         """Ask the API.
 
         Raises:
@@ -173,28 +173,28 @@ class Tools:
         try:
             asked = self._api.build_request(method, path, headers=headers, **request)
         except ValueError as error:  # half a surrogate pair, NaN: JSON takes it, HTTP doesn't
-            raise _Refused(_bad_request("The arguments can't be sent: they hold what is no text.")) from error
+            raise _ToolError(_bad_request("The arguments can't be sent: they hold what is no text.")) from error
         try:
             response = await self._api.send(asked)
         except httpx2.TransportError as error:
             log.warning("the API doesn't answer", why=type(error).__name__)
             detail = "The organizations API can't be reached. Call again with the same arguments and idempotency_key."
-            raise _Refused(_problem(HttpProblem.UNAVAILABLE, detail)) from error
+            raise _ToolError(_problem(HttpProblem.UNAVAILABLE, detail)) from error
         if response.status_code == 204:
-            return _Answer(204, None)
+            return _ApiAnswer(204, None)
         try:
             content = orjson.loads(response.content)
         except orjson.JSONDecodeError:
             content = None
         if not isinstance(content, dict) or (response.is_error and "type" not in content):
             detail = f"What answers at the API's address is not the organizations API (status {response.status_code})."
-            raise _Refused(_problem(HttpProblem.INTERNAL, detail))
+            raise _ToolError(_problem(HttpProblem.INTERNAL, detail))
         problem = cast("dict[str, Any]", content)
         if response.status_code == 401 and self._renewal:
             problem["detail"] = f"{problem.get('detail') or ''} {self._renewal}".strip()
         if response.is_error:
-            raise _Refused(problem)
-        return _Answer(response.status_code, content, response.headers.get(COMMAND_ID))
+            raise _ToolError(problem)
+        return _ApiAnswer(response.status_code, content, response.headers.get(COMMAND_ID))
 
 
 def _checked(name: str, arguments: Arguments) -> Arguments:
@@ -205,16 +205,16 @@ def _checked(name: str, arguments: Arguments) -> Arguments:
     """
     tool = _BY_NAME.get(name)
     if tool is None:
-        raise _Refused(_bad_request(f"Unknown tool; known are {', '.join(_BY_NAME)}."))
+        raise _ToolError(_bad_request(f"Unknown tool; known are {', '.join(_BY_NAME)}."))
     if _NO_OBJECT in arguments:
         message = "Must be an object" + (", not a text with its JSON" if isinstance(arguments[_NO_OBJECT], str) else "")
-        raise _Refused(_invalid(Wrong("arguments", "dict_type", message)))
+        raise _ToolError(_invalid(Wrong("arguments", "dict_type", message)))
     known: dict[str, Any] = tool.input_schema["properties"]
     needed: list[str] = tool.input_schema.get("required", [])
     wrong = [Wrong(each, "unknown", f"There is only {', '.join(known)}") for each in arguments if each not in known]
     wrong += [Wrong(each, "missing", "Must be given") for each in needed if arguments.get(each) is None]
     if wrong:
-        raise _Refused(_bad_request("The arguments are wrong; see errors.", *wrong))
+        raise _ToolError(_bad_request("The arguments are wrong; see errors.", *wrong))
     return {each: value for each, value in arguments.items() if value is not None}
 
 
@@ -228,7 +228,7 @@ def _cleared(arguments: Arguments) -> Arguments:
     named = fields.pop("clear", [])
     if not isinstance(named, list):
         message = "Must be a list" + (", not a text with its JSON" if isinstance(named, str) else "")
-        raise _Refused(_invalid(Wrong("clear", "list_type", message)))
+        raise _ToolError(_invalid(Wrong("clear", "list_type", message)))
     wrong: list[Wrong] = []
     for index, each in enumerate(cast("list[Any]", named)):
         if each not in CLEARABLE:
@@ -236,7 +236,7 @@ def _cleared(arguments: Arguments) -> Arguments:
         elif each in arguments:
             wrong.append(Wrong(f"clear.{index}", "also_given", "Give it a value or clear it, not both"))
     if wrong:
-        raise _Refused(_invalid(*wrong))
+        raise _ToolError(_invalid(*wrong))
     return fields | dict.fromkeys(cast("list[str]", named))
 
 
@@ -250,7 +250,7 @@ def _path(arguments: Arguments) -> str:
         return f"/v1/orgs/{UUID(arguments.pop('org_id'))}"
     except (ValueError, AttributeError, TypeError) as error:
         wrong = Wrong("org_id", "not_a_uuid", "Must be an id as list_organizations gives it")
-        raise _Refused(_bad_request("The arguments are wrong; see errors.", wrong)) from error
+        raise _ToolError(_bad_request("The arguments are wrong; see errors.", wrong)) from error
 
 
 def _keyed(headers: dict[str, str], arguments: Arguments) -> tuple[str, dict[str, str]]:
@@ -264,11 +264,11 @@ def _keyed(headers: dict[str, str], arguments: Arguments) -> tuple[str, dict[str
         key = str(uuid4())
     if not isinstance(key, str) or not _KEY.fullmatch(key):
         wrong = Wrong("idempotency_key", "not_a_key", f"Must be 1 to {KEY_CHARS_MAX} visible ASCII characters")
-        raise _Refused(_bad_request("The arguments are wrong; see errors.", wrong))
+        raise _ToolError(_bad_request("The arguments are wrong; see errors.", wrong))
     return key, headers | {"idempotency-key": key}
 
 
-def _done(answer: _Answer, key: str) -> dict[str, Any]:
+def _done(answer: _ApiAnswer, key: str) -> dict[str, Any]:
     pending = answer.status == 202
     command_id = answer.content["command_id"] if pending else None
     return {"status": "pending" if pending else "done", "idempotency_key": key, "command_id": command_id}

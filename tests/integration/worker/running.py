@@ -7,14 +7,28 @@ from contextlib import asynccontextmanager
 from org_service.settings import Settings
 from org_service.worker.worker import Worker
 
+_END_TIMEOUT_S = 10
+"""Of a worker whose test has failed: what it waits for may never come."""
+
 
 @asynccontextmanager
 async def running(settings: Settings) -> AsyncIterator[Worker]:
-    """A worker, until the block ends, as at SIGTERM; raises what ended it."""
+    """A worker, until the block ends, as at SIGTERM; raises what ended it.
+
+    A test that fails leaves no worker behind to spoil the next one.
+    """
     worker, stop = Worker(settings), asyncio.Event()
     task = asyncio.create_task(worker.run(stop))
     try:
         yield worker
-    finally:
+    except BaseException as error:
+        if task.done() and not task.cancelled():
+            error.add_note(f"The worker had ended before: {task.exception()!r}")
         stop.set()
-        await task
+        _, hung = await asyncio.wait({task}, timeout=_END_TIMEOUT_S)
+        for each in hung:
+            each.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        raise
+    stop.set()
+    await task

@@ -1,8 +1,6 @@
 """Logs that lost something under a worker, or while none ran, on a real broker: read on where it is right, and said."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -21,6 +19,7 @@ from org_service.telemetry.metrics import COMMANDS_LOST, RECORDS_SKIPPED
 from org_service.worker import commands
 from org_service.worker.continuity import Note
 from org_service.worker.worker import Worker
+from tests.integration.worker.running import running
 from tests.support import surgery
 from tests.support.records import record_of
 from tests.support.waiting import until
@@ -28,19 +27,6 @@ from tests.support.waiting import until
 pytestmark = pytest.mark.integration
 
 ORG = UUID("7d5a2b10-4c8e-4a53-9f0f-2f6a3a0b9c11")
-
-
-@asynccontextmanager
-async def running(settings: Settings) -> AsyncIterator[Worker]:
-    worker, stop = Worker(settings), asyncio.Event()
-    task = asyncio.create_task(worker.run(stop))
-    try:
-        yield worker
-    finally:
-        stop.set()
-        await asyncio.wait({task})
-        if task.exception() is not None and not isinstance(task.exception(), StopError):
-            raise task.exception() or AssertionError
 
 
 @pytest.fixture(autouse=True)
@@ -224,10 +210,8 @@ async def test_a_worker_ends_rather_than_take_from_a_topic_with_partitions_that_
     settings: Settings, database: asyncpg.Connection
 ) -> None:
     kafka = settings.kafka
-    worker = Worker(settings)
-    task = asyncio.create_task(worker.run(asyncio.Event()))
-    await until_decided(database, await send(settings, 1))
-    await asyncio.to_thread(surgery.add_partitions, kafka.bootstrap_servers, kafka.topics.commands, 6)
-    async with asyncio.timeout(20):
-        with pytest.raises(StopError, match="has 6 partitions, not 3"):
-            await task
+    with pytest.RaisesGroup(pytest.RaisesExc(StopError, match="has 6 partitions, not 3")):
+        async with asyncio.timeout(60), asyncio.TaskGroup() as group:
+            group.create_task(Worker(settings).run(asyncio.Event()))
+            await until_decided(database, await send(settings, 1))
+            await asyncio.to_thread(surgery.add_partitions, kafka.bootstrap_servers, kafka.topics.commands, 6)

@@ -1,6 +1,5 @@
 """Reference data from real topics into real tables: memberships, partnerships, staff."""
 
-import asyncio
 from typing import Any
 from uuid import uuid4
 
@@ -15,8 +14,8 @@ from org_service.apply import reference
 from org_service.settings import Settings
 from org_service.telemetry.metrics import PARKED, REFERENCE_RECORDS
 from org_service.wire.facts import read_fact
-from org_service.worker.worker import Worker
 from tests.integration.worker.reference_feed import ACME, JOINED, Feed, at_home, member, reading, roles
+from tests.integration.worker.running import running
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.integration
@@ -180,14 +179,13 @@ async def test_reference_data_do_not_wait_for_a_worker_that_is_busy_with_command
         [(str(ACME).encode(), CreateOrganization(org_id=ACME, name="Acme").to_body())],
         headers=[("ce_id", str(uuid4()).encode()), ("ce_type", b"org.create"), ("ce_actor", b"ann")],
     )
-    worker, stop = Worker(settings), asyncio.Event()
-    async with database.transaction():
-        await database.execute("UPDATE journal_head SET position = position")
-        running = asyncio.create_task(worker.run(stop))
+    holding = database.transaction()
+    await holding.start()
+    await database.execute("UPDATE journal_head SET position = position")
+    async with running(settings) as worker:
         await until(lambda: database.fetchval(WAITING), 1)  # for the head, with the command's batch
         await feed.members(member("ann"))
         await until(lambda: roles(database), {"ann": "user"})
         assert await worker.checks()["reference"]() == "9 partitions"
-    stop.set()
-    await running
+        await holding.commit()
     assert await database.fetchval("SELECT count(*) FROM journal") == 1

@@ -25,8 +25,8 @@ from org_service.store.engine import create_engine
 from org_service.store.reference_progress import Place
 from org_service.telemetry.metrics import PARKED, REFERENCE_RECORDS
 from org_service.worker import first_load
-from org_service.worker.worker import Worker
 from tests.integration.worker.reference_feed import ACME, JOINED, Feed, at_home, member, reading, roles
+from tests.integration.worker.running import running
 from tests.support import surgery
 from tests.support.waiting import until
 
@@ -280,16 +280,15 @@ async def test_a_revoked_admin_can_do_nothing_after_a_restore(
         return len(looks) > 2
 
     monkeypatch.setattr(first_load, "_applied", looking)
-    worker, stop = Worker(guarded), asyncio.Event()
-    async with database.transaction():
-        await database.execute("LOCK TABLE membership IN EXCLUSIVE MODE")
-        running = asyncio.create_task(worker.run(stop))
+    holding = database.transaction()
+    await holding.start()
+    await database.execute("LOCK TABLE membership IN EXCLUSIVE MODE")
+    async with running(guarded) as worker:
         await until(looked_again, True)
         with pytest.raises(Exception, match="commands wait until the reference data are loaded"):
             await worker.checks()["consumer"]()
-    await until(lambda: database.fetchval("SELECT code FROM journal"), 404)
-    stop.set()
-    await running
+        await holding.commit()
+        await until(lambda: database.fetchval("SELECT code FROM journal"), 404)
 
 
 def test_partitions_are_reconciled_in_groups_of_a_bounded_number_of_keys(monkeypatch: pytest.MonkeyPatch) -> None:

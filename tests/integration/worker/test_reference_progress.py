@@ -19,6 +19,7 @@ from org_service.telemetry.metrics import BATCH_REPEATS, REFERENCE_RECORDS
 from org_service.worker import reference
 from org_service.worker.worker import Worker
 from tests.integration.worker.reference_feed import Feed, at_home, member, reading, roles
+from tests.integration.worker.running import running
 from tests.support.records import FakeRecord
 from tests.support.waiting import until
 
@@ -266,24 +267,21 @@ async def test_an_outage_of_postgres_is_waited_out_and_told(
     settings: Settings, database: asyncpg.Connection, feed: Feed
 ) -> None:
     quick = settings.worker.model_copy(update={"retry_wait_max_s": 0.2})
-    worker, stop = Worker(settings.model_copy(update={"worker": quick})), asyncio.Event()
-    running = asyncio.create_task(worker.run(stop))
-    await feed.members(member("ann"))
-    await until(lambda: roles(database), {"ann": "user"})
-    assert await worker.checks()["reference"]() == "9 partitions"
-    await database.execute("ALTER TABLE membership RENAME TO membership_away")
-    await feed.members(member("bob"))
-    await until(lambda: _outage(worker), True)
-    with pytest.raises(Exception, match="reference data wait"):
-        await worker.checks()["reference"]()
-    beat = worker._reference_applier.beat
-    await until(lambda: _later(worker, beat), True)
-    await database.execute("ALTER TABLE membership_away RENAME TO membership")
-    await until(lambda: roles(database), {"ann": "user", "bob": "user"})
-    await until(lambda: _outage(worker), False)  # heard of some time after the rows are there
-    assert await worker.checks()["reference"]() == "9 partitions"
-    stop.set()
-    await running
+    async with running(settings.model_copy(update={"worker": quick})) as worker:
+        await feed.members(member("ann"))
+        await until(lambda: roles(database), {"ann": "user"})
+        assert await worker.checks()["reference"]() == "9 partitions"
+        await database.execute("ALTER TABLE membership RENAME TO membership_away")
+        await feed.members(member("bob"))
+        await until(lambda: _outage(worker), True)
+        with pytest.raises(Exception, match="reference data wait"):
+            await worker.checks()["reference"]()
+        beat = worker._reference_applier.beat
+        await until(lambda: _later(worker, beat), True)
+        await database.execute("ALTER TABLE membership_away RENAME TO membership")
+        await until(lambda: roles(database), {"ann": "user", "bob": "user"})
+        await until(lambda: _outage(worker), False)  # heard of some time after the rows are there
+        assert await worker.checks()["reference"]() == "9 partitions"
 
 
 async def test_a_batch_that_takes_too_long_is_halved_until_it_gets_through(
@@ -296,11 +294,8 @@ async def test_a_batch_that_takes_too_long_is_halved_until_it_gets_through(
     users = [f"user-{number}" for number in range(16)]
     await feed.members(*(member(user) for user in users))
     quick = settings.database.model_copy(update={"statement_timeout_s": 1})
-    worker, stop = Worker(settings.model_copy(update={"database": quick})), asyncio.Event()
-    running = asyncio.create_task(worker.run(stop))
-    await until(lambda: roles(database), dict.fromkeys(users, "user"))
-    stop.set()
-    await running
+    async with running(settings.model_copy(update={"database": quick})):
+        await until(lambda: roles(database), dict.fromkeys(users, "user"))
 
 
 async def _outage(worker: Worker) -> bool:
@@ -340,15 +335,12 @@ async def test_a_batch_whose_partitions_all_moved_on_ends_nobody(
     settings: Settings, database: asyncpg.Connection, feed: Feed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """There is nothing to acknowledge then, and aiokafka raises on an empty commit."""
-    worker, stop = Worker(settings), asyncio.Event()
-    running = asyncio.create_task(worker.run(stop))
-    await feed.members(member("ann"))
-    await until(lambda: roles(database), {"ann": "user"})
-    monkeypatch.setattr(AIOKafkaConsumer, "assignment", lambda _: set())
-    await feed.members(member("bob"))
-    await until(lambda: roles(database), {"ann": "user", "bob": "user"})
-    stop.set()
-    await running
+    async with running(settings):
+        await feed.members(member("ann"))
+        await until(lambda: roles(database), {"ann": "user"})
+        monkeypatch.setattr(AIOKafkaConsumer, "assignment", lambda _: set())
+        await feed.members(member("bob"))
+        await until(lambda: roles(database), {"ann": "user", "bob": "user"})
 
 
 async def test_a_worker_that_never_found_its_place_ends_when_it_is_asked_to(settings: Settings) -> None:
@@ -374,21 +366,18 @@ async def test_the_batch_in_hand_is_finished_before_the_end(
 
 
 async def test_a_loop_that_hangs_is_told_whichever_it_is(settings: Settings) -> None:
-    worker, stop = Worker(settings), asyncio.Event()
-    running = asyncio.create_task(worker.run(stop))
-    await until(lambda: _joined(worker), True)
-    assert worker._reference is not None
-    assert worker._subscriber is not None
-    for loop, applier in (
-        (worker._reference, worker._reference_applier),
-        (worker._subscriber, worker._applier),
-    ):
-        polled, beat = loop.polled, applier.beat
-        loop.polled = applier.beat = 1.0
-        assert worker.beat == 1.0
-        loop.polled, applier.beat = polled, beat
-    stop.set()
-    await running
+    async with running(settings) as worker:
+        await until(lambda: _joined(worker), True)
+        assert worker._reference is not None
+        assert worker._subscriber is not None
+        for loop, applier in (
+            (worker._reference, worker._reference_applier),
+            (worker._subscriber, worker._applier),
+        ):
+            polled, beat = loop.polled, applier.beat
+            loop.polled = applier.beat = 1.0
+            assert worker.beat == 1.0
+            loop.polled, applier.beat = polled, beat
 
 
 async def _joined(worker: Worker) -> bool:

@@ -22,7 +22,7 @@ from org_events.commands import CreateOrganization
 from org_service.apply.applier import Applier
 from org_service.errors import RetryError
 from org_service.settings import Settings
-from org_service.worker.worker import Worker
+from tests.integration.worker.running import running
 from tests.support.records import record_of
 from tests.support.topics import read_results
 from tests.support.waiting import until, wait_for
@@ -63,17 +63,13 @@ async def test_a_worker_that_may_not_answer_duplicates_takes_no_commands_and_say
     settings: Settings, operation: AclOperation
 ) -> None:
     quick = settings.worker.model_copy(update={"retry_wait_max_s": 0.5})
-    worker, stop = Worker(settings.model_copy(update={"worker": quick})), asyncio.Event()
-    async with denied(settings, operation) as allow, asyncio.timeout(WITHIN_S):
-        running = asyncio.create_task(worker.run(stop))
+    async with denied(settings, operation) as allow, running(settings.model_copy(update={"worker": quick})) as worker:
         await until(lambda: worker._lacking)
         with pytest.raises(RetryError, match="grant this login Write on it"):
             await worker.checks()["consumer"]()
         await asyncio.to_thread(allow)
         await until(lambda: worker._subscriber is not None and worker._subscriber.assigned)
         assert await worker.checks()["consumer"]() == "3 partitions"
-        stop.set()
-        await running
 
 
 async def test_a_right_that_is_taken_while_running_is_an_outage_that_is_said(

@@ -65,9 +65,7 @@ ActorOption = Annotated[
 TimeoutOption = Annotated[
     float, typer.Option("--timeout", min=0.1, max=3600, help="Seconds to wait.", rich_help_panel="Sending")
 ]
-WaitOption = Annotated[
-    bool, typer.Option("--wait/--no-wait", help="Wait for the outcome.", rich_help_panel="Sending")
-]
+WaitOption = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait for the outcome.", rich_help_panel="Sending")]
 JsonOption = Annotated[bool, typer.Option("--json", help="The whole result as JSON.", rich_help_panel="Sending")]
 
 

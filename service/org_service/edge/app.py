@@ -17,6 +17,7 @@ from org_service.edge.http.commands import Commands
 from org_service.edge.http.gate import Gate
 from org_service.edge.http.openapi import complete
 from org_service.edge.http.reading import Reading
+from org_service.edge.http.request_headers import RequestHeaders
 from org_service.edge.http.target import Target, path_of
 from org_service.edge.mcp import http as mcp_http
 from org_service.serving.exchange import Scope
@@ -82,7 +83,7 @@ class Application(FastAPI):
         found = [method for method in METHODS if any(self._knows(route, method, path) for route in self.router.routes)]
         return sorted({*found, "HEAD"}) if "GET" in found else found
 
-    def check_body(self, scope: Scope, headers: dict[bytes, bytes]) -> None:
+    def check_body(self, scope: Scope, headers: RequestHeaders) -> None:
         """Refuse a body that nothing at this path reads, before it is read.
 
         Raises:
@@ -94,13 +95,8 @@ class Application(FastAPI):
         route = next((route for route in self.router.routes if self._knows(route, asked, path)), None)
         if route is None:
             raise HTTPException(405 if self.methods_at(path) else 404)
-        if path.startswith("/v1/") and headers.get(b"content-length", b"").strip(b"0"):
-            content_type, encoding = headers.get(b"content-type"), headers.get(b"content-encoding")
-            bodies.check_media_type(
-                None if content_type is None else content_type.decode("latin-1"),
-                [] if encoding is None else [encoding.decode("latin-1")],
-                patch=method == "PATCH",
-            )
+        if path.startswith("/v1/") and headers.content_length:
+            bodies.check_media_type(headers.content_type, headers.content_encoding, patch=method == "PATCH")
 
     @staticmethod
     def _knows(route: BaseRoute, method: str, path: str) -> bool:

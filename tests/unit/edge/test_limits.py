@@ -71,11 +71,11 @@ async def test_a_body_without_a_length_is_refused_as_soon_as_it_is_too_large() -
 async def test_a_body_that_says_it_is_too_large_is_not_read_at_all() -> None:
     incoming = Incoming(b"abcde")
     with pytest.raises(Refusal) as refused:
-        await read_body(incoming, b"5", 4)
+        await read_body(incoming, 5, 4)
     assert refused.value.status == 413
     assert incoming.taken == 0
 
 
 async def test_a_client_that_goes_away_in_the_middle_is_not_answered() -> None:
     with pytest.raises(Disconnected):
-        await read_body(Incoming(b"ab", whole=False), b"4", 4)
+        await read_body(Incoming(b"ab", whole=False), 4, 4)

@@ -38,6 +38,8 @@ from org_service.edge.http.problems import (
 from org_service.edge.http.reading import OrgId, caller_of, pending, read_id
 from org_service.edge.http.request_headers import (
     COMMAND_ID,
+    ETAGS_MAX,
+    KEY_CHARS_MAX,
     IfMatch,
     combined,
     command_id_for,
@@ -62,7 +64,7 @@ IfMatchHeader = Annotated[
     Header(
         alias="If-Match",
         description='ETags of the versions to change, as in `"v7"`; 412 for others',
-        json_schema_extra={"pattern": rf"^(\*|[ \t,]*{_TAG}([ \t]*,[ \t,]*{_TAG}){{0,9}}[ \t,]*)$"},
+        json_schema_extra={"pattern": rf"^(\*|[ \t,]*{_TAG}([ \t]*,[ \t,]*{_TAG}){{0,{ETAGS_MAX - 1}}}[ \t,]*)$"},
         examples=['"v7"'],
     ),
 ]
@@ -79,7 +81,7 @@ IdempotencyKey = Annotated[
     Header(
         alias="Idempotency-Key",
         description="Makes repeating safe: the same key is the same change, and gets the first answer again",
-        json_schema_extra={"pattern": r"""^([!#-~]{1,255}|"[!#-~]{1,255}")$"""},
+        json_schema_extra={"pattern": f'^([!#-~]{{1,{KEY_CHARS_MAX}}}|"[!#-~]{{1,{KEY_CHARS_MAX}}}")$'},
         examples=["3f1c"],
     ),
 ]

@@ -15,6 +15,7 @@ from fastapi import APIRouter, Request, Response
 from swagger_ui_bundle import swagger_ui_path
 
 from org_service.edge.http.problems import no_such_path
+from org_service.edge.http.request_headers import accepts_gzip
 
 _TYPES: Final = {"css": "text/css", "js": "text/javascript", "png": "image/png"}
 _FILES: Final = ("swagger-ui.css", "swagger-ui-bundle.js", "favicon-32x32.png")
@@ -92,7 +93,7 @@ def router(document: Callable[[], dict[str, Any]]) -> APIRouter:
         if name not in _FILES:
             raise no_such_path()
         content: _Asset = await once(name, lambda: _asset(name))
-        packed = "gzip" in request.headers.get("accept-encoding", "")
+        packed = accepts_gzip(request.headers.get("accept-encoding"))
         headers = {**_SAFE, "vary": "Accept-Encoding", **({"content-encoding": "gzip"} if packed else {})}
         media_type = _TYPES[name.rpartition(".")[2]]
         return Response(content.packed if packed else content.plain, headers=headers, media_type=media_type)

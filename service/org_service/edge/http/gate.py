@@ -33,7 +33,7 @@ from org_service.edge.http.problems import (
     unavailable,
     wrong_parameters,
 )
-from org_service.edge.http.request_headers import sane_request_id, trace_context
+from org_service.edge.http.request_headers import RequestHeaders
 from org_service.errors import RetryError
 from org_service.serving.exchange import CONNECTION, Asgi, Message, Receive, Scope, Send
 from org_service.settings import EdgeSettings
@@ -64,7 +64,7 @@ class Caller(NamedTuple):
 class _Routes(Protocol):
     def methods_at(self, path: str) -> list[str]: ...
 
-    def check_body(self, scope: Scope, headers: dict[bytes, bytes]) -> None:
+    def check_body(self, scope: Scope, headers: RequestHeaders) -> None:
         """Refuse a body that nothing at this path reads, before it is read (404, 405, 415)."""
         ...
 
@@ -95,14 +95,8 @@ class Gate:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         began = time.perf_counter()
-        headers: dict[bytes, bytes] = {}
-        twice = False
-        for name, value in scope["headers"]:
-            twice = twice or (name == b"authorization" and name in headers)
-            headers[name] = value
-        request_id = headers.get(b"x-request-id", b"").decode("latin-1")
-        if not sane_request_id(request_id):
-            request_id = secrets.token_hex(16)
+        headers = RequestHeaders(scope["headers"])
+        request_id = headers.request_id or secrets.token_hex(16)
         structlog.contextvars.bind_contextvars(request_id=request_id)
         id_header = (b"x-request-id", request_id.encode())
         method, status = scope["method"], 0
@@ -115,7 +109,7 @@ class Gate:
             await send(message)
 
         try:
-            await self._pass(scope, headers, receive, respond, twice)
+            await self._pass(scope, headers, receive, respond)
         except Disconnected:
             status = 499
         except Exception as error:
@@ -128,7 +122,7 @@ class Gate:
         finally:
             self._count(scope, method, status, time.perf_counter() - began)
 
-    async def _pass(self, scope: Scope, headers: dict[bytes, bytes], receive: Receive, send: Send, twice: bool) -> None:
+    async def _pass(self, scope: Scope, headers: RequestHeaders, receive: Receive, send: Send) -> None:
         """Let a request through once it is known who sent it; only then its body is read, and it counts."""
         path: str = scope["path"]
         if _CONTROL.search(path):
@@ -136,9 +130,9 @@ class Gate:
         if self._is_public(scope):
             await self._let_in(scope, receive, send)
             return
-        if twice:
+        if headers.authorization_repeated:
             raise unauthenticated("There must be one header authorization.", token_given=True)
-        caller = scope[CALLER] = await self._caller(headers.get(b"authorization"))
+        caller = scope[CALLER] = await self._caller(headers.authorization)
         connection = scope.get(CONNECTION)
         if connection is not None:
             connection.known = True
@@ -148,11 +142,11 @@ class Gate:
             wait_s = scope[WAIT_S] = self._buckets.take(caller.user_id, time.monotonic())
         if wait_s and (scope["method"], path) != ("POST", "/mcp"):  # there it depends on what the message asks
             raise too_many(wait_s)
-        TRACEPARENT.set(trace_context(headers.get(b"traceparent", b"").decode("latin-1")))
+        TRACEPARENT.set(headers.traceparent)
         body = b""
-        if b"content-length" in headers or b"transfer-encoding" in headers:
+        if headers.has_body:
             self._routes.check_body(scope, headers)
-            body = await read_body(receive, headers.get(b"content-length"), self._settings.body_bytes_max)
+            body = await read_body(receive, headers.content_length, self._settings.body_bytes_max)
             receive = _replayed(body, receive)
         scope[BODY] = body
         if self._in_hand >= self._settings.concurrency_max:

@@ -5,12 +5,10 @@ server bounds: see `org_service.serving`.
 import asyncio
 import math
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any, Final
+from typing import Final
 
 from org_service.edge.http.problems import HttpProblem, Refusal
-
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+from org_service.serving.exchange import Receive
 
 WAIT_S: Final = "orgs.wait"
 """Where a scope keeps after how many seconds its caller may ask again, or 0 where the request is within its rate."""
@@ -84,19 +82,19 @@ class Disconnected(Exception):
     """The client went away in the middle of its request: there is nobody to answer."""
 
 
-async def read_body(receive: Receive, length: bytes | None, bytes_max: int) -> bytes:
+async def read_body(receive: Receive, length: int | None, bytes_max: int) -> bytes:
     """Read a request's body, at most `bytes_max` of it, within `BODY_TIMEOUT_S`, whatever its transfer coding.
 
     Args:
         receive: ASGI's.
-        length: The header `content-length`.
+        length: As the headers say; None where they don't.
         bytes_max: The bound.
 
     Raises:
         Refusal: It is larger (413), or comes too slowly (408).
         Disconnected: It never came whole.
     """
-    if length is not None and length.isdigit() and int(length[:20]) > bytes_max:
+    if length is not None and length > bytes_max:
         raise too_large(bytes_max)
     body = bytearray()
     try:

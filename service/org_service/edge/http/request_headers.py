@@ -1,4 +1,8 @@
-"""Request headers that change what a request means: preconditions, repetition, preferences. Pure."""
+"""The one place that reads request headers: who asks, what the body is, preconditions, repetition, preferences. Pure.
+
+What of them says where a request ends, `org_service.serving.framing` has read before; what a bearer token is,
+`org_service.auth.tokens` knows, because records on Kafka bring tokens too.
+"""
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -33,6 +37,62 @@ _PARAMETER: Final = re.compile(rf"({_TOKEN})=({_WORD})")
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 _TRACEPARENT: Final = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 """W3C Trace Context, section 3.2."""
+
+
+class RequestHeaders:
+    """What the gate needs of a request's headers, before anything else is known: the last line of each name counts.
+
+    Args:
+        lines: Names in lower case, as a server hands them on.
+    """
+
+    def __init__(self, lines: Iterable[tuple[bytes, bytes]]) -> None:
+        self._lines: dict[bytes, bytes] = {}
+        self.authorization_repeated = False
+        """Whether there are several: which one counts, every reader would guess differently."""
+        for name, value in lines:
+            if name == b"authorization" and name in self._lines:
+                self.authorization_repeated = True
+            self._lines[name] = value
+
+    @property
+    def authorization(self) -> bytes | None:
+        """As sent."""
+        return self._lines.get(b"authorization")
+
+    @property
+    def request_id(self) -> str | None:
+        """The client's `X-Request-Id`; None where it must not go into logs and answers as it is."""
+        text = self._lines.get(b"x-request-id", b"").decode("latin-1")
+        return text if sane_request_id(text) else None
+
+    @property
+    def traceparent(self) -> str | None:
+        """The trace to hand on; None where there is none, or it must be ignored."""
+        return trace_context(self._lines.get(b"traceparent", b"").decode("latin-1"))
+
+    @property
+    def has_body(self) -> bool:
+        """Whether a body comes, be it empty."""
+        return b"content-length" in self._lines or b"transfer-encoding" in self._lines
+
+    @property
+    def content_length(self) -> int | None:
+        """Bytes of the body; None where only its end tells."""
+        length = self._lines.get(b"content-length", b"")
+        return int(length) if length.isdigit() else None
+
+    @property
+    def content_type(self) -> str | None:
+        """Media type and parameters, as sent."""
+        value = self._lines.get(b"content-type")
+        return None if value is None else value.decode("latin-1")
+
+    @property
+    def content_encoding(self) -> Sequence[str]:
+        """The lines of it, of which the last one is enough to refuse a body unread."""
+        value = self._lines.get(b"content-encoding")
+        return () if value is None else (value.decode("latin-1"),)
 
 
 def combined(lines: Sequence[str]) -> str | None:
@@ -222,6 +282,11 @@ def media_type(content_type: str) -> tuple[str, dict[str, str]] | None:
 def is_unencoded(content_encoding: Iterable[str]) -> bool:
     """Whether the lines of `Content-Encoding` name nothing but `identity`."""
     return all(each.lower() == "identity" for line in content_encoding for each in _split(line, ","))
+
+
+def accepts_gzip(accept_encoding: str | None) -> bool:
+    """Whether an answer may be packed. Every browser names it plainly, so its weight isn't looked at."""
+    return "gzip" in (accept_encoding or "")
 
 
 def sane_request_id(text: str) -> bool:

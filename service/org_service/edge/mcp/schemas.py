@@ -4,7 +4,7 @@ Everything but ids may be null, which is the same as leaving it out: agents in s
 leave out, and a null that cleared a field would clear what nobody meant. What is to be cleared is named in `clear`.
 """
 
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, get_args
 from uuid import UUID
 
 from mcp_types import Tool, ToolAnnotations
@@ -15,12 +15,11 @@ from org_events.organization import Address, Domain, Name, Organization
 from org_events.reference import Role
 from org_service.domain.access import AccessKind
 from org_service.domain.organization import OrderBy
-from org_service.edge.http.models import OrganizationList, SeenOrganization
+from org_service.edge.http.models import LIMIT_DEFAULT, Limit, OrganizationList, SeenOrganization
+from org_service.edge.http.request_headers import KEY_CHARS_MAX
 
-KEY_CHARS_MAX: Final = 255
-
-
-CLEARABLE: Final = ("domain", "primary_address")
+Clearable = Literal["domain", "primary_address"]
+CLEARABLE: Final[tuple[str, ...]] = get_args(Clearable)
 
 
 def _without_defaults(document: dict[str, Any]) -> None:
@@ -62,9 +61,7 @@ class ListArguments(_Object):
         default=None, description="Only what the user is a direct member of, or sees as staff, or through a partner"
     )
     order_by: OrderBy | None = Field(default="name", description="A minus is descending")
-    limit: Annotated[int, Field(ge=1, le=200)] | None = Field(
-        default=50, description="Organizations of one page at most"
-    )
+    limit: Limit | None = Field(default=LIMIT_DEFAULT, description="Organizations of one page at most")
     cursor: str | None = Field(default=None, description="next of the page before; all else must be the same")
 
 
@@ -85,7 +82,7 @@ class UpdateArguments(_ChangeArguments):
     name: Name | None = Field(default=None, examples=["Acme"])
     domain: Domain | None = Field(default=None, examples=["acme.com"])
     primary_address: Address | None = Field(default=None)
-    clear: list[Literal["domain", "primary_address"]] | None = Field(
+    clear: list[Clearable] | None = Field(
         default=None, description="Fields to empty. null in a field is not that: it leaves the field as it is"
     )
     expected_version: _SeenVersion = None

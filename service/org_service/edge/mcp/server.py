@@ -32,8 +32,8 @@ from mcp_types import (
 from org_events.results import ProblemType
 from org_service.edge.http.limits import WAIT_S, too_many
 from org_service.edge.http.problems import TITLES, HttpProblem, Wrong
-from org_service.edge.http.request_headers import COMMAND_ID
-from org_service.edge.mcp.schemas import CLEARABLE, KEY_CHARS_MAX, TOOLS
+from org_service.edge.http.request_headers import COMMAND_ID, KEY_CHARS_MAX
+from org_service.edge.mcp.schemas import CLEARABLE, TOOLS
 from org_service.settings import Settings
 from org_service.telemetry.logs import get_logger
 

@@ -30,7 +30,7 @@ from org_service.operate import organizations_file, progress, tail
 from org_service.operate.organizations_file import BadLine, Row
 from org_service.settings import KafkaSettings, Settings
 from org_service.store import parked
-from org_service.store.engine import create_engine
+from org_service.store.database import Database
 
 FILE = Path(__file__).with_name("organizations.jsonl")
 ARRIVAL_TIMEOUT_S = 20.0
@@ -256,8 +256,8 @@ async def broken(demo: Demo) -> None:
     heading("bytes that nobody can read, not even their headers: parked for an operator, holding up nobody")
     await demo.raw(b"\x00\x01", [("ce_id", b"\xff\xfe\xfd"), ("ce_type", b"org.\xc3\x28")], b"\x80\x81 not a command")
     await progress.wait_until_idle(demo.settings, ARRIVAL_TIMEOUT_S)
-    engine = create_engine(demo.settings.database, "reader", direct=True)
-    async with engine.connect() as conn:
+    database = Database(demo.settings.database, "reader", direct=True)
+    async with database.connect() as conn:
         for record in await parked.list_records(conn, 10):
             console.print("   parked", render.parked(record))
 

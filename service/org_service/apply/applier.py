@@ -21,8 +21,6 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
-
 from org_service.apply.authenticator import Gate
 from org_service.apply.replies import Replies
 from org_service.domain.fold import Fold, Plan, where
@@ -31,7 +29,7 @@ from org_service.domain.snapshot import Snapshot, deleted, is_torn, names_wanted
 from org_service.errors import DataRefusedError, RefoldError, ServiceError, TooSlowError
 from org_service.settings import Settings
 from org_service.store import journal, organizations, outcomes, parked, relations
-from org_service.store.engine import create_engine, ping
+from org_service.store.database import Database, DatabaseConnection
 from org_service.store.failures import classify
 from org_service.telemetry.logs import get_logger, log_defect
 from org_service.telemetry.metrics import BATCH_RECORDS, BATCH_REPEATS, BATCH_SECONDS, COMMANDS, PARKED
@@ -65,7 +63,7 @@ class Applier:
         self.gate = Gate(settings.auth)
         """Who may enter, and which partitions wait for the issuer's keys."""
         self._clock = clock
-        self._engine: AsyncEngine = create_engine(settings.database, "worker")
+        self._database = Database(settings.database, "worker")
         self._replies = Replies(settings, self._live)
         self._lanes: list[asyncio.Task[Mapping[int, int]] | None] = [None] * settings.worker.lanes
         """The last one that entered each lane."""
@@ -86,7 +84,7 @@ class Applier:
         """Close; call when no batch is in hand."""
         await self.gate.close()
         await self._replies.stop()
-        await self._engine.dispose()
+        await self._database.close()
 
     async def apply(self, records: Sequence[Record]) -> Sequence[Record]:
         """Apply records in order; returns when they are committed and duplicates answered.
@@ -203,7 +201,7 @@ class Applier:
 
         Never an error: what is parked stays parked, and would keep the very release from being ready that mends it.
         """
-        async with self._engine.connect() as conn:
+        async with self._database.connect() as conn:
             defects = await parked.count_defects(conn)
         if not defects:
             return "nothing by a defect of ours"
@@ -212,8 +210,7 @@ class Applier:
 
     async def check(self) -> str:
         """Ask Postgres for a sign of life, on a connection of the pool; raises where it gives none."""
-        async with self._engine.connect() as conn:
-            await ping(conn)
+        await self._database.ping()
         return "answers"
 
     async def _transact(self, requests: Sequence[Request | Unreadable], refused: str | None) -> tuple[Plan, int]:
@@ -223,7 +220,7 @@ class Applier:
             refused: Why the database refuses the one command of this batch, which is then parked undecided.
         """
         queued_max = self._settings.worker.queued_commands_max
-        async with self._engine.begin() as conn:
+        async with self._database.begin() as conn:
             snapshot = await _snapshot(conn, requests, queued_max)
             now = self._clock()  # behind the locks, so that an organization's times don't go back
             fold = Fold(snapshot, now, self.gate.policy, refused=refused, queued_max=queued_max)
@@ -290,7 +287,7 @@ def _read(record: Record) -> Request | Unreadable:
         return Unreadable(record, defect, "handler_raised")
 
 
-async def _snapshot(conn: AsyncConnection, requests: Sequence[Request | Unreadable], queued_max: int) -> Snapshot:
+async def _snapshot(conn: DatabaseConnection, requests: Sequence[Request | Unreadable], queued_max: int) -> Snapshot:
     """Lock first, look second: see the module's text."""
     readable = [request for request in requests if isinstance(request, Request)]
     org_ids = {

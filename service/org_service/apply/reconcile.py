@@ -29,7 +29,6 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import CorruptRecordException, TopicAuthorizationFailedError, for_code
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from org_events.kafka.batches import UnreadBatch
 from org_events.kafka.brokers import enduring
@@ -39,6 +38,7 @@ from org_events.topics import DAY_MS, partitions_for
 from org_service.kafka.topic_ids import topic_ids
 from org_service.settings import Settings
 from org_service.store import reference_progress
+from org_service.store.database import Database
 from org_service.store.facts import FACT_TABLES
 from org_service.store.reference_progress import Place, Progress
 from org_service.telemetry.logs import get_logger
@@ -123,7 +123,7 @@ def in_place(progress: Mapping[Place, Progress], ids: Mapping[str, UUID], starts
 
 async def confirm(
     consumer: AIOKafkaConsumer,
-    engine: AsyncEngine,
+    database: Database,
     *,
     ids: Mapping[str, UUID],
     absence_s: Mapping[str, float],
@@ -134,7 +134,7 @@ async def confirm(
 
     Args:
         consumer: To ask for the topics' ids.
-        engine: The worker's.
+        database: The worker's.
         ids: The ids of the topics that were read.
         absence_s: How long they may go unread.
         starts: Where their reader goes on.
@@ -150,7 +150,7 @@ async def confirm(
     topics = sorted({place.topic for place in passed})
     if await topic_ids(consumer, topics) != {topic: ids[topic] for topic in topics}:
         return False
-    async with engine.begin() as conn:
+    async with database.begin() as conn:
         progress = await reference_progress.lock(conn, passed)
         ages = await reference_progress.read_ages(conn)
         if any(is_too_long(ages.get(place), absence_s[place.topic]) for place in passed):
@@ -213,7 +213,7 @@ def grouped(ids: Mapping[str, UUID], ends: Mapping[Place, int]) -> list[Group]:
     return groups
 
 
-async def reconcile(settings: Settings, engine: AsyncEngine, groups: Sequence[Group], beat: Callable[[], None]) -> None:
+async def reconcile(settings: Settings, database: Database, groups: Sequence[Group], beat: Callable[[], None]) -> None:
     """Delete the rows of these partitions that their topics don't hold, and confirm the partitions.
 
     One transaction a group; safe to repeat, and beside other workers. A group is left as it is where its topic is
@@ -221,7 +221,7 @@ async def reconcile(settings: Settings, engine: AsyncEngine, groups: Sequence[Gr
 
     Args:
         settings: Where.
-        engine: The worker's.
+        database: The worker's.
         groups: The partitions; their progress is not ahead of the topics.
         beat: Told at each step: a sign of life.
 
@@ -232,7 +232,7 @@ async def reconcile(settings: Settings, engine: AsyncEngine, groups: Sequence[Gr
     for group in groups:
         said = {"topic": group.topic, "partitions": group.partitions}
         log.warning("reference data were not read for too long: looking for what the topic no longer holds", **said)
-        deleted = await _reconcile(settings, engine, kinds(settings.kafka.topics)[group.topic], group, beat)
+        deleted = await _reconcile(settings, database, kinds(settings.kafka.topics)[group.topic], group, beat)
         if deleted is None:
             return
         REFERENCE_RECORDS.labels(group.topic, "lacking").inc(deleted)
@@ -240,7 +240,7 @@ async def reconcile(settings: Settings, engine: AsyncEngine, groups: Sequence[Gr
 
 
 async def _reconcile(
-    settings: Settings, engine: AsyncEngine, kind: type[Reference], group: Group, beat: Callable[[], None]
+    settings: Settings, database: Database, kind: type[Reference], group: Group, beat: Callable[[], None]
 ) -> int | None:
     """How many rows of a group were deleted; None where none was, because the place is lost."""
     began = time.monotonic()
@@ -249,11 +249,11 @@ async def _reconcile(
         if (await topic_ids(consumer, [group.topic]))[group.topic] != group.topic_id:
             return None
     table, lacking = FACT_TABLES[kind], list[tuple[Any, ...]]()
-    async with engine.connect() as conn:
+    async with database.connect() as conn:
         async for page in table.read_keys(conn):
             beat()
             lacking += _lacking(page, held, set(group.partitions), settings.kafka.partitions)
-    async with engine.begin() as conn:
+    async with database.begin() as conn:
         progress = await reference_progress.lock(conn, group.ends)
         if any(
             place not in progress

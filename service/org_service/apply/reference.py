@@ -21,7 +21,6 @@ from uuid import UUID
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import IllegalStateError, KafkaError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from org_events.reference import Reference
 from org_service.apply.applier import waits_for
@@ -32,7 +31,7 @@ from org_service.errors import DataRefusedError, RefoldError, RetryError, Servic
 from org_service.kafka.topic_ids import topic_ids
 from org_service.settings import Settings
 from org_service.store import parked, reference_progress
-from org_service.store.engine import create_engine
+from org_service.store.database import Database, DatabaseConnection
 from org_service.store.facts import FACT_TABLES
 from org_service.store.failures import classify
 from org_service.store.reference_progress import Place, Progress
@@ -53,7 +52,7 @@ class ReferenceApplier:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._kinds = kinds(settings.kafka.topics)
-        self._engine: AsyncEngine = create_engine(settings.database, "worker")
+        self._database = Database(settings.database, "worker")
         self._turn = asyncio.Lock()
         self._lost = True
         self._consumer: AIOKafkaConsumer | None = None
@@ -80,7 +79,7 @@ class ReferenceApplier:
 
     async def stop(self) -> None:
         """Close; call when no batch is in hand."""
-        await self._engine.dispose()
+        await self._database.close()
 
     async def find_place(self, consumer: AIOKafkaConsumer) -> bool:
         """Put the consumer where Postgres says, if that must be; one try, then a wait.
@@ -116,7 +115,7 @@ class ReferenceApplier:
         ends = cast("dict[TopicPartition, int]", await consumer.end_offsets(assigned))
         progress, away = await self._begin(ids, {Place(*each): end for each, end in ends.items()})
         if away:  # and then look again
-            await reconcile(self._settings, self._engine, grouped(ids, away), self._beat)
+            await reconcile(self._settings, self._database, grouped(ids, away), self._beat)
             self._lost = True
             return False
         try:
@@ -137,7 +136,7 @@ class ReferenceApplier:
             ids: The topics' ids.
             ends: Where the partitions end now. Returned again for those that weren't read for too long.
         """
-        async with self._engine.begin() as conn:
+        async with self._database.begin() as conn:
             await reference_progress.begin(conn, {place: ids[place.topic] for place in ends})
             progress = await reference_progress.lock(conn, ends)
             anew = {
@@ -182,7 +181,7 @@ class ReferenceApplier:
         starts = {place: self._reached[place] for place in passed}
         try:
             ids, absence_s = self._topic_ids, self._absence_s
-            if not await confirm(consumer, self._engine, ids=ids, absence_s=absence_s, starts=starts, passed=passed):
+            if not await confirm(consumer, self._database, ids=ids, absence_s=absence_s, starts=starts, passed=passed):
                 self.lose()
         except Exception as error:  # noqa: BLE001 - an outage shows where records wait; another try comes in a minute
             log.warning("could not note that reference data are complete", why=str(_trouble(error) or type(error)))
@@ -276,7 +275,7 @@ class ReferenceApplier:
         topics = sorted({place.topic for place in starts})
         if await topic_ids(self._consumer, topics) != {topic: self._topic_ids[topic] for topic in topics}:
             return None
-        async with self._engine.begin() as conn:
+        async with self._database.begin() as conn:
             progress = await reference_progress.lock(conn, starts)
             if not in_place(progress, self._topic_ids, starts):
                 return None
@@ -319,7 +318,7 @@ class ReferenceApplier:
         await asyncio.sleep(pause_s)
 
 
-async def _write(conn: AsyncConnection, facts: Collection[Fact]) -> None:
+async def _write(conn: DatabaseConnection, facts: Collection[Fact]) -> None:
     """Write what the last record of each key says, in order of the keys."""
     latest: dict[type[Reference], dict[bytes | None, Fact]] = {}
     for fact in facts:

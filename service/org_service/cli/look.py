@@ -8,9 +8,8 @@ import typer
 from org_service.cli import shell
 
 if TYPE_CHECKING:
-    from sqlalchemy.ext.asyncio import AsyncConnection
-
     from org_service.domain.organization import Organization
+    from org_service.store.database import DatabaseConnection
     from org_service.store.journal import HistoryEntry
     from org_service.store.losses import Loss
     from org_service.store.parked import ParkedCount, ParkedRecord
@@ -55,7 +54,7 @@ def history(
     """
     from org_service.cli import render
 
-    async def read(conn: "AsyncConnection") -> "tuple[Organization, list[HistoryEntry]]":
+    async def read(conn: "DatabaseConnection") -> "tuple[Organization, list[HistoryEntry]]":
         from org_service.store import journal
 
         organization = (await _find(conn, org))[0]
@@ -88,7 +87,7 @@ def parked(
     """
     from org_service.cli import render
 
-    async def read(conn: "AsyncConnection") -> "tuple[list[ParkedRecord], list[ParkedCount]]":
+    async def read(conn: "DatabaseConnection") -> "tuple[list[ParkedRecord], list[ParkedCount]]":
         from org_service.store import parked as parked_records
 
         shown = await parked_records.list_records(conn, last, state=None if every else "open")
@@ -126,7 +125,7 @@ def lost(
     Example: `orgs lost`
     """
 
-    async def read(conn: "AsyncConnection") -> "list[Loss]":
+    async def read(conn: "DatabaseConnection") -> "list[Loss]":
         from org_service.store import losses
 
         return await losses.list_losses(conn, last)
@@ -143,21 +142,21 @@ def lost(
         shell.say("nothing was lost")
 
 
-def _ask(question: "Callable[[AsyncConnection], Awaitable[T]]") -> T:
+def _ask(question: "Callable[[DatabaseConnection], Awaitable[T]]") -> T:
     """Ask the database with a reader's rights."""
-    from org_service.store.engine import create_engine
+    from org_service.store.database import Database
 
     settings = shell.quiet_settings()
 
     async def ask() -> T:
-        engine = create_engine(settings.database, "reader", direct=True)
-        async with engine.connect() as conn:
+        database = Database(settings.database, "reader", direct=True)
+        async with database.connect() as conn:
             return await question(conn)
 
     return shell.run(ask())
 
 
-async def _find(conn: "AsyncConnection", org: str) -> "list[Organization]":
+async def _find(conn: "DatabaseConnection", org: str) -> "list[Organization]":
     from org_service.store import organizations
 
     found = await organizations.find_by_id_or_name(conn, org)

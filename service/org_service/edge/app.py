@@ -4,7 +4,6 @@ from typing import Any, Final
 
 from fastapi import FastAPI
 from fastapi.middleware.asyncexitstack import AsyncExitStackMiddleware
-from sqlalchemy.ext.asyncio import AsyncEngine
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import BaseRoute, Match
@@ -22,6 +21,7 @@ from org_service.edge.http.target import Target, path_of
 from org_service.edge.mcp import http as mcp_http
 from org_service.serving.exchange import Scope
 from org_service.settings import Settings
+from org_service.store.database import Database
 
 API_VERSION: Final = "1.0.0"
 """Of the document; the paths' `/v1` changes only with what is not compatible."""
@@ -112,12 +112,10 @@ class Application(FastAPI):
         return self.openapi_schema
 
 
-def make_app(
-    settings: Settings, tokens: Tokens, engine: AsyncEngine, policy: Policy, commands: Commands
-) -> Application:
+def make_app(settings: Settings, tokens: Tokens, database: Database, policy: Policy, commands: Commands) -> Application:
     """Make the application. It does nothing by itself: what it uses must be started."""
     app = Application(settings, tokens)
-    read = Reading(engine, policy, commands, settings.edge.public_url)
+    read = Reading(database, policy, commands, settings.edge.public_url)
     app.include_router(reading.router(read))
     app.include_router(changing.router(Changing(commands, settings.edge.outcome_timeout_s, settings.edge.public_url)))
     app.include_router(docs_page.router(app.openapi))

@@ -24,7 +24,7 @@ from org_service.serving.exchange import Receive, Scope, Send
 from org_service.serving.health import Check, HealthServer
 from org_service.serving.server import Bounds, HttpServer, listen, room_for
 from org_service.settings import Settings
-from org_service.store.engine import create_engine, ping
+from org_service.store.database import Database
 from org_service.telemetry.logs import get_logger
 from org_service.waiting import Backoff, pause
 
@@ -45,13 +45,13 @@ class Edge:
         """
         self._settings = settings
         # One statement a request: nothing to begin, nothing to commit.
-        self._engine = create_engine(settings.database, "edge").execution_options(isolation_level="AUTOCOMMIT")
+        self._database = Database(settings.database, "edge", autocommit=True)
         self._tokens = Tokens(settings.auth)
         policy = load_policy(settings.auth)
-        self._commands = Commands(settings, self._engine, policy)
-        self.app = make_app(settings, self._tokens, self._engine, policy, self._commands)
+        self._commands = Commands(settings, self._database, policy)
+        self.app = make_app(settings, self._tokens, self._database, policy, self._commands)
         one = settings.database.model_copy(update={"pool_size": 1})
-        self._readiness = create_engine(one, "edge").execution_options(isolation_level="AUTOCOMMIT")
+        self._readiness = Database(one, "edge", autocommit=True)
         self._health = HealthServer(
             self,
             host=settings.edge.health_host,
@@ -98,9 +98,9 @@ class Edge:
         await self._stop_serving()
         await self._commands.close()
         await self._tokens.close()
-        await self._engine.dispose()
+        await self._database.close()
         await self._health.__aexit__()
-        await self._readiness.dispose()
+        await self._readiness.close()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Answer requests until `stop` is set; then those in hand are finished.
@@ -141,8 +141,7 @@ class Edge:
         return f"answers requests, {0 if self._server is None else len(self._server)} connections"
 
     async def _check_postgres(self) -> str:
-        async with self._readiness.connect() as conn:
-            await ping(conn)
+        await self._readiness.ping()
         return "answers"
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -20,7 +20,7 @@ from org_service.domain.outcomes import JournaledOutcome
 from org_service.kafka.reader import Record, read_all
 from org_service.settings import KafkaSettings, Settings
 from org_service.store import journal, organizations, parked
-from org_service.store.engine import create_engine
+from org_service.store.database import Database
 from org_service.store.journal import Gap
 from org_service.store.parked import ParkedRecord
 
@@ -151,8 +151,8 @@ def _command_id(record: Record) -> UUID | None:
 
 async def _read_tables(settings: Settings) -> _Stored:
     stored = _Stored()
-    engine = create_engine(settings.database, "reader", direct=True)
-    async with engine.connect() as conn:
+    database = Database(settings.database, "reader", direct=True)
+    async with database.connect() as conn:
         stored.head = await journal.read_head(conn)
         stored.gaps = await journal.read_gaps(conn)
         position = 0

@@ -11,14 +11,12 @@ end it, and workers would wait. What was confirmed is compared with what is ther
 from collections.abc import Callable
 from typing import NamedTuple
 
-from sqlalchemy.ext.asyncio import AsyncConnection
-
 from org_service.errors import StopError
 from org_service.kafka.reader import read_all
 from org_service.operate.progress import published
 from org_service.settings import Settings
 from org_service.store import journal, recovery
-from org_service.store.engine import create_engine
+from org_service.store.database import Database, DatabaseConnection
 from org_service.store.recovery import Advance
 from org_service.wire.position import Published
 
@@ -52,15 +50,15 @@ async def advance(settings: Settings, confirm: Callable[[Recovery], bool]) -> Re
         StopError: There is no need to, it can't be done, or it would by now be something else than was confirmed.
             Nothing was changed.
     """
-    engine = create_engine(settings.database, "owner", direct=True)
+    database = Database(settings.database, "owner", direct=True)
     last = await _last_published(settings)
-    async with engine.begin() as conn:
+    async with database.begin() as conn:
         planned = await _plan(conn, last)
     found = Recovery(planned, await _lost_changes(settings, planned))
     if not confirm(found):
         return None
     last = await _last_published(settings)
-    async with engine.begin() as conn:
+    async with database.begin() as conn:
         if await _plan(conn, last) != planned:
             raise StopError(
                 "the journal changed after you were asked, and nothing was done: stop all workers and run this again."
@@ -76,7 +74,7 @@ async def _last_published(settings: Settings) -> Published:
     return last
 
 
-async def _plan(conn: AsyncConnection, last: Published) -> Advance:
+async def _plan(conn: DatabaseConnection, last: Published) -> Advance:
     head, command_id = await journal.read_head(conn), await journal.find_command_id(conn, last.position)
     if head >= last.position and (last.command_id is None or command_id in (None, last.command_id)):
         raise StopError(

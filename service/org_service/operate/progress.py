@@ -17,7 +17,7 @@ from org_service.kafka.connection import admin
 from org_service.kafka.reader import ends, reader, refuse_sick
 from org_service.settings import Settings
 from org_service.store import journal
-from org_service.store.engine import create_engine
+from org_service.store.database import Database
 from org_service.wire.position import PARTITION, Published
 
 IDLE_POLL_S: Final = 0.1
@@ -45,8 +45,8 @@ async def behind(settings: Settings) -> Behind:
         StopError: A topic isn't there.
     """
     undecided = await _undecided(settings)
-    engine = create_engine(settings.database, "reader", direct=True)
-    async with engine.connect() as conn:
+    database = Database(settings.database, "reader", direct=True)
+    async with database.connect() as conn:
         head = await journal.read_head(conn)
     last = await published(settings)
     return Behind(undecided, head - (0 if last is None else last.position))

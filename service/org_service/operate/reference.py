@@ -18,7 +18,7 @@ from org_service.errors import StopError
 from org_service.kafka.connection import admin
 from org_service.kafka.reader import read_all
 from org_service.settings import DatabaseSettings, KafkaSettings
-from org_service.store.engine import create_engine
+from org_service.store.database import Database
 from org_service.store.facts import Counts, count_facts
 
 T = TypeVar("T")
@@ -117,7 +117,7 @@ async def facts_in_tables(database: DatabaseSettings) -> Counts:
     Raises:
         Exception: As the driver has it; `store.failures.classify` says what to do.
     """
-    async with create_engine(database, "reader", direct=True).connect() as conn:
+    async with Database(database, "reader", direct=True).connect() as conn:
         return await count_facts(conn)
 
 

@@ -7,7 +7,7 @@ from org_service.errors import StopError
 from org_service.relay.chunks import Chunk, Layout, build
 from org_service.settings import DatabaseSettings
 from org_service.store import journal
-from org_service.store.engine import create_engine
+from org_service.store.database import Database
 from org_service.store.failures import classified
 
 WAY_OUT = (
@@ -26,18 +26,18 @@ class Source:
 
     def __init__(self, database: DatabaseSettings) -> None:
         # One statement a read: AUTOCOMMIT saves the round trips of BEGIN and ROLLBACK.
-        self._engine = create_engine(database, "relay").execution_options(isolation_level="AUTOCOMMIT")
+        self._database = Database(database, "relay", autocommit=True)
         self.head = 0
         """The journal's last position when it was last looked at."""
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._engine.dispose()
+        await self._database.close()
 
     async def ping(self) -> None:
         """Return if Postgres answers a query."""
         with classified():
-            async with self._engine.connect() as connection:
+            async with self._database.connect() as connection:
                 await journal.read_head(connection)
 
     async def next_chunk(self, after: int, layout: Layout, rows_max: int) -> Chunk | None:
@@ -48,7 +48,7 @@ class Source:
             StopError: The journal has a hole after `after`, or ends before it.
         """
         with classified():
-            async with self._engine.connect() as connection:
+            async with self._database.connect() as connection:
                 rows = await journal.read_after(connection, after, rows_max)
                 if not rows or len(rows) >= rows_max:
                     self.head = await journal.read_head(connection)
@@ -63,7 +63,7 @@ class Source:
     async def waiting_since(self, after: int) -> datetime | None:
         """When the first row after a position was recorded; None when there is none."""
         with classified():
-            async with self._engine.connect() as connection:
+            async with self._database.connect() as connection:
                 rows = await journal.read_after(connection, after, 1)
                 self.head = await journal.read_head(connection)
         return rows[0].recorded_at if rows else None
@@ -78,7 +78,7 @@ class Source:
             StopError: It isn't, or the journal ends before it.
         """
         with classified():
-            async with self._engine.connect() as connection:
+            async with self._database.connect() as connection:
                 journaled = await journal.find_command_id(connection, position)
                 self.head = await journal.read_head(connection)
         if self.head < position:

@@ -18,8 +18,8 @@ from typing import Any, Final, Literal, cast
 
 import asyncpg
 import orjson
-from sqlalchemy import ExceptionContext, event, text
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy import ExceptionContext, event
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
 from org_service.errors import RetryError, UnreachableError
@@ -185,8 +185,3 @@ def _say_where(address: str) -> Callable[[ExceptionContext], UnreachableError | 
         return UnreachableError(f"Postgres at {address} doesn't answer in time, or the connection broke: {why}")
 
     return say
-
-
-async def ping(conn: AsyncConnection) -> None:
-    """Ask for a sign of life."""
-    await conn.execute(text("SELECT 1"))

@@ -38,7 +38,7 @@ from org_service.kafka.epochs import UNKNOWN, epoch_ends
 from org_service.kafka.topic_ids import Topic, describe
 from org_service.settings import Settings
 from org_service.store import losses
-from org_service.store.engine import create_engine
+from org_service.store.database import Database
 from org_service.store.failures import classified
 from org_service.store.losses import Loss
 from org_service.telemetry.logs import get_logger
@@ -276,13 +276,13 @@ class Continuity:
             return
         moment = datetime.now(UTC)
         found = [Loss(at.topic, now.topic_id, at.partition, *what, moment) for at, what in sorted(lost.items())]
-        engine = create_engine(self._settings.database, "worker", direct=True)
+        database = Database(self._settings.database, "worker", direct=True)
         try:
             with classified():
-                async with engine.begin() as conn:
+                async with database.begin() as conn:
                     await losses.note(conn, found)
         finally:
-            await engine.dispose()
+            await database.close()
         for loss in found:
             COMMANDS_LOST.labels(loss.why).inc()
             log.error(

@@ -12,14 +12,13 @@ from typing import Any, Final, cast
 from uuid import UUID
 
 from aiokafka import TopicPartition
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from org_events.kafka.consumer import SteadyConsumer
 from org_service.apply.reconcile import absence_max_s, is_too_long
 from org_service.kafka.topic_ids import topic_ids
 from org_service.settings import Settings
 from org_service.store import reference_progress
-from org_service.store.engine import create_engine
+from org_service.store.database import Database
 from org_service.store.failures import classified
 from org_service.store.reference_progress import Place
 from org_service.telemetry.logs import get_logger
@@ -53,19 +52,19 @@ async def wait_until_loaded(settings: Settings, stop: asyncio.Event, beat: Calla
         isolation_level="read_committed",
         max_partition_fetch_bytes=_FETCH_BYTES,
     )
-    engine = create_engine(settings.database, "worker", direct=True)
+    database = Database(settings.database, "worker", direct=True)
     try:
         await consumer.start()
-        await _wait(settings, consumer, engine, stop, beat)
+        await _wait(settings, consumer, database, stop, beat)
     finally:
         await asyncio.gather(consumer.stop(), return_exceptions=True)
-        await engine.dispose()
+        await database.close()
 
 
 async def _wait(
     settings: Settings,
     consumer: SteadyConsumer,
-    engine: AsyncEngine,
+    database: Database,
     stop: asyncio.Event,
     beat: Callable[[], None],
 ) -> None:
@@ -86,7 +85,7 @@ async def _wait(
             ids = await topic_ids(consumer, topics)
             ends = cast("dict[TopicPartition, int]", await consumer.end_offsets(partitions))
             absence_s = await absence_max_s(settings, topics)
-        applied, away = await _applied(engine, ids, absence_s)
+        applied, away = await _applied(database, ids, absence_s)
         short = {each: applied.get(Place(*each), 0) for each, end in ends.items() if applied.get(Place(*each), 0) < end}
         if not away and not await _holds_records(consumer, short, ends, goes_on):
             return
@@ -101,14 +100,14 @@ async def _wait(
 
 
 async def _applied(
-    engine: AsyncEngine, ids: Mapping[str, UUID], absence_s: Mapping[str, float]
+    database: Database, ids: Mapping[str, UUID], absence_s: Mapping[str, float]
 ) -> tuple[dict[Place, int], int]:
     """How far the topics of these ids are applied, and how many partitions are to be reconciled first.
 
     What was applied of former topics doesn't count.
     """
     with classified():
-        async with engine.connect() as conn:
+        async with database.connect() as conn:
             progress = await reference_progress.read(conn)
             ages = await reference_progress.read_ages(conn)
     ours = {place: each for place, each in progress.items() if ids.get(place.topic) == each.topic_id}

@@ -223,7 +223,7 @@ async def test_readiness_takes_no_connection_from_requests_and_needs_none_of_the
     database = settings.database.model_copy(update={"pool_size": 1, "connect_timeout_s": 1})
     small = with_edge(settings, people).model_copy(update={"database": database})
     async with running(small, worker=False) as edge, client(edge, people) as root:
-        async with edge._engine.connect():  # the only one that requests have
+        async with edge._database.connect():  # the only one that requests have
             assert (await root.get("/v1/orgs")).status_code == 503
             assert await readiness(edge) == (200, {"edge": True, "postgres": True, "kafka": True, "keys": True})
         assert (await root.get("/v1/orgs")).status_code == 200

@@ -12,7 +12,6 @@ import asyncpg
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from org_events.cloudevents import command_headers
 from org_events.commands import UpdateOrganization
@@ -21,7 +20,7 @@ from org_local.issuer import Issuer
 from org_service.apply import reconcile
 from org_service.apply.reconcile import Group, Marks
 from org_service.settings import AuthSettings, Settings
-from org_service.store.engine import create_engine
+from org_service.store.database import Database
 from org_service.store.reference_progress import Place
 from org_service.telemetry.metrics import PARKED, REFERENCE_RECORDS
 from org_service.worker import first_load
@@ -171,18 +170,18 @@ async def test_who_finds_that_somebody_else_is_ahead_deletes_nothing(
     groups = [Group(topic, topic_id, {Place(topic, 0): 1}), Group(topic, uuid4(), {Place(topic, 1): 0})]
     await database.execute("UPDATE reference_progress SET next_offset = 2 WHERE next_offset = 1")
     await restore(database, None)
-    async with engine_of(settings) as engine:
+    async with database_of(settings) as made:
         for group in groups:  # the other one is of a topic that is gone
-            await reconcile.reconcile(settings, engine, [group], lambda: None)
+            await reconcile.reconcile(settings, made, [group], lambda: None)
     assert await revoked(database) == 3
     assert await oldest(database) is None
 
 
 @asynccontextmanager
-async def engine_of(settings: Settings) -> AsyncIterator[AsyncEngine]:
-    engine = create_engine(settings.database, "worker")
-    yield engine
-    await engine.dispose()
+async def database_of(settings: Settings) -> AsyncIterator[Database]:
+    made = Database(settings.database, "worker")
+    yield made
+    await made.close()
 
 
 async def test_a_reading_that_breaks_off_is_tried_again_and_told(

@@ -335,7 +335,7 @@ async def test_the_order_of_locks_and_looks_does_not_depend_on_the_databases_def
     name = await database.fetchval("SELECT current_database()")
     await database.execute(f"ALTER DATABASE {name} SET {setting} = '{value}'")
     applier = Applier(settings)
-    async with applier._engine.connect() as conn:
+    async with applier._database.connect() as conn:
         shown = await conn.exec_driver_sql("SHOW transaction_isolation")
         assert shown.scalar_one() == "read committed"
         assert (await conn.exec_driver_sql("SHOW synchronous_commit")).scalar_one() == "on"

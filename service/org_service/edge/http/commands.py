@@ -15,7 +15,6 @@ from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 import orjson
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from org_events.commands import UncheckedCommand
 from org_events.publishing.client import OrganizationClient
@@ -29,6 +28,7 @@ from org_service.errors import RetryError
 from org_service.settings import Settings
 from org_service.store import accepted as accepted_commands
 from org_service.store import directory, outcomes
+from org_service.store.database import Database
 from org_service.store.failures import classify
 from org_service.telemetry.logs import get_logger
 from org_service.telemetry.metrics import HTTP_ACCEPTED
@@ -106,9 +106,9 @@ class Accepted(NamedTuple):
 class Commands:
     """Publishes changes and knows what became of them. `run` keeps it connected."""
 
-    def __init__(self, settings: Settings, engine: AsyncEngine, policy: Policy) -> None:
+    def __init__(self, settings: Settings, database: Database, policy: Policy) -> None:
         self._settings = settings
-        self._engine = engine
+        self._database = database
         self._policy = policy
         self._client: OrganizationClient | None = None
         self._pending: dict[UUID, Accepted] = {}
@@ -194,7 +194,7 @@ class Commands:
             Refusal: The key belongs to another request (422); or the caller's role is denied by now to read what the
                 answer would show (403).
         """
-        async with self._engine.connect() as conn:
+        async with self._database.connect() as conn:
             found = await outcomes.find(conn, change.command_id)
             if found is None or found.request_digest is None:
                 return None
@@ -224,7 +224,7 @@ class Commands:
         """Of several versions the one that the organization has; where it has none of them, any will be refused."""
         if len(change.bodies) == 1:
             return change.bodies[0]
-        async with self._engine.connect() as conn:
+        async with self._database.connect() as conn:
             seen = await directory.find(conn, caller.user_id, change.org_id, self._policy)
         version = None if seen is None else seen.organization.version
         return next((body for body in change.bodies if body.expected_version == version), change.bodies[0])
@@ -273,7 +273,7 @@ class Commands:
     async def _write(self, command_id: UUID, accepted: Accepted) -> bool:
         """Whether Postgres has it now."""
         try:
-            async with asyncio.timeout(_PROMISE_S), self._engine.connect() as conn:
+            async with asyncio.timeout(_PROMISE_S), self._database.connect() as conn:
                 await accepted_commands.remember(
                     conn,
                     command_id,

@@ -7,7 +7,6 @@ from uuid import UUID
 
 import orjson
 from fastapi import APIRouter, Path, Query, Request, Response
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from org_events.results import Outcome, ProblemType
 from org_service.domain.access import AccessKind
@@ -31,6 +30,7 @@ from org_service.edge.http.problems import (
 )
 from org_service.edge.http.request_headers import combined, etag_for, is_current
 from org_service.store import directory, journal, outcomes, relations
+from org_service.store.database import Database
 from org_service.wire.ids import read_uuid
 
 _PRIVATE: Final = {"vary": "Authorization", "cache-control": "private, no-cache"}
@@ -59,14 +59,14 @@ class Reading:
     """The handlers.
 
     Args:
-        engine: Of the role `edge`, in AUTOCOMMIT: one statement, one round trip.
+        database: Of the role `edge`, in AUTOCOMMIT: one statement, one round trip.
         policy: What the roles are denied.
         commands: Knows what was accepted a moment ago.
         public_url: Put before links; empty makes them relative.
     """
 
-    def __init__(self, engine: AsyncEngine, policy: Policy, commands: Commands, public_url: str) -> None:
-        self._engine = engine
+    def __init__(self, database: Database, policy: Policy, commands: Commands, public_url: str) -> None:
+        self._database = database
         self._policy = policy
         self._commands = commands
         self._public_url = public_url.rstrip("/")
@@ -98,7 +98,7 @@ class Reading:
             after=None if cursor is None else read_cursor(question, cursor),
             readable=True,
         )
-        async with self._engine.connect() as conn:
+        async with self._database.connect() as conn:
             page = await directory.list_for(conn, caller_of(request).user_id, listing, self._policy)
         following = None if page.after is None else write_cursor(question, page.after)
         content = orjson.dumps(
@@ -147,7 +147,7 @@ class Reading:
     ) -> Response:
         """The changes of an organization in order, each with the organization before and after."""
         seen = await self._seen(request, org_id)
-        async with self._engine.connect() as conn:
+        async with self._database.connect() as conn:
             found = await journal.read_history(conn, seen.organization.id, limit + 1, after_version)
         entries, more = found[:limit], len(found) > limit
         following = entries[-1].version if more else None
@@ -182,7 +182,7 @@ class Reading:
         if wanted is None:
             raise no_such_command()
         accepted = self._commands.accepted(wanted)
-        async with self._engine.connect() as conn:
+        async with self._database.connect() as conn:
             found = await outcomes.find(conn, wanted)
             actor = found.actor if found is not None else None if accepted is None else accepted.actor
             theirs = actor == caller.user_id or await relations.is_staff(conn, caller.user_id)
@@ -205,7 +205,7 @@ class Reading:
         wanted = read_id(org_id)
         if wanted is None:
             raise not_found()
-        async with self._engine.connect() as conn:
+        async with self._database.connect() as conn:
             seen = await directory.find(conn, caller_of(request).user_id, wanted, self._policy)
         if seen is None:
             raise not_found()

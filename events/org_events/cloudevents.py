@@ -98,7 +98,7 @@ def by_name(headers: Sequence[tuple[str, bytes | None]]) -> tuple[dict[str, byte
 
 def contradiction(name: str) -> str:
     """What to say of a header that `by_name` found to contradict itself."""
-    return f"the header {name} is there several times, with different values"
+    return f"the header {name} is repeated with different values"
 
 
 def read(headers: Iterable[tuple[str, bytes | None]], value: bytes | None) -> CloudEvent:
@@ -110,7 +110,7 @@ def read(headers: Iterable[tuple[str, bytes | None]], value: bytes | None) -> Cl
 
     Raises:
         NotACloudEvent: `id` or `type` is missing, an attribute is not text or contradicts itself, or a structured
-            envelope is no JSON or longer than `STRUCTURED_BYTES_MAX`.
+            envelope is not JSON or longer than `STRUCTURED_BYTES_MAX`.
     """
     found, twice = by_name(list(headers))
     if is_structured(found.get(CONTENT_TYPE)):
@@ -146,7 +146,7 @@ def read_structured(value: bytes | None) -> CloudEvent:
     """
     content = value or b""
     if len(content) > STRUCTURED_BYTES_MAX:
-        raise NotACloudEvent(f"the event has {len(content)} bytes; at most {STRUCTURED_BYTES_MAX} are read")
+        raise NotACloudEvent(f"the event has {len(content)} bytes; at most {STRUCTURED_BYTES_MAX} are accepted")
     last: list[tuple[str, Any]] = []
 
     def keep(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -157,7 +157,7 @@ def read_structured(value: bytes | None) -> CloudEvent:
     try:
         envelope = json.loads(content.decode(), object_pairs_hook=keep)
     except RecursionError as error:
-        raise NotACloudEvent("the event nests too deep to be read") from error
+        raise NotACloudEvent("the event is nested too deeply") from error
     except ValueError as error:
         raise NotACloudEvent("a structured CloudEvent must be a JSON object") from error
     if not isinstance(envelope, dict):
@@ -177,13 +177,13 @@ def _check_unique(pairs: list[tuple[str, Any]]) -> None:
     if twice is not None:
         ids = [member for name, member in pairs if name == "id"]
         event_id = ids[0] if len(ids) == 1 and isinstance(ids[0], str) else None
-        raise NotACloudEvent(f"the attribute {twice[:50]!a} is there twice", event_id)
+        raise NotACloudEvent(f"the attribute {twice[:50]!a} occurs twice", event_id)
 
 
 def _structured_data(members: dict[str, Any], event_id: str | None) -> bytes:
     """Take the data out of the members of an envelope."""
     if "data" in members and "data_base64" in members:
-        raise NotACloudEvent("only one of data and data_base64 may be there", event_id)
+        raise NotACloudEvent("data and data_base64 must not both be present", event_id)
     if "data_base64" in members:
         try:
             return base64.b64decode(members.pop("data_base64"), validate=True)
@@ -194,8 +194,8 @@ def _structured_data(members: dict[str, Any], event_id: str | None) -> bytes:
     try:
         text = json.dumps(members.pop("data"), ensure_ascii=False, separators=(",", ":"))
     except RecursionError as error:
-        raise NotACloudEvent("data nests too deep", event_id) from error
-    # A lone surrogate makes bytes that aren't UTF-8: whoever reads the data refuses it, as in binary mode.
+        raise NotACloudEvent("data is nested too deeply", event_id) from error
+    # A lone surrogate makes bytes that aren't UTF-8: whoever reads the data rejects it, as in binary mode.
     return text.encode(errors="surrogatepass")
 
 
@@ -214,7 +214,7 @@ def _event(attributes: dict[str, str], data: bytes) -> CloudEvent:
     event_id = attributes.get("id") or None
     for name, content in attributes.items():
         if not content.isprintable() and _FORBIDDEN.search(content):
-            raise NotACloudEvent(f"the attribute {name[:50]!a} has a control character", event_id)
+            raise NotACloudEvent(f"the attribute {name[:50]!a} contains a control character", event_id)
     for name in ("id", "type"):
         if not attributes.get(name):
             raise NotACloudEvent(f"the attribute {name} is missing", event_id)

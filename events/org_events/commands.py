@@ -40,7 +40,7 @@ Version = Annotated[int, Field(strict=True, ge=1, le=2**63 - 1), BeforeValidator
 
 def _not_reserved(org_id: UUID) -> UUID:
     if org_id in RESERVED_IDS:
-        raise PydanticCustomError("reserved_uuid", "Must not be the nil UUID or the max UUID; choose another id")
+        raise PydanticCustomError("reserved_uuid", "Must not be the nil or max UUID; choose another id")
     return org_id
 
 
@@ -112,11 +112,11 @@ def body_to_send(command: AnyCommand, command_id: UUID) -> bytes:
         ValueError: It is larger than the service reads, or the command id is reserved.
     """
     if command_id in RESERVED_IDS:
-        raise ValueError("the command id is the nil UUID or the max UUID; give each command an id of its own")
+        raise ValueError("the command id is the nil or max UUID; give each command its own id")
     body = command.to_body()
     if len(body) > PAYLOAD_BYTES_MAX:
         raise ValueError(
-            f"the body of {command.type} {command_id} has {len(body)} bytes, the service reads at most "
+            f"the body of {command.type} {command_id} has {len(body)} bytes, the service accepts at most "
             f"{PAYLOAD_BYTES_MAX}; shorten its fields"
         )
     return body

@@ -32,7 +32,7 @@ class OrganizationEvent(BaseModel):
 
     org_id: UUID
     version: int = Field(ge=1, description="The organization's version after the change: 1, 2, 3 … without a gap")
-    position: int = Field(ge=1, description="Place in the journal of outcomes, unique, growing in commit order")
+    position: int = Field(ge=1, description="Position in the journal of outcomes, unique, growing in commit order")
     changed: list[str]
     before: Organization | None
     after: Organization | None

@@ -44,7 +44,7 @@ _LABEL: Final = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)")
 """RFC 1123, section 2.1: letters, digits and inner hyphens, at most 63 a label."""
 _USUAL_LABEL: Final = r"(?!-|xn--)[a-z0-9-]{1,63}(?<!-)"
 _USUAL_HOST_NAME: Final = re.compile(rf"(?:{_USUAL_LABEL}\.)+(?![0-9]+$){_USUAL_LABEL}")
-"""What nearly every domain is: fine at a glance. Anything else is looked at label by label."""
+"""What nearly every domain is: fine at a glance. Anything else is checked label by label."""
 
 COUNTRIES: Final = frozenset(
     (
@@ -89,7 +89,7 @@ def _line(text: str, chars_max: int) -> str:
     if not text.isprintable():
         _refuse_controls(text)
     if not seen:
-        raise PydanticCustomError("blank", "Must have at least one character that can be seen")
+        raise PydanticCustomError("blank", "Must have at least one visible character")
     if len(text) > chars_max:
         raise _too_long(text, chars_max)
     return text
@@ -135,13 +135,13 @@ def _host_name(text: str) -> str:
         if not _LABEL.fullmatch(label) or not _decodes(label):
             raise PydanticCustomError(
                 "not_a_host_name",
-                "'{label}' is no host name label: 1 to 63 of a-z, 0-9 and inner hyphens",
+                "'{label}' is not a host name label: 1 to 63 of a-z, 0-9 and inner hyphens",
                 {"label": label},
             )
     if len(labels) < 2:
-        raise PydanticCustomError("too_few_labels", "Must be a domain name of two labels or more, as in acme.com")
+        raise PydanticCustomError("too_few_labels", "Must be a domain name with two or more labels, such as acme.com")
     if labels[-1].isdigit():
-        raise PydanticCustomError("numeric_top_label", "Must be a domain name, as in acme.com, not an IP address")
+        raise PydanticCustomError("numeric_top_label", "Must be a domain name such as acme.com, not an IP address")
     return text
 
 
@@ -161,7 +161,7 @@ def _decodes(label: str) -> bool:
 def _country(text: str) -> str:
     if text not in COUNTRIES:
         raise PydanticCustomError(
-            "unknown_country", "Must be a country code of ISO 3166-1 alpha-2 in upper case, as in NO"
+            "unknown_country", "Must be an ISO 3166-1 alpha-2 country code in upper case, such as NO"
         )
     return text
 
@@ -172,7 +172,7 @@ Name = Annotated[
     Field(description="1 to 200 characters after NFKC and trimming", json_schema_extra={"minLength": 1}),
 ]
 Domain = Annotated[
-    str, AfterValidator(_host_name), Field(description="Lower-case ASCII or IDNA host name, 2 labels or more")
+    str, AfterValidator(_host_name), Field(description="Lower-case ASCII or IDNA host name, 2 or more labels")
 ]
 AddressLine = Annotated[
     str,
@@ -236,4 +236,4 @@ class Organization(BaseModel):
     primary_address: Annotated[Address | None, BeforeValidator(_as_published)]
     deactivated: bool
     deactivated_at: datetime | None
-    version: int = Field(ge=1, description="1, 2, 3 … per organization, one step a change")
+    version: int = Field(ge=1, description="1, 2, 3 … per organization, one step per change")

@@ -56,7 +56,7 @@ class Membership(Reference):
     org_id: UUID
     role: Role
     joined_at: AwareDatetime
-    active: bool = Field(default=True, description="True if left out; one that is not active gives no access")
+    active: bool = Field(default=True, description="True if absent; an inactive membership gives no access")
 
 
 class Partnership(Reference):
@@ -66,7 +66,7 @@ class Partnership(Reference):
 
     partner_org_id: UUID
     org_id: UUID = Field(description="The client")
-    role: Annotated[Role, Field(description="Of each member of the partner; cloud_rep if left out")] = Role.CLOUD_REP
+    role: Annotated[Role, Field(description="Of each member of the partner; cloud_rep if absent")] = Role.CLOUD_REP
 
 
 class Staff(Reference):
@@ -81,7 +81,7 @@ def read_key(model: type[Reference], key: bytes | None) -> dict[str, str]:
     """The fields that a key names, as text; a tombstone has nothing else.
 
     Raises:
-        ValueError: It is no key of such a record.
+        ValueError: It is not a key of such a record.
     """
     try:
         parts = (key or b"").decode("ascii").rsplit(":", len(model.KEY_FIELDS) - 1)

@@ -1,4 +1,4 @@
-"""What became of a command: published once to `orgs.results`, and again for each duplicate."""
+"""The outcome of a command: published once to `orgs.results`, and again for each duplicate."""
 
 from enum import StrEnum
 from typing import Final
@@ -13,7 +13,7 @@ RESULT_TYPE: Final = "org.result"
 
 
 class Outcome(StrEnum):
-    """What became of a command. All but `parked` are final."""
+    """The outcome of a command. All but `parked` are final."""
 
     APPLIED = "applied"
     UNCHANGED = "unchanged"
@@ -22,7 +22,7 @@ class Outcome(StrEnum):
 
 
 class ProblemType(StrEnum):
-    """Why a command was refused; stable, so programs may branch on it."""
+    """Why a command was rejected; stable, so programs may branch on it."""
 
     UNREADABLE = "urn:orgs:problem:unreadable-command"
     UNAUTHENTICATED = "urn:orgs:problem:unauthenticated"
@@ -40,19 +40,19 @@ class ProblemType(StrEnum):
 
 
 PROBLEMS: Final[dict[ProblemType, tuple[int, str]]] = {
-    ProblemType.UNREADABLE: (400, "The record can't be read as a command"),
+    ProblemType.UNREADABLE: (400, "The record is not a valid command"),
     ProblemType.UNAUTHENTICATED: (401, "No valid token"),
     ProblemType.FORBIDDEN: (403, "The role is denied this action"),
-    ProblemType.NOT_FOUND: (404, "No such organization"),
-    ProblemType.INVALID_FIELDS: (422, "A field is wrong"),
+    ProblemType.NOT_FOUND: (404, "Organization not found"),
+    ProblemType.INVALID_FIELDS: (422, "A field is invalid"),
     ProblemType.COMMAND_ID_REUSED: (422, "The command id belongs to another command"),
-    ProblemType.ALREADY_EXISTS: (409, "An organization with this id exists already"),
-    ProblemType.PRECONDITION: (409, "A precondition doesn't hold"),
+    ProblemType.ALREADY_EXISTS: (409, "An organization with this id already exists"),
+    ProblemType.PRECONDITION: (409, "A precondition does not hold"),
     ProblemType.DEACTIVATED: (409, "The organization is deactivated"),
     ProblemType.NAME_TAKEN: (409, "Another organization has this name"),
-    ProblemType.STILL_PARTNER: (409, "The organization is still partner of others"),
-    ProblemType.QUEUE_FULL: (409, "Too many commands of the organization wait for an operator"),
-    ProblemType.PARKED: (500, "Set aside for an operator"),
+    ProblemType.STILL_PARTNER: (409, "The organization is still a partner of others"),
+    ProblemType.QUEUE_FULL: (409, "Too many commands of the organization are waiting for an operator"),
+    ProblemType.PARKED: (500, "Parked for an operator"),
 }
 """Status and title of every problem type (RFC 9457)."""
 
@@ -73,7 +73,7 @@ class Problem(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     type: str = Field(
-        description="Stable, so programs may branch on it; there may be new ones", examples=[*ProblemType]
+        description="Stable, so programs may branch on it; new types may be added", examples=[*ProblemType]
     )
     title: str
     status: int
@@ -85,14 +85,14 @@ class Result(BaseModel):
     """The outcome of one command.
 
     `organization` is the whole organization after an applied or unchanged command (null after a delete) and null
-    when refused. `position` is the outcome's place in the journal; null where nothing was journaled (parked, or
+    when rejected. `position` is the outcome's place in the journal; null where nothing was journaled (parked, or
     a command id used for another payload).
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     command_id: UUID
-    org_id: UUID | None = Field(description="null where the record's organization can't be read")
+    org_id: UUID | None = Field(description="null if the record's organization cannot be read")
     outcome: Outcome
     code: int
     version: int | None

@@ -35,7 +35,7 @@ class Topics:
     """The names of all topics, under an optional prefix (`staging.` gives `staging.orgs.commands`).
 
     Raises:
-        ValueError: Kafka would refuse topics of this prefix.
+        ValueError: Kafka would reject topics of this prefix.
     """
 
     prefix: str = ""
@@ -89,7 +89,7 @@ class Topics:
 
         Args:
             partitions: Of each data topic; the relay's own topic always has one.
-            events_retention_ms: Of `orgs.events`; -1 keeps them for ever.
+            events_retention_ms: Of `orgs.events`; -1 keeps them forever.
         """
         return (
             _deleted(self.commands, partitions, "commands", 14 * DAY_MS, timestamp="LogAppendTime"),

@@ -1,8 +1,8 @@
-"""Errors by what to do with them. A refusal is a value (`Decision`), never one of these.
+"""Errors by what to do with them. A rejection is a value (`Decision`), never one of these.
 
 Retry: wait and try the same thing again. TooSlow: try less at once, and wait where it can't be less. Refold: roll back,
 read fresh data, decide again. DataRefused: halve the batch, park the culprit. Stop: end the process with a clear
-message; only an operator can mend it.
+message; only an operator can fix it.
 """
 
 
@@ -35,7 +35,7 @@ class RefoldError(ServiceError):
 
 
 class DataRefusedError(ServiceError):
-    """The database refuses the data of one command in the batch: nothing was written."""
+    """The database rejects the data of one command in the batch: nothing was written."""
 
 
 class StopError(ServiceError):

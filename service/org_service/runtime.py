@@ -2,10 +2,10 @@
 
 Start: health endpoints first, so that an orchestrator sees a process that waits; then what the roles stand on (a
 migrated database, topics as they must be), waited for; then the roles. Drain, at SIGTERM or SIGINT: each role finishes
-what it has in hand (edge: the requests; worker: the batch, its commit and its acknowledgement; relay: the transaction)
-and closes; the endpoints go last. An edge drains before a worker and a relay in the same process, because its requests
-wait for them. What isn't through after the drain time-out, in an outage that is, is let go and comes again; a second
-signal does that at once.
+what it has in flight (edge: the requests; worker: the batch, its commit and its acknowledgement; relay: the
+transaction) and closes; the endpoints go last. An edge drains before a worker and a relay in the same process, because
+its requests wait for them. What isn't through after the drain time-out, in an outage that is, is released and comes
+again; a second signal does that at once.
 """
 
 import asyncio
@@ -42,7 +42,7 @@ _GC_OF_BATCHES: Final = (200_000, 20, 50)
 """A batch holds up to some hundred thousand objects that live until its end and form no cycles: with Python's own
 threshold of 700 the collector walks them over and over, for a tenth of the worker's time."""
 _GC_OF_REQUESTS: Final = (1_000, 20, 50)
-"""A request leaves some ten objects in cycles, and a collection takes 2 µs for each: 200,000 at once would hold up all
+"""A request leaves some ten objects in cycles, and a collection takes 2 µs for each: 200,000 at once would block all
 requests for 0.3 s."""
 TOPICS_LOOK_S: Final = 60.0
 """Between looks at the topics' settings while running: a few requests, and somebody who changes them by hand still has
@@ -105,7 +105,7 @@ def _on_signal(stop: asyncio.Event, number: signal.Signals) -> None:
         asyncio.get_running_loop().remove_signal_handler(number)
         signal.signal(number, signal.SIG_DFL)
         signal.raise_signal(number)
-    log.info("asked to end", signal=number.name)
+    log.info("stopping on request", signal=number.name)
     stop.set()
 
 
@@ -142,28 +142,30 @@ async def _watch_topics(settings: Settings) -> None:
         try:
             plans = await topics.plan(settings.kafka)
         except (KafkaError, OSError) as error:
-            log.info("the topics could not be looked at", why=type(error).__name__)
+            log.info("the topics could not be checked", why=type(error).__name__)
             continue
         topics.refuse_harm(plans)
         differences = {each.advice for plan in plans for each in plan.differences}
         for advice in sorted(differences - reported):
-            log.warning("a topic is not as it should be", advice=advice)
+            log.warning("a topic differs from its specification", advice=advice)
         reported = differences
 
 
 async def _drain(tasks: Collection[asyncio.Task[None]], timeout_s: float) -> None:
-    """Wait until parts are through; whatever still hangs then is let go, which loses nothing."""
+    """Wait until parts are through; whatever still hangs then is released, which loses nothing."""
     late = set(tasks)
     while late:
         _, late = await asyncio.wait(late, timeout=timeout_s)
         timeout_s = _CLOSE_S
         for task in late:
-            log.warning("not drained in time, let go: what was in hand comes again", role=task.get_name())
+            log.warning(
+                "not drained in time: what was in flight is released and will be redelivered", role=task.get_name()
+            )
             task.cancel()
 
 
 async def _prerequisites(settings: Settings, parts: "Mapping[ServiceRole, Part]") -> None:
-    """Wait until the database is migrated and the topics are there; refuse topics that would break the guarantees.
+    """Wait until the database is migrated and the topics are there; reject topics that would break the guarantees.
 
     Raises:
         StopError: A topic has harmful settings, or only a newer release can run on the database.
@@ -173,7 +175,7 @@ async def _prerequisites(settings: Settings, parts: "Mapping[ServiceRole, Part]"
     try:
         while missing := await _missing(settings, next(iter(parts))):
             pause_s = backoff.next_s()
-            log.warning("waiting for what this process stands on", missing=missing, retry_in_s=round(pause_s, 2))
+            log.warning("waiting for a dependency of this process", missing=missing, retry_in_s=round(pause_s, 2))
             await asyncio.sleep(pause_s)
     finally:
         beating.cancel()
@@ -201,7 +203,7 @@ async def _missing(settings: Settings, role: ServiceRole) -> Sequence[str]:
     try:
         plans = await topics.plan(settings.kafka)
     except (KafkaError, OSError) as error:
-        missing.append(f"Kafka at {settings.kafka.bootstrap_servers} doesn't answer ({type(error).__name__})")
+        missing.append(f"Kafka at {settings.kafka.bootstrap_servers} does not respond ({type(error).__name__})")
         return missing
     topics.refuse_harm(plans)
     absent = [plan.spec.name for plan in plans if not plan.exists]

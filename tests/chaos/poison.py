@@ -210,7 +210,7 @@ def run(
         for process in arena.processes:
             findings.unless(process.terminate() == 0, "a process ended badly", lambda p=process: p.tail())
         lines = [line for process in arena.processes for line in process.errors()]
-        errors = [line for line in lines if not any(each in line["event"] for each in ("parked", "can't be read"))]
+        errors = [line for line in lines if not any(each in line["event"] for each in ("parked", "cannot be read"))]
         return Outcome(
             findings,
             *_latest(observed, surgeon),

@@ -161,7 +161,7 @@ def stuck(workers: Sequence[ServiceProcess], topic: str) -> set[int]:
 def complaints(workers: Sequence[ServiceProcess]) -> list[str]:
     """What workers have logged of partitions that can't be read."""
     lines = (line["event"] for worker in workers for line in worker.errors())
-    return sorted(line.partition(" on (")[0] for line in lines if "can't be read" in line)
+    return sorted(line.partition(" on (")[0] for line in lines if "cannot be read" in line)
 
 
 def sick_round(stack: Stack, arena: Arena, traffic: Traffic, workers: Sequence[ServiceProcess]) -> None:
@@ -174,7 +174,7 @@ def sick_round(stack: Stack, arena: Arena, traffic: Traffic, workers: Sequence[S
         assert not all(worker.ready() for worker in workers)
         told = complaints(workers)
         for partition, batch in zip(partitions, bad, strict=True):
-            assert told.count(f"{topic}, partition {partition} can't be read from offset {batch.first}") == 1
+            assert told.count(f"{topic}, partition {partition} cannot be read from offset {batch.first}") == 1
     wait_for(lambda: not stuck(workers, topic), "cure", TIMEOUT_S)
     for worker in workers:
         worker.wait_until_ready()

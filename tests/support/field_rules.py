@@ -22,7 +22,7 @@ Check = Callable[[Any], Any]
 
 
 class Wrong(Exception):
-    """A field is wrong; `paths` are those of the wrong parts, below the field itself."""
+    """A field is invalid; `paths` are those of the wrong parts, below the field itself."""
 
     def __init__(self, *paths: str) -> None:
         super().__init__(*paths)

@@ -56,7 +56,7 @@ def _read(bootstrap_servers: str, topic: str) -> list[Message]:
     ended: set[int] = set()
     while len(ended) < len(partitions):
         message = consumer.poll(20)
-        assert message is not None, f"{topic} can't be read to its end"
+        assert message is not None, f"{topic} cannot be read to its end"
         error = message.error()
         if error is None:
             messages.append(message)

@@ -67,7 +67,7 @@ class Issuer:
         with _explained(folder):
             keys = _read(folder)
         if not keys:
-            raise LocalStackError(f"{folder} holds no issuer of tokens: `orgs up` makes it")
+            raise LocalStackError(f"{folder} contains no token issuer: `orgs up` creates it")
         return cls(folder, keys)
 
     def token(self, user: str, *, audience: str = "orgs", ttl_s: float = 3600, issued_s: float | None = None) -> str:
@@ -121,7 +121,7 @@ def _read(folder: Path) -> list[dict[str, str]] | None:
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError) as error:
-        raise LocalStackError(f"{path} is damaged: remove it, and the next `orgs up` makes a new one") from error
+        raise LocalStackError(f"{path} is damaged: remove it, and the next `orgs up` creates a new one") from error
 
 
 def _write(path: Path, content: str, *, mode: int) -> None:
@@ -153,4 +153,4 @@ def _explained(folder: Path) -> Generator[None]:
     try:
         yield
     except OSError as error:
-        raise LocalStackError(f"the issuer of tokens in {folder} can't be used: {error.strerror}") from error
+        raise LocalStackError(f"the token issuer in {folder} cannot be used: {error.strerror}") from error

@@ -1,8 +1,8 @@
 """Kafka's jars: fetched once by jgo, checked, then kept in jgo's cache folder.
 
 jgo's own environment (`jgo.build`) isn't used: it downloads straight to the final names, so that a fetch that is
-interrupted leaves a truncated jar, or half a class path, which counts as complete for ever after; and it reports a
-wrong checksum but goes on. Here everything is fetched to a temporary folder, compared with the digest below and
+interrupted leaves a truncated jar, or half a class path, which counts as complete forever after; and it reports a
+wrong checksum but continues. Here everything is fetched to a temporary folder, compared with the digest below and
 renamed into place, under a lock for the case that two programs start at once. Cost: jars that are in a Maven
 repository on this machine are fetched again.
 """
@@ -37,7 +37,7 @@ _DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO
 
 
 def ensure(progress: Callable[[str], None]) -> Path:
-    """The folder with Kafka's jars, fetched if it isn't there. May run in several processes at once.
+    """The folder with Kafka's jars, fetched if it does not exist. May run in several processes at once.
 
     Raises:
         KafkaJarsUnavailableError: they can't be fetched, or aren't what they should be; nothing is kept then.
@@ -57,8 +57,8 @@ def ensure(progress: Callable[[str], None]) -> Path:
                     (Path(fresh) / "jars").rename(folder)
     except OSError as error:
         raise KafkaJarsUnavailableError(
-            f"Kafka {VERSION} (45 MB) can't be kept in {cache}: {error}\n"
-            "Make room or rights there, or set JGO_CACHE_DIR to another folder."
+            f"Kafka {VERSION} (45 MB) cannot be stored in {cache}: {error}\nFree space or fix permissions there, "
+            "or set JGO_CACHE_DIR to another folder."
         ) from error
     return folder
 
@@ -91,9 +91,9 @@ def _fetch(folder: Path, progress: Callable[[str], None]) -> None:
         if isinstance(error, OSError) and error.errno in _DISK_ERRORS:  # requests' are OSErrors without a number
             raise
         raise KafkaJarsUnavailableError(
-            f"Kafka {VERSION} isn't in {folder.parent} and can't be fetched from Maven Central: {error}\n"
-            "Run once with access to Maven Central (HTTPS_PROXY is respected), "
-            "or set ORGS_KAFKA__BOOTSTRAP_SERVERS to an existing broker."
+            f"Kafka {VERSION} is not in {folder.parent} and could not be fetched from Maven Central: {error}\nRun "
+            "once with access to Maven Central (HTTPS_PROXY is respected), or set ORGS_KAFKA__BOOTSTRAP_SERVERS "
+            "to an existing broker."
         ) from error
     digest = _digest(jars)
     if digest != _DIGEST:

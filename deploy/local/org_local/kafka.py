@@ -41,14 +41,14 @@ def check_folder(folder: Path) -> None:
     if "," in str(folder):
         # `log.dirs` is a list; nothing escapes a comma in one (ConfigDef.parseType of Kafka).
         raise LocalStackError(
-            f"Kafka can't keep its data in {folder}: to it a comma separates two folders; "
-            "choose a data folder without a comma in its path"
+            f"Kafka cannot store its data in {folder}: it treats a comma as a separator of two folders; choose a "
+            "data folder without a comma in its path"
         )
     try:
         str(folder).encode()
     except UnicodeEncodeError as error:
         raise LocalStackError(
-            f"Kafka can't keep its data in {str(folder)!r}: the path isn't UTF-8; choose another data folder"
+            f"Kafka cannot store its data in {str(folder)!r}: the path is not UTF-8; choose another data folder"
         ) from error
 
 
@@ -116,7 +116,7 @@ def _settings(node: int, folder: Path, ports: Sequence[tuple[int, int]], mark: s
         "listeners": f"PLAINTEXT://{LOOPBACK}:{broker_port},CONTROLLER://{LOOPBACK}:{controller_port}",
         "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
         "log.dirs": folder / "data",
-        # All that a client is told of a broker beside its address: ours is known by it (see `Server`). With all of
+        # All that a client learns of a broker besides its address: ours is known by it (see `Server`). With all of
         # them in one rack, replicas are placed as if there were none.
         "broker.rack": mark,
         "auto.create.topics.enable": "false",

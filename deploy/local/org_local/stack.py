@@ -60,7 +60,7 @@ class Stack:
             LocalStackError: an existing one is used.
         """
         if self._kafka is None:
-            raise LocalStackError(f"Kafka wasn't started here: {BOOTSTRAP_SERVERS_VARIABLE} names an existing one")
+            raise LocalStackError(f"Kafka was not started here: {BOOTSTRAP_SERVERS_VARIABLE} names an existing one")
         return self._kafka
 
     @property
@@ -71,7 +71,7 @@ class Stack:
             LocalStackError: an existing one is used.
         """
         if self._postgres is None:
-            raise LocalStackError(f"Postgres wasn't started here: {DATABASE_URL_VARIABLE} names an existing one")
+            raise LocalStackError(f"Postgres was not started here: {DATABASE_URL_VARIABLE} names an existing one")
         return self._postgres
 
     def check(self) -> None:
@@ -112,7 +112,7 @@ def start(
     Args:
         data_dir: where the data live, reused at the next start (same cluster, same database, same ports if they are
             free); None for a temporary folder, removed at the end.
-        progress: is told what takes time.
+        progress: Called with what takes time.
         brokers: 1, or 3 with replication factor 3.
         kafka_heap_mb: the heap of each broker.
 
@@ -154,7 +154,7 @@ def _explained(data_dir: Path | None) -> Generator[None]:
         yield
     except OSError as error:  # a full disk, a file where a folder should be, too few rights
         where = data_dir or f"a temporary folder below {tempfile.gettempdir()}"
-        raise LocalStackError(f"the local stack with its data in {where} can't start: {error}") from error
+        raise LocalStackError(f"the local stack with its data in {where} cannot start: {error}") from error
 
 
 def _start_together(servers: list[Kafka | Postgres]) -> None:
@@ -186,7 +186,8 @@ class _Folder:
             self._lock = undo.enter_context((self.path / "lock").open("a+"))
         except PermissionError as error:
             raise LocalStackError(
-                f"{self.path} belongs to another user (was it made as root?); remove it, or choose another data folder"
+                f"{self.path} belongs to another user (was it created as root?); remove it, or choose "
+                "another data folder"
             ) from error
         self._hold()
         self._state_path = self.path / "stack.json"
@@ -222,7 +223,7 @@ class _Folder:
         state: dict[str, Any] = json.loads(self._state_path.read_text())
         if state["brokers"] != brokers:
             raise LocalStackError(
-                f"{self.path} holds a Kafka of {state['brokers']} broker(s), not {brokers}; use another folder"
+                f"{self.path} contains a Kafka of {state['brokers']} broker(s), not {brokers}; use another folder"
             )
         return state
 

@@ -6,7 +6,7 @@ way through a start), the pipe closes, and the supervisor stops the server: orde
 
 Refused: `PR_SET_PDEATHSIG` in the parent's own children. The kernel sends it when the *thread* that forked ends,
 which kills a server started from a worker thread, and it exists on Linux only. It is used one level down, between
-this single-threaded supervisor and its server, for the day somebody SIGKILLs the supervisor. Also refused:
+this single-threaded supervisor and its server, for the day somebody SIGKILLs the supervisor. Also rejected:
 process groups and `atexit`, neither of which survives a SIGKILL of the parent. Cost: one small Python process (~9 MB)
 a server.
 
@@ -59,7 +59,7 @@ def _drop_root(libc: ctypes.CDLL, uid: int, gid: int) -> None:
 
     Postgres refuses to run as root. A checkout below /root (mode 700) is out of reach for anybody else, so the new
     user keeps CAP_DAC_OVERRIDE as an ambient capability (capabilities(7)); that changes no folder's mode, which the
-    alternative would. Where the kernel refuses, the folder must be readable, and Postgres says so if it isn't.
+    alternative would. If the kernel rejects, the folder must be readable, and Postgres says so if it isn't.
     """
     linux = sys.platform == "linux"
     if linux:
@@ -153,7 +153,7 @@ def main() -> int:
         sys.stdout.write(f"!{error}\n")
         return 127
     except subprocess.SubprocessError:  # what `prepare` raised isn't passed on
-        sys.stdout.write(f"!this process may not become user {spec['uid']}; is it root without its capabilities?\n")
+        sys.stdout.write(f"!this process cannot become user {spec['uid']}; is it root without its capabilities?\n")
         return 126
     sys.stdout.write(f"{server.pid}\n")
     sys.stdout.flush()

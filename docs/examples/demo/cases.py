@@ -59,7 +59,7 @@ class Watch:
         """Show each n-th result and event by itself, while many come."""
 
     async def follow(self, what: str) -> None:
-        """Read a topic for ever."""
+        """Read a topic forever."""
         topic = {"results": self._kafka.topics.results, "events": self._kafka.topics.events}[what]
         seen = self._seen[what]
         async for records in tail.watch(self._kafka, topic, tail.View(from_start=True)):
@@ -161,7 +161,7 @@ async def create_all(demo: Demo) -> None:
     for row in organizations_file.read(FILE, "jsonl"):
         assert not isinstance(row, BadLine), row
         demo.rows.append(row)
-    heading(f"{len(demo.rows)} organizations from {FILE.name}: a command each, sent without waiting for one another")
+    heading(f"{len(demo.rows)} organizations from {FILE.name}: one command each, sent concurrently")
     await demo.execute_many(((row.command_id, row.command) for row in demo.rows), sample_every=250)
 
 
@@ -209,51 +209,51 @@ def same_partition(demo: Demo) -> tuple[Any, Any]:
 async def life_cycle(demo: Demo) -> None:
     """Deactivate, reactivate, delete, restore."""
     org_id = demo.rows[10].command.org_id
-    heading("deactivated: only reactivate and delete go through")
+    heading("deactivated: only reactivate and delete are accepted")
     await demo.execute(DeactivateOrganization(org_id=org_id))
     await demo.execute(UpdateOrganization(org_id=org_id, domain=None))
     await demo.execute(ReactivateOrganization(org_id=org_id))
-    heading("deleted, and brought back")
+    heading("deleted and restored")
     await demo.execute(DeleteOrganization(org_id=org_id))
     await demo.execute(RestoreOrganization(org_id=org_id))
     gone = [row.command.org_id for row in demo.rows[20:40]]
-    heading(f"{len(gone)} organizations are deleted for good: tombstones on the state topic")
+    heading(f"{len(gone)} organizations are deleted permanently: tombstones on the state topic")
     await demo.execute_many(((uuid4(), DeleteOrganization(org_id=each)) for each in gone), sample_every=10)
 
 
 async def refusals(demo: Demo) -> None:
     """What a publisher gets back when something is wrong."""
     one, other = demo.rows[50].command, demo.rows[51].command
-    heading("a publisher sends a command twice, not knowing that the first got through: it gets the first outcome")
+    heading("a publisher sends a command twice, not knowing that the first one arrived: it gets the first outcome")
     command, command_id = UpdateOrganization(org_id=one.org_id, domain="retry.example"), uuid4()
     await demo.execute(command, command_id=command_id)
     await demo.execute(command, command_id=command_id)
-    heading("the same command id with another payload: refused, the first outcome stands")
+    heading("the same command id with another payload: rejected, the first outcome stands")
     refused = await demo.client.execute(
         UpdateOrganization(org_id=one.org_id, domain="other.example"), command_id=command_id
     )
     console.print("  ", render.outcome(refused))
     heading("a stale precondition: somebody else was faster")
     await demo.execute(UpdateOrganization(org_id=one.org_id, name="Too Late Ltd", expected_version=1))
-    heading("a name that is taken, written another way")
+    heading("a taken name in another spelling")
     await demo.execute(UpdateOrganization(org_id=one.org_id, name=other.name.upper()))
-    heading("an organization that isn't there")
+    heading("an organization that does not exist")
     await demo.execute(DeleteOrganization(org_id=uuid4()))
 
 
 async def broken(demo: Demo) -> None:
     """Records that no client of ours would send."""
     org_id = demo.rows[60].command.org_id
-    heading("wrong fields: every one is named")
+    heading("invalid fields: each one is listed")
     await demo.raw_command(
         "org.update",
         org_id,
         b'{"org_id":"%b","name":"","domain":"localhost","primary_address":{"line1":"x","city":"y","country":"Norway"}}'
         % str(org_id).encode(),
     )
-    heading("no JSON, but a command id: refused with 400")
+    heading("not JSON, but with a command id: rejected with 400")
     await demo.raw_command("org.update", org_id, b'{"org_id": oops')
-    heading("bytes that nobody can read, not even their headers: parked for an operator, holding up nobody")
+    heading("unreadable bytes and headers: parked for an operator, blocking nothing")
     await demo.raw(b"\x00\x01", [("ce_id", b"\xff\xfe\xfd"), ("ce_type", b"org.\xc3\x28")], b"\x80\x81 not a command")
     await progress.wait_until_idle(demo.settings, ARRIVAL_TIMEOUT_S)
     database = Database(demo.settings.database, "reader", direct=True)

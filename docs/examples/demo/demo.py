@@ -49,9 +49,9 @@ async def prove(demo: Demo) -> tuple[str, list[str]]:
             differences.append(f"{what}: {ours} is not {theirs}")
     mark = "✓" if found.balance else "✗"
     for what in (
-        "every outcome is published as it was decided, every event once, with what was before and after",
-        "the versions of each organization follow each other without a gap",
-        "the state topic, folded, is the table of organizations",
+        "every outcome is published as it was decided, every event once, with the state before and after",
+        "the versions of each organization have no gaps",
+        "the folded state topic equals the table of organizations",
     ):
         console.print(f"  {mark} {what}")
     counts = f"{found.commands} commands, {found.outcomes} outcomes, {found.events} events, {found.parked} parked"
@@ -90,7 +90,7 @@ async def tell(settings: Settings, roles: Sequence[Role]) -> tuple[str, list[str
 def main() -> int:
     """Run the demo; the exit status."""
     argparse.ArgumentParser(
-        prog="make demo", description="Show what the service does, on servers of its own."
+        prog="make demo", description="Show what the service does, on its own servers."
     ).parse_args()
     for variable in [name for name in os.environ if name.startswith("ORGS_")]:
         del os.environ[variable]  # servers of its own, whatever the environment names: it fills and throws them away

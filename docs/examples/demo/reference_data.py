@@ -30,7 +30,8 @@ async def share(demo: Demo) -> None:
     """Publish everything, then a promotion and a farewell; the tables must say the same as the topics."""
     given = list(facts())
     heading(
-        f"{len(given)} facts about users from {FILE.name}, on topics that other services feed: no command, no outcome"
+        f"{len(given)} facts about users from {FILE.name}, on topics that other services publish: no "
+        "command, no outcome"
     )
     member, leaver = [each for each in given if isinstance(each, Membership)][:2]
     promotion = member.model_copy(update={"role": Role.SUPPORT if member.role is Role.ADMIN else Role.ADMIN})

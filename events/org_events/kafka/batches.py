@@ -6,7 +6,7 @@ of the protocol ("Record Batch" and "Record" of Kafka's protocol guide), each se
 - header names that are not UTF-8 (written as `\\xff` here);
 - attributes of a record with the highest bit set, which aiokafka takes for the first byte of a longer number;
 - numbers of five bytes with bits that Java drops;
-- offsets that a publisher made up in a batch without compression: aiokafka would skip records in silence, or commit
+- offsets that a publisher made up in a batch without compression: aiokafka would skip records silently, or commit
   offsets that don't exist yet. In a batch that compaction has not been at, a record's offset is its place.
 
 A compressed batch is unpacked within bounds (`unpacking`), and the headers of any batch are bounded before they become
@@ -38,7 +38,7 @@ _HEADERS_USUAL: Final = 32
 _HEADER_MEMORY: Final = 100
 """Bytes that a header takes, counted against `POLL_BYTES_MAX` where there are unusually many."""
 _STEP: Final = 64
-"""Records that are read in one go: what is looked at in each of them is then looked at in all at once."""
+"""Records that are read in one go: what is checked in each of them is then checked in all at once."""
 
 _offset: Final = attrgetter("offset")
 _headers: Final = attrgetter("headers")
@@ -60,7 +60,7 @@ class UnreadBatch(bytes):
     """A whole batch that isn't read, as it stands in the log, in the place of a record's value.
 
     Attributes:
-        why: It isn't read, in words.
+        why: It isn't read, as text.
         first_offset: Of its records.
         records: Their number.
     """
@@ -122,7 +122,7 @@ class Batches:
         self.open_bytes = 0
         start, end = self._at, self._end()
         if end is None:
-            raise CorruptRecordException("the batch is larger than what is fetched at a time, or its length is wrong")
+            raise CorruptRecordException("the batch is larger than one fetch, or its length is wrong")
         self._at = end
         data = self._data[start:end]
         if end - start < _HEADER.size or data[16] != _MAGIC:
@@ -172,16 +172,19 @@ class _Batch:
         try:
             yield from self._records(header)
         except TooLarge:
-            why = f"at most {RECORDS_MAX} records, and {UNPACKED_BYTES_MAX // 1024 // 1024} MiB when unpacked, are read"
+            why = f"at most {RECORDS_MAX} records and {UNPACKED_BYTES_MAX // 1024 // 1024} MiB unpacked are read"
         except _TooManyHeaders:
             why = (
-                f"at most {HEADERS_MAX} headers a record are read, and {_HEADERS_USUAL} a record on average; what "
-                "comes before them was read"
+                f"at most {HEADERS_MAX} headers per record are read, and {_HEADERS_USUAL} per record on average; "
+                "the records before these were read"
             )
         except CorruptRecordException as error:
             if not DefaultRecordBatch(cast("Any", self._data)).validate_crc():
                 raise
-            why = f"it was written so that nobody can read it ({error.args[0]}); what comes before that was read"
+            why = (
+                f"it cannot be parsed although its checksum is correct ({error.args[0]}); the records before it "
+                "were read"
+            )
         else:
             return
         yield _unread(header, self._data, why)
@@ -254,7 +257,7 @@ def _read(compiled: Any, header: _Header, data: bytes, batches: Batches) -> Iter
 def _is_usual(data: bytes, records: int) -> bool:
     """Whether aiokafka's reader may have it: it reads attributes right, and makes no more headers than are allowed.
 
-    This is all that is looked at in each record for itself: lengths below 8 KiB, of two bytes, hold few headers.
+    This is all that is checked in each record for itself: lengths below 8 KiB, of two bytes, hold few headers.
     """
     at = _HEADER.size
     try:
@@ -322,7 +325,7 @@ def _by_the_letter(header: _Header, data: bytes, batches: Batches, *, whole: boo
             allowed.count(1, number)
             headers = [reader.header() for _ in range(number)]
             if reader.at != end:
-                raise CorruptRecordException("a record is not as long as it says")
+                raise CorruptRecordException("the length of a record is wrong")
             yield Record(
                 header.base_offset + (place if whole else delta),
                 header.max_timestamp if appended else timestamp,
@@ -332,7 +335,7 @@ def _by_the_letter(header: _Header, data: bytes, batches: Batches, *, whole: boo
                 headers,
             )
     except IndexError as error:
-        raise CorruptRecordException("a record ends behind its batch") from error
+        raise CorruptRecordException("a record extends beyond its batch") from error
 
 
 def _signed(number: int) -> int:
@@ -359,7 +362,7 @@ class _Reader:
                 return (raw >> 1) ^ -(raw & 1)
             shift += 7
             if shift >= bits:
-                raise CorruptRecordException("a number has no end")
+                raise CorruptRecordException("a number is not terminated")
 
     def content(self) -> bytes | None:
         """Bytes behind their length, None where that is negative."""

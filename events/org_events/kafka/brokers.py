@@ -1,12 +1,12 @@
-"""Clients of Kafka that outlive the addresses of their brokers, and connections that were dropped in silence.
+"""Clients of Kafka that outlive the addresses of their brokers, and connections that were dropped silently.
 
 aiokafka asks the bootstrap addresses once, at the start. From then on it knows only the brokers that brokers name: when
 all of these are gone at once (a cluster that moved, pods that came back with other addresses), it asks dead addresses
-for ever, though the bootstrap address leads to the new ones. Java's clients ask it again (KIP-899, KIP-1102), and so
+forever, though the bootstrap address leads to the new ones. Java's clients ask it again (KIP-899, KIP-1102), and so
 does `EnduringClient`. And a connection that a load balancer or a firewall forgot looks alive: whatever is sent on it
 waits for its whole time-out. So connections keep themselves alive, and one that was idle is asked before it is used.
 
-Both are mended within the client, so that a consumer keeps its group and its positions and a producer its buffers:
+Both are fixed within the client, so that a consumer keeps its group and its positions and a producer its buffers:
 nothing in flight is given up, nothing is read twice or missed. Refused: building a consumer or producer again after a
 silence; each of their users would have to carry over what was in flight. aiokafka has no hook for any of it, so the
 class of one instance's client is exchanged; other users of aiokafka in the process aren't touched.
@@ -94,7 +94,7 @@ class _OneCluster(ClusterMetadata):
         """
         found = getattr(metadata, "cluster_id", None)
         if self.cluster_id is not None and found is not None and found != self.cluster_id:
-            raise OtherClusterError(f"Kafka's address leads to the cluster {found} now, before to {self.cluster_id}")
+            raise OtherClusterError(f"Kafka's address now leads to cluster {found}, before to {self.cluster_id}")
         self.cluster_id = self.cluster_id or found
         super().update_metadata(metadata)
 
@@ -167,7 +167,7 @@ class EnduringClient(AIOKafkaClient):
         found = _OneCluster(metadata_max_age_ms=self._metadata_max_age_ms)
         found.cluster_id = self.cluster.cluster_id
         if not await self._metadata_update(found, None):
-            raise self._other or KafkaError("no broker answers, neither those that were known nor a bootstrap server")
+            raise self._other or KafkaError("no broker responds, neither a known one nor a bootstrap server")
         return found
 
     async def _metadata_update(self, cluster_metadata: ClusterMetadata, topics: Any) -> bool:
@@ -179,7 +179,7 @@ class EnduringClient(AIOKafkaClient):
             request = MetadataRequest(list(topics) if topics else None)
             answered = answered or await self._ask_bootstrap(cluster_metadata, request) or await known
         except Exception:  # noqa: BLE001 - it would end the task that keeps the metadata fresh, in silence
-            _log.exception("the metadata can't be read; they are asked for again")
+            _log.exception("the metadata cannot be read; requesting them again")
             return False
         else:
             self._other = None if answered else self._other
@@ -196,7 +196,7 @@ class EnduringClient(AIOKafkaClient):
             return False
 
     async def _ask_bootstrap(self, cluster_metadata: ClusterMetadata, request: MetadataRequest) -> bool:
-        """Ask one bootstrap address after the other, and go on with the brokers that it names."""
+        """Ask one bootstrap address after the other, and continue with the brokers that it names."""
         for host, port, _ in self.hosts:
             node = f"bootstrap {host}:{port}"
             # Known by a name of their own, they are connected to as brokers are.
@@ -213,7 +213,7 @@ class EnduringClient(AIOKafkaClient):
             except OtherClusterError as error:
                 self._refuse(error)
             except (KafkaError, OSError, TimeoutError) as error:
-                _log.debug("%s doesn't tell the metadata: %r", node, error)
+                _log.debug("%s does not return metadata: %r", node, error)
             finally:
                 connection.close()
                 self._conns.pop((node, ConnectionGroup.DEFAULT), None)
@@ -221,7 +221,7 @@ class EnduringClient(AIOKafkaClient):
 
     def _refuse(self, error: OtherClusterError) -> None:
         if self._other is None or str(self._other) != str(error):
-            _log.error("%s; nothing was read from it or sent to it. If that is meant, start this program again", error)
+            _log.error("%s; nothing was read from it or sent to it. If this is intended, restart this program", error)
         self._other = error
 
     def _go_on(self, cluster_metadata: ClusterMetadata, metadata: Any) -> None:
@@ -231,12 +231,12 @@ class EnduringClient(AIOKafkaClient):
             self.force_metadata_update()
             return
         if before and before != {(broker.host, broker.port) for broker in self.cluster.brokers()}:
-            _log.warning("no broker known so far answers; going on with those that the bootstrap servers name")
+            _log.warning("no known broker responds; continuing with those that the bootstrap servers name")
         for (node, _), connection in list(self._conns.items()):
             broker = self.cluster.broker_metadata(node)
             moved = broker is None or (broker.host, broker.port) != (connection.host, connection.port)
             if moved or (connection._requests and _still_s(connection) > SILENCE_S):
-                connection.close()  # who waits for an answer there is told, and asks again
+                connection.close()  # callers waiting for a response get an error, and retry
 
     async def _get_conn(
         self, node_id: _Node, *, group: ConnectionGroup = ConnectionGroup.DEFAULT, no_hint: bool = False
@@ -253,7 +253,7 @@ class EnduringClient(AIOKafkaClient):
                 async with asyncio.timeout(CONNECT_TIMEOUT_S):
                     connection = await super()._get_conn(node_id, group=group, no_hint=no_hint)
             except TimeoutError:
-                _log.warning("broker %s doesn't answer a new connection", node_id)
+                _log.warning("broker %s does not respond on a new connection", node_id)
                 self.force_metadata_update()
                 return None
             # Closed meanwhile, the client closes nothing any more; and a broker may hang up on whom it just let in.

@@ -1,18 +1,18 @@
-"""A consumer that loses nothing when a partition can't be read, and goes on with all others.
+"""A consumer that loses nothing when a partition can't be read, and continues with all others.
 
 aiokafka drains partition after partition in one poll and moves each one's position at once. Where a later one then
 raises (a codec nobody knows, one flipped bit), what was drained is thrown away behind the positions, and the next
-commit passes it: records are lost in silence (seen: 1,203 of 1,963). Here no poll raises for what a partition holds.
+commit passes it: records are lost silently (seen: 1,203 of 1,963). Here no poll raises for what a partition holds.
 What precedes the bad batch is handed out, the position stays before it, and the partition is *sick*: left alone, tried
 again every few seconds, because a disk is repaired or a codec installed, and reported: in the log, and in `sick` for
 whoever shows it.
 
-More of the kind, mended with it:
+More of the kind, fixed with it:
 
 - a poll that raises or is cancelled counted as one that never ended, and `max.poll.interval` was not enforced any more;
-- an error in the task that fetches ended it, and nothing came in for ever, in silence;
+- an error in the task that fetches ended it, and nothing came in forever, silently;
 - a record larger than a fetch was stepped over;
-- fetches that a broker refuses, and a topic that was deleted, were asked for again without a pause;
+- fetches that a broker rejects, and a topic that was deleted, were asked for again without a pause;
 - a partition with a large backlog was drained before the next one had its turn.
 
 There is no public way: positions move inside of the fetcher. So this stands on its inner parts, and nothing else of
@@ -65,9 +65,9 @@ class SteadyConsumer(AIOKafkaConsumer):
 
     Args:
         topics: As for `AIOKafkaConsumer`.
-        on_sick: Told of each change of `sick`.
+        on_sick: Notified of each change of `sick`.
         on_offset_lost: Called where a partition has no record at its offset, or no offset, and `auto_offset_reset` is
-            "none": whoever knows where to go on seeks. Called again while nobody does; after 5 s it is sick.
+            "none": whoever knows where to continue seeks. Called again while nobody does; after 5 s it is sick.
         options: As for `AIOKafkaConsumer`.
     """
 
@@ -104,7 +104,7 @@ class SteadyConsumer(AIOKafkaConsumer):
 
     @_fetcher.setter
     def _fetcher(self, made: Any) -> None:
-        """Take the fetcher in hand as soon as it is made, before it has fetched anything."""
+        """Take over the fetcher as soon as it is made, before it has fetched anything."""
         self._steady_fetcher = made
         if made is not None:
             made.__class__ = _Fetcher
@@ -187,7 +187,7 @@ class _Fetcher(Fetcher):
         return await self._take_one(partitions)
 
     def may_open(self, result: _Fetched) -> bool:
-        """Whether a partition may go on: those that are being read come first where much is unpacked.
+        """Whether a partition may continue: those that are being read come first where much is unpacked.
 
         In one poll no other begins either once so much was unpacked that what was handed out fills the memory.
         """
@@ -213,7 +213,7 @@ class _Fetcher(Fetcher):
         try:
             return await step
         except Exception:  # noqa: BLE001 - said and tried again; nothing is skipped
-            _log.exception("a fetch failed and is tried again")
+            _log.exception("a fetch failed and is retried")
             await asyncio.sleep(self._retry_backoff)
             return False
 

@@ -14,9 +14,9 @@ _log = logging.getLogger(__name__)
 RETRY_S: Final = 3.0
 """Between two tries of a partition whose records can't be read."""
 REFUSED_RETRY_S: Final = 0.2
-"""Between two fetches that a broker refuses, as it does for a moment when leaders change."""
+"""Between two fetches that a broker rejects, as it does for a moment when leaders change."""
 PATIENCE_S: Final = 5.0
-"""A partition whose fetches are refused for so long is sick."""
+"""A partition whose fetches are rejected for so long is sick."""
 
 
 class Sick(NamedTuple):
@@ -29,11 +29,11 @@ class Sick(NamedTuple):
     """By the monotonic clock."""
 
     def __str__(self) -> str:
-        return f"not read since offset {self.offset}: {self.reason}"
+        return f"unreadable from offset {self.offset}: {self.reason}"
 
 
 OnSick = Callable[[TopicPartition, Sick | None], None]
-"""Told when a partition becomes sick, and None when it is well again or no longer ours."""
+"""Called when a partition becomes sick, and None when it is well again or no longer ours."""
 
 
 class _Case(NamedTuple):
@@ -100,8 +100,8 @@ class Ward:
             if self._said.get(at) != (offset, reason):
                 self._said[at] = (offset, reason)
                 _log.error(
-                    "%s, partition %d can't be read from offset %d on (%s): it waits and is tried again, all others "
-                    "go on; see 'A partition cannot be read' in docs/operating.md",
+                    "%s, partition %d cannot be read from offset %d on (%s): it waits and is retried, all "
+                    "others continue; see 'A partition cannot be read' in docs/operating.md",
                     *at,
                     offset,
                     reason,

@@ -55,7 +55,7 @@ def unpack(codec: int, data: memoryview, bytes_max: int = UNPACKED_BYTES_MAX) ->
     """
     decoder = _DECODERS.get(codec)
     if decoder is None:
-        raise UnsupportedCodecError(f"codec {codec} is not known")
+        raise UnsupportedCodecError(f"codec {codec} is unknown")
     try:
         return decoder(data, bytes_max)
     except (cramjam.DecompressionError, zlib.error, struct.error, IndexError, OSError, ValueError) as error:
@@ -90,7 +90,7 @@ def _gzip(data: memoryview, bytes_max: int) -> bytes:
                 return b"".join(parts)
             inflater = zlib.decompressobj(wbits=31)
     if not inflater.eof and not ended:
-        raise CorruptRecordException("gzip: it ends in the middle")
+        raise CorruptRecordException("gzip: truncated")
     return b"".join(parts)
 
 
@@ -106,7 +106,7 @@ def _snappy(data: memoryview, bytes_max: int) -> bytes:
             continue
         (length,) = struct.unpack_from(">i", data, at)
         if not 0 <= length <= len(data) - at - 4:
-            raise CorruptRecordException("snappy: a block ends behind the batch")
+            raise CorruptRecordException("snappy: a block extends beyond the batch")
         part = _snappy_block(data[at + 4 : at + 4 + length], left)
         parts.append(part)
         left -= len(part)
@@ -121,9 +121,9 @@ def _snappy_block(data: memoryview, bytes_max: int) -> bytes:
 
 
 def _lz4(data: memoryview, bytes_max: int) -> bytes:
-    """One frame, block by block, as Kafka's own reader does: a checksum of the content isn't looked at.
+    """One frame, block by block, as Kafka's own reader does: a checksum of the content isn't checked.
 
-    Blocks don't depend on each other: brokers refuse frames in which they do (KIP-57).
+    Blocks don't depend on each other: brokers reject frames in which they do (KIP-57).
     """
     magic, flags, descriptor = struct.unpack_from("<IBB", data)
     if magic != _LZ4_MAGIC or flags >> 6 != 1 or not flags & 0x20:
@@ -141,7 +141,7 @@ def _lz4(data: memoryview, bytes_max: int) -> bytes:
         if length == 0:
             return b"".join(parts)
         if length > len(data) - at:
-            raise CorruptRecordException("lz4: a block ends behind the batch")
+            raise CorruptRecordException("lz4: a block extends beyond the batch")
         packed = data[at : at + length]
         part = bytes(packed) if stored else _lz4_block(packed, block)
         left -= len(part)

@@ -5,7 +5,7 @@
         if result.outcome is Outcome.REJECTED:
             print(result.code, result.problem.detail)
 
-A refusal is a value (`Result`), never an exception. An exception means that there is no outcome: either nothing was
+A rejection is a value (`Result`), never an exception. An exception means that there is no outcome: either nothing was
 sent, or, `OutcomeUnknown`, the same command should be sent again with the same command id, which is always safe.
 
 A `parked` result is handed out like any other, with `final=False`: an operator decides, perhaps in hours. Whoever
@@ -137,7 +137,7 @@ class OrganizationClient:
 
     @property
     def unread(self) -> str | None:
-        """Partitions of the results that can't be read, in words; outcomes in them come when they are mended."""
+        """Partitions of the results that can't be read, as text; outcomes in them come when they are fixed."""
         return self._connection.unread
 
     async def ping(self) -> None:
@@ -148,7 +148,7 @@ class OrganizationClient:
             NotConnected: Not started, stopped, or the reader of outcomes has died: start a new client.
         """
         if not await self._connection.publisher().reaches_a_broker():
-            raise KafkaUnavailable("No broker answers")
+            raise KafkaUnavailable("No broker responds")
 
     def on_behalf_of(self, actor: str | None = None, *, token: str | Callable[[], str] | None = None) -> Self:
         """The same client with another actor; it shares the connection and needs no start or stop of its own."""
@@ -191,7 +191,7 @@ class OrganizationClient:
             timeout_s: None takes the client's.
 
         Returns:
-            The outcome, refusals and `parked` included.
+            The outcome, rejections and `parked` included.
 
         Raises:
             OutcomeUnknown: None came in time. Send the same command with the same id again; that is safe.
@@ -338,7 +338,9 @@ class OrganizationClient:
         try:
             others = await expected.turn(command_id, request, deadline)
         except TimeoutError as error:
-            raise KafkaUnavailable(f"{command.type} {command_id} was not sent: its id has another command") from error
+            raise KafkaUnavailable(
+                f"{command.type} {command_id} was not sent: its id belongs to another command"
+            ) from error
         outcome = expected.expect(command_id, request, others)
         try:
             async with asyncio.timeout_at(deadline):
@@ -346,9 +348,9 @@ class OrganizationClient:
         except BaseException as error:
             expected.leave(command_id)
             if isinstance(error, REFUSALS):
-                raise KafkaRefused(f"Kafka refuses {command.type} {command_id}: {error!r}") from error
+                raise KafkaRefused(f"Kafka rejects {command.type} {command_id}: {error!r}") from error
             if isinstance(error, KafkaError | TimeoutError):
-                raise KafkaUnavailable(f"Kafka is away: {command.type} {command_id} was not sent") from error
+                raise KafkaUnavailable(f"Kafka is unavailable: {command.type} {command_id} was not sent") from error
             raise
         acknowledged.add_done_callback(partial(_hand_on_failure, outcome))
         return _PendingCommand(command_id, command, acknowledged, outcome, deadline)
@@ -364,8 +366,8 @@ class OrganizationClient:
             raise
         if not outcome.done():
             expected.leave(command_id)
-            unread = f", and results can't be read: {self.unread}" if self.unread else ""
-            raise OutcomeUnknown(f"none came in time{unread}", command_id, command)
+            unread = f", and results cannot be read: {self.unread}" if self.unread else ""
+            raise OutcomeUnknown(f"none arrived in time{unread}", command_id, command)
         expected.forget(command_id, outcome)
         if error := outcome.exception():
             raise _failure(error, command_id, command) from error
@@ -374,7 +376,7 @@ class OrganizationClient:
 
 def _failure(error: BaseException, command_id: UUID, command: AnyCommand | None) -> ClientError:
     if isinstance(error, REFUSALS):
-        return KafkaRefused(f"Kafka refuses the command {command_id}: {error!r}")
+        return KafkaRefused(f"Kafka rejects the command {command_id}: {error!r}")
     return OutcomeUnknown(str(error) or repr(error), command_id, command)
 
 

@@ -79,7 +79,7 @@ class Connection:
 
     @property
     def unread(self) -> str | None:
-        """The partitions of the results that can't be read, in words; None when all is well."""
+        """The partitions of the results that can't be read, as text; None when all is well."""
         return None if self._reader is None else self._reader.unread
 
     def publisher(self) -> Publisher:
@@ -101,9 +101,9 @@ class Connection:
             KafkaUnavailable, TopicMissing, KafkaRefused: Nothing is left open.
         """
         if self._publisher is not None:
-            raise NotConnected("The client is started already.")
+            raise NotConnected("The client is already started.")
         failure: KafkaError | None = None
-        # A topic that isn't there is told before the time is up, but never because a broker was slow.
+        # A missing topic is reported before the time is up, but never because a broker was slow.
         topic_wait_s = min(_TOPIC_WAIT_S, max(_TOPIC_WAIT_MIN_S, timeout_s / 2))
         try:
             async with asyncio.timeout(timeout_s):
@@ -111,14 +111,14 @@ class Connection:
                     try:
                         return await self._connect(topic_wait_s)
                     except REFUSALS as error:
-                        raise KafkaRefused(f"Kafka does not let this user in: {error!r}") from error
+                        raise KafkaRefused(f"Kafka denies access to this user: {error!r}") from error
                     except KafkaError as error:
                         failure = error
                     await asyncio.sleep(_RETRY_WAIT_S)
         except TimeoutError as error:
             raise KafkaUnavailable(
                 f"No connection to Kafka at {self._bootstrap_servers} within {timeout_s:g} s; nothing was sent. "
-                f"It is unreachable, or refuses the credentials ({failure or 'no answer'!r})"
+                f"It is unreachable, or rejects the credentials ({failure or 'no answer'!r})"
             ) from error
 
     async def stop(self) -> None:
@@ -175,5 +175,5 @@ async def _partitions(publisher: Publisher, topic: str, wait_s: float) -> set[in
                 return await publisher.partitions(topic)
         # Only a broker that answers can say that a topic is missing; the one that was asked first may be dead.
         if not await publisher.reaches_a_broker():
-            raise KafkaTimeoutError(f"no broker tells whether {topic} is there")
+            raise KafkaTimeoutError(f"no broker says whether {topic} exists")
     raise TopicMissing(topic)

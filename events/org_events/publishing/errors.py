@@ -1,4 +1,4 @@
-"""What the client raises, split by what to do about it. A refused command is none of these: it is a `Result`."""
+"""What the client raises, split by what to do about it. A rejected command is none of these: it is a `Result`."""
 
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -20,14 +20,14 @@ class KafkaUnavailable(ClientError):
 
 
 class KafkaRefused(ClientError):
-    """Kafka refuses what was asked (rights, settings), and nothing was sent: trying again won't help."""
+    """Kafka rejects what was asked (rights, settings), and nothing was sent: trying again won't help."""
 
 
 class TopicMissing(ClientError):
     """A topic of the contract does not exist under this prefix; nothing was sent."""
 
     def __init__(self, topic: str) -> None:
-        super().__init__(f"There is no topic {topic}. Check the prefix, or create the topics: orgs topics apply")
+        super().__init__(f"Topic {topic} does not exist. Check the prefix, or create the topics: orgs topics apply")
         self.topic = topic
 
 

@@ -1,10 +1,10 @@
-"""Outcomes on their way in: every result of the topic is looked at, those somebody asked for are kept.
+"""Outcomes on their way in: every result of the topic is checked, those somebody asked for are kept.
 
-The reader is no member of a group: each client reads all partitions from their end, because any of them may hold the
+The reader is not a member of a group: each client reads all partitions from their end, because any of them may hold the
 answer. A partition that can't be read delays the outcomes in it and no others: who waits for one of these waits until
 the time is up, because the command is safe and the partition may be repaired any moment.
 
-Looking for one header decides what becomes of a record, so results of other publishers cost little; only the task that
+Looking for one header decides the outcome of a record, so results of other publishers cost little; only the task that
 waits parses its JSON. Refused alternative: a results topic a publisher, which the relay would have to know.
 """
 
@@ -29,7 +29,7 @@ _POLL_RECORDS_MAX: Final = 1_000
 _RETRY_WAIT_S: Final = 1.0
 _COMMAND_ID_HEADER: Final = "ce_commandid"
 _NOT_JOURNALED: Final = b'"position":null'
-"""In a result that any request under an id may get: parked, or refused because the id belongs to another one."""
+"""In a result that any request under an id may get: parked, or rejected because the id belongs to another one."""
 
 
 class Expected:
@@ -51,8 +51,8 @@ class Expected:
     async def turn(self, command_id: UUID, request: int, deadline: float) -> bytes | None:
         """Wait until no other request under this id is undecided; its outcome, or None where there was none.
 
-        A result names its command id alone. Of two requests under one id the second is refused, and which of the two
-        results came first would decide who is told what.
+        A result names its command id alone. Of two requests under one id the second is rejected, and which of the two
+        results came first would decide who gets which.
 
         Args:
             command_id: Of both.
@@ -136,7 +136,7 @@ class Expected:
             future.set_result(value)
 
     def fail_all(self, why: str) -> None:
-        """Results can't be read for now: everybody who waits is told by a `ClientError`."""
+        """Results can't be read for now: all waiting callers get a `ClientError`."""
         for future in self._futures.values():
             if not future.done():
                 future.set_exception(ClientError(why))
@@ -179,7 +179,7 @@ class OutcomeReader:
 
     @property
     def unread(self) -> str | None:
-        """The partitions that can't be read, in words; None when all is well."""
+        """The partitions that can't be read, as text; None when all is well."""
         if not self._consumer.sick:
             return None
         return "; ".join(
@@ -202,7 +202,7 @@ class OutcomeReader:
         self._task.add_done_callback(self._died)
 
     async def stop(self) -> None:
-        """Stop reading; whoever still waits is told. May be called again."""
+        """Stop reading; callers still waiting get an error. May be called again."""
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
@@ -219,16 +219,16 @@ class OutcomeReader:
                     await self._consumer.getmany(timeout_ms=_POLL_MS, max_records=_POLL_RECORDS_MAX),
                 )
             except KafkaError as error:
-                # The consumer goes on by itself where that can help; what reaches us is for those who wait.
+                # The consumer continues by itself where that can help; what reaches us is for those who wait.
                 _log.warning("reading %s: %r", self._topic, error)
-                self._expected.fail_all(f"{self._topic} can't be read: {error!r}")
+                self._expected.fail_all(f"{self._topic} cannot be read: {error!r}")
                 await asyncio.sleep(_RETRY_WAIT_S)
                 continue
             for records in batches.values():
                 for record in records:
                     self._dispatch(record)
             await self._take_new_partitions()
-            # Records at hand are returned without a pause: let the others have their turn.
+            # Available records are returned without a pause: let other tasks run.
             await asyncio.sleep(0)
 
     def _dispatch(self, record: "ConsumerRecord[Any, Any]") -> None:

@@ -2,7 +2,7 @@
 
 An idempotent producer of aiokafka numbers the batches of a partition and never gives one up by itself. Once a batch
 has failed all the same, the numbers of the later ones no longer fit, and every later send to that partition fails or
-hangs. A new producer begins a new numbering, so it costs one round trip and mends all of that. What the old one still
+hangs. A new producer begins a new numbering, so it costs one round trip and fixes all of that. What the old one still
 holds is settled first, so that records of one key can't overtake each other.
 """
 
@@ -21,9 +21,9 @@ from org_events.publishing.errors import NotConnected
 _log = logging.getLogger(__name__)
 
 STOP_TIMEOUT_S: Final = 5.0
-"""How long a producer may take to get its last batches acknowledged; with Kafka away it would wait for ever."""
+"""How long a producer may take to get its last batches acknowledged; with Kafka away it would wait forever."""
 REPLACE_TIMEOUT_S: Final = 10.0
-"""How long a new producer may take to connect, before those who wait for it are told that Kafka is away."""
+"""How long a new producer may take to connect, before those who wait for it are told that Kafka is unavailable."""
 
 
 class Publisher:
@@ -117,7 +117,7 @@ class Publisher:
     async def _replace(self) -> AIOKafkaProducer:
         old, self._producer = self._producer, None
         if old is not None:
-            _log.warning("a send failed; going on with a new producer")
+            _log.warning("a send failed; continuing with a new producer")
             await stop_producer(old)
         if self._stopped:
             raise NotConnected("The client was stopped.")
@@ -148,7 +148,7 @@ async def stop_producer(producer: AIOKafkaProducer) -> None:
     try:
         await stopping
     except Exception as error:  # noqa: BLE001 - a broken producer may fail to stop in any way, and is done with
-        _log.debug("stopping a producer: %r", error)
+        _log.debug("stopping a producer failed: %r", error)
         await producer.client.close()
 
 
@@ -157,7 +157,7 @@ async def _abandon(producer: AIOKafkaProducer) -> None:
 
     aiokafka has no public way. Its sender then fails to put a batch back that is settled by now, which its callback
     can't cope with outside a transaction; nobody is left to be told, so the callback goes. A request that timed out
-    waits for metadata before it is sent again, and a client that was closed asks for none: it is told so.
+    waits for metadata before it is sent again, and a client that was closed requests none: so it is closed here.
     """
     inner = cast("Any", producer)
     if inner._sender.sender_task is not None:

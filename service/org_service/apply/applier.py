@@ -169,12 +169,12 @@ class Applier:
             await self._halve(requests, "halved")
             return
         detail = _sqlstate(error)
-        log.error("command parked: the database refuses its data", sqlstate=detail)
+        log.error("command parked: the database rejects its data", sqlstate=detail)
         await self._settle(requests, detail)
 
     async def _halve(self, requests: Sequence[Request | Unreadable], why: str) -> None:
         BATCH_REPEATS.labels(why).inc()
-        log.warning("the batch is halved", why=why, records=len(requests))
+        log.warning("the batch is being halved", why=why, records=len(requests))
         middle = len(requests) // 2
         await self._settle(requests[:middle])
         await self._settle(requests[middle:])
@@ -193,7 +193,7 @@ class Applier:
         if trouble is not None:
             log.warning("the batch waits", why=self.outage, retry_in_s=round(pause_s, 2))
         else:
-            log.error("unknown trouble, the batch waits", retry_in_s=round(pause_s, 2), exc_info=error)
+            log.error("unknown error, the batch waits", retry_in_s=round(pause_s, 2), exc_info=error)
         await asyncio.sleep(pause_s)
 
     async def check_parked(self) -> str:
@@ -204,9 +204,9 @@ class Applier:
         async with self._database.connect() as conn:
             defects = await parked.count_defects(conn)
         if not defects:
-            return "nothing by a defect of ours"
+            return "none because of a defect of ours"
         counted = f"{defects}" if defects < parked.DEFECTS_COUNTED_MAX else f"{defects} or more"
-        return f"{counted} by a defect of ours: run `orgs parked`, and report it"
+        return f"{counted} because of a defect of ours: run `orgs parked`, and report it"
 
     async def check(self) -> str:
         """Ask Postgres for a sign of life, on a connection of the pool; raises where it gives none."""
@@ -245,7 +245,7 @@ class Applier:
                 await journal.append(conn, start, plan.journal)
             # The head is ours from here on: whatever has an earlier position is committed, and can be seen.
             if await organizations.find_holders(conn, plan.passing_names()):
-                raise RefoldError("another transaction took a name that this batch had for a moment")
+                raise RefoldError("another transaction took a name that this batch held temporarily")
         return plan, start
 
 
@@ -253,7 +253,7 @@ def waits_for(trouble: ServiceError | None, error: Exception) -> str:
     """What a batch waits for, in words; of what isn't known the kind alone."""
     if isinstance(trouble, TooSlowError):
         return (
-            f"one record alone takes too long. {trouble}. See what it waits for (pg_stat_activity), or raise "
+            f"a single record takes too long. {trouble}. See what it waits for (pg_stat_activity), or raise "
             "ORGS_DATABASE__STATEMENT_TIMEOUT_S"
         )
     return str(trouble or type(error).__name__)
@@ -307,7 +307,7 @@ async def _snapshot(conn: DatabaseConnection, requests: Sequence[Request | Unrea
         await relations.find_clients(conn, deleted(readable)),
     )
     if is_torn(snapshot, org_ids, names):
-        raise RefoldError("another transaction got between the statements of the snapshot")
+        raise RefoldError("another transaction committed between the statements of the snapshot")
     return snapshot
 
 

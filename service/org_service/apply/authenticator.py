@@ -18,12 +18,12 @@ from org_service.auth.tokens import TokenRefused, Tokens, bearer
 from org_service.domain.requests import LOG_APPEND_TIME, Refused, Request, Unreadable, broker_time
 from org_service.settings import AuthSettings
 
-NO_TOKEN = "The header authorization is missing; it must be Bearer and a token."  # noqa: S105 - no secret
+NO_TOKEN = "The header authorization is missing; it must be Bearer followed by a token."  # noqa: S105 - no secret
 NOT_STAMPED = (
-    "The broker did not stamp this record with its own time, so the token can't be judged: the topic must have "
-    "message.timestamp.type=LogAppendTime. Send the command again, under another id, once it has."
+    "The broker did not stamp this record with its own time, so the token cannot be verified: the topic "
+    "must have message.timestamp.type=LogAppendTime. Send the command again, under another id, once it has."
 )
-NO_ISSUER = "This service takes no tokens: none of its settings names an issuer."
+NO_ISSUER = "This service accepts no tokens: no issuer is configured."
 _READ_S_MIN: Final = 2.0
 """Keys read within this time are as good as keys read now, for a record from before."""
 

@@ -231,12 +231,14 @@ async def reconcile(settings: Settings, database: Database, groups: Sequence[Gro
     """
     for group in groups:
         said = {"topic": group.topic, "partitions": group.partitions}
-        log.warning("reference data were not read for too long: looking for what the topic no longer holds", **said)
+        log.warning(
+            "reference data were not read for too long: looking for facts that the topic no longer contains", **said
+        )
         deleted = await _reconcile(settings, database, kinds(settings.kafka.topics)[group.topic], group, beat)
         if deleted is None:
             return
         REFERENCE_RECORDS.labels(group.topic, "lacking").inc(deleted)
-        log.warning("facts that the topic no longer holds are deleted", facts=deleted, **said)
+        log.warning("facts that the topic no longer contains are deleted", facts=deleted, **said)
 
 
 async def _reconcile(

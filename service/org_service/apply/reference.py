@@ -150,8 +150,8 @@ class ReferenceApplier:
             ages = await reference_progress.read_ages(conn)
         for topic in sorted({place.topic for place in anew}):
             log.warning(
-                "a reference topic was created anew, or lost records: it is applied from its beginning, and what it "
-                "doesn't hold stays as it was",
+                "a reference topic was recreated, or lost records: it is applied from its beginning, and facts "
+                "that it does not contain stay as they were",
                 topic=topic,
                 partitions=sorted(place.partition for place in anew if place.topic == topic),
             )
@@ -184,7 +184,7 @@ class ReferenceApplier:
             if not await confirm(consumer, self._database, ids=ids, absence_s=absence_s, starts=starts, passed=passed):
                 self.lose()
         except Exception as error:  # noqa: BLE001 - an outage shows where records wait; another try comes in a minute
-            log.warning("could not note that reference data are complete", why=str(_trouble(error) or type(error)))
+            log.warning("could not record that reference data are complete", why=str(_trouble(error) or type(error)))
 
     async def apply(self, records: Sequence[Record]) -> Sequence[Record]:
         """Apply records in order; returns when all are committed, or let go because the place was lost.
@@ -247,7 +247,7 @@ class ReferenceApplier:
             else:
                 self.outage = None
                 if counts is None:
-                    log.info("the place in the reference topics is lost, and is found anew")
+                    log.info("the position in the reference topics is lost, and is being determined again")
                     self.lose()
                 else:
                     _count(counts)
@@ -264,7 +264,7 @@ class ReferenceApplier:
 
     async def _halve(self, facts: Sequence[_Read], starts: Mapping[Place, int], why: str) -> None:
         BATCH_REPEATS.labels(why).inc()
-        log.warning("the batch of reference data is halved", why=why, records=len(facts))
+        log.warning("the batch of reference data is being halved", why=why, records=len(facts))
         middle = len(facts) // 2
         for half in (facts[:middle], facts[middle:]):  # where the first one loses the place, the second does nothing
             await self._settle(half, {place: starts[place] for place in _ends(half)})
@@ -314,7 +314,7 @@ class ReferenceApplier:
         if trouble is not None:
             log.warning("reference data wait", why=waits_for(trouble, error), retry_in_s=round(pause_s, 2))
         else:
-            log.error("unknown trouble, reference data wait", retry_in_s=round(pause_s, 2), exc_info=error)
+            log.error("unknown error, reference data wait", retry_in_s=round(pause_s, 2), exc_info=error)
         await asyncio.sleep(pause_s)
 
 
@@ -332,7 +332,7 @@ async def _write(conn: DatabaseConnection, facts: Collection[Fact]) -> None:
 
 def _trouble(error: Exception) -> ServiceError | None:
     if isinstance(error, KafkaError):
-        return RetryError(f"Kafka doesn't answer as it should: {type(error).__name__}")
+        return RetryError(f"Kafka returned an unexpected response: {type(error).__name__}")
     return classify(error)
 
 

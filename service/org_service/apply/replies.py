@@ -38,7 +38,7 @@ _REFUSED: Final = (TopicAuthorizationFailedError, ClusterAuthorizationFailedErro
 
 def lacks_write(topic: str) -> str:
     """What to say where Kafka doesn't let us write."""
-    return f"Kafka doesn't let us write to {topic}, where duplicates get their outcome: grant this login Write on it"
+    return f"Kafka denies writing to {topic}, where duplicates get their outcome: grant this login Write on it"
 
 
 class _Message(NamedTuple):
@@ -93,7 +93,7 @@ class Replies:
     def _why(self, error: Exception) -> str:
         if isinstance(error, _REFUSED):
             return lacks_write(self._settings.kafka.topics.results)
-        return f"kafka is away ({type(error).__name__})"
+        return f"Kafka is unavailable ({type(error).__name__})"
 
     async def _send(self, messages: list[_Message]) -> None:
         waiting = [await self._publisher.append(message.key, message.value, message.headers) for message in messages]
@@ -102,7 +102,7 @@ class Replies:
             _, late = await asyncio.wait(late, timeout=_SIGN_OF_LIFE_S)
             if late:  # an idempotent producer gives none up, and says nothing
                 self._live()
-                log.warning("kafka doesn't take replies, they wait", replies=len(late))
+                log.warning("Kafka does not confirm replies, they wait", replies=len(late))
         for each in waiting:
             each.result()
 
@@ -182,5 +182,5 @@ def _undecided(reply: Reply, now: datetime) -> _Message:
 def _reused() -> Decision:
     return refuse(
         ProblemType.COMMAND_ID_REUSED,
-        "Another command was sent under this command id before; its outcome stands. Give each command its own id.",
+        "Another command was sent under this command id before; its outcome stands. Use a new id for each command.",
     )

@@ -2,7 +2,7 @@
 
 A key says itself what it verifies: RSA is RS256, P-256 is ES256, Ed25519 is EdDSA (RFC 9864 calls that Ed25519), and
 nothing a token says can change it. That is what defeats a token signed with a public key as if it were a password. Keys
-of other kinds are passed over, as the RFC wants; a set that gives away a private or shared key is refused whole, for
+of other kinds are passed over, as the RFC wants; a set that gives away a private or shared key is rejected whole, for
 whoever made it made a mistake.
 
 A `kid` is a hint, not a name: at rotations two keys have the same one, or some have none. Whatever fits may verify.
@@ -70,14 +70,14 @@ def read_key_set(content: bytes) -> KeySet:
     try:
         document = json.loads(content.decode())
     except (ValueError, RecursionError):
-        raise KeySetError("it is no JSON") from None
+        raise KeySetError("it is not JSON") from None
     listed = cast("dict[str, Any]", document).get("keys") if isinstance(document, dict) else None
     if not isinstance(listed, list):
-        raise KeySetError('it is no JWK Set: it must be an object with the list "keys"')
+        raise KeySetError('it is not a JWK Set: it must be an object with the list "keys"')
     keys: dict[str | None, tuple[Key, ...]] = {}
     unusable: list[str] = []
     for number, entry in enumerate(cast("list[Any]", listed), 1):
-        found = _read_key(cast("dict[str, Any]", entry), number) if isinstance(entry, dict) else "it is no object"
+        found = _read_key(cast("dict[str, Any]", entry), number) if isinstance(entry, dict) else "it is not an object"
         if isinstance(found, str):
             unusable.append(f"key {number}: {found}")
             continue
@@ -89,12 +89,14 @@ def read_key_set(content: bytes) -> KeySet:
 def _read_key(jwk: dict[str, Any], number: int) -> tuple[str | None, Key] | str:
     """The key and its `kid`, or why it can't be used."""
     if jwk.get("kty") == "oct" or "k" in jwk:
-        raise KeySetError(f"key {number} is a shared secret; only public keys may be here")
+        raise KeySetError(f"key {number} is a shared secret; only public keys are allowed")
     if _PRIVATE & jwk.keys():
-        raise KeySetError(f"key {number} is a private key; make a new one, for whoever read the set can sign with it")
+        raise KeySetError(
+            f"key {number} is a private key; replace it, because anyone who has read the set can sign with it"
+        )
     algorithm = _ALGORITHM.get((_text(jwk.get("kty")), _text(jwk.get("crv"))))
     if algorithm is None:
-        return "its type is none of RSA, EC P-256, OKP Ed25519"
+        return "its type is not RSA, EC P-256 or OKP Ed25519"
     named = jwk.get("alg", algorithm)
     if not (
         jwk.get("use", "sig") == "sig"
@@ -105,11 +107,11 @@ def _read_key(jwk: dict[str, Any], number: int) -> tuple[str | None, Key] | str:
         return f"it is not for signatures with {algorithm}"
     kid = jwk.get("kid")
     if kid is not None and not isinstance(kid, str):
-        return "its kid is no text"
+        return "its kid is not a string"
     try:
         public = jwt.PyJWK(jwk, algorithm).key
     except (jwt.PyJWTError, ValueError, TypeError):
-        return "its parameters are wrong"
+        return "its parameters are invalid"
     if isinstance(public, RSAPublicKey) and public.key_size < RSA_BITS_MIN:
         return f"it is an RSA key of {public.key_size} bits, fewer than {RSA_BITS_MIN}"
     return kid, Key(algorithm, cast("PublicKey", public))

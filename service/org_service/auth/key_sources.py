@@ -41,7 +41,7 @@ class KeySource(Protocol):
 
         Raises:
             KeySetError: It can't be one.
-            RetryError: It can't be had now.
+            RetryError: It could not be fetched now.
             OSError: The file can't be read.
         """
         ...
@@ -104,15 +104,15 @@ class Url:
         try:
             async with asyncio.timeout(self._timeout_s), self._client.stream("GET", self._url) as response:
                 if response.status_code != HTTPStatus.OK:
-                    raise RetryError(f"the answer was {response.status_code}")
+                    raise RetryError(f"the response was {response.status_code}")
                 async for chunk in response.aiter_bytes():
                     content += chunk
                     if len(content) > KEY_SET_BYTES_MAX:
                         raise KeySetError(f"it is longer than {KEY_SET_BYTES_MAX} bytes")
         except TimeoutError as error:
-            raise RetryError(f"no answer within {self._timeout_s:g} s") from error
+            raise RetryError(f"no response within {self._timeout_s:g} s") from error
         except httpx2.HTTPError as error:
-            raise RetryError(f"no answer ({type(error).__name__})") from error
+            raise RetryError(f"no response ({type(error).__name__})") from error
         return bytes(content)
 
     async def close(self) -> None:
@@ -130,8 +130,8 @@ def source_of(auth: AuthSettings) -> KeySource:
     """
     if bool(auth.jwks_file) == bool(auth.jwks_url):
         raise StopError(
-            "Tokens can't be verified: set ORGS_AUTH__JWKS_FILE or ORGS_AUTH__JWKS_URL, "
-            + ("not both." if auth.jwks_file else "where the issuer's public keys are.")
+            "Tokens cannot be verified: set ORGS_AUTH__JWKS_FILE or ORGS_AUTH__JWKS_URL, "
+            + ("not both." if auth.jwks_file else "to where the issuer's public keys are.")
         )
     if auth.jwks_file:
         return File(auth.jwks_file)
@@ -144,5 +144,7 @@ def source_of(auth: AuthSettings) -> KeySource:
     if not usable:
         raise StopError("ORGS_AUTH__JWKS_URL must be an http or https URL, such as https://issuer.example/jwks.json.")
     if parts.scheme == "http" and parts.hostname not in _LOOPBACK:
-        log.warning("keys come over http: whoever is on the way can sign as anybody", setting="ORGS_AUTH__JWKS_URL")
+        log.warning(
+            "keys are fetched over http: anyone on the network path can forge tokens", setting="ORGS_AUTH__JWKS_URL"
+        )
     return Url(auth.jwks_url, max_age_s=auth.jwks_max_age_s, retry_s=auth.jwks_retry_s, timeout_s=auth.jwks_timeout_s)

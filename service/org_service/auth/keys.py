@@ -2,12 +2,12 @@
 
 Nobody waits for keys that are merely old. A set that can't be fetched or read leaves the last good one in force, for
 `jwks_stale_max_s`: an issuer's outage must not become ours, but a key that was withdrawn meanwhile must not verify for
-ever. Only a token that no key verifies has to wait then, and it is never refused for it.
+ever. Only a token that no key verifies has to wait then, and it is never rejected for it.
 
 A set that can be read and holds no key for signatures withdraws all keys: that is how an issuer whose keys leaked says
-so. It may be a mistake of the issuer's as well, so tokens wait then and none is refused, and the log has an error.
+so. It may be a mistake of the issuer's as well, so tokens wait then and none is rejected, and the log has an error.
 
-A 401 in the journal is for good, so it must be right for good: a token is refused for its key only once the set was
+A 401 in the journal is final, so it must be right: a token is rejected for its key only once the set was
 read *after* the token was used. Made-up tokens bring such a read about at most once in `jwks_retry_s`, however many
 there are, and one read answers all that came before it.
 
@@ -90,9 +90,9 @@ class Keys:
         await self._read()
         trouble = self._trouble
         if isinstance(trouble, RetryError):
-            raise RetryError(f"The keys of tokens can't be fetched from {self._source.name}: {trouble}.")
+            raise RetryError(f"The token keys cannot be fetched from {self._source.name}: {trouble}.")
         if trouble is not None:
-            raise StopError(f"The keys of tokens in {self._source.name} can't be used: {_why(trouble)}.")
+            raise StopError(f"The token keys in {self._source.name} cannot be used: {_why(trouble)}.")
         if self._renewing is None:
             self._renewing = asyncio.create_task(self._keep_fresh(), name="renew the keys of tokens")
 
@@ -133,7 +133,9 @@ class Keys:
         if self._trouble is not None and wait_s > 0:
             raise self._outage(self._trouble)
         if wait_s > PATIENCE_S or self._waiting >= WAITING_MAX:
-            raise RetryError("No key verifies the token. They are read again soon, and it may be a new one's.")
+            raise RetryError(
+                "No key verifies the token. The keys are read again soon, and may then include the token's."
+            )
         self.want()
         self._waiting += 1
         try:
@@ -144,7 +146,7 @@ class Keys:
             raise self._outage(self._trouble)
 
     async def check(self) -> str:
-        """The keys and their age, in words. An issuer that is away is only mentioned as long as its keys are in force.
+        """The keys and their age, as text. An issuer that is away is only mentioned as long as its keys are in force.
 
         Raises:
             RetryError: No keys are.
@@ -154,11 +156,11 @@ class Keys:
         known = f"{count} {'key' if count == 1 else 'keys'}, read {age_s} s ago"
         if self._trouble is None and self.reads:
             return known
-        why = f"{self._source.name} can't be read: {_why(self._trouble)}" if self._trouble else "not read yet"
+        why = f"{self._source.name} cannot be read: {_why(self._trouble)}" if self._trouble else "not read yet"
         left_s = round(self.good_until_s - time.time()) if self.reads else 0
         if left_s <= 0 or not self._set.keys:
             raise RetryError(f"{why}; tokens wait")
-        return f"{why}; {known}, good for {left_s} s more"
+        return f"{why}; {known}, valid for {left_s} s more"
 
     async def close(self) -> None:
         """Stop keeping the keys fresh; may be called again. Whoever waits for a read is cancelled."""
@@ -175,8 +177,8 @@ class Keys:
 
     def _outage(self, trouble: Exception) -> RetryError:
         return RetryError(
-            f"A token has a key that isn't known yet, and the set of keys at {self._source.name} can't be fetched or "
-            f"used now: {_why(trouble)}."
+            f"A token has a key that is not known yet, and the key set at {self._source.name} cannot be fetched "
+            f"or used now: {_why(trouble)}."
         )
 
     async def _keep_fresh(self) -> None:
@@ -208,7 +210,7 @@ class Keys:
         except (RetryError, KeySetError, OSError) as error:
             self._trouble = error
         except Exception as error:  # a defect must not end the renewing
-            log.exception("the keys of tokens can't be renewed: a defect", source=self._source.name)
+            log.exception("the token keys cannot be renewed: a defect", source=self._source.name)
             self._trouble = error
         if self._trouble is None:
             self._began_s, self._began_at_s = began_s, began_at_s
@@ -227,28 +229,28 @@ class Keys:
         if trouble is None:
             self._ended = False
             if before is not None:
-                log.info("the keys of tokens are renewed again", **told)
+                log.info("the token keys are being renewed again", **told)
             return
         if before is None or _why(before) != _why(trouble):
             why = _why(trouble)
             if self._set.keys:
-                log.warning("the keys of tokens can't be renewed: the last ones stay in force", why=why, **told)
+                log.warning("the token keys cannot be renewed: the last ones stay in force", why=why, **told)
             elif self.reads:
-                log.error("no key of tokens is in force any more: tokens wait for one", why=why, **told)
+                log.error("no token key is in force any more: tokens wait for one", why=why, **told)
             else:
-                log.warning("the keys of tokens can't be read yet: tokens wait for them", why=why, **told)
+                log.warning("the token keys cannot be read yet: tokens wait for them", why=why, **told)
         if self._set.keys and not self._ended and time.time() >= self.good_until_s:
             self._ended = True
-            log.error("the keys of tokens are too old to be used: tokens wait for new ones", why=_why(trouble), **told)
+            log.error("the token keys have expired: tokens wait for new ones", why=_why(trouble), **told)
 
     def _accept(self, fresh: KeySet) -> None:
         old, self._set = self._set, fresh
-        self._trouble = None if fresh.keys else KeySetError("; ".join(("no key in it is of use", *fresh.unusable)))
+        self._trouble = None if fresh.keys else KeySetError("; ".join(("it has no usable key", *fresh.unusable)))
         if fresh.unusable and fresh.unusable != old.unusable:
-            log.warning("keys of tokens were passed over", source=self._source.name, why=fresh.unusable)
+            log.warning("token keys were skipped", source=self._source.name, why=fresh.unusable)
         if fresh.keys == old.keys:
             return
-        log.info("the keys of tokens changed", source=self._source.name, keys=_count(fresh))
+        log.info("the token keys changed", source=self._source.name, keys=_count(fresh))
         gone = [
             _Withdrawn(kid, key, self._began_at_s)
             for kid, keys in old.keys.items()

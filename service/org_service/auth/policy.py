@@ -26,7 +26,7 @@ def load_policy(auth: AuthSettings) -> Policy:
         )
         return read_policy(content.decode())
     except OSError as error:
-        raise StopError(f"ORGS_AUTH__POLICY_FILE: {name} can't be read: {error.strerror}.") from error
+        raise StopError(f"ORGS_AUTH__POLICY_FILE: {name} cannot be read: {error.strerror}.") from error
     except UnicodeDecodeError as error:
         raise StopError(f"ORGS_AUTH__POLICY_FILE: {name} is not UTF-8.") from error
     except PolicyError as error:

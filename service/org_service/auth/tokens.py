@@ -1,11 +1,11 @@
 """Tokens (JWT, RFC 7519): who acts, as of a moment.
 
-A token is taken apart strictly, refused for what is certainly wrong, and only then are keys asked for: an outage of the
-issuer holds up nobody whose token would be refused anyway. Every key that fits is tried; where none verifies it, a
-token is refused only by keys that were read after it was used (`keys` says why). PyJWT verifies the signature, with the
-algorithm that the key has. It doesn't judge the claims: times count against the moment given (the record's broker
+A token is taken apart strictly, rejected for what is certainly wrong, and only then are keys asked for: an outage of
+the issuer blocks nobody whose token would be rejected anyway. Every key that fits is tried; where none verifies it, a
+token is rejected only by keys that were read after it was used (`keys` says why). PyJWT verifies the signature, with
+the algorithm that the key has. It doesn't judge the claims: times count against the moment given (the record's broker
 time), not against the clock, and what PyJWT lets through - a name twice, NaN, a time in milliseconds - must not pass
-here. Headers that offer a key of their own (`jwk`, `jku`, `x5u`, `x5c`) are never looked at (RFC 8725, section 3.10).
+here. Headers that offer a key of their own (`jwk`, `jku`, `x5u`, `x5c`) are ignored (RFC 8725, section 3.10).
 """
 
 import base64
@@ -33,10 +33,10 @@ _COMPACT: Final = re.compile(rb"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*")
 """RFC 7515, section 7.1; without padding."""
 _TIME_MAX_S: Final = 253_402_300_799
 """The last second of the year 9999: a later time is one in milliseconds, or none."""
-_NO_KEY: Final = "The token's key is none of the issuer's, or the token doesn't name it (kid)."
-_OTHER_ALGORITHM: Final = "The token's algorithm is not the one that its key is for."
-_NOT_SIGNED: Final = "The token's signature is wrong."
-_NESTED: Final = "The token holds another token; it must hold claims."
+_NO_KEY: Final = "The token's key is not one of the issuer's, or the token does not name it (kid)."
+_OTHER_ALGORITHM: Final = "The token's algorithm does not match its key."
+_NOT_SIGNED: Final = "The token's signature is invalid."
+_NESTED: Final = "The token contains another token; it must contain claims."
 
 _SIGNATURES: Final = jwt.PyJWS(["RS256", "ES256", "EdDSA"], {"enforce_minimum_key_length": True})
 """Knows no other algorithm: neither `none` nor those with a shared secret."""
@@ -67,7 +67,7 @@ def bearer(header: bytes) -> bytes:
     scheme, _, token = header.strip().partition(b" ")
     token = token.lstrip()
     if scheme.lower() != b"bearer" or not token or b" " in token or b"," in token:
-        raise TokenRefused("The header authorization must be Bearer and one token.")
+        raise TokenRefused("The header authorization must be Bearer followed by one token.")
     return token
 
 
@@ -91,7 +91,7 @@ class Tokens:
         """
         if not self._auth.issuer:
             raise StopError(
-                "Tokens can't be verified: set ORGS_AUTH__ISSUER to the `iss` of your tokens, and "
+                "Tokens cannot be verified: set ORGS_AUTH__ISSUER to the `iss` of your tokens, and "
                 "ORGS_AUTH__JWKS_FILE or ORGS_AUTH__JWKS_URL to where the issuer's public keys are."
             )
         if self._keys is None:
@@ -129,7 +129,7 @@ class Tokens:
         Args:
             token: As `known`.
             at: As `known`.
-            since_s: When it was here at the latest, by the monotonic clock: keys read since then refuse it for good.
+            since_s: When it was here at the latest, by the monotonic clock: keys read since then reject it finally.
 
         Raises:
             TokenRefused: It names nobody.
@@ -212,8 +212,8 @@ def _split(token: bytes) -> tuple[bytes, bytes]:
     """Header and payload, decoded."""
     if _COMPACT.fullmatch(token) is None:
         if token.count(b".") == 4:
-            raise TokenRefused("The token is encrypted (JWE); it must be signed only.")
-        raise TokenRefused("That is no token (JWT): it must be header, claims and signature, each in base64url.")
+            raise TokenRefused("The token is encrypted (JWE); it must only be signed.")
+        raise TokenRefused("This is not a token (JWT): it must be header, claims and signature, each in base64url.")
     header, payload, _ = token.split(b".")
     return _decode(header), _decode(payload)
 
@@ -229,9 +229,9 @@ def _read_object(content: bytes, what: str) -> dict[str, Any]:
     try:
         document = json.loads(content.decode(), object_pairs_hook=_unique, parse_constant=_refuse_constant)
     except (ValueError, RecursionError):
-        raise TokenRefused(f"The token's {what} is no JSON, or has a name twice.") from None
+        raise TokenRefused(f"The token's {what} is not JSON, or has a duplicate member.") from None
     if not isinstance(document, dict):
-        raise TokenRefused(f"The token's {what} is no JSON object.")
+        raise TokenRefused(f"The token's {what} is not a JSON object.")
     return cast("dict[str, Any]", document)
 
 
@@ -244,7 +244,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _refuse_constant(_: str) -> NoReturn:
-    """NaN and Infinity are not JSON; a token could be made to last for ever by them."""
+    """NaN and Infinity are not JSON; a token could be made to last forever by them."""
     raise ValueError
 
 
@@ -255,13 +255,13 @@ def _read_header(content: bytes, algorithms: Iterable[str]) -> tuple[str, str | 
     if not isinstance(algorithm, str) or algorithm.lower() == "none":
         raise TokenRefused("The token is not signed.")
     if plain(algorithm) not in map(plain, algorithms):
-        raise TokenRefused(f"The token's algorithm is not accepted here; {', '.join(algorithms)} are.")
+        raise TokenRefused(f"The token's algorithm is not accepted; accepted: {', '.join(algorithms)}.")
     if "crit" in header:
-        raise TokenRefused("The token demands an extension (crit); none is known here.")
+        raise TokenRefused("The token requires an extension (crit); none is supported.")
     if isinstance(content_type, str) and content_type.lower().removeprefix("application/") == "jwt":
         raise TokenRefused(_NESTED)
     if kid is not None and not isinstance(kid, str):
-        raise TokenRefused("The token's kid must be text.")
+        raise TokenRefused("The token's kid must be a string.")
     return algorithm, kid
 
 
@@ -296,5 +296,5 @@ def _is_for(audience: str, named: object) -> bool:
 def _read_time(value: object, name: str) -> float:
     """Seconds since 1970 (RFC 7519, section 2: NumericDate)."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _TIME_MAX_S:
-        raise TokenRefused(f"The token's {name} is no time in seconds since 1970.")
+        raise TokenRefused(f"The token's {name} is not a time in seconds since 1970.")
     return float(value)

@@ -36,15 +36,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="""Run and use the organization service.
-
-Where Kafka and Postgres are is said by `ORGS_KAFKA__BOOTSTRAP_SERVERS` and `ORGS_DATABASE__URL`. What the
-environment leaves out is taken from `.local/stack.env`, which `orgs up` writes: in another terminal of
-the same folder every command finds the local stack by itself.
-
-Exit codes: 0 done, 1 refused, 2 written wrongly, 3 no answer (trying again is safe), 130 ended by ^C, 141 nobody reads
-the output any more.
-""",
+    help="Run and use the organization service.\n\n`ORGS_KAFKA__BOOTSTRAP_SERVERS` and `ORGS_DATABASE__URL` say "
+    "where Kafka and Postgres are. Settings that are not in the\nenvironment are read from "
+    "`.local/stack.env`, which `orgs up` writes: in another terminal of the same folder every\ncommand "
+    "finds the local stack by itself.\n\nExit codes: 0 done, 1 rejected, 2 usage error, 3 no answer "
+    "(retrying is safe), 130 ended by ^C, 141 output pipe closed.\n",
 )
 app.command("up")(up.up)
 app.add_typer(send.app, name="send")

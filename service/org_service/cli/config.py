@@ -45,7 +45,7 @@ class Setting(NamedTuple):
 
 @app.callback()
 def group() -> None:
-    """Keep `show` a command of its own, also while it is the only one."""
+    """Keep `show` a subcommand even while it is the only one."""
 
 
 @app.command()

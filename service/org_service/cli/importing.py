@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class _Tally:
-    """What became of the lines so far."""
+    """The outcome of the lines so far."""
 
     def __init__(self) -> None:
         self.outcomes: Counter[tuple[str, int, str]] = Counter()
@@ -29,7 +29,7 @@ class _Tally:
 
     @property
     def all_went_through(self) -> bool:
-        """Whether no line was refused, parked or unreadable."""
+        """Whether no line was rejected, parked or unreadable."""
         return not self.bad_lines and {outcome for outcome, *_ in self.outcomes} <= {"applied", "unchanged", "fine"}
 
 
@@ -39,25 +39,25 @@ def import_file(
     ],
     *,
     file_format: Annotated[
-        Literal["jsonl", "csv"] | None, typer.Option("--format", help="What the file's name says if left out.")
+        Literal["jsonl", "csv"] | None, typer.Option("--format", help="Taken from the file's name by default.")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only read and check the file; send nothing.")] = False,
-    actor: Annotated[str | None, typer.Option(help="On whose behalf, where publishers are trusted.")] = None,
+    actor: Annotated[str | None, typer.Option(help="The actor, where publishers are trusted.")] = None,
     timeout_s: Annotated[
         float, typer.Option("--timeout", min=1, max=3600, help="Seconds to wait for each outcome.")
     ] = 60,
-    as_json: Annotated[bool, typer.Option("--json", help="The summary as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
     """Create an organization for each line of a file: JSON lines or CSV.
 
     JSON lines: `{"name": "Acme", "domain": "acme.com", "primary_address": {"line1": …, "city": …, "country": …}}`.
     CSV: a header line with some of id, name, domain, line1, line2, city, region, postal_code, country; in UTF-8,
-    parted by commas. An organization without an id gets one that is made from its name.
+    comma-separated. An organization without an id gets one that is derived from its name.
 
-    Lines that can't be sent or are refused are reported with their number and the reason; all others go through.
+    Lines that can't be sent or are rejected are reported with their number and the reason; all others are applied.
     Importing the same file again is harmless: every line gets its first outcome again.
 
-    Ends with 0 when all went through, 1 when a line did not, 3 when no outcome came in time (then run it again).
+    Exits with 0 if every line was applied, 1 if one was not, 3 if no outcome arrived in time (then run it again).
 
     Example: `orgs import organizations.jsonl`
     """
@@ -127,15 +127,15 @@ def _run(
         except OutcomeUnknown as unknown:
             progress.stop()
             shell.fail(
-                f"after {tally.done} lines no outcome came in time ({unknown.command_id}). Nothing is lost: import the "
-                "same file again when the service is back; what was done is not done twice.",
+                f"after {tally.done} lines no outcome arrived in time ({unknown.command_id}). Nothing is lost: "
+                "import the same file again when the service is back; what was done is not done twice.",
                 shell.UNKNOWN,
             )
         except KeyboardInterrupt:
             progress.stop()
             shell.say(
-                f"stopped after {tally.done} lines; some more may have been sent. Import the same file again to go on: "
-                "what was done is not done twice."
+                f"stopped after {tally.done} lines; a few more may have been sent. Import the same file again to "
+                "continue: what was done is not done twice."
             )
             raise
 

@@ -1,4 +1,4 @@
-"""`orgs journal`: for the day a backup had to be restored."""
+"""`orgs journal`: recovery after a backup was restored."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,19 +16,19 @@ app = typer.Typer(no_args_is_help=True, help="The journal: recover after an olde
 
 @app.callback()
 def group() -> None:
-    """Keep `advance` a command of its own, also while it is the only one."""
+    """Keep `advance` a subcommand even while it is the only one."""
 
 
 @app.command()
-def advance(*, yes: Annotated[bool, typer.Option("--yes", help="Don't ask.")] = False) -> None:
-    """Let the journal go on past what Kafka knows, when the relay says that Kafka is ahead of it.
+def advance(*, yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False) -> None:
+    """Move the journal past what Kafka has, when the relay says that Kafka is ahead of it.
 
-    That happens when the database was restored from an older backup. Better: restore one that holds the position the
-    relay names. This command is for when there is none: the changes since the backup stay lost to the service, though
-    subscribers have seen them; commands that were decided since the restore get later positions, so that the relay
-    publishes them too. **Stop all workers first**, start them and the relay afterwards.
+    That happens after the database was restored from an older backup. If you can, restore a backup that contains the
+    position the relay names. This command is for when there is none: the changes since the backup stay lost to the
+    service, though subscribers have seen them; commands that were decided since the restore get later positions, so
+    that the relay publishes them too. **Stop all workers first**, start them and the relay afterwards.
 
-    Needs the rights of the database's owner. Ends with 1 when there is no need.
+    Needs the rights of the database's owner. Exits with 1 if there is nothing to do.
 
     Example: `orgs journal advance`
     """
@@ -38,29 +38,31 @@ def advance(*, yes: Annotated[bool, typer.Option("--yes", help="Don't ask.")] = 
 
     def confirm(found: "Recovery") -> bool:
         _explain(found)
-        return yes or typer.confirm("Go on past them?", err=True)
+        return yes or typer.confirm("Continue past them?", err=True)
 
     done = shell.run(journal.advance(settings, confirm))
     if done is None:
         shell.fail("nothing was changed.")
-    shell.write_text(f"the journal goes on at position {done.advance.head + 1}; start the relay and the workers again")
+    shell.write_text(
+        f"the journal continues at position {done.advance.head + 1}; start the relay and the workers again"
+    )
 
 
 def _explain(found: "Recovery") -> None:
     advance = found.advance
     shell.say(
-        f"Kafka knows positions up to {advance.published}, the backup had those up to {advance.restored}: "
-        f"{advance.lost} decided commands are lost to the service, {len(found.lost_changes)} of them had changed "
-        "something, as subscribers have seen."
+        f"Kafka has positions up to {advance.published}, the backup up to {advance.restored}: {advance.lost} "
+        f"decided commands are lost to the service, {len(found.lost_changes)} of them changed something, as "
+        "subscribers have seen."
     )
     for change in found.lost_changes[:SHOWN_MAX]:
         shell.say(f"  {change.position}  {change.org_id}  v{change.version} {change.event_type}")
     if len(found.lost_changes) > SHOWN_MAX:
         shell.say(f"  … and {len(found.lost_changes) - SHOWN_MAX} more")
     shell.say(
-        f"{advance.fresh} commands decided since the restore move to positions {advance.published + 1} and later. "
-        "Organizations named above will publish versions again that subscribers have seen."
+        f"{advance.fresh} commands decided since the restore move to positions {advance.published + 1} and "
+        "later. The organizations listed above will publish versions again that subscribers have seen."
         if advance.fresh
-        else "No command was decided since the restore. Organizations named above will publish versions again that "
-        "subscribers have seen."
+        else "No command was decided since the restore. The organizations listed above will publish versions "
+        "again that subscribers have seen."
     )

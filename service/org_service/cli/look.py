@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 OrgArgument = Annotated[
-    str, typer.Argument(metavar="ORG", help="The organization's id, or its exact name.", show_default=False)
+    str, typer.Argument(metavar="ORG", help="The organization id, or the exact name.", show_default=False)
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="As JSON.")]
 
 
 def show(org: OrgArgument, *, as_json: JsonOption = False) -> None:
-    """Show an organization as it is now; deleted ones too.
+    """Show an organization as it is now, or as it was deleted.
 
-    Of a name, the organization that has it now comes first, then those deleted under it.
+    For a name, the organization that has it now comes first, then deleted ones that had it.
 
     Example: `orgs show "Acme AS"`
     """
@@ -44,9 +44,9 @@ def history(
     org: OrgArgument,
     *,
     last: Annotated[
-        int, typer.Option("--last", "-n", min=1, max=100_000, help="At most this many of the latest changes.")
+        int, typer.Option("--last", "-n", min=1, max=100_000, help="Show at most this many of the latest changes.")
     ] = 100,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line and change.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line and change.")] = False,
 ) -> None:
     """Show an organization's changes, oldest first: version, when, what, by whom, before → after.
 
@@ -68,20 +68,20 @@ def history(
         return
     shell.say(f"{organization.name}  {organization.id}")
     if entries and entries[0].version > 1:
-        shell.say(f"{entries[0].version - 1} earlier changes are left out; --last shows more")
+        shell.say(f"{entries[0].version - 1} earlier changes omitted; --last shows more")
     for entry in entries:
         shell.out().print(render.change(entry))
 
 
 def parked(
     *,
-    every: Annotated[bool, typer.Option("--all", help="Released and discarded ones too.")] = False,
-    last: Annotated[int, typer.Option("--max", "-n", min=1, max=10_000, help="At most this many.")] = 100,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="Include released and discarded ones.")] = False,
+    last: Annotated[int, typer.Option("--max", "-n", min=1, max=10_000, help="Show at most this many.")] = 100,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")] = False,
 ) -> None:
-    """List the records that wait for an operator, why, and where they came from, and at the end how many there are.
+    """List parked records: why they wait for an operator, where they came from, and totals at the end.
 
-    Never their payload. The last line of --json has the totals, and no id.
+    Payloads are never shown. The last line of --json has the totals, and no id.
 
     Example: `orgs parked`
     """
@@ -113,13 +113,16 @@ def parked(
 
 def lost(
     *,
-    last: Annotated[int, typer.Option("--max", "-n", min=1, max=10_000, help="At most this many, latest first.")] = 100,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+    last: Annotated[
+        int, typer.Option("--max", "-n", min=1, max=10_000, help="Show at most this many, latest first.")
+    ] = 100,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")] = False,
 ) -> None:
-    """List what orgs.commands lost before a worker read it: partition, offsets, why, and when it was noticed.
+    """List commands that orgs.commands lost before a worker read them: partition, offsets, reason, and when it was
+    noticed.
 
-    `expired`: deleted before it was read. `truncated`: brokers lost the end of the log; what was decided stays so, but
-    commands behind it may be gone. `recreated`: the topic was deleted and created again. Publishers may send their
+    `expired`: deleted before it was read. `truncated`: brokers lost the end of the log; what was decided stays decided,
+    but later commands may be gone. `recreated`: the topic was deleted and recreated. Publishers may send their
     commands again under the same ids, which is always safe.
 
     Example: `orgs lost`
@@ -161,7 +164,7 @@ async def _find(conn: "DatabaseConnection", org: str) -> "list[Organization]":
 
     found = await organizations.find_by_id_or_name(conn, org)
     if not found:
-        shell.fail(f"there is no organization with the id or name {org!r}, and there never was.")
+        shell.fail(f"no organization has, or ever had, the id or name {org!r}.")
     return found
 
 

@@ -6,8 +6,8 @@ from org_service.cli import shell
 def mcp() -> None:
     """Serve MCP over standard input and output, as the user of ORGS_TOKEN, on the HTTP API at ORGS_API_URL.
 
-    For agents that start their tools as programs; others use the API's own address, with /mcp behind it. It ends with
-    its input. Standard output holds nothing but the protocol; logs go to standard error.
+    For agents that start their tools as programs; others use the API's URL with the path /mcp. It exits when its input
+    ends. Standard output carries only the protocol; logs go to standard error.
 
     Example: `ORGS_API_URL=https://orgs.example.com ORGS_TOKEN=… orgs mcp`
     """
@@ -24,17 +24,15 @@ def mcp() -> None:
     try:
         shell.run(serve_stdio(settings))
     except httpx2.InvalidURL as error:
-        shell.fail(f"ORGS_API_URL can't be used: {error}.", shell.USAGE)
+        shell.fail(f"ORGS_API_URL is invalid: {error}.", shell.USAGE)
 
 
 def _wrong_token(token: str) -> str | None:
     """What is wrong with a token that can't be a header; nothing of it is said."""
     if not token:
-        return "isn't set: it names the user that the agent acts for."
+        return "is not set: it identifies the user that the agent acts for."
     for index, character in enumerate(token, 1):
         if not "\x21" <= character <= "\x7e":
-            what = (
-                "a line break" if character in "\r\n" else "white space" if character.isspace() else "what is not ASCII"
-            )
-            return f"can't be a token: its character {index} is {what}. Is it all of one token, and nothing else?"
+            what = "a line break" if character in "\r\n" else "white space" if character.isspace() else "not ASCII"
+            return f"is not a token: its character {index} is {what}. Is it one complete token, and nothing else?"
     return None

@@ -126,7 +126,7 @@ def event(headers: Mapping[str, bytes | None], raw: bytes | None) -> Text:
     """An event: `v3 updated  Acme  domain acme.com → null`.
 
     Raises:
-        Unreadable: It is no event.
+        Unreadable: It is not an event.
     """
     body = document(raw)
     kind = _text(headers.get("ce_type")).removeprefix("org.")
@@ -146,7 +146,7 @@ def result(raw: bytes | None) -> Text:
     """An outcome: `rejected 409  Another organization has this name: …  command 0190…`.
 
     Raises:
-        Unreadable: It is no result.
+        Unreadable: It is not a result.
     """
     body = document(raw)
     line = Text.assemble(word(str(body["outcome"]), 10), f"{body['code']}  ")
@@ -187,7 +187,7 @@ def command(headers: Mapping[str, bytes | None], key: bytes | None, raw: bytes |
 
 
 def outcome(result: "Result") -> Text:
-    """What became of one command, on a few lines."""
+    """The outcome of one command, on a few lines."""
     line = Text.assemble(word(result.outcome.value), f" {result.code}")
     if result.version is not None:
         line.append(f"  v{result.version}", "bold")
@@ -277,9 +277,9 @@ def document(raw: bytes | None) -> dict[str, Any]:
     try:
         body = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
-        raise UnreadableRecordError("the value is no JSON") from error
+        raise UnreadableRecordError("the value is not JSON") from error
     if not isinstance(body, dict):
-        raise UnreadableRecordError("the value is no JSON object")
+        raise UnreadableRecordError("the value is not a JSON object")
     return cast("dict[str, Any]", body)
 
 

@@ -16,11 +16,10 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="""Send a command and wait for its outcome.
-
-Ends with 0 when it was applied or there was nothing to change, 1 when it was refused, 3 when no final outcome came in
-time: then send it again with `--command-id`, which is safe. Or send what the service only reads: membership,
-partnership, staff.""",
+    help="Send a command and wait for its outcome.\n\nExits with 0 if it was applied or there was nothing to "
+    "change, 1 if it was rejected, 3 if no final outcome arrived in\ntime: then retry with `--command-id`, "
+    "which is safe. Also sends the reference data that the service only reads:\nmembership, partnership, "
+    "staff.",
 )
 
 
@@ -31,15 +30,15 @@ class Nullable(StrEnum):
     PRIMARY_ADDRESS = "primary_address"
 
 
-OrgArgument = Annotated[UUID, typer.Argument(metavar="ORG", help="The organization's id.", show_default=False)]
+OrgArgument = Annotated[UUID, typer.Argument(metavar="ORG", help="The organization id.", show_default=False)]
 NameOption = Annotated[str | None, typer.Option(help="1 to 200 characters, unique.")]
-DomainOption = Annotated[str | None, typer.Option(help="A host name of two labels or more, in ASCII.")]
-Line1Option = Annotated[str | None, typer.Option(help="Address: first line. An address is always replaced whole.")]
+DomainOption = Annotated[str | None, typer.Option(help="A host name with two or more labels, in ASCII.")]
+Line1Option = Annotated[str | None, typer.Option(help="Address: first line. An address is always replaced as a whole.")]
 Line2Option = Annotated[str | None, typer.Option(help="Address: second line.")]
 CityOption = Annotated[str | None, typer.Option(help="Address: city.")]
 RegionOption = Annotated[str | None, typer.Option(help="Address: region, state or province.")]
 PostalCodeOption = Annotated[str | None, typer.Option(help="Address: postal code.")]
-CountryOption = Annotated[str | None, typer.Option(help="Address: ISO 3166-1 alpha-2, as in NO.")]
+CountryOption = Annotated[str | None, typer.Option(help="Address: ISO 3166-1 alpha-2 country code, such as NO.")]
 ClearOption = Annotated[list[Nullable] | None, typer.Option(help="Set this field to null; may be repeated.")]
 ExpectedVersionOption = Annotated[
     int | None, typer.Option(min=1, help="Only if the organization has this version.", rich_help_panel="Preconditions")
@@ -53,12 +52,12 @@ IfNullOption = Annotated[
     typer.Option(help="Only if this field is null; may be repeated.", rich_help_panel="Preconditions"),
 ]
 CommandIdOption = Annotated[
-    UUID | None, typer.Option(help="The id of the first try, to send it again.", rich_help_panel="Sending")
+    UUID | None, typer.Option(help="The id of the first attempt, to send it again.", rich_help_panel="Sending")
 ]
 ActorOption = Annotated[
     str | None,
     typer.Option(
-        help="On whose behalf, where publishers are trusted; the user of ORGS_TOKEN, or your login, if left out.",
+        help="The actor, where publishers are trusted; by default the user of ORGS_TOKEN, or your login.",
         rich_help_panel="Sending",
     ),
 ]
@@ -66,7 +65,7 @@ TimeoutOption = Annotated[
     float, typer.Option("--timeout", min=0.1, max=3600, help="Seconds to wait.", rich_help_panel="Sending")
 ]
 WaitOption = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait for the outcome.", rich_help_panel="Sending")]
-JsonOption = Annotated[bool, typer.Option("--json", help="The whole result as JSON.", rich_help_panel="Sending")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the whole result as JSON.", rich_help_panel="Sending")]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +83,7 @@ class _SendOptions:
 def create(
     *,
     name: Annotated[str, typer.Option(help="1 to 200 characters, unique.", show_default=False)],
-    org_id: Annotated[UUID | None, typer.Option("--id", help="The organization's id; a new one if left out.")] = None,
+    org_id: Annotated[UUID | None, typer.Option("--id", help="The organization id; a new one by default.")] = None,
     domain: DomainOption = None,
     line1: Line1Option = None,
     line2: Line2Option = None,
@@ -184,10 +183,10 @@ def _on_existing(command_type: str, what: str) -> Callable[..., None]:
 
 delete = _on_existing("org.delete", "Delete an organization; its name becomes free.")
 deactivate = _on_existing(
-    "org.deactivate", "Deactivate an organization: until reactivated, only reactivate and delete go through."
+    "org.deactivate", "Deactivate an organization: until it is reactivated, only reactivate and delete are accepted."
 )
-reactivate = _on_existing("org.reactivate", "Take a deactivation back.")
-restore = _on_existing("org.restore", "Bring a deleted organization back as it was; its name must still be free.")
+reactivate = _on_existing("org.reactivate", "Reactivate an organization.")
+restore = _on_existing("org.restore", "Restore a deleted organization as it was; its name must still be free.")
 
 for fact in (reference.membership, reference.partnership, reference.staff):
     app.command()(fact)
@@ -205,7 +204,7 @@ def _with_nulls(fields: dict[str, Any], nulls: Sequence[Nullable] | None, option
     names = [field.value for field in nulls or ()]
     for name in names:
         if name in fields:
-            raise typer.BadParameter(f"{option} {name}, and a value for it: only one can be")
+            raise typer.BadParameter(f"{option} {name} and a value for it cannot be combined")
     return {**fields, **dict.fromkeys(names)}
 
 
@@ -241,7 +240,7 @@ def _send(command_type: str, body: dict[str, Any], sending: _SendOptions) -> Non
     try:
         answer = shell.run(exchange())
     except KeyboardInterrupt:
-        shell.say(f"stopped; the command may have been sent: to see what became of it, add --command-id {command_id}")
+        shell.say(f"stopped; the command may have been sent: for its outcome, add --command-id {command_id}")
         raise
     if not isinstance(answer, Result):
         _print_sent(answer, settings.kafka.topics.commands, sending.as_json)

@@ -17,10 +17,10 @@ ROLES: Final[tuple[RoleOption, ...]] = ("worker", "relay", "edge")
 def serve(
     role: Annotated[
         Literal["worker", "relay", "edge", "all"],
-        typer.Option(help="What this process does; the edge needs an issuer of tokens."),
+        typer.Option(help="What this process does; the edge needs a token issuer."),
     ] = "all",
 ) -> None:
-    """Run the worker, the relay, the edge (HTTP and MCP) or all three, until SIGTERM or ^C; then drain and end.
+    """Run the worker, the relay, the edge (HTTP and MCP) or all three, until SIGTERM or ^C; then drain and exit.
 
     Example: `orgs serve --role worker`
     """
@@ -41,10 +41,10 @@ def run_roles(settings: "Settings", roles: Collection[RoleOption]) -> None:
 
 
 def migrate() -> None:
-    """Bring the database to the version this program needs. Run it as one job, before a new version starts.
+    """Migrate the database to the version this release needs. Run it as one job, before a new release starts.
 
-    May be run again, and by several at once: the later ones find nothing to do. A database that a newer release has
-    migrated is left as it is: this ends with 0 where this release can run on it, else with 1.
+    May be run again, and concurrently: the later runs find nothing to do. A database that a newer release has migrated
+    is left unchanged: this exits with 0 if this release can run on it, otherwise with 1.
 
     Example: `ORGS_DATABASE__URL=postgresql://owner@db/orgs orgs migrate`
     """

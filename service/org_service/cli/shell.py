@@ -39,7 +39,7 @@ CLOSED: Final = 141
 
 STACK_ENV: Final = Path(".local/stack.env")
 """Where `orgs up` says where its servers are, for everybody who works in the same folder."""
-NO_SUCH_SETTING: Final = "there is no such setting; docs/settings.md lists them all"
+NO_SUCH_SETTING: Final = "unknown setting; docs/settings.md lists all"
 FILE_COLUMNS: Final = 250
 """Of a table that isn't shown on a terminal: enough that no cell is folded."""
 
@@ -136,7 +136,7 @@ def load_settings() -> "Settings":
     unknown = [f"\n  {name}: {NO_SUCH_SETTING}" for name in ours if not name.upper().startswith(groups)]
     unknown += _written_with_one_underscore()
     if unknown:
-        fail("a setting is wrong:" + "".join(unknown), USAGE)
+        fail("invalid setting:" + "".join(unknown), USAGE)
     return Settings(_env_file=STACK_ENV if stack_env() else None)  # pyright: ignore[reportCallIssue] - undeclared
 
 
@@ -153,7 +153,7 @@ def _written_with_one_underscore() -> list[str]:
         for name in field.annotation.model_fields
     }
     return [
-        f"\n  {name}: there is no such setting; {meant[name.upper()]} (two underscores) is one"
+        f"\n  {name}: unknown setting; did you mean {meant[name.upper()]} (two underscores)?"
         for name, value in sorted(os.environ.items())
         # Kubernetes sets ORGS_WORKER_PORT=tcp://... for a service named orgs-worker.
         if name.upper() in meant and not value.startswith("tcp://")
@@ -195,7 +195,7 @@ def _servers_named() -> dict[str, str]:
 
 @cache
 def _warn_of_other_servers(names: str) -> None:
-    say(f"note: {STACK_ENV} is not used: it is of other servers than the environment names ({names})")
+    say(f"note: {STACK_ENV} is not used: it belongs to other servers than the environment names ({names})")
 
 
 def quiet_settings() -> "Settings":

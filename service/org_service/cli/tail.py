@@ -18,21 +18,21 @@ What = Literal["events", "results", "commands"]
 
 
 def tail(
-    what: Annotated[What, typer.Argument(help="Which topic.")],
+    what: Annotated[What, typer.Argument(help="The topic.")],
     *,
-    from_start: Annotated[bool, typer.Option("--from-start", help="Begin with the first record there is.")] = False,
+    from_start: Annotated[bool, typer.Option("--from-start", help="Begin with the first record.")] = False,
     last: Annotated[
-        int, typer.Option("--last", "-n", min=0, max=100_000, help="Begin with this many records from before now.")
+        int, typer.Option("--last", "-n", min=0, max=100_000, help="Begin with this many earlier records.")
     ] = 0,
-    follow: Annotated[bool, typer.Option(help="Go on with what comes, until ^C.")] = True,
+    follow: Annotated[bool, typer.Option(help="Follow new records until ^C.")] = True,
     org: Annotated[UUID | None, typer.Option(help="Only this organization.")] = None,
     as_json: Annotated[
-        bool, typer.Option("--json", help="One JSON object a line, nothing left out but tokens.")
+        bool, typer.Option("--json", help="Print one JSON object per line, complete except for tokens.")
     ] = False,
 ) -> None:
-    """Watch a topic, one line a record, committed records only.
+    """Watch a topic, one line per record, committed records only.
 
-    A record that can't be read is shown by its coordinates. ^C ends.
+    A record that can't be read is shown by its coordinates. ^C stops.
 
     Example: `orgs tail events -n 20`, or `orgs tail results --from-start --no-follow --json > results.jsonl`
     """
@@ -76,7 +76,11 @@ def line(what: What, record: "Record") -> "Text":
         else:
             shown = render.command(headers, record.key, record.value)
     except (render.UnreadableRecordError, LookupError, TypeError, AttributeError) as error:
-        why = str(error) if isinstance(error, render.UnreadableRecordError) else f"not as the contract says ({error!r})"
+        why = (
+            str(error)
+            if isinstance(error, render.UnreadableRecordError)
+            else f"does not follow the contract ({error!r})"
+        )
         shown = render.unreadable(record.topic, record.partition, record.offset, why)
     return Text.assemble((f"{when}  ", "dim"), shown)
 

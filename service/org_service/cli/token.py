@@ -1,4 +1,4 @@
-"""`orgs token`: be anybody, on the local stack."""
+"""`orgs token`: tokens for any user of the local stack."""
 
 import time
 from pathlib import Path
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 def token(
     *,
-    user: Annotated[str, typer.Option(help="Whom it names (`sub`).", show_default=False)],
-    ttl_s: Annotated[int, typer.Option("--ttl", min=1, max=31_536_000, help="Seconds it is valid.")] = 3600,
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON, with what it says.")] = False,
+    user: Annotated[str, typer.Option(help="The user it identifies (`sub`).", show_default=False)],
+    ttl_s: Annotated[int, typer.Option("--ttl", min=1, max=31_536_000, help="Validity in seconds.")] = 3600,
+    as_json: Annotated[bool, typer.Option("--json", help="Print as JSON, with its claims.")] = False,
 ) -> None:
-    """Print a token that names a user, signed by the local stack's own issuer.
+    """Print a token that identifies a user, signed by the local stack's own issuer.
 
-    Only for the local stack: where tokens come from another issuer, ask that one.
+    Only for the local stack: if tokens come from another issuer, get one there.
 
     Example: `ORGS_TOKEN=$(orgs token --user ann) orgs send create --name Acme`
     """
@@ -61,10 +61,12 @@ def _issuer(settings: "Settings") -> "Issuer":
     try:
         from org_local import Issuer, LocalStackError
     except ModuleNotFoundError:
-        shell.fail("the local stack isn't installed: install org-service[local].")
+        shell.fail("the local stack is not installed: install org-service[local].")
     auth = settings.auth
     if auth.issuer not in ("", Issuer.name) or auth.jwks_url:
-        shell.fail(f"tokens come from {auth.issuer or 'ORGS_AUTH__JWKS_URL'} here, not from a local stack: ask there.")
+        shell.fail(
+            f"tokens are issued by {auth.issuer or 'ORGS_AUTH__JWKS_URL'} here, not by a local stack: get one there."
+        )
     folder = Path(auth.jwks_file).parent if auth.jwks_file else shell.STACK_ENV.parent
     try:
         return Issuer.load(folder)

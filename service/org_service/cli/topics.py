@@ -1,4 +1,4 @@
-"""`orgs topics`: create what is missing, compare what is there."""
+"""`orgs topics`: create missing topics, compare existing ones."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,19 +14,19 @@ app = typer.Typer(no_args_is_help=True, help="The topics: create and compare.")
 
 @app.callback()
 def group() -> None:
-    """Keep `apply` a command of its own, also while it is the only one."""
+    """Keep `apply` a subcommand even while it is the only one."""
 
 
 @app.command()
 def apply(
     *,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be done.")] = False,
 ) -> None:
-    """Create the topics that are missing and compare the others with what they must be.
+    """Create missing topics and compare the others with their specification.
 
-    Never changes or deletes a topic. Ends with 1, before anything is created, when a topic differs in what can't be
-    different: number of partitions, clean-up policy, timestamp type, a record size below the relay's batches. Other
-    differences are only reported.
+    Never changes or deletes a topic. Exits with 1, before anything is created, if a topic differs in a setting that the
+    guarantees need: number of partitions, clean-up policy, timestamp type, a record size below the relay's batches.
+    Other differences are only reported.
 
     Example: `orgs topics apply --dry-run`
     """
@@ -44,7 +44,7 @@ def apply(
         shell.run(topics.create(settings.kafka, [plan.spec for plan in missing]))
         # Somebody else may have created one of them meanwhile, with settings of their own.
         _refuse_harm(shell.run(topics.plan(settings.kafka)), "another program created topics at the same time")
-    shell.say(f"{len(missing)} created, {len(plans) - len(missing)} there already")
+    shell.say(f"{len(missing)} created, {len(plans) - len(missing)} already exist")
 
 
 def _refuse_harm(plans: "list[TopicPlan]", what: str) -> None:
@@ -74,6 +74,6 @@ def _print(plans: "list[TopicPlan]") -> None:
             str(plan.spec.partitions),
             config["cleanup.policy"],
             config["message.timestamp.type"],
-            what or "as it must be",
+            what or "as specified",
         )
     shell.out().print(table)

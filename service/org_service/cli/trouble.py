@@ -33,7 +33,7 @@ def explain(error: BaseException) -> Trouble | None:
     if isinstance(error, ValidationError):
         return Trouble(_wrong_settings(error), USAGE) if error.title == "Settings" else None
     if isinstance(error, SettingsError):
-        return Trouble(f"a setting is wrong:\n  {error}", USAGE)
+        return Trouble(f"invalid setting:\n  {error}", USAGE)
     if isinstance(error, ServiceError) and not isinstance(error, UnreachableError):
         return Trouble(str(error), UNKNOWN if isinstance(error, RetryError) else REFUSED)
     if isinstance(error, ClientError):
@@ -72,7 +72,7 @@ def wrong_fields(error: "ValidationError") -> str:
 
 def _wrong_settings(error: "ValidationError") -> str:
     lines = [f"ORGS_{'__'.join(map(str, each['loc'])).upper()}: {_about_setting(each)}" for each in _errors(error)]
-    return "a setting is wrong:\n  " + "\n  ".join(lines)
+    return "invalid setting:\n  " + "\n  ".join(lines)
 
 
 def _about_setting(error: "ErrorDetails") -> str:
@@ -95,10 +95,10 @@ def _places() -> tuple[str, str]:
 
 def _way_in(variable: str) -> str:
     if variable in os.environ:
-        return f"{variable} names it: is that where it runs?"
+        return f"The address is set in {variable}: is that where it runs?"
     if STACK_ENV.is_file():
-        return f"{STACK_ENV} names it: is `orgs up` still running? Or set {variable}."
-    return f"Start the local stack with `orgs up`, or set {variable} to yours."
+        return f"The address is from {STACK_ENV}: is `orgs up` still running? Or set {variable}."
+    return f"Start the local stack with `orgs up`, or set {variable}."
 
 
 def _kafka(error: BaseException) -> Trouble | None:
@@ -108,22 +108,23 @@ def _kafka(error: BaseException) -> Trouble | None:
     if isinstance(error, errors.UnknownTopicOrPartitionError):
         return Trouble(f"a topic is missing on Kafka at {where}: run `orgs topics apply`.", REFUSED)
     if isinstance(error, errors.TopicAuthorizationFailedError | errors.GroupAuthorizationFailedError):
-        return Trouble(f"Kafka at {where} refuses us: {error!r}. See its ACLs and ORGS_KAFKA__SASL_*.", REFUSED)
+        return Trouble(f"Kafka at {where} denies access: {error!r}. Check its ACLs and ORGS_KAFKA__SASL_*.", REFUSED)
     if isinstance(error, errors.KafkaError):
         said = "" if isinstance(error, errors.KafkaConnectionError) else f" ({error!r})"
-        return Trouble(f"Kafka doesn't answer at {where}{said}. {_way_in('ORGS_KAFKA__BOOTSTRAP_SERVERS')}", UNKNOWN)
+        return Trouble(f"Kafka does not respond at {where}{said}. {_way_in('ORGS_KAFKA__BOOTSTRAP_SERVERS')}", UNKNOWN)
     return None
 
 
 _BY_SQLSTATE: Final = {
     "42P01": "its tables are missing: run `orgs migrate`.",
-    "42704": "it doesn't know a parameter: it is older than PostgreSQL 17, or ORGS_DATABASE__URL sets one.",
-    "42703": "its tables are of another version: run `orgs migrate`.",
-    "3D000": "the database isn't there: create it, then run `orgs migrate`.",
+    "42704": "it does not support a parameter: it is older than PostgreSQL 17, or ORGS_DATABASE__URL sets one.",
+    "42703": "its tables have another version: run `orgs migrate`.",
+    "3D000": "the database does not exist: create it, then run `orgs migrate`.",
     "22023": "the roles of the service are missing: run `orgs migrate`.",
-    "28P01": "it refuses the password in ORGS_DATABASE__URL.",
-    "28000": "it refuses the login in ORGS_DATABASE__URL.",
-    "42501": "the login in ORGS_DATABASE__URL lacks a right: grant it the roles orgs_owner, orgs_reader … as needed.",
+    "28P01": "it rejects the password in ORGS_DATABASE__URL.",
+    "28000": "it rejects the login in ORGS_DATABASE__URL.",
+    "42501": "the login in ORGS_DATABASE__URL lacks a permission: grant it the roles orgs_owner, orgs_reader … as "
+    "needed.",
 }
 """What to do about an answer of Postgres (manual, appendix A)."""
 
@@ -134,7 +135,7 @@ def _postgres(error: BaseException) -> Trouble | None:
 
     wrong = misconfigured(error)
     if wrong is not None:
-        return Trouble(f"a setting is wrong:\n  ORGS_DATABASE__URL: {wrong}", USAGE)
+        return Trouble(f"invalid setting:\n  ORGS_DATABASE__URL: {wrong}", USAGE)
     where = _places()[1]
     for each in _causes(error):
         advice = _BY_SQLSTATE.get(getattr(each, "sqlstate", None) or "")
@@ -143,7 +144,7 @@ def _postgres(error: BaseException) -> Trouble | None:
     if isinstance(error, OSError) and error.filename is not None:
         return None
     if isinstance(classify(error), RetryError):
-        return Trouble(f"Postgres doesn't answer at {where}. {_way_in('ORGS_DATABASE__URL')}", UNKNOWN)
+        return Trouble(f"Postgres does not respond at {where}. {_way_in('ORGS_DATABASE__URL')}", UNKNOWN)
     return None
 
 

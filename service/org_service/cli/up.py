@@ -38,39 +38,39 @@ READY_POLL_S: Final = 0.1
 READY_TIMEOUT_S: Final = 5.0
 """For one answer; each check behind it is bounded by less."""
 PATIENCE_S: Final = 5.0
-"""A start takes about three; whoever has waited longer is told what for, and again as often."""
+"""A start takes about three; after that the user is told what it waits for, and again as often."""
 
 
 def up(
     *,
     data: Annotated[
-        Path, typer.Option(help="Where the data live, kept between runs.", file_okay=False)
+        Path, typer.Option(help="The data folder, kept between runs.", file_okay=False)
     ] = shell.STACK_ENV.parent,
     trusted: Annotated[
         bool,
         typer.Option(
             "--trusted",
-            help="On servers that the environment names: believe their publishers, and take tokens of this folder's "
-            "issuer. Never on servers that others use.",
+            help="On servers that the environment names: trust their publishers, and accept tokens of this "
+            "folder's issuer. Never on servers that others use.",
         ),
     ] = False,
 ) -> None:
     """Start Kafka, Postgres, worker, relay and edge, all in this terminal; ^C stops everything in order.
 
-    Needs no Docker, Java or root. Creates tables and topics where they are missing, and writes `.local/stack.env`, by
-    which other commands and programs find the stack. Servers that the environment names are used instead of own ones;
-    who may act there is for ORGS_AUTH__... to say, or for --trusted, and nobody is made staff on them.
+    Needs no Docker, Java or root. Creates missing tables and topics, and writes `.local/stack.env`, where other
+    commands and programs find the stack. Servers that the environment names are used instead of starting new ones;
+    ORGS_AUTH__... or --trusted says who may act there, and nobody is made staff on them.
 
     Example: `orgs up`, and in another terminal `orgs tail events`
     """
     try:
         import org_local
     except ModuleNotFoundError:
-        shell.fail("the local stack isn't installed: install org-service[local].")
+        shell.fail("the local stack is not installed: install org-service[local].")
     from org_service.cli.trouble import masked_url
     from org_service.telemetry.logs import set_up_logging
 
-    shell.load_settings()  # what is written wrongly is told before anything starts
+    shell.load_settings()  # mistakes in settings are reported before anything starts
     try:
         with org_local.start(data, progress=shell.say) as stack:
             is_trusted = _is_trusted(stack, trusted)
@@ -112,8 +112,9 @@ def _is_trusted(stack: "Stack", trusted: bool) -> bool:
         return True
     if "auth" not in shell.load_settings().model_fields_set:
         shell.fail(
-            "the environment names servers that were not started here: say by ORGS_AUTH__... who may act on them "
-            "(docs/access.md), or believe everybody who can publish there: `orgs up --trusted`. Nothing was changed.",
+            "the environment names servers that were not started here: set ORGS_AUTH__... to say who may act on "
+            "them (docs/access.md), or trust everybody who can publish there: `orgs up --trusted`. Nothing was "
+            "changed.",
             shell.USAGE,
         )
     return False
@@ -176,7 +177,7 @@ def _named() -> Generator[Callable[[dict[str, str]], None]]:
 
 
 def _with_ports(settings: "Settings") -> "Settings":
-    """The same settings with a port wherever they leave the choice to the system: others are told of these ports."""
+    """The same settings with a port wherever they leave the choice to the system: others learn these ports."""
     from org_local import ports
 
     taken: set[int] = set()
@@ -203,7 +204,7 @@ def _beside(task: Callable[[T, threading.Event], None], subject: T) -> Generator
 
 
 def _watch(stack: "Stack", over: threading.Event) -> None:
-    """End the roles, as SIGTERM does, when a server ends by itself: they would wait for it for ever."""
+    """End the roles, as SIGTERM does, when a server ends by itself: they would wait for it forever."""
     from org_local import LocalStackError
 
     while not over.wait(CHECK_INTERVAL_S):
@@ -245,7 +246,7 @@ def _why_not_ready(host: str, port: int) -> str | None:
     except ConnectionRefusedError:
         return "it has not started yet"
     except (OSError, http.client.HTTPException, ValueError, LookupError) as error:
-        return f"its health page at http://{host}:{port}/readyz can't be read ({type(error).__name__})"
+        return f"its health page at http://{host}:{port}/readyz cannot be read ({type(error).__name__})"
     finally:
         connection.close()
     return ", ".join(f"{name}: {check['detail']}" for name, check in checks.items() if not check["ok"])

@@ -251,7 +251,7 @@ def _conflict(command: _Existing, organization: Organization, access: Access, is
     if command.if_current is not None:
         unlike = [f for f, value in _wanted(command.if_current).items() if getattr(organization, f) != value]
         if unlike:
-            detail = f"if_current doesn't hold for: {', '.join(sorted(unlike))}."
+            detail = f"if_current does not hold for: {', '.join(sorted(unlike))}."
             return refuse(ProblemType.PRECONDITION, detail, version)
     if organization.deactivated_at is not None and isinstance(command, UpdateOrganization) and not access.staff:
         return refuse(ProblemType.DEACTIVATED, details.DEACTIVATED, version)

@@ -8,10 +8,10 @@ NOT_FOUND: Final = "There is no organization with this id."
 """Also for one that the actor can't see: nobody may learn which."""
 ALREADY_EXISTS: Final = "An organization with this id exists, or existed; choose another id."
 NAME_TAKEN: Final = "Another organization has this name; choose another."
-NAME_TAKEN_MEANWHILE: Final = "Another organization took the name meanwhile; rename that one first."
+NAME_TAKEN_MEANWHILE: Final = "Another organization has taken the name; rename that one first."
 DEACTIVATED: Final = "A deactivated organization can only be reactivated or deleted."
 STILL_PARTNER: Final = "It still serves other organizations as their partner; end the partnerships first."
-PARKED: Final = "The service could not decide; the command is kept and an operator will."
+PARKED: Final = "The service could not decide the command; it is kept for an operator."
 
 
 def denied(role: Role | str | None, action: str) -> str:
@@ -21,7 +21,7 @@ def denied(role: Role | str | None, action: str) -> str:
 
 def wrong_fields(count: int, command_type: str) -> str:
     """So many fields are wrong."""
-    return f"{count} field(s) of {command_type} are wrong; see errors."
+    return f"{count} field(s) of {command_type} are invalid; see errors."
 
 
 def other_version(expected: int, version: int) -> str:
@@ -31,4 +31,4 @@ def other_version(expected: int, version: int) -> str:
 
 def queue_full(waiting: int) -> str:
     """So many commands wait behind one that is parked."""
-    return f"{waiting} commands of this organization wait for an operator already; try again later."
+    return f"{waiting} commands of this organization are already waiting for an operator; try again later."

@@ -52,24 +52,24 @@ def read_policy(text: str) -> Policy:
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise PolicyError(f"the policy is no TOML: {error}") from error
-    mistakes = [f"{name!r} is unknown; there is only [roles.…]" for name in document if name != "roles"]
+        raise PolicyError(f"the policy is not TOML: {error}") from error
+    mistakes = [f"{name!r} is unknown; only [roles.…] is allowed" for name in document if name != "roles"]
     tables = document.get("roles")
     roles = cast("dict[str, Any]", tables) if isinstance(tables, dict) else {}
     known = ", ".join(Role)
-    mistakes += [f"[roles.{name}]: there is no such role; there are {known}" for name in roles if name not in _ROLES]
+    mistakes += [f"[roles.{name}]: unknown role; the roles are {known}" for name in roles if name not in _ROLES]
     mistakes += [
         f"[roles.{role}] is missing; write `denied = []` if nothing is denied" for role in Role if role not in roles
     ]
     denied = {role: _denied(role, roles[role], mistakes) for role in Role if role in roles}
     if mistakes:
-        raise PolicyError("the policy has mistakes: " + "; ".join(mistakes))
+        raise PolicyError("the policy is invalid: " + "; ".join(mistakes))
     return Policy(denied)
 
 
 def _denied(role: Role, table: object, mistakes: list[str]) -> tuple[str, ...]:
     content = cast("dict[str, Any]", table) if isinstance(table, dict) else {}
-    mistakes += [f"[roles.{role}] {name}: there is only `denied`" for name in content if name != "denied"]
+    mistakes += [f"[roles.{role}] {name}: unknown; only `denied` is allowed" for name in content if name != "denied"]
     actions = content.get("denied")
     if not isinstance(actions, list):
         mistakes.append(f"[roles.{role}] needs `denied`, a list of Resource:action")
@@ -77,5 +77,5 @@ def _denied(role: Role, table: object, mistakes: list[str]) -> tuple[str, ...]:
     named = cast("list[Any]", actions)
     for action in named:
         if action not in ACTIONS:
-            mistakes.append(f"[roles.{role}] {action!r} is no action; there are {', '.join(ACTIONS)}")
+            mistakes.append(f"[roles.{role}] {action!r} is not an action; the actions are {', '.join(ACTIONS)}")
     return tuple(action for action in ACTIONS if action in named)

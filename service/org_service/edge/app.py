@@ -25,11 +25,13 @@ from org_service.store.database import Database
 
 API_VERSION: Final = "1.0.0"
 """Of the document; the paths' `/v1` changes only with what is not compatible."""
-_DESCRIPTION: Final = """Who may see and do what: each answer says what the caller's role is denied.
-
-A change is a command: it is published, decided once, and its outcome is the answer. `Idempotency-Key` makes repeating
-it safe; `If-Match` guards against changing what somebody else just changed; `Prefer: respond-async` doesn't wait.
-Refusals are problems (RFC 9457) whose `type` is stable. Guide: docs/http.md."""
+_DESCRIPTION: Final = (
+    "Organizations: each response says what the caller's role is denied.\n\nA change is a "
+    "command: it is published and decided once, and the response is its outcome. "
+    "`Idempotency-Key` makes retries\nsafe; `If-Match` guards against overwriting someone "
+    "else's change; `Prefer: respond-async` returns without waiting.\nErrors are problems (RFC "
+    "9457) whose `type` is stable. Guide: docs/http.md."
+)
 _EXPOSED: Final = (
     "ETag", "Location", "Link", "Retry-After", "X-Request-Id", "X-Command-Id", "Preference-Applied",
     "WWW-Authenticate", "Allow", "Accept-Patch", "Mcp-Session-Id", "Mcp-Protocol-Version",

@@ -116,11 +116,11 @@ class Edge:
             stack.push_async_callback(_end, tasks)
             await stack.enter_async_context(self.app.mcp.run())
             self._open = True
-            log.info("requests are answered", port=self.port)
+            log.info("serving requests", port=self.port)
             stopping = asyncio.create_task(stop.wait())
             await asyncio.wait((stopping, *tasks), return_when=asyncio.FIRST_COMPLETED)
             stopping.cancel()
-            log.info("draining: the requests in hand are finished")
+            log.info("draining: finishing the requests in flight")
             await self._stop_serving()
             for task in tasks:
                 if task.done():
@@ -138,7 +138,7 @@ class Edge:
     async def _check_open(self) -> str:
         if not self._open:
             raise RetryError("not started yet")
-        return f"answers requests, {0 if self._server is None else len(self._server)} connections"
+        return f"serving requests, {0 if self._server is None else len(self._server)} connections"
 
     async def _check_postgres(self) -> str:
         await self._readiness.ping()
@@ -162,7 +162,7 @@ class Edge:
                 await self._tokens.start()
             except RetryError as error:
                 pause_s = backoff.next_s()
-                log.warning("not ready to answer requests", why=str(error), retry_in_s=round(pause_s, 2))
+                log.warning("not ready to serve requests", why=str(error), retry_in_s=round(pause_s, 2))
                 await pause(pause_s, stop)
             else:
                 return True

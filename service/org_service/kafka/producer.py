@@ -105,7 +105,7 @@ class TopicsMissingError(RetryError):
     """Kafka answered, and topics of ours don't exist; `topics` are their names."""
 
     def __init__(self, topics: Collection[str]) -> None:
-        super().__init__(f"Kafka has no topic {', '.join(sorted(topics))}; create them with `orgs topics apply`")
+        super().__init__(f"Kafka has no topic {', '.join(sorted(topics))}; create it with `orgs topics apply`")
         self.topics = topics
 
 
@@ -116,11 +116,11 @@ async def unknown_fate(step: str) -> AsyncGenerator[None]:
         yield
     except BrokerResponseError as error:
         if isinstance(error, InvalidProducerEpoch):
-            raise FencedError(f"{step}: another producer has our transactional id now") from error
+            raise FencedError(f"{step}: another producer now has our transactional id") from error
         why = "timeout" if isinstance(error, RequestTimedOutError) else "refused"
-        raise UnknownFateError(f"{step}: Kafka says {error}", why) from error
+        raise UnknownFateError(f"{step}: Kafka returned {error}", why) from error
     except TimeoutError as error:
-        raise UnknownFateError(f"{step}: Kafka doesn't answer", "timeout") from error
+        raise UnknownFateError(f"{step}: Kafka does not respond", "timeout") from error
     except (KafkaError, OSError) as error:
         raise UnknownFateError(f"{step}: no connection to Kafka: {error}", "disconnected") from error
 

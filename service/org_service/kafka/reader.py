@@ -47,7 +47,7 @@ async def reader(
         # All topics are asked for: asking for one by name would create it on brokers that still do such things.
         partitions = [len(each["partitions"]) for each in await client.describe_topics() if each["topic"] == topic]
     if not partitions:
-        raise StopError(f"the topic {topic} isn't on Kafka at {kafka.bootstrap_servers}: run `orgs topics apply`.")
+        raise StopError(f"topic {topic} does not exist on Kafka at {kafka.bootstrap_servers}: run `orgs topics apply`.")
     wanted = range(partitions[0]) if key is None else [partition_for(key, partitions[0])]
     assigned = [TopicPartition(topic, partition) for partition in wanted]
     consumer = SteadyConsumer(
@@ -111,8 +111,8 @@ def refuse_sick(consumer: SteadyConsumer) -> None:
     """
     for at, sick in sorted(consumer.sick.items()):
         raise StopError(
-            f"{at.topic}, partition {at.partition} can't be read from offset {sick.offset} on ({sick.reason}); what is "
-            "before it, and all of the other partitions, was read. See 'A partition can't be read' in "
+            f"{at.topic}, partition {at.partition} cannot be read from offset {sick.offset} on ({sick.reason}); "
+            "everything before it, and all other partitions, was read. See 'A partition cannot be read' in "
             "docs/operating.md."
         )
 

@@ -75,8 +75,8 @@ def _published(record: ConsumerRecord[bytes, bytes]) -> Published | None:
         return read_published(record.value, record.timestamp)
     except NotAPosition as error:
         raise StopError(
-            f"A record on {record.topic} can't be read as a position: {error}. Write the right one with the relay's "
-            'name as key, as {"position": 123, "command_id": null}, and start again.'
+            f"A record on {record.topic} is not a valid position: {error}. Write the right one with the relay's "
+            'name as key, as {{"position": 123, "command_id": null}}, and restart.'
         ) from error
 
 

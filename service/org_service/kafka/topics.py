@@ -31,9 +31,9 @@ _HARMFUL: Final = frozenset({"cleanup.policy", "message.timestamp.type", "max.me
 _AT_LEAST: Final = frozenset({"max.message.bytes", "min.insync.replicas", "delete.retention.ms"})
 """More of it is as good."""
 _TWO_PARTITIONS: Final = (
-    "the records of one key lie on two partitions then, and their order is lost. Kafka takes no partition away. A "
-    "topic that holds nothing can be deleted, and `orgs topics apply` creates it again; else take new topics by "
-    "ORGS_KAFKA__TOPIC_PREFIX (docs/operating.md, Partitions were added)."
+    "the records of one key are then on two partitions, and their order is lost. Kafka cannot remove "
+    "partitions. An empty topic can be deleted, and `orgs topics apply` creates it again; otherwise use new "
+    "topics by ORGS_KAFKA__TOPIC_PREFIX (docs/operating.md, Partitions were added)."
 )
 COPIES_MIN: Final = 2
 """Of a topic that has more than one, so many must have a record before it counts as taken: else the loss of one broker
@@ -182,7 +182,7 @@ async def _configs(client: AIOKafkaAdminClient, specs: Sequence[TopicSpec]) -> d
     for answer in answers:
         for code, message, _, name, entries in answer.resources:
             if code:
-                raise StopError(f"Kafka doesn't show the settings of {name}: {message or for_code(code).__name__}")
+                raise StopError(f"Kafka does not return the settings of {name}: {message or for_code(code).__name__}")
             configs[name] = {entry[0]: entry[1] for entry in entries}
     return configs
 
@@ -198,10 +198,10 @@ def _partitions_advice(spec: TopicSpec, found: int, *, alike: bool) -> str:
     said = f"{spec.name} has {found} partitions, not {spec.partitions}."
     if alike and spec.partitions != 1:
         return (
-            f"{said} If all topics were created with {found}, set ORGS_KAFKA__PARTITIONS={found}. If partitions were "
-            f"added to them later, don't: {_TWO_PARTITIONS}"
+            f"{said} If all topics were created with {found}, set ORGS_KAFKA__PARTITIONS={found}. If partitions "
+            f"were added to them later, do not: {_TWO_PARTITIONS}"
         )
-    return f"{said} Don't add partitions to other topics, and don't change ORGS_KAFKA__PARTITIONS: {_TWO_PARTITIONS}"
+    return f"{said} Do not add partitions to other topics, and do not change ORGS_KAFKA__PARTITIONS: {_TWO_PARTITIONS}"
 
 
 def _differences(

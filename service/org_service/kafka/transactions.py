@@ -161,7 +161,7 @@ class TransactionWatch:
 
     async def check(self) -> str:
         """For `/readyz`: who holds what up. Never fails: a restart would not help, and other partitions go on."""
-        return "held up: " + "; ".join(map(str, self.held.values())) if self.held else "none holds a partition up"
+        return "blocked: " + "; ".join(map(str, self.held.values())) if self.held else "none blocks a partition"
 
     async def run(self) -> None:
         """Look, for ever; while Kafka is away, try again."""
@@ -177,9 +177,9 @@ class TransactionWatch:
                     await self._look(consumer)
                     await asyncio.sleep(LOOK_S)
             except (KafkaError, OSError) as error:
-                log.debug("transactions could not be looked at", why=type(error).__name__)
+                log.debug("transactions could not be checked", why=type(error).__name__)
             except Exception:  # a defect must not end the watch
-                log.exception("transactions could not be looked at: a defect")
+                log.exception("transactions could not be checked: a defect")
             finally:
                 await asyncio.gather(consumer.stop(), return_exceptions=True)
 
@@ -218,7 +218,7 @@ class TransactionWatch:
         who = await _who(consumer, leader, at, offset)
         command = f"abort --topic {at.topic} --partition {at.partition} --start-offset {offset}"
         log.error(
-            "an open transaction holds a partition up",
+            "an open transaction blocks a partition",
             topic=at.topic,
             partition=at.partition,
             offset=offset,
@@ -229,7 +229,7 @@ class TransactionWatch:
 
     def _tell(self, held: Mapping[TopicPartition, Held]) -> None:
         for at in self.held.keys() - held.keys():
-            log.info("the partition goes on", topic=at.topic, partition=at.partition)
+            log.info("the partition continues", topic=at.topic, partition=at.partition)
         self.held = held
         for topic in self._topics:
             PARTITIONS_HELD.labels(topic).set(sum(at.topic == topic for at in held))
@@ -242,7 +242,7 @@ async def _who(consumer: AIOKafkaConsumer, leader: int, at: TopicPartition, offs
         answer: Any = await client.send(leader, _ProducersRequest(at), group=ConnectionGroup.COORDINATION)
         found = next((each for each in _producers(answer) if each[-2] == offset), None)
         if found is None:
-            return "nobody that Kafka knows: its replicas may lag"
+            return "nobody known to Kafka: its replicas may lag"
         producer_id = int(found[0])
         for broker in client.cluster.brokers():
             named: Any = await client.send(
@@ -251,7 +251,7 @@ async def _who(consumer: AIOKafkaConsumer, leader: int, at: TopicPartition, offs
             for transactional_id, *_ in named.transactions:
                 return f"the transaction of {transactional_id!r} (producer {producer_id})"
     except KafkaError as error:
-        return f"a transaction that we may not ask about ({type(error).__name__})"
+        return f"a transaction that we may not describe ({type(error).__name__})"
     else:
         return f"a transaction of producer {producer_id}"
 

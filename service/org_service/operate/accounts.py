@@ -242,9 +242,9 @@ def _events(published: _Published, stored: _Stored) -> Iterable[str]:
     for event in published.events:
         row = applied.get(event["position"])
         if row is None:
-            yield f"an event of nothing: position {event['position']}"
+            yield f"an event without a change: position {event['position']}"
         elif _said(event) != _meant(row):
-            yield f"another event than decided: position {event['position']}"
+            yield f"a different event than decided: position {event['position']}"
 
 
 def _said(event: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -61,7 +61,7 @@ async def advance(settings: Settings, confirm: Callable[[Recovery], bool]) -> Re
     async with database.begin() as conn:
         if await _plan(conn, last) != planned:
             raise StopError(
-                "the journal changed after you were asked, and nothing was done: stop all workers and run this again."
+                "the journal changed after you were asked, so nothing was done: stop all workers and run this again."
             )
         await recovery.carry_out(conn, planned)
     return found
@@ -70,7 +70,7 @@ async def advance(settings: Settings, confirm: Callable[[Recovery], bool]) -> Re
 async def _last_published(settings: Settings) -> Published:
     last = await published(settings)
     if last is None:
-        raise StopError("the relay has published nothing yet, so the journal can't be behind it.")
+        raise StopError("the relay has published nothing yet, so the journal cannot be behind it.")
     return last
 
 
@@ -78,8 +78,8 @@ async def _plan(conn: DatabaseConnection, last: Published) -> Advance:
     head, command_id = await journal.read_head(conn), await journal.find_command_id(conn, last.position)
     if head >= last.position and (last.command_id is None or command_id in (None, last.command_id)):
         raise StopError(
-            f"there is no need to: Kafka knows the journal up to position {last.position}, and the journal, which goes "
-            f"up to {head}, has the same there."
+            f"nothing to do: Kafka has the journal up to position {last.position}, and the journal, which goes "
+            f"up to {head}, has the same row there."
         )
     return await recovery.plan(conn, last.position, last.recorded_at)
 

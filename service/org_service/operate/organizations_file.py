@@ -68,7 +68,7 @@ def format_of(path: Path) -> Format:
         return "jsonl"
     if suffix == ".csv":
         return "csv"
-    raise StopError(f"{path} is neither .jsonl nor .csv: say --format jsonl or --format csv.")
+    raise StopError(f"{path} is neither .jsonl nor .csv: add --format jsonl or --format csv.")
 
 
 def read(path: Path, file_format: Format) -> Iterator[Row | BadLine]:
@@ -98,9 +98,9 @@ def _from_json(number: int, line: str) -> Row | BadLine:
     try:
         document = orjson.loads(line.encode("utf-8", "surrogateescape"))
     except orjson.JSONDecodeError as error:
-        return BadLine(number, f"no JSON: {error.msg} at character {error.pos}")
+        return BadLine(number, f"not JSON: {error.msg} at character {error.pos}")
     if not isinstance(document, dict):
-        return BadLine(number, "no JSON object")
+        return BadLine(number, "not a JSON object")
     return _row(number, cast("dict[str, Any]", document))
 
 
@@ -119,15 +119,15 @@ def _read_csv(path: Path, file: IO[str]) -> Iterator[Row | BadLine]:
     if unknown or "name" not in header or len(set(header)) != len(header):
         others = ", ".join(name for name in _COLUMNS if name != "name")
         raise StopError(
-            f"{path} must begin with a line that names its columns, in UTF-8 and separated by commas, semicolons or "
-            f"tabs: name, and any of {others}. It begins with {ascii(header)[:HEADER_CHARS_MAX]}"
+            f"{path} must begin with a line that names its columns, in UTF-8 and separated by commas, semicolons "
+            f"or tabs: name, and any of {others}. It begins with {ascii(header)[:HEADER_CHARS_MAX]}"
         )
     while True:
         first_line = before + reader.line_num + 1
         try:
             cells = next(reader, None)
         except csv.Error as error:
-            yield BadLine(first_line, f"no CSV: {error}{_up_to(first_line, before + reader.line_num)}")
+            yield BadLine(first_line, f"not CSV: {error}{_up_to(first_line, before + reader.line_num)}")
             continue
         if cells is None:
             return
@@ -139,7 +139,7 @@ def _read_csv(path: Path, file: IO[str]) -> Iterator[Row | BadLine]:
             yield _row(first_line, _from_cells(dict(zip(header, cells, strict=True))))
         else:
             up_to = _up_to(first_line, before + reader.line_num)
-            yield BadLine(first_line, f"{len(cells)} cells, the header names {len(header)}{up_to}")
+            yield BadLine(first_line, f"{len(cells)} cells, the header has {len(header)}{up_to}")
 
 
 def _without_empty_end(cells: list[str]) -> list[str]:
@@ -171,7 +171,7 @@ def _row(number: int, organization: dict[str, Any]) -> Row | BadLine:
     except UnicodeEncodeError:
         return BadLine(number, "name: not in UTF-8")
     except ValueError:
-        return BadLine(number, "id is no UUID")
+        return BadLine(number, "id is not a UUID")
     try:
         command = CreateOrganization.model_validate({**fields, "org_id": org_id})
     except ValidationError as error:

@@ -91,7 +91,7 @@ async def _in_time(kafka: KafkaSettings, step: Awaitable[T]) -> T:
     try:
         return await asyncio.wait_for(step, kafka.request_timeout_ms / 1000)
     except TimeoutError as error:
-        raise KafkaTimeoutError("no broker has answered in time") from error
+        raise KafkaTimeoutError("no broker responded in time") from error
 
 
 async def _acknowledged(waiting: Sequence[asyncio.Future[RecordMetadata]]) -> list[Sent]:

@@ -53,11 +53,11 @@ _BEAT_INTERVAL_S: Final = 1.0
 
 
 NO_POSITION: Final = (
-    "{topic} has no position of the relay {relay!r}, but {events} holds events: publishing the journal from its "
-    "beginning would send them again. If the relay was renamed, give it its old name (ORGS_RELAY__NAME). If {topic} "
-    "was lost, find the highest ce_position on {events} and write it there, with the relay's name as key and "
-    '{{"position": 123, "command_id": null}} as value. If these events are another journal\'s, take other topics by '
-    "ORGS_KAFKA__TOPIC_PREFIX."
+    "{topic} has no position of the relay {relay!r}, but {events} contains events: publishing the journal "
+    "from its beginning would send them again. If the relay was renamed, restore its old name "
+    "(ORGS_RELAY__NAME). If {topic} was lost, find the highest ce_position on {events} and write it there, "
+    'with the relay\'s name as key and {{"position": 123, "command_id": null}} as value. If these events are '
+    "another journal's, use other topics by ORGS_KAFKA__TOPIC_PREFIX."
 )
 """What an operator can do when Kafka has lost how far the journal is published."""
 
@@ -174,7 +174,7 @@ class Relay:
                 raise
             except UnknownFateError as error:
                 RELAY_REBUILDS.labels(error.why).inc()
-                log.warning("Kafka gave no plain yes, the producer is thrown away", state=self.state, why=str(error))
+                log.warning("Kafka did not confirm, the producer is being replaced", state=self.state, why=str(error))
                 self._enter(State.UNKNOWN)
             finally:
                 producer, self._producer = self._producer, None
@@ -187,7 +187,7 @@ class Relay:
         """Fence and finish what was before, then read how far the journal is published."""
         kafka, name = self._settings.kafka, self._relay.name
         topics = kafka.topics
-        async with unknown_fate("beginning anew"), asyncio.timeout(self._relay.publish_timeout_s):
+        async with unknown_fate("beginning again"), asyncio.timeout(self._relay.publish_timeout_s):
             try:
                 partitions = await producer.start((topics.events, topics.state, topics.results, topics.relay))
             except TopicsMissingError as error:
@@ -205,7 +205,7 @@ class Relay:
         position, command_id = (0, None) if last is None else (last.position, last.command_id)
         await self._source.verify(position, command_id)
         self._reach(position)
-        log.info("the relay goes on from Kafka's position", position=position, head=self._source.head)
+        log.info("the relay continues from Kafka's position", position=position, head=self._source.head)
         self._enter(State.READY)
         return Layout(topics, partitions, name), position
 
@@ -310,7 +310,7 @@ class Relay:
         if producer is None or self.state not in (State.READY, State.IN_TRANSACTION):
             raise RetryError(f"the relay is {self.state}")
         if not await producer.ping():
-            raise RetryError("no broker answers")
+            raise RetryError("no broker responds")
         return f"leader, {self.state}"
 
 
@@ -323,8 +323,8 @@ def _check_partitions(found: Mapping[str, int], wanted: Mapping[str, int]) -> No
     for topic, number in wanted.items():
         if found[topic] != number:
             raise StopError(
-                f"{topic} has {found[topic]} partitions, not {number}: the changes of an organization would lie on two "
-                "partitions, out of order. `orgs topics apply --dry-run` says what can be done."
+                f"{topic} has {found[topic]} partitions, not {number}: the changes of an organization would be "
+                "on two partitions, out of order. `orgs topics apply --dry-run` says what can be done."
             )
 
 

@@ -11,9 +11,10 @@ from org_service.store.database import Database
 from org_service.store.failures import classified
 
 WAY_OUT = (
-    "The database was probably restored from an older backup. Stop the workers first: what they journal now may never "
-    "be published. Then restore a backup that holds position {position}; or accept that the commands lost with the old "
-    "database stay lost, let the journal go on past Kafka with `orgs journal advance`, and start again."
+    "The database was probably restored from an older backup. Stop the workers first: what they journal now "
+    "may never be published. Then restore a backup that contains position {position}; or accept that the "
+    "commands lost with the old database stay lost, move the journal past Kafka with `orgs journal "
+    "advance`, and restart."
 )
 """What an operator can do when Kafka and the journal contradict each other."""
 
@@ -85,8 +86,9 @@ class Source:
             raise _ahead(position, self.head)
         if None not in (journaled, command_id) and journaled != command_id:
             raise StopError(
-                f"Kafka was fed from another journal: at position {position} the command {command_id} was "
-                f"published, but the journal has {journaled} there. " + WAY_OUT.format(position=position)
+                f"Kafka was written from another journal: at position {position} the command "
+                f"{command_id} was published, but the journal has {journaled} there. "
+                + WAY_OUT.format(position=position)
             )
 
 

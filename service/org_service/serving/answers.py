@@ -21,7 +21,7 @@ def head(status: int, headers: HeaderLines) -> bytes:
     for name, value in headers:
         line = b"%b: %b" % (name, value)
         if _LINE_END.search(line):
-            raise ValueError("a header holds the end of a line")
+            raise ValueError("a header contains a line break")
         parts.append(line)
     parts.append(b"\r\n")
     return b"\r\n".join(parts)
@@ -40,7 +40,7 @@ class Answer:
     def __init__(self, method: str, version: str, status: int, headers: Sequence[tuple[bytes, bytes]]) -> None:
         lengths = {int(value) for name, value in headers if name.lower() == b"content-length"}
         if len(lengths) > 1 or any(name.lower() == b"transfer-encoding" for name, _ in headers):
-            raise ValueError("an answer's length is said twice")
+            raise ValueError("a response has two lengths")
         self._status = status
         self._headers = list(headers)
         self._bodiless = method == "HEAD" or status in (204, 304)
@@ -74,7 +74,7 @@ class Answer:
         if self._left is not None:
             self._left -= len(content)
             if self._left < 0:
-                raise ValueError("an answer is longer than it says")
+                raise ValueError("a response is longer than its Content-Length")
         return [content]
 
     def end(self) -> bytes:
@@ -84,5 +84,5 @@ class Answer:
             ValueError: It is shorter than the headers say.
         """
         if self._left and not self._bodiless:
-            raise ValueError("an answer is shorter than it says")
+            raise ValueError("a response is shorter than its Content-Length")
         return b"0\r\n\r\n" if self._chunked else b""

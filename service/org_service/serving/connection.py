@@ -1,6 +1,6 @@
 """One connection of a client: its requests, one after the other, and what it may not do.
 
-Nothing is done ahead: the next request is looked at when the one before has its answer. A request that can't be read,
+Nothing is done ahead: the next request is checked when the one before has its answer. A request that can't be read,
 or whose body nobody wanted to read, is the last one of its connection, and so is one of somebody unknown with bytes
 behind it: what a stranger puts in front of another's request is never run.
 """
@@ -142,7 +142,7 @@ class HttpConnection(asyncio.Protocol):
             self.close()
 
     def close(self) -> None:
-        """Close it, where no request is in hand; else after its answer."""
+        """Close it, where no request is in flight; else after its answer."""
         if self._exchange is None and not self._closing:
             self._closing = True
             self._settle()
@@ -190,7 +190,7 @@ class HttpConnection(asyncio.Protocol):
     def answered(self, *, closes: bool) -> None:
         """Go on with the next request, or end."""
         self._exchange = None
-        # The answer may have been long: what held as it began is looked at again.
+        # The answer may have been long: what was true when it began is checked again.
         if closes or self._server.draining or (self._reader.waiting and not self.known):
             self._finish()
             return

@@ -48,7 +48,7 @@ class Peer(Protocol):
         ...
 
     def reusable(self) -> bool:
-        """Whether another request may follow the one in hand; asked as its answer begins."""
+        """Whether another request may follow the one in flight; asked as its answer begins."""
         ...
 
     def default_headers(self) -> list[tuple[bytes, bytes]]:
@@ -86,7 +86,7 @@ class Exchange:
         try:
             await app(self._scope, self.receive, self.send)
         except Exception as error:
-            log.exception("an answer was broken off", exc_info=error)
+            log.exception("a response was aborted", exc_info=error)
         finally:
             if not self._finished and not self._gone:
                 self._finished = True
@@ -139,7 +139,7 @@ class Exchange:
             self._start = message
             return
         if kind != "http.response.body" or self._start is None or self._finished:
-            raise RuntimeError(f"{kind} comes out of turn")
+            raise RuntimeError(f"{kind} is out of order")
         content, more = message.get("body", b""), message.get("more_body", False)
         parts: list[bytes | memoryview] = []
         if self._answer is None:

@@ -6,8 +6,9 @@ reader of HTTP/1.1 could read in another way (bare LF, folded lines, a space bef
 codings besides `chunked`) comes through, and nothing behind it on that connection is read at all.
 
 Where a body ends is counted here, because httptools gives up a body when it sees `Upgrade`, and takes trailers for
-headers. `Upgrade` is ignored, as RFC 9110, section 7.8 allows: the request goes on in HTTP/1.1, with its body. Trailers
-are dropped (RFC 9110, section 6.5.1). That whatever is accepted is read alike by h11 and by llhttp, the tests prove.
+headers. `Upgrade` is ignored, as RFC 9110, section 7.8 allows: the request continues in HTTP/1.1, with its body.
+Trailers are dropped (RFC 9110, section 6.5.1). That whatever is accepted is read alike by h11 and by llhttp, the tests
+prove.
 """
 
 import re
@@ -54,7 +55,7 @@ class MalformedError(Exception):
 
 
 def head_too_large(bytes_max: int) -> MalformedError:
-    """The refusal of a head of more bytes."""
+    """The rejection of a head of more bytes."""
     return MalformedError(431, f"The request line and the headers may have at most {bytes_max} bytes.")
 
 
@@ -120,9 +121,9 @@ class _Chunks:
             self._line += data[at : end or len(data)]
             at = end or len(data)
             if self._expected != self._trailer and len(self._line) > CHUNK_LINE_BYTES_MAX:
-                raise MalformedError(400, "A chunk's line is too long.")
+                raise MalformedError(400, "A chunk-size line is too long.")
             if self._trailer_bytes + len(self._line) > TRAILER_BYTES_MAX:
-                raise MalformedError(431, f"Trailers may have at most {TRAILER_BYTES_MAX} bytes; none is used.")
+                raise MalformedError(431, f"Trailers may have at most {TRAILER_BYTES_MAX} bytes; they are ignored.")
             if end:
                 line = bytes(self._line)
                 self._line.clear()
@@ -133,20 +134,20 @@ class _Chunks:
         found = _CHUNK_SIZE.fullmatch(line)
         self._chunks += 1
         if found is None or self._chunks > CHUNKS_MAX:
-            raise MalformedError(400, "The body's chunks can't be read, or are too many.")
+            raise MalformedError(400, "The body's chunks are malformed, or too many.")
         self._left = int(found[1], 16)
         self._expected = self._end_of_data if self._left else self._trailer
 
     def _end_of_data(self, line: bytes) -> None:
         if line != b"\r\n":
-            raise MalformedError(400, "A chunk is longer than it says.")
+            raise MalformedError(400, "A chunk is longer than its size.")
         self._expected = self._size
 
     def _trailer(self, line: bytes) -> None:
         self._trailer_bytes += len(line)
         self.ended = line == b"\r\n"
         if not self.ended and not _TRAILER.fullmatch(line):
-            raise MalformedError(400, "The trailers can't be read.")
+            raise MalformedError(400, "The trailers are malformed.")
 
 
 class RequestReader:
@@ -167,7 +168,7 @@ class RequestReader:
 
     @property
     def waiting(self) -> int:
-        """Bytes that came and that nobody has asked for: of a body, and of requests behind the one in hand."""
+        """Bytes that came and that nobody has asked for: of a body, and of requests behind the one in flight."""
         return len(self._ahead)
 
     @property
@@ -195,7 +196,7 @@ class RequestReader:
     def drop_body(self) -> None:
         """Pass over a body that nobody wants, if it has come and has a length; then it is `whole`.
 
-        Chunks aren't looked at: it takes time to find their end, and they may be a stranger's.
+        Chunks aren't checked: it takes time to find their end, and they may be a stranger's.
         """
         if isinstance(self._framing, _Length):
             self.read_body()
@@ -266,7 +267,7 @@ def _read(lines: bytes) -> tuple[Head, _Length | _Chunks | None]:
         raise MalformedError(431, f"A request may have at most {HEADERS_MAX} headers.")
     method, target, version = found[1], found[2], found[3].decode()
     if version not in ("1.1", "1.0"):
-        raise MalformedError(505, "HTTP/1.1 is spoken here.")
+        raise MalformedError(505, "Only HTTP/1.1 is supported.")
     fields = _HeaderFields()
     try:
         httptools.HttpRequestParser(fields).feed_data(lines)
@@ -279,7 +280,7 @@ def _read(lines: bytes) -> tuple[Head, _Length | _Chunks | None]:
         raise _not_http()
     hosts = _values(headers, b"host")
     if len(hosts) > 1 or (not hosts and version == "1.1") or not all(map(_HOST.fullmatch, hosts)):
-        raise MalformedError(400, "There must be one Host header, with the name of a host.")
+        raise MalformedError(400, "Send exactly one Host header with a host name.")
     framing = _framing(headers, version)
     raw_path, query = _target(method, target, hosts[0] if hosts else b"")
     options = [token.strip() for value in _values(headers, b"connection") for token in value.lower().split(b",")]
@@ -304,11 +305,11 @@ def _framing(headers: list[tuple[bytes, bytes]], version: str) -> _Length | _Chu
     """How long the body is, where that is said once and in one way (RFC 9112, section 6.3)."""
     lengths, codings = _values(headers, b"content-length"), _values(headers, b"transfer-encoding")
     if len(lengths) + len(codings) > 1:
-        raise MalformedError(400, "The length of the body is said twice.")
+        raise MalformedError(400, "The length of the body is given twice.")
     if codings and codings[0].lower() != b"chunked":
-        raise MalformedError(501, "No transfer coding but chunked is known here.")
+        raise MalformedError(501, "The only supported transfer coding is chunked.")
     if codings and version == "1.0":
-        raise MalformedError(400, "HTTP/1.0 has no Transfer-Encoding.")
+        raise MalformedError(400, "HTTP/1.0 does not support Transfer-Encoding.")
     if codings:
         return _Chunks()
     if lengths and not _LENGTH.fullmatch(lengths[0]):
@@ -327,7 +328,7 @@ def _target(method: bytes, target: bytes, host: bytes) -> tuple[bytes, bytes]:
         return target, b""
     absolute = _ABSOLUTE.fullmatch(target)
     if absolute is None or absolute[1].lower() != host.lower():
-        raise MalformedError(400, "The target must be a path, or a URL of the host in the Host header.")
+        raise MalformedError(400, "The target must be a path, or a URL with the host of the Host header.")
     return absolute[2] or b"/", absolute[3] or b""
 
 

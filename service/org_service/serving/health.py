@@ -1,10 +1,10 @@
 """`/livez`, `/readyz` and `/metrics`, served from the loop that does the work.
 
 The same loop on purpose: a loop that hangs doesn't answer, and one that answers can be asked for its last beat.
-Outages don't fail `/livez`, because a restart mends neither Kafka nor Postgres: whoever waits one out keeps beating.
+Outages don't fail `/livez`, because a restart fixes neither Kafka nor Postgres: whoever waits one out keeps beating.
 They fail `/readyz`, which says what is away. Each check has its time limit, and a check that still hangs from the last
 time isn't asked again before it is given up, so that an orchestrator which asks every second can't pile up connections
-to a dead server, and a check that will never answer doesn't hang for ever.
+to a dead server, and a check that will never answer doesn't hang forever.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from org_service.serving.server import Bounds, HttpServer, listen
 CHECK_TIMEOUT_S: Final = 0.8
 """Of each check, all at once: an orchestrator's own time limit is a second by default."""
 HANGS_MAX_S: Final = 5.0
-"""After this a check that hangs is given up and asked anew."""
+"""After this a check that hangs is given up and asked again."""
 _DRAIN_S: Final = 1
 """For answers under way at the end; each takes less."""
 _TEXT_CHARS_MAX: Final = 300
@@ -42,7 +42,7 @@ class Probe(Protocol):
 
     @property
     def beat(self) -> float:
-        """`time.monotonic()` of its loop's last sign of life; beats go on while an outage is waited out."""
+        """`time.monotonic()` of its loop's last heartbeat; beats continue while an outage is waited out."""
         ...
 
     def checks(self) -> Mapping[str, Check]:
@@ -68,7 +68,7 @@ class Health:
         routes = dict(zip(PATHS, (self._live, self._ready, self._metrics), strict=True))
         answer = routes.get(scope["path"])
         if answer is None:
-            status, content_type, body = _json(404, {"error": f"there are only {', '.join(routes)}"})
+            status, content_type, body = _json(404, {"error": f"only {', '.join(routes)} exist"})
         elif scope["method"] not in ("GET", "HEAD"):
             status, content_type, body = _json(405, {"error": "only GET and HEAD"})
         else:
@@ -92,7 +92,7 @@ class Health:
     async def _live(self) -> _Page:
         silent_s = round(time.monotonic() - self._probe.beat, 1)
         if silent_s > self._stalled_after_s:
-            reason = f"no sign of life for {silent_s} s, at most {self._stalled_after_s} s are allowed"
+            reason = f"no heartbeat for {silent_s} s, at most {self._stalled_after_s} s are allowed"
             return _json(503, {"status": "stalled", "reason": reason})
         return _json(200, {"status": "alive", "last_beat_s_ago": silent_s})
 
@@ -127,7 +127,7 @@ async def _awaited(check: Check) -> str:
 
 def _state(task: "asyncio.Task[str]") -> tuple[bool, str]:
     if not task.done():
-        return False, f"no answer in {CHECK_TIMEOUT_S} s"
+        return False, f"no response in {CHECK_TIMEOUT_S} s"
     if task.cancelled():
         return False, "cancelled"
     error = task.exception()
@@ -154,7 +154,7 @@ class HealthServer:
         """Listen.
 
         Raises:
-            StopError: The address can't be had.
+            StopError: The address can't be used.
         """
         listener = listen(self._host, self.port, ", ".join(PATHS[:2]) + f" and {PATHS[2]}", _PORTS)
         self.port = listener.getsockname()[1]

@@ -1,6 +1,6 @@
 """A server of HTTP/1.1 inside a loop that isn't its own.
 
-Start: listen. Drain: stop listening, close what is idle, let requests in hand be answered, close.
+Start: listen. Drain: stop listening, close what is idle, let requests in flight be answered, close.
 
 Everything a client may hold is bounded, in bytes here, in `framing` and in `connection`, in seconds in `registry`:
 when there are too many connections, those go first that nobody would miss.
@@ -96,7 +96,7 @@ class HttpServer:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Drain; what isn't answered in time is let go."""
+        """Drain; what isn't answered in time is released."""
         self.draining = True
         for accepting in self._accepting:
             accepting.close()
@@ -119,7 +119,7 @@ class HttpServer:
         return HttpConnection(self, self._bounds.head_bytes_max)
 
     def admit(self, connection: HttpConnection) -> bool:
-        """Make room for a connection; False where there is none, because every other one has a request in hand.
+        """Make room for a connection; False where there is none, because every other one has a request in flight.
 
         One that was accepted as the end began is not let in: nobody would wait for its requests.
         """
@@ -215,15 +215,15 @@ def listen(host: str, port: int, what: str, setting: str) -> socket.socket:
         setting: Says the port; for the message.
 
     Raises:
-        StopError: The address can't be had.
+        StopError: The address can't be used.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
     except OSError as error:
         raise StopError(
-            f"{what} can't be served on {host}, port {port}: {error.strerror}. Choose another port by {setting}, 0 for "
-            "a free one; …HOST must be an address of this machine."
+            f"{what} cannot be served on {host}, port {port}: {error.strerror}. Choose another port by "
+            f"{setting}, 0 for a free one; …HOST must be an address of this machine."
         ) from error
     # Accepted connections inherit it. asyncio sets it only on sockets that were made for TCP by number, and without it
     # the second packet of an answer waits 40 ms for the first one's acknowledgement.
@@ -243,7 +243,7 @@ def room_for(connections_max: int) -> int:
         return connections_max
     room = max(soft - _FILES_BESIDES, soft // 2)
     log.warning(
-        "the limit of open files (ulimit -Hn) leaves room for fewer connections than ORGS_EDGE__CONNECTIONS_MAX",
+        "the limit of open files (ulimit -Hn) allows fewer connections than ORGS_EDGE__CONNECTIONS_MAX",
         open_files_max=soft,
         connections_max=connections_max,
         connections=room,

@@ -16,16 +16,16 @@ class DatabaseSettings(SettingsGroup):
     )
     assume_role: bool = Field(
         default=True,
-        description="SET ROLE to orgs_worker, orgs_relay, orgs_edge … on each connection; false where the login "
-        "already has just those rights",
+        description="SET ROLE to orgs_worker, orgs_relay, orgs_edge … on each connection; false if the login "
+        "already has exactly those rights",
     )
-    pool_size: int = Field(default=5, ge=1, le=100, description="Connections of one process")
-    connect_timeout_s: float = Field(default=10, gt=0, le=120, description="To open a connection")
+    pool_size: int = Field(default=5, ge=1, le=100, description="Connections per process")
+    connect_timeout_s: float = Field(default=10, gt=0, le=120, description="Time-out for opening a connection")
     statement_timeout_s: float = Field(
         default=30,
         gt=0,
         le=300,
-        description="One statement; a batch waits for the locks of other workers' batches",
+        description="Time-out of one statement, which includes waiting for the locks of other workers' batches",
     )
 
     @property

@@ -14,24 +14,29 @@ class KafkaSettings(SettingsGroup):
     """How to reach Kafka, and the shape of its topics."""
 
     bootstrap_servers: str = Field(default="127.0.0.1:9092", description="host:port, comma-separated")
-    topic_prefix: str = Field(default="", max_length=100, description="Put before every topic name, group and relay id")
+    topic_prefix: str = Field(default="", max_length=100, description="Prefix of every topic name, group and relay id")
     partitions: int = Field(
-        default=PARTITIONS, ge=1, le=1000, description="Of each data topic, when topics are created"
+        default=PARTITIONS, ge=1, le=1000, description="Partitions of each data topic, when topics are created"
     )
     replication_factor: int = Field(
         default=-1,
         ge=-1,
         le=32767,
-        description="Of every topic, when topics are created; -1 takes the broker's default",
+        description="Replicas of every topic, when topics are created; -1 uses the broker's default",
     )
-    events_retention_ms: int = Field(default=90 * DAY_MS, ge=-1, description="Of orgs.events; -1 keeps them for ever")
+    events_retention_ms: int = Field(
+        default=90 * DAY_MS, ge=-1, description="Retention of orgs.events; -1 keeps them forever"
+    )
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
     sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "SCRAM-SHA-512"
     sasl_username: str = ""
     sasl_password: SecretStr = SecretStr("")
-    ssl_ca_file: str = Field(default="", description="PEM file; empty takes the system's certificate authorities")
+    ssl_ca_file: str = Field(default="", description="PEM file; empty uses the system's certificate authorities")
     request_timeout_ms: int = Field(
-        default=20_000, ge=1_000, le=300_000, description="One request; a broker slower than this counts as away"
+        default=20_000,
+        ge=1_000,
+        le=300_000,
+        description="Time-out of one request; a slower broker counts as unavailable",
     )
 
     @field_validator("bootstrap_servers")
@@ -53,7 +58,7 @@ class KafkaSettings(SettingsGroup):
         try:
             self.ssl_context()
         except OSError as error:
-            raise ValueError(f"ssl_ca_file {self.ssl_ca_file!r} can't be read as PEM: {error}") from error
+            raise ValueError(f"ssl_ca_file {self.ssl_ca_file!r} cannot be read as PEM: {error}") from error
         return self
 
     @property

@@ -12,5 +12,5 @@ class LogSettings(SettingsGroup):
 
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["auto", "console", "json"] = Field(
-        default="auto", description="auto: console on a terminal, else json"
+        default="auto", description="auto: console on a terminal, otherwise json"
     )

@@ -14,7 +14,7 @@ from org_service.settings.worker import WorkerSettings
 
 
 class Settings(BaseSettings):
-    """All settings. Unknown names in a group are refused, so that a typo can't pass."""
+    """All settings. Unknown names in a group are rejected, so that a typo can't pass."""
 
     model_config = SettingsConfigDict(env_prefix="ORGS_", env_nested_delimiter="__", frozen=True, extra="ignore")
 
@@ -26,13 +26,16 @@ class Settings(BaseSettings):
     edge: EdgeSettings = EdgeSettings()
     log: LogSettings = LogSettings()
     api_url: str = Field(default="http://127.0.0.1:9100", description="Where `orgs mcp` finds the HTTP API")
-    token: SecretStr = Field(default=SecretStr(""), description="Names the user of `orgs send` and `orgs mcp` (JWT)")
+    token: SecretStr = Field(
+        default=SecretStr(""), description="Token (JWT) that identifies the user of `orgs send` and `orgs mcp`"
+    )
     drain_timeout_s: float = Field(
         default=6,
         gt=0,
         le=600,
-        description="Worker and relay finish what they have in hand at SIGTERM; what isn't through then, in an outage, "
-        "is let go and comes again. 4 s below the orchestrator's grace period",
+        description="Time for worker and relay to finish what is in flight at SIGTERM; what is not finished "
+        "then, in an outage, is released and redelivered. Set it 4 s below the orchestrator's grace "
+        "period",
     )
 
     @field_validator("token")

@@ -18,7 +18,7 @@ def read_array(given: Any) -> Any:
     try:
         return json.loads(given) if isinstance(given, str) else given
     except ValueError:
-        raise ValueError('must be a JSON array of texts: ["…"]') from None
+        raise ValueError('must be a JSON array of strings: ["…"]') from None
 
 
 FROM_JSON: Final = (NoDecode, BeforeValidator(read_array))
@@ -35,13 +35,13 @@ def http_url(url: str) -> str:
     if not re.match(r"(?i)https?://[^/\s]", url):
         raise ValueError("must be an http or https URL, such as https://orgs.example.com")
     if not re.fullmatch(r"[\x21-\x7e]+", url):
-        raise ValueError("must be ASCII without white space; a host of other letters has a form that begins with xn--")
+        raise ValueError("must be ASCII without white space; use the xn-- form of an international host name")
     try:
         host, _ = urlsplit(url).hostname, urlsplit(url).port
     except ValueError:
         host = None
     if not host:
-        raise ValueError("must have a host, and a port of 0 to 65535 if any")
+        raise ValueError("must have a host, and if it has a port, one of 0 to 65535")
     return url
 
 

@@ -128,10 +128,10 @@ async def connect(database: DatabaseSettings, role: Role | None) -> Session:
         if error.filename is not None:  # a certificate, say: not the server's matter
             raise
         raise UnreachableError(
-            f"Postgres at {database.address} can't be reached: {type(error).__name__}: {error}"
+            f"Postgres at {database.address} cannot be reached: {type(error).__name__}: {error}"
         ) from error
     except asyncpg.DataError as error:  # its class would blame, and park, the command in hand
-        raise RetryError(f"Postgres refuses the session: {error.args[0]} (SQLSTATE {error.sqlstate})") from error
+        raise RetryError(f"Postgres rejects the session: {error.args[0]} (SQLSTATE {error.sqlstate})") from error
 
 
 def create_engine(database: DatabaseSettings, role: Role | None, *, direct: bool = False) -> AsyncEngine:
@@ -182,6 +182,6 @@ def _say_where(address: str) -> Callable[[ExceptionContext], UnreachableError | 
         if not isinstance(error, OSError):
             return None
         why = type(error).__name__ + (f": {error}" if str(error) else "")
-        return UnreachableError(f"Postgres at {address} doesn't answer in time, or the connection broke: {why}")
+        return UnreachableError(f"Postgres at {address} does not respond in time, or the connection broke: {why}")
 
     return say

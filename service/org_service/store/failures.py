@@ -105,7 +105,7 @@ def _by_sqlstate(error: asyncpg.PostgresError) -> RetryError | RefoldError | Dat
     state: str = getattr(error, "sqlstate", None) or ""
     constraint: str = getattr(error, "constraint_name", None) or ""
     if state.startswith(_DATA_CLASS):  # its message quotes the value, and the driver's own refusals have this class too
-        return DataRefusedError(f"Postgres or its driver refuses a value: {type(error).__name__} (SQLSTATE {state})")
+        return DataRefusedError(f"Postgres or its driver rejects a value: {type(error).__name__} (SQLSTATE {state})")
     said = f"Postgres: {error.args[0]} (SQLSTATE {state})"  # without the detail, which quotes the row
     if state in _TOO_SLOW:
         return TooSlowError(said)
@@ -123,11 +123,11 @@ def _by_kind(error: BaseException) -> RetryError | DataRefusedError | None:
         return RetryError(f"Postgres is failing over or migrating: {name}")
     if isinstance(error, (asyncpg.InterfaceError, asyncpg.InternalClientError)):
         gone = any(words in str(error) for words in _CONNECTION_UNUSABLE)
-        return RetryError(f"The connection to Postgres can't be used any more: {error}") if gone else None
+        return RetryError(f"The connection to Postgres is no longer usable: {error}") if gone else None
     if isinstance(error, (OSError, TimeoutError, exc.TimeoutError)):
-        return RetryError(f"Postgres doesn't answer in time, or the connection broke: {name}: {error}")
+        return RetryError(f"Postgres does not respond in time, or the connection broke: {name}: {error}")
     if isinstance(error, exc.PendingRollbackError):
         return RetryError("The connection to Postgres was lost earlier in this transaction")
     if isinstance(error, exc.StatementError) and isinstance(error.orig, (TypeError, ValueError, OverflowError)):
-        return DataRefusedError(f"A value can't be encoded for its column: {type(error.orig).__name__}")
+        return DataRefusedError(f"A value cannot be encoded for its column: {type(error.orig).__name__}")
     return None

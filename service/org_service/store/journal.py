@@ -138,8 +138,8 @@ def _refuse_unknown_holes(position: int, rows: Sequence[JournaledOutcome], known
             gap = next((gap for gap in known if gap.holds(missing) and gap.last_position < row.position), None)
             if gap is None:
                 raise StopError(
-                    f"The journal has no row at position {missing}, though it has later ones: rows were deleted, or "
-                    "restored in part. Restore the journal whole; nothing was published past the hole."
+                    f"The journal has no row at position {missing}, though it has later ones: rows were deleted, "
+                    "or restored only in part. Restore the whole journal; nothing was published past the gap."
                 )
             position = gap.last_position
         position = row.position

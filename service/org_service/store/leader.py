@@ -147,7 +147,7 @@ class LeaderLock(_OwnSession):
             RetryError: It isn't: the connection is gone, or a pooler gave the session to somebody else.
         """
         if not await self._holds():
-            raise RetryError(f"The leader's lock of {self._name!r} isn't held: connect to Postgres without a pooler")
+            raise RetryError(f"The leader's lock of {self._name!r} is not held: connect to Postgres without a pooler")
 
     async def _holds(self) -> bool:
         high, low = (self._key >> 32) & 0xFFFFFFFF, self._key & 0xFFFFFFFF

@@ -104,7 +104,7 @@ def head() -> str:
     """
     revision = ScriptDirectory.from_config(_config()).get_current_head()
     if revision is None:
-        raise StopError("The package org_service holds no migrations: install it again.")
+        raise StopError("The package org_service contains no migrations: reinstall it.")
     return revision
 
 
@@ -144,8 +144,8 @@ def lacking(schema: Schema) -> str | None:
         log.info("the database is ahead of this release, which can run on it", version=schema.revision, needed=needed)
         return None
     raise StopError(
-        f"The database is at version {schema.revision}, where a release can run that knows version "
-        f"{schema.oldest_code}; this one knows those up to {needed}. Start a newer release."
+        f"The database is at version {schema.revision}, which needs a release that knows version "
+        f"{schema.oldest_code}; this one knows versions up to {needed}. Start a newer release."
     )
 
 
@@ -208,7 +208,7 @@ async def downgrade(database: DatabaseSettings, revision: str, *, report: Report
     """
     async with _prepared(database) as (conn, schema):
         if _is_ahead(schema):
-            raise StopError(f"Only the release that brought the database to {schema.revision} can take that back.")
+            raise StopError(f"Only the release that migrated the database to {schema.revision} can undo that.")
         await _run(conn, report, lambda config: command.downgrade(config, revision))
 
 
@@ -266,7 +266,7 @@ async def _check(conn: AsyncConnection) -> None:
     encoding = await conn.scalar(text("SHOW server_encoding"))
     if encoding != "UTF8":
         raise StopError(
-            f"The database is encoded in {encoding}, where not every name can be written: create it anew with "
+            f"The database is encoded in {encoding}, which cannot represent every name: recreate it with "
             "ENCODING 'UTF8' TEMPLATE template0."
         )
 
@@ -281,7 +281,7 @@ async def _alone(database: DatabaseSettings) -> AsyncGenerator[AsyncConnection]:
             await conn.rollback()
             if time.monotonic() > deadline:
                 raise RetryError(
-                    f"Another migration has been running for {LOCK_WAIT_S:.0f} s: see to it, then run this again."
+                    f"Another migration has been running for {LOCK_WAIT_S:.0f} s: check it, then run this again."
                 )
             await asyncio.sleep(LOCK_TRY_INTERVAL_S)
         await conn.commit()

@@ -85,8 +85,8 @@ async def plan(conn: AsyncConnection, published: int, moment: datetime) -> Advan
     if head is None or head - fresh != restored or restored >= published:
         raise StopError(
             f"The journal has {fresh} rows recorded after {moment.isoformat()}, when position {published} was "
-            f"recorded, but they don't follow position {restored} up to its head {head}. Restore a backup that "
-            f"holds position {published}."
+            f"recorded, but they do not follow position {restored} up to its head {head}. Restore a backup that "
+            f"contains position {published}."
         )
     return Advance(published, restored, fresh)
 

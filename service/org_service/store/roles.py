@@ -65,7 +65,7 @@ async def prepare(conn: AsyncConnection) -> None:
         if getattr(error.orig, "sqlstate", None) != INSUFFICIENT_PRIVILEGE:
             raise
         raise StopError(
-            f"The login that migrates may not set up the roles ({error.orig}). Give it CREATEROLE and ownership of the "
-            "database, or make orgs_owner, orgs_worker, orgs_relay, orgs_edge and orgs_reader beforehand, grant it "
-            "orgs_owner, and grant orgs_owner CREATE on the schema."
+            f"The migrating login may not set up the roles ({error.orig}). Give it CREATEROLE and ownership of "
+            "the database, or create orgs_owner, orgs_worker, orgs_relay, orgs_edge and orgs_reader beforehand, "
+            "grant it orgs_owner, and grant orgs_owner CREATE on the schema."
         ) from error

@@ -96,7 +96,7 @@ def log_defect(log: structlog.stdlib.BoundLogger, event: str, defect: str, error
 
     Args:
         log: Of the caller.
-        event: What became of the record.
+        event: The outcome of the record.
         defect: Its type and place, the same each time.
         error: As it was raised.
         details: Of the record.

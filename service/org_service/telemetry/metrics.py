@@ -10,14 +10,14 @@ _SECONDS: Final = (0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 
 COMMANDS: Final = Counter("orgs_commands_total", "Commands with an outcome, by outcome and code", ["outcome", "code"])
 RECORDS_SKIPPED: Final = Counter(
     "orgs_records_skipped_total",
-    "Records that changed nothing, by why: redelivered, duplicate, command_id_reused",
+    "Records that changed nothing, by reason: redelivered, duplicate, command_id_reused",
     ["why"],
 )
-PARKED: Final = Counter("orgs_parked_total", "Records set aside for an operator, by reason", ["reason"])
+PARKED: Final = Counter("orgs_parked_total", "Records parked for an operator, by reason", ["reason"])
 REFERENCE_RECORDS: Final = Counter(
     "orgs_reference_records_total",
-    "Records of the reference topics, by topic and what became of them: applied, skipped, parked; and lacking: facts "
-    "deleted because the topic, unread for too long, no longer held them",
+    "Records of the reference topics, by topic and result: applied, skipped, parked; and lacking: facts "
+    "deleted because the topic, unread for too long, no longer contained them",
     ["topic", "what"],
 )
 BATCH_SECONDS: Final = Histogram("orgs_worker_batch_seconds", "One batch: read, decide, commit", buckets=_SECONDS)
@@ -26,67 +26,64 @@ BATCH_RECORDS: Final = Histogram(
 )
 BATCH_REPEATS: Final = Counter(
     "orgs_worker_batch_repeats_total",
-    "Batches tried again, by why: outage, refold, halved (data refused), too_slow (halved), unknown",
+    "Retried batches, by reason: outage, refold, halved (data rejected), too_slow (halved), unknown",
     ["why"],
 )
 COMMANDS_LOST: Final = Counter(
     "orgs_commands_lost_total",
-    "Ranges of orgs.commands that were gone before a worker read them, by why: expired, truncated, recreated; "
-    "`orgs lost` lists them",
+    "Ranges of orgs.commands that were gone before a worker read them, by reason: expired, truncated, "
+    "recreated; `orgs lost` lists them",
     ["why"],
 )
 PARTITIONS_HELD: Final = Gauge(
     "orgs_partitions_held",
-    "Partitions whose readers wait for an open transaction, for longer than 5 s; the log and `/readyz` say whose it is",
+    "Partitions whose readers have waited for an open transaction for more than 5 s; the log and `/readyz` "
+    "say whose it is",
     ["topic"],
 )
-CONSUMER_RESTARTS: Final = Counter(
-    "orgs_worker_consumer_restarts_total", "Times the consume loop had to be started anew"
-)
+CONSUMER_RESTARTS: Final = Counter("orgs_worker_consumer_restarts_total", "Restarts of the consume loop")
 PARTITION_STUCK: Final = Gauge(
     "orgs_consumer_partition_stuck",
-    "1 for a partition whose records can't be read, and which waits; absent when all is well",
+    "1 for a partition that waits because its records cannot be read; absent otherwise",
     ["topic", "partition"],
 )
 RELAY_ROWS: Final = Counter("orgs_relay_rows_total", "Journal rows published")
 RELAY_SECONDS: Final = Histogram("orgs_relay_transaction_seconds", "One Kafka transaction", buckets=_SECONDS)
-RELAY_REBUILDS: Final = Counter(
-    "orgs_relay_rebuilds_total", "Times the producer was thrown away and built anew, by why", ["why"]
-)
-RELAY_LEADER: Final = Gauge("orgs_relay_leader", "1 while this process is the leader, else 0")
+RELAY_REBUILDS: Final = Counter("orgs_relay_rebuilds_total", "Rebuilds of the producer, by reason", ["why"])
+RELAY_LEADER: Final = Gauge("orgs_relay_leader", "1 while this process is the leader, otherwise 0")
 RELAY_POSITION: Final = Gauge("orgs_relay_position", "The last journal position published")
 RELAY_LAG_POSITIONS: Final = Gauge("orgs_relay_lag_positions", "Journal rows committed but not yet published")
-RELAY_LAG_SECONDS: Final = Gauge("orgs_relay_lag_seconds", "Age of the oldest row not yet published; 0 when none")
-KEYS_READS: Final = Counter(
-    "orgs_keys_reads_total", "Times the issuer's keys were read, by what came of it: read, failed", ["what"]
+RELAY_LAG_SECONDS: Final = Gauge(
+    "orgs_relay_lag_seconds", "Age of the oldest row not yet published; 0 if there is none"
 )
+KEYS_READS: Final = Counter("orgs_keys_reads_total", "Reads of the issuer's keys, by result: read, failed", ["what"])
 KEYS_READ_AT: Final = Gauge(
     "orgs_keys_read_timestamp_seconds",
-    "When the issuer's keys were last read with success, seconds since 1970; they are used for "
+    "When the issuer's keys were last read successfully, in seconds since 1970; they stay in force for "
     "ORGS_AUTH__JWKS_STALE_MAX_S from then on",
 )
 HTTP_REQUESTS: Final = Counter(
     "orgs_http_requests_total",
-    "Requests answered, by path template, method and status; 499 is a client that went away",
+    "Requests, by path template, method and status; 499 is a client that disconnected",
     ["route", "method", "status"],
 )
 HTTP_SECONDS: Final = Histogram(
     "orgs_http_request_seconds",
-    "One request, from its headers to the last byte of the answer; a change waits for its outcome",
+    "One request, from its headers to the last byte of the response; a change waits for its outcome",
     ["route", "method"],
     buckets=(0.001, 0.0025, *_SECONDS),
 )
-HTTP_IN_HAND: Final = Gauge("orgs_http_requests_in_hand", "Callers' requests that came whole and are not answered yet")
+HTTP_IN_HAND: Final = Gauge("orgs_http_requests_in_hand", "Requests received completely and not answered yet")
 HTTP_CONNECTIONS: Final = Gauge(
-    "orgs_http_connections", "Connections by what they do: new, idle, head, active, writing, closing", ["state"]
+    "orgs_http_connections", "Connections, by state: new, idle, head, active, writing, closing", ["state"]
 )
 HTTP_CLOSED: Final = Counter(
     "orgs_http_connections_closed_total",
-    "Connections closed against the client's will, by why: late, idle, slow, malformed, full, address_full",
+    "Connections closed by the service, by reason: late, idle, slow, malformed, full, address_full",
     ["why"],
 )
 HTTP_ACCEPTED: Final = Counter(
-    "orgs_http_accepted_total", "Changes answered with 202, by why: asked_for, timed_out", ["why"]
+    "orgs_http_accepted_total", "Changes answered with 202, by reason: asked_for, timed_out", ["why"]
 )
 
 

@@ -83,9 +83,9 @@ def read(record: Record) -> Request | Unreadable:
         return Unreadable(record, "the header ce_id is not a UUID of 36 characters")
     problem = _sentence(contradiction(twice[0])) if twice else None
     if _TOKEN_ATTRIBUTE in headers:
-        problem = "A token belongs in the record's header authorization, not among the event's attributes."
+        problem = "Send the token in the record's header authorization, not among the event's attributes."
     if raw_id in _RESERVED:
-        problem = "The header ce_id must not be the nil UUID or the max UUID."
+        problem = "The header ce_id must not be the nil or max UUID."
     return _read_body(record, command_id, headers, value or b"", problem)
 
 
@@ -93,7 +93,7 @@ def _broken_envelope(record: Record, value: bytes, error: NotACloudEvent) -> Req
     command_id = read_uuid(_bytes(error.event_id or ""))
     if command_id is None:
         return Unreadable(record, str(error))
-    refused = Refused("", f"The record is no CloudEvent: {error}.")
+    refused = Refused("", f"The record is not a CloudEvent: {error}.")
     return Request(record, command_id, read_uuid(record.key), refused, request_digest(b"", value), None, None)
 
 
@@ -138,16 +138,16 @@ def _read_body(
 def _parse(value: bytes) -> tuple[Any, bytes, str | None]:
     """The body, its canonical bytes (as sent where it can't be parsed), and what is wrong with it."""
     if len(value) > PAYLOAD_BYTES_MAX:
-        return None, value, f"The body has {len(value)} bytes; at most {PAYLOAD_BYTES_MAX} are read."
+        return None, value, f"The body has {len(value)} bytes; at most {PAYLOAD_BYTES_MAX} are accepted."
     try:
         body = orjson.loads(value)
     except orjson.JSONDecodeError as error:
         if value.startswith(_BOM) and not value.startswith(_BOM * 2):
             return _parse(value[len(_BOM) :])  # it means nothing (RFC 8259, section 8.1); looked for where it hurts
-        return None, value, f"The body is no JSON: {error.msg} at character {error.pos}."
+        return None, value, f"The body is not JSON: {error.msg} at character {error.pos}."
     # No more brackets than the depth allows is the rule; only otherwise is it worth a walk.
     if value.count(b"{") + value.count(b"[") > PAYLOAD_DEPTH_MAX and depth(body) > PAYLOAD_DEPTH_MAX:
-        return body, value, f"The body nests deeper than {PAYLOAD_DEPTH_MAX}."
+        return body, value, f"The body is nested more than {PAYLOAD_DEPTH_MAX} levels deep."
     return body, _canonical(body), None
 
 
@@ -168,7 +168,7 @@ def _actor(raw: bytes) -> tuple[str | None, str | None]:
     except UnicodeDecodeError:
         return None, "The header ce_actor is not UTF-8."
     if len(actor) > ACTOR_CHARS_MAX or not actor.isprintable():
-        return None, f"The header ce_actor must be at most {ACTOR_CHARS_MAX} printable characters."
+        return None, f"The header ce_actor must have at most {ACTOR_CHARS_MAX} printable characters."
     return actor, None
 
 
@@ -176,7 +176,7 @@ def _shape_problem(key: bytes | None, body: Any, raw_type: bytes, model: type[Co
     """What keeps parsed JSON from being a command at all."""
     if model is None:
         known = ", ".join(COMMANDS)
-        return "The header ce_type is missing." if not raw_type else f"Unknown ce_type; known are {known}."
+        return "The header ce_type is missing." if not raw_type else f"Unknown ce_type; the types are {known}."
     if not isinstance(body, dict):
         return "The body must be a JSON object."
     org_id = _bytes(_org_id(body))
@@ -185,7 +185,7 @@ def _shape_problem(key: bytes | None, body: Any, raw_type: bytes, model: type[Co
     if key != org_id.lower():
         return "The record's key must be org_id, as 36 lower-case characters of UTF-8."
     if key in _RESERVED and model is CreateOrganization:
-        return "org_id must not be the nil UUID or the max UUID."
+        return "org_id must not be the nil or max UUID."
     return None
 
 
@@ -233,7 +233,7 @@ def _message(error: "ErrorDetails") -> str:
     if error["type"] != "model_type":
         return error["msg"]
     # Agents, and whoever encodes a part by itself, send the JSON of an object where the object should be.
-    return "Must be an object" + (", not a text with its JSON" if isinstance(error["input"], str) else "")
+    return "Must be an object" + (", not a string with its JSON" if isinstance(error["input"], str) else "")
 
 
 def _way_to_nul(node: Any) -> list[str | int] | None:

@@ -40,7 +40,7 @@ def read_fact(kind: type[Reference], record: Record) -> Fact | Unreadable:
     if value is None:
         return _read_tombstone(kind, record)
     if len(value) > PAYLOAD_BYTES_MAX:
-        return Unreadable(record, f"the value has {len(value)} bytes; at most {PAYLOAD_BYTES_MAX} are read")
+        return Unreadable(record, f"the value has {len(value)} bytes; at most {PAYLOAD_BYTES_MAX} are accepted")
     try:
         # Strict is JSON's own types: no number for a time, no text for a truth value.
         fact = kind.model_validate_json(value, strict=True)
@@ -66,8 +66,8 @@ def _at_home(fact: Fact, home: int) -> Fact | Unreadable:
     if fact.record.partition == home:
         return fact
     detail = (
-        f"the key belongs on partition {home} by murmur2, Kafka's default partitioner, so its order among the records "
-        "of that key is not known"
+        f"the key belongs on partition {home} by murmur2, Kafka's default partitioner, so its order relative to "
+        "other records of that key is not known"
     )
     return Unreadable(fact.record, detail, WRONG_PARTITION)
 
@@ -95,7 +95,7 @@ def _read_user(text: str) -> str:
 def _read_uuid(field: str, text: str) -> UUID:
     found = read_uuid(text.encode())
     if found is None or str(found) != text:
-        raise ValueError(f"{field} is no UUID of 36 lower-case characters")
+        raise ValueError(f"{field} is not a UUID of 36 lower-case characters")
     return found
 
 

@@ -32,7 +32,7 @@ def kept_headers(record: Record) -> tuple[str, str]:
         `HEADERS_BYTES_MAX` those of a command are kept first, then the small ones; none behind `HEADERS_KEPT_MAX`.
     """
     cut = len(record.headers) - HEADERS_KEPT_MAX
-    about_cut = f"its last {cut} headers are not kept" if cut > 0 else ""
+    about_cut = f"its last {cut} headers are not stored" if cut > 0 else ""
     headers = [(name, content) for name, content in record.headers[:HEADERS_KEPT_MAX] if not _is_token(name)]
     sizes = [len(name) + len(content or b"") + _HEADER_BYTES for name, content in headers]
     kept = set(range(len(headers)))
@@ -44,7 +44,7 @@ def kept_headers(record: Record) -> tuple[str, str]:
                 kept.add(number)
                 room -= sizes[number]
         left = [len(content or b"") for number, (_, content) in enumerate(headers) if number not in kept]
-        note = f"{len(left)} of its {len(headers)} headers, {sum(left)} bytes, were too large to keep"
+        note = f"{len(left)} of its {len(headers)} headers, {sum(left)} bytes, were too large to store"
     pairs = [
         [name, None if content is None else base64.b64encode(content).decode()]
         for number, (name, content) in enumerate(headers)
@@ -109,7 +109,7 @@ def keep(set_aside: SetAside) -> KeptRecord:
     key, about_key = kept_key(record)
     headers, about_headers = kept_headers(record)
     verified = request is not None and request.user_id is not None
-    about_token = "" if verified or not holds_token(record) else "its token was not verified, and is not kept"
+    about_token = "" if verified or not holds_token(record) else "its token was not verified, and is not stored"
     believed = request is not None and not isinstance(request.command, Refused)
     value, value_bytes, value_sha256 = kept_value(record)
     return KeptRecord(

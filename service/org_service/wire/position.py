@@ -25,7 +25,7 @@ class Position(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     position: int = Field(ge=0, description="In the journal")
-    command_id: UUID | None = Field(default=None, description="Of the row there; null: don't compare")
+    command_id: UUID | None = Field(default=None, description="Of the row there; null: do not compare")
     recorded_at: datetime | None = Field(default=None, description="When the row there was journaled")
 
     def to_value(self) -> bytes:

@@ -74,9 +74,9 @@ class CommandSubscriber(Subscriber):
             RetryError: It isn't there, or nobody knows where to go on.
         """
         if self._continuity.absent:
-            raise RetryError(f"there is no topic {self._topic}: run `orgs topics apply`")
+            raise RetryError(f"topic {self._topic} does not exist: run `orgs topics apply`")
         if self._trouble is not None:
-            raise RetryError(f"where to go on is not known: {self._trouble}")
+            raise RetryError(f"the position to continue from is not known: {self._trouble}")
         return self._continuity.detail
 
     def _assigned(self) -> None:
@@ -107,7 +107,9 @@ class CommandSubscriber(Subscriber):
         except (KafkaError, OSError, RetryError, TimeoutError) as error:
             self._trouble = str(error) if isinstance(error, RetryError) else type(error).__name__
             pause_s = self._backoff.next_s()
-            log.warning("where to go on is not known yet", why=self._trouble, retry_in_s=round(pause_s, 2))
+            log.warning(
+                "the position to continue from is not known yet", why=self._trouble, retry_in_s=round(pause_s, 2)
+            )
             await asyncio.sleep(pause_s)
             return False
         self._trouble = None
@@ -151,6 +153,6 @@ class CommandSubscriber(Subscriber):
                 self.fail(error)
                 return
             except (KafkaError, OSError, TimeoutError) as error:  # `absent` tells, or whoever polls says it louder
-                log.debug("the log could not be looked at", why=type(error).__name__)
+                log.debug("the log could not be checked", why=type(error).__name__)
             except Exception:  # a defect must not end the looking
-                log.exception("the log could not be looked at: a defect")
+                log.exception("the log could not be checked: a defect")

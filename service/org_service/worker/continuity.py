@@ -147,7 +147,7 @@ class Continuity:
     def detail(self) -> str:
         """For `/readyz`."""
         if not self._noticed:
-            return "goes on where it was read"
+            return "continues where it was read"
         return f"{self._noticed} ranges of commands were lost before they were read: `orgs lost` lists them"
 
     def commit_of(self, record: Record) -> tuple[int, str]:
@@ -204,9 +204,9 @@ class Continuity:
         self.absent = False
         if len(now.epochs) != self._settings.kafka.partitions:
             raise StopError(
-                f"{self._topic} has {len(now.epochs)} partitions, not {self._settings.kafka.partitions}: the commands "
-                "of an organization would lie on two partitions, out of order. `orgs topics apply --dry-run` says what "
-                "can be done."
+                f"{self._topic} has {len(now.epochs)} partitions, not {self._settings.kafka.partitions}: the "
+                "commands of an organization would be on two partitions, out of order. `orgs topics apply "
+                "--dry-run` says what can be done."
             )
         return now
 
@@ -252,7 +252,9 @@ class Continuity:
         # A coordinator that is still loading answers for no partition, and the client says nothing of its error. One
         # without a commit is named, with offset -1.
         if missing := assigned - committed.keys():
-            raise CoordinatorNotAvailableError(f"the group's coordinator tells no offset of {len(missing)} partitions")
+            raise CoordinatorNotAvailableError(
+                f"the group's coordinator returns no offset for {len(missing)} partitions"
+            )
         return committed
 
     async def _record_at(self, at: TopicPartition, offset: int) -> tuple[int, int] | None:

@@ -194,7 +194,7 @@ class Subscriber:
                 raise  # FastStream waits 5 s, or ends
             except Exception:
                 CONSUMER_RESTARTS.inc()
-                log.exception("the consume loop failed and starts anew")
+                log.exception("the consume loop failed and is being restarted")
                 await asyncio.sleep(_RESTART_PAUSE_S)  # FastStream starts it at once: don't spin
                 raise
             if not self._draining:

@@ -72,7 +72,7 @@ class Worker:
             await asyncio.wait((stopping, *failed), return_when=asyncio.FIRST_COMPLETED)
             stopping.cancel()
             watching.cancel()
-            log.info("draining: the batches in hand are finished")
+            log.info("draining: finishing the batches in flight")
             await asyncio.gather(*(each.stop() for each in joined))
             await asyncio.gather(watching, return_exceptions=True)
             for each in failed:
@@ -100,8 +100,8 @@ class Worker:
                     await subscriber.start()
             except (KafkaError, OSError, RetryError) as error:
                 pause_s = backoff.next_s()
-                why = str(error) if isinstance(error, RetryError) else f"kafka is away ({type(error).__name__})"
-                log.warning("not ready to take commands", why=why, retry_in_s=round(pause_s, 2))
+                why = str(error) if isinstance(error, RetryError) else f"Kafka is unavailable ({type(error).__name__})"
+                log.warning("not ready to accept commands", why=why, retry_in_s=round(pause_s, 2))
                 self._reference = None
                 await asyncio.gather(subscriber.stop(), reference.stop())
                 await pause(pause_s, stop)
@@ -169,9 +169,9 @@ class Worker:
         if subscriber is None or subscriber.assigned is None:
             raise RetryError("no partitions assigned yet")
         if self._applier.outage is not None:
-            raise RetryError(f"the batch in hand waits: {self._applier.outage}")
+            raise RetryError(f"the current batch waits: {self._applier.outage}")
         if subscriber.sick is not None:
-            raise RetryError(f"can't be read: {subscriber.sick}")
+            raise RetryError(f"cannot be read: {subscriber.sick}")
         waiting = len(self._applier.gate.waiting)
         return f"{subscriber.assigned} partitions" + (f"; waiting for the issuer's keys: {waiting}" if waiting else "")
 
@@ -187,5 +187,5 @@ class Worker:
         if self._reference_applier.outage is not None:
             raise RetryError(f"reference data wait: {self._reference_applier.outage}")
         if reference.sick is not None:
-            raise RetryError(f"can't be read: {reference.sick}")
+            raise RetryError(f"cannot be read: {reference.sick}")
         return f"{reference.assigned} partitions"

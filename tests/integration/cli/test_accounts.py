@@ -51,12 +51,12 @@ TAMPERINGS = (
     (f"UPDATE organization SET domain = 'x.example' WHERE id = '{ORG}'", {"state differs"}),
     (f"DELETE FROM organization WHERE id = '{ORG}'", {"state differs"}),
     ("UPDATE journal SET outcome = 'unchanged' WHERE position = 4", {"not published"}),
-    ("UPDATE journal SET changed = '[]' WHERE position = 3", {"another event than decided"}),
+    ("UPDATE journal SET changed = '[]' WHERE position = 3", {"a different event than decided"}),
     ("UPDATE journal SET command_id = gen_random_uuid() WHERE position = 1",
-     {"no outcome", "never sent", "not published", "published, never decided", "another event than decided"}),
+     {"no outcome", "never sent", "not published", "published, never decided", "a different event than decided"}),
     ("UPDATE journal_head SET position = 6", {"journal"}),
     ("DELETE FROM journal WHERE position = 5",
-     {"journal", "no outcome", "published, never decided", "an event of nothing"}),
+     {"journal", "no outcome", "published, never decided", "an event without a change"}),
 )  # fmt: skip
 
 
@@ -97,8 +97,8 @@ async def test_events_that_were_never_decided_or_come_twice_are_found_out(settin
     await publish(settings, topics.state, ORG, None)
     assert kinds(await accounts.check(settings)) == {
         "published 2 times",
-        "another event than decided",
-        "an event of nothing",
+        "a different event than decided",
+        "an event without a change",
         "out of order",
         "state differs",
     }

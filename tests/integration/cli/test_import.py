@@ -49,7 +49,7 @@ async def test_every_line_that_did_not_go_through_is_named(orgs: Orgs, tmp_path:
     said = answer.stderr.splitlines()
     assert [line.split(":")[0] for line in said if line.startswith("line ")] == ["line 3", "line 6", "line 4"]
     assert "line 3: unreadable  domain: " in answer.stderr
-    assert "line 4: rejected 409  An organization with this id exists already" in answer.stderr
+    assert "line 4: rejected 409  An organization with this id already exists" in answer.stderr
     assert "line 6: unreadable  primary_address.country: " in answer.stderr
     table = [line.split() for line in answer.stdout.splitlines()]
     assert ["applied", "200", "3"] in table
@@ -60,7 +60,7 @@ async def test_a_dry_run_reads_everything_and_sends_nothing(orgs: Orgs, settings
     file = tmp_path / "some.jsonl"
     file.write_text('{"name": "One"}\nbroken\n')
     answer = await orgs("import", str(file), "--dry-run", code=1)
-    assert "line 2: unreadable  no JSON" in answer.stderr
+    assert "line 2: unreadable  not JSON" in answer.stderr
     assert (await orgs("tail", "commands", "--from-start", "--no-follow")).stdout == ""
 
 
@@ -88,4 +88,6 @@ async def test_an_import_that_is_stopped_says_how_to_go_on(
     file.write_text('{"name": "One"}\n{"name": "Two"}\n')
     answer = await orgs("import", str(file), code=130)
     assert answer.stdout == ""
-    assert "stopped after 1 lines; some more may have been sent. Import the same file again to go on" in answer.stderr
+    assert (
+        "stopped after 1 lines; a few more may have been sent. Import the same file again to continue" in answer.stderr
+    )

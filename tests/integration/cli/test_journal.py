@@ -72,7 +72,7 @@ async def test_a_healthy_journal_is_left_alone(orgs: Orgs, service: Service, set
     await create(orgs, 1)
     await progress.wait_until_idle(settings, 20)
     needless = await orgs("journal", "advance", "--yes", code=1)
-    assert "there is no need to" in needless.stderr
+    assert "nothing to do" in needless.stderr
     assert await positions(settings) == ([1], 1)
 
 
@@ -104,7 +104,7 @@ async def test_after_an_older_backup_nothing_decided_since_is_lost(
     assert asked.stderr.count(" v1 org.created") == 3
 
     done = await orgs("journal", "advance", "--yes")
-    assert f"the journal goes on at position {5 + fresh + 1}" in done.stdout
+    assert f"the journal continues at position {5 + fresh + 1}" in done.stdout
     assert await positions(settings) == ([1, 2, *range(6, 6 + fresh)], 5 + fresh)
     assert await gaps(settings) == [(3, 5)]
 
@@ -112,7 +112,7 @@ async def test_after_an_older_backup_nothing_decided_since_is_lost(
     await create(orgs, 6)
     await progress.wait_until_idle(settings, 20)
     assert await published_positions(orgs) == list(range(1, 5 + fresh + 2))
-    assert "there is no need to" in (await orgs("journal", "advance", "--yes", code=1)).stderr
+    assert "nothing to do" in (await orgs("journal", "advance", "--yes", code=1)).stderr
 
 
 async def test_rows_that_cant_be_told_apart_are_left_alone(orgs: Orgs, service: Service, settings: Settings) -> None:
@@ -125,7 +125,7 @@ async def test_rows_that_cant_be_told_apart_are_left_alone(orgs: Orgs, service: 
     await conn.execute("UPDATE journal SET recorded_at = recorded_at + interval '1 day' WHERE position = 1")
     await conn.close()
     refused = await orgs("journal", "advance", "--yes", code=1)
-    assert "Restore a backup that holds position 5" in refused.stderr
+    assert "Restore a backup that contains position 5" in refused.stderr
     assert await positions(settings) == ([1, 2], 2)
 
 
@@ -242,7 +242,7 @@ async def test_another_row_that_is_not_newer_than_what_was_published_is_left_alo
     await publish(settings, changes(20))
     await restore(settings, 15)
     await relaying.journal(settings, [{**row, "recorded_at": RECORDED_AT} for row in decided_since(5, first=1)])
-    with pytest.raises(StopError, match="Restore a backup that holds position 20"):
+    with pytest.raises(StopError, match="Restore a backup that contains position 20"):
         await journal.advance(settings, lambda _: True)
     assert await positions(settings) == ([*range(1, 21)], 20)
 

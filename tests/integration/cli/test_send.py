@@ -42,7 +42,7 @@ async def test_a_life_is_told_in_outcomes_shown_and_remembered(orgs: Orgs) -> No
     assert [(entry["version"], entry["event_type"]) for entry in last] == [(5, "org.deleted"), (6, "org.restored")]
     assert [(entry["recorded_at"][10], entry["recorded_at"][-1]) for entry in last] == [("T", "Z"), ("T", "Z")]
     left_out = await orgs("history", ORG, "-n", "2")
-    assert "4 earlier changes are left out; --last shows more" in left_out.stderr
+    assert "4 earlier changes omitted; --last shows more" in left_out.stderr
     assert len(left_out.stdout.splitlines()) == 2
 
 
@@ -50,13 +50,13 @@ async def test_a_life_is_told_in_outcomes_shown_and_remembered(orgs: Orgs) -> No
 async def test_a_refusal_ends_with_1_and_says_why(orgs: Orgs) -> None:
     await orgs(*ACME)
     stale = await orgs("send", "update", ORG, "--name", "Late", "--expected-version", "7", code=1)
-    assert stale.stdout.startswith("rejected 409  v1  A precondition doesn't hold: expected_version is 7")
+    assert stale.stdout.startswith("rejected 409  v1  A precondition does not hold: expected_version is 7")
     taken = await orgs("send", "create", "--name", "ACME as", "--json", code=1)
     assert taken.json["problem"]["type"] == "urn:orgs:problem:name-taken"
     other_domain = await orgs("send", "update", ORG, "--name", "Late", "--if-domain", "other.example", code=1)
-    assert "if_current doesn't hold for: domain" in other_domain.stdout
+    assert "if_current does not hold for: domain" in other_domain.stdout
     assert (await orgs("send", "delete", OTHER, code=1)).stdout.startswith("rejected 404")
-    assert "there is no organization" in (await orgs("show", "Nobody", code=1)).stderr
+    assert "no organization has" in (await orgs("show", "Nobody", code=1)).stderr
 
 
 @pytest.mark.usefixtures("running")

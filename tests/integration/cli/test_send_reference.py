@@ -70,7 +70,7 @@ async def test_many_facts_are_published_in_order(orgs: Orgs) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ((*ANN,), "--role is needed"),
+        ((*ANN,), "--role is required"),
         ((*ANN, "--role", "boss"), "'boss' is not one of"),
         ((*ANN, "--role", "user", "--joined-at", "yesterday"), "joined_at: "),
         ((*ANN, "--role", "user", "--joined-at", "2024-05-17T11:30:00"), "timezone"),

@@ -58,7 +58,7 @@ async def test_tail_shows_what_can_be_read_and_goes_on_with_the_rest_when_it_can
     topic = settings.kafka.topics.events
     await fill(settings, stack, topic)
     shown: list[Record] = []
-    with pytest.raises(StopError, match=f"{topic}, partition {SICK} can't be read from offset {BAD} on"):
+    with pytest.raises(StopError, match=f"{topic}, partition {SICK} cannot be read from offset {BAD} on"):
         await take(tail.watch(settings.kafka, topic, view._replace(follow=False)), shown)
     assert places(shown) == ALL - BEHIND
     shown.clear()
@@ -77,8 +77,8 @@ async def test_the_command_line_says_which_partition_is_missing(settings: Settin
     answer = await orgs("tail", "results", "--from-start", "--no-follow", "--json", code=1)
     assert len(answer.stdout.splitlines()) == (ALL - BEHIND).total()
     said = " ".join(answer.stderr.split())
-    assert f"partition {SICK} can't be read from offset {BAD} on (CorruptRecordException" in said
-    assert "what is before it, and all of the other partitions, was read" in said
+    assert f"partition {SICK} cannot be read from offset {BAD} on (CorruptRecordException" in said
+    assert "everything before it, and all other partitions, was read" in said
 
 
 async def test_nobody_takes_a_part_for_the_whole(settings: Settings, stack: Stack) -> None:
@@ -88,16 +88,16 @@ async def test_nobody_takes_a_part_for_the_whole(settings: Settings, stack: Stac
     await fill(settings, stack, topics.staff)
     await fill(settings, stack, topics.relay, 1, 0)
     found: list[Record] = []
-    with pytest.raises(StopError, match=f"partition {SICK} can't be read"):
+    with pytest.raises(StopError, match=f"partition {SICK} cannot be read"):
         await take(read_all(settings.kafka, topics.commands), found)
     assert places(found) == ALL - BEHIND
-    with pytest.raises(StopError, match=f"{topics.commands}, partition {SICK} can't be read"):
+    with pytest.raises(StopError, match=f"{topics.commands}, partition {SICK} cannot be read"):
         await accounts.check(settings)
-    with pytest.raises(StopError, match=f"{topics.staff}, partition {SICK} can't be read"):
+    with pytest.raises(StopError, match=f"{topics.staff}, partition {SICK} cannot be read"):
         await reference.facts_on_topics(settings.kafka)
-    with pytest.raises(StopError, match=f"{topics.relay}, partition 0 can't be read from offset {BAD} on"):
+    with pytest.raises(StopError, match=f"{topics.relay}, partition 0 cannot be read from offset {BAD} on"):
         await progress.published(settings)
     # The relay waits, and so tries again.
-    with pytest.raises(CorruptRecordException, match=f"{topics.relay}, partition 0 is not read since offset {BAD}"):
+    with pytest.raises(CorruptRecordException, match=f"{topics.relay}, partition 0 is unreadable from offset {BAD}"):
         await relay_position.read(settings.kafka, topics.relay, settings.relay.name, BATCHES * EACH)
     assert await relay_position.is_published(settings.kafka, topics.relay, 1)

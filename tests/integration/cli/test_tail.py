@@ -41,7 +41,7 @@ async def test_events_results_and_commands_are_told_line_by_line(orgs: Orgs) -> 
     assert "v3 updated     Acme  domain v1.example → v2.example" in events[3]
     results = (await orgs("tail", "results", *ALL)).stdout.splitlines()
     assert len(results) == 6
-    assert "rejected  409  A precondition doesn't hold" in results[-1]
+    assert "rejected  409  A precondition does not hold" in results[-1]
     commands = (await orgs("tail", "commands", *ALL)).stdout.splitlines()
     assert len(commands) == 6
     assert f"create      {OTHER}  name Other  by bob" in commands[1]

@@ -68,11 +68,11 @@ async def test_missing_topics_are_created_as_the_contract_says_and_then_all_is_w
     assert "dry run: 8 to create" in dry.stderr
     assert await names(none_there) == set()
     first = await new_orgs("topics", "apply")
-    assert "8 created, 0 there already" in first.stderr
+    assert "8 created, 0 already exist" in first.stderr
     assert await names(none_there) == ALL
     again = await new_orgs("topics", "apply")
-    assert "0 created, 8 there already" in again.stderr
-    assert again.stdout.count("as it must be") == 8
+    assert "0 created, 8 already exist" in again.stderr
+    assert again.stdout.count("as specified") == 8
     for plan in await topics.plan(none_there.kafka):
         assert (plan.exists, plan.differences) == (True, [])
 
@@ -80,7 +80,7 @@ async def test_missing_topics_are_created_as_the_contract_says_and_then_all_is_w
 async def test_only_what_is_missing_is_created(none_there: Settings, new_orgs: Orgs) -> None:
     commands = none_there.kafka.topics.commands
     await create(none_there, commands, message_timestamp_type="LogAppendTime", retention_ms=str(14 * 86_400_000))
-    assert "7 created, 1 there already" in (await new_orgs("topics", "apply")).stderr
+    assert "7 created, 1 already exist" in (await new_orgs("topics", "apply")).stderr
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ async def test_partitions_added_by_hand_are_refused_with_advice_that_leads_out(s
     kafka, names = settings.kafka, [spec.name for spec in settings.kafka.topics.specs() if spec.partitions != 1]
     await asyncio.to_thread(surgery.add_partitions, kafka.bootstrap_servers, kafka.topics.commands, 6)
     said = " ".join((await orgs("topics", "apply", code=1)).stderr.split())
-    assert "has 6 partitions, not 3. Don't add partitions to other topics, and don't change" in said
+    assert "has 6 partitions, not 3. Do not add partitions to other topics, and do not change" in said
     assert "ORGS_KAFKA__PARTITIONS=" not in said
     assert "ORGS_KAFKA__TOPIC_PREFIX" in said
     for name in set(names) - {kafka.topics.commands}:

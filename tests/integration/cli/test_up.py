@@ -159,7 +159,7 @@ async def test_up_says_ready_when_each_role_is_and_not_before(settings: Settings
         )
         try:
             seen: list[str] = []
-            await line_with(up.stderr, "not ready to answer requests", seen)
+            await line_with(up.stderr, "not ready to serve requests", seen)
             assert not [line for line in seen if line.startswith("ready")]
             issuer.status = "200 OK"
             await line_with(up.stderr, "ready: try")
@@ -173,7 +173,7 @@ async def test_up_with_a_wrong_setting_starts_nothing(tmp_path: Path) -> None:
     up = await start(tmp_path, "-m", "org_service.cli", "up", ORGS_LOG__LEVEL="loud")
     _, said = await up.communicate()
     assert up.returncode == 2
-    assert said.decode().splitlines()[0] == "error: a setting is wrong:"
+    assert said.decode().splitlines()[0] == "error: invalid setting:"
     assert not (tmp_path / ".local").exists()
 
 

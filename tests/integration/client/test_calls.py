@@ -21,7 +21,7 @@ pytestmark = pytest.mark.integration
 ORG = UUID("0192d3a0-0000-7000-8000-000000000001")
 PROBLEM = {
     "type": "urn:orgs:problem:precondition-failed",
-    "title": "A precondition doesn't hold",
+    "title": "A precondition does not hold",
     "status": 409,
     "detail": "expected_version is 7, the organization has version 8.",
     "errors": [],

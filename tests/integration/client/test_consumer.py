@@ -138,7 +138,7 @@ async def test_a_batch_that_cannot_be_read_holds_up_its_partition_and_loses_noth
         assert await consumer.position(at) == RECORDS
         said = [each.getMessage() for each in caplog.records if each.levelno == logging.ERROR]
         assert len(said) == 1
-        assert f"{topic}, partition {SICK} can't be read from offset {RECORDS} on" in said[0]
+        assert f"{topic}, partition {SICK} cannot be read from offset {RECORDS} on" in said[0]
         damage(stack, topic, what)
         found += await read(consumer, len(BEHIND))
     assert found == Counter(ALL)
@@ -316,7 +316,7 @@ async def test_an_error_nobody_foresaw_does_not_end_the_fetching(
     monkeypatch.setattr(consumer_module._ConsumerClient, "_look_at", failing)
     async with consuming(settings, topic) as consumer:
         assert await read(consumer, len(ALL)) == Counter(ALL)
-    assert "a fetch failed and is tried again" in caplog.text
+    assert "a fetch failed and is retried" in caplog.text
 
 
 async def test_a_backlog_in_one_partition_does_not_keep_the_others_waiting(settings: Settings, topic: str) -> None:

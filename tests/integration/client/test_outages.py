@@ -83,7 +83,7 @@ async def test_a_command_that_is_too_large_is_refused_before_it_is_sent(
         type = "org.update"
         padding: str
 
-    with pytest.raises(ValueError, match="has 65600 bytes, the service reads at most 65536"):
+    with pytest.raises(ValueError, match="has 65600 bytes, the service accepts at most 65536"):
         await orgs.execute(Padded(org_id=ORG, padding="x" * (65_600 - 62)))
     await orgs.restore(ORG)
     assert len(service.received) == 1

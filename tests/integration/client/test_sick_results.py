@@ -43,7 +43,7 @@ async def test_outcomes_of_other_partitions_come_and_the_one_that_does_not_says_
     assert orgs.unread is not None
     with pytest.raises(
         OutcomeUnknown,
-        match=rf"results can't be read: {topics.results}, partition 1: not read since offset {offset}: Corrupt",
+        match=rf"results cannot be read: {topics.results}, partition 1: unreadable from offset {offset}: Corrupt",
     ):
         await waiting[1]
     later = asyncio.create_task(orgs.outcome(ids[1], timeout_s=20))

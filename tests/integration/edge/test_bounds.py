@@ -84,11 +84,11 @@ async def test_a_token_of_a_new_key_is_let_in_and_refused_only_by_keys_read_sinc
             await issuer.stop()
             away = await ask(new.called("newer"))
             assert (away.status_code, away.json()["type"]) == (503, "urn:orgs:problem:unavailable")
-            assert "newer ones could not be read" in away.json()["detail"]
+            assert "newer keys could not be fetched" in away.json()["detail"]
             assert int(away.headers["retry-after"]) >= 1
             assert (await known.get("/v1/orgs")).status_code == 200
             assert await readiness(edge) == (200, {"edge": True, "postgres": True, "kafka": True, "keys": True})
-            assert "can't be read: no answer" in await edge.checks()["keys"]()
+            assert "cannot be read: no response" in await edge.checks()["keys"]()
     assert issuer.requests == 3
 
 

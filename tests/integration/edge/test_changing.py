@@ -69,7 +69,7 @@ def test_a_change_by_if_match_goes_through_once(site: Site, org_id: str) -> None
         second = ada.patch(f"/v1/orgs/{org_id}", json={"domain": "two.com"}, headers={"if-match": '"v1"'})
     assert (first.status_code, second.status_code) == (200, 412)
     assert second.json()["type"] == "urn:orgs:problem:precondition-failed"
-    assert second.json()["detail"] == "If-Match doesn't name version 2, which the organization has."
+    assert second.json()["detail"] == "If-Match does not name version 2, which the organization has."
     assert versions(site, org_id) == [1, 2]
 
 

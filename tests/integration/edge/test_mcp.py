@@ -309,7 +309,7 @@ async def test_arguments_of_another_type_are_fields_that_are_wrong(
     assert (problem["type"], problem["status"]) == ("urn:orgs:problem:invalid-fields", 422)
     assert [(error["path"], error["code"]) for error in problem["errors"]] == [(path, code)]
     if isinstance(arguments.get(path), str):
-        assert "not a text with its JSON" in problem["errors"][0]["message"]
+        assert "not a string with its JSON" in problem["errors"][0]["message"]
 
 
 def message(method: str, **params: Any) -> dict[str, Any]:
@@ -326,7 +326,7 @@ async def test_arguments_as_a_text_get_a_422_that_says_so(site: Site, arguments:
     assert (result["isError"], problem["status"]) == (True, 422)
     assert "structuredContent" not in result
     (error,) = problem["errors"]
-    assert error["message"] == "Must be an object" + (", not a text with its JSON" * isinstance(arguments, str))
+    assert error["message"] == "Must be an object" + (", not a string with its JSON" * isinstance(arguments, str))
 
 
 async def test_a_byte_order_mark_before_a_message_means_nothing(site: Site) -> None:

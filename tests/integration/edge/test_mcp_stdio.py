@@ -107,7 +107,7 @@ async def test_the_output_holds_the_protocol_alone_and_ends_with_the_input(site:
 async def test_an_expired_token_says_what_to_do(site: Site, tmp_path: Path) -> None:
     async with agent(tmp_path, site.url, site.people.token("ann", exp=1_700_000_000)) as client:
         problem = problem_of(await client.call_tool("list_organizations"))
-    assert problem["detail"] == ("The token had expired. Put a fresh token into ORGS_TOKEN and start `orgs mcp` again.")
+    assert problem["detail"] == ("The token had expired. Put a fresh token into ORGS_TOKEN and restart `orgs mcp`.")
 
 
 async def test_a_line_end_behind_token_and_address_is_none_of_them(site: Site, tmp_path: Path) -> None:
@@ -118,12 +118,12 @@ async def test_a_line_end_behind_token_and_address_is_none_of_them(site: Site, t
 @pytest.mark.parametrize(
     ("api_url", "token", "said"),
     [
-        ("http://127.0.0.1:9", "", ("ORGS_TOKEN isn't set",)),
+        ("http://127.0.0.1:9", "", ("ORGS_TOKEN is not set",)),
         ("http://127.0.0.1:9", "abc.de\nf.ghi", ("ORGS_TOKEN", "character 7 is a line break")),
         ("http://127.0.0.1:9", "abc def", ("ORGS_TOKEN", "character 4 is white space")),
-        ("http://127.0.0.1:9", "abc\u00e9", ("ORGS_TOKEN", "character 4 is what is not ASCII")),
-        ("http://127.0.0.1:99999", "a.b.c", ("ORGS_API_URL", "a port of 0 to 65535")),
-        ("http://127.0.0.1:80a", "a.b.c", ("ORGS_API_URL", "a port of 0 to 65535")),
+        ("http://127.0.0.1:9", "abc\u00e9", ("ORGS_TOKEN", "character 4 is not ASCII")),
+        ("http://127.0.0.1:99999", "a.b.c", ("ORGS_API_URL", "one of 0 to 65535")),
+        ("http://127.0.0.1:80a", "a.b.c", ("ORGS_API_URL", "one of 0 to 65535")),
         ("http://b\u00fccher.example", "a.b.c", ("ORGS_API_URL", "must be ASCII")),
         ("http://127.0.0.1:9\n00", "a.b.c", ("ORGS_API_URL", "without white space")),
         ("http://[::1", "a.b.c", ("ORGS_API_URL", "must have a host")),

@@ -289,7 +289,7 @@ def test_a_chunked_body_is_refused_while_it_comes(site: Site, org_id: str) -> No
         b"GET /v1/orgs HTTP/1.1\r\nhost: x\r\n" + b"x-many: 0123456789\r\n" * 1_000 + b"\r\n",
         b"GET /v1/orgs?" + b"x" * 20_000 + b" HTTP/1.1\r\nhost: x\r\n\r\n",
     ],
-    ids=["one header", "many headers", "the target"],
+    ids=["exactly one", "many headers", "the target"],
 )
 def test_headers_that_are_too_large_are_refused(site: Site, head: bytes) -> None:
     status, whole = raw(site, lambda connection: connection.send(head))

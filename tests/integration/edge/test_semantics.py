@@ -93,7 +93,7 @@ def test_if_none_match_says_nothing_of_what_the_caller_may_not_see(site: Site, o
         unseen = stranger.delete(f"/v1/orgs/{org_id}", headers={"if-none-match": "*"})
     assert unseen.status_code == 404
     answer = patch(site, org_id, [("if-none-match", "*")])
-    assert answer.json()["detail"] == "If-None-Match is *, and there is such an organization."
+    assert answer.json()["detail"] == "If-None-Match is *, and the organization exists."
 
 
 @pytest.mark.parametrize("headers", [{"if-match": '"v1"'}, {"if-none-match": "*"}])

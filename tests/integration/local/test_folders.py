@@ -26,7 +26,7 @@ def test_data_are_where_an_odd_name_says(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "reason"),
-    [("a,b", "a comma separates two folders; choose"), (os.fsdecode(b"j\xf6rg"), "isn't UTF-8; choose")],
+    [("a,b", "a comma as a separator of two folders; choose"), (os.fsdecode(b"j\xf6rg"), "is not UTF-8; choose")],
 )
 def test_a_name_that_cannot_be_said_to_kafka_is_refused_before_anything_is_made(
     tmp_path: Path, name: str, reason: str
@@ -40,5 +40,5 @@ def test_a_name_that_cannot_be_said_to_kafka_is_refused_before_anything_is_made(
 def test_a_file_in_the_place_of_the_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "data").touch()
 
-    with pytest.raises(org_local.LocalStackError, match=f"data in {tmp_path}/data can't start: .*File exists"):
+    with pytest.raises(org_local.LocalStackError, match=f"data in {tmp_path}/data cannot start: .*File exists"):
         org_local.start(tmp_path / "data")

@@ -52,7 +52,7 @@ def test_without_network_the_error_says_what_to_do(cache: Path) -> None:
         jars.ensure(lambda _: None)
 
     message = str(caught.value)
-    assert "Kafka 4.3.1 isn't in" in message
+    assert "Kafka 4.3.1 is not in" in message
     assert "Run once with access to Maven Central" in message
     assert "ORGS_KAFKA__BOOTSTRAP_SERVERS" in message
     assert leftovers(cache) == []
@@ -107,7 +107,9 @@ def test_a_full_disk_is_not_taken_for_a_lack_of_network(cache: Path, monkeypatch
 
     monkeypatch.setattr(jars, "_resolve", fill)
 
-    with pytest.raises(KafkaJarsUnavailableError, match=r"can't be kept in .*: .*No space left on device\nMake room"):
+    with pytest.raises(
+        KafkaJarsUnavailableError, match=r"cannot be stored in .*: .*No space left on device\nFree space"
+    ):
         jars.ensure(lambda _: None)
 
     assert leftovers(cache) == []
@@ -117,5 +119,7 @@ def test_a_cache_that_cannot_be_made_is_named(tmp_path: Path, monkeypatch: pytes
     (tmp_path / "file").touch()
     monkeypatch.setenv("JGO_CACHE_DIR", str(tmp_path / "file"))
 
-    with pytest.raises(KafkaJarsUnavailableError, match=r"(?s)can't be kept in .*/file/org-local: .*set JGO_CACHE_DIR"):
+    with pytest.raises(
+        KafkaJarsUnavailableError, match=r"(?s)cannot be stored in .*/file/org-local: .*set JGO_CACHE_DIR"
+    ):
         jars.ensure(lambda _: None)

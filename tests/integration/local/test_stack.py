@@ -270,7 +270,7 @@ def test_a_server_that_cannot_start_says_why_and_leaves_nothing_running(tmp_path
 def test_a_folder_keeps_its_number_of_brokers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "stack.json").write_text('{"cluster_id": "MkU3OEVBNTcwNTJENDM2Qk", "brokers": 1, "ports": {}}')
 
-    with pytest.raises(org_local.LocalStackError, match=r"holds a Kafka of 1 broker\(s\), not 3"):
+    with pytest.raises(org_local.LocalStackError, match=r"contains a Kafka of 1 broker\(s\), not 3"):
         org_local.start(tmp_path, brokers=3)
 
 

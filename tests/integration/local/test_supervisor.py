@@ -109,5 +109,5 @@ os.kill(os.getpid(), signal.SIGKILL)
 def test_a_program_that_cannot_be_run_is_reported(tmp_path: Path) -> None:
     missing = Program(name="nothing", argv=["/no/such/program"], log=tmp_path / "log", env={}, stop=())
 
-    with pytest.raises(Exception, match=r"nothing can't be run: .*No such file"):
+    with pytest.raises(Exception, match=r"nothing cannot be run: .*No such file"):
         Child(missing)

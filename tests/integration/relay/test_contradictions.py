@@ -41,7 +41,7 @@ async def test_it_stops_where_kafka_is_ahead_of_the_journal(settings: Settings) 
     said = await stopped(settings)
     assert "positions up to 20 are published, the journal ends at 15" in said
     assert "`orgs journal advance`" in said
-    assert "restore a backup that holds position 20" in said
+    assert "restore a backup that contains position 20" in said
 
 
 async def test_it_stops_where_a_restored_journal_has_grown_past_kafkas_position(settings: Settings) -> None:

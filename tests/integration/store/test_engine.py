@@ -141,7 +141,7 @@ async def test_no_call_waits_for_ever_in_a_silent_network(
                     await use()
             assert isinstance(classify(caught.value), RetryError)
             assert cancelled or str(caught.value) == (
-                f"Postgres at {through.address} doesn't answer in time, or the connection broke: TimeoutError"
+                f"Postgres at {through.address} does not respond in time, or the connection broke: TimeoutError"
             )
             network.silent = False
             async with engine.connect() as conn:

@@ -91,7 +91,7 @@ async def test_one_holder_a_name(database: DatabaseSettings) -> None:
         async with LeaderLock(database, "others") as other:
             assert await other.try_acquire()
         await leader.check()
-        with pytest.raises(RetryError, match="isn't held"):
+        with pytest.raises(RetryError, match="is not held"):
             await follower.check()
 
 

@@ -69,7 +69,7 @@ async def test_a_server_that_falls_silent_is_not_asked_for_its_version_for_ever(
 
         monkeypatch.setattr(engine, "connect", connect_then_fall_silent)
         async with asyncio.timeout(20):
-            with pytest.raises(RetryError, match="doesn't answer in time"), classified():
+            with pytest.raises(RetryError, match="does not respond in time"), classified():
                 await migrate.current(far)
 
 

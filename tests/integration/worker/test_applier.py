@@ -264,7 +264,7 @@ async def test_a_huge_record_is_parked_by_its_beginnings_and_holds_up_nobody(
     assert row is not None
     assert (row["key"], row["headers"]) == (1_024, '[["ce_id","Pw=="]]')
     assert "its key has 8000000 bytes, SHA-256 " in row["detail"]
-    assert row["detail"].endswith("; 1 of its 2 headers, 8000000 bytes, were too large to keep")
+    assert row["detail"].endswith("; 1 of its 2 headers, 8000000 bytes, were too large to store")
     assert [row["code"] for row in await journal(database)] == [200]
 
 
@@ -312,7 +312,7 @@ async def test_a_record_whose_reading_makes_our_code_raise_is_parked_and_the_res
         (culprit.offset, "handler_raised", culprit.value)
     ]
     assert rows[0]["detail"].startswith("ZeroDivisionError in raising, line ")
-    assert (await applier.check_parked()).startswith("1 by a defect of ours: run `orgs parked`")
+    assert (await applier.check_parked()).startswith("1 because of a defect of ours: run `orgs parked`")
 
 
 async def test_a_defect_that_meets_every_command_leaves_one_traceback_and_is_counted(
@@ -321,7 +321,7 @@ async def test_a_defect_that_meets_every_command_leaves_one_traceback_and_is_cou
     def raising(*_: Any, **__: Any) -> None:
         raise ZeroDivisionError
 
-    assert await applier.check_parked() == "nothing by a defect of ours"
+    assert await applier.check_parked() == "none because of a defect of ours"
     monkeypatch.setattr(batch, "decide", raising)
     with capture_logs() as logs:
         await applier.apply([created(f"Org {number}")[1] for number in range(1_001)])
@@ -423,7 +423,7 @@ async def test_one_command_that_takes_too_long_waits_says_so_and_is_not_parked(
     )
     waiting = asyncio.create_task(applier.apply([created("Acme")[1]]))
     async with asyncio.timeout(60):
-        await until(lambda: (applier.outage or "").startswith("one record alone takes too long"))
+        await until(lambda: (applier.outage or "").startswith("a single record takes too long"))
         assert "ORGS_DATABASE__STATEMENT_TIMEOUT_S" in (applier.outage or "")
         await database.execute("DROP TRIGGER slow ON journal")
         await waiting

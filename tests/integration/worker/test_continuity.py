@@ -171,7 +171,7 @@ async def test_a_topic_that_is_deleted_and_created_again_under_a_worker_is_read_
         await until_decided(database, await send(settings, 2))
         await until_committed(settings, 2)
         await asyncio.to_thread(surgery.delete_topic, kafka.bootstrap_servers, topic)
-        await until(lambda: _fails(worker, "log", "there is no topic"))
+        await until(lambda: _fails(worker, "log", "does not exist"))
         await asyncio.to_thread(surgery.create_topic, kafka.bootstrap_servers, topic, 3, spec.config)
         async with asyncio.timeout(30):
             await until_decided(database, await send(settings, 4))

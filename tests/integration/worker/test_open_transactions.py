@@ -30,7 +30,7 @@ async def test_an_open_transaction_is_reported_with_its_owner_until_it_ends(
         await until(lambda: _held(topic), 0)
         publisher = f"{settings.kafka.topic_prefix}billing"
         stuck = await asyncio.to_thread(surgery.begin_transaction, servers, publisher, topic, 0)
-        held = f"held up: {topic}[0] at offset 0 by the transaction of '{publisher}' (producer "
+        held = f"blocked: {topic}[0] at offset 0 by the transaction of '{publisher}' (producer "
 
         async def says_so() -> bool:
             return (await worker.checks()["transactions"]()).startswith(held)
@@ -42,7 +42,7 @@ async def test_an_open_transaction_is_reported_with_its_owner_until_it_ends(
             await send(settings, record_of(UpdateOrganization(org_id=uuid4(), name="New")))
         await asyncio.to_thread(stuck.abort_transaction)
         await until(lambda: database.fetchval("SELECT count(*) FROM journal"), 6)
-        await until(worker.checks()["transactions"], "none holds a partition up")
+        await until(worker.checks()["transactions"], "none blocks a partition")
         assert await _held(topic) == 0
 
 

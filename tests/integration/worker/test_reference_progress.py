@@ -219,7 +219,7 @@ async def test_a_topic_created_anew_while_no_worker_ran_is_read_from_its_beginni
         assert await progress(database) == count
         await give(feed, 0, 1, Role.ADMIN)
         await until(lambda: roles(database), users(0, 10) | users(100, count) | {user(0): "admin"})
-    assert "created anew" in "".join(capsys.readouterr())  # whichever stream logging was set up for
+    assert "was recreated" in "".join(capsys.readouterr())  # whichever stream logging was set up for
 
 
 @pytest.mark.parametrize("count", [3, 20])
@@ -351,7 +351,7 @@ async def test_a_worker_that_never_found_its_place_ends_when_it_is_asked_to(sett
 
 
 async def _waits(applier: ReferenceApplier) -> bool:
-    return "can't be reached" in (applier.outage or "")
+    return "cannot be reached" in (applier.outage or "")
 
 
 async def test_the_batch_in_hand_is_finished_before_the_end(

@@ -113,13 +113,13 @@ async def test_progress_never_passes_what_can_not_be_read_and_all_other_partitio
         assert await database.fetchval(FACTS) == sent - behind()
         await forget(database)
         await until(lambda: unconfirmed(database), bad.keys())
-        with pytest.raises(RetryError, match="can't be read") as told:
+        with pytest.raises(RetryError, match="cannot be read") as told:
             await worker.checks()["reference"]()
         for (topic, partition), batch in bad.items():
             shown = {"topic": topic, "partition": str(partition)}
             assert REGISTRY.get_sample_value("orgs_consumer_partition_stuck", shown) == 1
-            assert f"{topic}, partition {partition}: not read since offset {batch.first}: Corrupt" in str(told.value)
-            assert caplog.text.count(f"{topic}, partition {partition} can't be read from offset {batch.first} on") == 1
+            assert f"{topic}, partition {partition}: unreadable from offset {batch.first}: Corrupt" in str(told.value)
+            assert caplog.text.count(f"{topic}, partition {partition} cannot be read from offset {batch.first} on") == 1
         for (topic, partition), batch in bad.items():
             await asyncio.to_thread(surgery.flip_byte, stack, topic, partition, batch.first, mask=1)
         await until(lambda: database.fetchval(FACTS), sent)
@@ -146,7 +146,7 @@ async def test_commands_wait_for_reference_data_that_can_not_be_read_and_it_is_s
             except RetryError as error:
                 return str(error)
 
-        said = f"can't be read: {topic}, partition 1: not read since offset {bad.first}: CorruptRecordException: "
+        said = f"cannot be read: {topic}, partition 1: unreadable from offset {bad.first}: CorruptRecordException: "
 
         async def says_so() -> bool:
             return (await readyz("reference")).startswith(said)
@@ -174,7 +174,7 @@ async def test_nothing_is_deleted_after_a_long_absence_while_a_partition_can_not
         return applier.outage
 
     async with reading(settings) as applier:
-        await until(outage, "Kafka doesn't answer as it should: CorruptRecordException")
+        await until(outage, "Kafka returned an unexpected response: CorruptRecordException")
         assert await database.fetchval(FACTS) == sent + 10
         await asyncio.to_thread(surgery.flip_byte, stack, topic, 1, bad.first, mask=1)
         await until(lambda: database.fetchval(FACTS), sent)
@@ -197,5 +197,5 @@ async def test_nothing_is_deleted_after_a_long_absence_while_nobody_can_read_a_b
         return applier.outage
 
     async with reading(settings) as applier:
-        await until(outage, "Kafka doesn't answer as it should: CorruptRecordException")
+        await until(outage, "Kafka returned an unexpected response: CorruptRecordException")
         assert await database.fetchval(FACTS) == sent + 10

@@ -82,7 +82,7 @@ async def test_a_right_that_is_taken_while_running_is_an_outage_that_is_said(
     async with denied(settings) as allow, asyncio.timeout(WITHIN_S):
         waiting = asyncio.create_task(applier.apply([dataclasses.replace(create, offset=create.offset + 1_000_000)]))
         await until(lambda: applier.outage)
-        assert (applier.outage or "").startswith(f"Kafka doesn't let us write to {settings.kafka.topics.results}")
+        assert (applier.outage or "").startswith(f"Kafka denies writing to {settings.kafka.topics.results}")
         await asyncio.to_thread(allow)
         await waiting
     assert applier.outage is None

@@ -116,7 +116,7 @@ async def test_a_role_that_is_not_there_yet_is_waited_for_and_nothing_is_parked_
     await applier.apply([record_of(CreateOrganization(org_id=uuid4(), name="Acme"))])
     assert await codes(database) == [(200, 1)]
     assert await database.fetchval("SELECT count(*) FROM parked") == 0
-    refused = 'Postgres refuses the session: role "orgs_nobody" does not exist (SQLSTATE 22023)'
+    refused = 'Postgres rejects the session: role "orgs_nobody" does not exist (SQLSTATE 22023)'
     assert outages == [None, refused, refused, refused]
 
 

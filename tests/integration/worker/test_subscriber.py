@@ -333,7 +333,10 @@ async def test_a_batch_that_a_broker_accepts_and_nobody_can_read_is_parked_and_i
         await until(lambda: database.fetchval("SELECT count(*) FROM parked"), 1)
     (row,) = await database.fetch('SELECT partition, "offset", reason, detail, value, value_bytes FROM parked')
     assert tuple(row)[:3] == (partition, 1, "unreadable")
-    assert "offsets 0 to 1: it was written so that nobody can read it (a record is not as long as it says)" in row[3]
+    assert (
+        "offsets 0 to 1: it cannot be parsed although its checksum is correct (the length of a record is wrong)"
+        in row[3]
+    )
     assert (row["value"], row["value_bytes"]) == (row["value"][:61], len(batch))
     assert await committed(settings) == 12
 
@@ -352,7 +355,7 @@ async def test_a_partition_that_cannot_be_read_waits_and_is_said_and_all_others_
     shown = {"topic": topic, "partition": "0"}
     async with running(settings) as worker:
         await until(lambda: database.fetchval("SELECT count(*) FROM journal WHERE code = 200"), readable)
-        with pytest.raises(RetryError, match=f"partition 0: not read since offset {bad.first}: CorruptRecord"):
+        with pytest.raises(RetryError, match=f"partition 0: unreadable from offset {bad.first}: CorruptRecord"):
             await worker.checks()["consumer"]()
         assert REGISTRY.get_sample_value("orgs_consumer_partition_stuck", shown) == 1
         await send(settings, *(record_of(CreateOrganization(org_id=uuid4(), name=f"late {n}")) for n in range(30)))

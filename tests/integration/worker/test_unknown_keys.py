@@ -151,7 +151,7 @@ async def test_while_keys_cannot_be_fetched_nobody_is_refused_and_others_go_on(
         await until(counting(database, 200), 21)
 
         async def told() -> bool:
-            return "can't be read: no answer" in await worker.checks()["keys"]()
+            return "cannot be read: no response" in await worker.checks()["keys"]()
 
         await until(told, True)
         assert (await worker.checks()["consumer"]()).endswith("; waiting for the issuer's keys: 1")

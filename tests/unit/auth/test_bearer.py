@@ -28,5 +28,5 @@ def test_the_scheme_is_bearer_in_any_case(header: bytes) -> None:
     ],
 )
 def test_a_header_is_bearer_and_one_token_or_refused(header: bytes) -> None:
-    with pytest.raises(TokenRefused, match="must be Bearer and one token"):
+    with pytest.raises(TokenRefused, match="must be Bearer followed by one token"):
         bearer(header)

@@ -262,7 +262,7 @@ async def test_a_bad_set_leaves_the_last_good_one_in_force(opened: Opened, bad: 
     assert verifies(keys, OLD)
     assert not keys.were_read_since(came_s), "a token would be refused"
     assert [(entry["log_level"], entry["event"]) for entry in logs] == [
-        ("warning", "the keys of tokens can't be renewed: the last ones stay in force")
+        ("warning", "the token keys cannot be renewed: the last ones stay in force")
     ]
     assert opened.removals == 0
 
@@ -274,7 +274,7 @@ async def test_an_emptied_set_takes_the_keys_away_but_refuses_nobody(opened: Ope
     came_s = time.monotonic()
     source.answer = jwks()
     with capture_logs() as logs:
-        with pytest.raises(RetryError, match="no key in it is of use"):
+        with pytest.raises(RetryError, match="it has no usable key"):
             await soon(keys)
         source.answer = AWAY
         with pytest.raises(RetryError):
@@ -283,13 +283,13 @@ async def test_an_emptied_set_takes_the_keys_away_but_refuses_nobody(opened: Ope
         with pytest.raises(RetryError):
             await soon(keys)
     assert [(entry["log_level"], entry["event"], entry["keys"]) for entry in logs] == [
-        ("info", "the keys of tokens changed", 0),
-        *[("error", "no key of tokens is in force any more: tokens wait for one", 0)] * 3,  # each for another reason
+        ("info", "the token keys changed", 0),
+        *[("error", "no token key is in force any more: tokens wait for one", 0)] * 3,  # each for another reason
     ]
     assert opened.removals == 1
     assert not verifies(keys, OLD)
     assert not keys.were_read_since(came_s)
-    with pytest.raises(RetryError, match="no key in it is of use; tokens wait"):
+    with pytest.raises(RetryError, match="it has no usable key; tokens wait"):
         await keys.check()
 
 
@@ -298,7 +298,7 @@ async def test_who_has_had_no_keys_yet_is_not_said_to_keep_the_last_ones(opened:
     with capture_logs() as logs, pytest.raises(RetryError):
         await keys.start()
     assert [(entry["log_level"], entry["event"]) for entry in logs] == [
-        ("warning", "the keys of tokens can't be read yet: tokens wait for them")
+        ("warning", "the token keys cannot be read yet: tokens wait for them")
     ]
 
 
@@ -336,8 +336,8 @@ async def test_renewing_goes_on_after_an_outage(opened: Opened) -> None:
         await source.asked_again()
         await source.asked_again()
     assert [entry["event"] for entry in logs] == [
-        "the keys of tokens can't be renewed: the last ones stay in force",
-        "the keys of tokens are renewed again",
+        "the token keys cannot be renewed: the last ones stay in force",
+        "the token keys are being renewed again",
     ]
 
 
@@ -361,7 +361,7 @@ async def test_a_defect_does_not_end_the_renewing(opened: Opened) -> None:
     with capture_logs() as logs:
         await source.asked_again()
         await source.asked_again()
-    assert logs[0]["event"] == "the keys of tokens can't be renewed: a defect"
+    assert logs[0]["event"] == "the token keys cannot be renewed: a defect"
     source.answer = jwks(NEW)
     await source.asked_again()
     await source.asked_again()
@@ -414,8 +414,8 @@ async def test_keys_that_cannot_be_read_again_end(opened: Opened, clock: Clock) 
             await soon(keys)
         assert verifies(keys, OLD)
         assert await keys.check() == (
-            "https://issuer.example/jwks.json can't be read: no answer (ConnectError); 1 key, read 599 s ago, good for "
-            "1 s more"
+            "https://issuer.example/jwks.json cannot be read: no answer (ConnectError); 1 key, read 599 s ago, "
+            "valid for 1 s more"
         )
         clock.now_s = 1600
         for _ in range(2):
@@ -427,8 +427,8 @@ async def test_keys_that_cannot_be_read_again_end(opened: Opened, clock: Clock) 
     with pytest.raises(RetryError, match=r"no answer \(ConnectError\); tokens wait"):
         await keys.check()
     assert [(entry["log_level"], entry["event"]) for entry in logs] == [
-        ("warning", "the keys of tokens can't be renewed: the last ones stay in force"),
-        ("error", "the keys of tokens are too old to be used: tokens wait for new ones"),
+        ("warning", "the token keys cannot be renewed: the last ones stay in force"),
+        ("error", "the token keys have expired: tokens wait for new ones"),
     ]
     source.answer = jwks(OLD)
     await soon(keys)
@@ -463,7 +463,7 @@ async def test_keys_that_were_never_read_are_none(opened: Opened) -> None:
 async def test_a_start_without_keys_can_be_tried_again(opened: Opened) -> None:
     source = Scripted(AWAY)
     keys = opened(source)
-    with pytest.raises(RetryError, match=r"can't be fetched from https://issuer\.example/jwks\.json: no answer"):
+    with pytest.raises(RetryError, match=r"cannot be fetched from https://issuer\.example/jwks\.json: no answer"):
         await keys.start()
     source.answer = jwks(OLD)
     await keys.start()
@@ -473,9 +473,9 @@ async def test_a_start_without_keys_can_be_tried_again(opened: Opened) -> None:
 @pytest.mark.parametrize(
     ("answer", "why"),
     [
-        (b"<html>", "it is no JSON"),
-        (jwks(), "no key in it is of use"),
-        (jwks({"kty": "RSA", "use": "enc"}), "no key in it is of use; key 1: it is not for signatures with RS256"),
+        (b"<html>", "it is not JSON"),
+        (jwks(), "it has no usable key"),
+        (jwks({"kty": "RSA", "use": "enc"}), "it has no usable key; key 1: it is not for signatures with RS256"),
         (jwks(OLD.private_jwk()), "key 1 is a private key"),
         (FileNotFoundError(2, "No such file or directory", "/x"), "No such file or directory"),
     ],
@@ -484,7 +484,7 @@ async def test_a_start_with_bad_keys_says_what_is_wrong(opened: Opened, answer: 
     keys = opened(Scripted(answer))
     with pytest.raises(StopError) as stopped:
         await keys.start()
-    assert str(stopped.value).startswith(f"The keys of tokens in {Scripted.name} can't be used: {why}")
+    assert str(stopped.value).startswith(f"The token keys in {Scripted.name} cannot be used: {why}")
 
 
 async def test_keys_passed_over_are_told_once(opened: Opened) -> None:
@@ -494,8 +494,8 @@ async def test_keys_passed_over_are_told_once(opened: Opened) -> None:
         await keys.start()
         await soon(keys)
         await soon(keys)
-    assert [entry["why"] for entry in logs if entry["event"] == "keys of tokens were passed over"] == [
-        ("key 2: its type is none of RSA, EC P-256, OKP Ed25519",)
+    assert [entry["why"] for entry in logs if entry["event"] == "token keys were skipped"] == [
+        ("key 2: its type is not RSA, EC P-256 or OKP Ed25519",)
     ]
 
 
@@ -514,7 +514,7 @@ async def test_closing_ends_the_renewing_and_may_be_done_twice() -> None:
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({}, "set ORGS_AUTH__JWKS_FILE or ORGS_AUTH__JWKS_URL, where the issuer's public keys are"),
+        ({}, "set ORGS_AUTH__JWKS_FILE or ORGS_AUTH__JWKS_URL, to where the issuer's public keys are"),
         ({"jwks_file": "a", "jwks_url": "https://issuer.example"}, "not both"),
         ({"jwks_url": "issuer.example/jwks.json"}, "must be an http or https URL"),
         ({"jwks_url": "file:///etc/passwd"}, "must be an http or https URL"),

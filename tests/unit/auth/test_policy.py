@@ -29,12 +29,15 @@ def test_a_named_policy_is_used_instead(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"roles = ", "the policy is no TOML"),
+        (b"roles = ", "the policy is not TOML"),
         (DENIES_NOTHING.encode(), r"\[roles.restricted_user\] is missing"),
-        (f'{DENIES_NOTHING}[roles.restricted_user]\ndenied = ["Report:shred"]'.encode(), "'Report:shred' is no action"),
+        (
+            f'{DENIES_NOTHING}[roles.restricted_user]\ndenied = ["Report:shred"]'.encode(),
+            "'Report:shred' is not an action",
+        ),
         (b"\xff", "is not UTF-8"),
     ],
-    ids=["no TOML", "a role is missing", "unknown action", "no text"],
+    ids=["not TOML", "a role is missing", "unknown action", "no text"],
 )
 def test_a_wrong_policy_stops_the_start_with_file_and_mistake(tmp_path: Path, content: bytes, said: str) -> None:
     path = tmp_path / "mine.toml"
@@ -45,5 +48,5 @@ def test_a_wrong_policy_stops_the_start_with_file_and_mistake(tmp_path: Path, co
 
 
 def test_a_policy_that_is_not_there_stops_the_start(tmp_path: Path) -> None:
-    with pytest.raises(StopError, match=r"ORGS_AUTH__POLICY_FILE: .*mine\.toml can't be read: No such file"):
+    with pytest.raises(StopError, match=r"ORGS_AUTH__POLICY_FILE: .*mine\.toml cannot be read: No such file"):
         load_policy(AuthSettings(policy_file=str(tmp_path / "mine.toml")))

@@ -3,6 +3,7 @@
 import hashlib
 import hmac
 import json
+import re
 import socket
 from pathlib import Path
 from typing import Any
@@ -57,14 +58,14 @@ async def test_a_public_key_is_no_password(tokens: Tokens, signer: Signer, algor
     ]
     for secret in secrets:
         token = signed_with_secret(secret, algorithm, str(signer.kid))
-        assert await refusal(tokens, token) == "The token's algorithm is not accepted here; RS256, ES256, EdDSA are."
+        assert await refusal(tokens, token) == "The token's algorithm is not accepted; accepted: RS256, ES256, EdDSA."
 
 
 @pytest.mark.parametrize(
     "name", ["rs256", "eddsa", "Eddsa", "es256", "RS512", "PS256", "ES256 ", "ed25519", "Ed448", ""]
 )
 async def test_another_algorithm_is_refused_also_by_case(tokens: Tokens, name: str) -> None:
-    assert "algorithm is not accepted here" in await refusal(tokens, ED.token({"alg": name}))
+    assert "algorithm is not accepted" in await refusal(tokens, ED.token({"alg": name}))
 
 
 @pytest.mark.parametrize("name", [["EdDSA"], {"EdDSA": 1}, 1, True], ids=str)
@@ -83,12 +84,12 @@ async def test_an_algorithm_that_is_no_name_is_none(tokens: Tokens, name: Any) -
 )
 async def test_a_header_with_a_name_twice_is_refused(tokens: Tokens, head: bytes) -> None:
     token = ED.sign_parts(head, json.dumps(dict(CLAIMS)).encode())
-    assert await refusal(tokens, token) == "The token's header is no JSON, or has a name twice."
+    assert await refusal(tokens, token) == "The token's header is not JSON, or has a duplicate member."
 
 
 async def test_a_key_verifies_only_its_own_algorithm(tokens: Tokens) -> None:
     token = ED.token({"kid": "rsa"})
-    assert await refusal(tokens, token) == "The token's algorithm is not the one that its key is for."
+    assert await refusal(tokens, token) == "The token's algorithm does not match its key."
 
 
 @pytest.mark.parametrize("listed", [("EdDSA",), ("Ed25519",)])
@@ -99,7 +100,7 @@ async def test_ed25519_goes_by_two_names(tmp_path: Path, listed: tuple[str, ...]
     await tokens.start()
     assert await tokens.verify(ED.token({"alg": name}), AT) == "ann"
     token = ED.token({"kid": "rsa", "alg": name})
-    assert await refusal(tokens, token) == "The token's algorithm is not the one that its key is for."
+    assert await refusal(tokens, token) == "The token's algorithm does not match its key."
     await tokens.close()
 
 
@@ -109,7 +110,7 @@ async def test_of_several_keys_with_one_id_each_verifies_its_own_tokens(tmp_path
     await tokens.start()
     for signer in (ED, same, other):
         assert await tokens.verify(signer.token(), AT) == "ann"
-    assert await refusal(tokens, ed_key("ed").token()) == "The token's signature is wrong."
+    assert await refusal(tokens, ed_key("ed").token()) == "The token's signature is invalid."
     await tokens.close()
 
 
@@ -120,7 +121,7 @@ async def test_a_key_without_an_id_verifies_tokens_with_any_beside_keys_that_hav
     assert await tokens.verify(ED.token(), AT) == "ann"
     assert await tokens.verify(nameless.token(), AT) == "ann"
     assert await tokens.verify(nameless.called("any").token(), AT) == "ann"
-    assert await refusal(tokens, ED.called(None).token()) == "The token's signature is wrong."
+    assert await refusal(tokens, ED.called(None).token()) == "The token's signature is invalid."
     await tokens.close()
 
 
@@ -128,7 +129,7 @@ async def test_an_algorithm_may_be_taken_off_the_list(tmp_path: Path) -> None:
     tokens = Tokens(issuing.auth(tmp_path, rsa_key(), ED, algorithms=("EdDSA",)))
     await tokens.start()
     assert await tokens.verify(ED.token(), AT) == "ann"
-    assert await refusal(tokens, rsa_key().token()) == "The token's algorithm is not accepted here; EdDSA are."
+    assert await refusal(tokens, rsa_key().token()) == "The token's algorithm is not accepted; accepted: EdDSA."
     await tokens.close()
 
 
@@ -136,10 +137,10 @@ async def test_an_algorithm_may_be_taken_off_the_list(tmp_path: Path) -> None:
 async def test_a_changed_token_is_refused(tokens: Tokens, signer: Signer) -> None:
     head, payload, signature = signer.token().split(b".")
     other = signer.token(sub="bob").split(b".")
-    assert await refusal(tokens, b".".join([head, other[1], signature])) == "The token's signature is wrong."
-    assert await refusal(tokens, b".".join([head, payload, other[2]])) == "The token's signature is wrong."
-    assert await refusal(tokens, b".".join([head, payload, b""])) == "The token's signature is wrong."
-    assert await refusal(tokens, b".".join([head, payload, signature[:-4]])) == "The token's signature is wrong."
+    assert await refusal(tokens, b".".join([head, other[1], signature])) == "The token's signature is invalid."
+    assert await refusal(tokens, b".".join([head, payload, other[2]])) == "The token's signature is invalid."
+    assert await refusal(tokens, b".".join([head, payload, b""])) == "The token's signature is invalid."
+    assert await refusal(tokens, b".".join([head, payload, signature[:-4]])) == "The token's signature is invalid."
 
 
 async def test_the_spare_bits_of_base64url_must_be_zero(tokens: Tokens) -> None:
@@ -151,14 +152,14 @@ async def test_the_spare_bits_of_base64url_must_be_zero(tokens: Tokens) -> None:
 
 
 async def test_a_token_of_another_key_is_refused_whatever_it_calls_itself(tokens: Tokens) -> None:
-    assert "is none of the issuer's" in await refusal(tokens, UNLISTED.token())
-    assert "is none of the issuer's" in await refusal(tokens, UNLISTED.called(None).token())
-    assert await refusal(tokens, UNLISTED.called("ed").token()) == "The token's signature is wrong."
+    assert "is not one of the issuer's" in await refusal(tokens, UNLISTED.token())
+    assert "is not one of the issuer's" in await refusal(tokens, UNLISTED.called(None).token())
+    assert await refusal(tokens, UNLISTED.called("ed").token()) == "The token's signature is invalid."
 
 
 @pytest.mark.parametrize("kid", [7, ["ed"], {"a": 1}, False], ids=str)
 async def test_a_key_id_that_is_no_text_is_refused(tokens: Tokens, kid: Any) -> None:
-    assert await refusal(tokens, ED.token({"kid": kid})) == "The token's kid must be text."
+    assert await refusal(tokens, ED.token({"kid": kid})) == "The token's kid must be a string."
 
 
 async def test_keys_that_a_token_brings_along_are_never_looked_at(tokens: Tokens) -> None:
@@ -167,7 +168,7 @@ async def test_keys_that_a_token_brings_along_are_never_looked_at(tokens: Tokens
         url = f"http://127.0.0.1:{server.getsockname()[1]}/jwks.json"
         for headers in ({"jku": url}, {"x5u": url}, {"jwk": UNLISTED.jwk()}, {"x5c": ["AAAA"]}):
             await refusal(tokens, UNLISTED.token(headers))
-            assert await refusal(tokens, UNLISTED.called("ed").token(headers)) == "The token's signature is wrong."
+            assert await refusal(tokens, UNLISTED.called("ed").token(headers)) == "The token's signature is invalid."
             assert await tokens.verify(ED.token(headers), AT) == "ann"
         with pytest.raises(TimeoutError):
             server.accept()
@@ -175,7 +176,7 @@ async def test_keys_that_a_token_brings_along_are_never_looked_at(tokens: Tokens
 
 async def test_a_token_that_demands_an_extension_is_refused(tokens: Tokens) -> None:
     for headers in ({"crit": ["exp"]}, {"crit": ["b64"], "b64": True}, {"crit": []}, {"crit": "x"}):
-        said = "The token demands an extension (crit); none is known here."
+        said = "The token requires an extension (crit); none is supported."
         assert await refusal(tokens, ED.token(headers)) == said
 
 
@@ -185,19 +186,19 @@ async def test_a_detached_payload_is_refused(tokens: Tokens) -> None:
 
 @pytest.mark.parametrize("kind", ["JWT", "jwt", "application/jwt"])
 async def test_a_nested_token_is_refused_by_its_header(tokens: Tokens, kind: str) -> None:
-    assert await refusal(tokens, ED.token({"cty": kind})) == "The token holds another token; it must hold claims."
+    assert await refusal(tokens, ED.token({"cty": kind})) == "The token contains another token; it must contain claims."
 
 
 async def test_a_nested_token_is_refused_by_its_payload(tokens: Tokens) -> None:
     inner = ED.token()
     for payload in (inner, b'"' + inner + b'"'):
-        assert await refusal(tokens, ED.sign(payload)) == "The token holds another token; it must hold claims."
+        assert await refusal(tokens, ED.sign(payload)) == "The token contains another token; it must contain claims."
 
 
 async def test_an_encrypted_token_is_refused(tokens: Tokens) -> None:
     head = base64url(b'{"alg":"RSA-OAEP","enc":"A256GCM"}')
     token = b".".join([head, b"a2V5", b"aXY", b"Y2lwaGVy", b"dGFn"])
-    assert await refusal(tokens, token) == "The token is encrypted (JWE); it must be signed only."
+    assert await refusal(tokens, token) == "The token is encrypted (JWE); it must only be signed."
 
 
 @pytest.mark.parametrize(
@@ -242,8 +243,8 @@ async def test_what_stands_around_a_token_is_not_passed_over(tokens: Tokens) -> 
     "part", [b"[]", b'"x"', b"null", b"7", b"{", b'{"a":1}}', b"\xff", b"\xef\xbb\xbf{}"], ids=repr
 )
 async def test_header_and_claims_must_be_json_objects(tokens: Tokens, part: bytes) -> None:
-    assert "The token's header is no JSON" in await refusal(tokens, ED.sign_parts(part, b"{}"))
-    assert "The token's payload is no JSON" in await refusal(tokens, ED.sign(part))
+    assert re.match(r"The token's header is not (a )?JSON", await refusal(tokens, ED.sign_parts(part, b"{}")))
+    assert re.match(r"The token's payload is not (a )?JSON", await refusal(tokens, ED.sign(part)))
 
 
 async def test_json_in_another_encoding_than_utf_8_is_refused(tokens: Tokens) -> None:
@@ -254,8 +255,8 @@ async def test_json_in_another_encoding_than_utf_8_is_refused(tokens: Tokens) ->
 
 async def test_deep_nesting_is_refused(tokens: Tokens) -> None:
     deep = b"[" * 2500
-    assert "no JSON" in await refusal(tokens, ED.sign(b'{"a":' + deep + b"]" * 2500 + b"}"))
-    assert "no JSON" in await refusal(tokens, ED.sign_parts(b'{"a":' + deep, b"{}"))
+    assert "not JSON" in await refusal(tokens, ED.sign(b'{"a":' + deep + b"]" * 2500 + b"}"))
+    assert "not JSON" in await refusal(tokens, ED.sign_parts(b'{"a":' + deep, b"{}"))
 
 
 async def test_a_token_is_as_long_as_allowed_and_no_longer(tmp_path: Path) -> None:
@@ -308,20 +309,22 @@ async def test_claims_with_a_name_twice_are_refused(tokens: Tokens) -> None:
     claims = json.dumps(dict(CLAIMS)).encode()
     twice = claims.replace(b'"sub": "ann"', b'"sub": "ann", "sub": "root"')
     assert twice != claims
-    assert await refusal(tokens, ED.sign(twice)) == "The token's payload is no JSON, or has a name twice."
+    assert await refusal(tokens, ED.sign(twice)) == "The token's payload is not JSON, or has a duplicate member."
 
 
 @pytest.mark.parametrize("name", ["exp", "nbf", "iat"])
 @pytest.mark.parametrize("value", ["-1", "1e999", '"1772366400"', "true", "[]", "1772366400000"])
 async def test_a_time_must_be_seconds_since_1970(tokens: Tokens, name: str, value: str) -> None:
     claims = json.dumps({**CLAIMS, name: "HERE"}).replace('"HERE"', value)
-    assert await refusal(tokens, ED.sign(claims.encode())) == f"The token's {name} is no time in seconds since 1970."
+    assert await refusal(tokens, ED.sign(claims.encode())) == f"The token's {name} is not a time in seconds since 1970."
 
 
 @pytest.mark.parametrize("value", ["NaN", "Infinity", "-Infinity"])
 async def test_a_number_that_json_does_not_have_is_refused(tokens: Tokens, value: str) -> None:
     claims = json.dumps({**CLAIMS, "exp": "HERE"}).replace('"HERE"', value)
-    assert await refusal(tokens, ED.sign(claims.encode())) == "The token's payload is no JSON, or has a name twice."
+    assert (
+        await refusal(tokens, ED.sign(claims.encode())) == "The token's payload is not JSON, or has a duplicate member."
+    )
 
 
 async def test_a_token_must_expire(tokens: Tokens) -> None:

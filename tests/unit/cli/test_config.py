@@ -113,7 +113,7 @@ def test_the_environment_wins_over_the_stack_file_and_that_over_the_default(monk
         "value": "12",
         "default": "12",
         "source": "default",
-        "description": "Of each data topic, when topics are created",
+        "description": "Partitions of each data topic, when topics are created",
     }
 
 
@@ -131,7 +131,7 @@ def test_a_wrong_setting_is_named_without_its_value(monkeypatch: pytest.MonkeyPa
     [
         (
             {"ORGS_KAFKA__SECURITY_PROTOCOL": "SSL", "ORGS_KAFKA__SSL_CA_FILE": "nowhere.pem"},
-            "ssl_ca_file 'nowhere.pem' can't be read as PEM",
+            "ssl_ca_file 'nowhere.pem' cannot be read as PEM",
         ),
         ({"ORGS_RELAY__PUBLISH_TIMEOUT_S": "120"}, "stalled_after_s must be more than publish_timeout_s"),
         ({"ORGS_RELAY__TRANSACTION_TIMEOUT_MS": "20000"}, "transaction_timeout_ms must not be less"),
@@ -146,11 +146,11 @@ def test_a_wrong_setting_is_named_without_its_value(monkeypatch: pytest.MonkeyPa
         ({"ORGS_EDGE__PUBLIC_URL": "orgs.example"}, "ORGS_EDGE__PUBLIC_URL: must be an http or https URL"),
         ({"ORGS_API_URL": "localhost:9100"}, "ORGS_API_URL: must be an http or https URL"),
         ({"ORGS_AUTH": "trusted"}, '"auth"'),
-        ({"ORGS_KAFKA__BOOTSTRAP": "a:1"}, "ORGS_KAFKA__BOOTSTRAP: there is no such setting"),
-        ({"ORGS_KAKFA__PARTITIONS": "1"}, "ORGS_KAKFA__PARTITIONS: there is no such setting"),
+        ({"ORGS_KAFKA__BOOTSTRAP": "a:1"}, "ORGS_KAFKA__BOOTSTRAP: unknown setting"),
+        ({"ORGS_KAKFA__PARTITIONS": "1"}, "ORGS_KAKFA__PARTITIONS: unknown setting"),
         (
             {"ORGS_KAFKA_BOOTSTRAP_SERVERS": "a:1"},
-            "ORGS_KAFKA_BOOTSTRAP_SERVERS: there is no such setting; ORGS_KAFKA__BOOTSTRAP_SERVERS (two underscores)",
+            "ORGS_KAFKA_BOOTSTRAP_SERVERS: unknown setting; did you mean ORGS_KAFKA__BOOTSTRAP_SERVERS (two",
         ),
     ],
 )

@@ -43,15 +43,15 @@ def test_ids_are_the_same_every_time_and_differ_with_the_content(tmp_path: Path)
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
-        ("{bad", "no JSON"),
-        ("[1]", "no JSON object"),
+        ("{bad", "not JSON"),
+        ("[1]", "not a JSON object"),
         ('{"domain": "a.example"}', "name: Field required"),
         ('{"name": null}', "name: "),
         ('{"name": "A", "nmae": "B"}', "nmae: Extra inputs"),
-        ('{"name": "A", "id": "x"}', "id is no UUID"),
+        ('{"name": "A", "id": "x"}', "id is not a UUID"),
         ('{"name": "A", "domain": "nope"}', "domain: "),
         ('{"name": "A", "primary_address": {"line1": "x"}}', "primary_address.city: "),
-        (b'{"name": "\xff"}', "no JSON"),
+        (b'{"name": "\xff"}', "not JSON"),
         ('{"name": "A", "org_id": "0190c5f0-7d1c-7b7e-9d57-000000000001"}', "org_id: use id"),
     ],
 )
@@ -92,7 +92,7 @@ def test_csv_cells_become_fields_and_empty_ones_null(tmp_path: Path) -> None:
     assert (bare.command.domain, bare.command.primary_address) == (None, None)
     assert isinstance(two_lines, BadLine)
     assert two_lines.line == 4
-    assert short == BadLine(6, "1 cells, the header names 5")
+    assert short == BadLine(6, "1 cells, the header has 5")
     assert isinstance(last, BadLine)
     assert last.line == 7
     assert "primary_address.city" in last.reason
@@ -118,15 +118,15 @@ def test_what_spreadsheets_write_is_read(tmp_path: Path, text: str) -> None:
 
 def test_a_cell_that_no_column_is_named_for_is_a_bad_line(tmp_path: Path) -> None:
     (bad,) = rows(tmp_path / "a", "name,domain,,\nAcme,,,x\n", "csv")
-    assert bad == BadLine(2, "4 cells, the header names 2")
+    assert bad == BadLine(2, "4 cells, the header has 2")
 
 
 def test_lines_that_an_open_quote_swallows_are_told(tmp_path: Path) -> None:
     first, rest = rows(tmp_path / "a", 'name,domain\nOne,\n"Two,x\nThree,\nFour,\n', "csv")
     assert isinstance(first, Row)
-    assert rest == BadLine(3, "no CSV: unexpected end of data; a quote joins all lines up to 5 to this one")
+    assert rest == BadLine(3, "not CSV: unexpected end of data; a quote joins all lines up to 5 to this one")
     joined, last = rows(tmp_path / "b", 'name,domain\n"One,\n"Two",\nThree,\n', "csv")
-    assert joined == BadLine(2, "no CSV: ',' expected after '\"'; a quote joins all lines up to 3 to this one")
+    assert joined == BadLine(2, "not CSV: ',' expected after '\"'; a quote joins all lines up to 3 to this one")
     assert isinstance(last, Row)
 
 

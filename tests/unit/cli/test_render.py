@@ -102,10 +102,10 @@ def test_a_long_value_is_cut() -> None:
 
 
 def test_a_refusal_names_every_wrong_field() -> None:
-    problem = {"title": "A field is wrong", "detail": "2", "errors": [{"path": "name", "message": "Too long"}]}
+    problem = {"title": "A field is invalid", "detail": "2", "errors": [{"path": "name", "message": "Too long"}]}
     body = {"command_id": "c-1", "org_id": ORG, "outcome": "rejected", "code": 422, "version": 1, "problem": problem}
     shown = line("results", record(json.dumps(body).encode()))
-    assert "rejected  422  A field is wrong: 2 [name: Too long]  command c-1" in shown.plain
+    assert "rejected  422  A field is invalid: 2 [name: Too long]  command c-1" in shown.plain
 
 
 def test_json_leaves_nothing_out_whatever_the_bytes() -> None:

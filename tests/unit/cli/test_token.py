@@ -88,7 +88,7 @@ def test_where_there_is_no_local_stack_it_says_how_to_start_one() -> None:
     result = run("--user", "ann", code=1)
     assert result.stdout == ""
     assert result.stderr.startswith("error: ")
-    assert "holds no issuer of tokens: `orgs up` makes it." in result.stderr
+    assert "contains no token issuer: `orgs up` creates it." in result.stderr
     assert not Path(".local").exists(), "it made one"
 
 
@@ -104,7 +104,7 @@ def test_where_tokens_come_from_elsewhere_it_makes_none(variables: dict[str, str
     Issuer.open(Path(".local"))
     result = run("--user", "ann", code=1, **variables)
     assert result.stdout == ""
-    assert f"tokens come from {variables['ORGS_AUTH__ISSUER']} here, not from a local stack" in result.stderr
+    assert f"tokens are issued by {variables['ORGS_AUTH__ISSUER']} here, not by a local stack" in result.stderr
 
 
 @pytest.mark.parametrize("user", ["", "ann smith", "ånn", "a" * 201, "ann\n"])

@@ -383,7 +383,7 @@ def test_of_an_unreadable_record_the_token_is_dropped_and_nobody_was_verified() 
     plan = fold(with_token(FakeRecord(None, b"?", [("ce_authorization", b"Bearer secret"), ("x", b"y")])))
     (row,) = parked_of(plan)
     assert (row.actor, row.authenticated_by, row.headers) == (None, None, '[["x","eQ=="]]')
-    assert row.detail == "the header ce_id is missing; its token was not verified, and is not kept"
+    assert row.detail == "the header ce_id is missing; its token was not verified, and is not stored"
 
 
 def test_every_name_that_may_be_claimed_is_asked_for() -> None:

@@ -29,18 +29,18 @@ def test_the_packaged_policy_has_every_role_and_denies_staff_nothing() -> None:
 @pytest.mark.parametrize(
     ("text", "mistake"),
     [
-        ("[roles.user", "no TOML"),
+        ("[roles.user", "not TOML"),
         (NONE.replace("[roles.support]\ndenied = []", ""), r"\[roles.support\] is missing"),
-        (NONE + "\n[roles.boss]\ndenied = []", r"\[roles.boss\]: there is no such role"),
+        (NONE + "\n[roles.boss]\ndenied = []", r"\[roles.boss\]: unknown role"),
         (
             NONE.replace("[roles.admin]\ndenied = []", '[roles.admin]\ndenied = ["Organization:fly"]'),
-            "'Organization:fly' is no action",
+            "'Organization:fly' is not an action",
         ),
-        (NONE.replace("[roles.admin]\ndenied = []", "[roles.admin]\ndenied = [7]"), "7 is no action"),
+        (NONE.replace("[roles.admin]\ndenied = []", "[roles.admin]\ndenied = [7]"), "7 is not an action"),
         (NONE.replace("[roles.admin]\ndenied = []", '[roles.admin]\ndenied = "Report:read"'), "needs `denied`, a list"),
         (
             NONE.replace("[roles.admin]\ndenied = []", "[roles.admin]\ndenied = []\nallowed = []"),
-            "there is only `denied`",
+            "only `denied` is allowed",
         ),
         ("title = 1\n" + NONE, "'title' is unknown"),
         ("roles = 1", r"\[roles.admin\] is missing"),

@@ -36,7 +36,7 @@ def test_the_lines_of_a_list_are_one_list_and_a_header_that_is_none_comes_once()
     with pytest.raises(Refusal) as refused:
         single(["a", "b"], "Idempotency-Key")
     assert refused.value.status == 400
-    assert refused.value.problem["detail"] == "Send Idempotency-Key once; it came with 2 values."
+    assert refused.value.problem["detail"] == "Send Idempotency-Key once; it has 2 values."
 
 
 @pytest.mark.parametrize(

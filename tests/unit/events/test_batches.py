@@ -83,7 +83,7 @@ def test_a_bomb_is_one_record_and_what_is_around_it_is_read(codec: int) -> None:
     assert isinstance(unread, UnreadBatch)
     assert (bytes(unread), unread.first_offset, unread.records) == (between, 1, 1)
     assert unread.why == (
-        "a compressed batch of 1 records, offsets 1 to 1: at most 100000 records, and 32 MiB when unpacked, are read"
+        "a compressed batch of 1 records, offsets 1 to 1: at most 100000 records and 32 MiB unpacked are read"
     )
 
 
@@ -132,9 +132,9 @@ def sized(body: bytes, more: int = 0) -> bytes:
 
 FIRST = record(Raw(b"a"), 0)
 UNREADABLE: dict[str, tuple[int, bytes]] = {
-    "a record is not as long as it says": (ZSTD, sized(record(Raw(b"b"), 1)[1:], more=1) + b"\0"),
-    "a record ends behind its batch": (NONE, record(Raw(b"b"), 1)[:-2]),
-    "a number has no end": (NONE, b"\x7e" + b"\xff" * 63),
+    "the length of a record is wrong": (ZSTD, sized(record(Raw(b"b"), 1)[1:], more=1) + b"\0"),
+    "a record extends beyond its batch": (NONE, record(Raw(b"b"), 1)[:-2]),
+    "a number is not terminated": (NONE, b"\x7e" + b"\xff" * 63),
 }
 """The second record of a batch, by why it can't be read, and how the batch is compressed."""
 
@@ -152,8 +152,8 @@ def test_what_nobody_can_read_is_one_record_behind_what_can_be_read(why: str) ->
     assert (bytes(unread), unread.first_offset, unread.records) == (content, 5, 3)
     kind = "a batch" if codec == NONE else "a compressed batch"
     assert unread.why == (
-        f"{kind} of 3 records, offsets 5 to 7: it was written so that nobody can read it ({why}); what comes before "
-        "that was read"
+        f"{kind} of 3 records, offsets 5 to 7: it cannot be parsed although its checksum is correct ({why}); "
+        "the records before it were read"
     )
 
 
@@ -161,7 +161,7 @@ def test_what_nobody_can_read_is_one_record_behind_what_can_be_read(why: str) ->
 def test_what_nobody_can_unpack_is_one_record(codec: int) -> None:
     found = read(framed(codec, packed(codec, [FIRST * 10_000])[:-9], 1), at_offset(1, batch(codec, [Raw(b"b")])))
     assert [each.offset for each in found] == [0, 1]
-    assert "it was written so that nobody can read it (" in found[0].value.why
+    assert "it cannot be parsed although its checksum is correct (" in found[0].value.why
     assert found[1].value == b"b"
 
 
@@ -180,7 +180,7 @@ def test_what_was_damaged_and_a_codec_nobody_knows_are_not_stepped_over() -> Non
 def test_lengths_at_which_sums_overflow_are_not_believed(length: int) -> None:
     """aiokafka finds no error, or another one; Java knows no such lengths."""
     (found,) = read(framed(NONE, sized(b"\0" + varint(0) + varint(0) + varint(-1) + varint(length) + varint(0)), 1))
-    assert found.value.why.endswith("(a number has no end); what comes before that was read")
+    assert found.value.why.endswith("(a number is not terminated); the records before it were read")
 
 
 @pytest.mark.parametrize("codec", [NONE, ZSTD], ids=["none", "zstd"])
@@ -213,8 +213,8 @@ def test_a_record_of_too_many_headers_is_never_made(codec: int) -> None:
     assert [each.offset for each in found] == [0, 1, 3, 4]
     assert len(found[1].headers) == 10_000
     assert found[2].value.why.endswith(
-        "records, offsets 0 to 3: at most 10000 headers a record are read, and 32 a record on average; what comes "
-        "before them was read"
+        "records, offsets 0 to 3: at most 10000 headers per record are read, and 32 per record on "
+        "average; the records before these were read"
     )
 
 

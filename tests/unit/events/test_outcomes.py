@@ -119,8 +119,8 @@ async def test_when_results_can_not_be_read_everybody_who_waits_is_told() -> Non
 
 
 def test_an_unknown_outcome_says_what_to_do() -> None:
-    assert str(OutcomeUnknown("none came in time", A)) == (
-        "The outcome of the command 00000000-0000-0000-0000-000000000001 is unknown: none came in time. It may have "
+    assert str(OutcomeUnknown("none arrived in time", A)) == (
+        "The outcome of the command 00000000-0000-0000-0000-000000000001 is unknown: none arrived in time. It may have "
         "been applied. Send the same command again with the same command id: that is safe, it takes effect at most "
         "once."
     )

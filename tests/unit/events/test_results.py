@@ -42,9 +42,9 @@ RESULT: dict[str, Any] = {
     "position": 41,
     "problem": {
         "type": "urn:orgs:problem:invalid-fields",
-        "title": "A field is wrong",
+        "title": "A field is invalid",
         "status": 422,
-        "detail": "1 field(s) of org.update are wrong; see errors.",
+        "detail": "1 field(s) of org.update are invalid; see errors.",
         "errors": [{"path": "domain", "code": "too_few_labels", "message": "…"}],
     },
     "final": True,

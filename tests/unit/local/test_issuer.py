@@ -138,7 +138,7 @@ def test_processes_that_open_it_at_once_get_the_same_issuer(tmp_path: Path) -> N
 
 
 def test_a_folder_without_an_issuer_is_told(tmp_path: Path) -> None:
-    with pytest.raises(LocalStackError, match="holds no issuer of tokens: `orgs up` makes it"):
+    with pytest.raises(LocalStackError, match="contains no token issuer: `orgs up` creates it"):
         Issuer.load(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
@@ -154,5 +154,5 @@ def test_a_damaged_key_is_told_and_never_replaced(tmp_path: Path, content: str) 
 
 def test_a_folder_that_can_not_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(LocalStackError, match="can't be used: File exists"):
+    with pytest.raises(LocalStackError, match="cannot be used: File exists"):
         Issuer.open(tmp_path / "file")

@@ -128,5 +128,7 @@ async def test_topics_are_looked_at_again_whatever_the_look_before_found(monkeyp
         async with asyncio.timeout(20):
             await runtime._watch_topics(Settings())
     assert next(looks, None) is None
-    assert [line["event"] for line in lines if line["log_level"] == "warning"] == ["a topic is not as it should be"]
-    assert len([line for line in lines if line["event"] == "the topics could not be looked at"]) == 2
+    assert [line["event"] for line in lines if line["log_level"] == "warning"] == [
+        "a topic differs from its specification"
+    ]
+    assert len([line for line in lines if line["event"] == "the topics could not be checked"]) == 2

@@ -100,7 +100,7 @@ async def test_readiness_answers_within_a_second_though_a_server_hangs() -> None
             status, body, _ = await ask(server, "/readyz")
             moments.append(time.monotonic())
             assert status == 503
-            assert body["checks"]["postgres"] == {"ok": False, "detail": "no answer in 0.8 s"}
+            assert body["checks"]["postgres"] == {"ok": False, "detail": "no response in 0.8 s"}
             assert body["checks"]["kafka"]["ok"]
     assert min(end - start for start, end in pairwise(moments)) < 1  # once is enough: the machine may hang, too
 
@@ -136,7 +136,7 @@ async def test_there_is_nothing_else(path: str) -> None:
     async with serving(Probe()) as server:
         status, body, _ = await ask(server, path)
     assert status == 404
-    assert body == {"error": "there are only /livez, /readyz, /metrics"}
+    assert body == {"error": "only /livez, /readyz, /metrics exist"}
 
 
 async def test_only_reading_is_allowed() -> None:

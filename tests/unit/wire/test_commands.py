@@ -93,23 +93,23 @@ def test_without_a_readable_command_id_a_record_is_unreadable(headers: Headers) 
 def test_a_broken_envelope_with_a_readable_id_can_be_answered() -> None:
     headers = [("content-type", b"application/cloudevents+json")]
     request = readable(record(json.dumps({"id": COMMAND, "data": {}}).encode(), headers=headers))
-    assert request.command == Refused("", "The record is no CloudEvent: the attribute type is missing.")
+    assert request.command == Refused("", "The record is not a CloudEvent: the attribute type is missing.")
     assert (request.command_id, request.org_id) == (UUID(COMMAND), UUID(ORG))
 
 
 @pytest.mark.parametrize(
     ("of", "says"),
     [
-        (record(b"{"), "no JSON"),
-        (record(b""), "no JSON"),
-        (record(None), "no JSON"),
-        (record(b"\xff"), "no JSON"),
-        (record(b'{"name": "\\ud800"}'), "no JSON"),
+        (record(b"{"), "not JSON"),
+        (record(b""), "not JSON"),
+        (record(None), "not JSON"),
+        (record(b"\xff"), "not JSON"),
+        (record(b'{"name": "\\ud800"}'), "not JSON"),
         (record(b"[" * 70_000), "65536"),
         (record(b"x" * (PAYLOAD_BYTES_MAX + 1)), "65537 bytes"),
         (record(b"[]"), "JSON object"),
-        (record(b'{"a":' * 17 + b"1" + b"}" * 17), "deeper than 16"),
-        (record(b'{"a":' * 1000 + b"1" + b"}" * 1000), "deeper than 16"),
+        (record(b'{"a":' * 17 + b"1" + b"}" * 17), "more than 16"),
+        (record(b'{"a":' * 1000 + b"1" + b"}" * 1000), "more than 16"),
         (record(b"{}"), "org_id"),
         (record(b'{"org_id": 7}'), "org_id"),
         (record(b'{"org_id": "urn:uuid:0b5c6f0e-0000-4000-8000-00000000000a"}'), "org_id"),
@@ -159,11 +159,11 @@ def test_a_token_is_found_however_its_header_is_written(headers: Headers, author
 @pytest.mark.parametrize(
     ("headers", "says"),
     [
-        ([("authorization", TOKEN), ("Authorization", b"Bearer other")], "The header authorization is there several"),
-        ([("authorization", TOKEN), ("authorization", None)], "The header authorization is there several"),
-        ([("ce_type", b"org.delete")], "The header ce_type is there several"),
-        ([("Ce_Actor", b"mallory")], "The header ce_actor is there several"),
-        ([("ce_authorization", TOKEN)], "A token belongs in the record's header authorization"),
+        ([("authorization", TOKEN), ("Authorization", b"Bearer other")], "The header authorization is repeated"),
+        ([("authorization", TOKEN), ("authorization", None)], "The header authorization is repeated"),
+        ([("ce_type", b"org.delete")], "The header ce_type is repeated"),
+        ([("Ce_Actor", b"mallory")], "The header ce_actor is repeated"),
+        ([("ce_authorization", TOKEN)], "Send the token in the record's header authorization"),
     ],
 )
 def test_a_record_that_contradicts_itself_is_refused(headers: Headers, says: str) -> None:
@@ -176,7 +176,7 @@ def test_a_record_that_contradicts_itself_is_refused(headers: Headers, says: str
 def test_a_token_among_the_attributes_of_a_structured_event_is_refused_and_not_overlooked() -> None:
     request = readable(record(envelope(authorization="Bearer x.y.z"), headers=STRUCTURED))
     assert isinstance(request.command, Refused)
-    assert request.command.detail.startswith("A token belongs in the record's header authorization")
+    assert request.command.detail.startswith("Send the token in the record's header authorization")
 
 
 def test_the_headers_of_a_structured_event_say_nothing_of_it() -> None:
@@ -206,7 +206,7 @@ def test_the_trace_context_is_kept_from_wherever_it_is(headers: Headers, kept: s
 def test_a_structured_event_that_is_too_long_is_unreadable_before_it_is_parsed() -> None:
     unreadable = read(record(b" " * 131_073, headers=STRUCTURED))
     assert isinstance(unreadable, Unreadable)
-    assert unreadable.detail == "the event has 131073 bytes; at most 131072 are read"
+    assert unreadable.detail == "the event has 131073 bytes; at most 131072 are accepted"
 
 
 def test_a_body_of_the_greatest_size_is_read_in_structured_mode_too() -> None:
@@ -277,7 +277,7 @@ def test_the_json_of_an_object_where_the_object_should_be_is_explained(field: st
     command = readable(record(json.dumps({"org_id": ORG, field: json.dumps(ADDRESS)}).encode())).command
     assert isinstance(command, Invalid)
     assert [(error.path, error.message) for error in command.errors] == [
-        (field, "Must be an object, not a text with its JSON")
+        (field, "Must be an object, not a string with its JSON")
     ]
     number = readable(record(json.dumps({"org_id": ORG, field: 7}).encode())).command
     assert isinstance(number, Invalid)

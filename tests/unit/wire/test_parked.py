@@ -25,19 +25,19 @@ def test_of_headers_that_are_too_large_those_of_a_command_are_kept_then_the_smal
     many = [("x", b"1"), ("big", b"b" * 64 * 1024), ("ce_id", b"i" * 60_000), ("z", b"z" * 6_000), ("y", None)]
     kept, note = kept_headers(record(headers=many))
     assert [name for name, _ in json.loads(kept)] == ["x", "ce_id", "y"]
-    assert note == "2 of its 5 headers, 71536 bytes, were too large to keep"
+    assert note == "2 of its 5 headers, 71536 bytes, were too large to store"
 
 
 def test_of_ten_thousand_small_headers_the_first_thousand_are_kept() -> None:
     kept, note = kept_headers(record(headers=[(f"{number:04}", None) for number in range(10_000)]))
     assert [name for name, _ in json.loads(kept)] == [f"{number:04}" for number in range(1_000)]
-    assert note == "its last 9000 headers are not kept"
+    assert note == "its last 9000 headers are not stored"
 
 
 def test_of_a_thousand_headers_as_many_are_kept_as_there_is_room_for() -> None:
     kept, note = kept_headers(record(headers=[(f"{number:0100}", None) for number in range(1_001)]))
     assert len(json.loads(kept)) == 64 * 1024 // 108
-    assert note == "394 of its 1000 headers, 0 bytes, were too large to keep; its last 1 headers are not kept"
+    assert note == "394 of its 1000 headers, 0 bytes, were too large to store; its last 1 headers are not stored"
 
 
 def test_of_a_long_key_the_beginning_its_length_and_its_digest_are_kept() -> None:

@@ -74,9 +74,9 @@ async def test_a_worker_that_joined_and_has_partitions_is_ready_even_if_there_ar
         (Worker(NOWHERE), "reference", "no partitions assigned yet"),
         (joined(assigned=None), "consumer", "no partitions assigned yet"),
         (joined(assigned=None), "reference", "no partitions assigned yet"),
-        (joined(outage="Postgres is away"), "consumer", "the batch in hand waits: Postgres is away"),
-        (joined(sick="orgs.commands, partition 3"), "consumer", "can't be read: orgs.commands, partition 3"),
-        (joined(reference_sick="orgs.staff, partition 1"), "reference", "can't be read: orgs.staff, partition 1"),
+        (joined(outage="Postgres is away"), "consumer", "the current batch waits: Postgres is away"),
+        (joined(sick="orgs.commands, partition 3"), "consumer", "cannot be read: orgs.commands, partition 3"),
+        (joined(reference_sick="orgs.staff, partition 1"), "reference", "cannot be read: orgs.staff, partition 1"),
         (joined(reference_outage="Postgres is away"), "reference", "reference data wait: Postgres is away"),
     ],
 )

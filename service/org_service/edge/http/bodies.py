@@ -37,7 +37,7 @@ def check_media_type(content_type: str | None, encodings: Sequence[str], *, patc
     """
     wrong = _wrong_media_type(content_type, _accepted(patch=patch))
     if wrong is None and not is_unencoded(encodings):
-        wrong = "It must not have a content-encoding."
+        wrong = "Content-Encoding is not supported."
     if wrong is not None:
         raise unsupported_media_type(wrong, patch=patch)
 
@@ -52,7 +52,7 @@ def unsupported_media_type(why: str, *, patch: bool) -> Refusal:
     accepted = _accepted(patch=patch)
     # RFC 5789, section 2.2.
     named: list[tuple[bytes, bytes]] = [(b"accept-patch", ", ".join(accepted).encode())] if patch else []
-    detail = f"{why} Send {' or '.join(accepted)}, in UTF-8 and without content-encoding."
+    detail = f"{why} Send {' or '.join(accepted)}, in UTF-8 and without Content-Encoding."
     return Refusal(HttpProblem.MEDIA_TYPE, detail, headers=named)
 
 
@@ -80,10 +80,10 @@ def read_object(content: bytes, content_type: str | None, encodings: Sequence[st
             raise bad_request("The body is UTF-16; send UTF-8.") from error
         raise bad_request(f"The body is not JSON: {error.msg} at character {error.pos}.") from error
     if not isinstance(parsed, dict):
-        said = ", not a text that holds one" if isinstance(parsed, str) else ""
+        said = ", not a string that contains one" if isinstance(parsed, str) else ""
         raise bad_request(f"The body must be a JSON object{said}.")
     if content.count(b"{") + content.count(b"[") > PAYLOAD_DEPTH_MAX and depth(parsed) > PAYLOAD_DEPTH_MAX:
-        raise bad_request(f"The body nests deeper than {PAYLOAD_DEPTH_MAX}.")
+        raise bad_request(f"The body is nested more than {PAYLOAD_DEPTH_MAX} levels deep.")
     return cast("dict[str, Any]", parsed)
 
 
@@ -92,12 +92,12 @@ def _wrong_media_type(content_type: str | None, accepted: Sequence[str]) -> str 
         return "The header Content-Type is missing."
     found = media_type(content_type)
     if found is None:
-        return "The header Content-Type can't be read (RFC 9110, section 8.3)."
+        return "The header Content-Type is malformed (RFC 9110, section 8.3)."
     name, parameters = found
     if name not in accepted:
         return OTHER_MEDIA_TYPE
     if parameters.get("charset", "utf-8").lower() not in _UTF_8:
-        return "The charset must be utf-8, or be left out."
+        return "The charset must be utf-8 or absent."
     return None
 
 
@@ -109,11 +109,11 @@ def command_bodies(fields: Mapping[str, Any], org_id: UUID, versions: tuple[int,
     """
     named = fields.get("org_id")
     if named is not None and (not isinstance(named, str) or named.lower() != str(org_id)):
-        raise bad_request("org_id must be the one of the path.", [Wrong("org_id", "other_org_id", "Leave it out")])
+        raise bad_request("org_id must be the one in the path.", [Wrong("org_id", "other_org_id", "Omit it")])
     whole = {**fields, "org_id": str(org_id)}
     write_version_plainly(whole)
     if versions not in (None, NEVER) and "expected_version" in fields:
-        raise bad_request("Say the version once: with If-Match or with expected_version.")
+        raise bad_request("Give the version only once: in If-Match or in expected_version.")
     bodies = (
         [CommandBody(_canonical(whole))]
         if versions is None

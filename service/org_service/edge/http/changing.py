@@ -50,12 +50,11 @@ from org_service.edge.http.request_headers import (
     single,
 )
 
-_NO_VERSION_YET: Final = (
-    "An organization that is yet to be created has no version: leave If-Match and If-None-Match out."
-)
+_NO_VERSION_YET: Final = "An organization that does not exist yet has no version: omit If-Match and If-None-Match."
 _WEAK: Final = (
-    'If-Match holds a weak entity tag (W/"…"), which never matches (RFC 9110, section 13.1.1), because a proxy made it '
-    "weak, for instance as it compressed the answer. Send it without W/; the organization has version {version}."
+    'If-Match contains a weak entity tag (W/"…"), which never matches (RFC 9110, section 13.1.1). A proxy '
+    "made it weak, for example when compressing the response. Send it without W/; the organization has "
+    "version {version}."
 )
 
 _TAG: Final = r'(W/)?"[!#-~]*"'
@@ -63,7 +62,7 @@ IfMatchHeader = Annotated[
     str | None,
     Header(
         alias="If-Match",
-        description='ETags of the versions to change, as in `"v7"`; 412 for others',
+        description='ETags of the versions to change, such as `"v7"`; 412 for others',
         json_schema_extra={"pattern": rf"^(\*|[ \t,]*{_TAG}([ \t]*,[ \t,]*{_TAG}){{0,{ETAGS_MAX - 1}}}[ \t,]*)$"},
         examples=['"v7"'],
     ),
@@ -72,7 +71,7 @@ IfNoneMatch = Annotated[
     str | None,
     Header(
         alias="If-None-Match",
-        description="`*`: 412 if there is such an organization; nothing else makes sense with a change",
+        description="`*`: 412 if the organization exists; no other value is allowed with a change",
         json_schema_extra={"pattern": r"^\*$"},
     ),
 ]
@@ -80,7 +79,7 @@ IdempotencyKey = Annotated[
     str | None,
     Header(
         alias="Idempotency-Key",
-        description="Makes repeating safe: the same key is the same change, and gets the first answer again",
+        description="Makes retries safe: the same key is the same change, and gets the first response again",
         json_schema_extra={"pattern": f'^([!#-~]{{1,{KEY_CHARS_MAX}}}|"[!#-~]{{1,{KEY_CHARS_MAX}}}")$'},
         examples=["3f1c"],
     ),
@@ -156,10 +155,10 @@ class Changing:
         command_id = _command_id(request, wishes)
         org_id = derived_org_id(command_id) if wanted is None else read_id(wanted) if isinstance(wanted, str) else None
         if org_id is None:
-            raise bad_request("id must be a UUID of 36 characters.", [Wrong("id", "not_a_uuid", "Give a UUID")])
+            raise bad_request("id must be a UUID of 36 characters.", [Wrong("id", "not_a_uuid", "Send a UUID")])
         if org_id in RESERVED_IDS:
-            wrong = Wrong("id", "reserved_uuid", "Give an id of your own, or none")
-            raise bad_request("id must not be the nil UUID or the max UUID (RFC 9562, sections 5.9 and 5.10).", [wrong])
+            wrong = Wrong("id", "reserved_uuid", "Send another id, or none")
+            raise bad_request("id must not be the nil or max UUID (RFC 9562, sections 5.9 and 5.10).", [wrong])
         if wishes.versions is not None:
             raise Refusal(ProblemType.PRECONDITION, _NO_VERSION_YET, status=412)
         change = self._change(CreateOrganization.type, org_id, command_id, command_bodies(fields, org_id, None), wishes)
@@ -250,7 +249,7 @@ class Changing:
 def _unmatched(problem: dict[str, Any], version: int | None, wishes: Wishes) -> Refusal:
     """The worker's problem in terms of the headers, where a precondition of these doesn't hold."""
     if wishes.if_absent:
-        return decided(problem, 412, "If-None-Match is *, and there is such an organization.")
+        return decided(problem, 412, "If-None-Match is *, and the organization exists.")
     if wishes.if_match.weak:
         return decided(problem, 412, _WEAK.format(version=version))
     return decided(problem, 412, version_not_named(version).problem["detail"])
@@ -266,16 +265,17 @@ def _command_id(request: Request, wishes: Wishes) -> UUID:
     return uuid4() if wishes.key is None else command_id_for(caller_of(request).user_id, wishes.key)
 
 
-_ETAG: Final = {"ETag": 'The version after it, as in `"v8"`'}
+_ETAG: Final = {"ETag": 'The version after the change, such as `"v8"`'}
 _APPLIED: Final = {
-    "X-Command-Id": "Of the change; `/v1/commands/{id}` tells what became of it",
-    "Preference-Applied": "What of `Prefer` was followed",
+    "X-Command-Id": "The id of the change; `/v1/commands/{id}` shows its status",
+    "Preference-Applied": "Which part of `Prefer` was honored",
 }
 _ACCEPTED: Final = {
     **describe_success(
-        "Kafka has the change, and it will be decided: because of `Prefer`, or because it took too long",
+        "Kafka has the change, and it will be decided: returned because of `Prefer`, or because the outcome "
+        "took too long",
         "CommandStatus",
-        {"Location": "Where its outcome will be", "Retry-After": "Seconds", **_APPLIED},
+        {"Location": "Where to find its outcome", "Retry-After": "Seconds", **_APPLIED},
     )
 }
 _OF_ALL: Final = (
@@ -299,9 +299,11 @@ def router(changing: Changing) -> APIRouter:
     """The operations with their documentation."""
     routes = APIRouter(prefix="/v1", default_response_class=Response, tags=["organizations"])
     name_taken, deactivated = ProblemType.NAME_TAKEN, ProblemType.DEACTIVATED
-    changed = describe_success("As it is now", "Organization", {**_ETAG, **_APPLIED})
+    changed = describe_success("The organization as it is now", "Organization", {**_ETAG, **_APPLIED})
     optional = describe_body("Precondition", JSON, required=False)
-    created = describe_success("It was created", "Organization", {"Location": "Where it is", **_ETAG, **_APPLIED})
+    created = describe_success(
+        "The organization was created", "Organization", {"Location": "Where the organization is", **_ETAG, **_APPLIED}
+    )
     routes.post(
         "/orgs",
         summary="Create an organization",
@@ -320,7 +322,9 @@ def router(changing: Changing) -> APIRouter:
         summary="Delete an organization",
         status_code=204,
         openapi_extra=optional,
-        **_documented(204, {"description": "It is deleted", **describe_headers(_APPLIED)}, ProblemType.STILL_PARTNER),
+        **_documented(
+            204, {"description": "The organization is deleted", **describe_headers(_APPLIED)}, ProblemType.STILL_PARTNER
+        ),
     )(changing.delete)
     for name, summary, handler, conflicts in (
         ("deactivate", "Deactivate an organization", changing.deactivate, ()),

@@ -46,7 +46,7 @@ _CONNECT_TIMEOUT_S: Final = 5.0
 _CONNECT_WAIT_S: Final = (0.2, 5.0)
 _PROMISE_S: Final = 2.0
 """To write one down: the client has waited for an outcome already, and memory keeps it too."""
-_NOT_SENT: Final = "Kafka is away, or did not confirm the command in time."
+_NOT_SENT: Final = "Kafka is unavailable, or did not confirm the command in time."
 
 
 class CommandBody(NamedTuple):
@@ -125,7 +125,7 @@ class Commands:
             except (ClientError, OSError) as error:
                 wait_s = backoff.next_s()
                 why = type(error).__name__
-                log.warning("kafka is away, changes can't be taken", why=why, retry_in_s=round(wait_s, 2))
+                log.warning("Kafka is unavailable, changes cannot be accepted", why=why, retry_in_s=round(wait_s, 2))
             await self._write_pending()
             await asyncio.sleep(wait_s)
 
@@ -143,9 +143,9 @@ class Commands:
         try:
             await self._client.ping()
         except ClientError as error:
-            return f"away: changes are answered with 503 ({type(error).__name__})"
+            return f"unavailable: changes are answered with 503 ({type(error).__name__})"
         unread = self._client.unread
-        return "answers" if unread is None else f"answers; outcomes come late where results can't be read: {unread}"
+        return "answers" if unread is None else f"responds; outcomes are late where results cannot be read: {unread}"
 
     def accepted(self, command_id: UUID) -> Accepted | None:
         """A command that was accepted and is not in Postgres yet."""
@@ -234,7 +234,7 @@ class Commands:
         if self._client is not None and self._client.is_usable:
             return
         if self._client is not None:
-            log.error("the client of outcomes has ended; making a new one")
+            log.error("the outcome client has ended; starting a new one")
             client, self._client = self._client, None
             await client.stop()
         kafka = self._settings.kafka
@@ -286,16 +286,16 @@ class Commands:
         except Exception as error:
             if not isinstance(classify(error), RetryError):
                 raise
-            log.warning("postgres is away, an accepted command is kept", command_id=str(command_id))
+            log.warning("Postgres is unavailable, an accepted command is kept in memory", command_id=str(command_id))
             return False
         return True
 
 
 def _unconfirmed(change: ChangeRequest) -> Refusal:
     how = (
-        "Send the same request with the same Idempotency-Key again: that is safe."
+        "Retry the same request with the same Idempotency-Key: this is safe."
         if change.repeatable
-        else f"Whether it did /v1/commands/{change.command_id} will tell. An Idempotency-Key makes repeating safe."
+        else f"See /v1/commands/{change.command_id} for its outcome. An Idempotency-Key makes retries safe."
     )
     return unavailable(f"{_NOT_SENT} It may still take effect. {how}", command_id=str(change.command_id))
 

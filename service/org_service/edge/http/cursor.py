@@ -41,7 +41,7 @@ def read_cursor(question: str, cursor: str) -> tuple[str, UUID]:
     after = _after(question, cursor)
     if after is None:
         raise bad_request(
-            "The cursor is none of this list: take `next` as it is, with the same search, access and order_by."
+            "The cursor does not belong to this list: pass `next` unchanged, with the same search, access and order_by."
         )
     return after
 

@@ -126,12 +126,12 @@ class Gate:
         """Let a request through once it is known who sent it; only then its body is read, and it counts."""
         path: str = scope["path"]
         if _CONTROL.search(path):
-            raise bad_request("A path holds no control characters.")
+            raise bad_request("The path must not contain control characters.")
         if self._is_public(scope):
             await self._let_in(scope, receive, send)
             return
         if headers.authorization_repeated:
-            raise unauthenticated("There must be one header authorization.", token_given=True)
+            raise unauthenticated("Send exactly one Authorization header.", token_given=True)
         caller = scope[CALLER] = await self._caller(headers.authorization)
         connection = scope.get(CONNECTION)
         if connection is not None:
@@ -150,7 +150,7 @@ class Gate:
             receive = _replayed(body, receive)
         scope[BODY] = body
         if self._in_hand >= self._settings.concurrency_max:
-            raise unavailable(f"{self._settings.concurrency_max} requests are in flight already.")
+            raise unavailable(f"{self._settings.concurrency_max} requests are already in flight.")
         self._in_hand += 1
         HTTP_IN_HAND.set(self._in_hand)
         try:
@@ -182,7 +182,7 @@ class Gate:
             raise unauthenticated(str(refused), token_given=True) from refused
         except RetryError as away:  # not logged: anybody may bring it about, and `Keys` has said what is away
             raise unavailable(
-                "No key known here verifies the token, and newer ones could not be read from its issuer yet. Try again."
+                "No known key verifies the token, and newer keys could not be fetched from its issuer yet. Try again."
             ) from away
         return Caller(user_id, token.decode("ascii"))
 
@@ -197,7 +197,7 @@ class Gate:
             return method_not_allowed(self._routes.methods_at(scope["path"]))
         outage = classify(error)
         if isinstance(outage, RetryError):
-            log.warning("a request found something away", why=type(error).__name__)
+            log.warning("a dependency of a request is unavailable", why=type(error).__name__)
             return something_away()
         log.error("a request failed", exc_info=error)
         return internal_error()

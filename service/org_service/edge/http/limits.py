@@ -55,7 +55,7 @@ def too_many(wait_s: int) -> Refusal:
     """429: the caller asks too often."""
     return Refusal(
         HttpProblem.TOO_MANY_REQUESTS,
-        f"Wait {wait_s} s, then go on more slowly.",
+        f"Wait {wait_s} s, then send requests more slowly.",
         headers=[(b"retry-after", b"%d" % wait_s)],
     )
 
@@ -64,7 +64,7 @@ def too_large(bytes_max: int) -> Refusal:
     """413; the connection is closed, because the rest of the body is never read."""
     return Refusal(
         HttpProblem.BODY_TOO_LARGE,
-        f"A body may have at most {bytes_max} bytes.",
+        f"The body may have at most {bytes_max} bytes.",
         headers=[(b"connection", b"close")],
     )
 
@@ -73,7 +73,7 @@ def too_slow() -> Refusal:
     """408; the connection is closed, because the rest of the body is never read."""
     return Refusal(
         HttpProblem.REQUEST_TIMEOUT,
-        f"The body must be here within {BODY_TIMEOUT_S:.0f} s.",
+        f"The body must arrive within {BODY_TIMEOUT_S:.0f} s.",
         headers=[(b"connection", b"close")],
     )
 

@@ -22,7 +22,7 @@ SEARCH_CHARS_MAX: Final = 253
 
 _Action = Annotated[str, Field(examples=["Organization:delete"])]
 _OrganizationVersion = Annotated[
-    int, Field(ge=1, le=NO_VERSION, description="1, 2, 3 … per organization, one step a change")
+    int, Field(ge=1, le=NO_VERSION, description="1, 2, 3 … per organization, one step per change")
 ]
 
 
@@ -37,9 +37,9 @@ class ListedOrganization(_ClosedModel):
     name: str
     domain: str | None
     deactivated: bool
-    role: Role = Field(description="What the caller is in it")
+    role: Role = Field(description="The caller's role in the organization")
     access: AccessKind = Field(description="Why the caller can see it")
-    is_default: bool = Field(description="The earliest-joined active membership; one organization at most has this")
+    is_default: bool = Field(description="The earliest active membership; true for at most one organization")
     denied_actions: list[_Action] = Field(description="What the role may not do; everything else is permitted")
 
 
@@ -47,7 +47,7 @@ class OrganizationList(_ClosedModel):
     """A page of the caller's organizations."""
 
     organizations: list[ListedOrganization]
-    next: str | None = Field(description="`cursor` of the next page, null where there is no more")
+    next: str | None = Field(description="`cursor` of the next page, null on the last page")
 
 
 class SeenOrganization(_ClosedModel):
@@ -71,7 +71,7 @@ class Change(_ClosedModel):
     """One change of an organization."""
 
     version: _OrganizationVersion
-    position: int = Field(ge=1, description="Place in the journal")
+    position: int = Field(ge=1, description="Position in the journal")
     type: str = Field(examples=["org.updated"])
     changed: list[str] = Field(examples=[["domain"]])
     before: Organization | None
@@ -85,7 +85,7 @@ class History(_ClosedModel):
     """A page of an organization's changes, in order."""
 
     changes: list[Change]
-    next: int | None = Field(description="`after_version` of the next page, null where there is no more")
+    next: int | None = Field(description="`after_version` of the next page, null on the last page")
 
 
 class CommandStatus(_ClosedModel):
@@ -93,16 +93,18 @@ class CommandStatus(_ClosedModel):
 
     command_id: UUID
     status: Literal["pending", "applied", "unchanged", "rejected", "parked", "expired"] = Field(
-        description="`pending`: not decided yet. `parked`: set aside for an operator, who decides. `expired`: lost "
-        "before it was decided, send it again. The others are final"
+        description="`pending`: not decided yet. `parked`: kept for an operator, who decides. `expired`: lost "
+        "before it was decided, send it again. All others are final"
     )
     code: int | None = Field(description="As an HTTP status; null while pending")
     org_id: UUID | None
     version: int | None
-    position: int | None = Field(description="Place in the journal")
-    organization: Organization | None = Field(description="After an applied or unchanged command; null after a delete")
+    position: int | None = Field(description="Position in the journal")
+    organization: Organization | None = Field(
+        description="The organization after an applied or unchanged command; null after a delete"
+    )
     changed: list[str] | None = Field(
-        description="Names of the fields that it changed, none where unchanged; null while pending and if refused"
+        description="Names of the changed fields, empty if unchanged; null while pending and if rejected"
     )
     problem: Problem | None
 
@@ -111,7 +113,7 @@ class _ExistingOrganization(BaseModel):
     model_config = ConfigDict(extra="allow")
 
     expected_version: Version | None = Field(
-        default=None, description="409 unless the organization has this version; `If-Match` says the same, with 412"
+        default=None, description="409 unless the organization has this version; `If-Match` does the same with 412"
     )
     if_current: IfCurrent | None = Field(default=None, description="409 unless these fields have these values")
 
@@ -135,7 +137,7 @@ class NewOrganization(BaseModel):
 
     id: UUID | None = Field(
         default=None,
-        description="Of your choice: version 4 or 7 at best, never the nil or the max UUID",
+        description="An id of your choice, preferably version 4 or 7; not the nil or max UUID",
     )
     name: Name = Field(examples=["Acme"])
     domain: Domain | None = Field(default=None, examples=["acme.com"])

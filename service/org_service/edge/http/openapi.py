@@ -86,8 +86,8 @@ _EXAMPLES: Final[Mapping[tuple[int, str], Mapping[str, Any]]] = {
 }
 """The body of each refusal, by status and problem type."""
 _HEADERS: Final[Mapping[int, Mapping[str, str]]] = {
-    401: {"WWW-Authenticate": "Bearer, with the reason where a token was given (RFC 6750)"},
-    405: {"Allow": "Every method that the path knows"},
+    401: {"WWW-Authenticate": "Bearer, with the reason if a token was sent (RFC 6750)"},
+    405: {"Allow": "The methods that the path supports"},
     429: {"Retry-After": "Seconds"},
     503: {"Retry-After": "Seconds"},
 }

@@ -38,20 +38,20 @@ class HttpProblem(StrEnum):
 
 TITLES: Final[Mapping[str, tuple[int, str]]] = {
     **PROBLEMS,
-    HttpProblem.BAD_REQUEST: (400, "The request can't be read"),
-    HttpProblem.NO_SUCH_PATH: (404, "There is nothing at this path"),
-    HttpProblem.NO_SUCH_COMMAND: (404, "No such command"),
+    HttpProblem.BAD_REQUEST: (400, "The request is malformed"),
+    HttpProblem.NO_SUCH_PATH: (404, "Path not found"),
+    HttpProblem.NO_SUCH_COMMAND: (404, "Command not found"),
     HttpProblem.COMMAND_EXPIRED: (410, "The command was lost before it was decided"),
-    HttpProblem.METHOD_NOT_ALLOWED: (405, "The path doesn't know this method"),
-    HttpProblem.REQUEST_TIMEOUT: (408, "The request came too slowly"),
+    HttpProblem.METHOD_NOT_ALLOWED: (405, "The path does not support this method"),
+    HttpProblem.REQUEST_TIMEOUT: (408, "The request took too long"),
     HttpProblem.BODY_TOO_LARGE: (413, "The body is too large"),
-    HttpProblem.MEDIA_TYPE: (415, "The body's media type isn't taken"),
-    HttpProblem.MISDIRECTED: (421, "The host is not one of this service"),
-    HttpProblem.ORIGIN_REFUSED: (403, "The origin is not let in"),
+    HttpProblem.MEDIA_TYPE: (415, "The media type of the body is not supported"),
+    HttpProblem.MISDIRECTED: (421, "The host does not belong to this service"),
+    HttpProblem.ORIGIN_REFUSED: (403, "The origin is not allowed"),
     HttpProblem.TOO_MANY_REQUESTS: (429, "Too many requests"),
     HttpProblem.HEADERS_TOO_LARGE: (431, "The request's headers are too large"),
-    HttpProblem.INTERNAL: (500, "A defect of ours"),
-    HttpProblem.UNAVAILABLE: (503, "The service can't answer now"),
+    HttpProblem.INTERNAL: (500, "Internal error"),
+    HttpProblem.UNAVAILABLE: (503, "The service is unavailable"),
 }
 """Status and title of every problem type."""
 
@@ -132,12 +132,12 @@ def denied(role: str | None) -> Refusal:
 
 def wrong_parameters(errors: Sequence[Wrong]) -> Refusal:
     """400: parameters of the path or the query are wrong."""
-    return bad_request("A parameter is wrong; see errors.", errors)
+    return bad_request("A parameter is invalid; see errors.", errors)
 
 
 def no_such_path() -> Refusal:
     """404: nothing is at this path."""
-    return Refusal(HttpProblem.NO_SUCH_PATH, "/docs shows what there is.")
+    return Refusal(HttpProblem.NO_SUCH_PATH, "See /docs for all paths.")
 
 
 def no_such_command() -> Refusal:
@@ -149,13 +149,13 @@ def method_not_allowed(methods: Sequence[str]) -> Refusal:
     """405: the path knows only these methods."""
     allowed = ", ".join(methods)
     return Refusal(
-        HttpProblem.METHOD_NOT_ALLOWED, f"This path knows {allowed}.", headers=[(b"allow", allowed.encode())]
+        HttpProblem.METHOD_NOT_ALLOWED, f"This path supports {allowed}.", headers=[(b"allow", allowed.encode())]
     )
 
 
 def key_reused() -> Refusal:
     """422: the `Idempotency-Key` belongs to another request."""
-    return Refusal(ProblemType.COMMAND_ID_REUSED, "The Idempotency-Key was used for another request; take a new one.")
+    return Refusal(ProblemType.COMMAND_ID_REUSED, "The Idempotency-Key belongs to another request; use a new one.")
 
 
 def no_token() -> Refusal:
@@ -176,17 +176,17 @@ def unavailable(detail: str, retry_after_s: int = RETRY_AFTER_S, **members: Any)
 
 def something_away() -> Refusal:
     """503: Kafka or Postgres doesn't answer."""
-    return unavailable("Something the service needs doesn't answer; nothing was decided. Try again.")
+    return unavailable("The service is temporarily unavailable; nothing was decided. Try again.")
 
 
 def internal_error() -> Refusal:
     """500: a defect; the answer tells nothing but where to look."""
-    return Refusal(HttpProblem.INTERNAL, "It is in the service's log under the id in X-Request-Id.")
+    return Refusal(HttpProblem.INTERNAL, "The service has logged it under the id in X-Request-Id.")
 
 
 def version_not_named(version: int | None) -> Refusal:
     """412: `If-Match` doesn't let this version of the organization through."""
-    detail = f"If-Match doesn't name version {version}, which the organization has."
+    detail = f"If-Match does not name version {version}, which the organization has."
     return Refusal(ProblemType.PRECONDITION, detail, status=412)
 
 

@@ -76,19 +76,19 @@ class Reading:
         request: Request,
         search: Annotated[
             str | None,
-            Query(max_length=SEARCH_CHARS_MAX, description="Beginning of the name or of the domain, in either case"),
+            Query(max_length=SEARCH_CHARS_MAX, description="Beginning of the name or the domain, ignoring case"),
         ] = None,
-        access: Annotated[AccessKind | None, Query(description="Only these")] = None,
-        order_by: Annotated[OrderBy, Query(description="A minus is descending")] = "name",
-        limit: Annotated[Limit, Query(description="Entries of a page at most")] = LIMIT_DEFAULT,
+        access: Annotated[AccessKind | None, Query(description="Only organizations with this access")] = None,
+        order_by: Annotated[OrderBy, Query(description="A leading minus sorts in descending order")] = "name",
+        limit: Annotated[Limit, Query(description="Maximum number of entries on a page")] = LIMIT_DEFAULT,
         cursor: Annotated[
-            str | None, Query(max_length=CURSOR_CHARS_MAX, description="`next` of the page before")
+            str | None, Query(max_length=CURSOR_CHARS_MAX, description="`next` of the previous page")
         ] = None,
     ) -> Response:
         """The caller's organizations, in pages. Staff see every active one."""
         search = search or None
         if search is not None and "\0" in search:
-            raise bad_request("search has a NUL character.")
+            raise bad_request("search must not contain a NUL character.")
         question = f"{search}\0{access}\0{order_by}"
         listing = directory.Listing(
             search=search,
@@ -142,8 +142,8 @@ class Reading:
         self,
         request: Request,
         org_id: OrgId,
-        limit: Annotated[Limit, Query(description="Entries of a page at most")] = LIMIT_DEFAULT,
-        after_version: Annotated[int, Query(ge=0, le=2**63 - 1, description="The last one seen")] = 0,
+        limit: Annotated[Limit, Query(description="Maximum number of entries on a page")] = LIMIT_DEFAULT,
+        after_version: Annotated[int, Query(ge=0, le=2**63 - 1, description="The last version seen")] = 0,
     ) -> Response:
         """The changes of an organization in order, each with the organization before and after."""
         seen = await self._seen(request, org_id)
@@ -260,8 +260,8 @@ def _undecided(
 def _expired() -> Refusal:
     return Refusal(
         HttpProblem.COMMAND_EXPIRED,
-        "Kafka lost the command before it was decided, so nothing was changed. Send the same request again, with the "
-        "same Idempotency-Key if it had one.",
+        "Kafka lost the command before it was decided, so nothing was changed. Send the same request again, "
+        "with the same Idempotency-Key if it had one.",
     )
 
 
@@ -273,8 +273,8 @@ def _fragment(json: str | None) -> orjson.Fragment | None:
     return None if json is None else orjson.Fragment(json)
 
 
-_LINK: Final = {"Link": 'The next page, `rel="next"`; absent on the last'}
-_ETAG: Final = {"ETag": 'The version, and what the caller is in it, as in `"v7-1f0c9a3e"`'}
+_LINK: Final = {"Link": 'The next page, `rel="next"`; absent on the last page'}
+_ETAG: Final = {"ETag": 'The version and the caller\'s role, such as `"v7-1f0c9a3e"`'}
 
 
 def router(reading: Reading) -> APIRouter:
@@ -293,7 +293,7 @@ def router(reading: Reading) -> APIRouter:
         summary="Get an organization",
         responses={
             200: describe_success("The organization", "SeenOrganization", _ETAG),
-            304: {"description": "The client has this version already", **describe_headers(_ETAG)},
+            304: {"description": "The client already has this version", **describe_headers(_ETAG)},
             **visible,
         },
         openapi_extra={
@@ -301,7 +301,7 @@ def router(reading: Reading) -> APIRouter:
                 {
                     "name": "If-None-Match",
                     "in": "header",
-                    "description": "ETags the client has, or *",
+                    "description": "ETags that the client has, or *",
                     "schema": {"type": "string"},
                     "example": '"v7-1f0c9a3e"',
                 }
@@ -311,13 +311,13 @@ def router(reading: Reading) -> APIRouter:
     routes.get(
         "/orgs/{org_id}/history",
         tags=["organizations"],
-        summary="Read an organization's changes",
+        summary="List an organization's changes",
         responses={200: describe_success("A page", "History", _LINK), **visible},
     )(reading.get_history)
     routes.get(
         "/commands/{command_id}",
         tags=["commands"],
-        summary="Look up what became of a change",
+        summary="Get the status of a change",
         responses={
             200: describe_success(
                 "Pending or decided", "CommandStatus", {"Retry-After": "Seconds; only while pending"}

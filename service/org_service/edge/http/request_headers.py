@@ -108,7 +108,7 @@ def single(lines: Sequence[str], header: str) -> str | None:
     """
     values = {line.strip() for line in lines}
     if len(values) > 1:
-        raise bad_request(f"Send {header} once; it came with {len(values)} values.")
+        raise bad_request(f"Send {header} once; it has {len(values)} values.")
     return next(iter(values), None)
 
 
@@ -167,7 +167,7 @@ def _etags(text: str, header: str) -> list[tuple[bool, str]]:
             break
         rest = after.lstrip(" \t,")
     if rest or not tags or len(tags) > ETAGS_MAX:
-        raise bad_request(f'{header} must be * or 1 to {ETAGS_MAX} comma-separated entity tags, as in "v7".')
+        raise bad_request(f'{header} must be * or 1 to {ETAGS_MAX} comma-separated entity tags, such as "v7".')
     return tags
 
 
@@ -205,7 +205,7 @@ def forbids_any(if_none_match: str | None) -> bool:
     if if_none_match is None:
         return False
     if if_none_match.strip() != "*":
-        raise bad_request("If-None-Match of a change may only be *. Name the version to change with If-Match.")
+        raise bad_request("If-None-Match of a change may only be *. Give the version to change in If-Match.")
     return True
 
 

@@ -30,12 +30,12 @@ _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _REFUSED: Final = {
     421: (
         HttpProblem.MISDIRECTED,
-        "The header Host names a host that this service doesn't know as its own. Behind a proxy, set "
+        "The Host header names a host that is not known as one of this service. Behind a proxy, set "
         "ORGS_EDGE__PUBLIC_URL to the URL that clients use.",
     ),
     403: (
         HttpProblem.ORIGIN_REFUSED,
-        "Web pages of this origin are not let in. Name it in ORGS_EDGE__CORS_ORIGINS.",
+        "Web pages of this origin are not allowed. To allow it, add it to ORGS_EDGE__CORS_ORIGINS.",
     ),
 }
 

@@ -32,11 +32,11 @@ class _Object(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-_OrganizationId = Annotated[UUID, Field(description="id of the organization, as list_organizations gives it")]
+_OrganizationId = Annotated[UUID, Field(description="id of the organization, from list_organizations")]
 _SeenVersion = Annotated[
     Version | None,
     Field(
-        description="The version you saw; refused with 409 if the organization has another one by now",
+        description="The version you read; rejected with 409 if the organization has another version by now",
     ),
 ]
 _IdempotencyKey = Annotated[
@@ -44,25 +44,29 @@ _IdempotencyKey = Annotated[
     Field(
         max_length=KEY_CHARS_MAX,
         pattern=r"^[\x21-\x7e]+$",
-        description="Names this change: the same key with the same arguments is the same change and gets the first "
-        "answer again. Made up if left out, and part of the result",
+        description="Identifies this change: the same key with the same arguments is the same change and gets "
+        "the first result again. Generated if absent, and returned in the result",
     ),
 ]
 _ChangedOrganization = Annotated[
-    Organization | None, Field(description="As it is after the change; null while pending")
+    Organization | None, Field(description="The organization after the change; null while pending")
 ]
 
 
 class ListArguments(_Object):
     """Of list_organizations."""
 
-    search: str | None = Field(default=None, description="Beginning of the name or of the domain, in either case")
+    search: str | None = Field(default=None, description="Beginning of the name or the domain, ignoring case")
     access: AccessKind | None = Field(
-        default=None, description="Only what the user is a direct member of, or sees as staff, or through a partner"
+        default=None,
+        description="Only organizations where the user is a direct member, or which they see as staff or through a "
+        "partner",
     )
-    order_by: OrderBy | None = Field(default="name", description="A minus is descending")
-    limit: Limit | None = Field(default=LIMIT_DEFAULT, description="Organizations of one page at most")
-    cursor: str | None = Field(default=None, description="next of the page before; all else must be the same")
+    order_by: OrderBy | None = Field(default="name", description="A leading minus sorts in descending order")
+    limit: Limit | None = Field(default=LIMIT_DEFAULT, description="Maximum number of organizations on a page")
+    cursor: str | None = Field(
+        default=None, description="next of the previous page; all other arguments must be the same"
+    )
 
 
 class _ChangeArguments(_Object):
@@ -83,7 +87,7 @@ class UpdateArguments(_ChangeArguments):
     domain: Domain | None = Field(default=None, examples=["acme.com"])
     primary_address: Address | None = Field(default=None)
     clear: list[Clearable] | None = Field(
-        default=None, description="Fields to empty. null in a field is not that: it leaves the field as it is"
+        default=None, description="Fields to clear. A null value does not clear a field: it leaves it unchanged"
     )
     expected_version: _SeenVersion = None
     idempotency_key: _IdempotencyKey = None
@@ -102,20 +106,20 @@ class Deleted(_Object):
 
     status: Literal["done", "pending"]
     idempotency_key: str
-    command_id: UUID | None = Field(description="While pending: of the command that will be decided")
+    command_id: UUID | None = Field(description="While pending: the id of the command that will be decided")
 
 
 class Changed(Deleted):
     """What became of a change, and what the user is in the organization now."""
 
     changed: list[str] | None = Field(
-        description="Names of the fields that this change gave another value; empty where all of them had it already, "
-        "null while pending"
+        description="Names of the fields that this change modified; empty if all of them already had their "
+        "value, null while pending"
     )
     organization: _ChangedOrganization
     role: Role | None
     access: AccessKind | None
-    denied_actions: list[str] | None = Field(description="What the user's role may not do in it")
+    denied_actions: list[str] | None = Field(description="What the user's role may not do there")
 
 
 def input_schema(model: type[BaseModel]) -> dict[str, Any]:
@@ -133,10 +137,11 @@ TOOLS: Final = (
     Tool(
         name="list_organizations",
         title="List organizations",
-        description="List the organizations that the user can see, one page at a time, with the user's role in each, "
-        "why they see it (access) and what they are denied. Search by the beginning of the name or of the e-mail "
-        "domain. If next isn't null there is more: call again with cursor set to it and all else the same. "
-        "is_default marks the user's own default organization.",
+        description="List the organizations that the user can see, one page at a time, with the user's role in "
+        "each, why they see it (access) and what they are denied. Search by the beginning of the "
+        "name or of the e-mail domain. If next is not null there are more: call again with cursor "
+        "set to it and all other arguments the same. is_default marks the user's default "
+        "organization.",
         input_schema=input_schema(ListArguments),
         output_schema=output_schema(OrganizationList),
         annotations=_READS,
@@ -145,7 +150,8 @@ TOOLS: Final = (
         name="get_organization",
         title="Get an organization",
         description="Get one organization: name, e-mail domain, postal address, whether it is deactivated, its "
-        "version, the user's role in it and what they are denied. One that the user can't see is not found.",
+        "version, the user's role in it and what they are denied. An organization that the user "
+        "cannot see is not found.",
         input_schema=input_schema(GetArguments),
         output_schema=output_schema(SeenOrganization),
         annotations=_READS,
@@ -153,12 +159,13 @@ TOOLS: Final = (
     Tool(
         name="update_organization",
         title="Update an organization",
-        description="Change the name, e-mail domain or postal address of an organization. A field left out, or null, "
-        "stays as it is; to empty domain or primary_address, name it in clear; primary_address is replaced whole, so "
-        "give all of its lines. Pass the version you saw as expected_version to be refused, rather than overwrite, if "
-        "somebody changed it since. The result says what changed, and how the organization is now. If status is "
-        "pending, the change is accepted but not decided yet: call again with the same arguments and the "
-        "idempotency_key of the result, and nothing is done twice.",
+        description="Change the name, e-mail domain or postal address of an organization. A field that is left "
+        "out or null stays unchanged; to clear domain or primary_address, list it in clear; "
+        "primary_address is replaced as a whole, so send all of its lines. Pass the version you "
+        "read as expected_version, so that the change is rejected instead of overwriting a change "
+        "made since. The result says what changed, and shows the organization as it is now. If "
+        "status is pending, the change is accepted but not decided yet: call again with the same "
+        "arguments and the idempotency_key of the result; nothing is done twice.",
         input_schema=input_schema(UpdateArguments),
         output_schema=output_schema(Changed),
         annotations=ToolAnnotations(
@@ -168,9 +175,10 @@ TOOLS: Final = (
     Tool(
         name="delete_organization",
         title="Delete an organization",
-        description="Delete an organization for everybody: nobody sees it any more, its name is free for others, and "
-        "only staff can restore it. Ask the user before. Pass the version you saw as expected_version to be refused "
-        "if somebody changed it since. Refused while it is a partner that serves other organizations.",
+        description="Delete an organization for everyone: nobody sees it any more, its name becomes available, "
+        "and only staff can restore it. Ask the user first. Pass the version you read as "
+        "expected_version, so that the delete is rejected if someone changed the organization "
+        "since. Rejected while it is a partner that serves other organizations.",
         input_schema=input_schema(DeleteArguments),
         output_schema=output_schema(Deleted),
         annotations=ToolAnnotations(

@@ -41,7 +41,7 @@ log = get_logger(__name__)
 
 CALL: Final = "tools/call"
 """The method of a message that calls a tool."""
-_NO_OBJECT: Final = "(no object)"
+_NO_OBJECT: Final = "(not an object)"
 """Stands in for the name of an argument, where the arguments as a whole are something else than an object."""
 _KEY: Final = re.compile(rf"[\x21-\x7e]{{1,{KEY_CHARS_MAX}}}")
 NAME: Final = "organizations"
@@ -52,14 +52,17 @@ _FORWARDED: Final = ("authorization", "traceparent", "x-request-id")
 _CONNECT_TIMEOUT_S: Final = 5.0
 _ANSWER_TIMEOUT_S: Final = 130.0
 """Longer than the API ever waits for an outcome (`edge.outcome_timeout_s`): it answers first, with 202."""
-_RENEWAL: Final = "Put a fresh token into ORGS_TOKEN and start `orgs mcp` again."
-_INSTRUCTIONS: Final = """Organizations of a SaaS platform, as the user behind your token may see and change them.
-
-Find an organization with list_organizations, look at it with get_organization. Each result says the user's role in it
-and denied_actions: don't propose or try what is denied there (Organization:update is for update_organization,
-Organization:delete for delete_organization). To change exactly what you looked at, pass its version as
-expected_version. What you leave out, or give as null, stays as it is; to empty a field, name it in clear. A refusal has
-a stable type, a detail that says what to do, and errors by field."""
+_RENEWAL: Final = "Put a fresh token into ORGS_TOKEN and restart `orgs mcp`."
+_INSTRUCTIONS: Final = (
+    "Organizations of a SaaS platform, as the user of your token may see and change them.\n\n"
+    "Find an organization with list_organizations and read it with get_organization. Each "
+    "result gives the user's role in it\nand denied_actions: do not propose or attempt a "
+    "denied action (Organization:update is needed for update_organization,\n"
+    "Organization:delete for delete_organization). To change exactly the version you read, "
+    "pass it as expected_version.\nFields that you leave out, or send as null, stay "
+    "unchanged; to clear a field, list it in clear. An error has a stable\ntype, a detail "
+    "that says what to do, and errors by field."
+)
 
 _BY_NAME: Final[Mapping[str, Tool]] = {tool.name: tool for tool in TOOLS}
 
@@ -94,7 +97,7 @@ def _bad_request(detail: str, *errors: Wrong) -> dict[str, Any]:
 
 
 def _invalid(*errors: Wrong) -> dict[str, Any]:
-    return _problem(ProblemType.INVALID_FIELDS, "The arguments are wrong; see errors.", *errors)
+    return _problem(ProblemType.INVALID_FIELDS, "The arguments are invalid; see errors.", *errors)
 
 
 class Tools:
@@ -173,12 +176,12 @@ class Tools:
         try:
             asked = self._api.build_request(method, path, headers=headers, **request)
         except ValueError as error:  # half a surrogate pair, NaN: JSON takes it, HTTP doesn't
-            raise _ToolError(_bad_request("The arguments can't be sent: they hold what is no text.")) from error
+            raise _ToolError(_bad_request("The arguments contain a string that is not valid Unicode.")) from error
         try:
             response = await self._api.send(asked)
         except httpx2.TransportError as error:
-            log.warning("the API doesn't answer", why=type(error).__name__)
-            detail = "The organizations API can't be reached. Call again with the same arguments and idempotency_key."
+            log.warning("the API does not respond", why=type(error).__name__)
+            detail = "The organizations API cannot be reached. Call again with the same arguments and idempotency_key."
             raise _ToolError(_problem(HttpProblem.UNAVAILABLE, detail)) from error
         if response.status_code == 204:
             return _ApiAnswer(204, None)
@@ -187,7 +190,7 @@ class Tools:
         except orjson.JSONDecodeError:
             content = None
         if not isinstance(content, dict) or (response.is_error and "type" not in content):
-            detail = f"What answers at the API's address is not the organizations API (status {response.status_code})."
+            detail = f"The server at the API's address is not the organizations API (status {response.status_code})."
             raise _ToolError(_problem(HttpProblem.INTERNAL, detail))
         problem = cast("dict[str, Any]", content)
         if response.status_code == 401 and self._renewal:
@@ -205,16 +208,20 @@ def _checked(name: str, arguments: Arguments) -> Arguments:
     """
     tool = _BY_NAME.get(name)
     if tool is None:
-        raise _ToolError(_bad_request(f"Unknown tool; known are {', '.join(_BY_NAME)}."))
+        raise _ToolError(_bad_request(f"Unknown tool. Available tools: {', '.join(_BY_NAME)}."))
     if _NO_OBJECT in arguments:
-        message = "Must be an object" + (", not a text with its JSON" if isinstance(arguments[_NO_OBJECT], str) else "")
+        message = "Must be an object" + (
+            ", not a string with its JSON" if isinstance(arguments[_NO_OBJECT], str) else ""
+        )
         raise _ToolError(_invalid(Wrong("arguments", "dict_type", message)))
     known: dict[str, Any] = tool.input_schema["properties"]
     needed: list[str] = tool.input_schema.get("required", [])
-    wrong = [Wrong(each, "unknown", f"There is only {', '.join(known)}") for each in arguments if each not in known]
-    wrong += [Wrong(each, "missing", "Must be given") for each in needed if arguments.get(each) is None]
+    wrong = [
+        Wrong(each, "unknown", f"Unknown; available: {', '.join(known)}") for each in arguments if each not in known
+    ]
+    wrong += [Wrong(each, "missing", "Required") for each in needed if arguments.get(each) is None]
     if wrong:
-        raise _ToolError(_bad_request("The arguments are wrong; see errors.", *wrong))
+        raise _ToolError(_bad_request("The arguments are invalid; see errors.", *wrong))
     return {each: value for each, value in arguments.items() if value is not None}
 
 
@@ -227,14 +234,14 @@ def _cleared(arguments: Arguments) -> Arguments:
     fields = dict(arguments)
     named = fields.pop("clear", [])
     if not isinstance(named, list):
-        message = "Must be a list" + (", not a text with its JSON" if isinstance(named, str) else "")
+        message = "Must be a list" + (", not a string with its JSON" if isinstance(named, str) else "")
         raise _ToolError(_invalid(Wrong("clear", "list_type", message)))
     wrong: list[Wrong] = []
     for index, each in enumerate(cast("list[Any]", named)):
         if each not in CLEARABLE:
             wrong.append(Wrong(f"clear.{index}", "not_clearable", f"Must be one of {', '.join(CLEARABLE)}"))
         elif each in arguments:
-            wrong.append(Wrong(f"clear.{index}", "also_given", "Give it a value or clear it, not both"))
+            wrong.append(Wrong(f"clear.{index}", "also_given", "Set it or clear it, not both"))
     if wrong:
         raise _ToolError(_invalid(*wrong))
     return fields | dict.fromkeys(cast("list[str]", named))
@@ -249,8 +256,8 @@ def _path(arguments: Arguments) -> str:
     try:
         return f"/v1/orgs/{UUID(arguments.pop('org_id'))}"
     except (ValueError, AttributeError, TypeError) as error:
-        wrong = Wrong("org_id", "not_a_uuid", "Must be an id as list_organizations gives it")
-        raise _ToolError(_bad_request("The arguments are wrong; see errors.", wrong)) from error
+        wrong = Wrong("org_id", "not_a_uuid", "Must be an id from list_organizations")
+        raise _ToolError(_bad_request("The arguments are invalid; see errors.", wrong)) from error
 
 
 def _keyed(headers: dict[str, str], arguments: Arguments) -> tuple[str, dict[str, str]]:
@@ -264,7 +271,7 @@ def _keyed(headers: dict[str, str], arguments: Arguments) -> tuple[str, dict[str
         key = str(uuid4())
     if not isinstance(key, str) or not _KEY.fullmatch(key):
         wrong = Wrong("idempotency_key", "not_a_key", f"Must be 1 to {KEY_CHARS_MAX} visible ASCII characters")
-        raise _ToolError(_bad_request("The arguments are wrong; see errors.", wrong))
+        raise _ToolError(_bad_request("The arguments are invalid; see errors.", wrong))
     return key, headers | {"idempotency-key": key}
 
 

@@ -12,6 +12,8 @@ ROOT = Path(__file__).parents[2]
 FOLDERS = ("docs", "events", "service", "deploy", "tests")
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 CONTRACT = ROOT / "docs" / "contract.md"
+CITED = re.compile(r"\bguarantee (\d+)\b")
+"""How code, tests and pages cite a guarantee of the contract; `git grep "guarantee 4"` finds what upholds it."""
 LINK = re.compile(r"\[[^\]]*\]\(([^()\s]+)\)")
 DOCUMENT = re.compile(r"(?<![\w./{}<*-])((?:[\w-]+/)*[\w-]+\.md)\b")
 DECISION = re.compile(r"\bdecision (\d{4})\b")
@@ -82,3 +84,19 @@ def test_the_readme_numbers_the_guarantees_as_the_contract_does() -> None:
     numbers = guarantees(CONTRACT)
     assert numbers == list(range(1, len(numbers) + 1))
     assert guarantees(ROOT / "README.md") == numbers
+
+
+def test_each_guarantee_is_cited_by_code_that_upholds_it() -> None:
+    code = [path for path in texts() if path.suffix == ".py" and name(path).startswith(("service/", "events/"))]
+    cited = {int(number) for path in code for number in CITED.findall(path.read_text(encoding="utf-8"))}
+    assert cited == set(guarantees(CONTRACT))
+
+
+def test_no_text_cites_a_guarantee_that_the_contract_does_not_have() -> None:
+    numbers = set(guarantees(CONTRACT))
+    for path in texts():
+        text = path.read_text(encoding="utf-8")
+        assert {int(number) for number in CITED.findall(text)} <= numbers, name(path)
+        if path.suffix == ".py" and path != Path(__file__):
+            several = re.findall(r"\bguarantees \d", text)
+            assert not several, f"{name(path)}: cite each guarantee by itself, so that it is found"

@@ -2,7 +2,7 @@
 
 It trusts nobody. The commands come from the topic itself, the order from the journal, what should have happened from
 the serial oracle, what did happen from the topics and tables. Each rule is a function below; together
-they are guarantees 1 to 5 of docs/contract.md.
+they check guarantee 1 to guarantee 5 of docs/contract.md.
 
     python -m tests.support.checker --bootstrap HOST:PORT --database URL --prefix PREFIX --published FILE
 """

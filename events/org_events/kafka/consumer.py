@@ -1,4 +1,4 @@
-"""A consumer that loses nothing when a partition can't be read, and continues with all others.
+"""A consumer that loses nothing when a partition can't be read, and continues with all others (guarantee 7).
 
 aiokafka drains partition after partition in one poll and moves each one's position at once. Where a later one then
 raises (a codec nobody knows, one flipped bit), what was drained is thrown away behind the positions, and the next

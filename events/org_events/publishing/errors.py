@@ -34,8 +34,8 @@ class TopicMissing(ClientError):
 class OutcomeUnknown(ClientError):
     """No outcome came in time. The command may have been applied, or may still be.
 
-    Send the same command again with the same command id: that is always safe, it takes effect at most once, and the
-    answer is the first outcome.
+    Send the same command again with the same command id: that is always safe, it takes effect at most once
+    (guarantee 1), and the answer is the first outcome.
 
         except OutcomeUnknown as unknown:
             result = await orgs.execute(unknown.command, command_id=unknown.command_id)

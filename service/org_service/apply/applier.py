@@ -186,7 +186,7 @@ class Applier:
         return Backoff(self._settings.worker.retry_wait_s, self._settings.worker.retry_wait_max_s)
 
     async def _wait(self, backoff: Backoff, trouble: ServiceError | None, error: Exception) -> None:
-        """Sit an outage out, showing signs of life."""
+        """Sit an outage out, showing signs of life (guarantee 6): a batch that waits is never parked or dropped."""
         BATCH_REPEATS.labels("outage" if trouble is not None else "unknown").inc()
         self._outage = waits_for(trouble, error)
         pause_s = backoff.next_s()
@@ -220,6 +220,8 @@ class Applier:
             refused: Why the database refuses the one command of this batch, which is then parked undecided.
         """
         queued_max = self._settings.worker.queued_commands_max
+        # guarantee 3: organizations, outcomes and parked records of a batch are one transaction; what fails leaves
+        # nothing.
         async with self._database.begin() as conn:
             snapshot = await _snapshot(conn, requests, queued_max)
             now = self._clock()  # behind the locks, so that an organization's times don't go back
@@ -242,6 +244,8 @@ class Applier:
             if plan.journal:
                 if not plan.names:
                     start = await journal.take_positions(conn, len(plan.journal))
+                # guarantee 2: the outcome of each command, in the transaction of its change; a second one fails at the
+                # unique id.
                 await journal.append(conn, start, plan.journal)
             # The head is ours from here on: whatever has an earlier position is committed, and can be seen.
             if await organizations.find_holders(conn, plan.passing_names()):
@@ -300,6 +304,8 @@ async def _snapshot(conn: DatabaseConnection, requests: Sequence[Request | Unrea
     wanted = names_wanted(readable, names)
     snapshot = Snapshot(
         await organizations.lock(conn, org_ids, wanted),
+        # guarantee 1: a statement of its own after the locks, so that it sees what a rival with the same records
+        # decided.
         await outcomes.find_journaled(conn, command_ids),
         *await parked.find(conn, org_ids, command_ids, queued_max),
         await organizations.find_holders(conn, wanted),

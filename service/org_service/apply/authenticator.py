@@ -95,6 +95,7 @@ class Gate:
             else:
                 assert self._tokens is not None
                 at, reads = record.offset, self._tokens.reads
+                # guarantee 7: one partition waits for the issuer's keys, and no other.
                 self._waiting[record.partition] = Wait(at, now_s, at, now_s, reads)
         return admitted
 

@@ -304,7 +304,7 @@ class ReferenceApplier:
         return Backoff(self._settings.worker.retry_wait_s, self._settings.worker.retry_wait_max_s)
 
     async def _wait(self, backoff: Backoff, trouble: ServiceError | None, error: Exception) -> None:
-        """Sit an outage out, showing signs of life."""
+        """Sit an outage out, showing signs of life (guarantee 6): a batch that waits is never parked or dropped."""
         if isinstance(trouble, RefoldError):
             BATCH_REPEATS.labels("refold").inc()
         else:

@@ -69,6 +69,8 @@ class Replies:
     async def send(self, plan: Plan, start: int) -> None:
         """Send every reply of a committed plan and wait until Kafka has them.
 
+        A duplicate gets the first outcome again (guarantee 2).
+
         Args:
             start: The journal position before the plan's first row.
         """

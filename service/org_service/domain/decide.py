@@ -117,6 +117,7 @@ def stateless_refusal(command: Command | Invalid, access: Access | None, version
         access: What the actor is there; None where they can't see it.
         version: The organization's current one, where the actor may know it.
     """
+    # guarantee 8: who cannot see the organization gets the answer of one that never existed, before anything else.
     if access is None:
         return refuse(ProblemType.NOT_FOUND, details.NOT_FOUND)
     # Every outcome shows the organization, and preconditions let one guess at it: who may not read it changes nothing.

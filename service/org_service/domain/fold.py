@@ -109,6 +109,7 @@ class Fold:
     def add(self, request: Request | Unreadable) -> None:
         """Fold one more record. A command that makes `decide` raise is parked; the rest goes on."""
         if isinstance(request, Unreadable):
+            # guarantee 2: what cannot be read is parked, not dropped.
             self.plan.parked.append(SetAside(request))
         elif not self._known(request):
             if self._refused is not None:
@@ -127,6 +128,7 @@ class Fold:
     def _known(self, request: Request) -> bool:
         """Whether the command id was seen before; then its reply is planned."""
         first: KnownOutcome | int
+        # guarantee 1: a command id that was decided is never decided again, whatever its payload is.
         known = self._journaled.get(request.command_id)
         if known is not None:
             if _is_redelivery(known, request.record):
@@ -150,6 +152,7 @@ class Fold:
         try:
             decision = self._decision(request)
             row = None if decision is None else self._row(request, decision)
+        # guarantee 7: a command that our code fails on is parked alone; the rest of the batch is decided.
         except Exception as error:  # noqa: BLE001 - a defect of ours must not hold up other organizations
             self.plan.defects.append(Defect(request.command_id, error))
             self.park(request, "handler_raised", where(error))
@@ -169,6 +172,7 @@ class Fold:
         if isinstance(command, Refused):
             return refuse(command.problem, command.detail)
         assert org_id is not None
+        # guarantee 7: only later commands of the same organization wait behind a parked one.
         if org_id in self._held:
             return self._refusal_in_queue(request, command, org_id)
         organization = self._organizations.get(org_id)
@@ -186,6 +190,7 @@ class Fold:
         if organization is not None and command.type == CreateOrganization.type:
             # Whatever comes before it: the id is taken for good.
             return decide(command, organization, self._holders, self._moment(org_id), self._access(request, org_id))
+        # guarantee 8: a queue reveals nothing to those who cannot see its organization, and holds nothing of theirs.
         access = self._access(request, org_id, if_there=org_id)
         there = organization is not None and organization.deleted_at is None
         version = organization.version if organization is not None and there else None

@@ -200,6 +200,7 @@ class Producer:
         async with unknown_fate("Produce"):
             for turn in zip_longest(*batches.values()):
                 await self._produce({at: batch for at, batch in zip(batches, turn, strict=True) if batch is not None})
+        # guarantee 4: EndTxn is sent once; a late copy could commit half of a later transaction.
         async with unknown_fate("EndTxn"):
             request = EndTxnRequest(self._transactional_id, self._producer_id, self._epoch, _COMMIT)
             _check((await self._coordinate(request)).error_code)

@@ -101,6 +101,7 @@ async def build(rows: Sequence[JournaledOutcome], layout: Layout, *, limit: int)
         size += results.append(key, key_hash, result)
         if event is not None:
             size += events.append(key, key_hash, event)
+        # guarantee 5: the state is published in the transaction of its event.
         if new_state is not None:
             size += state.append(key, key_hash, new_state)
         taken += 1
@@ -113,5 +114,6 @@ async def build(rows: Sequence[JournaledOutcome], layout: Layout, *, limit: int)
     own = Batch()
     own.add(0, now_ms, layout.relay.encode(), position.to_value(), [])
     own.records = 1
+    # guarantee 4: the position is part of the transaction, so it and the events stand or fall together.
     batches[TopicPartition(layout.topics.relay, PARTITION)] = [own]
     return Chunk(taken, position, rows[0].recorded_at, taken < len(rows) or len(rows) >= limit, batches)

@@ -198,6 +198,8 @@ class Relay:
             _check_partitions(
                 partitions, dict.fromkeys((topics.events, topics.state, topics.results), kafka.partitions)
             )
+            # guarantee 4: the position is read after InitProducerId has ended the former leader's transaction, so it
+            # cannot move.
             end = await producer.end_of(TopicPartition(topics.relay, PARTITION))
             last = await relay_position.read(kafka, topics.relay, name, end)
             if last is None and await relay_position.is_published(kafka, topics.events, partitions[topics.events]):

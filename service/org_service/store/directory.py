@@ -125,7 +125,7 @@ async def find(conn: AsyncConnection, user_id: str, org_id: UUID, policy: Policy
 
     Returns:
         None where there is none, it is deleted, or the user can't see it: after the same work, so that nobody can
-        tell which by the time it took.
+        tell which by the time it took (guarantee 8).
     """
     rows = await _FIND.fetch(conn, {"user_id": user_id, "org_id": org_id})
     return _judged([row[1:] for row in rows], staff=rows[0][0], policy=policy)

@@ -127,6 +127,7 @@ async def read_after(conn: AsyncConnection, position: int, limit: int) -> list[J
     result = await conn.execute(_READ_AFTER, {"position": position, "limit": limit})
     rows = [JournaledOutcome._make(row) for row in result]
     # Ordered and unique, so the ends tell whether everything between them is there.
+    # guarantee 3: a missing position stops the relay; it never publishes past a committed row that it did not see.
     if rows and rows[-1].position != position + len(rows):
         _refuse_unknown_holes(position, rows, await read_gaps(conn))
     return rows

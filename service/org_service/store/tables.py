@@ -95,8 +95,9 @@ class JournalRow(SQLModel, table=True):
 
     __tablename__ = "journal"
     __table_args__: ClassVar[tuple[Any, ...]] = (
+        # guarantee 1: whatever else fails, Postgres accepts one outcome per command id.
         UniqueConstraint("command_id", name=COMMAND_ID_CONSTRAINT),
-        # One event a version, whatever happens elsewhere; also the index of an organization's history.
+        # guarantee 4: one event per version, whatever happens elsewhere; also the index of an organization's history.
         Index(
             "journal_org_id_version_key",
             "org_id",
@@ -136,7 +137,7 @@ class JournalRow(SQLModel, table=True):
 
 
 class JournalHeadRow(SQLModel, table=True):
-    """The last position given out: one row, whose lock makes positions gapless in commit order."""
+    """The last position given out: one row, whose lock makes positions gapless in commit order (guarantee 4)."""
 
     __tablename__ = "journal_head"
     __table_args__: ClassVar[tuple[Any, ...]] = (CheckConstraint("id = 1", name="journal_head_id_check"),)

@@ -89,6 +89,7 @@ def encode(row: JournaledOutcome) -> Records:
     event_headers = [event_id, ("ce_type", event_type.encode()), _EVENT_SCHEMA, orgversion, *shared]
     if actor_header is not None:
         event_headers.append(actor_header)
+    # guarantee 5: `after` of the journal is the state, and a delete is a tombstone.
     state: Record = (None, [orgversion, at]) if after_text is None else (after, [orgversion, at, _JSON])
     return Records(key, key_hash(key), result, (event_body, event_headers), state)
 

@@ -33,7 +33,8 @@ async def share(demo: Demo) -> None:
         f"{len(given)} facts about users from {FILE.name}, on topics that other services publish: no "
         "command, no outcome"
     )
-    member, leaver = [each for each in given if isinstance(each, Membership)][:2]
+    memberships = [each for each in given if isinstance(each, Membership)]
+    member, leaver = memberships[0], memberships[1]
     promotion = member.model_copy(update={"role": Role.SUPPORT if member.role is Role.ADMIN else Role.ADMIN})
     started = time.monotonic()
     await reference.publish(demo.settings.kafka, map(Entry, given))

@@ -110,8 +110,15 @@ def _walk(group: "BaseModel", prefix: str, in_file: set[str]) -> Iterator[Settin
         if isinstance(content, BaseModel):
             yield from _walk(content, f"{name}__", in_file)
         else:
-            source = "environment" if _in_environment(name) else str(shell.STACK_ENV) if name in in_file else "default"
+            source = _source(name, in_file)
             yield Setting(name, _text(field, content), _text(field, _default(info)), source, info.description or "")
+
+
+def _source(name: str, in_file: set[str]) -> str:
+    """Where a variable comes from; the environment goes before the file of the local stack."""
+    if _in_environment(name):
+        return "environment"
+    return str(shell.STACK_ENV) if name in in_file else "default"
 
 
 def _default(info: "FieldInfo") -> Any:
@@ -127,7 +134,9 @@ def _text(field: str, content: Any) -> str:
     if not isinstance(content, SecretStr):
         return as_text(content)
     secret = content.get_secret_value()
-    return masked_url(secret) if field == "url" else MASK if secret else ""
+    if field == "url":
+        return masked_url(secret)
+    return MASK if secret else ""
 
 
 def _in_environment(name: str) -> bool:

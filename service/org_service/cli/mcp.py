@@ -33,6 +33,12 @@ def _wrong_token(token: str) -> str | None:
         return "is not set: it identifies the user that the agent acts for."
     for index, character in enumerate(token, 1):
         if not "\x21" <= character <= "\x7e":
-            what = "a line break" if character in "\r\n" else "white space" if character.isspace() else "not ASCII"
+            what = _describe(character)
             return f"is not a token: its character {index} is {what}. Is it one complete token, and nothing else?"
     return None
+
+
+def _describe(character: str) -> str:
+    if character in "\r\n":
+        return "a line break"
+    return "white space" if character.isspace() else "not ASCII"

@@ -56,7 +56,9 @@ def masked_url(url: str) -> str:
         return MASK
     if not parts.scheme:
         return MASK
-    login = "" if user is None else f"{user}:{MASK}@" if parts.password is not None else f"{user}@"
+    login = ""
+    if user is not None:
+        login = f"{user}@" if parts.password is None else f"{user}:{MASK}@"
     host = parts.netloc.rpartition("@")[2] if port is None or "@" in parts.netloc else parts.netloc
     query = [
         (name, MASK if name in _SECRET_PARAMETERS else value)

@@ -181,13 +181,16 @@ def _with_ports(settings: "Settings") -> "Settings":
     from org_local import ports
 
     taken: set[int] = set()
-    chosen = {
-        name: getattr(settings, name).model_copy(
-            update={port: getattr(getattr(settings, name), port) or ports.pick(None, taken) for port in names}
-        )
-        for name, names in (("worker", ("port",)), ("relay", ("port",)), ("edge", ("port", "health_port")))
-    }
-    return settings.model_copy(update=chosen)
+
+    def choose(port: int) -> int:
+        return port or ports.pick(None, taken)
+
+    worker = settings.worker.model_copy(update={"port": choose(settings.worker.port)})
+    relay = settings.relay.model_copy(update={"port": choose(settings.relay.port)})
+    edge = settings.edge.model_copy(
+        update={"port": choose(settings.edge.port), "health_port": choose(settings.edge.health_port)}
+    )
+    return settings.model_copy(update={"worker": worker, "relay": relay, "edge": edge})
 
 
 @contextlib.contextmanager

@@ -153,7 +153,7 @@ class Changing:
         fields = _object(request, patch=False)
         wanted = fields.pop("id", None)
         command_id = _command_id(request, wishes)
-        org_id = derived_org_id(command_id) if wanted is None else read_id(wanted) if isinstance(wanted, str) else None
+        org_id = _chosen_id(wanted, command_id)
         if org_id is None:
             raise bad_request("id must be a UUID of 36 characters.", [Wrong("id", "not_a_uuid", "Send a UUID")])
         if org_id in RESERVED_IDS:
@@ -259,6 +259,13 @@ def _object(request: Request, *, patch: bool) -> dict[str, Any]:
     lines = request.headers.getlist
     content_type = single(lines("content-type"), "Content-Type")
     return read_object(request.scope[BODY], content_type, lines("content-encoding"), patch=patch)
+
+
+def _chosen_id(wanted: object, command_id: UUID) -> UUID | None:
+    """The id of an organization to create; None where it can't be one."""
+    if wanted is None:
+        return derived_org_id(command_id)
+    return read_id(wanted) if isinstance(wanted, str) else None
 
 
 def _command_id(request: Request, wishes: Wishes) -> UUID:

@@ -204,13 +204,15 @@ class Gate:
 
     def _count(self, scope: Scope, method: str, status: int, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", None) or "none"
-        labels = (route, method if method in _METHODS else "other", status)
-        counters = self._counted.get(labels)
+        if method not in _METHODS:
+            method = "other"
+        counters = self._counted.get((route, method, status))
         if counters is None:
-            counters = (HTTP_REQUESTS.labels(*labels), HTTP_SECONDS.labels(*labels[:2]))
-            self._counted[labels] = counters
-        counters[0].inc()
-        counters[1].observe(seconds)
+            counters = (HTTP_REQUESTS.labels(route, method, status), HTTP_SECONDS.labels(route, method))
+            self._counted[route, method, status] = counters
+        requests, durations = counters
+        requests.inc()
+        durations.observe(seconds)
 
 
 def _wrong(error: dict[str, Any]) -> Wrong:

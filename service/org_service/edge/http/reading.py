@@ -184,17 +184,18 @@ class Reading:
         accepted = self._commands.accepted(wanted)
         async with self._database.connect() as conn:
             found = await outcomes.find(conn, wanted)
-            actor = found.actor if found is not None else None if accepted is None else accepted.actor
-            theirs = actor == caller.user_id or await relations.is_staff(conn, caller.user_id)
+            promised = accepted if found is None else found
+            theirs = (promised is not None and promised.actor == caller.user_id) or await relations.is_staff(
+                conn, caller.user_id
+            )
             shown = found.org_id if isinstance(found, KnownOutcome) and found.after is not None else None
             hidden = await directory.is_hidden(conn, caller.user_id, shown, self._policy)
-        if not theirs or (found is None and accepted is None):
+        if promised is None or not theirs:
             raise no_such_command()
         if isinstance(found, KnownOutcome):
             content = _decided(found, hidden=hidden)
         elif found is None or found.status == "pending":
-            org_id = found.org_id if found is not None else None if accepted is None else accepted.org_id
-            return pending(wanted, org_id, 200, {"retry-after": str(RETRY_AFTER_S), **_PRIVATE})
+            return pending(wanted, promised.org_id, 200, {"retry-after": str(RETRY_AFTER_S), **_PRIVATE})
         else:
             problem = _expired().problem if found.status == "expired" else None
             content = _undecided(wanted, found.org_id, found.status, problem)

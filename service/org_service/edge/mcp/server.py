@@ -10,7 +10,7 @@ of a tool, never a protocol error: an agent reads the problem and acts on it.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import Any, Final, NamedTuple, cast
 from uuid import UUID, uuid4
@@ -111,6 +111,12 @@ class Tools:
     def __init__(self, api: httpx2.AsyncClient, renewal: str = "") -> None:
         self._api = api
         self._renewal = renewal
+        self._tools: Mapping[str, Callable[[dict[str, str], Arguments], Awaitable[Any]]] = {
+            "list_organizations": self._list_organizations,
+            "get_organization": self._get_organization,
+            "update_organization": self._update_organization,
+            "delete_organization": self._delete_organization,
+        }
 
     async def list_tools(self, _: object, __: PaginatedRequestParams | None) -> ListToolsResult:
         """What there is; the same for everybody."""
@@ -125,7 +131,7 @@ class Tools:
                 return _refusal(too_many(wait_s).problem)
             arguments = _checked(params.name, params.arguments or {})
             headers = {} if request is None else {n: request.headers[n] for n in _FORWARDED if n in request.headers}
-            result = await getattr(self, f"_{params.name}")(headers, arguments)
+            result = await self._tools[params.name](headers, arguments)
         except _ToolError as refused:
             return _refusal(refused.problem)
         return CallToolResult(content=[_text(orjson.dumps(result).decode())], structured_content=result)
@@ -138,7 +144,9 @@ class Tools:
         return (await self._ask("GET", _path(arguments), headers)).content
 
     async def _update_organization(self, headers: dict[str, str], arguments: Arguments) -> Any:
-        path, (key, keyed), fields = _path(arguments), _keyed(headers, arguments), _cleared(arguments)
+        path = _path(arguments)
+        key, keyed = _keyed(headers, arguments)
+        fields = _cleared(arguments)
         answer = await self._ask("PATCH", path, keyed, json=fields)
         pending = answer.status == 202
         return {
@@ -149,7 +157,8 @@ class Tools:
         }
 
     async def _delete_organization(self, headers: dict[str, str], arguments: Arguments) -> Any:
-        path, (key, keyed) = _path(arguments), _keyed(headers, arguments)
+        path = _path(arguments)
+        key, keyed = _keyed(headers, arguments)
         return _done(await self._ask("DELETE", path, keyed, json=arguments), key)
 
     async def _changed(self, answer: _ApiAnswer, headers: dict[str, str]) -> Any:

@@ -1,10 +1,11 @@
-"""A look into the database from beside the worker."""
+"""An applier, and a look into the database from beside it."""
 
 from collections.abc import AsyncIterator
 
 import asyncpg
 import pytest
 
+from org_service.apply.applier import Applier
 from org_service.settings import Settings
 
 
@@ -14,3 +15,10 @@ async def database(settings: Settings) -> AsyncIterator[asyncpg.Connection]:
     conn = await asyncpg.connect(settings.database.url.get_secret_value())
     yield conn
     await conn.close()
+
+
+@pytest.fixture
+async def applier(settings: Settings) -> AsyncIterator[Applier]:
+    made = Applier(settings)
+    yield made
+    await made.stop()

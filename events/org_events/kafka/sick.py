@@ -1,4 +1,7 @@
-"""Partitions that can't be read: where, why, since when, and when each is tried again. No I/O."""
+"""Partitions that can't be read: where, why, since when, and when each is tried again.
+
+Asks Kafka for nothing; it reads the monotonic clock and writes to the log.
+"""
 
 import logging
 import time

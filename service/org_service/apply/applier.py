@@ -1,4 +1,4 @@
-"""A batch of records becomes one Postgres transaction (a large one a few, side by side), however often it is tried.
+"""A batch of records becomes one Postgres transaction (a large one a few, in parallel), however often it is tried.
 
 The order inside the transaction (READ COMMITTED) is the heart of it: first lock the organizations, then look for
 commands that were decided already. A worker that lost its partitions in a rebalance may still be writing a batch
@@ -6,11 +6,11 @@ that its successor has read again: the successor waits at the locks, and its nex
 journal. The other order finds nothing, waits, and fails at the unique command id, at every rebalance. What has no row
 to lock yet is checked after the last look (`is_torn`), and by the unique indexes.
 
-Whatever goes wrong ends in one of five ways. Somebody got in between: fold again on fresh data. The database refuses
+Whatever goes wrong ends in one of five ways. Somebody got in between: fold again on fresh data. The database rejects
 the data: halve the batch until the culprit is alone, park it. A statement took too long: halve the batch as well, but
-what is alone waits, since a slow database is no reason to park anything. An outage, or trouble we don't know: wait with
-back-off and try again, for ever; the journal tells whether a commit whose answer was lost took place. Our code raised
-on one command: the fold has parked it already.
+what is alone waits, since a slow database is not a reason to park anything. An outage, or trouble we don't know: wait
+with back-off and try again, forever; the journal tells whether a commit whose answer was lost took place. Our code
+raised on one command: the fold has parked it already.
 """
 
 import asyncio
@@ -51,7 +51,7 @@ def _now() -> datetime:
 
 
 class Applier:
-    """Applies batches of records; several appliers may run side by side, in any process."""
+    """Applies batches of records; several appliers may run in parallel, in any process."""
 
     def __init__(self, settings: Settings, *, clock: Callable[[], datetime] = _now) -> None:
         """Make one.
@@ -68,7 +68,7 @@ class Applier:
         self._lanes: list[asyncio.Task[Mapping[int, int]] | None] = [None] * settings.worker.lanes
         """The last one that entered each lane."""
         self.beat = time.monotonic()
-        """When it last showed a sign of life, waits of an outage included."""
+        """When it last sent a heartbeat, waits of an outage included."""
         self._outage: str | None = None
 
     @property
@@ -81,7 +81,7 @@ class Applier:
         await self.gate.start()
 
     async def stop(self) -> None:
-        """Close; call when no batch is in hand."""
+        """Close; call when no batch is in flight."""
         await self.gate.close()
         await self._replies.stop()
         await self._database.close()
@@ -95,7 +95,7 @@ class Applier:
 
         Returns:
             The records that were applied. The others are of partitions in `gate.waiting`, from the first one on that
-            waits: they were let go, and come again.
+            waits: they were released, and come again.
         """
         started = time.perf_counter()
         BATCH_RECORDS.observe(len(records))
@@ -133,10 +133,10 @@ class Applier:
         return waiting
 
     async def _settle(self, requests: Sequence[Request | Unreadable], refused: str | None = None) -> None:
-        """Try until committed; halve what takes too long, or has data that the database refuses, and park that culprit.
+        """Try until committed; halve what takes too long, or has data that the database rejects, and park that culprit.
 
         Args:
-            refused: Why the database refuses the one command that is left.
+            refused: Why the database rejects the one command that is left.
         """
         refolds, backoff = 0, self._backoff()
         while True:
@@ -186,7 +186,7 @@ class Applier:
         return Backoff(self._settings.worker.retry_wait_s, self._settings.worker.retry_wait_max_s)
 
     async def _wait(self, backoff: Backoff, trouble: ServiceError | None, error: Exception) -> None:
-        """Sit an outage out, showing signs of life (guarantee 6): a batch that waits is never parked or dropped."""
+        """Sit an outage out, sending heartbeats (guarantee 6): a batch that waits is never parked or dropped."""
         BATCH_REPEATS.labels("outage" if trouble is not None else "unknown").inc()
         self._outage = waits_for(trouble, error)
         pause_s = backoff.next_s()
@@ -197,9 +197,9 @@ class Applier:
         await asyncio.sleep(pause_s)
 
     async def check_parked(self) -> str:
-        """How many records wait because our own code raised on them, in words.
+        """How many records wait because our own code raised on them, as text.
 
-        Never an error: what is parked stays parked, and would keep the very release from being ready that mends it.
+        Never an error: what is parked stays parked, and would keep the very release from being ready that fixes it.
         """
         async with self._database.connect() as conn:
             defects = await parked.count_defects(conn)
@@ -209,7 +209,7 @@ class Applier:
         return f"{counted} because of a defect of ours: run `orgs parked`, and report it"
 
     async def check(self) -> str:
-        """Ask Postgres for a sign of life, on a connection of the pool; raises where it gives none."""
+        """See that Postgres responds, on a connection of the pool; raises where it does not."""
         await self._database.ping()
         return "answers"
 
@@ -217,7 +217,7 @@ class Applier:
         """One transaction; returns its plan and the journal position before its first row.
 
         Args:
-            refused: Why the database refuses the one command of this batch, which is then parked undecided.
+            refused: Why the database rejects the one command of this batch, which is then parked undecided.
         """
         queued_max = self._settings.worker.queued_commands_max
         # guarantee 3: organizations, outcomes and parked records of a batch are one transaction; what fails leaves
@@ -254,7 +254,7 @@ class Applier:
 
 
 def waits_for(trouble: ServiceError | None, error: Exception) -> str:
-    """What a batch waits for, in words; of what isn't known the kind alone."""
+    """What a batch waits for, as text; of what isn't known the kind alone."""
     if isinstance(trouble, TooSlowError):
         return (
             f"a single record takes too long. {trouble}. See what it waits for (pg_stat_activity), or raise "

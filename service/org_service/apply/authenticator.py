@@ -3,8 +3,8 @@
 A token is judged as of the moment the broker took the record, so a replay of old commands says what it said then. Most
 tokens were seen before and cost a look into a table. Where no key verifies a token, only keys that are read later can
 tell whether its key is a new one or a stranger's. Its partition waits for them, alone: it is left at that record, the
-consumer goes back to it once the keys were read, and all other partitions go on. So whoever makes up key ids delays the
-partitions they may write to, each time until the next read, and nobody else.
+consumer goes back to it once the keys were read, and all other partitions continue. So whoever makes up key ids delays
+the partitions they may write to, each time until the next read, and nobody else.
 """
 
 import time
@@ -78,7 +78,7 @@ class Gate:
             await self._tokens.start()
 
     def admit(self, requests: Iterable[Request | Unreadable]) -> list[Request | Unreadable]:
-        """Requests with their actor, or refused; without those that wait for keys, and what is behind them.
+        """Requests with their actor, or rejected; without those that wait for keys, and what is behind them.
 
         Never raises. Of a partition, requests come in order, and after `go_on` from the one on that waited.
         """
@@ -118,7 +118,7 @@ class Gate:
         return {} if self._tokens is None else {"keys": self._tokens.check}
 
     def _judge(self, request: Request | Unreadable, now_s: float) -> Request | Unreadable | None:
-        """The request with its actor, or refused; None where only keys that are read later can tell."""
+        """The request with its actor, or rejected; None where only keys that are read later can tell."""
         if isinstance(request, Unreadable):
             return request
         if isinstance(request.command, Refused):
@@ -140,7 +140,7 @@ class Gate:
         return None if user_id is None else request._replace(actor=user_id, user_id=user_id)
 
     def _since_s(self, request: Request, at: datetime, now_s: float) -> float:
-        """When a record was certainly here: keys read since then refuse its token for good.
+        """When a record was certainly here: keys read since then reject its token for good.
 
         By our clock alone; or by the broker's, as far as clocks may differ. Of long ago no keys are taken that were not
         read lately, so that a key which is listed again for a replay counts at once.

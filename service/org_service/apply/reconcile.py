@@ -114,7 +114,7 @@ class Marks:
 
 
 def in_place(progress: Mapping[Place, Progress], ids: Mapping[str, UUID], starts: Mapping[Place, int]) -> bool:
-    """Whether partitions are of the topics we know, and applied to where we go on at least."""
+    """Whether partitions are of the topics we know, and applied to where we continue at least."""
     return all(
         place in progress and progress[place].topic_id == ids[place.topic] and progress[place].next_offset >= start
         for place, start in starts.items()
@@ -137,7 +137,7 @@ async def confirm(
         database: The worker's.
         ids: The ids of the topics that were read.
         absence_s: How long they may go unread.
-        starts: Where their reader goes on.
+        starts: Where their reader continues.
         passed: The moments.
 
     Returns:
@@ -166,7 +166,7 @@ async def absence_max_s(settings: Settings, topics: Collection[str]) -> dict[str
     """How many seconds a reader of each topic may be away and still see every tombstone.
 
     Raises:
-        KafkaError: No broker answers, or a topic isn't there.
+        KafkaError: No broker answers, or a topic does not exist.
     """
     admin = enduring(AIOKafkaAdminClient(**settings.kafka.connection()))
     try:
@@ -223,7 +223,7 @@ async def reconcile(settings: Settings, database: Database, groups: Sequence[Gro
         settings: Where.
         database: The worker's.
         groups: The partitions; their progress is not ahead of the topics.
-        beat: Told at each step: a sign of life.
+        beat: Called at each step, as a heartbeat.
 
     Raises:
         KafkaError: Kafka can't be reached, or doesn't give a record out.

@@ -5,7 +5,7 @@ the group commits only show the lag. Before the first poll after each assignment
 says (`find_place`). From there each batch says where it continues; a transaction that finds the progress further
 back than that has a hole before it, and writes nothing, and what is before the progress was applied by somebody else.
 So a worker that lost its partitions can't put older data back, a database restored from a backup catches up by
-itself, and a topic that was deleted and created anew is noticed by its id and read from its beginning. One that was
+itself, and a topic that was deleted and created again is noticed by its id and read from its beginning. One that was
 not read for too long is reconciled first (`reconcile.py`).
 
 The last record of a key in a batch counts, so a batch is one upsert and one delete a table, whatever it holds.
@@ -64,7 +64,7 @@ class ReferenceApplier:
         """How long each topic may go unread."""
         self._finding = self._backoff()
         self.beat = time.monotonic()
-        """When it last showed a sign of life, waits of an outage included."""
+        """When it last sent a heartbeat, waits of an outage included."""
         self.outage: str | None = None
         """What is being waited for, None when all is well."""
 
@@ -74,17 +74,17 @@ class ReferenceApplier:
         return self._lost
 
     def lose(self) -> None:
-        """Let go what is in hand, and find the place anew before the next poll."""
+        """Release what is in flight, and find the place again before the next poll."""
         self._lost = True
 
     async def stop(self) -> None:
-        """Close; call when no batch is in hand."""
+        """Close; call when no batch is in flight."""
         await self._database.close()
 
     async def find_place(self, consumer: AIOKafkaConsumer) -> bool:
         """Put the consumer where Postgres says, if that must be; one try, then a wait.
 
-        Call between polls, with no batch in hand.
+        Call between polls, with no batch in flight.
 
         Returns:
             Whether the consumer stands right; if not, don't poll, but call again.
@@ -174,9 +174,9 @@ class ReferenceApplier:
             return {}
 
     async def confirm(self, consumer: AIOKafkaConsumer, passed: Mapping[Place, float]) -> None:
-        """Note that the tables hold all that these partitions held; one try. Call with no batch in hand.
+        """Note that the tables hold all that these partitions held; one try. Call with no batch in flight.
 
-        Notices, records or not, that the database was restored or a topic created anew: then the place is lost.
+        Notices, records or not, that the database was restored or a topic created again: then the place is lost.
         """
         starts = {place: self._reached[place] for place in passed}
         try:
@@ -187,7 +187,7 @@ class ReferenceApplier:
             log.warning("could not record that reference data are complete", why=str(_trouble(error) or type(error)))
 
     async def apply(self, records: Sequence[Record]) -> Sequence[Record]:
-        """Apply records in order; returns when all are committed, or let go because the place was lost.
+        """Apply records in order; returns when all are committed, or released because the place was lost.
 
         The next batch may be given before this one is through: it is read and waits for its turn. Safe to repeat
         with the same records in any process. Outages are waited out here, so only cancellation leaves this; then the
@@ -270,7 +270,7 @@ class ReferenceApplier:
             await self._settle(half, {place: starts[place] for place in _ends(half)})
 
     async def _transact(self, facts: Sequence[_Read], starts: Mapping[Place, int]) -> Counter[tuple[str, str]] | None:
-        """One transaction; returns what became of the records, by topic, or None where the place is lost."""
+        """One transaction; returns the outcome of the records, by topic, or None where the place is lost."""
         assert self._consumer is not None
         topics = sorted({place.topic for place in starts})
         if await topic_ids(self._consumer, topics) != {topic: self._topic_ids[topic] for topic in topics}:
@@ -304,7 +304,7 @@ class ReferenceApplier:
         return Backoff(self._settings.worker.retry_wait_s, self._settings.worker.retry_wait_max_s)
 
     async def _wait(self, backoff: Backoff, trouble: ServiceError | None, error: Exception) -> None:
-        """Sit an outage out, showing signs of life (guarantee 6): a batch that waits is never parked or dropped."""
+        """Sit an outage out, sending heartbeats (guarantee 6): a batch that waits is never parked or dropped."""
         if isinstance(trouble, RefoldError):
             BATCH_REPEATS.labels("refold").inc()
         else:

@@ -30,7 +30,7 @@ from org_service.wire.results import result_body, result_headers, result_key, rf
 log = get_logger(__name__)
 
 _SIGN_OF_LIFE_S: Final = 5.0
-"""Between signs of life, and warnings, while Kafka is silent; far less than a loop may be still."""
+"""Between heartbeats, and warnings, while Kafka is silent; far less than a loop may be still."""
 
 
 _REFUSED: Final = (TopicAuthorizationFailedError, ClusterAuthorizationFailedError)

@@ -1,8 +1,8 @@
-"""The rules: what becomes of one command, given the organization as it is. Pure.
+"""The rules: the outcome of one command, given the organization as it is. Pure.
 
-One function a command type, each reading from top to bottom in the order in which refusals take precedence:
+One function a command type, each reading from top to bottom in the order in which rejections take precedence:
 404 before 403 before 422 before 409, and among the 409s: the id exists, preconditions, deactivated, still partner, name
-taken. What can't be read as a command (400), or comes from nobody (401), is refused before it gets here.
+taken. What can't be read as a command (400), or comes from nobody (401), is rejected before it gets here.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -33,22 +33,22 @@ Holders = Mapping[str, UUID]
 
 
 class Decision(NamedTuple):
-    """What becomes of a command. `event` is set exactly when something changed."""
+    """The outcome of a command. `event` is set exactly when something changed."""
 
     outcome: Outcome
     code: int
     version: int | None
-    """After the command; for a refusal the organization's current one, None where there is none to see."""
+    """After the command; for a rejection the organization's current one, None where there is none to see."""
     event: EventType | None = None
     before: Organization | None = None
     """None where there was no organization (or a deleted one)."""
     after: Organization | None = None
-    """The row as it must be now, also when nothing changed; `deleted_at` tells a deleted one. None when refused."""
+    """The row as it must be now, also when nothing changed; `deleted_at` tells a deleted one. None when rejected."""
     problem: Problem | None = None
 
 
 class Invalid(NamedTuple):
-    """A command of a known type whose fields are wrong: it can only be refused, but 404 comes first."""
+    """A command of a known type whose fields are wrong: it can only be rejected, but 404 comes first."""
 
     type: str
     errors: Sequence[FieldError]
@@ -57,7 +57,7 @@ class Invalid(NamedTuple):
 def refuse(
     problem: ProblemType, detail: str, version: int | None = None, errors: Sequence[FieldError] = ()
 ) -> Decision:
-    """A refusal with the status and title of its problem type."""
+    """A rejection with the status and title of its problem type."""
     status, title = PROBLEMS[problem]
     return Decision(
         Outcome.REJECTED,
@@ -76,7 +76,7 @@ def decide(
     *,
     is_partner: bool = False,
 ) -> Decision:
-    """What becomes of `command`.
+    """The outcome of `command`.
 
     Args:
         command: As read; `Invalid` where its fields are wrong.
@@ -88,7 +88,7 @@ def decide(
         is_partner: Whether the organization is still partner of others; asked only for a delete.
 
     Returns:
-        The decision. A refusal is a value; an exception means a defect of ours.
+        The decision. A rejection is a value; an exception means a defect of ours.
     """
     creates = command.type == CreateOrganization.type
     gone = organization is None or (organization.deleted_at is not None and command.type != RestoreOrganization.type)
@@ -110,7 +110,7 @@ def decide(
 
 
 def stateless_refusal(command: Command | Invalid, access: Access | None, version: int | None) -> Decision | None:
-    """The refusal of a command whatever state its organization is in: 404, 403, 422; None where that must be known.
+    """The rejection of a command whatever state its organization is in: 404, 403, 422; None where that must be known.
 
     Args:
         command: As `decide`.
@@ -245,7 +245,7 @@ _Existing = (
 
 
 def _conflict(command: _Existing, organization: Organization, access: Access, is_partner: bool) -> Decision | None:
-    """The refusal, if a precondition doesn't hold or the organization is in no state for the command."""
+    """The rejection, if a precondition doesn't hold or the organization is in no state for the command."""
     version = organization.version
     if command.expected_version is not None and command.expected_version != version:
         return refuse(ProblemType.PRECONDITION, details.other_version(command.expected_version, version), version)

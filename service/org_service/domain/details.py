@@ -1,4 +1,4 @@
-"""What a refusal says to people: the `detail` of each problem of a command. The edge shows the same texts."""
+"""What a rejection says to people: the `detail` of each problem of a command. The edge shows the same texts."""
 
 from typing import Final
 

@@ -1,8 +1,9 @@
-"""One batch, folded in memory: what to write, what to set aside, which outcomes to send again. Pure.
+"""One batch, folded in memory: what to write, what to park, which outcomes to send again.
 
-The fold keeps a working view of organizations and of who holds which name, so that every command sees what the ones
-before it in the same batch did, as if each had its own transaction. JSON of an organization is made once and serves
-as the `after` of one change and the `before` of the next.
+No I/O and no clock: the same records and the same data give the same plan. The fold keeps a working view of
+organizations and of who holds which name, so that every command sees what the ones before it in the same batch did, as
+if each had its own transaction. That view is the snapshot it is given: a snapshot serves one fold. JSON of an
+organization is made once and serves as the `after` of one change and the `before` of the next.
 """
 
 from dataclasses import dataclass, field
@@ -88,7 +89,7 @@ class Fold:
             now: When the batch is recorded, if no organization in it was changed later than that (by another clock).
             policy: What each role is denied; None where all publishers are trusted.
             queued_max: How many open parked commands one organization may have.
-            refused: Why the database refuses the one command of this batch, which is then parked undecided (unless
+            refused: Why the database rejects the one command of this batch, which is then parked undecided (unless
                 somebody else has decided it meanwhile).
         """
         self.plan = Plan()
@@ -107,7 +108,7 @@ class Fold:
         self._json: dict[UUID, tuple[Organization, str]] = {}
 
     def add(self, request: Request | Unreadable) -> None:
-        """Fold one more record. A command that makes `decide` raise is parked; the rest goes on."""
+        """Fold one more record. A command that makes `decide` raise is parked; the rest continues."""
         if isinstance(request, Unreadable):
             # guarantee 2: what cannot be read is parked, not dropped.
             self.plan.parked.append(SetAside(request))
@@ -167,7 +168,7 @@ class Fold:
         self.plan.journal.append(row)
 
     def _decision(self, request: Request) -> Decision | None:
-        """What becomes of a command; None where it waits for earlier ones of its organization."""
+        """The outcome of a command; None where it waits for earlier ones of its organization."""
         command, org_id = request.command, request.org_id
         if isinstance(command, Refused):
             return refuse(command.problem, command.detail)
@@ -181,7 +182,7 @@ class Fold:
         return decide(command, organization, self._holders, self._moment(org_id), access, is_partner=is_partner)
 
     def _refusal_in_queue(self, request: Request, command: Command | Invalid, org_id: UUID) -> Decision | None:
-        """The refusal that no earlier command can change, or that of a full queue; None for a command that waits.
+        """The rejection that no earlier command can change, or that of a full queue; None for a command that waits.
 
         Visibility comes first: that an organization's commands wait is nothing for those who can't see it, and only who
         may do what they ask for can fill its queue.

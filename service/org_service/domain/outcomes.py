@@ -1,4 +1,4 @@
-"""What became of a command: new, known from before, and as it is published. Tuples, because each batch makes thousands.
+"""The outcome of a command: new, known from before, and as it is published. Tuples, because each batch makes thousands.
 
 A command that has no outcome (yet), and what is kept of a record that is set aside, are here as well.
 """

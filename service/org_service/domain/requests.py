@@ -66,7 +66,7 @@ class Request(NamedTuple):
     """Who the publisher says; the token's user once that is known."""
     traceparent: str | None
     authorization: bytes | None = None
-    """None where no such header is there: one without a value is a token that is refused."""
+    """None where no such header is there: one without a value is a token that is rejected."""
     user_id: str | None = None
     """Of a verified token; None is a trusted publisher."""
 

@@ -1,8 +1,8 @@
 """The edge as a process sees it: start, health, drain.
 
 Start: listen, so that an orchestrator sees a process that waits (until `run` requests get a 503); read the issuer's
-keys; connect to Kafka, in the background: reads go on without it. Drain: stop listening, finish the requests in hand,
-disconnect.
+keys; connect to Kafka, in the background: reads continue without it. Drain: stop listening, finish the requests in
+flight, disconnect.
 
 Health and metrics have a port of their own, and readiness a connection of its own to Postgres: neither is for the
 API's clients, and neither may depend on how many there are.
@@ -60,7 +60,7 @@ class Edge:
         )
         self._open = False
         self.beat = time.monotonic()
-        """When the loop last gave a sign of life, by the monotonic clock."""
+        """When the loop last sent a heartbeat, by the monotonic clock."""
         self.port = settings.edge.port
         """The API's, which is listened on once the block is entered."""
         self._server: HttpServer | None = None
@@ -74,7 +74,7 @@ class Edge:
         """Listen.
 
         Raises:
-            StopError: An address can't be had.
+            StopError: An address can't be used.
         """
         edge = self._settings.edge
         await self._health.__aenter__()
@@ -103,11 +103,11 @@ class Edge:
         await self._readiness.close()
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Answer requests until `stop` is set; then those in hand are finished.
+        """Answer requests until `stop` is set; then those in flight are finished.
 
         Raises:
             StopError: The issuer's keys can't be used, or none is named.
-            Exception: A defect ended the connection to Kafka. Requests in hand were finished.
+            Exception: A defect ended the connection to Kafka. Requests in flight were finished.
         """
         async with AsyncExitStack() as stack:
             if not await self._read_keys(stop):

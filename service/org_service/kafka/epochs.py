@@ -74,7 +74,7 @@ async def epoch_ends(
 ) -> dict[TopicPartition, int]:
     """Where the epochs of partitions end in their logs now: an offset, `UNKNOWN` where the log never knew the epoch.
 
-    The end of an epoch that goes on is the end of the log, records of open transactions included.
+    The end of an epoch that continues is the end of the log, records of open transactions included.
 
     Raises:
         KafkaError: A leader doesn't answer, or isn't one any more.

@@ -3,12 +3,12 @@
 Why not `AIOKafkaProducer`: it retries by itself, EndTxn too. The first EndTxn may still be on its way then (in a
 socket, in the broker's queue), and a broker can't tell which transaction it was meant for: when it arrives during a
 *later* transaction of the same producer, it commits half of that (first-generation protocol; Jepsen's report on
-Bufstream, 2024; KIP-890). It also goes on to commit when a batch was refused, unless the caller looked at every
+Bufstream, 2024; KIP-890). It also continues to commit when a batch was rejected, unless the caller looked at every
 future, and its sender leaves futures nobody retrieves. This one has no background task, no queue, no future of its own.
 
-The rule that makes it safe: after a time-out, a disconnect or a refusal the fate of the transaction is unknown. The
+The rule that makes it safe: after a time-out, a disconnect or a rejection the fate of the transaction is unknown. The
 caller throws the producer away and starts a new one. Its InitProducerId raises the epoch, so that everything the
-former one sent and that comes late is refused, and finishes the former transaction one way or the other; only then is
+former one sent and that comes late is rejected, and finishes the former transaction one way or the other; only then is
 the position read. What the broker answers to a step that it did *not* take ("not yet") is no doubt, and is tried
 again: there is one such answer, ConcurrentTransactions to AddPartitionsToTxn, while the markers of the transaction
 before are being written.

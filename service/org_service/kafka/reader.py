@@ -41,7 +41,7 @@ async def reader(
 
     Raises:
         KafkaError: Kafka can't be reached.
-        StopError: The topic isn't there.
+        StopError: The topic does not exist.
     """
     async with admin(kafka) as client:
         # All topics are asked for: asking for one by name would create it on brokers that still do such things.
@@ -118,7 +118,7 @@ def refuse_sick(consumer: SteadyConsumer) -> None:
 
 
 async def take(consumer: SteadyConsumer) -> list[Record]:
-    """The next records at hand, none after `POLL_MS`; in order of broker time as far as partitions allow."""
+    """The next records available, none after `POLL_MS`; in order of broker time as far as partitions allow."""
     batches = cast(
         "dict[TopicPartition, list[Record]]",
         await consumer.getmany(timeout_ms=POLL_MS, max_records=POLL_RECORDS_MAX),
@@ -134,7 +134,7 @@ async def read_all(kafka: KafkaSettings, topic: str) -> AsyncIterator[Sequence[R
 
     Raises:
         KafkaError: Kafka can't be reached.
-        StopError: The topic isn't there.
+        StopError: The topic does not exist.
     """
     async with reader(kafka, topic) as (consumer, partitions):
         async for records in read_until(consumer, await ends(consumer, partitions)):

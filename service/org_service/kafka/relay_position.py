@@ -46,7 +46,7 @@ async def read(kafka: KafkaSettings, topic: str, name: str, end: int) -> Publish
         None when this relay has published nothing yet.
 
     Raises:
-        StopError: The record is no position.
+        StopError: The record is not a position.
         KafkaError, OSError: Nothing was read, or not all of it can be.
     """
     at = TopicPartition(topic, PARTITION)

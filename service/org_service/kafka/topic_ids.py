@@ -1,5 +1,5 @@
 """Which topic a name stands for now: Kafka gives each topic an id of its own (KIP-516), and a topic that was deleted
-and created anew has another one. Offsets can't tell: the new topic may be longer than the old one was.
+and created again has another one. Offsets can't tell: the new topic may be longer than the old one was.
 
 The same request says what our login may do with a topic (KIP-430).
 
@@ -131,7 +131,7 @@ async def describe(consumer: AIOKafkaConsumer, topics: Sequence[str]) -> Mapping
     """Ask a broker what it knows of topics.
 
     Raises:
-        UnknownTopicOrPartitionError: One of them isn't there (now).
+        UnknownTopicOrPartitionError: One of them does not exist (now).
         KafkaError: No broker answers, or it is older than Kafka 3.0.
     """
     answer = await _ask(consumer, _MetadataRequest(topics))
@@ -160,7 +160,7 @@ async def may_write(consumer: AIOKafkaConsumer, topic: str) -> bool:
     """
     answer = await _ask(consumer, _MetadataRequest([topic], rights=True))
     code, operations = next((code, operations) for code, _, _, _, _, operations, _ in answer.topics)
-    if code:  # one that isn't there is told elsewhere
+    if code:  # a missing one is reported elsewhere
         return code != TopicAuthorizationFailedError.errno
     return operations == _NOT_TOLD or bool(operations & _WRITE)
 

@@ -1,9 +1,9 @@
 """Topics as they must be, as they are, and the way from one to the other.
 
 Topics are created here and nowhere else: brokers' own creation makes a topic of every typo, with settings of its own.
-Nothing is ever altered. A wrong number of partitions, clean-up policy or timestamp type can't be mended under a
+Nothing is ever altered. A wrong number of partitions, clean-up policy or timestamp type can't be fixed under a
 running service (keys would move, tokens be judged by the publisher's clock, a state topic forget), and where records
-may be smaller than the relay makes its batches it would stand still, so these are refused, at the start of a process
+may be smaller than the relay makes its batches it would stand still, so these are rejected, at the start of a process
 and while it runs. Everything else is only reported: it may be the operator's own wish (how long records are kept), or
 is a risk that is no damage yet (a replica that lags may become the leader, tombstones go after a day). Topics of
 earlier releases differ in such things, and a process of this one must start on them.
@@ -61,7 +61,7 @@ class Difference(NamedTuple):
 
 
 class TopicPlan(NamedTuple):
-    """One topic: as it must be, and how it differs; a topic that isn't there differs in nothing."""
+    """One topic: as it must be, and how it differs; a topic that does not exist differs in nothing."""
 
     spec: TopicSpec
     exists: bool
@@ -117,7 +117,7 @@ async def create(kafka: KafkaSettings, specs: Sequence[TopicSpec]) -> None:
     Raises:
         KafkaError: Kafka can't be reached.
         RetryError: A partition has no leader yet; the topics are there.
-        StopError: Kafka refuses a topic; the others may have been created.
+        StopError: Kafka rejects a topic; the others may have been created.
     """
     wanted = [
         NewTopic(

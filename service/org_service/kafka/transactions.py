@@ -1,7 +1,7 @@
 """Open transactions that hold a partition up: who reads committed records gets none from behind one, and is told
 nothing. It may be a publisher that hangs, or one that was killed and set a long `transaction.timeout.ms`.
 
-A partition is held where its last stable offset stays put while its log goes on behind it. Whose transaction that is
+A partition is held where its last stable offset stays put while its log continues behind it. Whose transaction that is
 Kafka says: DescribeProducers (KIP-664) to the partition's leader gives the producer's id, ListTransactions to every
 broker the transactional id of it. aiokafka 0.14 has neither; here is version 0 of both, which any Kafka since 3.0
 takes. Without the right to ask (Read on the topic, Describe on transactional ids) the partition is reported all the
@@ -160,11 +160,11 @@ class TransactionWatch:
         self.held: Mapping[TopicPartition, Held] = {}
 
     async def check(self) -> str:
-        """For `/readyz`: who holds what up. Never fails: a restart would not help, and other partitions go on."""
+        """For `/readyz`: who holds what up. Never fails: a restart would not help, and other partitions continue."""
         return "blocked: " + "; ".join(map(str, self.held.values())) if self.held else "none blocks a partition"
 
     async def run(self) -> None:
-        """Look, for ever; while Kafka is away, try again."""
+        """Look, forever; while Kafka is away, try again."""
         while True:
             # First, so that a process that ends at once leaves no connection half made.
             await asyncio.sleep(LOOK_S)
@@ -236,7 +236,7 @@ class TransactionWatch:
 
 
 async def _who(consumer: AIOKafkaConsumer, leader: int, at: TopicPartition, offset: int) -> str:
-    """Whose transaction begins at an offset, in words."""
+    """Whose transaction begins at an offset, as text."""
     client: Any = consumer._client  # pyright: ignore[reportPrivateUsage] - it has no public way to ask
     try:
         answer: Any = await client.send(leader, _ProducersRequest(at), group=ConnectionGroup.COORDINATION)

@@ -1,6 +1,6 @@
-"""Let the journal go on past Kafka, after a database was restored from an older backup than Kafka knows.
+"""Let the journal continue past Kafka, after a database was restored from an older backup than Kafka knows.
 
-The relay refuses to go on then, since it would publish other rows under positions that subscribers have seen. What
+The relay refuses to continue then, since it would publish other rows under positions that subscribers have seen. What
 was committed after the backup is lost to the database, though its events are in Kafka; what was committed since is
 saved: see `store.recovery`.
 
@@ -38,7 +38,7 @@ class Recovery(NamedTuple):
 
 
 async def advance(settings: Settings, confirm: Callable[[Recovery], bool]) -> Recovery | None:
-    """Let the journal go on past what Kafka knows, if `confirm` agrees to what that means.
+    """Let the journal continue past what Kafka knows, if `confirm` agrees to what that means.
 
     Stop the workers first, because of what they would decide on lost data. `confirm` may take its time: nothing is
     locked meanwhile. May be run again: the second time there is nothing to do.

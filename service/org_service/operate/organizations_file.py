@@ -30,7 +30,7 @@ Format = Literal["jsonl", "csv"]
 ID_NAMESPACE: Final = UUID("3b6c3e5e-9d0c-5a3e-8f0e-6a2f1c9b7d54")
 """Of organization ids derived from names and of command ids derived from rows; must never change."""
 LINE_CHARS_MAX: Final = 1024 * 1024
-"""A longer line is no organization; far above the 64 KiB that a command may have."""
+"""A longer line is not an organization; far above the 64 KiB that a command may have."""
 
 HEADER_CHARS_MAX: Final = 200
 """Of a header that isn't understood, in the message; enough to see what is wrong with it."""

@@ -42,7 +42,7 @@ async def behind(settings: Settings) -> Behind:
 
     Raises:
         KafkaError: Kafka can't be reached.
-        StopError: A topic isn't there.
+        StopError: A topic does not exist.
     """
     undecided = await _undecided(settings)
     database = Database(settings.database, "reader", direct=True)
@@ -74,7 +74,7 @@ async def published(settings: Settings) -> Published | None:
 
     Raises:
         KafkaError: Kafka can't be reached.
-        StopError: The topic isn't there or can't be read, or the record is no position.
+        StopError: The topic does not exist or can't be read, or the record is not a position.
     """
     topic = settings.kafka.topics.relay
     async with reader(settings.kafka, topic) as (consumer, partitions):

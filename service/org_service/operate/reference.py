@@ -57,7 +57,7 @@ async def publish(kafka: KafkaSettings, entries: Iterable[Entry]) -> list[Sent]:
 
     Raises:
         KafkaError: Kafka can't be reached, or stopped to answer: some may have been published.
-        StopError: A topic isn't there; nothing was published.
+        StopError: A topic does not exist; nothing was published.
     """
     topics = kafka.topics
     async with admin(kafka) as client:
@@ -87,7 +87,7 @@ async def publish(kafka: KafkaSettings, entries: Iterable[Entry]) -> list[Sent]:
 
 
 async def _in_time(kafka: KafkaSettings, step: Awaitable[T]) -> T:
-    """An idempotent producer of aiokafka tries again for ever; an operator wants to know."""
+    """An idempotent producer of aiokafka tries again forever; an operator wants to know."""
     try:
         return await asyncio.wait_for(step, kafka.request_timeout_ms / 1000)
     except TimeoutError as error:
@@ -103,7 +103,7 @@ async def facts_on_topics(kafka: KafkaSettings) -> Counts:
 
     Raises:
         KafkaError: Kafka can't be reached.
-        StopError: A topic isn't there.
+        StopError: A topic does not exist.
     """
     topics = kafka.topics
     return Counts(

@@ -7,10 +7,10 @@
 
 Rebuilding is the whole of recovery: InitProducerId finishes whatever the former producer (ours, or a leader's before
 us) left behind, then the position is read from Kafka. Nothing is remembered from before, so every kind of doubt has
-the same cure. The lock only keeps two leaders from fencing each other for ever; what keeps publishing exact is Kafka's
+the same cure. The lock only keeps two leaders from fencing each other forever; what keeps publishing exact is Kafka's
 fencing. While a transaction is on its way the next chunk is read and encoded; it is sent only if that one succeeds.
 
-An outage is waited out with back-off and jitter, for ever: nothing is skipped, and a restart would not help.
+An outage is waited out with back-off and jitter, forever: nothing is skipped, and a restart would not help.
 """
 
 import asyncio
@@ -94,7 +94,7 @@ class Relay:
         self.position: int | None = None
         """The last position known to be published; None until it was read from Kafka."""
         self.beat = time.monotonic()
-        """When the loop last gave a sign of life."""
+        """When the loop last sent a heartbeat."""
 
     @property
     def leading(self) -> bool:
@@ -107,7 +107,7 @@ class Relay:
             await self._changed.wait()
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Stand by and lead, until `stop` is set: then the transaction in hand is finished, and everything closed.
+        """Stand by and lead, until `stop` is set: then the transaction in flight is finished, and everything closed.
 
         Raises:
             StopError: An operator must act; the message says how. Nothing is left open.
@@ -331,7 +331,7 @@ def _check_partitions(found: Mapping[str, int], wanted: Mapping[str, int]) -> No
 
 
 async def _first(*steps: Coroutine[Any, Any, Any]) -> None:
-    """Run steps side by side until the first one ends; cancel the others and wait for their end. Raises its error."""
+    """Run steps in parallel until the first one ends; cancel the others and wait for their end. Raises its error."""
     tasks = [asyncio.create_task(step) for step in steps]
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

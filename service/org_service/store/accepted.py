@@ -1,4 +1,4 @@
-"""Commands that were answered with 202, so that whoever sent one may ask what became of it (`outcomes`)."""
+"""Commands that were answered with 202, so that whoever sent one may ask for its outcome (`outcomes`)."""
 
 from datetime import datetime, timedelta
 from typing import Final
@@ -39,7 +39,7 @@ def _remember() -> Insert:
         partition=bindparam("partition", type_=Integer),
         offset=bindparam("offset", type_=BigInteger),
     )
-    # Sent again, it lies elsewhere: what became of the first record no longer matters.
+    # Sent again, it lies elsewhere: the outcome of the first record no longer matters.
     again = {name: accepted.excluded[name] for name in ("accepted_at", "partition", "offset")}
     elsewhere = and_(
         col(AcceptedCommandRow.actor) == accepted.excluded.actor,

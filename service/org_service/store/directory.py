@@ -161,7 +161,7 @@ def _judged(rows: Sequence[Sequence[Any]], *, staff: bool, policy: Policy) -> Se
                 memberships[partner_id] = _membership(member)
     organization = Organization._make(first[:_WIDTH])
     access = access_to(organization, memberships=memberships, partnerships=partnerships, staff=staff, policy=policy)
-    # Of one that isn't there everything is None, also when it was deleted: that alone would let it pass.
+    # Of one that does not exist everything is None, also when it was deleted: that alone would let it pass.
     return None if access is None or first[0] is None else Seen(organization, access)
 
 

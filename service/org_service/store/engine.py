@@ -7,7 +7,7 @@ in `_session_settings`.
 Every call on a connection ends, whatever the network does: Postgres ends a statement after `statement_timeout`, and
 where no answer comes at all the driver gives up `ANSWER_MARGIN_S` later and cuts the connection. That holds for
 COMMIT and for a task cancelled in the middle of one too (with asyncpg >= 0.32; before, SQLAlchemy issue 12728).
-What became of such a transaction is unknown.
+The outcome of such a transaction is unknown.
 """
 
 # asyncpg comes without stubs, its functions are annotated in part.
@@ -106,7 +106,7 @@ async def connect(database: DatabaseSettings, role: Role | None) -> Session:
     Raises:
         OSError, asyncpg.PostgresError: There is no connection; `failures.classify` says what to do.
         UnreachableError: Nobody answers there, or not in time.
-        RetryError: Postgres refuses a setting of the session, such as a role that isn't there (yet); or this is a
+        RetryError: Postgres rejects a setting of the session, such as a role that does not exist (yet); or this is a
             standby, and the role needs what is true now.
     """
     try:
@@ -130,7 +130,7 @@ async def connect(database: DatabaseSettings, role: Role | None) -> Session:
         raise UnreachableError(
             f"Postgres at {database.address} cannot be reached: {type(error).__name__}: {error}"
         ) from error
-    except asyncpg.DataError as error:  # its class would blame, and park, the command in hand
+    except asyncpg.DataError as error:  # its class would blame, and park, the command in flight
         raise RetryError(f"Postgres rejects the session: {error.args[0]} (SQLSTATE {error.sqlstate})") from error
 
 

@@ -58,7 +58,7 @@ class FactTable:
             await conn.execute(self._upsert, arrays(self.fields, rows))
 
     async def delete(self, conn: AsyncConnection, keys: Sequence[tuple[Any, ...]]) -> None:
-        """Take facts back; one that isn't there is taken back already. Raises as `upsert`."""
+        """Take facts back; one that does not exist is taken back already. Raises as `upsert`."""
         if keys:
             await conn.execute(self._delete, arrays(self.key_fields, keys))
 

@@ -104,7 +104,9 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 def _by_sqlstate(error: asyncpg.PostgresError) -> RetryError | RefoldError | DataRefusedError | None:
     state: str = getattr(error, "sqlstate", None) or ""
     constraint: str = getattr(error, "constraint_name", None) or ""
-    if state.startswith(_DATA_CLASS):  # its message quotes the value, and the driver's own refusals have this class too
+    if state.startswith(
+        _DATA_CLASS
+    ):  # its message quotes the value, and the driver's own rejections have this class too
         return DataRefusedError(f"Postgres or its driver rejects a value: {type(error).__name__} (SQLSTATE {state})")
     said = f"Postgres: {error.args[0]} (SQLSTATE {state})"  # without the detail, which quotes the row
     if state in _TOO_SLOW:

@@ -88,7 +88,7 @@ class JournalSignal(_OwnSession):
     async def wait(self, timeout_s: float) -> bool:
         """Wait until the journal has grown since the last call, at most `timeout_s` seconds.
 
-        The first call returns at once. Returns False when the time was up; then Postgres has shown a sign of life.
+        The first call returns at once. Returns False when the time was up; then Postgres has responded.
 
         Raises:
             RetryError: The connection is gone; no more signals will come.

@@ -2,7 +2,7 @@
 
 One migration is one transaction. Jobs started at once wait for each other on an advisory lock, which is tried again
 and again rather than waited for: a waiting statement holds a snapshot, and `CREATE INDEX CONCURRENTLY` of the job
-that has the lock would wait for that snapshot for ever.
+that has the lock would wait for that snapshot forever.
 
 A program runs on the schema it was made for and on every later one that says so. Each migration declares
 `oldest_code`, the oldest revision whose program still runs on what it leaves; one that only adds declares what the

@@ -1,4 +1,4 @@
-"""What became of commands: the one place that asks.
+"""The outcome of commands: the one place that asks.
 
 The journal knows most. What was answered with 202 is remembered beside it (`accepted`), because a command that nobody
 has decided has no row anywhere else, and because who may ask must be known.
@@ -105,7 +105,7 @@ async def find_journaled(conn: AsyncConnection, command_ids: Sequence[UUID]) -> 
 
 
 async def find(conn: AsyncConnection, command_id: UUID) -> KnownOutcome | Undecided | None:
-    """Find what became of a command: one statement; None where nothing is known of it.
+    """Find the outcome of a command: one statement; None where nothing is known of it.
 
     Who asks isn't judged here: only the actor and staff may be told.
     """

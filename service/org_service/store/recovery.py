@@ -18,7 +18,7 @@ from org_service.store.tables import JournalGapRow, JournalHeadRow, JournalRow
 
 
 class Advance(NamedTuple):
-    """How the journal goes on past a position. Positions 1 to `restored` are as they were published."""
+    """How the journal continues past a position. Positions 1 to `restored` are as they were published."""
 
     published: int
     """The last position that Kafka knows."""
@@ -69,7 +69,7 @@ _SET_HEAD: Final = update(JournalHeadRow).values(position=bindparam("head", type
 
 
 async def plan(conn: AsyncConnection, published: int, moment: datetime) -> Advance:
-    """See how the journal would go on past `published`. Locks its head until the transaction ends.
+    """See how the journal would continue past `published`. Locks its head until the transaction ends.
 
     Args:
         conn: As `orgs_owner`.

@@ -126,9 +126,9 @@ class JournalRow(SQLModel, table=True):
     before: str | None = Field(sa_column=Column(Text))
     """JSON of the organization before the change; null where there was none, or nothing changed."""
     after: str | None = Field(sa_column=Column(Text))
-    """JSON of the organization after an applied or unchanged command; null after a delete and when refused."""
+    """JSON of the organization after an applied or unchanged command; null after a delete and when rejected."""
     problem: str | None = Field(sa_column=Column(Text))
-    """JSON of the problem of a refused command."""
+    """JSON of the problem of a rejected command."""
     traceparent: str | None = Field(sa_column=Column(Text))
     recorded_at: datetime = Field(sa_column=_moment(nullable=False))
     command_time_ms: int | None = Field(default=None, sa_column=Column(BigInteger))
@@ -164,7 +164,7 @@ class ParkedRow(SQLModel, table=True):
 
     __tablename__ = "parked"
     __table_args__: ClassVar[tuple[Any, ...]] = (
-        # With the time, because a topic that is created anew, or lost its end, gives offsets out again.
+        # With the time, because a topic that is created again, or lost its end, gives offsets out again.
         UniqueConstraint("topic", "partition", "offset", "broker_time", name="parked_coordinates_key"),
         Index("parked_org_id_idx", "org_id", postgresql_where=text("state = 'open' AND command_id IS NOT NULL")),
         Index("parked_command_id_idx", "command_id", postgresql_where=text("command_id IS NOT NULL")),
@@ -249,7 +249,7 @@ class ReferenceProgressRow(SQLModel, table=True):
     topic: str = Field(sa_column=Column(Text, primary_key=True))
     partition: int = Field(sa_column=Column(Integer, primary_key=True, autoincrement=False))
     topic_id: UUID = Field(sa_column=Column(Uuid, nullable=False))
-    """Kafka's own: a topic that was deleted and created anew has another, and its offsets begin at 0."""
+    """Kafka's own: a topic that was deleted and created again has another, and its offsets begin at 0."""
     next_offset: int = Field(sa_column=Column(BigInteger, nullable=False))
     confirmed_at: datetime | None = Field(default=None, sa_column=_moment(nullable=True))
     """When the tables were last known to hold all that the partition held then, by Postgres' clock, which a restored

@@ -1,4 +1,4 @@
-"""Commands from Kafka into the applier: a subscriber that goes on where the log does, and says where it didn't."""
+"""Commands from Kafka into the applier: a subscriber that continues where the log does, and says where it didn't."""
 
 import asyncio
 from typing import Final, Protocol
@@ -68,10 +68,10 @@ class CommandSubscriber(Subscriber):
         await super().stop()
 
     async def check_log(self) -> str:
-        """Whether the log of commands is there and goes on where it was read.
+        """Whether the log of commands is there and continues where it was read.
 
         Raises:
-            RetryError: It isn't there, or nobody knows where to go on.
+            RetryError: It does not exist, or nobody knows where to continue.
         """
         if self._continuity.absent:
             raise RetryError(f"topic {self._topic} does not exist: run `orgs topics apply`")
@@ -119,7 +119,8 @@ class CommandSubscriber(Subscriber):
         return settled
 
     def _leave_waiting(self) -> None:
-        """Leave alone the partitions that wait for keys, at the record that waits, and go on with them when it may."""
+        """Leave alone the partitions that wait for keys, at the record that waits, and continue with them when it
+        may."""
         waiting, left = self._gate.waiting, self._left
         if not waiting:
             return

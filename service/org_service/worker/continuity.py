@@ -1,4 +1,4 @@
-"""Whether the log of commands goes on where this group stopped reading it, and where to go on if it doesn't.
+"""Whether the log of commands continues where this group stopped reading it, and where to continue if it doesn't.
 
 A committed offset is a number; what it stood for may be gone. Records expire or are deleted before they are read; a
 log loses its end when a broker loses its power, and gives the offsets out again; a topic is deleted and created again.
@@ -99,7 +99,7 @@ class Found(NamedTuple):
 
 
 class Place(NamedTuple):
-    """Where to go on, and what is lost."""
+    """Where to continue, and what is lost."""
 
     offset: int
     lost: tuple[int, int | None, str] | None = None
@@ -107,7 +107,7 @@ class Place(NamedTuple):
 
 
 def place(found: Found, topic_id: UUID) -> Place:
-    """Where to go on in a partition. Pure: the table of the module's text."""
+    """Where to continue in a partition. Pure: the table of the module's text."""
     offset, note, begin, end, same = found
     if offset is None:
         return Place(begin)
@@ -122,7 +122,7 @@ def place(found: Found, topic_id: UUID) -> Place:
 
 
 class Continuity:
-    """Puts the consumer of `orgs.commands` where it must go on, and notes down what is lost."""
+    """Puts the consumer of `orgs.commands` where it must continue, and notes down what is lost."""
 
     def __init__(self, settings: Settings, group: str, topic: str) -> None:
         self._settings = settings
@@ -169,7 +169,7 @@ class Continuity:
             self.lose()
 
     async def settle(self, consumer: AIOKafkaConsumer) -> bool:
-        """Put every assigned partition where it must go on; whether that is done. No batch may be in hand.
+        """Put every assigned partition where it must continue; whether that is done. No batch may be in flight.
 
         Raises:
             StopError: The topic has another number of partitions than it must have.

@@ -1,4 +1,4 @@
-"""Commands are judged by reference data, and a refusal is for good: a worker takes none before everything that the
+"""Commands are judged by reference data, and a rejection is final: a worker takes none before everything that the
 reference topics held when it started is applied, by whichever worker.
 
 Offsets alone don't tell: behind the last record of a partition there may be marks of transactions, and what compaction
@@ -38,7 +38,7 @@ async def wait_until_loaded(settings: Settings, stop: asyncio.Event, beat: Calla
     Args:
         settings: Where.
         stop: Ends the waiting.
-        beat: Told at each look: a sign of life.
+        beat: Called at each look, as a heartbeat.
 
     Raises:
         KafkaError: Kafka can't be reached.
@@ -76,12 +76,12 @@ async def _wait(
     told = False
 
     async def goes_on() -> bool:
-        """Whether the ends are those of the topics that are there now; a sign of life, and raises in an outage."""
+        """Whether the ends are those of the topics that are there now; a heartbeat, and raises in an outage."""
         beat()
         return not stop.is_set() and await topic_ids(consumer, topics) == ids
 
     while not stop.is_set():
-        if not await goes_on():  # the first look, or a topic was created anew
+        if not await goes_on():  # the first look, or a topic was created again
             ids = await topic_ids(consumer, topics)
             ends = cast("dict[TopicPartition, int]", await consumer.end_offsets(partitions))
             absence_s = await absence_max_s(settings, topics)

@@ -20,7 +20,7 @@ _FETCH_WAIT_MS: Final = 500
 """Kafka answers as soon as there is a record; an idle subscriber asks seldom, and costs the commands nothing."""
 
 _METADATA_MAX_AGE_MS: Final = 10_000
-"""A topic that was deleted and created anew is joined after this at the latest; of use to first aid, and cheap."""
+"""A topic that was deleted and created again is joined after this at the latest; of use to first aid, and cheap."""
 
 
 class ReferenceSubscriber(Subscriber):

@@ -2,7 +2,7 @@
 
 FastStream's own parser decodes every header as UTF-8 and loses the whole batch where one is not, so ours hands the
 records over as they are. A batch is acknowledged after its commit, by the offsets of its own records, and after the
-batches before it. Two batches are in hand at most: while the first is written, the second is fetched and read.
+batches before it. Two batches are in flight at most: while the first is written, the second is fetched and read.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ log = get_logger(__name__)
 
 _RESTART_PAUSE_S: Final = 1.0
 _DRAINING_PAUSE_S: Final = 0.05
-"""Between polls whose records are let go; they are not acknowledged, so the next worker finds them."""
+"""Between polls whose records are released; they are not acknowledged, so the next worker finds them."""
 _LEAVE_S: Final = 2.0
 """Of the drain time, for leaving the group: a successor waits for whoever vanishes without a word."""
 _Records = tuple[ConsumerRecord[bytes, bytes], ...]
@@ -40,7 +40,7 @@ class Applies(Protocol):
 
     @property
     def outage(self) -> str | None:
-        """What a batch in hand waits for; None when all is well."""
+        """What a batch in flight waits for; None when all is well."""
         ...
 
     async def apply(self, records: Sequence[Record]) -> Sequence[Record]:
@@ -60,13 +60,13 @@ class Feed(NamedTuple):
     batch_timeout_ms: int
     fetch_wait_ms: int
     metadata_max_age_ms: int = 300_000
-    """How long a topic that was created anew may go unnoticed."""
+    """How long a topic that was created again may go unnoticed."""
     offset_reset: Literal["earliest", "none"] = "earliest"
-    """Where to begin without a committed offset, or at one that isn't there; `none` asks `_prepare` again."""
+    """Where to begin without a committed offset, or at one that does not exist; `none` asks `_prepare` again."""
 
 
 class Subscriber:
-    """The worker's end of Kafka: a member of the consumer group, two batches in hand at most."""
+    """The worker's end of Kafka: a member of the consumer group, two batches in flight at most."""
 
     def __init__(self, settings: Settings, applier: Applies, feed: Feed | None = None) -> None:
         """Declare the subscription, to `orgs.commands` if no `feed` is given; nothing is connected yet."""
@@ -83,7 +83,7 @@ class Subscriber:
         self._commit_timeout_s = settings.kafka.request_timeout_ms / 1000
         self._draining = False
         self._last: asyncio.Task[None] | None = None
-        """The last batch taken in hand; it ends after the one before it."""
+        """The last batch taken on; it ends after the one before it."""
         self._in_hand: set[asyncio.Task[None]] = set()
         self._assignment = _Assignment(feed.group_id, self._assigned)
         self._broker = KafkaBroker(
@@ -120,12 +120,12 @@ class Subscriber:
 
     @property
     def assigned(self) -> int | None:
-        """Partitions in hand; None before the group gave an answer (it may give none at all)."""
+        """Assigned partitions; None before the group gave an answer (it may give none at all)."""
         return self._assignment.partitions
 
     @property
     def sick(self) -> str | None:
-        """The partitions in hand that can't be read, in words; None when all is well."""
+        """The assigned partitions that can't be read, as text; None when all is well."""
         consumer = cast("SteadyConsumer | None", self._subscriber.consumer)
         if consumer is None or not consumer.sick:
             return None
@@ -150,9 +150,9 @@ class Subscriber:
         self._watch(self._consumer)
 
     async def stop(self) -> None:
-        """Stop taking, finish the batches in hand, acknowledge them, leave the group.
+        """Stop taking, finish the batches in flight, acknowledge them, leave the group.
 
-        A batch that waits for an outage to end, or isn't finished when it is time to leave the group, is let go, not
+        A batch that waits for an outage to end, or isn't finished when it is time to leave the group, is released, not
         acknowledged, and comes again.
         """
         self._draining = True
@@ -183,7 +183,7 @@ class Subscriber:
         return await may_write(self._consumer, topic)
 
     def _watch(self, consumer: AIOKafkaConsumer) -> None:
-        """See every poll: the loop is FastStream's, and silent when it hangs or starts anew."""
+        """See every poll: the loop is FastStream's, and silent when it hangs or starts again."""
         getmany = cast("Callable[..., Awaitable[dict[TopicPartition, list[Any]]]]", consumer.getmany)
 
         async def watched(*partitions: TopicPartition, **options: Any) -> dict[TopicPartition, list[Any]]:
@@ -208,7 +208,7 @@ class Subscriber:
         """Hear that the group gave partitions out again, or that one has no record at its offset."""
 
     def _is_astray(self) -> bool:
-        """Whether what was polled is let go: the offsets were lost meanwhile, and `_prepare` finds them again."""
+        """Whether what was polled is released: the offsets were lost meanwhile, and `_prepare` finds them again."""
         return False
 
     def _commit_of(self, record: Record) -> int | tuple[int, str]:
@@ -236,7 +236,7 @@ class Subscriber:
         return cast("_Records", message.raw_message)
 
     async def _handle(self, records: _Records) -> None:
-        """Take a batch in hand; returns when the one before it is through. FastStream skips a batch that raises."""
+        """Take on a batch; returns when the one before it is through. FastStream skips a batch that raises."""
         before, self._last = self._last, asyncio.create_task(self._finish(records, self._last))
         self._in_hand.add(self._last)
         self._last.add_done_callback(self._out_of_hand)
@@ -253,7 +253,7 @@ class Subscriber:
         if not ours:  # all of them moved on while the batch was written; aiokafka takes no empty commit
             return
         try:
-            async with asyncio.timeout(self._commit_timeout_s):  # the client would wait for ever
+            async with asyncio.timeout(self._commit_timeout_s):  # the client would wait forever
                 await consumer.commit(ours)
         except (KafkaError, IllegalStateError, TimeoutError) as error:
             # The partitions moved on, or Kafka is away: the records come again and the journal knows them.
@@ -277,7 +277,7 @@ class Subscriber:
 
 
 class _Assignment(ConsumerRebalanceListener):
-    """Counts the partitions in hand."""
+    """Counts the assigned partitions."""
 
     def __init__(self, group: str, tell: Callable[[], None]) -> None:
         self.partitions: int | None = None

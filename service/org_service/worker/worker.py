@@ -1,7 +1,7 @@
 """The worker as a process sees it: start, health, drain. It takes commands, and the reference data they are judged by.
 
 Start: read the reference data, and only when they are loaded the commands (while Kafka is away: wait). Drain: stop
-taking, finish the batches in hand, commit, acknowledge, leave the groups, close.
+taking, finish the batches in flight, commit, acknowledge, leave the groups, close.
 """
 
 import asyncio
@@ -42,7 +42,7 @@ class Worker:
 
     @property
     def beat(self) -> float:
-        """When the loops last gave a sign of life, by the monotonic clock: a poll, or a try of the batch in hand.
+        """When the loops last sent a heartbeat, by the monotonic clock: a poll, or a try of the batch in flight.
 
         Of the two loops, the one that has been silent for longer.
         """
@@ -56,7 +56,7 @@ class Worker:
         self._waited = at
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Take and apply commands until `stop` is set; then the batches in hand are finished and everything closed.
+        """Take and apply commands until `stop` is set; then the batches in flight are finished and everything closed.
 
         Raises:
             Exception: A defect ended the work on a batch. It was not acknowledged, and comes again after a restart.

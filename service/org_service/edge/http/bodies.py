@@ -21,7 +21,7 @@ OTHER_MEDIA_TYPE: Final = "The body has another media type."
 BOM: Final = b"\xef\xbb\xbf"
 """The byte order mark. Before JSON in UTF-8 it means nothing (RFC 8259, section 8.1)."""
 NEVER: Final = (NO_VERSION,)
-"""No version: the change can only be refused, but who may not see or do it is told that first."""
+"""No version: the change can only be rejected, but who may not see or do it is told that first."""
 
 
 def check_media_type(content_type: str | None, encodings: Sequence[str], *, patch: bool) -> None:

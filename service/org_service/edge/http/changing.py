@@ -1,6 +1,6 @@
 """The operations that change: a request becomes a command, and the command's outcome the answer.
 
-Only what makes no command at all is refused here (400, 413, 415). Whether the caller may, whether the fields are right
+Only what makes no command at all is rejected here (400, 413, 415). Whether the caller may, whether the fields are right
 and whether preconditions hold, the worker says, in its order: 404, 403, 422, 409.
 """
 
@@ -100,7 +100,7 @@ class Wishes(NamedTuple):
     prefer: str | None
     if_match: IfMatch = IfMatch(None)
     if_absent: bool = False
-    """`If-None-Match: *`: only what isn't there may be changed."""
+    """`If-None-Match: *`: only what does not exist may be changed."""
 
     @property
     def versions(self) -> tuple[int, ...] | None:
@@ -230,7 +230,7 @@ class Changing:
         return Response(outcome.organization, status, given, media_type=JSON)
 
     def _refused(self, outcome: Decided, problem: dict[str, Any], wishes: Wishes) -> Refusal:
-        """What the worker refused or parked; the same whenever it is asked for."""
+        """What the worker rejected or parked; the same whenever it is asked for."""
         if outcome.outcome == Outcome.PARKED:
             refusal = decided({**problem, "command_id": str(outcome.command_id)}, 500)
             refusal.headers = [(b"location", self._command_url(outcome.command_id).encode())]

@@ -104,7 +104,7 @@ class Accepted(NamedTuple):
 
 
 class Commands:
-    """Publishes changes and knows what became of them. `run` keeps it connected."""
+    """Publishes changes and knows their outcomes. `run` keeps it connected."""
 
     def __init__(self, settings: Settings, database: Database, policy: Policy) -> None:
         self._settings = settings
@@ -137,7 +137,7 @@ class Commands:
             await client.stop()
 
     async def kafka(self) -> str:
-        """Whether changes can be taken now, in words."""
+        """Whether changes can be taken now, as text."""
         if self._client is None:
             return "not connected: changes are answered with 503"
         try:
@@ -221,7 +221,7 @@ class Commands:
         )
 
     async def _chosen(self, caller: Caller, change: ChangeRequest) -> CommandBody:
-        """Of several versions the one that the organization has; where it has none of them, any will be refused."""
+        """Of several versions the one that the organization has; where it has none of them, any will be rejected."""
         if len(change.bodies) == 1:
             return change.bodies[0]
         async with self._database.connect() as conn:
@@ -230,7 +230,7 @@ class Commands:
         return next((body for body in change.bodies if body.expected_version == version), change.bodies[0])
 
     async def _connect(self) -> None:
-        """Make a client where there is none, or the one there is can't go on."""
+        """Make a client where there is none, or the one there is can't continue."""
         if self._client is not None and self._client.is_usable:
             return
         if self._client is not None:
@@ -259,7 +259,7 @@ class Commands:
     async def _promise(
         self, caller: Caller, change: ChangeRequest, partition: int | None = None, offset: int | None = None
     ) -> None:
-        """Remember who may ask what becomes of a command."""
+        """Remember who may ask for the outcome of a command."""
         accepted = Accepted(caller.user_id, change.org_id, datetime.now(UTC), partition, offset)
         if not await self._write(change.command_id, accepted) and len(self._pending) < PENDING_MAX:
             self._pending[change.command_id] = accepted

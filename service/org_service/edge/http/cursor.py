@@ -1,8 +1,8 @@
 """Where a page ended, as an opaque text.
 
 It goes with a digest over itself and over what was asked, so that a cursor that was changed, cut or taken along to
-another question is refused and never leads to a page nobody asked for. It is no secret and protects nothing: what a
-page may show is decided anew each time.
+another question is rejected and never leads to a page nobody asked for. It is no secret and protects nothing: what a
+page may show is decided again each time.
 """
 
 import base64
@@ -22,7 +22,7 @@ CURSOR_CHARS_MAX: Final = 2_000
 
 
 def write_cursor(question: str, after: tuple[str, UUID]) -> str:
-    """The cursor that goes on after an entry.
+    """The cursor that continues after an entry.
 
     Args:
         question: What was asked, as a text: search, filter, and last the order.
@@ -33,7 +33,7 @@ def write_cursor(question: str, after: tuple[str, UUID]) -> str:
 
 
 def read_cursor(question: str, cursor: str) -> tuple[str, UUID]:
-    """The sort key and id that a cursor of this question goes on after.
+    """The sort key and id that a cursor of this question continues after.
 
     Raises:
         Refusal: It is none of ours, or belongs to another question (400).

@@ -1,4 +1,4 @@
-"""What every request passes: who asks, within which bounds, under which id; and what becomes of what goes wrong.
+"""What every request passes: who asks, within which bounds, under which id; and the answer when something goes wrong.
 
 One layer of plain ASGI around the router, because layers cost time: a request has about a millisecond. Nothing below
 it writes a problem: whatever is raised there, ours or the framework's, becomes one here. A 500 tells nothing but the
@@ -48,7 +48,7 @@ CALLER: Final = "orgs.caller"
 BODY: Final = "orgs.body"
 """Where a scope keeps the whole body."""
 TRACEPARENT: ContextVar[str | None] = ContextVar("traceparent", default=None)
-"""Of the request in hand; goes into the commands that it sends."""
+"""Of the request in flight; goes into the commands that it sends."""
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 """In a path: a router that looks for the end of a line takes `/mcp%0A` for `/mcp`."""
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -73,7 +73,7 @@ class Gate:
     """The ASGI application around the router.
 
     Args:
-        inner: Gets only requests that may go on.
+        inner: Gets only requests that may continue.
         settings: Bounds.
         tokens: Names the caller.
         routes: Which methods a path knows, and which bodies.

@@ -89,7 +89,7 @@ class History(_ClosedModel):
 
 
 class CommandStatus(_ClosedModel):
-    """What became of a command."""
+    """The outcome of a command."""
 
     command_id: UUID
     status: Literal["pending", "applied", "unchanged", "rejected", "parked", "expired"] = Field(

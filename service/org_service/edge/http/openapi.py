@@ -51,7 +51,7 @@ def _find_wrong(path: str, kind: Any, value: object) -> Wrong:
 
 
 def _make_examples() -> list[Refusal]:
-    """A refusal of each kind, as the edge or the worker makes it."""
+    """A rejection of each kind, as the edge or the worker makes it."""
     edge, worker = EdgeSettings(), WorkerSettings()
     wrong_domain = _find_wrong("domain", Domain, "acme")
     too_long_head = head_too_large(edge.header_bytes_max)
@@ -84,7 +84,7 @@ def _make_examples() -> list[Refusal]:
 _EXAMPLES: Final[Mapping[tuple[int, str], Mapping[str, Any]]] = {
     (each.status, each.problem["type"]): each.problem for each in _make_examples()
 }
-"""The body of each refusal, by status and problem type."""
+"""The body of each rejection, by status and problem type."""
 _HEADERS: Final[Mapping[int, Mapping[str, str]]] = {
     401: {"WWW-Authenticate": "Bearer, with the reason if a token was sent (RFC 6750)"},
     405: {"Allow": "The methods that the path supports"},
@@ -104,7 +104,7 @@ _EVERYWHERE: Final = (
 
 
 def describe_problems(*types: str, also: Mapping[int, str] | None = None) -> Responses:
-    """The refusals of one operation: those given, and those of every operation.
+    """The rejections of one operation: those given, and those of every operation.
 
     Args:
         types: Problem types, beside those that any request may get.
@@ -135,7 +135,7 @@ def describe_headers(described: Mapping[str, str]) -> dict[str, Any]:
 
 
 def describe_success(description: str, model: str | None, described: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """A response that is no refusal.
+    """A response that is not a rejection.
 
     Args:
         description: When.

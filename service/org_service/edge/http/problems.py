@@ -1,4 +1,4 @@
-"""Refusals over HTTP (RFC 9457): what the worker says, and what only HTTP knows. Status names live here alone."""
+"""Rejections over HTTP (RFC 9457): what the worker says, and what only HTTP knows. Status names live here alone."""
 
 from collections.abc import Mapping, Sequence
 from enum import StrEnum

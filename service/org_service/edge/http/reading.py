@@ -177,7 +177,7 @@ class Reading:
         return Response(content, headers={**_PRIVATE, **link}, media_type=JSON)
 
     async def get_command(self, request: Request, command_id: OrgId) -> Response:
-        """What became of a change. Only for who asked for it, and for staff."""
+        """The status of a change. Only for the actor who requested it, and for staff."""
         wanted, caller = read_id(command_id), caller_of(request)
         if wanted is None:
             raise no_such_command()
@@ -202,7 +202,7 @@ class Reading:
         return Response(orjson.dumps(content), headers=_PRIVATE, media_type=JSON)
 
     async def _seen(self, request: Request, org_id: str) -> directory.Seen:
-        """What the caller sees; 404 for what isn't there or isn't theirs to see, 403 where the role may not read."""
+        """What the caller sees; 404 for what does not exist or isn't theirs to see, 403 where the role may not read."""
         wanted = read_id(org_id)
         if wanted is None:
             raise not_found()

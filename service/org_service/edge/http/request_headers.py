@@ -12,7 +12,7 @@ from uuid import UUID, uuid5
 from org_service.edge.http.problems import bad_request
 
 COMMAND_ID: Final = "x-command-id"
-"""The header of an answer that names its change: /v1/commands/{id} tells what became of it."""
+"""The header of an answer that names its change: /v1/commands/{id} shows its outcome."""
 KEY_CHARS_MAX: Final = 255
 ETAGS_MAX: Final = 10
 """More versions of one organization nobody waits for at once."""
@@ -90,7 +90,7 @@ class RequestHeaders:
 
     @property
     def content_encoding(self) -> Sequence[str]:
-        """The lines of it, of which the last one is enough to refuse a body unread."""
+        """The lines of it, of which the last one is enough to reject a body unread."""
         value = self._lines.get(b"content-encoding")
         return () if value is None else (value.decode("latin-1"),)
 
@@ -101,7 +101,7 @@ def combined(lines: Sequence[str]) -> str | None:
 
 
 def single(lines: Sequence[str], header: str) -> str | None:
-    """The value of a header that is no list; None where it is absent.
+    """The value of a header that is not a list; None where it is absent.
 
     Raises:
         Refusal: It came with several values (400): which one counts, every reader would guess differently.
@@ -197,7 +197,7 @@ def read_if_match(if_match: str | None) -> IfMatch:
 
 
 def forbids_any(if_none_match: str | None) -> bool:
-    """Whether `If-None-Match` of a change is `*`: only what isn't there may be changed (RFC 9110, section 13.1.2).
+    """Whether `If-None-Match` of a change is `*`: only what does not exist may be changed (RFC 9110, section 13.1.2).
 
     Raises:
         Refusal: It is anything else (400): a version that must not be there is no precondition of a command.

@@ -2,7 +2,7 @@
 
 Servers hand on a path that is decoded already, so an encoded slash looks like one between segments; query parameters
 are decoded with replacement characters, and an empty one is a value. Here `%2F` stays a part of its segment, bytes that
-are not UTF-8 are refused, and an empty parameter (`cursor=`, as templates and forms send) is an absent one.
+are not UTF-8 are rejected, and an empty parameter (`cursor=`, as templates and forms send) is an absent one.
 """
 
 import re

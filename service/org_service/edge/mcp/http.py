@@ -1,8 +1,8 @@
 """MCP at `/mcp` of the edge: streamable HTTP without sessions, on the API inside the process.
 
 Each message counts once for the caller's rate, whatever it asks and whatever becomes of it: the gate takes it. The
-requests that a tool makes of the API don't count again. A call of a tool that comes too soon is refused by the tool, so
-that the agent reads it; what else comes too soon gets a 429, as any request.
+requests that a tool makes of the API don't count again. A call of a tool that comes too soon is rejected by the tool,
+so that the agent reads it; what else comes too soon gets a 429, as any request.
 """
 
 from collections.abc import AsyncGenerator
@@ -60,7 +60,7 @@ class Mounted:
         """Answer one request, which the gate let in.
 
         Raises:
-            Refusal: It came by a name or from an origin that isn't known (421, 403), is no JSON (415), or comes too
+            Refusal: It came by a name or from an origin that isn't known (421, 403), is not JSON (415), or comes too
                 soon (429).
         """
         body: bytes = scope[BODY]

@@ -102,7 +102,7 @@ class DeleteArguments(_ChangeArguments):
 
 
 class Deleted(_Object):
-    """What became of a deletion."""
+    """The outcome of a deletion."""
 
     status: Literal["done", "pending"]
     idempotency_key: str
@@ -110,7 +110,7 @@ class Deleted(_Object):
 
 
 class Changed(Deleted):
-    """What became of a change, and what the user is in the organization now."""
+    """The outcome of a change, and what the user is in the organization now."""
 
     changed: list[str] | None = Field(
         description="Names of the fields that this change modified; empty if all of them already had their "

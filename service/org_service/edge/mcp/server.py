@@ -5,8 +5,8 @@ is what anybody with that token is told over HTTP or Kafka. At `/mcp` the API is
 calls it over the network and speaks with its agent over standard input and output.
 
 Arguments are checked only as far as a request can be made of them. Whether a name or an address is right, the worker
-says, in its order; a schema that refused them here would tell more to those who may know less. A refusal is the result
-of a tool, never a protocol error: an agent reads the problem and acts on it.
+says, in its order; a schema that rejected them here would tell more to those who may know less. A rejection is the
+result of a tool, never a protocol error: an agent reads the problem and acts on it.
 """
 
 import re
@@ -48,7 +48,7 @@ NAME: Final = "organizations"
 VERSION: Final = "1.0.0"
 """Of the tools: what they take and give."""
 _FORWARDED: Final = ("authorization", "traceparent", "x-request-id")
-"""Headers of the agent's request that go on to the API."""
+"""Headers of the agent's request that are passed on to the API."""
 _CONNECT_TIMEOUT_S: Final = 5.0
 _ANSWER_TIMEOUT_S: Final = 130.0
 """Longer than the API ever waits for an outcome (`edge.outcome_timeout_s`): it answers first, with 202."""
@@ -105,7 +105,7 @@ class Tools:
 
     Args:
         api: A client with the API's address; where agents don't bring their own token, with that.
-        renewal: How to come by another token where this one is refused; said to the agent.
+        renewal: How to come by another token where this one is rejected; said to the agent.
     """
 
     def __init__(self, api: httpx2.AsyncClient, renewal: str = "") -> None:
@@ -123,7 +123,7 @@ class Tools:
         return ListToolsResult(tools=list(TOOLS))
 
     async def call(self, context: ServerRequestContext[Any], params: CallToolRequestParams) -> CallToolResult:
-        """Call a tool. What the API refuses, and what can't be asked of it, is a result with `is_error`."""
+        """Call a tool. What the API rejects, and what can't be asked of it, is a result with `is_error`."""
         try:
             request = context.request
             wait_s = 0 if request is None else request.scope[WAIT_S]
@@ -180,7 +180,7 @@ class Tools:
         """Ask the API.
 
         Raises:
-            _Refused: It refused, or gave no answer that can be read; then it isn't known what became of a change.
+            _Refused: It rejected, or gave no answer that can be read; then the outcome of a change isn't known.
         """
         try:
             asked = self._api.build_request(method, path, headers=headers, **request)
@@ -302,7 +302,7 @@ def _text(text: str) -> TextContent:
 
 
 def _refusal(problem: dict[str, Any]) -> CallToolResult:
-    """A refusal: in words for the agent, and as a problem beside the result for programs.
+    """A rejection: as text for the agent, and as a problem beside the result for programs.
 
     Not as structured content: clients hold that against the tool's output schema, of errors too (the TypeScript SDK),
     and fail where the agent should have read why.
@@ -311,7 +311,7 @@ def _refusal(problem: dict[str, Any]) -> CallToolResult:
 
 
 async def _with_an_object(ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:
-    """Hand on a call whose arguments are no object: the protocol's reader would refuse it without saying why."""
+    """Hand on a call whose arguments are not an object: the protocol's reader would reject it without saying why."""
     params = ctx.params
     if ctx.method == CALL and params is not None and not isinstance(params.get("arguments"), dict | None):
         ctx = replace(ctx, params={**params, "arguments": {_NO_OBJECT: params["arguments"]}})

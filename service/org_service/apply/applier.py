@@ -24,13 +24,14 @@ from typing import Final
 from org_service.apply.authenticator import Gate
 from org_service.apply.replies import Replies
 from org_service.domain.fold import Fold, Plan, where
+from org_service.domain.reasons import ParkReason, RepeatReason
 from org_service.domain.requests import Record, Refused, Request, Unreadable
 from org_service.domain.snapshot import Snapshot, deleted, is_torn, names_wanted, pairs_asked, restored
 from org_service.errors import DataRefusedError, RefoldError, ServiceError, TooSlowError
 from org_service.settings import Settings
 from org_service.store import journal, organizations, outcomes, parked, relations
 from org_service.store.database import Database, DatabaseConnection
-from org_service.store.failures import classify
+from org_service.store.failures import classify, sqlstate
 from org_service.telemetry.logs import get_logger, log_defect
 from org_service.telemetry.metrics import BATCH_RECORDS, BATCH_REPEATS, BATCH_SECONDS, COMMANDS, PARKED
 from org_service.waiting import Backoff
@@ -147,13 +148,13 @@ class Applier:
                 trouble = classify(error)
                 if isinstance(trouble, RefoldError) and refolds < REFOLDS_MAX:
                     refolds += 1
-                    BATCH_REPEATS.labels("refold").inc()
+                    BATCH_REPEATS.labels(RepeatReason.REFOLD).inc()
                     await asyncio.sleep(random.uniform(0, 0.002 * refolds))  # noqa: S311 - rivals must not march in step
                 elif refused is None and _is_in_data(trouble):
                     await self._halve_or_park(requests, error)
                     return
                 elif isinstance(trouble, TooSlowError) and len(requests) > 1:
-                    await self._halve(requests, "too_slow")
+                    await self._halve(requests, RepeatReason.TOO_SLOW)
                     return
                 else:
                     await self._wait(backoff, trouble, error)
@@ -166,13 +167,13 @@ class Applier:
     async def _halve_or_park(self, requests: Sequence[Request | Unreadable], error: Exception) -> None:
         """Part a batch that can't be written; alone, the culprit is parked."""
         if len(requests) > 1:
-            await self._halve(requests, "halved")
+            await self._halve(requests, RepeatReason.HALVED)
             return
-        detail = _sqlstate(error)
+        detail = sqlstate(error)
         log.error("command parked: the database rejects its data", sqlstate=detail)
         await self._settle(requests, detail)
 
-    async def _halve(self, requests: Sequence[Request | Unreadable], why: str) -> None:
+    async def _halve(self, requests: Sequence[Request | Unreadable], why: RepeatReason) -> None:
         BATCH_REPEATS.labels(why).inc()
         log.warning("the batch is being halved", why=why, records=len(requests))
         middle = len(requests) // 2
@@ -187,7 +188,7 @@ class Applier:
 
     async def _wait(self, backoff: Backoff, trouble: ServiceError | None, error: Exception) -> None:
         """Sit an outage out, sending heartbeats (guarantee 6): a batch that waits is never parked or dropped."""
-        BATCH_REPEATS.labels("outage" if trouble is not None else "unknown").inc()
+        BATCH_REPEATS.labels(RepeatReason.OUTAGE if trouble is not None else RepeatReason.UNKNOWN).inc()
         self._outage = waits_for(trouble, error)
         pause_s = backoff.next_s()
         if trouble is not None:
@@ -288,7 +289,7 @@ def _read(record: Record) -> Request | Unreadable:
     except Exception as error:  # noqa: BLE001 - a defect of ours must not hold up the other records
         defect, place = where(error), {"partition": record.partition, "offset": record.offset}
         log_defect(log, "record parked: our code raised", defect, error, **place)
-        return Unreadable(record, defect, "handler_raised")
+        return Unreadable(record, defect, ParkReason.HANDLER_RAISED)
 
 
 async def _snapshot(conn: DatabaseConnection, requests: Sequence[Request | Unreadable], queued_max: int) -> Snapshot:
@@ -327,14 +328,3 @@ def _count(plan: Plan) -> None:
         log_defect(log, "command parked: our code raised", where(error), error, command_id=str(command_id))
     told = [f"{commands} {outcome} {code}" for (outcome, code), commands in decided.items()]
     log.debug("committed", outcomes=", ".join(told), parked=len(plan.parked), answered=len(plan.replies))
-
-
-def _sqlstate(error: Exception) -> str:
-    """What the database said, by its code alone: its message may quote the payload."""
-    cause: BaseException | None = error
-    while cause is not None:
-        state = getattr(cause, "sqlstate", None)
-        if isinstance(state, str):
-            return f"SQLSTATE {state} ({type(cause).__name__})"
-        cause = cause.__cause__ or getattr(cause, "orig", None)
-    return type(error).__name__

@@ -26,6 +26,7 @@ from org_events.reference import Reference
 from org_service.apply.applier import waits_for
 from org_service.apply.reconcile import Marks, absence_max_s, confirm, grouped, in_place, is_too_long, reconcile
 from org_service.domain.fold import where
+from org_service.domain.reasons import ParkReason, RepeatReason
 from org_service.domain.requests import Record, SetAside, Unreadable
 from org_service.errors import DataRefusedError, RefoldError, RetryError, ServiceError, TooSlowError
 from org_service.kafka.topic_ids import topic_ids
@@ -226,7 +227,7 @@ class ReferenceApplier:
         except Exception as error:  # noqa: BLE001 - a defect of ours must not hold up the other records
             defect, place = where(error), {"partition": record.partition, "offset": record.offset}
             log_defect(log, "record parked: our code raised", defect, error, topic=record.topic, **place)
-            return Unreadable(record, defect, "handler_raised")
+            return Unreadable(record, defect, ParkReason.HANDLER_RAISED)
 
     async def _settle(self, facts: Sequence[_Read], starts: Mapping[Place, int]) -> None:
         """Try until committed, or until the place is lost; halve as commands are halved."""
@@ -241,7 +242,7 @@ class ReferenceApplier:
                     await self._halve_or_park(facts, starts, trouble)
                     return
                 if isinstance(trouble, TooSlowError) and len(facts) > 1:
-                    await self._halve(facts, starts, "too_slow")
+                    await self._halve(facts, starts, RepeatReason.TOO_SLOW)
                     return
                 await self._wait(backoff, trouble, error)
             else:
@@ -258,11 +259,11 @@ class ReferenceApplier:
     ) -> None:
         """Part a batch that can't be written; alone, the culprit is parked."""
         if len(facts) == 1:
-            await self._settle([Unreadable(facts[0].record, str(refused), "data_refused")], starts)
+            await self._settle([Unreadable(facts[0].record, str(refused), ParkReason.DATA_REFUSED)], starts)
             return
-        await self._halve(facts, starts, "halved")
+        await self._halve(facts, starts, RepeatReason.HALVED)
 
-    async def _halve(self, facts: Sequence[_Read], starts: Mapping[Place, int], why: str) -> None:
+    async def _halve(self, facts: Sequence[_Read], starts: Mapping[Place, int], why: RepeatReason) -> None:
         BATCH_REPEATS.labels(why).inc()
         log.warning("the batch of reference data is being halved", why=why, records=len(facts))
         middle = len(facts) // 2
@@ -306,9 +307,9 @@ class ReferenceApplier:
     async def _wait(self, backoff: Backoff, trouble: ServiceError | None, error: Exception) -> None:
         """Sit an outage out, sending heartbeats (guarantee 6): a batch that waits is never parked or dropped."""
         if isinstance(trouble, RefoldError):
-            BATCH_REPEATS.labels("refold").inc()
+            BATCH_REPEATS.labels(RepeatReason.REFOLD).inc()
         else:
-            BATCH_REPEATS.labels("unknown" if trouble is None else "outage").inc()
+            BATCH_REPEATS.labels(RepeatReason.UNKNOWN if trouble is None else RepeatReason.OUTAGE).inc()
             self.outage = waits_for(trouble, error)
         pause_s = backoff.next_s()
         if trouble is not None:

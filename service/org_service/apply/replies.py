@@ -21,6 +21,7 @@ from org_events.results import ProblemType
 from org_service.domain.decide import Decision, refuse
 from org_service.domain.fold import Plan, Reply, parked_outcome
 from org_service.domain.outcomes import KnownOutcome
+from org_service.domain.reasons import SkipReason
 from org_service.settings import Settings
 from org_service.telemetry.logs import get_logger
 from org_service.telemetry.metrics import RECORDS_SKIPPED
@@ -74,7 +75,7 @@ class Replies:
         Args:
             start: The journal position before the plan's first row.
         """
-        RECORDS_SKIPPED.labels("redelivered").inc(plan.redelivered)
+        RECORDS_SKIPPED.labels(SkipReason.REDELIVERED).inc(plan.redelivered)
         if not plan.replies:
             return
         messages = list(_messages(plan, start, datetime.now(UTC)))
@@ -111,7 +112,7 @@ class Replies:
 
 def _messages(plan: Plan, start: int, now: datetime) -> Iterator[_Message]:
     for reply in plan.replies:
-        RECORDS_SKIPPED.labels({"reused": "command_id_reused"}.get(reply.kind, reply.kind)).inc()
+        RECORDS_SKIPPED.labels(reply.kind).inc()
         if isinstance(reply.of, KnownOutcome):
             yield _journaled(reply.of)
         elif isinstance(reply.of, int):
@@ -155,7 +156,8 @@ def _journaled(row: KnownOutcome) -> _Message:
 def _undecided(reply: Reply, now: datetime) -> _Message:
     """An outcome that is not in the journal; its `ce_id` comes from the record's coordinates."""
     request, record = reply.request, reply.request.record
-    decision = parked_outcome() if reply.kind == "parked" else _reused()
+    word = "parked" if reply.kind == SkipReason.PARKED else "reused"  # as ids were derived ever since
+    decision = parked_outcome() if reply.kind == SkipReason.PARKED else _reused()
     assert decision.problem is not None
     return _Message(
         result_key(request.org_id, request.command_id),
@@ -168,10 +170,10 @@ def _undecided(reply: Reply, now: datetime) -> _Message:
             organization=None,
             position=None,
             problem=decision.problem.model_dump_json(),
-            final=reply.kind != "parked",
+            final=reply.kind != SkipReason.PARKED,
         ),
         result_headers(
-            derived_from=f"{reply.kind}:{record.topic}:{record.partition}:{record.offset}:{record.timestamp}",
+            derived_from=f"{word}:{record.topic}:{record.partition}:{record.offset}:{record.timestamp}",
             command_id=request.command_id,
             org_id=request.org_id,
             position=None,

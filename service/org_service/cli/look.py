@@ -88,10 +88,11 @@ def parked(
     from org_service.cli import render
 
     async def read(conn: "DatabaseConnection") -> "tuple[list[ParkedRecord], list[ParkedCount]]":
+        from org_service.domain.reasons import ParkedState
         from org_service.store import parked as parked_records
 
-        shown = await parked_records.list_records(conn, last, state=None if every else "open")
-        return shown, [each for each in await parked_records.count(conn) if every or each.state == "open"]
+        shown = await parked_records.list_records(conn, last, state=None if every else ParkedState.OPEN)
+        return shown, [each for each in await parked_records.count(conn) if every or each.state == ParkedState.OPEN]
 
     records, counts = _ask(read)
     for record in records:

@@ -6,9 +6,7 @@ code needs it; a code without a text fails here, and so do the tests.
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final, cast
-
-from sqlalchemy import CheckConstraint, Table
+from typing import Any, Final
 
 from org_events import asyncapi
 from org_events.commands import COMMANDS
@@ -16,8 +14,8 @@ from org_events.events import EventType
 from org_events.results import Outcome, ProblemType
 from org_events.schemas import MODELS
 from org_events.topics import DAY_MS, Topics, TopicSpec
+from org_service.domain.reasons import ParkReason
 from org_service.edge.http.problems import TITLES, HttpProblem
-from org_service.store.tables import ParkedRow
 
 _OUTCOMES: Final[Mapping[Outcome, tuple[str, str, str]]] = {
     Outcome.APPLIED: ("200", "yes", "The change was made: there is an event and a new version."),
@@ -120,12 +118,12 @@ _ADVICE: Final[Mapping[str, tuple[str, str]]] = {
 }
 """When each problem type occurs, and what a client does then."""
 
-_REASONS: Final[Mapping[str, str]] = {
-    "unreadable": "no command id or fact can be read, or a batch or record exceeds the limits above",
-    "handler_raised": "the service's own code failed on it: a defect",
-    "data_refused": "Postgres rejects its data",
-    "queued_behind": "an earlier command of the same organization is parked",
-    "wrong_partition": "reference data only: the record is on another partition than its key belongs on",
+_REASONS: Final[Mapping[ParkReason, str]] = {
+    ParkReason.UNREADABLE: "no command id or fact can be read, or a batch or record exceeds the limits above",
+    ParkReason.HANDLER_RAISED: "the service's own code failed on it: a defect",
+    ParkReason.DATA_REFUSED: "Postgres rejects its data",
+    ParkReason.QUEUED_BEHIND: "an earlier command of the same organization is parked",
+    ParkReason.WRONG_PARTITION: "reference data only: the record is on another partition than its key belongs on",
 }
 
 
@@ -206,11 +204,7 @@ def _problems() -> str:
 
 
 def _reasons() -> str:
-    table = cast("Table", ParkedRow.__table__)  # pyright: ignore[reportAttributeAccessIssue] - SQLModel doesn't declare it
-    checks = [each for each in table.constraints if isinstance(each, CheckConstraint)]
-    constraint = next(each for each in checks if each.name == "parked_reason_check")
-    names: list[str] = re.findall(r"'(\w+)'", str(constraint.sqltext))
-    return _table(("reason", "why"), [(f"`{name}`", _REASONS[name]) for name in names])
+    return _table(("reason", "why"), [(f"`{reason}`", _REASONS[reason]) for reason in ParkReason])
 
 
 TABLES: Final[Mapping[str, Callable[[], str]]] = {

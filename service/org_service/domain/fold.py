@@ -25,18 +25,21 @@ from org_service.domain.decide import Decision, Invalid, decide, refuse, statele
 from org_service.domain.organization import Organization, changed_fields, moment_after, to_json
 from org_service.domain.outcomes import KnownOutcome, NewOutcome
 from org_service.domain.policy import Policy
+from org_service.domain.reasons import ParkReason, SkipReason
 from org_service.domain.requests import Record, Refused, Request, SetAside, Unreadable, broker_time
 from org_service.domain.snapshot import Snapshot
+
+ReplyKind = Literal[SkipReason.DUPLICATE, SkipReason.PARKED, SkipReason.COMMAND_ID_REUSED]
 
 
 class Reply(NamedTuple):
     """An outcome that the worker itself sends after the commit, because the relay won't.
 
-    `of` is the journaled outcome to repeat, or the index of a row of this batch's journal; None for `parked` and
-    `reused` (the command id belongs to another payload).
+    `of` is the journaled outcome to repeat, or the index of a row of this batch's journal; None for `PARKED` and
+    `COMMAND_ID_REUSED` (the command id belongs to another payload).
     """
 
-    kind: Literal["duplicate", "parked", "reused"]
+    kind: ReplyKind
     request: Request
     of: KnownOutcome | int | None = None
 
@@ -114,14 +117,14 @@ class Fold:
             self.plan.parked.append(SetAside(request))
         elif not self._known(request):
             if self._refused is not None:
-                self.park(request, "data_refused", self._refused)
+                self.park(request, ParkReason.DATA_REFUSED, self._refused)
             else:
                 self._decide(request)
 
-    def park(self, request: Request, reason: str, detail: str) -> None:
+    def park(self, request: Request, reason: ParkReason, detail: str) -> None:
         """Set a command aside, and with it the later ones of its organization."""
         self.plan.parked.append(SetAside(Unreadable(request.record, detail, reason), request))
-        self.plan.replies.append(Reply("parked", request))
+        self.plan.replies.append(Reply(SkipReason.PARKED, request))
         self._parked[request.command_id] = request.digest
         if request.org_id is not None:
             self._held[request.org_id] = self._held.get(request.org_id, 0) + 1
@@ -140,12 +143,14 @@ class Fold:
             first, digest = self._rows[request.command_id]
         elif request.command_id in self._parked:
             same = self._parked[request.command_id] == request.digest
-            self.plan.replies.append(Reply("parked" if same else "reused", request))
+            self.plan.replies.append(Reply(SkipReason.PARKED if same else SkipReason.COMMAND_ID_REUSED, request))
             return True
         else:
             return False
         self.plan.replies.append(
-            Reply("duplicate", request, first) if digest == request.digest else Reply("reused", request)
+            Reply(SkipReason.DUPLICATE, request, first)
+            if digest == request.digest
+            else Reply(SkipReason.COMMAND_ID_REUSED, request)
         )
         return True
 
@@ -156,10 +161,10 @@ class Fold:
         # guarantee 7: a command that our code fails on is parked alone; the rest of the batch is decided.
         except Exception as error:  # noqa: BLE001 - a defect of ours must not hold up other organizations
             self.plan.defects.append(Defect(request.command_id, error))
-            self.park(request, "handler_raised", where(error))
+            self.park(request, ParkReason.HANDLER_RAISED, where(error))
             return
         if decision is None or row is None:
-            self.park(request, "queued_behind", "An earlier command of this organization is parked.")
+            self.park(request, ParkReason.QUEUED_BEHIND, "An earlier command of this organization is parked.")
             return
         if decision.event is not None:
             assert decision.after is not None

@@ -7,6 +7,8 @@ from datetime import datetime
 from typing import Literal, NamedTuple
 from uuid import UUID
 
+from org_service.domain.reasons import AuthenticatedBy, ParkReason
+
 
 class KnownOutcome(NamedTuple):
     """What the journal remembers of a command: enough to know it again, to send its outcome again and to show it."""
@@ -83,10 +85,10 @@ class KeptRecord(NamedTuple):
     org_id: UUID | None
     command_id: UUID | None
     request_digest: bytes | None
-    reason: str
+    reason: ParkReason
     detail: str
     actor: str | None
-    authenticated_by: Literal["token", "publisher"] | None
+    authenticated_by: AuthenticatedBy | None
     value_bytes: int | None
     value_sha256: str | None
 

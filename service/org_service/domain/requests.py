@@ -8,6 +8,7 @@ from uuid import UUID
 from org_events.commands import Command
 from org_events.results import ProblemType
 from org_service.domain.decide import Invalid
+from org_service.domain.reasons import ParkReason
 
 LOG_APPEND_TIME: Final = 1
 """`timestamp_type` of a record that the broker stamped."""
@@ -41,7 +42,7 @@ class Unreadable(NamedTuple):
 
     record: Record
     detail: str
-    reason: str = "unreadable"
+    reason: ParkReason = ParkReason.UNREADABLE
 
 
 class Refused(NamedTuple):

@@ -17,6 +17,7 @@ from org_events import cloudevents
 from org_events.cloudevents import NotACloudEvent
 from org_service.domain.organization import to_json
 from org_service.domain.outcomes import JournaledOutcome
+from org_service.domain.reasons import ParkedState
 from org_service.kafka.reader import Record, read_all
 from org_service.settings import KafkaSettings, Settings
 from org_service.store import journal, organizations, parked
@@ -173,7 +174,7 @@ async def _read_tables(settings: Settings) -> _Stored:
 
 
 def _add_parked(stored: _Stored, record: ParkedRecord) -> None:
-    stored.parked_open += record.state == "open"
+    stored.parked_open += record.state == ParkedState.OPEN
     if record.command_id is None:
         stored.parked_unreadable.add((record.topic, record.partition, record.offset))
     else:

@@ -75,6 +75,15 @@ def misconfigured(error: BaseException) -> str | None:
     return next((str(each) for each in _causes(error) if isinstance(each, asyncpg.ClientConfigurationError)), None)
 
 
+def sqlstate(error: BaseException) -> str:
+    """What the database said, by its code alone: its message may quote the payload."""
+    for each in _causes(error):
+        state = getattr(each, "sqlstate", None)
+        if isinstance(state, str):
+            return f"SQLSTATE {state} ({type(each).__name__})"
+    return type(error).__name__
+
+
 @contextmanager
 def classified() -> Generator[None]:
     """Raise what `classify` says in place of the error of the body; what it doesn't know passes as it is."""

@@ -10,6 +10,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
+from org_service.domain.reasons import LossReason
 from org_service.store.sql import columns
 from org_service.store.tables import LostRangeRow
 
@@ -24,9 +25,7 @@ class Loss(NamedTuple):
     from_offset: int
     to_offset: int | None
     """The first one that isn't lost; None where nobody knows how many there were."""
-    why: str
-    """`expired`: deleted before they were read. `truncated`: the log lost its end, and gives these offsets out again.
-    `recreated`: the topic was deleted and created again."""
+    why: LossReason
     noticed_at: datetime
 
 
@@ -42,4 +41,5 @@ async def note(conn: AsyncConnection, losses: Sequence[Loss]) -> None:
 
 async def list_losses(conn: AsyncConnection, limit: int) -> list[Loss]:
     """The latest losses, at most `limit`, latest first."""
-    return [Loss._make(row) for row in await conn.execute(_LIST.limit(limit))]
+    rows = await conn.execute(_LIST.limit(limit))
+    return [Loss._make(row)._replace(why=LossReason(row.why)) for row in rows]

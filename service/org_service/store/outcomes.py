@@ -22,15 +22,15 @@ from sqlalchemy import (
     null,
     or_,
     select,
-    text,
     union_all,
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
 from org_service.domain.outcomes import KnownOutcome, Undecided, UndecidedStatus
+from org_service.domain.reasons import LossReason, ParkedState
 from org_service.store.prepared import Prepared
-from org_service.store.sql import Rows, columns
+from org_service.store.sql import Rows, columns, constant
 from org_service.store.tables import AcceptedCommandRow, JournalRow, LostRangeRow, ParkedRow
 
 _DECIDED_AFTER: Final = timedelta(seconds=60)
@@ -71,7 +71,7 @@ def _find() -> Rows:
         select(ranks[0], *_JOURNALED).where(col(JournalRow.command_id) == _command_id),
         select(ranks[1], *(parked.get(field, null()) for field in KnownOutcome._fields))
         .outerjoin(AcceptedCommandRow, col(AcceptedCommandRow.command_id) == col(ParkedRow.command_id))
-        .where(col(ParkedRow.command_id) == _command_id, col(ParkedRow.state) == text("'open'")),
+        .where(col(ParkedRow.command_id) == _command_id, col(ParkedRow.state) == constant(ParkedState.OPEN)),
         select(ranks[2], *(accepted.get(field, null()) for field in KnownOutcome._fields)).where(
             col(AcceptedCommandRow.command_id) == _command_id
         ),
@@ -90,7 +90,10 @@ def _fate() -> ColumnElement[str]:
         col(LostRangeRow.from_offset) <= col(AcceptedCommandRow.offset),
         or_(col(LostRangeRow.to_offset).is_(None), col(LostRangeRow.to_offset) > col(AcceptedCommandRow.offset)),
         col(LostRangeRow.noticed_at) >= col(AcceptedCommandRow.accepted_at),
-        or_(col(LostRangeRow.why) == text("'expired'"), col(LostRangeRow.noticed_at) < func.now() - _DECIDED_AFTER),
+        or_(
+            col(LostRangeRow.why) == constant(LossReason.EXPIRED),
+            col(LostRangeRow.noticed_at) < func.now() - _DECIDED_AFTER,
+        ),
     )
     return case((lost, literal_column("'expired'", Text)), else_=literal_column("'pending'", Text))
 

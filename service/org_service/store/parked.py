@@ -25,14 +25,15 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
 from org_service.domain.outcomes import KeptRecord
-from org_service.store.sql import columns, unnest
+from org_service.domain.reasons import ParkedState, ParkReason
+from org_service.store.sql import columns, constant, unnest
 from org_service.store.tables import ParkedRow
 
 DEFECTS_COUNTED_MAX: Final = 10_000
 """More tell nobody more, and a health check may not take long."""
 CAUSES_MAX: Final = 100
 """Rows of the totals of what is parked; a defect is one, so there are never so many."""
-_WITH_CAUSE: Final = ("handler_raised", "data_refused")
+_WITH_CAUSE: Final = (ParkReason.HANDLER_RAISED, ParkReason.DATA_REFUSED)
 
 
 class ParkedRecord(NamedTuple):
@@ -67,8 +68,7 @@ class ParkedCount(NamedTuple):
     records: int
 
 
-# As text, so that the partial indexes match.
-_open = col(ParkedRow.state) == text("'open'")
+_open = col(ParkedRow.state) == constant(ParkedState.OPEN)
 _open_command = (_open, col(ParkedRow.command_id).is_not(None))
 _asked = unnest({"org_id": Uuid}, prefix="asked_")
 # One row an organization, however long its queue is.
@@ -90,7 +90,7 @@ _COUNT_WAITING: Final = select(_asked.c.org_id, func.count()).join(_waiting, tru
 _PARK: Final = insert(ParkedRow).on_conflict_do_nothing(constraint="parked_coordinates_key")
 _COUNT_DEFECTS: Final = select(func.count()).select_from(
     select(col(ParkedRow.id))
-    .where(_open, col(ParkedRow.reason) == text("'handler_raised'"))
+    .where(_open, col(ParkedRow.reason) == constant(ParkReason.HANDLER_RAISED))
     .limit(DEFECTS_COUNTED_MAX)
     .subquery()
 )
@@ -131,7 +131,7 @@ async def find(
 async def park(conn: AsyncConnection, rows: Sequence[KeptRecord], recorded_at: datetime) -> None:
     """Set records aside; one that is there already (same coordinates and time) is left as it is."""
     await conn.execute(
-        _PARK, [{**row._asdict(), "attempts": 1, "state": "open", "recorded_at": recorded_at} for row in rows]
+        _PARK, [{**row._asdict(), "attempts": 1, "state": ParkedState.OPEN, "recorded_at": recorded_at} for row in rows]
     )
 
 
@@ -145,14 +145,14 @@ async def list_records(
     limit: int,
     *,
     after_id: int = 0,
-    state: str | None = "open",
+    state: ParkedState | None = ParkedState.OPEN,
     parked_id: int | None = None,
     org_id: UUID | None = None,
     command_id: UUID | None = None,
 ) -> list[ParkedRecord]:
     """Read parked records in the order they were parked: the next `limit` after `after_id`.
 
-    What is None doesn't count. All of one organization, with `state` "open", is what its queue holds.
+    What is None doesn't count. All of one organization, with `state` open, is what its queue holds.
     """
     statement = select(*_PARKED).where(col(ParkedRow.id) > after_id).order_by(col(ParkedRow.id)).limit(limit)
     wanted = (

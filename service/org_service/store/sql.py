@@ -1,13 +1,19 @@
 """Parts that several statements are made of."""
 
 from collections.abc import Collection, Mapping, Sequence
+from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import ARRAY, JSON, Select, bindparam, cast, column, func
+from sqlalchemy import ARRAY, JSON, Select, TextClause, bindparam, cast, column, func, text
 from sqlalchemy.sql.selectable import TableValuedAlias
 
 Rows = Select[*tuple[Any, ...]]
 """A statement that reads."""
+
+
+def constant(value: StrEnum) -> TextClause:
+    """A word as text rather than as a parameter, so that the predicate of a partial index matches."""
+    return text(f"'{value}'")
 
 
 def unnest(types: Mapping[str, Any], *, prefix: str = "given_") -> TableValuedAlias:

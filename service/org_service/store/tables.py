@@ -9,7 +9,9 @@ positions are taken last, as a rule after the organizations are written.
 # SQLModel declares __tablename__ as a declared_attr.
 # pyright: reportAssignmentType=false
 
+from collections.abc import Iterable
 from datetime import datetime
+from enum import StrEnum
 from typing import Any, ClassVar, Final
 from uuid import UUID
 
@@ -33,6 +35,8 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import Field, SQLModel
 
 from org_events.reference import Role
+from org_events.results import Outcome
+from org_service.domain.reasons import AuthenticatedBy, LossReason, ParkedState, ParkReason
 
 NAME_KEY_CONSTRAINT: Final = "organization_name_key_key"
 COMMAND_ID_CONSTRAINT: Final = "journal_command_id_key"
@@ -43,7 +47,14 @@ JOURNAL_CHANNEL: Final = "orgs_journal"
 """NOTIFY channel that wakes the relay."""
 
 
-_ROLES: Final = "role IN ({})".format(", ".join(f"'{role}'" for role in Role))
+def _one_of(column: str, values: Iterable[StrEnum]) -> str:
+    words = ", ".join(f"'{value}'" for value in values)
+    return f"{column} IN ({words})"
+
+
+_ROLES: Final = _one_of("role", Role)
+_FINAL: Final = (Outcome.APPLIED, Outcome.UNCHANGED, Outcome.REJECTED)
+_OPEN: Final = f"state = '{ParkedState.OPEN}'"
 
 
 def _moment(*, nullable: bool) -> Column[datetime]:
@@ -105,8 +116,8 @@ class JournalRow(SQLModel, table=True):
             unique=True,
             postgresql_where=text("event_type IS NOT NULL"),
         ),
-        CheckConstraint("outcome IN ('applied', 'unchanged', 'rejected')", name="journal_outcome_check"),
-        CheckConstraint("(event_type IS NOT NULL) = (outcome = 'applied')", name="journal_event_type_check"),
+        CheckConstraint(_one_of("outcome", _FINAL), name="journal_outcome_check"),
+        CheckConstraint(f"(event_type IS NOT NULL) = (outcome = '{Outcome.APPLIED}')", name="journal_event_type_check"),
     )
 
     position: int = Field(sa_column=Column(BigInteger, primary_key=True, autoincrement=False))
@@ -166,15 +177,12 @@ class ParkedRow(SQLModel, table=True):
     __table_args__: ClassVar[tuple[Any, ...]] = (
         # With the time, because a topic that is created again, or lost its end, gives offsets out again.
         UniqueConstraint("topic", "partition", "offset", "broker_time", name="parked_coordinates_key"),
-        Index("parked_org_id_idx", "org_id", postgresql_where=text("state = 'open' AND command_id IS NOT NULL")),
+        Index("parked_org_id_idx", "org_id", postgresql_where=text(f"{_OPEN} AND command_id IS NOT NULL")),
         Index("parked_command_id_idx", "command_id", postgresql_where=text("command_id IS NOT NULL")),
-        Index("parked_defect_idx", "id", postgresql_where=text("state = 'open' AND reason = 'handler_raised'")),
-        CheckConstraint("state IN ('open', 'released', 'discarded')", name="parked_state_check"),
-        CheckConstraint(
-            "reason IN ('unreadable', 'handler_raised', 'data_refused', 'queued_behind', 'wrong_partition')",
-            name="parked_reason_check",
-        ),
-        CheckConstraint("authenticated_by IN ('token', 'publisher')", name="parked_authenticated_by_check"),
+        Index("parked_defect_idx", "id", postgresql_where=text(f"{_OPEN} AND reason = '{ParkReason.HANDLER_RAISED}'")),
+        CheckConstraint(_one_of("state", ParkedState), name="parked_state_check"),
+        CheckConstraint(_one_of("reason", ParkReason), name="parked_reason_check"),
+        CheckConstraint(_one_of("authenticated_by", AuthenticatedBy), name="parked_authenticated_by_check"),
         CheckConstraint("(value_bytes IS NULL) = (value_sha256 IS NULL)", name="parked_value_cut_check"),
     )
 
@@ -193,7 +201,7 @@ class ParkedRow(SQLModel, table=True):
     reason: str = Field(sa_column=Column(Text, nullable=False))
     detail: str = Field(sa_column=Column(Text, nullable=False))
     attempts: int = Field(default=1, sa_column=Column(Integer, nullable=False))
-    state: str = Field(default="open", sa_column=Column(Text, nullable=False))
+    state: str = Field(default=ParkedState.OPEN, sa_column=Column(Text, nullable=False))
     recorded_at: datetime = Field(sa_column=_moment(nullable=False))
     actor: str | None = Field(sa_column=Column(Text))
     """Whose command it is."""
@@ -286,7 +294,7 @@ class LostRangeRow(SQLModel, table=True):
             name="lost_range_what_key",
             postgresql_nulls_not_distinct=True,
         ),
-        CheckConstraint("why IN ('expired', 'truncated', 'recreated')", name="lost_range_why_check"),
+        CheckConstraint(_one_of("why", LossReason), name="lost_range_why_check"),
     )
 
     id: int | None = Field(default=None, sa_column=Column(BigInteger, Identity(always=True), primary_key=True))

@@ -5,12 +5,14 @@ from typing import Final
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from org_service.domain.reasons import AcceptReason, LossReason, RepeatReason, SkipReason
+
 _SECONDS: Final = (0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24)
 
 COMMANDS: Final = Counter("orgs_commands_total", "Commands with an outcome, by outcome and code", ["outcome", "code"])
 RECORDS_SKIPPED: Final = Counter(
     "orgs_records_skipped_total",
-    "Records that changed nothing, by reason: redelivered, duplicate, command_id_reused",
+    f"Records that changed nothing, by reason: {', '.join(SkipReason)}",
     ["why"],
 )
 PARKED: Final = Counter("orgs_parked_total", "Records parked for an operator, by reason", ["reason"])
@@ -26,13 +28,14 @@ BATCH_RECORDS: Final = Histogram(
 )
 BATCH_REPEATS: Final = Counter(
     "orgs_worker_batch_repeats_total",
-    "Retried batches, by reason: outage, refold, halved (data rejected), too_slow (halved), unknown",
+    f"Retried batches, by reason: {RepeatReason.OUTAGE}, {RepeatReason.REFOLD}, {RepeatReason.HALVED} (data rejected), "
+    f"{RepeatReason.TOO_SLOW} (halved), {RepeatReason.UNKNOWN}",
     ["why"],
 )
 COMMANDS_LOST: Final = Counter(
     "orgs_commands_lost_total",
-    "Ranges of orgs.commands that were gone before a worker read them, by reason: expired, truncated, "
-    "recreated; `orgs lost` lists them",
+    "Ranges of orgs.commands that were gone before a worker read them, by reason: "
+    f"{', '.join(LossReason)}; `orgs lost` lists them",
     ["why"],
 )
 PARTITIONS_HELD: Final = Gauge(
@@ -83,7 +86,7 @@ HTTP_CLOSED: Final = Counter(
     ["why"],
 )
 HTTP_ACCEPTED: Final = Counter(
-    "orgs_http_accepted_total", "Changes answered with 202, by reason: asked_for, timed_out", ["why"]
+    "orgs_http_accepted_total", f"Changes answered with 202, by reason: {', '.join(AcceptReason)}", ["why"]
 )
 
 

@@ -12,11 +12,9 @@ from pydantic import TypeAdapter, ValidationError
 from org_events.commands import PAYLOAD_BYTES_MAX
 from org_events.reference import Membership, Partnership, Reference, Staff, UserId, read_key
 from org_events.topics import Topics, partitions_for
+from org_service.domain.reasons import ParkReason
 from org_service.domain.requests import Record, Unreadable
 from org_service.wire.ids import read_uuid
-
-WRONG_PARTITION: Final = "wrong_partition"
-"""The reason of a fact that is parked because its publisher used another partitioner."""
 
 
 class Fact(NamedTuple):
@@ -69,7 +67,7 @@ def _at_home(fact: Fact, home: int) -> Fact | Unreadable:
         f"the key belongs on partition {home} by murmur2, Kafka's default partitioner, so its order relative to "
         "other records of that key is not known"
     )
-    return Unreadable(fact.record, detail, WRONG_PARTITION)
+    return Unreadable(fact.record, detail, ParkReason.WRONG_PARTITION)
 
 
 _USER_ID: Final[TypeAdapter[str]] = TypeAdapter(UserId)

@@ -9,6 +9,7 @@ import orjson
 from org_events.cloudevents import AUTHORIZATION, CONTENT_TYPE, STRUCTURED_BYTES_MAX, TRACEPARENT
 from org_events.kafka.batches import BATCH_HEADER_BYTES, UnreadBatch
 from org_service.domain.outcomes import KeptRecord
+from org_service.domain.reasons import AuthenticatedBy
 from org_service.domain.requests import Record, Refused, SetAside, broker_time
 
 HEADERS_BYTES_MAX: Final = 64 * 1024
@@ -126,7 +127,7 @@ def keep(set_aside: SetAside) -> KeptRecord:
         reason=reason,
         detail="; ".join(filter(None, (detail, why_unread(record), about_key, about_headers, about_token))),
         actor=None if request is None else request.actor,
-        authenticated_by="token" if verified else "publisher" if believed else None,
+        authenticated_by=AuthenticatedBy.TOKEN if verified else AuthenticatedBy.PUBLISHER if believed else None,
         value_bytes=value_bytes,
         value_sha256=value_sha256,
     )

@@ -32,6 +32,7 @@ from aiokafka.structs import OffsetAndMetadata
 
 from org_events.kafka.brokers import enduring
 from org_events.kafka.consumer import SteadyConsumer
+from org_service.domain.reasons import LossReason
 from org_service.domain.requests import Record
 from org_service.errors import StopError
 from org_service.kafka.epochs import UNKNOWN, epoch_ends
@@ -102,7 +103,7 @@ class Place(NamedTuple):
     """Where to continue, and what is lost."""
 
     offset: int
-    lost: tuple[int, int | None, str] | None = None
+    lost: tuple[int, int | None, LossReason] | None = None
     """From, to, why; as in `Loss`."""
 
 
@@ -112,13 +113,13 @@ def place(found: Found, topic_id: UUID) -> Place:
     if offset is None:
         return Place(begin)
     if note is not None and note.topic_id != topic_id:
-        return Place(begin, (offset, None, "recreated"))
+        return Place(begin, (offset, None, LossReason.RECREATED))
     if offset < begin:
-        return Place(begin, (offset, begin, "expired"))
+        return Place(begin, (offset, begin, LossReason.EXPIRED))
     if same or offset <= end or (note is None and end == UNKNOWN):
         return Place(offset)
     kept = end if note is not None and end != UNKNOWN else begin
-    return Place(max(begin, kept), (max(begin, end), offset, "truncated"))
+    return Place(max(begin, kept), (max(begin, end), offset, LossReason.TRUNCATED))
 
 
 class Continuity:
@@ -231,7 +232,7 @@ class Continuity:
             note = found.note
             if (
                 chosen.lost is not None
-                and chosen.lost[2] == "truncated"
+                and chosen.lost[2] == LossReason.TRUNCATED
                 and note is not None
                 and note.record is not None
             ):
@@ -273,7 +274,7 @@ class Continuity:
         records = batches.get(at, [])
         return fingerprint(records[0]) if records and records[0].offset == offset else None
 
-    async def _note_down(self, now: Topic, lost: Mapping[TopicPartition, tuple[int, int | None, str]]) -> None:
+    async def _note_down(self, now: Topic, lost: Mapping[TopicPartition, tuple[int, int | None, LossReason]]) -> None:
         if not lost:
             return
         moment = datetime.now(UTC)

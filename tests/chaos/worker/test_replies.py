@@ -10,6 +10,7 @@ from org_events.commands import UpdateOrganization
 from org_service.apply import replies as replies_module
 from org_service.apply.replies import Replies
 from org_service.domain.fold import Plan, Reply
+from org_service.domain.reasons import SkipReason
 from org_service.domain.requests import Request
 from org_service.settings import Settings
 from org_service.wire.commands import read
@@ -25,7 +26,7 @@ OUTAGE_S = 1.0
 
 def plan() -> Plan:
     requests = [read(record_of(UpdateOrganization(org_id=uuid4(), name="Acme"))) for _ in range(ANSWERS)]
-    return Plan(replies=[Reply("parked", request) for request in requests if isinstance(request, Request)])
+    return Plan(replies=[Reply(SkipReason.PARKED, request) for request in requests if isinstance(request, Request)])
 
 
 async def test_lanes_that_answer_in_an_outage_all_get_through_when_it_is_over(settings: Settings) -> None:

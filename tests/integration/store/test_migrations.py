@@ -1,5 +1,6 @@
 import asyncio
 import base64
+import re
 from datetime import timedelta
 from typing import Any, cast
 from uuid import uuid4
@@ -12,8 +13,10 @@ from pydantic import SecretStr
 from sqlalchemy import Connection
 from sqlmodel import SQLModel
 
+from org_events.reference import Role as MemberRole
 from org_service import runtime
 from org_service.domain.organization import name_key
+from org_service.domain.reasons import AuthenticatedBy, LossReason, ParkedState, ParkReason
 from org_service.errors import RetryError, StopError
 from org_service.settings import DatabaseSettings, Settings
 from org_service.store import engine, migrate, roles, tables
@@ -222,6 +225,27 @@ async def test_the_models_and_the_migrations_make_the_same_tables(
     async with engine.begin() as conn:
         await conn.run_sync(SQLModel.metadata.create_all)
     assert await _catalog(database) == await _catalog(empty_database)
+
+
+@pytest.mark.parametrize(
+    ("constraint", "words"),
+    [
+        ("journal_outcome_check", {"applied", "unchanged", "rejected"}),
+        ("parked_reason_check", set(ParkReason)),
+        ("parked_state_check", set(ParkedState)),
+        ("parked_authenticated_by_check", set(AuthenticatedBy)),
+        ("lost_range_why_check", set(LossReason)),
+        ("membership_role_check", set(MemberRole)),
+        ("partnership_role_check", set(MemberRole)),
+    ],
+)
+async def test_the_tables_accept_the_words_of_the_code_and_no_others(
+    admin: Session, constraint: str, words: set[str]
+) -> None:
+    definition = await admin.fetchval(
+        "SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conname = $1", constraint
+    )
+    assert set(re.findall(r"'(\w+)'", str(definition))) == words
 
 
 async def test_alembic_finds_nothing_to_migrate(database: DatabaseSettings) -> None:

@@ -5,6 +5,7 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from org_service.domain.reasons import ParkedState
 from org_service.settings import DatabaseSettings
 from org_service.store import journal, organizations, parked
 from org_service.store.engine import Session, create_engine
@@ -110,7 +111,7 @@ async def test_parked_records_are_listed_without_what_they_hold(admin: Session, 
     await insert_parked(admin, 7, command_id=command_id, actor="ann", authenticated_by="token")
     cut = {"value_bytes": 200_000, "value_sha256": "ab" * 32}
     await insert_parked(admin, 8, org_id=None, command_id=None, reason="unreadable", key=None, **cut)
-    await insert_parked(admin, 9, org_id=OTHER, state="released")
+    await insert_parked(admin, 9, org_id=OTHER, state=ParkedState.RELEASED)
     first, second = await parked.list_records(reader, 10)
     assert first == parked.ParkedRecord(
         id=first.id,
@@ -137,7 +138,7 @@ async def test_parked_records_are_listed_without_what_they_hold(admin: Session, 
     assert await parked.list_records(reader, 10, parked_id=second.id) == [second]
     assert await parked.list_records(reader, 10, org_id=ACME) == [first]
     assert await parked.list_records(reader, 10, command_id=command_id) == [first]
-    assert [each.offset for each in await parked.list_records(reader, 10, state="released")] == [9]
+    assert [each.offset for each in await parked.list_records(reader, 10, state=ParkedState.RELEASED)] == [9]
     assert [each.offset for each in await parked.list_records(reader, 10, state=None)] == [7, 8, 9]
 
 

@@ -74,7 +74,7 @@ def test_a_command_id_used_for_another_payload_is_refused_and_not_journaled() ->
     other = record_of(UpdateOrganization(org_id=A, name="Other"), command_id)
     plan = fold(first, other, known=(organization(A, "Acme"),))
     assert outcomes(plan) == [("applied", 200, 2)]
-    assert [reply.kind for reply in plan.replies] == ["reused"]
+    assert [reply.kind for reply in plan.replies] == ["command_id_reused"]
 
 
 NOW_MS = 1_767_225_600_000

@@ -147,7 +147,7 @@ def test_the_id_of_a_parked_command_is_known_and_good_for_no_other_payload() -> 
     assert isinstance(request, Request)
     plan = fold(again, other, known=(organization(A, "Acme"),), held={A: 1}, parked={command_id: request.digest})
     assert (parked_of(plan), plan.journal) == ([], [])
-    assert [reply.kind for reply in plan.replies] == ["parked", "reused"]
+    assert [reply.kind for reply in plan.replies] == ["parked", "command_id_reused"]
 
 
 def test_what_is_no_command_is_answered_although_its_organization_is_held() -> None:

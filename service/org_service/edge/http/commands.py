@@ -22,6 +22,7 @@ from org_events.publishing.errors import ClientError, OutcomeUnknown
 from org_events.results import ProblemType, Result
 from org_service.domain.outcomes import KnownOutcome, Undecided
 from org_service.domain.policy import READ, Policy
+from org_service.domain.reasons import AcceptReason
 from org_service.edge.http.gate import TRACEPARENT, Caller
 from org_service.edge.http.problems import Refusal, key_reused, unavailable
 from org_service.errors import RetryError
@@ -172,11 +173,11 @@ class Commands:
                 sent = await sender.send(command, command_id=change.command_id, timeout_s=confirm_s)
                 if change.repeatable:
                     await self._known(caller, change)  # the key may belong to another request that came meanwhile
-                return await self._accept(caller, change, "asked_for", sent.partition, sent.offset)
+                return await self._accept(caller, change, AcceptReason.ASKED_FOR, sent.partition, sent.offset)
             result = await sender.execute(command, command_id=change.command_id, timeout_s=change.wait_s)
         except OutcomeUnknown as unknown:
             if unknown.confirmed:
-                return await self._accept(caller, change, "timed_out", unknown.partition, unknown.offset)
+                return await self._accept(caller, change, AcceptReason.TIMED_OUT, unknown.partition, unknown.offset)
             raise _unconfirmed(change) from unknown
         except ClientError as error:
             log.warning("a change was not sent", command_id=str(change.command_id), why=type(error).__name__)
@@ -249,7 +250,7 @@ class Commands:
         self._client = client
 
     async def _accept(
-        self, caller: Caller, change: ChangeRequest, why: str, partition: int | None, offset: int | None
+        self, caller: Caller, change: ChangeRequest, why: AcceptReason, partition: int | None, offset: int | None
     ) -> Pending:
         """Remember a command that is answered with 202; where Postgres is away, as soon as it is back."""
         HTTP_ACCEPTED.labels(why).inc()

@@ -1,0 +1,76 @@
+"""Why something was set aside, lost, repeated or skipped: the words of tables, metrics, logs and pages.
+
+The CHECK constraints and the partial indexes of the tables are made from these, so a new member needs a migration.
+"""
+
+from enum import StrEnum
+
+
+class ParkReason(StrEnum):
+    """Why a record is parked."""
+
+    UNREADABLE = "unreadable"
+    """Not even its id, or the fact, can be read; or it exceeds a bound."""
+    HANDLER_RAISED = "handler_raised"
+    """Our own code raised on it: a defect."""
+    DATA_REFUSED = "data_refused"
+    """Postgres rejects its data."""
+    QUEUED_BEHIND = "queued_behind"
+    """An earlier command of the same organization is parked."""
+    WRONG_PARTITION = "wrong_partition"
+    """A fact whose publisher used another partitioner."""
+
+
+class ParkedState(StrEnum):
+    """What an operator did with a parked record."""
+
+    OPEN = "open"
+    RELEASED = "released"
+    DISCARDED = "discarded"
+
+
+class AuthenticatedBy(StrEnum):
+    """Who says whose command a parked one is."""
+
+    TOKEN = "token"  # noqa: S105 - a word
+    PUBLISHER = "publisher"
+
+
+class LossReason(StrEnum):
+    """Why offsets are gone."""
+
+    EXPIRED = "expired"
+    """Deleted before they were read."""
+    TRUNCATED = "truncated"
+    """The log lost its end, and gives these offsets out again."""
+    RECREATED = "recreated"
+    """The topic was deleted and created again."""
+
+
+class RepeatReason(StrEnum):
+    """Why a batch is tried again."""
+
+    OUTAGE = "outage"
+    REFOLD = "refold"
+    """Another worker got in between."""
+    HALVED = "halved"
+    """The database rejects data of it."""
+    TOO_SLOW = "too_slow"
+    """A statement took too long; halved as well."""
+    UNKNOWN = "unknown"
+
+
+class SkipReason(StrEnum):
+    """Why a record of a command changes nothing."""
+
+    REDELIVERED = "redelivered"
+    DUPLICATE = "duplicate"
+    PARKED = "parked"
+    COMMAND_ID_REUSED = "command_id_reused"
+
+
+class AcceptReason(StrEnum):
+    """Why a change is answered with 202."""
+
+    ASKED_FOR = "asked_for"
+    TIMED_OUT = "timed_out"

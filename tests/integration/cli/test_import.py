@@ -9,7 +9,7 @@ import pytest
 
 from org_service.operate import accounts, progress, publish
 from org_service.settings import Settings
-from tests.integration.cli.conftest import Orgs
+from tests.support.operating import Orgs
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("running")]
 

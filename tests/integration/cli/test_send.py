@@ -5,7 +5,7 @@ import pytest
 from org_events.publishing.client import OrganizationClient
 from org_events.results import Result
 from org_service.cli import shell
-from tests.integration.cli.conftest import ORG, OTHER, Orgs
+from tests.support.operating import ORG, OTHER, Orgs
 
 pytestmark = pytest.mark.integration
 

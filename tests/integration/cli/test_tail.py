@@ -16,7 +16,7 @@ from org_service.kafka import reader as kafka
 from org_service.operate import tail as watching
 from org_service.operate.tail import View
 from org_service.settings import Settings
-from tests.integration.cli.conftest import ORG, OTHER, Orgs
+from tests.support.operating import ORG, OTHER, Orgs
 from tests.support.processes import environment
 
 pytestmark = pytest.mark.integration

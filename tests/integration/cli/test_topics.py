@@ -12,8 +12,8 @@ from org_service.errors import StopError
 from org_service.kafka import topics
 from org_service.settings import Settings
 from org_service.store import migrate
-from tests.integration.cli.conftest import Orgs
 from tests.support import surgery
+from tests.support.operating import Orgs
 
 pytestmark = pytest.mark.integration
 

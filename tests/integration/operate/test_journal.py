@@ -16,8 +16,8 @@ from org_service.kafka.reader import Record
 from org_service.operate import journal, progress
 from org_service.operate.journal import Recovery
 from org_service.settings import KafkaSettings, Settings
-from tests.integration.cli.conftest import Orgs, Service
 from tests.support import relaying
+from tests.support.operating import Orgs, Service
 from tests.support.relaying import RECORDED_AT, changes, execute, running
 
 pytestmark = pytest.mark.integration

@@ -15,9 +15,9 @@ from org_local.stack import Stack
 from org_service.operate import accounts, progress, reference
 from org_service.settings import Settings
 from org_service.store.facts import Counts
-from tests.integration.cli.conftest import ORG, Orgs, Service
 from tests.integration.worker.reference_feed import JOINED
 from tests.support import surgery
+from tests.support.operating import ORG, Orgs, Service
 from tests.support.raw_batches import CODECS, stored_codecs
 from tests.support.waiting import until
 

@@ -16,8 +16,8 @@ from org_service.kafka.reader import Record, read_all
 from org_service.operate import accounts, progress, reference, tail
 from org_service.operate.tail import View
 from org_service.settings import Settings
-from tests.integration.cli.conftest import Orgs
 from tests.support import surgery
+from tests.support.operating import Orgs
 
 pytestmark = pytest.mark.integration
 

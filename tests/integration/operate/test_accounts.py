@@ -10,7 +10,7 @@ from pydantic import SecretStr
 from org_service.errors import StopError
 from org_service.operate import accounts, journal, progress
 from org_service.settings import Settings
-from tests.integration.cli.conftest import ORG, OTHER, Orgs, Service
+from tests.support.operating import ORG, OTHER, Orgs, Service
 
 pytestmark = pytest.mark.integration
 

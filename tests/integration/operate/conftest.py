@@ -1,0 +1,5 @@
+"""The command line, and a worker and a relay behind it."""
+
+from tests.support.operating import orgs, running, service
+
+__all__ = ["orgs", "running", "service"]

@@ -4,6 +4,7 @@ This is the public face; what isn't named here may move. Two packages need `org-
 sends commands, `org_events.kafka` has the clients below it.
 """
 
+from org_events.cloudevents import command_headers
 from org_events.commands import (
     Command,
     CreateOrganization,
@@ -17,9 +18,9 @@ from org_events.commands import (
 )
 from org_events.events import EventType, OrganizationEvent
 from org_events.organization import Address, Organization
-from org_events.reference import Membership, Partnership, Role, Staff
+from org_events.reference import Membership, Partnership, Reference, Role, Staff
 from org_events.results import FieldError, Outcome, Problem, ProblemType, Result
-from org_events.topics import Topics
+from org_events.topics import Topics, partition_for
 
 __all__ = [
     "Address",
@@ -38,6 +39,7 @@ __all__ = [
     "Problem",
     "ProblemType",
     "ReactivateOrganization",
+    "Reference",
     "RestoreOrganization",
     "Result",
     "Role",
@@ -45,4 +47,6 @@ __all__ = [
     "Topics",
     "UncheckedCommand",
     "UpdateOrganization",
+    "command_headers",
+    "partition_for",
 ]

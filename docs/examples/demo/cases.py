@@ -10,19 +10,19 @@ from uuid import UUID, uuid4
 from aiokafka import AIOKafkaProducer
 from rich.console import Console
 
-from org_events.cloudevents import command_headers
-from org_events.commands import (
+from org_events import (
+    Address,
     Command,
     DeactivateOrganization,
     DeleteOrganization,
     ReactivateOrganization,
     RestoreOrganization,
+    Result,
     UpdateOrganization,
+    command_headers,
+    partition_for,
 )
-from org_events.organization import Address
-from org_events.publishing.client import OrganizationClient
-from org_events.results import Result
-from org_events.topics import partition_for
+from org_events.publishing import OrganizationClient
 from org_service.cli import render
 from org_service.cli.tail import line
 from org_service.kafka.reader import Record

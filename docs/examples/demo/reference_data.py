@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cases import ARRIVAL_TIMEOUT_S, Demo, console, heading, note
 
-from org_events.reference import Membership, Partnership, Reference, Role, Staff
+from org_events import Membership, Partnership, Reference, Role, Staff
 from org_service.operate import reference
 from org_service.operate.reference import Entry
 from org_service.settings import Settings

@@ -10,8 +10,8 @@ from uuid import UUID
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord
 from aiokafka.structs import RecordMetadata
 
+from org_events import Topics
 from org_events.results import RESULT_TYPE
-from org_events.topics import Topics
 
 Answer = Callable[["Received"], dict[str, Any] | None]
 

@@ -7,8 +7,8 @@ import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
-from org_events.publishing.client import OrganizationClient
-from org_events.topics import Topics
+from org_events import Topics
+from org_events.publishing import OrganizationClient
 from tests.integration.client.answering import AnsweringService
 
 

@@ -8,12 +8,8 @@ from uuid import UUID, uuid4
 import pytest
 from pydantic import ValidationError
 
-from org_events.commands import IfCurrent, UpdateOrganization
-from org_events.organization import Address
-from org_events.publishing.client import OrganizationClient
-from org_events.publishing.errors import OutcomeUnknown
-from org_events.results import Outcome
-from org_events.topics import Topics
+from org_events import Address, IfCurrent, Outcome, Topics, UpdateOrganization
+from org_events.publishing import OrganizationClient, OutcomeUnknown
 from tests.integration.client.answering import AnsweringService, Received, result
 
 pytestmark = pytest.mark.integration

@@ -8,10 +8,8 @@ from uuid import UUID, uuid4, uuid5
 
 import pytest
 
-from org_events.commands import Command, DeactivateOrganization, DeleteOrganization, UpdateOrganization
-from org_events.publishing.client import OrganizationClient
-from org_events.publishing.errors import OutcomeUnknown
-from org_events.results import Result
+from org_events import Command, DeactivateOrganization, DeleteOrganization, Result, UpdateOrganization
+from org_events.publishing import OrganizationClient, OutcomeUnknown
 from tests.integration.client.answering import AnsweringService, Received, result
 
 pytestmark = pytest.mark.integration

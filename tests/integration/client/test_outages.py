@@ -10,12 +10,18 @@ import pytest
 from aiokafka.admin import AIOKafkaAdminClient
 
 import org_local
-from org_events.commands import Command, UpdateOrganization
-from org_events.publishing import connection, publisher
-from org_events.publishing.client import OrganizationClient
-from org_events.publishing.errors import KafkaRefused, KafkaUnavailable, NotConnected, OutcomeUnknown, TopicMissing
+from org_events import Command, Topics, UpdateOrganization, partition_for
+from org_events.publishing import (
+    KafkaRefused,
+    KafkaUnavailable,
+    NotConnected,
+    OrganizationClient,
+    OutcomeUnknown,
+    TopicMissing,
+    connection,
+    publisher,
+)
 from org_events.publishing.publisher import Publisher
-from org_events.topics import Topics, partition_for
 from tests.integration.client.answering import AnsweringService, Received
 from tests.integration.client.conftest import configure, grow
 from tests.support.waiting import until

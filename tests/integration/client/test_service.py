@@ -10,10 +10,8 @@ from uuid import UUID, uuid4
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord
 
-from org_events.cloudevents import command_headers
-from org_events.publishing.client import OrganizationClient
-from org_events.results import Outcome, Result
-from org_events.topics import Topics
+from org_events import Outcome, Result, Topics, command_headers
+from org_events.publishing import OrganizationClient
 from org_local.issuer import Issuer
 from org_service.settings import Settings
 from tests.contract.events import described

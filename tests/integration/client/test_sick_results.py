@@ -5,10 +5,9 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from org_events import Topics, partition_for
 from org_events.kafka import sick
-from org_events.publishing.client import OrganizationClient
-from org_events.publishing.errors import OutcomeUnknown
-from org_events.topics import Topics, partition_for
+from org_events.publishing import OrganizationClient, OutcomeUnknown
 from org_local.stack import Stack
 from tests.integration.client.answering import AnsweringService, Received, result
 from tests.support import surgery

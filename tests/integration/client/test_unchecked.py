@@ -5,10 +5,8 @@ from uuid import uuid4
 
 import pytest
 
-from org_events.commands import UncheckedCommand
-from org_events.publishing.client import OrganizationClient
-from org_events.publishing.errors import KafkaUnavailable, NotConnected, OutcomeUnknown
-from org_events.topics import Topics
+from org_events import Topics, UncheckedCommand
+from org_events.publishing import KafkaUnavailable, NotConnected, OrganizationClient, OutcomeUnknown
 from org_service.settings import Settings
 from tests.support.topics import read_topic
 

@@ -172,7 +172,7 @@ async def test_a_defect_that_meets_every_command_leaves_one_traceback_and_is_cou
         (1_000, False),
     ]
     assert len({each["defect"] for each in logged}) == 1
-    assert (await applier.check_parked()).startswith("1001 by a defect of ours")
+    assert (await applier.check_parked()).startswith("1001 because of a defect of ours")
     ran = await asyncio.to_thread(CliRunner(env=environment(settings)).invoke, app, ["parked"])
     lines = ran.stdout.splitlines()
     assert ran.exit_code == 0

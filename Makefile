@@ -51,8 +51,9 @@ check: $(SYNCED) ## format, lint, types, import contracts, tests without servers
 	.venv/bin/lint-imports
 	.venv/bin/pytest -q tests/unit tests/contract $(ARGS)
 
-test: $(SYNCED) ## run every test against real servers, without benchmarks
-	.venv/bin/pytest -m "not bench" $(ARGS)
+# Most tests wait most of the time: two processes, each with a Kafka and a Postgres of its own, share the files.
+test: $(SYNCED) ## run every test against real servers, without benchmarks (ARGS="-n 0" in one process)
+	.venv/bin/pytest -m "not bench" -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 bench: $(SYNCED) ## measure speed
 	.venv/bin/python -m tests.bench $(ARGS)

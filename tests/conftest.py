@@ -1,6 +1,7 @@
-"""Fixtures for every test: one real Kafka and Postgres for the whole session."""
+"""Fixtures for every test: one real Kafka and Postgres for each process that runs tests."""
 
 import asyncio
+import os
 import secrets
 import signal
 from collections.abc import AsyncIterator, Iterator
@@ -43,14 +44,16 @@ def template_database(server_url: str) -> str:
 
     Not with STRATEGY FILE_COPY: it and the DROP that follows wait for checkpoints, a second for each test.
     """
-    name = "org_template"
+    name = f"org_template_{os.environ.get('PYTEST_XDIST_WORKER', 'alone')}"
 
     async def make() -> None:
         server = await asyncpg.connect(server_url)
+        # Where the environment names the servers, several processes of tests share them, and make the same logins.
+        await server.execute("SELECT pg_advisory_lock(hashtext('org_template'))")
         await server.execute(f"DROP DATABASE IF EXISTS {name}")
         await server.execute(f"CREATE DATABASE {name}")
-        await server.close()
         await migrate.upgrade(DatabaseSettings(url=SecretStr(_beside(server_url, name))))
+        await server.close()
 
     asyncio.run(make())
     return name

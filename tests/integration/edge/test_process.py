@@ -1,5 +1,6 @@
 """The edge as a process, and what its time gives away."""
 
+import random
 import statistics
 import time
 from pathlib import Path
@@ -45,12 +46,15 @@ async def test_the_edge_is_served_by_a_process_that_drains(settings: Settings, t
 def test_a_missing_and_an_invisible_organization_take_the_same_time(site: Site) -> None:
     secret = site.create(f"Secret {uuid4()}")
     times: dict[str, list[float]] = {"missing": [], "invisible": []}
+    turns = random.Random(20_300_110)  # not in turn: whatever else the machine does may have a rhythm of its own
     with plain_http.client(base_url=site.url, headers=site.people.headers("stranger")) as client:
         for number in range(420):
-            for kind, org_id in (("missing", str(uuid4())), ("invisible", secret)):
+            for kind in turns.sample(list(times), 2):
+                org_id = secret if kind == "invisible" else str(uuid4())
                 began = time.perf_counter()
                 assert client.get(f"/v1/orgs/{org_id}").status_code == 404
                 if number >= 20:
                     times[kind].append(time.perf_counter() - began)
-    missing, invisible = (statistics.median(each) for each in times.values())
+    # The quicker half shows what the work takes; the slower one, what else the machine did meanwhile.
+    missing, invisible = (statistics.quantiles(each, n=4)[0] for each in times.values())
     assert abs(missing - invisible) < 0.2 * min(missing, invisible)

@@ -7,6 +7,7 @@ import signal
 from collections.abc import AsyncIterator, Iterator
 
 import asyncpg
+import hypothesis
 import pytest
 from pydantic import SecretStr
 
@@ -17,6 +18,12 @@ from tests.support.topics import create_topics, drop_topics
 
 # Scripts start what they run in the background with SIGINT ignored, and processes inherit that: ^C would do nothing.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# How long an example takes tells about the machine, not about the code.
+hypothesis.settings.register_profile(
+    "orgs", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow], print_blob=True
+)
+hypothesis.settings.load_profile("orgs")
 
 
 @pytest.fixture(scope="session")

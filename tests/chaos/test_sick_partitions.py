@@ -95,7 +95,8 @@ class Watch:
     def wait_until_answered(self, sick: Sequence[Batch], partitions: Sequence[int]) -> None:
         """Until all commands that are there now have an outcome, but for those in sick batches and behind them."""
         behind = dict(zip(partitions, (each.first for each in sick), strict=True))
-        all_now = [*self._arena.publisher.published]
+        # Of the others nobody knows yet where they are, nor whether they may be answered.
+        all_now = [entry for entry in self._arena.publisher.published if entry.partition is not None]
         free = {
             entry.command_id
             for entry in all_now

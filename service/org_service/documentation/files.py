@@ -9,6 +9,7 @@ from org_service.documentation import openapi
 from org_service.documentation.contract_tables import fill_tables
 from org_service.documentation.metrics_page import metrics_page
 from org_service.documentation.settings_page import settings_page
+from org_service.documentation.sql_pages import sql_pages
 
 ROOT: Final = Path(__file__).parents[3]
 """Of the checkout."""
@@ -23,5 +24,6 @@ def generated() -> Mapping[str, str]:
         "docs/openapi.json": openapi.document(),
         "docs/settings.md": settings_page(),
         "docs/metrics.md": metrics_page(),
+        **sql_pages(),
         _CONTRACT: fill_tables((ROOT / _CONTRACT).read_text(encoding="utf-8")),
     }

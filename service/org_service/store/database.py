@@ -5,6 +5,7 @@ it to the function that knows the statement.
 """
 
 from contextlib import AbstractAsyncContextManager
+from typing import Final
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -14,6 +15,9 @@ from org_service.store.engine import Role, create_engine
 
 DatabaseConnection = AsyncConnection
 """What a function of this package needs. Others only hand it on."""
+
+
+_PING: Final = text("SELECT 1")
 
 
 class Database:
@@ -56,4 +60,4 @@ class Database:
     async def ping(self) -> None:
         """Return if Postgres answers a statement; raises where it doesn't."""
         async with self.connect() as conn:
-            await conn.execute(text("SELECT 1"))
+            await conn.execute(_PING)

@@ -7,10 +7,12 @@ from sqlalchemy import (
     Boolean,
     ColumnElement,
     DateTime,
+    Integer,
     Table,
     Text,
     Uuid,
     and_,
+    bindparam,
     delete,
     func,
     or_,
@@ -47,6 +49,11 @@ class FactTable:
         self.key_fields: Final = self.fields[:keys]
         self._upsert = self._make_upsert(types)
         self._delete = self._make_delete({name: types[name] for name in self.key_fields})
+        keys_of = [self._table.c[name] for name in self.key_fields]
+        after = [bindparam(f"after_{name}", type_=types[name]) for name in self.key_fields]
+        self._first_keys: Final = select(*keys_of).order_by(*keys_of).limit(bindparam("limit", type_=Integer))
+        self._following_keys: Final = self._first_keys.where(tuple_(*keys_of) > tuple_(*after))
+        self._count: Final = select(func.count()).select_from(self._table)
 
     async def upsert(self, conn: AsyncConnection, rows: Sequence[tuple[Any, ...]]) -> None:
         """Write facts, new or changed ones; each key at most once. A row that is there as it is isn't touched.
@@ -64,21 +71,19 @@ class FactTable:
 
     async def read_keys(self, conn: AsyncConnection) -> AsyncIterator[Sequence[tuple[Any, ...]]]:
         """The key fields of every fact, in order, a page of some thousand after the other."""
-        columns = [self._table.c[name] for name in self.key_fields]
-        page = select(*columns).order_by(*columns).limit(_PAGE_ROWS)
-        after: tuple[Any, ...] | None = None
+        rows = await conn.execute(self._first_keys, {"limit": _PAGE_ROWS})
         while True:
-            beyond = page if after is None else page.where(tuple_(*columns) > tuple_(*after))
-            found = [tuple(row) for row in await conn.execute(beyond)]
+            found = [tuple(row) for row in rows]
             if found:
                 yield found
             if len(found) < _PAGE_ROWS:
                 return
-            after = found[-1]
+            after = {f"after_{name}": value for name, value in zip(self.key_fields, found[-1], strict=True)}
+            rows = await conn.execute(self._following_keys, after | {"limit": _PAGE_ROWS})
 
     async def count(self, conn: AsyncConnection) -> int:
         """How many facts there are; reads the whole table."""
-        return await conn.scalar(select(func.count()).select_from(self._table)) or 0
+        return await conn.scalar(self._count) or 0
 
     def _make_upsert(self, types: Mapping[str, Any]) -> Insert:
         given = unnest(types)

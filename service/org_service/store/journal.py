@@ -48,7 +48,8 @@ class HistoryEntry(NamedTuple):
     recorded_at: datetime
 
 
-_COLUMNS: Final = ("position", *NewOutcome._fields)
+COLUMNS: Final = ("position", *NewOutcome._fields)
+"""Of the rows that are appended, in order."""
 _rows = bindparam("rows", type_=BigInteger)
 _position = bindparam("position", type_=BigInteger)
 _TAKE_POSITIONS: Final = (
@@ -101,7 +102,7 @@ async def append(conn: AsyncConnection, start: int, rows: Sequence[NewOutcome]) 
     await session.copy_records_to_table(
         JournalRow.__tablename__,
         records=[(position, *row) for position, row in enumerate(rows, start + 1)],
-        columns=_COLUMNS,
+        columns=COLUMNS,
     )
 
 

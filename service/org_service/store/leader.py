@@ -97,7 +97,7 @@ class JournalSignal(_OwnSession):
             async with asyncio.timeout(timeout_s):
                 await self._woken.wait()
         except TimeoutError:
-            await self._ask("SELECT 1")
+            await self._ask(_PING)
         if self._session is None or self._session.is_closed():
             raise RetryError("The connection that listens to the journal was lost")
         woken = self._woken.is_set()
@@ -154,6 +154,7 @@ class LeaderLock(_OwnSession):
         return await self._ask(_HOLDS, high, low)
 
 
+_PING: Final = "SELECT 1"
 # The same statement that gets the lock makes silence end it.
 _ACQUIRE: Final = """
 SELECT CASE WHEN pg_try_advisory_lock($1) THEN set_config('idle_session_timeout', $2, false) IS NOT NULL ELSE false END

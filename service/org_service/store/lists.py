@@ -8,6 +8,7 @@ together, so the planner's guess of how many entries to pass until one matches i
 are read in page order; if they don't fill the page, few enough match that all of these can be fetched and sorted.
 """
 
+from collections.abc import Iterator
 from functools import cache
 from typing import Any, Final, NamedTuple
 
@@ -245,3 +246,22 @@ def _searched(shape: Shape, wanted: ColumnElement[bool]) -> list[Rows]:
 def _sorted(shape: Shape, wanted: ColumnElement[bool]) -> Rows:
     """As `_in_order`, but all are fetched and sorted: never by walking through others in page order."""
     return _first(shape, select(*_KEYS).where(wanted).offset(0).subquery())
+
+
+def examples() -> Iterator[tuple[str, Prepared]]:
+    """A statement for each thing that tells one shape from another, each changed alone; for `docs/sql`."""
+    plain = Shape(searching=False, access=None, order_by="name", following=False)
+    changed: dict[str, Shape] = {
+        "": plain,
+        "_searched": plain._replace(searching=True),
+        "_following": plain._replace(following=True),
+        "_descending": plain._replace(order_by="-name"),
+        "_by_time": plain._replace(order_by="created_at"),
+        "_by_time_searched": plain._replace(order_by="created_at", searching=True),
+    }
+    for kind in (AccessKind.DIRECT, AccessKind.PARTNERSHIP, AccessKind.STAFF):
+        changed[f"_{kind}"] = plain._replace(access=kind)
+    for name, shape in changed.items():
+        yield f"list_related{name}", list_related(shape)
+        if shape.access in (None, AccessKind.STAFF):
+            yield f"list_active{name}", list_active(shape)

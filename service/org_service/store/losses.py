@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Final, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import Integer, bindparam, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
@@ -29,8 +29,16 @@ class Loss(NamedTuple):
     noticed_at: datetime
 
 
-_NOTE: Final = insert(LostRangeRow).on_conflict_do_nothing(constraint="lost_range_what_key")
-_LIST: Final = select(*columns(LostRangeRow, Loss._fields)).order_by(col(LostRangeRow.id).desc())
+_NOTE: Final = (
+    insert(LostRangeRow)
+    .values({name: bindparam(name) for name in Loss._fields})
+    .on_conflict_do_nothing(constraint="lost_range_what_key")
+)
+_LIST: Final = (
+    select(*columns(LostRangeRow, Loss._fields))
+    .order_by(col(LostRangeRow.id).desc())
+    .limit(bindparam("limit", type_=Integer))
+)
 
 
 async def note(conn: AsyncConnection, losses: Sequence[Loss]) -> None:
@@ -41,5 +49,5 @@ async def note(conn: AsyncConnection, losses: Sequence[Loss]) -> None:
 
 async def list_losses(conn: AsyncConnection, limit: int) -> list[Loss]:
     """The latest losses, at most `limit`, latest first."""
-    rows = await conn.execute(_LIST.limit(limit))
+    rows = await conn.execute(_LIST, {"limit": limit})
     return [Loss._make(row)._replace(why=LossReason(row.why)) for row in rows]

@@ -76,6 +76,11 @@ END $$
 _NOTE_OLDEST: Final = text(f"UPDATE {VERSION_TABLE} SET oldest_code = :oldest")  # noqa: S608 - a constant
 _CLEAR_EXACT: Final = text("DELETE FROM alembic_version")
 _NOTE_EXACT: Final = text("INSERT INTO alembic_version VALUES (:exact)")
+_SET_OWNER: Final = text("SET ROLE orgs_owner")
+_SET_LOCK_TIMEOUT: Final = text(f"SET lock_timeout = {TABLE_LOCK_TIMEOUT_MS}")
+_SHOW_VERSION: Final = text("SHOW server_version_num")
+_SHOW_ENCODING: Final = text("SHOW server_encoding")
+_TRY_LOCK: Final = text("SELECT pg_try_advisory_lock(:key)")
 
 log = get_logger(__name__)
 
@@ -222,8 +227,8 @@ async def _prepared(database: DatabaseSettings) -> AsyncGenerator[tuple[AsyncCon
     async with _alone(database) as conn:
         await _check(conn)
         await roles.prepare(conn)
-        await conn.execute(text("SET ROLE orgs_owner"))
-        await conn.execute(text(f"SET lock_timeout = {TABLE_LOCK_TIMEOUT_MS}"))
+        await conn.execute(_SET_OWNER)
+        await conn.execute(_SET_LOCK_TIMEOUT)
         await conn.execute(_MAKE_TABLES)
         schema = await schema_of(conn)
         await conn.commit()
@@ -260,10 +265,10 @@ def _note(conn: Connection, revision: str | None) -> None:
 
 
 async def _check(conn: AsyncConnection) -> None:
-    version = int(await conn.scalar(text("SHOW server_version_num"))) // 10_000
+    version = int(await conn.scalar(_SHOW_VERSION)) // 10_000
     if version < VERSION_MIN:
         raise StopError(f"This is PostgreSQL {version}: the service needs {VERSION_MIN} or newer.")
-    encoding = await conn.scalar(text("SHOW server_encoding"))
+    encoding = await conn.scalar(_SHOW_ENCODING)
     if encoding != "UTF8":
         raise StopError(
             f"The database is encoded in {encoding}, which cannot represent every name: recreate it with "
@@ -277,7 +282,7 @@ async def _alone(database: DatabaseSettings) -> AsyncGenerator[AsyncConnection]:
     engine = create_engine(database, None, direct=True)
     deadline = time.monotonic() + LOCK_WAIT_S
     async with engine.connect() as conn:
-        while not await conn.scalar(text("SELECT pg_try_advisory_lock(:key)"), {"key": LOCK_KEY}):
+        while not await conn.scalar(_TRY_LOCK, {"key": LOCK_KEY}):
             await conn.rollback()
             if time.monotonic() > deadline:
                 raise RetryError(

@@ -16,8 +16,8 @@ import orjson
 from sqlalchemy import (
     ARRAY,
     BigInteger,
-    ColumnElement,
     DateTime,
+    Integer,
     Text,
     Uuid,
     bindparam,
@@ -100,6 +100,28 @@ _UPDATE: Final = (
     )
 )
 _CHECK_NAMES: Final = text(f"SET CONSTRAINTS {NAME_KEY_CONSTRAINT} IMMEDIATE")
+
+_latest_first = col(OrganizationRow.updated_at).desc()
+_lower_name = func.lower(col(OrganizationRow.name))
+_FIND_BY_ID: Final = _organizations.where(col(OrganizationRow.id) == bindparam("id", type_=Uuid))
+_FIND_BY_NAME: Final = _organizations.where(col(OrganizationRow.name_key) == bindparam("name_key", type_=Text))
+_FIND_DELETED_BY_NAME: Final = (
+    _organizations.where(
+        col(OrganizationRow.deleted_at).is_not(None), _lower_name == func.lower(bindparam("name", type_=Text))
+    )
+    .order_by(_latest_first)
+    .limit(NAMESAKES_MAX)
+)
+_page = _organizations.order_by(col(OrganizationRow.id)).limit(bindparam("limit", type_=Integer))
+_LIST_FIRST: Final = _page
+_LIST_FOLLOWING: Final = _page.where(col(OrganizationRow.id) > bindparam("after_id", type_=Uuid))
+_deleted = col(OrganizationRow.deleted_at).is_not(None)
+_deactivated = col(OrganizationRow.deactivated_at).is_not(None)
+_COUNT: Final = select(
+    func.count().filter(~_deleted & ~_deactivated),
+    func.count().filter(~_deleted & _deactivated),
+    func.count().filter(_deleted),
+).select_from(OrganizationRow)
 
 _number = attrgetter("int")
 """Sorts UUIDs as Postgres does, five times as fast as comparing them."""
@@ -184,40 +206,24 @@ async def find_by_id_or_name(conn: AsyncConnection, id_or_name: str) -> list[Org
         `NAMESAKES_MAX`. Finding deleted ones by name reads the whole table.
     """
     try:
-        wanted = UUID(id_or_name)
+        found = await conn.execute(_FIND_BY_ID, {"id": UUID(id_or_name)})
     except ValueError:
         name = unicodedata.normalize("NFKC", id_or_name).strip()
-        found = await _latest(conn, col(OrganizationRow.name_key) == name_key(name))
-        deleted = (col(OrganizationRow.deleted_at).is_not(None)) & (
-            func.lower(col(OrganizationRow.name)) == func.lower(name)
-        )
-        return found + await _latest(conn, deleted)
-    return await _latest(conn, col(OrganizationRow.id) == wanted)
-
-
-async def _latest(conn: AsyncConnection, condition: ColumnElement[bool]) -> list[Organization]:
-    latest_first = col(OrganizationRow.updated_at).desc()
-    statement = _organizations.where(condition).order_by(latest_first).limit(NAMESAKES_MAX)
-    return [Organization._make(row) for row in await conn.execute(statement)]
+        living = await conn.execute(_FIND_BY_NAME, {"name_key": name_key(name)})
+        deleted = await conn.execute(_FIND_DELETED_BY_NAME, {"name": name})
+        return [Organization._make(row) for row in (*living, *deleted)]
+    return [Organization._make(row) for row in found]
 
 
 async def list_by_id(conn: AsyncConnection, limit: int, after_id: UUID | None = None) -> list[Organization]:
     """Read organizations in order of id, deleted ones included: the next `limit` after `after_id`."""
-    statement = _organizations.order_by(col(OrganizationRow.id)).limit(limit)
-    if after_id is not None:
-        statement = statement.where(col(OrganizationRow.id) > after_id)
-    return [Organization._make(row) for row in await conn.execute(statement)]
+    if after_id is None:
+        rows = await conn.execute(_LIST_FIRST, {"limit": limit})
+    else:
+        rows = await conn.execute(_LIST_FOLLOWING, {"limit": limit, "after_id": after_id})
+    return [Organization._make(row) for row in rows]
 
 
 async def count(conn: AsyncConnection) -> OrganizationCounts:
     """Count all organizations. Reads the whole table."""
-    deleted = col(OrganizationRow.deleted_at).is_not(None)
-    deactivated = col(OrganizationRow.deactivated_at).is_not(None)
-    counted = await conn.execute(
-        select(
-            func.count().filter(~deleted & ~deactivated),
-            func.count().filter(~deleted & deactivated),
-            func.count().filter(deleted),
-        ).select_from(OrganizationRow)
-    )
-    return OrganizationCounts(*counted.one())
+    return OrganizationCounts(*(await conn.execute(_COUNT)).one())

@@ -8,13 +8,17 @@ from uuid import UUID
 from sqlalchemy import (
     ARRAY,
     BigInteger,
+    ColumnElement,
+    Integer,
     LargeBinary,
+    Text,
     Uuid,
     bindparam,
     case,
     exists,
     func,
     literal,
+    or_,
     select,
     text,
     true,
@@ -26,7 +30,7 @@ from sqlmodel import col
 
 from org_service.domain.outcomes import KeptRecord
 from org_service.domain.reasons import ParkedState, ParkReason
-from org_service.store.sql import columns, constant, unnest
+from org_service.store.sql import Rows, columns, constant, unnest
 from org_service.store.tables import ParkedRow
 
 DEFECTS_COUNTED_MAX: Final = 10_000
@@ -87,14 +91,47 @@ _waiting = (
     .lateral("waiting")
 )
 _COUNT_WAITING: Final = select(_asked.c.org_id, func.count()).join(_waiting, true()).group_by(_asked.c.org_id)
-_PARK: Final = insert(ParkedRow).on_conflict_do_nothing(constraint="parked_coordinates_key")
+_PARK: Final = (
+    insert(ParkedRow)
+    .values({name: bindparam(name) for name in (*KeptRecord._fields, "attempts", "state", "recorded_at")})
+    .on_conflict_do_nothing(constraint="parked_coordinates_key")
+)
 _COUNT_DEFECTS: Final = select(func.count()).select_from(
     select(col(ParkedRow.id))
     .where(_open, col(ParkedRow.reason) == constant(ParkReason.HANDLER_RAISED))
     .limit(DEFECTS_COUNTED_MAX)
     .subquery()
 )
-_PARKED: Final = columns(ParkedRow, ParkedRecord._fields)
+
+
+def _wanted(column: Any, name: str, type_: Any) -> ColumnElement[bool]:
+    """What is null isn't asked for. Planned for each call, so that costs nothing and the index is found."""
+    value = bindparam(name, type_=type_)
+    return or_(value.is_(None), column == value)
+
+
+_LIST_RECORDS: Final = (
+    select(*columns(ParkedRow, ParkedRecord._fields))
+    .where(
+        col(ParkedRow.id) > bindparam("after_id", type_=BigInteger),
+        _wanted(ParkedRow.state, "state", Text),
+        _wanted(ParkedRow.id, "parked_id", BigInteger),
+        _wanted(ParkedRow.org_id, "org_id", Uuid),
+        _wanted(ParkedRow.command_id, "command_id", Uuid),
+    )
+    .order_by(col(ParkedRow.id))
+    .limit(bindparam("limit", type_=Integer))
+)
+
+
+def _count() -> Rows:
+    state, reason, records = col(ParkedRow.state), col(ParkedRow.reason), func.count().label("records")
+    cause = case((reason.in_(_WITH_CAUSE), col(ParkedRow.detail))).label("cause")
+    grouped = select(state, reason, cause, records).group_by(state, reason, text("cause"))
+    return grouped.order_by(state, records.desc(), reason, text("cause")).limit(CAUSES_MAX)
+
+
+_COUNT: Final = _count()
 
 
 async def find(
@@ -154,23 +191,11 @@ async def list_records(
 
     What is None doesn't count. All of one organization, with `state` open, is what its queue holds.
     """
-    statement = select(*_PARKED).where(col(ParkedRow.id) > after_id).order_by(col(ParkedRow.id)).limit(limit)
-    wanted = (
-        (ParkedRow.state, state),
-        (ParkedRow.id, parked_id),
-        (ParkedRow.org_id, org_id),
-        (ParkedRow.command_id, command_id),
-    )
-    for field, value in wanted:
-        if value is not None:
-            statement = statement.where(col(field) == value)
-    return [ParkedRecord._make(row) for row in await conn.execute(statement)]
+    wanted = {"state": state, "parked_id": parked_id, "org_id": org_id, "command_id": command_id}
+    rows = await conn.execute(_LIST_RECORDS, wanted | {"after_id": after_id, "limit": limit})
+    return [ParkedRecord._make(row) for row in rows]
 
 
 async def count(conn: AsyncConnection) -> list[ParkedCount]:
     """Count all parked records by state, reason and cause, the most frequent first. Reads the whole table."""
-    state, reason, records = col(ParkedRow.state), col(ParkedRow.reason), func.count().label("records")
-    cause = case((reason.in_(_WITH_CAUSE), col(ParkedRow.detail))).label("cause")
-    grouped = select(state, reason, cause, records).group_by(state, reason, text("cause"))
-    statement = grouped.order_by(state, records.desc(), reason, text("cause")).limit(CAUSES_MAX)
-    return [ParkedCount(*row) for row in await conn.execute(statement)]
+    return [ParkedCount(*row) for row in await conn.execute(_COUNT)]

@@ -27,9 +27,9 @@ class Prepared:
 
     def __init__(self, statement: Executable) -> None:
         compiled: Any = cast("ClauseElement", statement).compile(dialect=_DIALECT)
-        self._text = str(compiled)
-        self._names: list[str] = compiled.positiontup
-        self._constants: dict[str, Any] = compiled.params
+        self.text: Final = str(compiled)
+        self.names: Final[list[str]] = compiled.positiontup
+        self.constants: Final[dict[str, Any]] = compiled.params
 
     async def fetch(self, conn: AsyncConnection, parameters: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
         """Run it and fetch all rows.
@@ -43,9 +43,9 @@ class Prepared:
                 `failures.classify` says what to do. A connection that is closed, or about to be, isn't used again.
         """
         session = cast("Session", _driver(conn))
-        arguments = [parameters[name] if name in parameters else self._constants[name] for name in self._names]
+        arguments = [parameters[name] if name in parameters else self.constants[name] for name in self.names]
         try:
-            return cast("Sequence[Sequence[Any]]", await session.fetch(self._text, *arguments))
+            return cast("Sequence[Sequence[Any]]", await session.fetch(self.text, *arguments))
         except asyncpg.InternalClientError:
             # The server's farewell was read between two calls, and the end of the connection comes behind it.
             await conn.invalidate()

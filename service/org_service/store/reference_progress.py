@@ -68,7 +68,8 @@ _CONFIRM: Final = (
     .where(_progress.c.topic == _confirmed.c.topic, _progress.c.partition == _confirmed.c.partition)
     .values(confirmed_at=_now - _confirmed.c.ago_s * text("interval '1 second'"))
 )
-_AGES: Final = select(
+_READ: Final = select(*_progress.c)
+_READ_AGES: Final = select(
     _progress.c.topic, _progress.c.partition, func.extract("epoch", _now - _progress.c.confirmed_at).label("age_s")
 )
 
@@ -97,7 +98,7 @@ async def lock(conn: AsyncConnection, places: Collection[Place]) -> dict[Place, 
 
 async def read(conn: AsyncConnection) -> dict[Place, Progress]:
     """How far every partition is applied, as of now: nothing is locked."""
-    rows = await conn.execute(select(*_progress.c))
+    rows = await conn.execute(_READ)
     return {Place(row.topic, row.partition): Progress(row.topic_id, row.next_offset) for row in rows}
 
 
@@ -116,5 +117,5 @@ async def confirm(conn: AsyncConnection, ago_s: Mapping[Place, float]) -> None:
 
 async def read_ages(conn: AsyncConnection) -> dict[Place, float | None]:
     """How many seconds ago each partition was confirmed, by Postgres' clock; None where nobody knows."""
-    rows = await conn.execute(_AGES)
+    rows = await conn.execute(_READ_AGES)
     return {Place(row.topic, row.partition): None if row.age_s is None else float(row.age_s) for row in rows}

@@ -286,8 +286,8 @@ async def test_every_list_is_read_by_its_index(admin: Session, edge: AsyncConnec
         shape = lists.Shape(searching, access, order_by, following)
         for made in (lists.list_related, lists.list_active):
             statement = made(shape)
-            await driver.execute(f"PREPARE listed AS {statement._text}")
-            nulls = ", ".join("NULL" for _ in statement._names)
+            await driver.execute(f"PREPARE listed AS {statement.text}")
+            nulls = ", ".join("NULL" for _ in statement.names)
             plan = "\n".join(row[0] for row in await driver.fetch(f"EXPLAIN EXECUTE listed({nulls})"))
             await driver.execute("DEALLOCATE listed")
             assert "Seq Scan" not in plan, plan

@@ -349,7 +349,7 @@ async def test_databases_of_one_cluster_are_prepared_at_once(
     databases = [await create_database() for _ in range(4)]
     login = await create_login(databases[0], "CREATEROLE")
     prefix = f"{_user(login)}_"
-    prepare = roles._PREPARE.replace("orgs_", prefix)
+    prepare = roles._PREPARE.text.replace("orgs_", prefix)
     if roles_exist:
         for role in ("owner", "worker", "relay", "reader"):
             await server.execute(f"CREATE ROLE {prefix}{role}")

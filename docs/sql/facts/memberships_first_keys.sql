@@ -1,0 +1,10 @@
+-- facts/memberships_first_keys
+--
+-- Reads the first page of all keys, in order. The worker, after it was away for longer than tombstones are
+-- kept. No lock. The primary key.
+--
+-- Parameters: $1 limit
+
+SELECT membership.user_id, membership.org_id
+FROM membership ORDER BY membership.user_id, membership.org_id
+LIMIT $1::INTEGER;

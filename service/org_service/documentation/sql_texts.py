@@ -1,0 +1,170 @@
+"""What `docs/sql` says of each statement: what it does, who runs it and when, its locks, the index it uses."""
+
+from collections.abc import Mapping
+from typing import Final
+
+SUBJECTS: Final[Mapping[str, str]] = {
+    "organizations": "Organizations, deleted ones included.",
+    "outcomes": "What became of commands.",
+    "parked": "Records set aside for an operator.",
+    "journal": "One row for each command that was decided, in gapless order.",
+    "relations": "Who belongs where and who serves whom, as of a decision.",
+    "facts": "Reference data: memberships, partnerships, staff.",
+    "reference_progress": "How far each partition of the reference topics is applied.",
+    "directory": "What one user sees of one organization.",
+    "lists": "What one user sees of all organizations.",
+    "accepted": "Commands that were answered with 202.",
+    "losses": "Offsets of commands that were gone before a worker read them.",
+    "recovery": "The way out when Kafka has more of the journal than a restored database: `orgs journal advance`.",
+    "leader": "The session by which a relay leads and listens.",
+    "database": "Health.",
+    "migrate": "Around the migrations of `orgs migrate`; the first three at the start of every process.",
+    "roles": "Before the first migration.",
+}
+
+_BATCH: Final = "The worker, once in each batch"
+_OPERATOR: Final = "An operator's command, seldom"
+
+TEXTS: Final[Mapping[str, str]] = {
+    "organizations/find_names": "Reads the names of organizations that a batch restores. The worker, before the locks, "
+    "only in batches with such commands. No lock. organization_pkey.",
+    "organizations/lock": "Locks the organizations of a batch and reads them. "
+    f"{_BATCH}, first, where no command claims a name. Row locks (FOR UPDATE) in order of id until the commit, so that "
+    "two workers cannot wait for each other. organization_pkey.",
+    "organizations/lock_with_holders": "Locks the organizations of a batch and the holders of the names it claims. "
+    f"{_BATCH}, first, where a command claims a name. Row locks (FOR UPDATE) in order of id until the commit. "
+    "organization_pkey and organization_name_key_key.",
+    "organizations/find_holders": "Reads who holds names. "
+    f"{_BATCH} that claims names, after the locks; again as the last statement, for names that a batch took and gave "
+    "up. No lock. organization_name_key_key.",
+    "organizations/insert": "Inserts the organizations that a batch creates. "
+    f"{_BATCH} that creates some. Locks the new rows; waits for whoever inserts the same id or name.",
+    "organizations/update": "Updates the organizations that a batch changes. "
+    f"{_BATCH} that changes some. The rows are locked already. organization_pkey; an update that changes no indexed "
+    "column stays on its page (HOT).",
+    "organizations/check_names": "Checks the unique names now rather than at the commit. "
+    f"{_BATCH} in which a name changes hands. No further lock.",
+    "organizations/find_by_id": f"Reads an organization by its id. {_OPERATOR}. No lock. organization_pkey.",
+    "organizations/find_by_name": f"Reads the organization that has a name. {_OPERATOR}. No lock. "
+    "organization_name_key_key.",
+    "organizations/find_deleted_by_name": f"Reads deleted organizations by name. {_OPERATOR}. No lock. Reads the whole "
+    "table.",
+    "organizations/list_first": f"Reads the first page of all organizations, for `orgs check`. {_OPERATOR}. No lock. "
+    "organization_pkey.",
+    "organizations/list_following": f"Reads a later page of all organizations. {_OPERATOR}. No lock. "
+    "organization_pkey.",
+    "organizations/count": f"Counts organizations by what they are. {_OPERATOR}. No lock. Reads the whole table.",
+    "outcomes/find_journaled": "Finds which commands of a batch were decided already. "
+    f"{_BATCH}, right after the locks: a rival that decided the same commands has committed by then. No lock. "
+    "journal_command_id_key.",
+    "outcomes/find": "Finds what became of one command: decided, parked, pending or expired. The edge, for "
+    "`GET /v1/commands/{id}` and for each change with an Idempotency-Key. No lock. journal_command_id_key, "
+    "parked_command_id_idx and accepted_command_pkey.",
+    "parked/find": "Finds open parked commands: organizations that have some, and commands of the batch that are some. "
+    f"{_BATCH}, after the locks. No lock. parked_org_id_idx and parked_command_id_idx.",
+    "parked/count_waiting": "Counts the commands that wait in each organization, up to a bound. The worker, in a batch "
+    "that touches an organization with parked commands. No lock. parked_org_id_idx.",
+    "parked/park": "Sets a record aside; one row for each run. The worker, only in batches with such records. Locks "
+    "the new row; waits for a rival with the same record. parked_coordinates_key.",
+    "parked/count_defects": "Counts records parked by a defect of ours, up to a bound. The worker, for `/readyz`. No "
+    "lock. parked_defect_idx.",
+    "parked/list_records": f"Lists parked records without their contents; null asks for nothing. {_OPERATOR}. No lock. "
+    "parked_pkey, or the index of what is asked for.",
+    "parked/count": f"Counts parked records by state, reason and cause. {_OPERATOR}. No lock. Reads the whole table.",
+    "journal/take_positions": "Takes the next positions of the journal and wakes the relay at the commit. "
+    f"{_BATCH}, last before the rows (first, where a name changes hands). Locks the one row of journal_head until the "
+    "commit: every other worker waits here, and therefore commits in order of position. journal_head_pkey is not "
+    "needed: the table has one row.",
+    "journal/append": f"Appends the rows of a batch. {_BATCH}, after take_positions. Locks the new rows; a command id "
+    "that a rival journaled fails at journal_command_id_key.",
+    "journal/read_after": "Reads the next rows to publish, in order. The leading relay, again and again: for each "
+    "chunk of some thousand rows, and once a second when nothing happens. No lock. journal_pkey.",
+    "journal/find_command_id": "Reads whose outcome is at a position. The relay, when it begins to lead. No lock. "
+    "journal_pkey.",
+    "journal/read_head": "Reads the last position given out. The relay, after each chunk and for `/readyz`; operators. "
+    "No lock. One row.",
+    "journal/read_gaps": "Reads the positions that operators gave up. The relay, where it meets a hole; `orgs check`. "
+    "No lock. Some rows at most.",
+    "journal/read_history": "Reads the changes of one organization. The edge, for `GET /v1/orgs/{id}/history`; "
+    "operators. No lock. journal_org_id_version_key.",
+    "relations/find_memberships": "Reads what the users of a batch are in its organizations and in their partners. "
+    f"{_BATCH} with tokens, after the locks. No lock. membership_pkey and partnership_org_id_idx.",
+    "relations/find_partners": "Reads which partners serve the organizations of a batch, and whether they are active. "
+    f"{_BATCH} with tokens. No lock. partnership_org_id_idx and organization_pkey.",
+    "relations/find_staff": f"Reads which users of a batch are staff. {_BATCH} with tokens. No lock. staff_pkey.",
+    "relations/is_staff": "Whether a user is staff. The edge, for `GET /v1/commands/{id}` of somebody else's command. "
+    "No lock. staff_pkey.",
+    "relations/find_clients": "Reads whom organizations serve as partners. The worker, in a batch that deletes some. "
+    "No lock. partnership_pkey and organization_pkey.",
+    "facts/upsert": "Writes facts; a row that is there as it is stays untouched. The worker, in each batch of "
+    "reference data. Row locks until the commit. The primary key.",
+    "facts/delete": "Deletes facts that were taken back. The worker, in each batch of reference data with tombstones. "
+    "Row locks until the commit. The primary key.",
+    "facts/first_keys": "Reads the first page of all keys, in order. The worker, after it was away for longer than "
+    "tombstones are kept. No lock. The primary key.",
+    "facts/following_keys": "Reads the page of keys after a key. The worker, as for the first page. No lock. The "
+    "primary key.",
+    "facts/count": f"Counts facts. {_OPERATOR}. No lock. Reads the whole table.",
+    "reference_progress/lock": "Locks how far partitions are applied, and reads it. The worker, first in each batch of "
+    "reference data. Row locks (FOR UPDATE) in order of topic and partition until the commit: whoever comes with older "
+    "records waits, then sees that they are old. reference_progress_pkey.",
+    "reference_progress/begin": "Makes the rows of partitions that nobody has read. The worker, when it is given "
+    "partitions. Locks the new rows. reference_progress_pkey.",
+    "reference_progress/write": "Notes how far partitions are applied. The worker, last in each batch of reference "
+    "data. The rows are locked already. reference_progress_pkey.",
+    "reference_progress/confirm": "Notes when the tables held all that the partitions held. The worker, each minute. "
+    "The rows are locked already. reference_progress_pkey.",
+    "reference_progress/read": "Reads how far every partition is applied. The worker, while it waits for the first "
+    "load. No lock. Reads the whole table, a row for each partition.",
+    "reference_progress/read_ages": "Reads how long ago each partition was confirmed. The worker, when it starts and "
+    "when it is given partitions. No lock. Reads the whole table, a row for each partition.",
+    "directory/find": "Reads an organization with the rows that say what the user is in it. The edge, for each request "
+    "about one organization; the same work whether it is missing, deleted or invisible. No lock. organization_pkey, "
+    "membership_pkey, partnership_org_id_idx and staff_pkey.",
+    "lists/list_related": "Reads a page of what a user has by membership and partnership. The edge, for each "
+    "`GET /v1/orgs`. No lock. membership_pkey, partnership_pkey and organization_pkey, one look-up for each "
+    "organization of the user.",
+    "lists/list_active": "Reads a page of all active organizations. The edge, for `GET /v1/orgs` of staff. No lock. "
+    "organization_name_key_key or organization_created_at_idx in page order; a search also organization_domain_idx.",
+    "accepted/remember": "Remembers a command that is answered with 202, and forgets up to 100 that are a fortnight "
+    "old. The edge, for each such answer. Locks the row, and those it deletes. accepted_command_pkey and "
+    "accepted_command_accepted_at_idx.",
+    "losses/note": "Notes a range of lost offsets, once. The worker, when it finds one. Locks the new row. "
+    "lost_range_what_key.",
+    "losses/list": f"Lists the latest losses. {_OPERATOR}. No lock. lost_range_pkey.",
+    "recovery/lock_head": f"Locks the head of the journal and reads it. {_OPERATOR}. Every worker waits until the "
+    "commit.",
+    "recovery/count_fresh": f"Counts the rows journaled since a backup was restored. {_OPERATOR}. Reads the whole "
+    "table.",
+    "recovery/last_restored": f"Reads the last position that a backup had. {_OPERATOR}. Reads the whole table.",
+    "recovery/lift": f"Moves fresh rows out of the way, to negative positions. {_OPERATOR}. Locks these rows. "
+    "journal_pkey.",
+    "recovery/put_down": f"Puts fresh rows behind what was published. {_OPERATOR}. Locks these rows. journal_pkey.",
+    "recovery/note_gap": f"Notes which positions are given up. {_OPERATOR}. Locks the new row.",
+    "recovery/set_head": f"Sets the head of the journal. {_OPERATOR}. The row is locked already.",
+    "leader/ping": "Asks whether the session is alive. The relay, when nothing was journaled for a poll interval. No "
+    "lock.",
+    "leader/acquire": "Tries to become the leader. Each relay that follows, once a second. An advisory lock of the "
+    "session; from then on Postgres ends the session when it is silent for too long.",
+    "leader/holds": "Whether this session is still the leader. The leading relay, before each transaction. No lock. "
+    "Reads pg_locks.",
+    "leader/listen": "Listens for the workers' NOTIFY. The relay, when it connects. No lock.",
+    "database/ping": "Asks whether Postgres answers. Workers and edges, for `/readyz`. No lock.",
+    "migrate/assume": "Takes the role of the process where it exists. Every process, when it looks at the version. No "
+    "lock.",
+    "migrate/tables": "Whether the tables of versions are there. Every process, when it starts. No lock.",
+    "migrate/schema": "Reads the version of the schema. Every process, when it starts. No lock. One row.",
+    "migrate/exact": "Reads the version as the first releases kept it. Every process on such a schema. No lock. One "
+    "row.",
+    "migrate/make_tables": "Makes the tables of versions where they are missing. `orgs migrate`.",
+    "migrate/note_oldest": "Notes the oldest program that runs on the schema. `orgs migrate`, for each migration.",
+    "migrate/clear_exact": "Takes the version back that the first releases look at. `orgs migrate`.",
+    "migrate/note_exact": "Notes the version that the first releases look at. `orgs migrate`.",
+    "migrate/set_owner": "Makes orgs_owner the owner of what follows. `orgs migrate`.",
+    "migrate/set_lock_timeout": "Bounds the wait for a table: everybody else waits behind it. `orgs migrate`.",
+    "migrate/show_version": "Reads the version of the server. `orgs migrate`.",
+    "migrate/show_encoding": "Reads the encoding of the database. `orgs migrate`.",
+    "migrate/try_lock": "Tries to be the only migration. `orgs migrate`, five times a second until it is. An advisory "
+    "lock of the session.",
+    "roles/prepare": "Makes the group roles and their rights in the schema where they are missing. `orgs migrate`.",
+}

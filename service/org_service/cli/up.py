@@ -94,7 +94,7 @@ def up(
                 shell.say(f"Kafka     {stack.bootstrap_servers}")
                 shell.say(f"Postgres  {masked_url(stack.database_url)}")
                 shell.say(f"HTTP      {url}/docs, MCP {url}/mcp")
-                with _beside(_watch, stack), _beside(_announce, settings):
+                with _beside(_watch, stack), _beside(announce, settings):
                     run_roles(settings, ROLES)
                 stack.check()
                 shell.say("stopping Kafka and Postgres")
@@ -218,7 +218,7 @@ def _watch(stack: "Stack", over: threading.Event) -> None:
             return
 
 
-def _announce(settings: "Settings", over: threading.Event) -> None:
+def announce(settings: "Settings", over: threading.Event) -> None:
     """Say that it is ready once `/readyz` of each role answers 200; to whoever waits long, what is waited for."""
     pages = {
         "worker": (settings.worker.host, settings.worker.port),

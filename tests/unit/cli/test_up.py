@@ -53,7 +53,7 @@ async def test_whoever_waits_is_told_which_role_lacks_what_and_ready_comes_when_
         edge=EdgeSettings(health_port=numbers[2]),
     )
     over = threading.Event()
-    announcing = asyncio.create_task(asyncio.to_thread(up._announce, settings, over))
+    announcing = asyncio.create_task(asyncio.to_thread(up.announce, settings, over))
     try:
         async with asyncio.timeout(20), AsyncExitStack() as pages:
             missing = "it has not started yet"

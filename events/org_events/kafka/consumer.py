@@ -13,6 +13,7 @@ More of the kind, fixed with it:
 - an error in the task that fetches ended it, and nothing came in forever, silently;
 - a record larger than a fetch was stepped over;
 - fetches that a broker rejects, and a topic that was deleted, were asked for again without a pause;
+- a consumer that was assigned anew and then stopped could wait for its own end for ever;
 - a partition with a large backlog was drained before the next one had its turn.
 
 There is no public way: positions move inside of the fetcher. So this stands on its inner parts, and nothing else of
@@ -56,6 +57,8 @@ _log = logging.getLogger(__name__)
 
 METADATA_RETRY_S: Final = 1.0
 """Between two questions who leads the partitions that nobody leads."""
+_END_AGAIN_S: Final = 0.1
+"""Between two requests to the task that fetches to end; one that has heard ends at once."""
 OPEN_BYTES_MAX: Final = 64 * 1024 * 1024
 """Unpacked batches that are read step by step, in all partitions; what exceeds it waits for its turn."""
 
@@ -185,6 +188,16 @@ class _Fetcher(Fetcher):
         """Hand out one record."""
         self.budget.spent = 0
         return await self._take_one(partitions)
+
+    async def close(self) -> None:
+        """As aiokafka's, which waits for ever where its task takes the end for that of a fetch.
+
+        It ends the fetches of a former assignment, and suppresses what it hears meanwhile.
+        """
+        while not self._fetch_task.done():
+            self._fetch_task.cancel()
+            await asyncio.wait((self._fetch_task,), timeout=_END_AGAIN_S)
+        await super().close()
 
     def may_open(self, result: _Fetched) -> bool:
         """Whether a partition may continue: those that are being read come first where much is unpacked.

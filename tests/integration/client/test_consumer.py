@@ -4,6 +4,7 @@ aiokafka's own consumer fails the tests of this module, each for the reason that
 """
 
 import asyncio
+import contextlib
 import logging
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -373,3 +374,22 @@ async def test_one_poll_hands_out_no_more_than_it_may_unpack_and_the_next_one_go
             sizes.append(len(handed_out))
     assert sizes == [2] * 6  # the second exceeds the 32 MiB
     assert sorted(found) == [*range(PARTITIONS)]
+
+
+async def test_a_consumer_ends_though_its_task_takes_the_end_for_that_of_a_fetch(
+    settings: Settings, topic: str
+) -> None:
+    """aiokafka's does while it waits for the end of its former fetches, just after an assignment."""
+
+    async def suppressing() -> None:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        await asyncio.Event().wait()
+
+    async with consuming(settings, topic) as consumer:
+        fetcher: Any = consumer._fetcher
+        fetcher._fetch_task.cancel()
+        fetcher._fetch_task = asyncio.create_task(suppressing())
+        await asyncio.sleep(0)
+        async with asyncio.timeout(10):
+            await consumer.stop()

@@ -11,9 +11,9 @@ again; a second signal does that at once.
 import asyncio
 import gc
 import signal
-import time
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
+from itertools import chain
 from typing import TYPE_CHECKING, Final, Literal, cast
 
 from aiokafka.errors import KafkaError
@@ -25,7 +25,7 @@ from org_service.settings import Settings
 from org_service.store import migrate
 from org_service.store.failures import classify
 from org_service.telemetry.logs import get_logger
-from org_service.waiting import Backoff, unless
+from org_service.waiting import Patience, unless
 
 if TYPE_CHECKING:
     from org_service.edge.edge import Edge
@@ -170,13 +170,13 @@ async def _prerequisites(settings: Settings, parts: "Mapping[ServiceRole, Part]"
     Raises:
         StopError: A topic has harmful settings, or only a newer release can run on the database.
     """
-    backoff = Backoff(*_PREREQUISITES_WAIT_S)
+    patience = Patience("waiting for a dependency of this process", _PREREQUISITES_WAIT_S, log=log)
     beating = asyncio.create_task(_beat(parts.values()))
     try:
-        while missing := await _missing(settings, next(iter(parts))):
-            pause_s = backoff.next_s()
-            log.warning("waiting for a dependency of this process", missing=missing, retry_in_s=round(pause_s, 2))
-            await asyncio.sleep(pause_s)
+        async for attempt in patience:
+            with attempt:
+                if missing := await _missing(settings, next(iter(parts))):
+                    raise RetryError("; ".join(missing))
     finally:
         beating.cancel()
 
@@ -184,8 +184,8 @@ async def _prerequisites(settings: Settings, parts: "Mapping[ServiceRole, Part]"
 async def _beat(parts: "Collection[Part]") -> None:
     """Beat for parts that don't run yet; one look at silent servers may last longer than a part may be still."""
     while True:
-        for part in parts:
-            part.beat = time.monotonic()
+        for heartbeat in chain.from_iterable(part.heartbeats for part in parts):
+            heartbeat.beat()
         await asyncio.sleep(_BEAT_INTERVAL_S)
 
 

@@ -22,7 +22,7 @@ from org_events.kafka.unpacking import UNPACKED_BYTES_MAX, TooLarge, unpack
 from org_events.topics import Topics
 from org_service.auth import tokens
 from org_service.auth.tokens import TokenRefused
-from org_service.domain.requests import Refused, Request, SetAside, Unreadable
+from org_service.domain.requests import Rejected, Request, SetAside, Unreadable
 from org_service.edge.http import request_headers
 from org_service.edge.http.cursor import read_cursor, write_cursor
 from org_service.edge.http.problems import Refusal
@@ -65,7 +65,7 @@ def command(data: bytes) -> None:
     again = read(record)
     assert isinstance(again, Request)
     assert again.digest == found.digest
-    if not isinstance(found.command, Refused) and record.value is not None:
+    if not isinstance(found.command, Rejected) and record.value is not None:
         try:
             body = orjson.loads(record.value)
         except orjson.JSONDecodeError:  # a byte order mark
@@ -73,7 +73,7 @@ def command(data: bytes) -> None:
         spelled = replace(record, value=orjson.dumps(dict(reversed(body.items())), option=orjson.OPT_INDENT_2))
         other = read(spelled)
         assert isinstance(other, Request)
-        assert isinstance(other.command, Refused) or other.digest == found.digest
+        assert isinstance(other.command, Rejected) or other.digest == found.digest
 
 
 def fact(data: bytes) -> None:

@@ -4,13 +4,14 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Awaitable, Coroutine, Sequence
+from contextlib import AsyncExitStack
 from typing import Any, TypeVar
 
 import orjson
 
-from org_service.apply.applier import Applier
 from org_service.relay.relay import Relay
 from org_service.settings import Settings
+from tests.support.appliers import applying
 from tests.support.checker import judge
 from tests.support.observed import Observed, Record, Since, TopicReader, observe, read_tables
 from tests.support.outgoing import relay_position
@@ -35,7 +36,8 @@ class Drive:
         self._runner = asyncio.Runner()
         self._reader = TopicReader(settings.kafka.bootstrap_servers)
         self.publisher = Publisher(settings.kafka.bootstrap_servers, self.topics.commands)
-        self._appliers = [Applier(settings) for _ in range(APPLIERS)]
+        self._made = AsyncExitStack()
+        self._appliers = [self.run(self._made.enter_async_context(applying(settings))) for _ in range(APPLIERS)]
         self._relay: asyncio.Task[None] | None = None
         self._relay_stop = asyncio.Event()
         self.since = Since()
@@ -48,8 +50,7 @@ class Drive:
         if self._relay is not None:
             self._relay_stop.set()
             self.run(self._relay)
-        for applier in self._appliers:
-            self.run(applier.stop())
+        self.run(self._made.aclose())
         self._runner.close()
         self.publisher.close()
         self._reader.close()

@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 from org_events.results import ProblemType
 from org_service.auth.policy import load_policy
 from org_service.auth.tokens import TokenRefused, Tokens, bearer
-from org_service.domain.requests import LOG_APPEND_TIME, Refused, Request, Unreadable, broker_time
+from org_service.domain.requests import LOG_APPEND_TIME, Rejected, Request, Unreadable, broker_time
 from org_service.settings import AuthSettings
 
 NO_TOKEN = "The header authorization is missing; it must be Bearer followed by a token."  # noqa: S105 - no secret
@@ -43,7 +43,7 @@ class Wait(NamedTuple):
     """How often the keys had been read before."""
 
 
-class Gate:
+class Authenticator:
     """Finds out who acts."""
 
     def __init__(self, auth: AuthSettings) -> None:
@@ -121,22 +121,22 @@ class Gate:
         """The request with its actor, or rejected; None where only keys that are read later can tell."""
         if isinstance(request, Unreadable):
             return request
-        if isinstance(request.command, Refused):
+        if isinstance(request.command, Rejected):
             # Nobody has verified who that is: the journal must not say it.
             return request if self._trusts and request.authorization is None else request._replace(actor=None)
         if request.authorization is None:
-            return request if self._trusts else _refuse(request, NO_TOKEN)
+            return request if self._trusts else _reject(request, NO_TOKEN)
         if self._tokens is None:
-            return _refuse(request, NO_ISSUER)
+            return _reject(request, NO_ISSUER)
         if request.record.timestamp_type != LOG_APPEND_TIME:  # a publisher could choose when its token was valid
-            return _refuse(request, NOT_STAMPED)
+            return _reject(request, NOT_STAMPED)
         try:
             token, at = bearer(request.authorization), broker_time(request.record)
             user_id = self._tokens.known(token, at)
             if user_id is None:
                 user_id = self._tokens.judge(token, at, self._since_s(request, at, now_s))
         except TokenRefused as error:
-            return _refuse(request, str(error))
+            return _reject(request, str(error))
         return None if user_id is None else request._replace(actor=user_id, user_id=user_id)
 
     def _since_s(self, request: Request, at: datetime, now_s: float) -> float:
@@ -158,6 +158,6 @@ class Gate:
             await self._tokens.close()
 
 
-def _refuse(request: Request, detail: str) -> Request:
-    command = Refused(request.command.type, detail, ProblemType.UNAUTHENTICATED)
+def _reject(request: Request, detail: str) -> Request:
+    command = Rejected(request.command.type, detail, ProblemType.UNAUTHENTICATED)
     return request._replace(command=command, actor=None)

@@ -12,7 +12,7 @@ for a moment. A key that can't be read, or stands on a partition that isn't its 
 Where a whole batch can't be read, nothing is deleted: nobody knows which keys it holds.
 
 Cost: a digest of 16 bytes for each key, some 100 bytes of memory in all, for so many partitions at a time as hold
-`_KEYS_MAX` offsets, and one pass over the table's keys for each such group. Refused: a mark in each row of when it was
+`_KEYS_MAX` offsets, and one pass over the table's keys for each such group. Rejected: a mark in each row of when it was
 last seen (reading again would write every row); applying everything again from the beginning (older data would hold
 meanwhile); the same for a topic that was created again, which may be empty because nobody has filled it yet.
 """

@@ -12,24 +12,26 @@ The last record of a key in a batch counts, so a batch is one upsert and one del
 """
 
 import asyncio
-import time
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import cast
+from functools import partial
+from typing import NamedTuple, cast
 from uuid import UUID
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import IllegalStateError, KafkaError
 
 from org_events.reference import Reference
-from org_service.apply.applier import waits_for
+from org_service import probes
 from org_service.apply.reconcile import Marks, absence_max_s, confirm, grouped, in_place, is_too_long, reconcile
+from org_service.apply.settle import Settling, count_trouble, wait_reason
 from org_service.domain.fold import where
-from org_service.domain.reasons import ParkReason, RepeatReason
+from org_service.domain.reasons import ParkReason
 from org_service.domain.requests import Record, SetAside, Unreadable
-from org_service.errors import DataRefusedError, RefoldError, RetryError, ServiceError, TooSlowError
+from org_service.errors import RetryError, ServiceError
 from org_service.kafka.topic_ids import topic_ids
+from org_service.probes import probe
 from org_service.settings import Settings
 from org_service.store import parked, reference_progress
 from org_service.store.database import Database, DatabaseConnection
@@ -37,8 +39,8 @@ from org_service.store.facts import FACT_TABLES
 from org_service.store.failures import classify
 from org_service.store.reference_progress import Place, Progress
 from org_service.telemetry.logs import get_logger, log_defect
-from org_service.telemetry.metrics import BATCH_REPEATS, PARKED, REFERENCE_RECORDS
-from org_service.waiting import Backoff
+from org_service.telemetry.metrics import PARKED, REFERENCE_RECORDS
+from org_service.waiting import Heartbeat, Patience, Trouble
 from org_service.wire.facts import Fact, kinds, read_fact, set_strays_aside
 from org_service.wire.parked import keep
 
@@ -47,13 +49,31 @@ log = get_logger(__name__)
 _Read = Fact | Unreadable
 
 
+class _Applied(NamedTuple):
+    """What became of the records of a transaction."""
+
+    facts: Sequence[_Read]
+    """All of them."""
+    new: Sequence[_Read]
+    """Those that nobody had applied before."""
+    parked: Sequence[Unreadable]
+    """Of these, those that say nothing."""
+
+
 class ReferenceApplier:
     """Applies batches of reference records, one after the other; others may do so in other processes."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, database: Database, settings: Settings, heartbeat: Heartbeat | None = None) -> None:
+        """Make one.
+
+        Args:
+            database: Where the tables are; with the rights of a worker. Whoever gives it closes it.
+            settings: Which topics, and how long outages are waited out.
+            heartbeat: Beats at each try, and while an outage is waited out.
+        """
         self._settings = settings
         self._kinds = kinds(settings.kafka.topics)
-        self._database = Database(settings.database, "worker")
+        self._database = database
         self._turn = asyncio.Lock()
         self._lost = True
         self._consumer: AIOKafkaConsumer | None = None
@@ -63,11 +83,20 @@ class ReferenceApplier:
         self._marks = Marks()
         self._absence_s: Mapping[str, float] = {}
         """How long each topic may go unread."""
-        self._finding = self._backoff()
-        self.beat = time.monotonic()
-        """When it last sent a heartbeat, waits of an outage included."""
-        self.outage: str | None = None
+        self._heartbeat = heartbeat or Heartbeat()
+        waits_s = settings.worker.retry_wait_s, settings.worker.retry_wait_max_s
+        self._finding = Patience(
+            "reference data wait", waits_s, log=log, judge=_judge, count=count_trouble, heartbeat=self._heartbeat
+        )
+        self._finds = aiter(self._finding)
+        self._settling = Settling(
+            "the batch of reference data", classify=_classify, waits_s=waits_s, heartbeat=self._heartbeat, log=log
+        )
+
+    @property
+    def outage(self) -> str | None:
         """What is being waited for, None when all is well."""
+        return self._settling.outage or self._finding.outage
 
     @property
     def lost(self) -> bool:
@@ -77,10 +106,6 @@ class ReferenceApplier:
     def lose(self) -> None:
         """Release what is in flight, and find the place again before the next poll."""
         self._lost = True
-
-    async def stop(self) -> None:
-        """Close; call when no batch is in flight."""
-        await self._database.close()
 
     async def find_place(self, consumer: AIOKafkaConsumer) -> bool:
         """Put the consumer where Postgres says, if that must be; one try, then a wait.
@@ -92,15 +117,14 @@ class ReferenceApplier:
         """
         if not self._lost:
             return True
-        self.beat = time.monotonic()
+        self._heartbeat.beat()
         try:
             found = await self._find_place(consumer)
         except Exception as error:  # noqa: BLE001 - told and waited out; nothing is swallowed
             self._lost = True
-            await self._wait(self._finding, _trouble(error), error)
+            await self._finds.wait(error)
             return False
-        self._finding.reset()
-        self.outage = None
+        self._finds.succeed()
         return found
 
     async def _find_place(self, consumer: AIOKafkaConsumer) -> bool:
@@ -116,7 +140,7 @@ class ReferenceApplier:
         ends = cast("dict[TopicPartition, int]", await consumer.end_offsets(assigned))
         progress, away = await self._begin(ids, {Place(*each): end for each, end in ends.items()})
         if away:  # and then look again
-            await reconcile(self._settings, self._database, grouped(ids, away), self._beat)
+            await reconcile(self._settings, self._database, grouped(ids, away), self._heartbeat.beat)
             self._lost = True
             return False
         try:
@@ -163,9 +187,6 @@ class ReferenceApplier:
         }
         return progress | anew, away
 
-    def _beat(self) -> None:
-        self.beat = time.monotonic()
-
     async def passed(self, consumer: AIOKafkaConsumer) -> Mapping[Place, float]:
         """Which partitions may be confirmed, and as of when, by the monotonic clock. Call between polls."""
         try:
@@ -185,7 +206,7 @@ class ReferenceApplier:
             if not await confirm(consumer, self._database, ids=ids, absence_s=absence_s, starts=starts, passed=passed):
                 self.lose()
         except Exception as error:  # noqa: BLE001 - an outage shows where records wait; another try comes in a minute
-            log.warning("could not record that reference data are complete", why=str(_trouble(error) or type(error)))
+            log.warning("could not record that reference data are complete", why=str(_classify(error) or type(error)))
 
     async def apply(self, records: Sequence[Record]) -> Sequence[Record]:
         """Apply records in order; returns when all are committed, or released because the place was lost.
@@ -199,7 +220,7 @@ class ReferenceApplier:
             return records
         facts = set_strays_aside([self._read(record) for record in records], self._settings.kafka.partitions)
         async with self._turn:
-            await self._settle(facts, starts)
+            await self._settling.settle(facts, partial(self._transact, starts), self._finish)
         return records
 
     def _take(self, records: Sequence[Record]) -> dict[Place, int] | None:
@@ -229,94 +250,55 @@ class ReferenceApplier:
             log_defect(log, "record parked: our code raised", defect, error, topic=record.topic, **place)
             return Unreadable(record, defect, ParkReason.HANDLER_RAISED)
 
-    async def _settle(self, facts: Sequence[_Read], starts: Mapping[Place, int]) -> None:
-        """Try until committed, or until the place is lost; halve as commands are halved."""
-        backoff = self._backoff()
-        while not self._lost:
-            self.beat = time.monotonic()
-            try:
-                counts = await self._transact(facts, starts)
-            except Exception as error:  # noqa: BLE001 - classified below; nothing is swallowed
-                trouble = _trouble(error)
-                if isinstance(trouble, DataRefusedError) and (len(facts) > 1 or isinstance(facts[0], Fact)):
-                    await self._halve_or_park(facts, starts, trouble)
-                    return
-                if isinstance(trouble, TooSlowError) and len(facts) > 1:
-                    await self._halve(facts, starts, RepeatReason.TOO_SLOW)
-                    return
-                await self._wait(backoff, trouble, error)
-            else:
-                self.outage = None
-                if counts is None:
-                    log.info("the position in the reference topics is lost, and is being determined again")
-                    self.lose()
-                else:
-                    _count(counts)
-                return
+    async def _transact(
+        self, starts: Mapping[Place, int], facts: Sequence[_Read], rejected: str | None
+    ) -> _Applied | None:
+        """One transaction; returns what became of the records, or None where the place is lost.
 
-    async def _halve_or_park(
-        self, facts: Sequence[_Read], starts: Mapping[Place, int], refused: DataRefusedError
-    ) -> None:
-        """Part a batch that can't be written; alone, the culprit is parked."""
-        if len(facts) == 1:
-            await self._settle([Unreadable(facts[0].record, str(refused), ParkReason.DATA_REFUSED)], starts)
-            return
-        await self._halve(facts, starts, RepeatReason.HALVED)
-
-    async def _halve(self, facts: Sequence[_Read], starts: Mapping[Place, int], why: RepeatReason) -> None:
-        BATCH_REPEATS.labels(why).inc()
-        log.warning("the batch of reference data is being halved", why=why, records=len(facts))
-        middle = len(facts) // 2
-        for half in (facts[:middle], facts[middle:]):  # where the first one loses the place, the second does nothing
-            await self._settle(half, {place: starts[place] for place in _ends(half)})
-
-    async def _transact(self, facts: Sequence[_Read], starts: Mapping[Place, int]) -> Counter[tuple[str, str]] | None:
-        """One transaction; returns the outcome of the records, by topic, or None where the place is lost."""
+        Args:
+            starts: Where the whole batch continues in each partition. Of the second half of one that was halved that is
+                before its first record: what lies between was applied with the first half, or the place is lost.
+            facts: Of the batch, or of a part of it.
+            rejected: Why the database rejects the one record of this batch, which is then parked.
+        """
+        if self._lost:
+            return None
+        if rejected is not None:
+            facts = [Unreadable(each.record, rejected, ParkReason.DATA_REFUSED) for each in facts]
+        if probes.listeners:
+            await probe("reference.before_transaction", self)
         assert self._consumer is not None
-        topics = sorted({place.topic for place in starts})
+        ends = _ends(facts)
+        topics = sorted({place.topic for place in ends})
         if await topic_ids(self._consumer, topics) != {topic: self._topic_ids[topic] for topic in topics}:
             return None
         async with self._database.begin() as conn:
-            progress = await reference_progress.lock(conn, starts)
-            if not in_place(progress, self._topic_ids, starts):
+            progress = await reference_progress.lock(conn, ends)
+            if not in_place(progress, self._topic_ids, {place: starts[place] for place in ends}):
                 return None
             new = [each for each in facts if each.record.offset >= progress[_place(each.record)].next_offset]
             await _write(conn, [each for each in new if isinstance(each, Fact)])
             unreadable = [each for each in new if isinstance(each, Unreadable)]
             if unreadable:
                 await parked.park(conn, [keep(SetAside(each)) for each in unreadable], datetime.now(UTC))
-            await reference_progress.write(
-                conn,
-                {
-                    place: Progress(progress[place].topic_id, max(end, progress[place].next_offset))
-                    for place, end in _ends(facts).items()
-                },
-            )
-        for each in unreadable:
+            reached = {
+                place: Progress(progress[place].topic_id, max(end, progress[place].next_offset))
+                for place, end in ends.items()
+            }
+            await reference_progress.write(conn, reached)
+        return _Applied(facts, new, unreadable)
+
+    async def _finish(self, applied: _Applied | None) -> None:
+        """Count what was committed; where nothing was, the place is to be found again."""
+        if applied is None:
+            if not self._lost:
+                log.info("the position in the reference topics is lost, and is being determined again")
+                self.lose()
+            return
+        for each in applied.parked:
             PARKED.labels(each.reason).inc()
             log.error("reference record parked", reason=each.reason, detail=each.detail, at=_coordinates(each.record))
-        return (
-            Counter((each.record.topic, "parked" if isinstance(each, Unreadable) else "applied") for each in new)
-            + Counter((each.record.topic, "skipped") for each in facts)
-            - Counter((each.record.topic, "skipped") for each in new)
-        )
-
-    def _backoff(self) -> Backoff:
-        return Backoff(self._settings.worker.retry_wait_s, self._settings.worker.retry_wait_max_s)
-
-    async def _wait(self, backoff: Backoff, trouble: ServiceError | None, error: Exception) -> None:
-        """Sit an outage out, sending heartbeats (guarantee 6): a batch that waits is never parked or dropped."""
-        if isinstance(trouble, RefoldError):
-            BATCH_REPEATS.labels(RepeatReason.REFOLD).inc()
-        else:
-            BATCH_REPEATS.labels(RepeatReason.UNKNOWN if trouble is None else RepeatReason.OUTAGE).inc()
-            self.outage = waits_for(trouble, error)
-        pause_s = backoff.next_s()
-        if trouble is not None:
-            log.warning("reference data wait", why=waits_for(trouble, error), retry_in_s=round(pause_s, 2))
-        else:
-            log.error("unknown error, reference data wait", retry_in_s=round(pause_s, 2), exc_info=error)
-        await asyncio.sleep(pause_s)
+        _count(applied)
 
 
 async def _write(conn: DatabaseConnection, facts: Collection[Fact]) -> None:
@@ -331,10 +313,15 @@ async def _write(conn: DatabaseConnection, facts: Collection[Fact]) -> None:
         await table.delete(conn, [fact.key for fact in in_order if fact.row is None])
 
 
-def _trouble(error: Exception) -> ServiceError | None:
+def _classify(error: Exception) -> ServiceError | None:
     if isinstance(error, KafkaError):
         return RetryError(f"Kafka returned an unexpected response: {type(error).__name__}")
     return classify(error)
+
+
+def _judge(error: Exception) -> Trouble:
+    trouble = _classify(error)
+    return Trouble(wait_reason(trouble, error), foreseen=trouble is not None)
 
 
 def _place(record: Record) -> Place:
@@ -349,6 +336,11 @@ def _coordinates(record: Record) -> str:
     return f"{record.topic}[{record.partition}]@{record.offset}"
 
 
-def _count(counts: Counter[tuple[str, str]]) -> None:
+def _count(applied: _Applied) -> None:
+    counts = Counter(
+        (each.record.topic, "parked" if isinstance(each, Unreadable) else "applied") for each in applied.new
+    )
+    counts += Counter((each.record.topic, "skipped") for each in applied.facts)
+    counts -= Counter((each.record.topic, "skipped") for each in applied.new)
     for (topic, what), records in counts.items():
         REFERENCE_RECORDS.labels(topic, what).inc(records)

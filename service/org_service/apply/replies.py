@@ -3,7 +3,7 @@ used for another payload. At least once: a batch that comes again sends them aga
 """
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
@@ -18,14 +18,14 @@ from org_events.cloudevents import Headers
 from org_events.kafka.brokers import enduring
 from org_events.publishing.publisher import Publisher
 from org_events.results import ProblemType
-from org_service.domain.decide import Decision, refuse
+from org_service.domain.decide import Decision, reject
 from org_service.domain.fold import Plan, Reply, parked_outcome
 from org_service.domain.outcomes import KnownOutcome
 from org_service.domain.reasons import SkipReason
-from org_service.settings import Settings
+from org_service.settings import KafkaSettings
 from org_service.telemetry.logs import get_logger
 from org_service.telemetry.metrics import RECORDS_SKIPPED
-from org_service.waiting import Backoff
+from org_service.waiting import Heartbeat, Patience, Trouble
 from org_service.wire.results import result_body, result_headers, result_key, rfc3339
 
 log = get_logger(__name__)
@@ -51,17 +51,26 @@ class _Message(NamedTuple):
 class Replies:
     """Sends outcomes to `orgs.results`; waits out Kafka's outages. Several tasks may send at once."""
 
-    def __init__(self, settings: Settings, live: Callable[[], None]) -> None:
-        """Make one that connects when there is something to send; `live` is told of each try."""
-        self._settings = settings
-        self._live = live
-        self.outage: str | None = None
-        """What replies wait for, None when all is well."""
-        kafka = settings.kafka
+    def __init__(self, kafka: KafkaSettings, waits_s: tuple[float, float], heartbeat: Heartbeat) -> None:
+        """Make one that connects when there is something to send.
+
+        Args:
+            kafka: Where.
+            waits_s: The first and the longest pause of an outage.
+            heartbeat: Beats at each try, and while Kafka is silent.
+        """
+        self._topic = kafka.topics.results
+        self._heartbeat = heartbeat
+        self._patience = Patience("replies wait", waits_s, log=log, judge=self._judge, heartbeat=heartbeat)
         self._publisher = Publisher(
-            kafka.topics.results,
+            self._topic,
             lambda: enduring(AIOKafkaProducer(**kafka.connection(), acks="all", enable_idempotence=True, linger_ms=2)),
         )
+
+    @property
+    def outage(self) -> str | None:
+        """What replies wait for, None when all is well."""
+        return self._patience.outage
 
     async def stop(self) -> None:
         """Close; what was sent is acknowledged already."""
@@ -79,24 +88,16 @@ class Replies:
         if not plan.replies:
             return
         messages = list(_messages(plan, start, datetime.now(UTC)))
-        backoff = Backoff(self._settings.worker.retry_wait_s, self._settings.worker.retry_wait_max_s)
-        while True:
-            self._live()
-            try:
+        async for attempt in self._patience:
+            with attempt:
                 await self._send(messages)
-            except (KafkaError, OSError, TimeoutError) as error:
-                pause_s = backoff.next_s()
-                self.outage = self._why(error)
-                log.warning("replies wait", why=self.outage, retry_in_s=round(pause_s, 2))
-                await asyncio.sleep(pause_s)
-            else:
-                self.outage = None
-                return
 
-    def _why(self, error: Exception) -> str:
+    def _judge(self, error: Exception) -> Trouble | None:
         if isinstance(error, _REFUSED):
-            return lacks_write(self._settings.kafka.topics.results)
-        return f"Kafka is unavailable ({type(error).__name__})"
+            return Trouble(lacks_write(self._topic))
+        if isinstance(error, (KafkaError, OSError, TimeoutError)):
+            return Trouble(f"Kafka is unavailable ({type(error).__name__})")
+        return None
 
     async def _send(self, messages: list[_Message]) -> None:
         waiting = [await self._publisher.append(message.key, message.value, message.headers) for message in messages]
@@ -104,7 +105,7 @@ class Replies:
         while late:
             _, late = await asyncio.wait(late, timeout=_SIGN_OF_LIFE_S)
             if late:  # an idempotent producer gives none up, and says nothing
-                self._live()
+                self._heartbeat.beat()
                 log.warning("Kafka does not confirm replies, they wait", replies=len(late))
         for each in waiting:
             each.result()
@@ -184,7 +185,7 @@ def _undecided(reply: Reply, now: datetime) -> _Message:
 
 
 def _reused() -> Decision:
-    return refuse(
+    return reject(
         ProblemType.COMMAND_ID_REUSED,
         "Another command was sent under this command id before; its outcome stands. Use a new id for each command.",
     )

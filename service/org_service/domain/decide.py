@@ -54,7 +54,7 @@ class Invalid(NamedTuple):
     errors: Sequence[FieldError]
 
 
-def refuse(
+def reject(
     problem: ProblemType, detail: str, version: int | None = None, errors: Sequence[FieldError] = ()
 ) -> Decision:
     """A rejection with the status and title of its problem type."""
@@ -97,9 +97,9 @@ def decide(
     # Whoever may create, but sees no other's organizations, doesn't learn which ids are taken before it matters.
     sees = access is not None and (not creates or access.staff or access.role is None)
     version = organization.version if organization is not None and sees else None
-    refusal = stateless_refusal(command, access, version)
-    if refusal is not None:
-        return refusal
+    rejection = stateless_rejection(command, access, version)
+    if rejection is not None:
+        return rejection
     assert access is not None
     assert not isinstance(command, Invalid)
     if isinstance(command, CreateOrganization):
@@ -109,7 +109,7 @@ def decide(
     return conflict or _RULES[type(command)](command, organization, holders, now)
 
 
-def stateless_refusal(command: Command | Invalid, access: Access | None, version: int | None) -> Decision | None:
+def stateless_rejection(command: Command | Invalid, access: Access | None, version: int | None) -> Decision | None:
     """The rejection of a command whatever state its organization is in: 404, 403, 422; None where that must be known.
 
     Args:
@@ -119,15 +119,15 @@ def stateless_refusal(command: Command | Invalid, access: Access | None, version
     """
     # guarantee 8: who cannot see the organization gets the answer of one that never existed, before anything else.
     if access is None:
-        return refuse(ProblemType.NOT_FOUND, details.NOT_FOUND)
+        return reject(ProblemType.NOT_FOUND, details.NOT_FOUND)
     # Every outcome shows the organization, and preconditions let one guess at it: who may not read it changes nothing.
     if READ in access.denied_actions and command.type != CreateOrganization.type:
-        return refuse(ProblemType.FORBIDDEN, details.denied(access.role, READ))
+        return reject(ProblemType.FORBIDDEN, details.denied(access.role, READ))
     action = ACTION[command.type]
     if action in access.denied_actions:
-        return refuse(ProblemType.FORBIDDEN, details.denied(access.role, action), version)
+        return reject(ProblemType.FORBIDDEN, details.denied(access.role, action), version)
     if isinstance(command, Invalid):
-        return refuse(
+        return reject(
             ProblemType.INVALID_FIELDS,
             details.wrong_fields(len(command.errors), command.type),
             version,
@@ -144,14 +144,14 @@ def _create(
     version: int | None,
 ) -> Decision:
     if organization is not None:
-        return refuse(
+        return reject(
             ProblemType.ALREADY_EXISTS,
             details.ALREADY_EXISTS,
             version,
         )
     key = name_key(command.name)
     if key in holders:
-        return refuse(ProblemType.NAME_TAKEN, details.NAME_TAKEN)
+        return reject(ProblemType.NAME_TAKEN, details.NAME_TAKEN)
     after = Organization(
         id=command.org_id,
         name=command.name,
@@ -178,7 +178,7 @@ def _update(command: UpdateOrganization, organization: Organization, holders: Ho
     if name != organization.name:
         key = name_key(name)
         if holders.get(key, organization.id) != organization.id:
-            return refuse(ProblemType.NAME_TAKEN, details.NAME_TAKEN, organization.version)
+            return reject(ProblemType.NAME_TAKEN, details.NAME_TAKEN, organization.version)
     after = Organization(
         id=organization.id,
         name=name,
@@ -222,7 +222,7 @@ def _restore(_command: RestoreOrganization, organization: Organization, holders:
         return _unchanged(organization)
     key = name_key(organization.name)
     if key in holders:
-        return refuse(
+        return reject(
             ProblemType.NAME_TAKEN,
             details.NAME_TAKEN_MEANWHILE,
             organization.version,
@@ -248,16 +248,16 @@ def _conflict(command: _Existing, organization: Organization, access: Access, is
     """The rejection, if a precondition doesn't hold or the organization is in no state for the command."""
     version = organization.version
     if command.expected_version is not None and command.expected_version != version:
-        return refuse(ProblemType.PRECONDITION, details.other_version(command.expected_version, version), version)
+        return reject(ProblemType.PRECONDITION, details.other_version(command.expected_version, version), version)
     if command.if_current is not None:
         unlike = [f for f, value in _wanted(command.if_current).items() if getattr(organization, f) != value]
         if unlike:
             detail = f"if_current does not hold for: {', '.join(sorted(unlike))}."
-            return refuse(ProblemType.PRECONDITION, detail, version)
+            return reject(ProblemType.PRECONDITION, detail, version)
     if organization.deactivated_at is not None and isinstance(command, UpdateOrganization) and not access.staff:
-        return refuse(ProblemType.DEACTIVATED, details.DEACTIVATED, version)
+        return reject(ProblemType.DEACTIVATED, details.DEACTIVATED, version)
     if is_partner and isinstance(command, DeleteOrganization):
-        return refuse(ProblemType.STILL_PARTNER, details.STILL_PARTNER, version)
+        return reject(ProblemType.STILL_PARTNER, details.STILL_PARTNER, version)
     return None
 
 

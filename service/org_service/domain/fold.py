@@ -21,12 +21,12 @@ from org_events.commands import (
 from org_events.results import Outcome, ProblemType
 from org_service.domain import details
 from org_service.domain.access import TRUSTED, Access, command_access
-from org_service.domain.decide import Decision, Invalid, decide, refuse, stateless_refusal
+from org_service.domain.decide import Decision, Invalid, decide, reject, stateless_rejection
 from org_service.domain.organization import Organization, changed_fields, moment_after, to_json
 from org_service.domain.outcomes import KnownOutcome, NewOutcome
 from org_service.domain.policy import Policy
 from org_service.domain.reasons import ParkReason, SkipReason
-from org_service.domain.requests import Record, Refused, Request, SetAside, Unreadable, broker_time
+from org_service.domain.requests import Record, Rejected, Request, SetAside, Unreadable, broker_time
 from org_service.domain.snapshot import Snapshot
 
 ReplyKind = Literal[SkipReason.DUPLICATE, SkipReason.PARKED, SkipReason.COMMAND_ID_REUSED]
@@ -83,31 +83,32 @@ class Fold:
         policy: Policy | None = None,
         *,
         queued_max: int,
-        refused: str | None = None,
+        rejected: str | None = None,
     ) -> None:
         """Begin.
 
         Args:
-            snapshot: What the database knows; the fold works on it.
+            snapshot: What the database knows.
             now: When the batch is recorded, if no organization in it was changed later than that (by another clock).
             policy: What each role is denied; None where all publishers are trusted.
             queued_max: How many open parked commands one organization may have.
-            refused: Why the database rejects the one command of this batch, which is then parked undecided (unless
+            rejected: Why the database rejects the one command of this batch, which is then parked undecided (unless
                 somebody else has decided it meanwhile).
         """
         self.plan = Plan()
         self._policy = policy
         self._relations = snapshot.relations
         self._clients = snapshot.clients
-        self._organizations = snapshot.organizations
-        self._holders = snapshot.holders
         self._journaled = snapshot.journaled
+        # The working view: what is true after each command of the batch.
+        self._organizations = dict(snapshot.organizations)
+        self._holders = dict(snapshot.holders)
+        self._parked = dict(snapshot.parked)  # command ids set aside, and their digests
+        self._held = dict(snapshot.held)  # organizations that wait for an operator
         self._now = now
         self._queued_max = queued_max
-        self._refused = refused
+        self._rejected = rejected
         self._rows: dict[UUID, tuple[int, bytes]] = {}  # command ids of this batch: journal row, digest
-        self._parked = snapshot.parked  # command ids set aside, and their digests
-        self._held = snapshot.held  # organizations that wait for an operator
         self._json: dict[UUID, tuple[Organization, str]] = {}
 
     def add(self, request: Request | Unreadable) -> None:
@@ -116,8 +117,8 @@ class Fold:
             # guarantee 2: what cannot be read is parked, not dropped.
             self.plan.parked.append(SetAside(request))
         elif not self._known(request):
-            if self._refused is not None:
-                self.park(request, ParkReason.DATA_REFUSED, self._refused)
+            if self._rejected is not None:
+                self.park(request, ParkReason.DATA_REFUSED, self._rejected)
             else:
                 self._decide(request)
 
@@ -175,18 +176,18 @@ class Fold:
     def _decision(self, request: Request) -> Decision | None:
         """The outcome of a command; None where it waits for earlier ones of its organization."""
         command, org_id = request.command, request.org_id
-        if isinstance(command, Refused):
-            return refuse(command.problem, command.detail)
+        if isinstance(command, Rejected):
+            return reject(command.problem, command.detail)
         assert org_id is not None
         # guarantee 7: only later commands of the same organization wait behind a parked one.
         if org_id in self._held:
-            return self._refusal_in_queue(request, command, org_id)
+            return self._rejection_in_queue(request, command, org_id)
         organization = self._organizations.get(org_id)
         access = self._access(request, org_id)
         is_partner = org_id in self._clients and self._serves_others(org_id)
         return decide(command, organization, self._holders, self._moment(org_id), access, is_partner=is_partner)
 
-    def _refusal_in_queue(self, request: Request, command: Command | Invalid, org_id: UUID) -> Decision | None:
+    def _rejection_in_queue(self, request: Request, command: Command | Invalid, org_id: UUID) -> Decision | None:
         """The rejection that no earlier command can change, or that of a full queue; None for a command that waits.
 
         Visibility comes first: that an organization's commands wait is nothing for those who can't see it, and only who
@@ -200,10 +201,10 @@ class Fold:
         access = self._access(request, org_id, if_there=org_id)
         there = organization is not None and organization.deleted_at is None
         version = organization.version if organization is not None and there else None
-        refusal = stateless_refusal(command, access, version)
-        if refusal is not None or self._held[org_id] < self._queued_max:
-            return refusal
-        return refuse(ProblemType.QUEUE_FULL, details.queue_full(self._held[org_id]), version)
+        rejection = stateless_rejection(command, access, version)
+        if rejection is not None or self._held[org_id] < self._queued_max:
+            return rejection
+        return reject(ProblemType.QUEUE_FULL, details.queue_full(self._held[org_id]), version)
 
     def _moment(self, org_id: UUID) -> datetime:
         """When a decision about an organization is made."""
@@ -212,7 +213,7 @@ class Fold:
     def _row(self, request: Request, decision: Decision) -> NewOutcome:
         """The row of a decision; changes nothing but the cache of JSON, so it may fail anywhere."""
         command, org_id = request.command, request.org_id
-        now = self._now if isinstance(command, Refused) or org_id is None else self._moment(org_id)
+        now = self._now if isinstance(command, Rejected) or org_id is None else self._moment(org_id)
         event, before, after = decision.event, decision.before, decision.after
         changed = None
         if event is not None:
@@ -312,7 +313,7 @@ def _names_json(names: tuple[str, ...]) -> str:
 
 def parked_outcome() -> Decision:
     """The outcome, not final, of a command set aside."""
-    parked = refuse(ProblemType.PARKED, details.PARKED)
+    parked = reject(ProblemType.PARKED, details.PARKED)
     return parked._replace(outcome=Outcome.PARKED)
 
 

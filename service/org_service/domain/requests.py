@@ -45,7 +45,7 @@ class Unreadable(NamedTuple):
     reason: ParkReason = ParkReason.UNREADABLE
 
 
-class Refused(NamedTuple):
+class Rejected(NamedTuple):
     """The record can't be read as a command (400), or comes from nobody (401)."""
 
     type: str
@@ -60,7 +60,7 @@ class Request(NamedTuple):
     command_id: UUID
     org_id: UUID | None
     """None where neither key nor body name an organization."""
-    command: Command | Invalid | Refused
+    command: Command | Invalid | Rejected
     digest: bytes
     """Of type and canonical body: the same for the same request, however it was spelled or sent."""
     actor: str | None

@@ -14,15 +14,16 @@ from org_service.domain.requests import Request
 
 
 class Snapshot(NamedTuple):
-    """What the database knows of a batch, read under the locks."""
+    """What the database knows of a batch, read under the locks. Nothing changes it: the fold works on copies."""
 
-    organizations: dict[UUID, Organization]
+    organizations: Mapping[UUID, Organization]
     journaled: Mapping[UUID, KnownOutcome]
-    held: dict[UUID, int]
+    held: Mapping[UUID, int]
     """Organizations with open parked commands, and how many they have (counted up to the bound of a queue)."""
-    parked: dict[UUID, bytes]
+    parked: Mapping[UUID, bytes]
     """The open parked commands among those of the batch: their ids and digests."""
-    holders: dict[str, UUID]
+    holders: Mapping[str, UUID]
+    """Who holds the names that the batch may claim, by `name_key`."""
     relations: Relations = NO_RELATIONS
     clients: Mapping[UUID, Sequence[tuple[UUID, bool]]] = MappingProxyType({})
     """Of organizations that may be deleted: whom they serve as partners, and whether that one is alive."""

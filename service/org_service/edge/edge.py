@@ -9,8 +9,7 @@ API's clients, and neither may depend on how many there are.
 """
 
 import asyncio
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Final, Self
 
@@ -26,7 +25,7 @@ from org_service.serving.server import Bounds, HttpServer, listen, room_for
 from org_service.settings import Settings
 from org_service.store.database import Database
 from org_service.telemetry.logs import get_logger
-from org_service.waiting import Backoff, pause
+from org_service.waiting import Heartbeat, Patience
 
 log = get_logger(__name__)
 
@@ -59,8 +58,7 @@ class Edge:
             stalled_after_s=settings.edge.stalled_after_s,
         )
         self._open = False
-        self.beat = time.monotonic()
-        """When the loop last sent a heartbeat, by the monotonic clock."""
+        self._heartbeat = Heartbeat()
         self.port = settings.edge.port
         """The API's, which is listened on once the block is entered."""
         self._server: HttpServer | None = None
@@ -69,6 +67,11 @@ class Edge:
     def health_port(self) -> int:
         """That of the health pages, once the block is entered."""
         return self._health.port
+
+    @property
+    def heartbeats(self) -> Collection[Heartbeat]:
+        """That of the loop."""
+        return (self._heartbeat,)
 
     async def __aenter__(self) -> Self:
         """Listen.
@@ -155,22 +158,16 @@ class Edge:
 
     async def _read_keys(self, stop: asyncio.Event) -> bool:
         """Read the issuer's keys, as soon as they can be had; False when `stop` came first."""
-        backoff = Backoff(*_KEYS_WAIT_S)
-        while not stop.is_set():
-            self.beat = time.monotonic()
-            try:
+        patience = Patience("not ready to serve requests", _KEYS_WAIT_S, log=log, heartbeat=self._heartbeat, stop=stop)
+        async for attempt in patience:
+            with attempt:
                 await self._tokens.start()
-            except RetryError as error:
-                pause_s = backoff.next_s()
-                log.warning("not ready to serve requests", why=str(error), retry_in_s=round(pause_s, 2))
-                await pause(pause_s, stop)
-            else:
                 return True
         return False
 
     async def _live(self) -> None:
         while True:
-            self.beat = time.monotonic()
+            self._heartbeat.beat()
             await asyncio.sleep(_BEAT_S)
 
     async def _stop_serving(self) -> None:

@@ -15,7 +15,7 @@ An outage is waited out with back-off and jitter, forever: nothing is skipped, a
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
 from contextlib import AsyncExitStack, suppress
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -41,16 +41,13 @@ from org_service.telemetry.metrics import (
     RELAY_ROWS,
     RELAY_SECONDS,
 )
-from org_service.waiting import Backoff, pause, unless
+from org_service.waiting import Heartbeat, Patience, Trouble, pause, unless
 from org_service.wire.position import PARTITION
 
 log = get_logger(__name__)
 
 LOCK_CHECK_INTERVAL_S: Final = 1.0
 """How late the loss of the lock may be noticed. Nothing is published twice by then: a new leader fences this one."""
-_BEAT_INTERVAL_S: Final = 1.0
-"""Longest silence while waiting, however long the wait."""
-
 
 NO_POSITION: Final = (
     "{topic} has no position of the relay {relay!r}, but {events} contains events: publishing the journal "
@@ -88,13 +85,13 @@ class Relay:
         self._producer: Producer | None = None
         self._changed = asyncio.Event()
         self._started = False
-        self._backoff = Backoff(settings.relay.retry_wait_s, settings.relay.retry_wait_max_s)
         self._waiting_since: datetime | None = None
         self.state = State.NOT_STARTED
         self.position: int | None = None
         """The last position known to be published; None until it was read from Kafka."""
-        self.beat = time.monotonic()
-        """When the loop last sent a heartbeat."""
+        self.heartbeat = Heartbeat()
+        """Of the loop."""
+        self._tries = aiter(self._patience(None))
 
     @property
     def leading(self) -> bool:
@@ -115,31 +112,33 @@ class Relay:
         RELAY_LAG_SECONDS.set_function(self._lag_s)
         self._stand_by()
         watching = asyncio.create_task(self._transactions.run())
+        self._tries = aiter(self._patience(stop))
         try:
-            while not stop.is_set():
-                try:
+            async for attempt in self._tries:
+                with attempt:
                     await self._term(stop)
-                except StopError:
-                    raise
-                except RetryError as error:
-                    log.warning("the relay steps down and stands by again", why=str(error))
-                    await self._back_off(stop)
-                except Exception:
-                    # Not foreseen, so not understood: nothing is skipped, the next term begins from what Kafka has.
-                    log.exception("the relay's term ended with an unknown error")
-                    await self._back_off(stop)
         finally:
             watching.cancel()
             await asyncio.gather(watching, return_exceptions=True)
             await self._source.close()
+
+    def _patience(self, stop: asyncio.Event | None) -> Patience:
+        return Patience(
+            "the relay steps down and stands by again",
+            (self._relay.retry_wait_s, self._relay.retry_wait_max_s),
+            log=log,
+            judge=_judge,
+            heartbeat=self.heartbeat,
+            stop=stop,
+        )
 
     async def _term(self, stop: asyncio.Event) -> None:
         """Become the leader, and lead until the lock, Postgres or the transactional id is lost, or until `stop`."""
         async with AsyncExitStack() as stack:
             lock = await stack.enter_async_context(LeaderLock(self._settings.database, self._name))
             while not await lock.try_acquire():
-                self._backoff.reset()
-                await self._wait(stop, self._relay.poll_interval_s)
+                self._tries.succeed()
+                await pause(self._relay.poll_interval_s, stop, self.heartbeat)
                 if stop.is_set():
                     return
             signal = await stack.enter_async_context(JournalSignal(self._settings.database))
@@ -181,7 +180,7 @@ class Relay:
                 await producer.close()
             if self.state is State.UNKNOWN and not stop.is_set():
                 await self._look_at_lag()
-                await self._back_off(stop)
+                await self._tries.pause()
 
     async def _rebuild(self, producer: Producer) -> tuple[Layout, int]:
         """Fence and finish what was before, then read how far the journal is published."""
@@ -218,7 +217,7 @@ class Relay:
         ahead: asyncio.Task[Chunk | None] | None = None
         try:
             while not stop.is_set():
-                self.beat = time.monotonic()
+                self.heartbeat.beat()
                 chunk = await (ahead or self._source.next_chunk(position, layout, rows_max))
                 ahead = None
                 if chunk is None:
@@ -245,7 +244,7 @@ class Relay:
         RELAY_SECONDS.observe(time.perf_counter() - began)
         RELAY_ROWS.inc(chunk.rows)
         RELAY_LAG_POSITIONS.set(max(0, self._source.head - chunk.last.position))
-        self._backoff.reset()
+        self._tries.succeed()
         log.debug("published", first=chunk.first, last=chunk.last.position)
         self._reach(chunk.last.position)
         self._enter(State.READY)
@@ -255,7 +254,7 @@ class Relay:
         RELAY_POSITION.set(position)
 
     def _caught_up(self) -> None:
-        self._backoff.reset()
+        self._tries.succeed()
         self._waiting_since = None
         RELAY_LAG_POSITIONS.set(0)
 
@@ -277,19 +276,14 @@ class Relay:
 
     def _enter(self, state: State) -> None:
         self.state = state
-        self.beat = time.monotonic()
+        self.heartbeat.beat()
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
 
-    async def _back_off(self, stop: asyncio.Event) -> None:
-        await self._wait(stop, self._backoff.next_s())
-
-    async def _wait(self, stop: asyncio.Event, seconds: float) -> None:
-        """Wait, but no longer than until `stop` is set; beating all the while."""
-        deadline = time.monotonic() + seconds
-        while not stop.is_set() and (left_s := deadline - time.monotonic()) > 0:
-            self.beat = time.monotonic()
-            await pause(min(left_s, _BEAT_INTERVAL_S), stop)
+    @property
+    def heartbeats(self) -> Collection[Heartbeat]:
+        """That of the loop."""
+        return (self.heartbeat,)
 
     def checks(self) -> Mapping[str, Callable[[], Awaitable[str]]]:
         """What /readyz asks, by name; a check returns what it saw, or raises."""
@@ -314,6 +308,13 @@ class Relay:
         if not await producer.ping():
             raise RetryError("no broker responds")
         return f"leader, {self.state}"
+
+
+def _judge(error: Exception) -> Trouble | None:
+    if isinstance(error, StopError):
+        return None
+    # What is not foreseen is not understood: nothing is skipped, the next term begins from what Kafka has.
+    return Trouble(str(error)) if isinstance(error, RetryError) else Trouble(type(error).__name__, foreseen=False)
 
 
 def _check_partitions(found: Mapping[str, int], wanted: Mapping[str, int]) -> None:

@@ -9,7 +9,7 @@ to a dead server, and a check that will never answer doesn't hang forever.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any, Final, Protocol, Self
 
 import orjson
@@ -17,6 +17,7 @@ from prometheus_client import REGISTRY, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from org_service.serving.server import Bounds, HttpServer, listen
+from org_service.waiting import Heartbeat
 
 CHECK_TIMEOUT_S: Final = 0.8
 """Of each check, all at once: an orchestrator's own time limit is a second by default."""
@@ -41,8 +42,8 @@ class Probe(Protocol):
     """What a role tells of itself."""
 
     @property
-    def beat(self) -> float:
-        """`time.monotonic()` of its loop's last heartbeat; beats continue while an outage is waited out."""
+    def heartbeats(self) -> Collection[Heartbeat]:
+        """Those of its loops, at least one; they go on while an outage is waited out."""
         ...
 
     def checks(self) -> Mapping[str, Check]:
@@ -90,7 +91,7 @@ class Health:
         await asyncio.gather(*self._asking.values(), return_exceptions=True)
 
     async def _live(self) -> _Page:
-        silent_s = round(time.monotonic() - self._probe.beat, 1)
+        silent_s = round(time.monotonic() - min(each.at_s for each in self._probe.heartbeats), 1)
         if silent_s > self._stalled_after_s:
             reason = f"no heartbeat for {silent_s} s, at most {self._stalled_after_s} s are allowed"
             return _json(503, {"status": "stalled", "reason": reason})

@@ -1,7 +1,7 @@
 """From a Kafka record to a command, or to what is wrong with it. No I/O, and never an exception.
 
 A record whose command id can't be read is `Unreadable`: nobody could be answered, so it is parked. Everything else
-gets an outcome: a `Refused` is journaled as a 400, an `Invalid` body is left to `decide`, where 404 comes first.
+gets an outcome: a `Rejected` is journaled as a 400, an `Invalid` body is left to `decide`, where 404 comes first.
 """
 
 import re
@@ -35,7 +35,7 @@ from org_events.commands import (
 )
 from org_events.results import FieldError
 from org_service.domain.decide import Invalid
-from org_service.domain.requests import Record, Refused, Request, Unreadable
+from org_service.domain.requests import Record, Rejected, Request, Unreadable
 from org_service.wire.body import depth, request_digest, write_version_plainly
 from org_service.wire.ids import make_uuid, read_uuid
 
@@ -93,8 +93,8 @@ def _broken_envelope(record: Record, value: bytes, error: NotACloudEvent) -> Req
     command_id = read_uuid(_bytes(error.event_id or ""))
     if command_id is None:
         return Unreadable(record, str(error))
-    refused = Refused("", f"The record is not a CloudEvent: {error}.")
-    return Request(record, command_id, read_uuid(record.key), refused, request_digest(b"", value), None, None)
+    rejected = Rejected("", f"The record is not a CloudEvent: {error}.")
+    return Request(record, command_id, read_uuid(record.key), rejected, request_digest(b"", value), None, None)
 
 
 def _sentence(text: str) -> str:
@@ -117,7 +117,7 @@ def _read_body(
     traceparent = raw_trace.decode() if raw_trace and _TRACEPARENT.fullmatch(raw_trace) else None
     body, canonical, problem = _parse(value)
     problem = contradictory or problem or _shape_problem(record.key, body, raw_type, model) or actor_problem
-    command: Command | Invalid | Refused
+    command: Command | Invalid | Rejected
     if problem is None:
         assert model is not None
         assert record.key is not None
@@ -128,7 +128,7 @@ def _read_body(
         body["org_id"] = org_id = make_uuid(org_text)
         command = _validate(model, body, value)
     else:
-        command = Refused(command_type if model else ascii(command_type)[1:-1][:_TYPE_CHARS_SHOWN], problem)
+        command = Rejected(command_type if model else ascii(command_type)[1:-1][:_TYPE_CHARS_SHOWN], problem)
         org_id = read_uuid(record.key) or read_uuid(_bytes(_org_id(body)))
     digest = request_digest(raw_type, canonical)
     authorization = (headers[AUTHORIZATION] or b"") if AUTHORIZATION in headers else None

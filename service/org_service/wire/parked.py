@@ -10,7 +10,7 @@ from org_events.cloudevents import AUTHORIZATION, CONTENT_TYPE, STRUCTURED_BYTES
 from org_events.kafka.batches import BATCH_HEADER_BYTES, UnreadBatch
 from org_service.domain.outcomes import KeptRecord
 from org_service.domain.reasons import AuthenticatedBy
-from org_service.domain.requests import Record, Refused, SetAside, broker_time
+from org_service.domain.requests import Record, Rejected, SetAside, broker_time
 
 HEADERS_BYTES_MAX: Final = 64 * 1024
 """Of a record that is set aside; as much as a command. Nothing else bounds it below what Postgres takes in one row."""
@@ -111,7 +111,7 @@ def keep(set_aside: SetAside) -> KeptRecord:
     headers, about_headers = kept_headers(record)
     verified = request is not None and request.user_id is not None
     about_token = "" if verified or not holds_token(record) else "its token was not verified, and is not stored"
-    believed = request is not None and not isinstance(request.command, Refused)
+    believed = request is not None and not isinstance(request.command, Rejected)
     value, value_bytes, value_sha256 = kept_value(record)
     return KeptRecord(
         topic=record.topic,

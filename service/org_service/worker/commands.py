@@ -6,14 +6,15 @@ from typing import Final, Protocol
 from aiokafka import TopicPartition
 from aiokafka.errors import IllegalStateError, KafkaError
 
-from org_service.apply.authenticator import Gate
+from org_service.apply.authenticator import Authenticator
 from org_service.domain.requests import Record
 from org_service.errors import RetryError, StopError
 from org_service.settings import Settings
 from org_service.telemetry.logs import get_logger
-from org_service.waiting import Backoff
+from org_service.waiting import Heartbeat, Patience, Trouble
 from org_service.worker.continuity import Continuity
-from org_service.worker.subscriber import Applies, Feed, Subscriber
+from org_service.worker.feed import Feed
+from org_service.worker.subscriber import Applies, Subscriber
 
 log = get_logger(__name__)
 
@@ -27,14 +28,14 @@ _METADATA_MAX_AGE_MS: Final = 10_000
 class AppliesCommands(Applies, Protocol):
     """What batches of commands are for."""
 
-    gate: Gate
+    authenticator: Authenticator
     """Says which partitions wait."""
 
 
 class CommandSubscriber(Subscriber):
     """Subscribes to `orgs.commands`."""
 
-    def __init__(self, settings: Settings, applier: AppliesCommands) -> None:
+    def __init__(self, settings: Settings, applier: AppliesCommands, heartbeat: Heartbeat | None = None) -> None:
         """Declare the subscription; nothing is connected yet."""
         worker, topic = settings.worker, settings.kafka.topics.commands
         feed = Feed(
@@ -45,15 +46,21 @@ class CommandSubscriber(Subscriber):
             _METADATA_MAX_AGE_MS,
             offset_reset="none",  # it would go back 14 days, or on at a number, without a word
         )
-        super().__init__(settings, applier, feed)
+        super().__init__(settings, applier, feed, heartbeat)
         self._continuity = Continuity(settings, f"{settings.kafka.topic_prefix}{worker.group_id}", topic)
         self._topic = topic
-        self._gate = applier.gate
+        self._authenticator = applier.authenticator
         self._left: dict[int, asyncio.Task[None] | None] = {}
         """Partitions left alone until keys were read, and the last batch that may hold records of theirs."""
-        self._backoff = Backoff(worker.retry_wait_s, worker.retry_wait_max_s)
+        self._settling = Patience(
+            "the position to continue from is not known yet",
+            (worker.retry_wait_s, worker.retry_wait_max_s),
+            log=log,
+            judge=_judge,
+            heartbeat=self.heartbeat,
+        )
+        self._settles = aiter(self._settling)
         self._looking: asyncio.Task[None] | None = None
-        self._trouble: str | None = None
 
     async def start(self) -> None:
         """Join the group, begin to take batches, and to look whether the log is still the same; raises as before."""
@@ -74,9 +81,9 @@ class CommandSubscriber(Subscriber):
             RetryError: It does not exist, or nobody knows where to continue.
         """
         if self._continuity.absent:
-            raise RetryError(f"topic {self._topic} does not exist: run `orgs topics apply`")
-        if self._trouble is not None:
-            raise RetryError(f"the position to continue from is not known: {self._trouble}")
+            raise RetryError(f"there is no topic {self._topic}: run `orgs topics apply`")
+        if self._settling.outage is not None:
+            raise RetryError(f"the position to continue from is not known: {self._settling.outage}")
         return self._continuity.detail
 
     def _assigned(self) -> None:
@@ -105,23 +112,16 @@ class CommandSubscriber(Subscriber):
             self.fail(error)
             return False
         except (KafkaError, OSError, RetryError, TimeoutError) as error:
-            self._trouble = str(error) if isinstance(error, RetryError) else type(error).__name__
-            pause_s = self._backoff.next_s()
-            log.warning(
-                "the position to continue from is not known yet", why=self._trouble, retry_in_s=round(pause_s, 2)
-            )
-            await asyncio.sleep(pause_s)
+            await self._settles.wait(error)
             return False
-        self._trouble = None
-        self._backoff.reset()
+        self._settles.succeed()
         if settled:
             self._forget_waiting()
         return settled
 
     def _leave_waiting(self) -> None:
-        """Leave alone the partitions that wait for keys, at the record that waits, and continue with them when it
-        may."""
-        waiting, left = self._gate.waiting, self._left
+        """Leave alone the partitions that wait for keys, at the record that waits, and go on with them when it may."""
+        waiting, left = self._authenticator.waiting, self._left
         if not waiting:
             return
         for partition in list(waiting):
@@ -131,8 +131,8 @@ class CommandSubscriber(Subscriber):
                     self._consumer.pause(at)
                     self._consumer.seek(at, waiting[partition].offset)
                     left[partition] = self._last
-                elif self._gate.may_go_on(partition) and ((last := left[partition]) is None or last.done()):
-                    self._gate.go_on(partition)
+                elif self._authenticator.may_go_on(partition) and ((last := left[partition]) is None or last.done()):
+                    self._authenticator.go_on(partition)
                     del left[partition]
                     self._consumer.resume(at)
             except IllegalStateError:  # it moved on; `_forget_waiting` comes next
@@ -140,7 +140,7 @@ class CommandSubscriber(Subscriber):
 
     def _forget_waiting(self) -> None:
         """Every partition was put where it was acknowledged, before whatever waits."""
-        self._gate.forget()
+        self._authenticator.forget()
         self._left.clear()
         self._consumer.resume(*self._consumer.paused())
 
@@ -156,4 +156,8 @@ class CommandSubscriber(Subscriber):
             except (KafkaError, OSError, TimeoutError) as error:  # `absent` tells, or whoever polls says it louder
                 log.debug("the log could not be checked", why=type(error).__name__)
             except Exception:  # a defect must not end the looking
-                log.exception("the log could not be checked: a defect")
+                log.exception("the log could not be looked at: a defect")
+
+
+def _judge(error: Exception) -> Trouble:
+    return Trouble(str(error) if isinstance(error, RetryError) else type(error).__name__)

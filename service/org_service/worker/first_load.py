@@ -14,8 +14,10 @@ from uuid import UUID
 from aiokafka import TopicPartition
 
 from org_events.kafka.consumer import SteadyConsumer
+from org_service import probes
 from org_service.apply.reconcile import absence_max_s, is_too_long
 from org_service.kafka.topic_ids import topic_ids
+from org_service.probes import probe
 from org_service.settings import Settings
 from org_service.store import reference_progress
 from org_service.store.database import Database
@@ -85,6 +87,8 @@ async def _wait(
             ids = await topic_ids(consumer, topics)
             ends = cast("dict[TopicPartition, int]", await consumer.end_offsets(partitions))
             absence_s = await absence_max_s(settings, topics)
+        if probes.listeners:
+            await probe("worker.before_look_at_progress")
         applied, away = await _applied(database, ids, absence_s)
         short = {each: applied.get(Place(*each), 0) for each, end in ends.items() if applied.get(Place(*each), 0) < end}
         if not away and not await _holds_records(consumer, short, ends, goes_on):
@@ -122,6 +126,8 @@ async def _holds_records(
     goes_on: Callable[[], Awaitable[bool]],
 ) -> bool:
     """Whether there is a record between where partitions are applied and where they ended, for all that is known."""
+    if probes.listeners:
+        await probe("worker.before_look_for_records")
     if not short:
         return False
     consumer.assign(list(short))

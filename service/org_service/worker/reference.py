@@ -8,8 +8,10 @@ from org_service.apply.reference import ReferenceApplier
 from org_service.settings import Settings
 from org_service.store.reference_progress import Place
 from org_service.telemetry.logs import get_logger
+from org_service.waiting import Heartbeat
 from org_service.wire.facts import kinds
-from org_service.worker.subscriber import Feed, Subscriber
+from org_service.worker.feed import Feed
+from org_service.worker.subscriber import Subscriber
 
 log = get_logger(__name__)
 
@@ -26,7 +28,7 @@ _METADATA_MAX_AGE_MS: Final = 10_000
 class ReferenceSubscriber(Subscriber):
     """Subscribes to the three reference topics, in a consumer group of its own."""
 
-    def __init__(self, settings: Settings, applier: ReferenceApplier) -> None:
+    def __init__(self, settings: Settings, applier: ReferenceApplier, heartbeat: Heartbeat | None = None) -> None:
         """Declare the subscription; nothing is connected yet."""
         feed = Feed(
             sorted(kinds(settings.kafka.topics)),
@@ -35,7 +37,7 @@ class ReferenceSubscriber(Subscriber):
             _FETCH_WAIT_MS,
             _METADATA_MAX_AGE_MS,
         )
-        super().__init__(settings, applier, feed)
+        super().__init__(settings, applier, feed, heartbeat)
         self._reference = applier
         applier.lose()
 

@@ -1,29 +1,27 @@
-"""Batches of records from Kafka into an applier, through FastStream: those of `orgs.commands`, if not told otherwise.
+"""Batches of records from Kafka into an applier: those of `orgs.commands`, if not told otherwise.
 
-FastStream's own parser decodes every header as UTF-8 and loses the whole batch where one is not, so ours hands the
-records over as they are. A batch is acknowledged after its commit, by the offsets of its own records, and after the
-batches before it. Two batches are in flight at most: while the first is written, the second is fetched and read.
+A batch is acknowledged after its commit, by the offsets of its own records, and after the batches before it. Two
+batches are in hand at most: while the first is written, the second is fetched and read.
 """
 
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from functools import partial
-from typing import Any, Final, Literal, NamedTuple, Protocol, cast
+from typing import Final, Protocol
 
-from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, ConsumerRecord, TopicPartition
+from aiokafka import TopicPartition
 from aiokafka.errors import ConsumerStoppedError, IllegalStateError, KafkaConnectionError, KafkaError
-from faststream import AckPolicy
-from faststream.kafka import KafkaBroker
-from faststream.kafka.message import KafkaAckableMessage
-from faststream.security import BaseSecurity, SASLPlaintext, SASLScram256, SASLScram512
 
 from org_events.kafka.consumer import SteadyConsumer
+from org_service import probes
 from org_service.domain.requests import Record
 from org_service.kafka.topic_ids import may_write
-from org_service.settings import KafkaSettings, Settings
+from org_service.probes import probe
+from org_service.settings import Settings
 from org_service.telemetry.logs import get_logger
-from org_service.telemetry.metrics import CONSUMER_RESTARTS, show_partition
+from org_service.telemetry.metrics import CONSUMER_RESTARTS
+from org_service.waiting import Heartbeat
+from org_service.worker.feed import Batches, ConsumerGroup, Feed, Records
 
 log = get_logger(__name__)
 
@@ -32,7 +30,6 @@ _DRAINING_PAUSE_S: Final = 0.05
 """Between polls whose records are released; they are not acknowledged, so the next worker finds them."""
 _LEAVE_S: Final = 2.0
 """Of the drain time, for leaving the group: a successor waits for whoever vanishes without a word."""
-_Records = tuple[ConsumerRecord[bytes, bytes], ...]
 
 
 class Applies(Protocol):
@@ -52,31 +49,20 @@ class Applies(Protocol):
         ...
 
 
-class Feed(NamedTuple):
-    """What is subscribed to, and how."""
-
-    topics: Sequence[str]
-    group_id: str
-    batch_timeout_ms: int
-    fetch_wait_ms: int
-    metadata_max_age_ms: int = 300_000
-    """How long a topic that was created again may go unnoticed."""
-    offset_reset: Literal["earliest", "none"] = "earliest"
-    """Where to begin without a committed offset, or at one that does not exist; `none` asks `_prepare` again."""
-
-
 class Subscriber:
     """The worker's end of Kafka: a member of the consumer group, two batches in flight at most."""
 
-    def __init__(self, settings: Settings, applier: Applies, feed: Feed | None = None) -> None:
+    def __init__(
+        self, settings: Settings, applier: Applies, feed: Feed | None = None, heartbeat: Heartbeat | None = None
+    ) -> None:
         """Declare the subscription, to `orgs.commands` if no `feed` is given; nothing is connected yet."""
         worker = settings.worker
         feed = feed or Feed(
             [settings.kafka.topics.commands], worker.group_id, worker.batch_timeout_ms, worker.fetch_wait_ms
         )
         self._applier = applier
-        self.polled = time.monotonic()
-        """When the loop last asked Kafka for records."""
+        self.heartbeat = heartbeat or Heartbeat()
+        """Beats whenever the loop asks Kafka for records."""
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Has the error that ended the work on a batch; nothing is acknowledged from there on."""
         self._drain_timeout_s = settings.drain_timeout_s
@@ -85,48 +71,17 @@ class Subscriber:
         self._last: asyncio.Task[None] | None = None
         """The last batch taken on; it ends after the one before it."""
         self._in_hand: set[asyncio.Task[None]] = set()
-        self._assignment = _Assignment(feed.group_id, self._assigned)
-        self._broker = KafkaBroker(
-            settings.kafka.bootstrap_servers.split(","),  # FastStream takes a string for one server
-            security=_security(settings.kafka),
-            request_timeout_ms=settings.kafka.request_timeout_ms,
-            consumer_only=True,
-            allow_auto_create_topics=False,
-            metadata_max_age_ms=feed.metadata_max_age_ms,
-            graceful_timeout=settings.drain_timeout_s,
-            apply_types=False,
-            logger=None,
-        )
-        self._subscriber = self._broker.subscriber(
-            *feed.topics,
-            batch=True,
-            group_id=f"{settings.kafka.topic_prefix}{feed.group_id}",
-            ack_policy=AckPolicy.MANUAL,
-            auto_offset_reset=feed.offset_reset,
-            isolation_level="read_committed",
-            max_records=worker.batch_records_max,
-            batch_timeout_ms=feed.batch_timeout_ms,
-            fetch_max_wait_ms=feed.fetch_wait_ms,
-            max_partition_fetch_bytes=worker.partition_fetch_bytes_max,
-            session_timeout_ms=worker.session_timeout_ms,
-            heartbeat_interval_ms=worker.session_timeout_ms // 3,
-            max_poll_interval_ms=worker.poll_interval_max_ms,
-            rebalance_timeout_ms=worker.poll_interval_max_ms,
-            listener=self._assignment,
-            parser=self._parse,
-            decoder=self._decode,
-        )
-        self._subscriber(self._handle)
+        self._group = ConsumerGroup(settings, feed, poll=self.poll, handle=self._handle, lose=self._assigned)
 
     @property
     def assigned(self) -> int | None:
-        """Assigned partitions; None before the group gave an answer (it may give none at all)."""
-        return self._assignment.partitions
+        """Partitions in hand; None before the group gave an answer (it may give none at all)."""
+        return self._group.assigned
 
     @property
     def sick(self) -> str | None:
-        """The assigned partitions that can't be read, as text; None when all is well."""
-        consumer = cast("SteadyConsumer | None", self._subscriber.consumer)
+        """The partitions in hand that can't be read, in words; None when all is well."""
+        consumer = self._group.consumer
         if consumer is None or not consumer.sick:
             return None
         return "; ".join(f"{at.topic}, partition {at.partition}: {sick}" for at, sick in sorted(consumer.sick.items()))
@@ -137,17 +92,8 @@ class Subscriber:
         Raises:
             KafkaError: Kafka can't be reached; nothing was started.
         """
-        await self._broker.connect()
-        # FastStream makes aiokafka's own consumer, whose poll loses what other partitions gave when one can't be read.
-        config = self._broker.config.broker_config
-        config.builder = partial(
-            SteadyConsumer,
-            on_sick=show_partition,
-            on_offset_lost=self._assigned,
-            **cast("partial[Any]", config.builder).keywords,
-        )
-        await self._broker.start()
-        self._watch(self._consumer)
+        self.heartbeat.beat()
+        await self._group.start()
 
     async def stop(self) -> None:
         """Stop taking, finish the batches in flight, acknowledge them, leave the group.
@@ -161,7 +107,7 @@ class Subscriber:
             await asyncio.wait(self._in_hand, timeout=_DRAINING_PAUSE_S)
         for task in self._in_hand:
             task.cancel()
-        await self._broker.stop()
+        await self._group.stop()
 
     async def ping(self) -> None:
         """Ask a broker for its metadata.
@@ -169,7 +115,7 @@ class Subscriber:
         Raises:
             KafkaError: None answers.
         """
-        consumer = self._subscriber.consumer
+        consumer = self._group.consumer
         if consumer is None:
             raise KafkaConnectionError("the consumer is not started")
         await consumer.topics()
@@ -182,27 +128,24 @@ class Subscriber:
         """
         return await may_write(self._consumer, topic)
 
-    def _watch(self, consumer: AIOKafkaConsumer) -> None:
-        """See every poll: the loop is FastStream's, and silent when it hangs or starts again."""
-        getmany = cast("Callable[..., Awaitable[dict[TopicPartition, list[Any]]]]", consumer.getmany)
-
-        async def watched(*partitions: TopicPartition, **options: Any) -> dict[TopicPartition, list[Any]]:
-            self.polled = time.monotonic()
-            try:
-                records = await getmany(*partitions, **options) if await self._prepare() else {}
-            except (KafkaError, ConsumerStoppedError):
-                raise  # FastStream waits 5 s, or ends
-            except Exception:
-                CONSUMER_RESTARTS.inc()
-                log.exception("the consume loop failed and is being restarted")
-                await asyncio.sleep(_RESTART_PAUSE_S)  # FastStream starts it at once: don't spin
-                raise
-            if not self._draining:
-                return {} if self._is_astray() else records
-            await asyncio.sleep(_DRAINING_PAUSE_S)
-            return {}
-
-        consumer.getmany = watched
+    async def poll(self, fetch: Callable[[], Awaitable[Batches]]) -> Batches:
+        """Make one poll of the loop, which is FastStream's, and silent when it hangs or starts again."""
+        self.heartbeat.beat()
+        if probes.listeners:
+            await probe("worker.before_poll", self)
+        try:
+            records = await fetch() if await self._prepare() else {}
+        except (KafkaError, ConsumerStoppedError):
+            raise  # FastStream waits 5 s, or ends
+        except Exception:
+            CONSUMER_RESTARTS.inc()
+            log.exception("the consume loop failed and is being restarted")
+            await asyncio.sleep(_RESTART_PAUSE_S)  # FastStream starts it at once: don't spin
+            raise
+        if not self._draining:
+            return {} if self._is_astray() else records
+        await asyncio.sleep(_DRAINING_PAUSE_S)
+        return {}
 
     def _assigned(self) -> None:
         """Hear that the group gave partitions out again, or that one has no record at its offset."""
@@ -224,26 +167,15 @@ class Subscriber:
         """Do what must be done before a poll, and say whether to poll; no record is on its way to the applier now."""
         return True
 
-    async def _parse(self, records: _Records) -> KafkaAckableMessage:
-        """Wrap the records as they are; nothing in them is looked at, so nothing in them can fail."""
-        return KafkaAckableMessage(body=b"", raw_message=records, consumer=self._consumer)
-
-    async def _decode(self, message: KafkaAckableMessage) -> _Records:
-        """The records themselves: the handler reads them one by one, so that one bad record is only one.
-
-        Not the message: it keeps what its decoder gives, and a batch that holds itself waits for the collector.
-        """
-        return cast("_Records", message.raw_message)
-
-    async def _handle(self, records: _Records) -> None:
-        """Take on a batch; returns when the one before it is through. FastStream skips a batch that raises."""
+    async def _handle(self, records: Records) -> None:
+        """Take a batch in hand; returns when the one before it is through. FastStream skips a batch that raises."""
         before, self._last = self._last, asyncio.create_task(self._finish(records, self._last))
         self._in_hand.add(self._last)
         self._last.add_done_callback(self._out_of_hand)
         if before is not None:
             await asyncio.wait((before,))
 
-    async def _finish(self, records: _Records, before: asyncio.Task[None] | None) -> None:
+    async def _finish(self, records: Records, before: asyncio.Task[None] | None) -> None:
         applied = await self._applier.apply(records)
         if before is not None:
             await before
@@ -270,39 +202,7 @@ class Subscriber:
             self.fail(error)
 
     @property
-    def _consumer(self) -> AIOKafkaConsumer:
-        consumer = self._subscriber.consumer
+    def _consumer(self) -> SteadyConsumer:
+        consumer = self._group.consumer
         assert consumer is not None
         return consumer
-
-
-class _Assignment(ConsumerRebalanceListener):
-    """Counts the assigned partitions."""
-
-    def __init__(self, group: str, tell: Callable[[], None]) -> None:
-        self.partitions: int | None = None
-        self._group = group
-        self._tell = tell
-
-    def on_partitions_revoked(self, revoked: Sequence[TopicPartition]) -> None:
-        if revoked:
-            log.info("partitions revoked", group=self._group, partitions=len(revoked))
-
-    def on_partitions_assigned(self, assigned: Sequence[TopicPartition]) -> None:
-        self.partitions = len(assigned)
-        self._tell()
-        log.info("partitions assigned", group=self._group, partitions=len(assigned))
-
-
-def _security(kafka: KafkaSettings) -> BaseSecurity:
-    """`Kafka.connection()` in FastStream's words."""
-    context = kafka.ssl_context()
-    if not kafka.security_protocol.startswith("SASL"):
-        return BaseSecurity(ssl_context=context, use_ssl=context is not None)
-    mechanism = {"PLAIN": SASLPlaintext, "SCRAM-SHA-256": SASLScram256, "SCRAM-SHA-512": SASLScram512}
-    return mechanism[kafka.sasl_mechanism](
-        kafka.sasl_username,
-        kafka.sasl_password.get_secret_value(),
-        ssl_context=context,
-        use_ssl=context is not None,
-    )

@@ -5,19 +5,20 @@ taking, finish the batches in flight, commit, acknowledge, leave the groups, clo
 """
 
 import asyncio
-import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 
 from aiokafka.errors import KafkaError
 
 from org_service.apply.applier import Applier
+from org_service.apply.authenticator import Authenticator
 from org_service.apply.reference import ReferenceApplier
-from org_service.apply.replies import lacks_write
+from org_service.apply.replies import Replies, lacks_write
 from org_service.errors import RetryError
 from org_service.kafka.transactions import TransactionWatch
 from org_service.settings import Settings
+from org_service.store.database import Database
 from org_service.telemetry.logs import get_logger
-from org_service.waiting import Backoff, pause
+from org_service.waiting import Heartbeat, Patience, Trouble
 from org_service.worker.commands import CommandSubscriber
 from org_service.worker.first_load import wait_until_loaded
 from org_service.worker.reference import ReferenceSubscriber
@@ -30,30 +31,27 @@ class Worker:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._applier = Applier(settings)
-        self._reference_applier = ReferenceApplier(settings)
+        worker = settings.worker
+        waits_s = worker.retry_wait_s, worker.retry_wait_max_s
+        self._starting = Heartbeat()
+        self._commands_alive, self._reference_alive = Heartbeat(), Heartbeat()
+        """Of each feed: a poll, or a try of the batch in flight, whichever came last."""
+        self.heartbeats: Collection[Heartbeat] = (self._starting,)
+        """Those of the loops that run now."""
+        self._database = Database(settings.database, "worker")
+        self._authenticator = Authenticator(settings.auth)
+        self._replies = Replies(settings.kafka, waits_s, self._commands_alive)
+        self._applier = Applier(
+            self._database, self._authenticator, self._replies, worker, heartbeat=self._commands_alive
+        )
+        self._reference_database = Database(settings.database, "worker")
+        self._reference_applier = ReferenceApplier(self._reference_database, settings, self._reference_alive)
         self._subscriber: CommandSubscriber | None = None
         self._reference: ReferenceSubscriber | None = None
         self._transactions = TransactionWatch(settings.kafka, [settings.kafka.topics.commands])
-        self._waited = time.monotonic()
         self._loading = False
         self._lacking: str | None = None
         """What keeps us from taking commands, beside an outage."""
-
-    @property
-    def beat(self) -> float:
-        """When the loops last sent a heartbeat, by the monotonic clock: a poll, or a try of the batch in flight.
-
-        Of the two loops, the one that has been silent for longer.
-        """
-        if self._subscriber is None or self._reference is None:
-            return self._waited
-        commands = max(self._subscriber.polled, self._applier.beat)
-        return min(commands, max(self._reference.polled, self._reference_applier.beat))
-
-    @beat.setter
-    def beat(self, at: float) -> None:
-        self._waited = at
 
     async def run(self, stop: asyncio.Event) -> None:
         """Take and apply commands until `stop` is set; then the batches in flight are finished and everything closed.
@@ -66,6 +64,7 @@ class Worker:
             if joined is None:
                 return
             self._subscriber = joined[0]
+            self.heartbeats = (self._commands_alive, self._reference_alive)
             watching = asyncio.create_task(self._transactions.run())
             stopping = asyncio.create_task(stop.wait())
             failed = [each.failed for each in joined]
@@ -79,35 +78,43 @@ class Worker:
                 if each.done():
                     each.result()
         finally:
-            await self._applier.stop()
-            await self._reference_applier.stop()
+            await self._authenticator.close()
+            await self._replies.stop()
+            await self._database.close()
+            await self._reference_database.close()
 
     async def _join(self, stop: asyncio.Event) -> tuple[CommandSubscriber, ReferenceSubscriber] | None:
         """Start consuming, as soon as Kafka and the issuer's keys can be had; None when `stop` came first."""
         worker = self._settings.worker
-        backoff = Backoff(worker.retry_wait_s, worker.retry_wait_max_s)
-        while not stop.is_set():
-            self.beat = time.monotonic()
-            subscriber = CommandSubscriber(self._settings, self._applier)
-            reference = ReferenceSubscriber(self._settings, self._reference_applier)
-            try:
-                await self._applier.start()
-                await reference.start()
-                self._reference = reference  # while it loads, it says what is wrong with it
-                self._lacking = None
-                await self._see_rights(reference)
-                if await self._load(reference, stop):
-                    await subscriber.start()
-            except (KafkaError, OSError, RetryError) as error:
-                pause_s = backoff.next_s()
-                why = str(error) if isinstance(error, RetryError) else f"Kafka is unavailable ({type(error).__name__})"
-                log.warning("not ready to accept commands", why=why, retry_in_s=round(pause_s, 2))
-                self._reference = None
-                await asyncio.gather(subscriber.stop(), reference.stop())
-                await pause(pause_s, stop)
-            else:
-                return subscriber, reference
+        patience = Patience(
+            "not ready to accept commands",
+            (worker.retry_wait_s, worker.retry_wait_max_s),
+            log=log,
+            judge=_judge,
+            heartbeat=self._starting,
+            stop=stop,
+        )
+        async for attempt in patience:
+            with attempt:
+                return await self._try_to_join(stop)
         return None
+
+    async def _try_to_join(self, stop: asyncio.Event) -> tuple[CommandSubscriber, ReferenceSubscriber]:
+        subscriber = CommandSubscriber(self._settings, self._applier, self._commands_alive)
+        reference = ReferenceSubscriber(self._settings, self._reference_applier, self._reference_alive)
+        try:
+            await self._authenticator.start()
+            await reference.start()
+            self._reference = reference  # while it loads, it says what is wrong with it
+            self._lacking = None
+            await self._see_rights(reference)
+            if await self._load(reference, stop):
+                await subscriber.start()
+        except (KafkaError, OSError, RetryError):
+            self._reference = None
+            await asyncio.gather(subscriber.stop(), reference.stop())
+            raise
+        return subscriber, reference
 
     async def _see_rights(self, reference: ReferenceSubscriber) -> None:
         """See that the answers to duplicates can be sent: else the first one would hold its partition up.
@@ -125,12 +132,10 @@ class Worker:
         """Wait until reference data are loaded, where commands are judged by them; False when their reader failed."""
         if self._settings.auth.commands == "trusted" and not self._settings.auth.issuer:
             return True
-
-        def beat() -> None:
-            self._waited = max(reference.polled, self._reference_applier.beat)
-
         self._loading = True
-        loading = asyncio.create_task(wait_until_loaded(self._settings, stop, beat))
+        self._reference_alive.beat()
+        self.heartbeats = (self._starting, self._reference_alive)
+        loading = asyncio.create_task(wait_until_loaded(self._settings, stop, self._starting.beat))
         try:
             await asyncio.wait((loading, reference.failed), return_when=asyncio.FIRST_COMPLETED)
             if loading.done():
@@ -139,6 +144,7 @@ class Worker:
             return False
         finally:
             self._loading = False
+            self.heartbeats = (self._starting,)
             loading.cancel()
 
     def checks(self) -> Mapping[str, Callable[[], Awaitable[str]]]:
@@ -151,7 +157,7 @@ class Worker:
             "transactions": self._transactions.check,
             "reference": self._check_reference,
             "parked": self._applier.check_parked,
-            **self._applier.gate.checks(),
+            **self._authenticator.checks(),
         }
 
     async def _check_kafka(self) -> str:
@@ -172,7 +178,7 @@ class Worker:
             raise RetryError(f"the current batch waits: {self._applier.outage}")
         if subscriber.sick is not None:
             raise RetryError(f"cannot be read: {subscriber.sick}")
-        waiting = len(self._applier.gate.waiting)
+        waiting = len(self._authenticator.waiting)
         return f"{subscriber.assigned} partitions" + (f"; waiting for the issuer's keys: {waiting}" if waiting else "")
 
     async def _check_log(self) -> str:
@@ -189,3 +195,11 @@ class Worker:
         if reference.sick is not None:
             raise RetryError(f"cannot be read: {reference.sick}")
         return f"{reference.assigned} partitions"
+
+
+def _judge(error: Exception) -> Trouble | None:
+    if isinstance(error, RetryError):
+        return Trouble(str(error))
+    return (
+        Trouble(f"Kafka is unavailable ({type(error).__name__})") if isinstance(error, (KafkaError, OSError)) else None
+    )

@@ -7,6 +7,7 @@ import pytest
 
 from org_service.apply.applier import Applier
 from org_service.settings import Settings
+from tests.support.appliers import applying
 
 
 @pytest.fixture
@@ -19,6 +20,5 @@ async def database(settings: Settings) -> AsyncIterator[asyncpg.Connection]:
 
 @pytest.fixture
 async def applier(settings: Settings) -> AsyncIterator[Applier]:
-    made = Applier(settings)
-    yield made
-    await made.stop()
+    async with applying(settings) as made:
+        yield made

@@ -16,6 +16,7 @@ from org_events.reference import Membership, Role
 from org_service.apply.reference import ReferenceApplier
 from org_service.settings import Settings
 from org_service.worker.reference import ReferenceSubscriber
+from tests.support.appliers import applying_facts
 from tests.support.partitioner import partition_of
 
 JOINED = datetime(2024, 5, 17, 9, 30, tzinfo=UTC)
@@ -88,14 +89,13 @@ class Feed:
 @asynccontextmanager
 async def reading(settings: Settings) -> AsyncIterator[ReferenceApplier]:
     """A worker's reader of reference data; ends as at SIGTERM."""
-    applier = ReferenceApplier(settings)
-    subscriber = ReferenceSubscriber(settings, applier)
-    await subscriber.start()
-    try:
-        yield applier
-    finally:
-        await subscriber.stop()
-        await applier.stop()
+    async with applying_facts(settings) as applier:
+        subscriber = ReferenceSubscriber(settings, applier)
+        await subscriber.start()
+        try:
+            yield applier
+        finally:
+            await subscriber.stop()
 
 
 async def roles(database: asyncpg.Connection) -> dict[str, str]:

@@ -14,9 +14,10 @@ import pytest
 from org_events.cloudevents import command_headers
 from org_events.commands import Command, CreateOrganization, DeleteOrganization, RestoreOrganization, UpdateOrganization
 from org_local.issuer import Issuer
-from org_service.apply import authenticator as gate
+from org_service.apply import authenticator
 from org_service.apply.applier import Applier
 from org_service.settings import AuthSettings, Settings
+from tests.support.appliers import applying
 from tests.support.records import FakeRecord
 
 pytestmark = pytest.mark.integration
@@ -38,10 +39,8 @@ def guarded(settings: Settings, issuer: Issuer) -> Settings:
 
 @pytest.fixture
 async def applier(guarded: Settings) -> AsyncIterator[Applier]:
-    made = Applier(guarded)
-    await made.start()
-    yield made
-    await made.stop()
+    async with applying(guarded) as made:
+        yield made
 
 
 @pytest.fixture
@@ -106,7 +105,7 @@ async def test_every_caller_gets_what_their_role_allows(
         (401, None, None),
     ]
     assert rows[4]["problem"] == rows[5]["problem"]
-    assert orjson.loads(rows[6]["problem"])["detail"] == gate.NO_TOKEN
+    assert orjson.loads(rows[6]["problem"])["detail"] == authenticator.NO_TOKEN
 
 
 async def test_a_token_is_judged_as_of_the_moment_the_broker_took_the_record(
@@ -219,10 +218,8 @@ async def test_where_publishers_are_trusted_a_token_is_judged_all_the_same(
         sent(UpdateOrganization(org_id=org_id, domain="acme.com"), "garbage", actor="crm"),
     ]
     for auth in (trusting, AuthSettings(commands="trusted")):
-        applier = Applier(guarded.model_copy(update={"auth": auth}))
-        await applier.start()
-        await applier.apply([replace(record, headers=with_new_id(record)) for record in records])
-        await applier.stop()
+        async with applying(guarded.model_copy(update={"auth": auth})) as applier:
+            await applier.apply([replace(record, headers=with_new_id(record)) for record in records])
     assert [(row["code"], row["actor"]) for row in await outcomes(database)] == [
         (200, "crm"), (404, "nobody"), (401, None),
         (409, "crm"), (401, None), (401, None),
@@ -236,16 +233,16 @@ async def test_a_held_organization_is_nothing_to_strangers_and_its_queue_is_boun
     await join(database, "ann", org_id, "admin")
     await join(database, "bob", org_id, "user")
     worker = guarded.worker.model_copy(update={"queued_commands_max": 3})
-    applier = Applier(guarded.model_copy(update={"worker": worker}))
-    await applier.start()
-    await database.execute("ALTER TABLE organization ADD CONSTRAINT no_poison CHECK (domain <> 'poison.com') NOT VALID")
-    ann, bob, mallory = (issuer.token(user) for user in ("ann", "bob", "mallory"))
-    change = UpdateOrganization(org_id=org_id, name="Acme Norge")
-    await applier.apply([sent(CreateOrganization(org_id=org_id, name="Acme"), issuer.token("staff"))])
-    await applier.apply([sent(UpdateOrganization(org_id=org_id, domain="poison.com"), ann)])
-    await applier.apply([sent(change, mallory), sent(change, ann), sent(change, bob)])
-    await applier.apply([sent(change, token) for token in (mallory, ann, ann, mallory)])
-    await applier.stop()
+    async with applying(guarded.model_copy(update={"worker": worker})) as applier:
+        await database.execute(
+            "ALTER TABLE organization ADD CONSTRAINT no_poison CHECK (domain <> 'poison.com') NOT VALID"
+        )
+        ann, bob, mallory = (issuer.token(user) for user in ("ann", "bob", "mallory"))
+        change = UpdateOrganization(org_id=org_id, name="Acme Norge")
+        await applier.apply([sent(CreateOrganization(org_id=org_id, name="Acme"), issuer.token("staff"))])
+        await applier.apply([sent(UpdateOrganization(org_id=org_id, domain="poison.com"), ann)])
+        await applier.apply([sent(change, mallory), sent(change, ann), sent(change, bob)])
+        await applier.apply([sent(change, token) for token in (mallory, ann, ann, mallory)])
     rows = [(row["actor"], row["code"], row["version"]) for row in await outcomes(database)]
     assert rows[1:] == [
         ("mallory", 404, None), ("bob", 403, 1), ("mallory", 404, None), ("ann", 409, 1), ("mallory", 404, None),
@@ -261,25 +258,22 @@ async def test_nobody_is_believed_who_was_not_verified(
     """In the journal, where operators look for who did it."""
     org_id, forged = uuid4(), issuer.token("staff")[:-9] + "forged-it"
     create = sent(CreateOrganization(org_id=org_id, name="Acme"), None, actor="mallory")
-    trusting = Applier(settings)
-    await trusting.apply(
-        [
-            replace(create, headers=[*with_new_id(create), ("Authorization", f"Bearer {forged}".encode())]),
-            replace(create, headers=[*with_new_id(create), ("authorization", None)]),
-        ]
-    )
-    await trusting.stop()
-    applier = Applier(guarded)
-    await applier.start()
-    two = [("authorization", f"Bearer {issuer.token(user)}".encode()) for user in ("staff", "ann")]
-    await applier.apply(
-        [
-            replace(create, headers=with_new_id(create), value=b"{"),
-            replace(create, headers=[*with_new_id(create), *two]),
-            replace(create, headers=[*with_new_id(create), (two[0][0].title(), two[0][1])]),
-        ]
-    )
-    await applier.stop()
+    async with applying(settings) as trusting:
+        await trusting.apply(
+            [
+                replace(create, headers=[*with_new_id(create), ("Authorization", f"Bearer {forged}".encode())]),
+                replace(create, headers=[*with_new_id(create), ("authorization", None)]),
+            ]
+        )
+    async with applying(guarded) as applier:
+        two = [("authorization", f"Bearer {issuer.token(user)}".encode()) for user in ("staff", "ann")]
+        await applier.apply(
+            [
+                replace(create, headers=with_new_id(create), value=b"{"),
+                replace(create, headers=[*with_new_id(create), *two]),
+                replace(create, headers=[*with_new_id(create), (two[0][0].title(), two[0][1])]),
+            ]
+        )
     rows = [(row["code"], row["actor"]) for row in await outcomes(database)]
     assert rows == [(401, None), (401, None), (400, None), (400, None), (200, "staff")]
 

@@ -10,11 +10,12 @@ import pytest
 
 from org_events.commands import CreateOrganization, UpdateOrganization
 from org_service.apply.applier import Applier
-from org_service.apply.replies import Replies
 from org_service.settings import Settings
 from org_service.store.leader import JournalSignal
 from org_service.telemetry.metrics import BATCH_REPEATS
 from tests.integration.worker.applying import created, journal
+from tests.support.appliers import applying
+from tests.support.probing import probing
 from tests.support.records import record_of
 from tests.support.topics import read_results
 from tests.support.waiting import until
@@ -83,18 +84,17 @@ async def test_a_duplicate_gets_the_first_outcome_and_another_payload_is_refused
 
 
 async def test_a_duplicate_is_answered_when_the_outcome_is_committed_and_not_before(
-    applier: Applier, database: asyncpg.Connection, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    applier: Applier, database: asyncpg.Connection, settings: Settings
 ) -> None:
     """An outcome that was told and then rolled back would be a change that never was."""
-    send, committed = Replies.send, list[int]()
+    committed: list[int] = []
 
-    async def watched(self: Replies, *args: Any) -> None:
+    async def watched(*_: Any) -> None:
         committed.append(len(await journal(database)))
-        await send(self, *args)
 
-    monkeypatch.setattr(Replies, "send", watched)
     _, create = created("Acme")
-    await applier.apply([create, dataclasses.replace(create, offset=create.offset + 1_000_000)])
+    with probing("apply.before_replies", watched):
+        await applier.apply([create, dataclasses.replace(create, offset=create.offset + 1_000_000)])
     assert committed == [1]
     assert [(r["outcome"], r["position"]) for r in await read_results(settings)] == [("applied", 1)]
 
@@ -121,14 +121,13 @@ async def test_two_workers_with_the_same_records_apply_them_once_and_neither_has
 
     Were duplicates looked for before the locks are taken, the second one would run into the unique command id.
     """
-    successor = Applier(settings)
-    made = [created(f"Org {n}") for n in range(100)]
-    await applier.apply([record for _, record in made])
-    refolds = BATCH_REPEATS.labels("refold")._value.get()
-    for round_ in range(20):
-        records = [record_of(UpdateOrganization(org_id=org, domain=f"d{round_}.example")) for org, _ in made]
-        await asyncio.gather(applier.apply(records), successor.apply(records))
-    await successor.stop()
+    async with applying(settings) as successor:
+        made = [created(f"Org {n}") for n in range(100)]
+        await applier.apply([record for _, record in made])
+        refolds = BATCH_REPEATS.labels("refold")._value.get()
+        for round_ in range(20):
+            records = [record_of(UpdateOrganization(org_id=org, domain=f"d{round_}.example")) for org, _ in made]
+            await asyncio.gather(applier.apply(records), successor.apply(records))
     assert BATCH_REPEATS.labels("refold")._value.get() == refolds
     rows = await journal(database)
     assert [row["position"] for row in rows] == list(range(1, 100 + 20 * 100 + 1))
@@ -139,11 +138,10 @@ async def test_two_workers_that_create_the_same_organizations_create_them_once(
     applier: Applier, settings: Settings, database: asyncpg.Connection
 ) -> None:
     """There is no row to lock yet: the rivals meet at a unique index, and one of them folds again."""
-    successor = Applier(settings)
-    for round_ in range(10):
-        new = [created(f"New {round_} {n}")[1] for n in range(10)]
-        await asyncio.gather(applier.apply(new), successor.apply(new[5:]))
-    await successor.stop()
+    async with applying(settings) as successor:
+        for round_ in range(10):
+            new = [created(f"New {round_} {n}")[1] for n in range(10)]
+            await asyncio.gather(applier.apply(new), successor.apply(new[5:]))
     rows = await journal(database)
     assert [row["position"] for row in rows] == list(range(1, 101))
     assert {row["outcome"] for row in rows} == {"applied"}
@@ -152,54 +150,47 @@ async def test_two_workers_that_create_the_same_organizations_create_them_once(
 async def test_of_two_workers_that_race_for_a_name_one_wins_and_one_is_refused(
     applier: Applier, settings: Settings, database: asyncpg.Connection
 ) -> None:
-    rival = Applier(settings)
-    for round_ in range(15):
-        names = [f"Name {round_} {n}" for n in range(5)]
-        ours, theirs = ([created(name)[1] for name in names] for _ in range(2))
-        await asyncio.gather(applier.apply(ours), rival.apply(theirs[::-1]))
-    await rival.stop()
+    async with applying(settings) as rival:
+        for round_ in range(15):
+            names = [f"Name {round_} {n}" for n in range(5)]
+            ours, theirs = ([created(name)[1] for name in names] for _ in range(2))
+            await asyncio.gather(applier.apply(ours), rival.apply(theirs[::-1]))
     counts = dict(await database.fetch("SELECT code, count(*) FROM journal GROUP BY code"))
     assert counts == {200: 75, 409: 75}
     assert await database.fetchval("SELECT count(*) FROM organization") == 75
 
 
-async def test_a_commit_whose_answer_was_lost_is_recognized(
-    applier: Applier, database: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    transact = Applier._transact
+async def test_a_commit_whose_answer_was_lost_is_recognized(applier: Applier, database: asyncpg.Connection) -> None:
     lost = iter([True, False])
 
-    async def losing(self: Applier, *args: Any) -> Any:
-        result = await transact(self, *args)
+    async def losing(_: Applier) -> None:
         if next(lost):
             raise ConnectionResetError
-        return result
 
-    monkeypatch.setattr(Applier, "_transact", losing)
     _, create = created("Acme")
-    await applier.apply([create])
+    with probing("apply.after_commit", losing):
+        await applier.apply([create])
+    assert next(lost, None) is None
     assert [(r["position"], r["code"]) for r in await journal(database)] == [(1, 200)]
 
 
 async def test_a_terminated_session_is_an_outage_that_is_waited_out(
-    applier: Applier, database: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+    applier: Applier, database: asyncpg.Connection
 ) -> None:
     """The backend is killed in the middle of a batch, again and again: the batch is applied once, in the end."""
     kills = iter(range(3))
-    transact = Applier._transact
 
-    async def struck(self: Applier, *args: Any) -> Any:
+    async def struck(*_: Any) -> None:
         if next(kills, None) is not None:
             await database.execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
                 "WHERE datname = current_database() AND application_name = 'orgs-worker'"
             )
-        return await transact(self, *args)
 
     org_id, create = created("Acme")
     await applier.apply([create])
-    monkeypatch.setattr(Applier, "_transact", struck)
-    await applier.apply([record_of(UpdateOrganization(org_id=org_id, domain="acme.com"))])
+    with probing("apply.before_transaction", struck):
+        await applier.apply([record_of(UpdateOrganization(org_id=org_id, domain="acme.com"))])
     assert [r["version"] for r in await journal(database)] == [1, 2]
     assert await database.fetchval("SELECT count(*) FROM parked") == 0
     assert applier.outage is None
@@ -217,11 +208,10 @@ async def test_a_batch_that_takes_too_long_is_halved_until_it_gets_through(
     await database.execute(SLOW_INSERT.format(0.1, "journal"))
     quick = settings.database.model_copy(update={"statement_timeout_s": 1})
     halved = BATCH_REPEATS.labels("too_slow")._value.get()
-    applier = Applier(settings.model_copy(update={"database": quick}))
-    made = [created(f"Org {n}") for n in range(16)]
-    async with asyncio.timeout(60):
-        await applier.apply([record for _, record in made])
-    await applier.stop()
+    async with applying(settings.model_copy(update={"database": quick})) as applier:
+        made = [created(f"Org {n}") for n in range(16)]
+        async with asyncio.timeout(60):
+            await applier.apply([record for _, record in made])
     assert [(row["position"], row["org_id"], row["code"]) for row in await journal(database)] == [
         (position, org_id, 200) for position, (org_id, _) in enumerate(made, 1)
     ]
@@ -233,21 +223,20 @@ async def test_one_command_that_takes_too_long_waits_says_so_and_is_not_parked(
     settings: Settings, database: asyncpg.Connection
 ) -> None:
     await database.execute(SLOW_INSERT.format(10, "journal"))
-    applier = Applier(
+    async with applying(
         settings.model_copy(
             update={
                 "database": settings.database.model_copy(update={"statement_timeout_s": 1}),
                 "worker": settings.worker.model_copy(update={"retry_wait_max_s": 0.1}),
             }
         )
-    )
-    waiting = asyncio.create_task(applier.apply([created("Acme")[1]]))
-    async with asyncio.timeout(60):
-        await until(lambda: (applier.outage or "").startswith("a single record takes too long"))
-        assert "ORGS_DATABASE__STATEMENT_TIMEOUT_S" in (applier.outage or "")
-        await database.execute("DROP TRIGGER slow ON journal")
-        await waiting
-    await applier.stop()
+    ) as applier:
+        waiting = asyncio.create_task(applier.apply([created("Acme")[1]]))
+        async with asyncio.timeout(60):
+            await until(lambda: (applier.outage or "").startswith("a single record takes too long"))
+            assert "ORGS_DATABASE__STATEMENT_TIMEOUT_S" in (applier.outage or "")
+            await database.execute("DROP TRIGGER slow ON journal")
+            await waiting
     assert [row["code"] for row in await journal(database)] == [200]
     assert await database.fetchval("SELECT count(*) FROM parked") == 0
 

@@ -13,13 +13,16 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
 from org_service.apply.reference import ReferenceApplier
+from org_service.probes import listeners
 from org_service.settings import Settings
 from org_service.worker import first_load
 from org_service.worker.reference import ReferenceSubscriber
+from org_service.worker.subscriber import Subscriber
 from org_service.worker.worker import Worker
 from tests.chaos.relay.proxy import kafka_proxy
 from tests.integration.worker.reference_feed import Feed, at_home, member, reading, roles
 from tests.integration.worker.running import running
+from tests.support.probing import once
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.integration
@@ -47,16 +50,15 @@ async def takes_commands(worker: Worker) -> bool:
 async def test_commands_wait_until_the_reference_data_are_loaded(
     judging: Settings, database: asyncpg.Connection, feed: Feed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    applied, looks = first_load._applied, list[None]()
+    looks: list[None] = []
 
-    async def looking(*args: Any) -> Any:
+    async def looking() -> None:
         looks.append(None)
-        return await applied(*args)
 
     async def looked_again() -> bool:
         return len(looks) > 2
 
-    monkeypatch.setattr(first_load, "_applied", looking)
+    monkeypatch.setitem(listeners, "worker.before_look_at_progress", looking)
     await feed.members(*(member(f"user-{n}") for n in range(10)))
     async with running(judging) as worker:
         async with database.transaction():
@@ -127,31 +129,30 @@ async def test_a_reader_that_hangs_is_no_sign_of_life(
     judging: Settings, feed: Feed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The loop that waits for it goes on, and mustn't speak for it."""
-    applied, looks = first_load._applied, count()
+    looks = count()
     looked = 0
 
-    async def looking(*args: Any) -> Any:
+    async def looking() -> None:
         nonlocal looked
         looked = next(looks)
-        return await applied(*args)
 
     async def looks_so_far() -> bool:
         return looked >= wanted
 
-    async def hang(self: ReferenceSubscriber) -> bool:
-        await asyncio.Event().wait()
-        return False
+    async def hang(subscriber: Subscriber) -> None:
+        if isinstance(subscriber, ReferenceSubscriber):
+            await asyncio.Event().wait()
 
-    monkeypatch.setattr(first_load, "_applied", looking)
-    monkeypatch.setattr(ReferenceSubscriber, "_prepare", hang)
+    monkeypatch.setitem(listeners, "worker.before_look_at_progress", looking)
+    monkeypatch.setitem(listeners, "worker.before_poll", hang)
     await feed.members(member("ann"))
     async with running(judging) as worker:
         wanted = 2
         await until(looks_so_far, True)
-        beat = worker.beat
+        beat = min(each.at_s for each in worker.heartbeats)
         wanted = 5
         await until(looks_so_far, True)
-        assert worker.beat == beat
+        assert min(each.at_s for each in worker.heartbeats) == beat
         assert not await takes_commands(worker)
 
 
@@ -211,11 +212,4 @@ async def test_a_look_that_goes_on_is_a_sign_of_life_and_ends_when_it_is_asked_t
 
 def before_a_look(monkeypatch: pytest.MonkeyPatch, strike: Callable[[], Awaitable[None]]) -> None:
     """Let something happen just before partitions are looked into for the first time."""
-    look, due = first_load._holds_records, iter([True])
-
-    async def struck(*args: Any) -> bool:
-        if next(due, False):
-            await strike()
-        return await look(*args)
-
-    monkeypatch.setattr(first_load, "_holds_records", struck)
+    monkeypatch.setitem(listeners, "worker.before_look_for_records", once(strike))

@@ -19,11 +19,11 @@ from org_events.reference import Partnership, Role, Staff
 from org_local.issuer import Issuer
 from org_service.apply import reconcile
 from org_service.apply.reconcile import Group, Marks
+from org_service.probes import listeners
 from org_service.settings import AuthSettings, Settings
 from org_service.store.database import Database
 from org_service.store.reference_progress import Place
 from org_service.telemetry.metrics import PARKED, REFERENCE_RECORDS
-from org_service.worker import first_load
 from tests.integration.worker.reference_feed import ACME, JOINED, Feed, at_home, member, reading, roles
 from tests.integration.worker.running import running
 from tests.support import surgery
@@ -269,16 +269,15 @@ async def test_a_revoked_admin_can_do_nothing_after_a_restore(
     )
     body = UpdateOrganization(org_id=ACME, name="Mine").to_body()
     await feed.raw(feed.topics.commands, [(str(ACME).encode(), body)], headers=headers)
-    applied, looks = first_load._applied, list[None]()
+    looks: list[None] = []
 
-    async def looking(*args: Any) -> Any:
+    async def looking() -> None:
         looks.append(None)
-        return await applied(*args)
 
     async def looked_again() -> bool:
         return len(looks) > 2
 
-    monkeypatch.setattr(first_load, "_applied", looking)
+    monkeypatch.setitem(listeners, "worker.before_look_at_progress", looking)
     holding = database.transaction()
     await holding.start()
     await database.execute("LOCK TABLE membership IN EXCLUSIVE MODE")

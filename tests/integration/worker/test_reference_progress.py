@@ -1,7 +1,6 @@
 """No older data come back and none are passed over: rebalances, restored databases, topics created anew, outages."""
 
 import asyncio
-from typing import Any
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -20,6 +19,7 @@ from org_service.worker import reference
 from org_service.worker.worker import Worker
 from tests.integration.worker.reference_feed import Feed, at_home, member, reading, roles
 from tests.integration.worker.running import running
+from tests.support.probing import probing
 from tests.support.records import FakeRecord
 from tests.support.waiting import until
 
@@ -58,7 +58,7 @@ async def progress(database: asyncpg.Connection) -> int | None:
 
 def zombie(of: ReferenceApplier, settings: Settings, place: Place, start: int) -> ReferenceApplier:
     """A worker that lost its partitions while it had a batch in hand, which begins at `start`."""
-    former = ReferenceApplier(settings)
+    former = ReferenceApplier(of._database, settings)
     former._consumer, former._topic_ids = of._consumer, of._topic_ids
     former._reached, former._lost = {place: start}, False
     return former
@@ -77,7 +77,6 @@ async def test_a_worker_that_lost_its_partitions_can_not_put_older_data_back(
         skipped = REFERENCE_RECORDS.labels(topic, "skipped")._value.get()
         former = zombie(applier, settings, Place(topic, 0), 0)
         await former.apply(old)
-        await former.stop()
         assert not former.lost
     assert await roles(database) == {user(0): "admin"}
     assert await progress(database) == 4
@@ -95,7 +94,6 @@ async def test_a_batch_with_a_hole_before_it_writes_nothing(
         ahead = zombie(applier, settings, Place(topic, 0), 5)
         late = member(at_home("late"))
         await ahead.apply([FakeRecord(late.key(), late.to_body(), [], 0, 5, topic)])
-        await ahead.stop()
         assert ahead.lost
     assert await roles(database) == users(0, 2)
     assert await progress(database) == 2
@@ -114,7 +112,6 @@ async def test_a_batch_of_a_topic_that_is_gone_writes_nothing(
         await former.apply(
             [FakeRecord(member(at_home("old")).key(), member(at_home("old")).to_body(), [], 0, 0, topic)]
         )
-        await former.stop()
         assert former.lost
     assert await roles(database) == users(0, 1)
 
@@ -133,7 +130,6 @@ async def test_a_topic_created_anew_between_two_batches_is_noticed_before_anythi
         await unaware.apply(
             [FakeRecord(member(at_home("new")).key(), member(at_home("new")).to_body(), [], 0, 1, topic)]
         )
-        await unaware.stop()
         assert unaware.lost
     assert await roles(database) == users(0, 1)
 
@@ -151,7 +147,6 @@ async def test_offsets_that_go_back_or_come_unasked_are_let_go(
         await one.apply(
             [FakeRecord(member(at_home("new")).key(), member(at_home("new")).to_body(), [], partition, 3, topic)]
         )
-        await one.stop()
         assert one.lost
     assert await roles(database) == users(0, 5)
 
@@ -276,7 +271,7 @@ async def test_an_outage_of_postgres_is_waited_out_and_told(
         await until(lambda: _outage(worker), True)
         with pytest.raises(Exception, match="reference data wait"):
             await worker.checks()["reference"]()
-        beat = worker._reference_applier.beat
+        beat = _oldest(worker)
         await until(lambda: _later(worker, beat), True)
         await database.execute("ALTER TABLE membership_away RENAME TO membership")
         await until(lambda: roles(database), {"ann": "user", "bob": "user"})
@@ -303,17 +298,20 @@ async def _outage(worker: Worker) -> bool:
 
 
 async def _later(worker: Worker, beat: float) -> bool:
-    return worker._reference_applier.beat > beat
+    return _oldest(worker) > beat
 
 
-async def test_a_killed_session_costs_nothing(
-    settings: Settings, database: asyncpg.Connection, feed: Feed, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def _oldest(worker: Worker) -> float:
+    """When the loop that has been silent for longest gave its last sign of life."""
+    return min(each.at_s for each in worker.heartbeats)
+
+
+async def test_a_killed_session_costs_nothing(settings: Settings, database: asyncpg.Connection, feed: Feed) -> None:
     """The backend is killed just before a batch needs it: the batch is applied once, in the end."""
     kills = iter([True])
-    transact, outages = ReferenceApplier._transact, BATCH_REPEATS.labels("outage")._value.get()
+    outages = BATCH_REPEATS.labels("outage")._value.get()
 
-    async def struck(self: ReferenceApplier, *args: Any) -> Any:
+    async def struck(_: ReferenceApplier) -> None:
         if next(kills, None) is not None:
             killer = await asyncpg.connect(settings.database.url.get_secret_value())
             await killer.execute(
@@ -321,12 +319,11 @@ async def test_a_killed_session_costs_nothing(
                 "WHERE datname = current_database() AND application_name = 'orgs-worker'"
             )
             await killer.close()
-        return await transact(self, *args)
 
-    monkeypatch.setattr(ReferenceApplier, "_transact", struck)
     await give(feed, 0, 5)
-    async with reading(settings):
-        await until(lambda: roles(database), users(0, 5))
+    with probing("reference.before_transaction", struck):
+        async with reading(settings):
+            await until(lambda: roles(database), users(0, 5))
     assert BATCH_REPEATS.labels("outage")._value.get() == outages + 1
     assert await progress(database) == 5
 
@@ -368,16 +365,11 @@ async def test_the_batch_in_hand_is_finished_before_the_end(
 async def test_a_loop_that_hangs_is_told_whichever_it_is(settings: Settings) -> None:
     async with running(settings) as worker:
         await until(lambda: _joined(worker), True)
-        assert worker._reference is not None
-        assert worker._subscriber is not None
-        for loop, applier in (
-            (worker._reference, worker._reference_applier),
-            (worker._subscriber, worker._applier),
-        ):
-            polled, beat = loop.polled, applier.beat
-            loop.polled = applier.beat = 1.0
-            assert worker.beat == 1.0
-            loop.polled, applier.beat = polled, beat
+        assert len(worker.heartbeats) == 2
+        for heartbeat in worker.heartbeats:
+            heartbeat.at_s = 1.0
+            assert _oldest(worker) == 1.0
+            await until(lambda: _later(worker, 1.0), True)
 
 
 async def _joined(worker: Worker) -> bool:

@@ -19,10 +19,10 @@ from confluent_kafka.admin import (
 )
 
 from org_events.commands import CreateOrganization
-from org_service.apply.applier import Applier
 from org_service.errors import RetryError
 from org_service.settings import Settings
 from tests.integration.worker.running import running
+from tests.support.appliers import applying
 from tests.support.records import record_of
 from tests.support.topics import read_results
 from tests.support.waiting import until, wait_for
@@ -76,16 +76,17 @@ async def test_a_right_that_is_taken_while_running_is_an_outage_that_is_said(
     settings: Settings, database: asyncpg.Connection
 ) -> None:
     quick = settings.worker.model_copy(update={"retry_wait_max_s": 0.5})
-    applier = Applier(settings.model_copy(update={"worker": quick}))
-    create = record_of(CreateOrganization(org_id=uuid4(), name="Acme"))
-    await applier.apply([create])
-    async with denied(settings) as allow, asyncio.timeout(WITHIN_S):
-        waiting = asyncio.create_task(applier.apply([dataclasses.replace(create, offset=create.offset + 1_000_000)]))
-        await until(lambda: applier.outage)
-        assert (applier.outage or "").startswith(f"Kafka denies writing to {settings.kafka.topics.results}")
-        await asyncio.to_thread(allow)
-        await waiting
-    assert applier.outage is None
-    await applier.stop()
+    async with applying(settings.model_copy(update={"worker": quick})) as applier:
+        create = record_of(CreateOrganization(org_id=uuid4(), name="Acme"))
+        await applier.apply([create])
+        async with denied(settings) as allow, asyncio.timeout(WITHIN_S):
+            waiting = asyncio.create_task(
+                applier.apply([dataclasses.replace(create, offset=create.offset + 1_000_000)])
+            )
+            await until(lambda: applier.outage)
+            assert (applier.outage or "").startswith(f"Kafka denies writing to {settings.kafka.topics.results}")
+            await asyncio.to_thread(allow)
+            await waiting
+        assert applier.outage is None
     assert [(each["outcome"], each["position"]) for each in await read_results(settings)] == [("applied", 1)]
     assert await database.fetchval("SELECT count(*) FROM journal") == 1

@@ -3,9 +3,9 @@
 import asyncio
 import itertools
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
-from types import ModuleType
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -14,10 +14,14 @@ import orjson
 import pytest
 
 from org_events.commands import CreateOrganization, DeactivateOrganization, UpdateOrganization
-from org_service.apply.applier import REFOLDS_MAX, Applier
+from org_service.apply.applier import Applier
+from org_service.apply.settle import REFOLDS_MAX
 from org_service.errors import DataRefusedError, RefoldError, RetryError
 from org_service.settings import Settings
-from org_service.store import engine, journal, organizations
+from org_service.store import engine
+from org_service.waiting import Heartbeat
+from tests.support.appliers import applying
+from tests.support.probing import once, probing
 from tests.support.records import record_of
 from tests.support.waiting import until
 
@@ -31,13 +35,12 @@ SESSIONS = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_databa
 @pytest.fixture
 async def appliers(settings: Settings) -> AsyncIterator[list[Applier]]:
     quick = settings.worker.model_copy(update={"retry_wait_s": 0.01, "retry_wait_max_s": 0.02})
-    made = [Applier(settings.model_copy(update={"worker": quick})) for _ in range(RIVALS)]
-    yield made
-    for each in made:
-        await each.stop()
+    async with AsyncExitStack() as stack:
+        each = settings.model_copy(update={"worker": quick})
+        yield [await stack.enter_async_context(applying(each)) for _ in range(RIVALS)]
 
 
-async def test_rivals_for_one_name_take_turns(appliers: list[Applier], database: asyncpg.Connection) -> None:
+async def test_rivals_for_one_name_take_turns(settings: Settings, database: asyncpg.Connection) -> None:
     """Each takes the name and gives it up again; three or more that write it at once would wait in a circle."""
     enough = asyncio.Event()
 
@@ -47,17 +50,17 @@ async def test_rivals_for_one_name_take_turns(appliers: list[Applier], database:
         await until(lambda: database.fetchval("SELECT EXISTS (SELECT FROM journal WHERE code = 409)"))
         enough.set()
 
-    async def rival(number: int, applier: Applier) -> None:
-        for turn in itertools.takewhile(lambda _: not enough.is_set(), itertools.count()):
-            org_id = uuid4()
-            for command in (
-                CreateOrganization(org_id=org_id, name="Hot"),
-                UpdateOrganization(org_id=org_id, name=f"Cold {number} {turn}"),
-            ):
-                await applier.apply([record_of(command, partition=number)])
-        await applier.stop()  # a session reports its deadlocks when it ends, at the latest
+    async def rival(number: int) -> None:
+        async with applying(settings) as applier:  # a session reports its deadlocks when it ends, at the latest
+            for turn in itertools.takewhile(lambda _: not enough.is_set(), itertools.count()):
+                org_id = uuid4()
+                for command in (
+                    CreateOrganization(org_id=org_id, name="Hot"),
+                    UpdateOrganization(org_id=org_id, name=f"Cold {number} {turn}"),
+                ):
+                    await applier.apply([record_of(command, partition=number)])
 
-    await asyncio.gather(referee(), *(rival(number, each) for number, each in enumerate(appliers)))
+    await asyncio.gather(referee(), *map(rival, range(RIVALS)))
     codes = dict(await database.fetch("SELECT code, count(*) FROM journal GROUP BY code"))
     print(f"outcomes {codes}")
     assert await database.fetchval("SELECT count(*) FROM parked") == 0
@@ -67,35 +70,33 @@ async def test_rivals_for_one_name_take_turns(appliers: list[Applier], database:
 
 
 async def test_a_clash_with_rivals_is_never_parked_however_often_it_comes(
-    appliers: list[Applier], database: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+    appliers: list[Applier], database: asyncpg.Connection
 ) -> None:
-    transact, tries = Applier._transact, itertools.count()
+    tries = itertools.count()
 
-    async def clashing(self: Applier, *args: Any) -> Any:
+    async def clashing(*_: Any) -> None:
         if next(tries) < REFOLDS_MAX + 5:
             raise RefoldError("deadlock detected")
-        return await transact(self, *args)
 
-    monkeypatch.setattr(Applier, "_transact", clashing)
-    await appliers[0].apply([record_of(CreateOrganization(org_id=uuid4(), name="Acme"))])
+    with probing("apply.before_transaction", clashing):
+        await appliers[0].apply([record_of(CreateOrganization(org_id=uuid4(), name="Acme"))])
     assert [row["code"] for row in await database.fetch("SELECT code FROM journal")] == [200]
     assert appliers[0].outage is None
 
 
 async def test_unknown_trouble_is_waited_out_and_nothing_is_parked_for_it(
-    appliers: list[Applier], database: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+    appliers: list[Applier], database: asyncpg.Connection
 ) -> None:
-    applier, transact, tries = appliers[0], Applier._transact, itertools.count()
+    tries = itertools.count()
     outages: list[str | None] = []
 
-    async def struck(self: Applier, *args: Any) -> Any:
-        outages.append(self.outage)
+    async def struck(applier: Applier, *_: Any) -> None:
+        outages.append(applier.outage)
         if next(tries) < 3:
             raise ZeroDivisionError
-        return await transact(self, *args)
 
-    monkeypatch.setattr(Applier, "_transact", struck)
-    await applier.apply([record_of(CreateOrganization(org_id=uuid4(), name="Acme"))])
+    with probing("apply.before_transaction", struck):
+        await appliers[0].apply([record_of(CreateOrganization(org_id=uuid4(), name="Acme"))])
     assert await codes(database) == [(200, 1)]
     assert await database.fetchval("SELECT count(*) FROM parked") == 0
     assert outages == [None, "ZeroDivisionError", "ZeroDivisionError", "ZeroDivisionError"]
@@ -138,69 +139,45 @@ async def test_a_clash_that_outlives_every_rival_is_in_the_data_and_its_culprit_
 
 
 async def test_what_a_rival_decided_meanwhile_is_not_parked(
-    appliers: list[Applier], database: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+    appliers: list[Applier], database: asyncpg.Connection
 ) -> None:
     mine, rival, org_id = appliers[0], appliers[1], uuid4()
     update = record_of(UpdateOrganization(org_id=org_id, name="New"))
     await rival.apply([record_of(CreateOrganization(org_id=org_id, name="Acme"))])
-    transact, struck = Applier._transact, iter([True])
+    struck = iter([True])
 
-    async def refused_once(self: Applier, *args: Any) -> Any:
-        if self is mine and next(struck, False):
+    async def refused_once(applier: Applier, *_: Any) -> None:
+        if applier is mine and next(struck, False):
             await rival.apply([update])
             raise DataRefusedError("a value")
-        return await transact(self, *args)
 
-    monkeypatch.setattr(Applier, "_transact", refused_once)
-    await mine.apply([update])
+    with probing("apply.before_transaction", refused_once):
+        await mine.apply([update])
     assert [row["outcome"] for row in await database.fetch("SELECT outcome FROM journal")] == ["applied", "applied"]
     assert await database.fetchval("SELECT count(*) FROM parked") == 0
 
 
 async def test_what_a_rival_creates_between_the_locks_and_the_look_is_not_taken_for_missing(
-    appliers: list[Applier], database: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+    appliers: list[Applier], database: asyncpg.Connection
 ) -> None:
     """Nothing was there to lock, and then the journal knows the create: what comes behind it would get a 404."""
     mine, rival, org_id = appliers[0], appliers[1], uuid4()
     create = record_of(CreateOrganization(org_id=org_id, name="Acme"))
-    strike_once(monkeypatch, organizations, "lock", lambda: rival.apply([create]), before=False)
-    await mine.apply([create, update(org_id, "acme.com")])
+    with probing("apply.after_lock", once(lambda: rival.apply([create]))):
+        await mine.apply([create, update(org_id, "acme.com")])
     assert await codes(database) == [(200, 1), (200, 2)]
 
 
 async def test_a_name_that_a_batch_has_only_for_a_moment_is_nobody_elses_at_that_moment(
-    appliers: list[Applier], database: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+    appliers: list[Applier], database: asyncpg.Connection
 ) -> None:
     """No unique index sees a name that is taken and given up within a batch."""
     mine, rival, org_id = appliers[0], appliers[1], uuid4()
     await mine.apply([record_of(CreateOrganization(org_id=org_id, name="Acme"))])
     create = record_of(CreateOrganization(org_id=uuid4(), name="Hot"))
-    strike_once(monkeypatch, journal, "take_positions", lambda: rival.apply([create]), before=True)
-    await mine.apply([record_of(UpdateOrganization(org_id=org_id, name=name)) for name in ("Hot", "Cold")])
+    with probing("apply.before_positions", once(lambda: rival.apply([create]))):
+        await mine.apply([record_of(UpdateOrganization(org_id=org_id, name=name)) for name in ("Hot", "Cold")])
     assert await codes(database) == [(200, 1), (200, 1), (409, 1), (200, 2)]
-
-
-def strike_once(
-    monkeypatch: pytest.MonkeyPatch,
-    subject: ModuleType,
-    statement: str,
-    strike: Callable[[], Awaitable[object]],
-    *,
-    before: bool,
-) -> None:
-    """Let a rival commit just before or after the next run of a statement, and of no later one."""
-    real, due = getattr(subject, statement), iter([True])
-
-    async def struck(*args: Any) -> Any:
-        strikes = next(due, False)
-        if strikes and before:
-            await strike()
-        found = await real(*args)
-        if strikes and not before:
-            await strike()
-        return found
-
-    monkeypatch.setattr(subject, statement, struck)
 
 
 async def codes(database: asyncpg.Connection) -> list[tuple[int, int | None]]:
@@ -229,22 +206,24 @@ async def test_rows_are_locked_in_order_of_id_so_that_nobody_waits_in_a_circle(
 
 @pytest.mark.parametrize("trouble", [RetryError("away"), DataRefusedError("away")])
 async def test_parking_waits_an_outage_out_and_shows_it(
-    appliers: list[Applier], database: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch, trouble: Exception
+    settings: Settings, database: asyncpg.Connection, trouble: Exception
 ) -> None:
-    """Also where the database refuses even that; to halve and park it anew would be the same again, without a pause."""
-    applier, transact, tries = appliers[0], Applier._transact, itertools.count()
+    """Also where the database rejects even that; to halve and park it again would be the same, without a pause."""
+    tries, heartbeat = itertools.count(), Heartbeat()
+    quick = settings.worker.model_copy(update={"retry_wait_s": 0.01, "retry_wait_max_s": 0.02})
     seen: list[tuple[str | None, float]] = []
 
-    async def struck(self: Applier, requests: Sequence[Any], refused: str | None) -> Any:
-        seen.append((self.outage, self.beat))
-        if refused is None:
+    async def struck(applier: Applier, _: Sequence[Any], rejected: str | None) -> None:
+        seen.append((applier.outage, heartbeat.at_s))
+        if rejected is None:
             raise DataRefusedError("a value")
         if next(tries) < 3:
             raise trouble
-        return await transact(self, requests, refused)
 
-    monkeypatch.setattr(Applier, "_transact", struck)
-    await applier.apply([record_of(CreateOrganization(org_id=uuid4(), name="Acme"))])
+    quickly = applying(settings.model_copy(update={"worker": quick}), heartbeat=heartbeat)
+    async with quickly as applier:
+        with probing("apply.before_transaction", struck):
+            await applier.apply([record_of(CreateOrganization(org_id=uuid4(), name="Acme"))])
     assert [row["reason"] for row in await database.fetch("SELECT reason FROM parked")] == ["data_refused"]
     assert [outage for outage, _ in seen] == [None, None, "away", "away", "away"]
     assert applier.outage is None
@@ -274,18 +253,17 @@ async def test_an_organizations_times_never_go_back_where_clocks_differ_and_othe
 ) -> None:
     now = datetime(2026, 3, 1, 12, tzinfo=UTC)
     later = now + timedelta(hours=1)
-    ahead, behind = Applier(settings, clock=lambda: later), Applier(settings, clock=lambda: now)
     x, y = uuid4(), uuid4()
-    await ahead.apply([record_of(CreateOrganization(org_id=x, name="Acme"))])
+    async with applying(settings, clock=lambda: later) as ahead:
+        await ahead.apply([record_of(CreateOrganization(org_id=x, name="Acme"))])
     records = [
         update(x, "acme.com"),
         record_of(CreateOrganization(org_id=y, name="Other")),
         record_of(DeactivateOrganization(org_id=x)),
         record_of(UpdateOrganization(org_id=x, name="Other", expected_version=9)),
     ]
-    await behind.apply(records)
-    await behind.stop()
-    await ahead.stop()
+    async with applying(settings, clock=lambda: now) as behind:
+        await behind.apply(records)
     rows = await database.fetch("SELECT org_id, code, recorded_at, after FROM journal ORDER BY position")
     assert [(row["org_id"], row["code"], row["recorded_at"]) for row in rows] == [
         (x, 200, later),
@@ -334,9 +312,7 @@ async def test_the_order_of_locks_and_looks_does_not_depend_on_the_databases_def
 ) -> None:
     name = await database.fetchval("SELECT current_database()")
     await database.execute(f"ALTER DATABASE {name} SET {setting} = '{value}'")
-    applier = Applier(settings)
-    async with applier._database.connect() as conn:
+    async with applying(settings) as applier, applier._database.connect() as conn:
         shown = await conn.exec_driver_sql("SHOW transaction_isolation")
         assert shown.scalar_one() == "read committed"
         assert (await conn.exec_driver_sql("SHOW synchronous_commit")).scalar_one() == "on"
-    await applier.stop()

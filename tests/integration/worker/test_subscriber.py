@@ -261,12 +261,21 @@ async def test_the_batches_in_hand_are_finished_and_acknowledged_before_the_end(
     assert await committed(settings) == journaled
 
 
+class Through:
+    """Batches that are applied at once."""
+
+    outage = None
+
+    async def apply(self, records: Sequence[Any]) -> Sequence[Any]:
+        return records
+
+
 async def test_a_topic_that_is_missing_is_not_made(settings: Settings) -> None:
     """FastStream would make it when the subscriber starts, with settings of the broker's own."""
     prefix = f"{settings.kafka.topic_prefix}missing."
     kafka = settings.kafka.model_copy(update={"topic_prefix": prefix, "request_timeout_ms": 1_000})
     elsewhere = settings.model_copy(update={"kafka": kafka})
-    subscriber = Subscriber(elsewhere, Applier(elsewhere))
+    subscriber = Subscriber(elsewhere, Through())
     with pytest.raises(UnknownTopicOrPartitionError):
         await subscriber.start()
     there = await asyncio.to_thread(AdminClient({"bootstrap.servers": kafka.bootstrap_servers}).list_topics, timeout=20)

@@ -2,7 +2,6 @@
 
 import asyncio
 import threading
-import time
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 
@@ -12,13 +11,14 @@ from org_local import ports
 from org_service.cli import shell, up
 from org_service.serving.health import Check, HealthServer
 from org_service.settings import EdgeSettings, RelaySettings, Settings, WorkerSettings
+from org_service.waiting import Heartbeat
 
 
 class Role:
     """A role that is ready once it is told what it lacks no longer."""
 
     def __init__(self, lacking: str) -> None:
-        self.beat = time.monotonic()
+        self.heartbeats = [Heartbeat()]
         self.lacking = lacking
 
     def checks(self) -> Mapping[str, Check]:

@@ -13,7 +13,7 @@ from org_events.commands import (
 )
 from org_events.reference import Role
 from org_service.domain.outcomes import KnownOutcome
-from org_service.domain.requests import Refused, Request, SetAside, Unreadable
+from org_service.domain.requests import Rejected, Request, SetAside, Unreadable
 from org_service.domain.snapshot import Snapshot, is_torn, names_wanted, restored
 from org_service.wire.commands import read
 from org_service.wire.parked import keep
@@ -165,7 +165,7 @@ def test_of_a_refusal_that_is_parked_nobody_vouched_for_anybody() -> None:
     """A defect of ours, or the database, may keep a refusal out of the journal as well."""
     request = read(record_of(UpdateOrganization(org_id=A, name="New"), actor=None))
     assert isinstance(request, Request)
-    refused = request._replace(command=Refused(request.command.type, "No."))
+    refused = request._replace(command=Rejected(request.command.type, "No."))
     assert keep(SetAside(Unreadable(request.record, "why"), refused)).authenticated_by is None
     assert keep(SetAside(Unreadable(request.record, "why"), request)).authenticated_by == "publisher"
 

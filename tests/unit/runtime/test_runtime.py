@@ -15,6 +15,7 @@ from org_service.errors import StopError
 from org_service.kafka import topics
 from org_service.kafka.topics import Difference, TopicPlan
 from org_service.settings import EdgeSettings, KafkaSettings, Settings
+from org_service.waiting import Heartbeat
 from tests.support.waiting import until
 
 EDGE_OUTCOME_S = 0.2
@@ -24,7 +25,7 @@ class Part:
     """A role that notes down when it is asked to end, and ends when it may."""
 
     def __init__(self, name: str, said: list[str], may_end: asyncio.Event | None = None) -> None:
-        self.beat = 0.0
+        self.heartbeats = [Heartbeat()]
         self._name = name
         self._said = said
         self._may_end = may_end
@@ -94,7 +95,7 @@ async def test_a_process_that_waits_for_what_it_stands_on_goes_on_beating(monkey
         nonlocal looks
         looks += 1
         began = time.monotonic()
-        await until(lambda: part.beat >= began)
+        await until(lambda: part.heartbeats[0].at_s >= began)
         return ["a topic"] if looks < 2 else []
 
     monkeypatch.setattr(runtime, "_missing", missing)

@@ -13,13 +13,14 @@ import pytest
 
 from org_service.errors import StopError
 from org_service.serving.health import Check, HealthServer
+from org_service.waiting import Heartbeat
 
 
 class Probe:
     """A role that says what the test wants."""
 
     def __init__(self, **checks: Check) -> None:
-        self.beat = time.monotonic()
+        self.heartbeats = [Heartbeat()]
         self._checks = checks
 
     def checks(self) -> Mapping[str, Check]:
@@ -66,7 +67,7 @@ async def test_a_loop_that_beats_is_alive() -> None:
 
 async def test_a_loop_that_is_silent_for_too_long_is_not_alive_and_the_answer_says_why() -> None:
     probe = Probe()
-    probe.beat = time.monotonic() - 11
+    probe.heartbeats[0].at_s -= 11
     async with serving(probe) as server:
         status, body, _ = await ask(server, "/livez")
     assert (status, body["status"]) == (503, "stalled")

@@ -12,7 +12,7 @@ import pytest
 
 from org_events.commands import PAYLOAD_BYTES_MAX, UpdateOrganization
 from org_service.domain.decide import Invalid
-from org_service.domain.requests import Refused, Request, Unreadable, broker_time
+from org_service.domain.requests import Rejected, Request, Unreadable, broker_time
 from org_service.wire.commands import read
 from tests.support.records import FakeRecord
 
@@ -93,7 +93,7 @@ def test_without_a_readable_command_id_a_record_is_unreadable(headers: Headers) 
 def test_a_broken_envelope_with_a_readable_id_can_be_answered() -> None:
     headers = [("content-type", b"application/cloudevents+json")]
     request = readable(record(json.dumps({"id": COMMAND, "data": {}}).encode(), headers=headers))
-    assert request.command == Refused("", "The record is not a CloudEvent: the attribute type is missing.")
+    assert request.command == Rejected("", "The record is not a CloudEvent: the attribute type is missing.")
     assert (request.command_id, request.org_id) == (UUID(COMMAND), UUID(ORG))
 
 
@@ -126,7 +126,7 @@ def test_a_broken_envelope_with_a_readable_id_can_be_answered() -> None:
 )
 def test_what_is_no_command_is_refused(of: FakeRecord, says: str) -> None:
     request = readable(of)
-    assert isinstance(request.command, Refused)
+    assert isinstance(request.command, Rejected)
     assert says in request.command.detail
 
 
@@ -168,14 +168,14 @@ def test_a_token_is_found_however_its_header_is_written(headers: Headers, author
 )
 def test_a_record_that_contradicts_itself_is_refused(headers: Headers, says: str) -> None:
     request = readable(record(headers=[*HEADERS, *headers]))
-    assert isinstance(request.command, Refused)
+    assert isinstance(request.command, Rejected)
     assert request.command.detail.startswith(says)
     assert request.command_id == UUID(COMMAND)
 
 
 def test_a_token_among_the_attributes_of_a_structured_event_is_refused_and_not_overlooked() -> None:
     request = readable(record(envelope(authorization="Bearer x.y.z"), headers=STRUCTURED))
-    assert isinstance(request.command, Refused)
+    assert isinstance(request.command, Rejected)
     assert request.command.detail.startswith("Send the token in the record's header authorization")
 
 
@@ -308,19 +308,19 @@ def test_a_byte_order_mark_means_nothing() -> None:
         readable(record(plain)).digest,
     )
     twice = readable(record(b"\xef\xbb\xbf" * 2 + plain))
-    assert isinstance(twice.command, Refused)
+    assert isinstance(twice.command, Rejected)
 
 
 @pytest.mark.parametrize("reserved", ["00000000-0000-0000-0000-000000000000", "FFFFFFFF-FFFF-FFFF-FFFF-FFFFFFFFFFFF"])
 def test_an_id_that_nobody_chose_is_refused(reserved: str) -> None:
     headers = [("ce_id", reserved.encode()), HEADERS[1]]
     request = readable(record(headers=headers))
-    assert isinstance(request.command, Refused)
+    assert isinstance(request.command, Rejected)
     assert request.command_id == UUID(reserved)
     key = reserved.lower()
     body = json.dumps({"org_id": key, "name": "Acme"}).encode()
     created = readable(record(body, key=key.encode(), headers=[HEADERS[0], ("ce_type", b"org.create")]))
-    assert isinstance(created.command, Refused)
+    assert isinstance(created.command, Rejected)
     # There may be one from earlier times: whoever can see it gets at it.
     assert readable(record(body, key=key.encode())).command == UpdateOrganization(org_id=UUID(key), name="Acme")
 

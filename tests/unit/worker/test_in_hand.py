@@ -164,7 +164,7 @@ async def test_an_acknowledgement_that_fails_or_hangs_ends_nothing(
 
 
 class Waits:
-    """A gate at which partition 0 waits from offset 5 on."""
+    """An authenticator at which partition 0 waits from offset 5 on."""
 
     def __init__(self) -> None:
         self.waiting = {0: Wait(5, 0, 5, 0, reads=1)}
@@ -198,8 +198,8 @@ async def test_a_partition_that_waited_goes_on_only_when_no_record_of_it_is_on_i
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """One polled before the pause would be admitted ahead of those before it."""
-    applier, gate, consumer = Stuck(), Waits(), Pausing()
-    monkeypatch.setattr(applier, "gate", gate, raising=False)
+    applier, authenticator, consumer = Stuck(), Waits(), Pausing()
+    monkeypatch.setattr(applier, "authenticator", authenticator, raising=False)
     monkeypatch.setattr(Subscriber, "_consumer", consumer)
     subscriber = CommandSubscriber(Settings(), cast("Any", applier))
     subscriber._continuity._lost = False
@@ -207,45 +207,42 @@ async def test_a_partition_that_waited_goes_on_only_when_no_record_of_it_is_on_i
     subscriber._last = cast("Any", on_its_way)
     assert await subscriber._prepare()
     assert consumer.done == [("pause", 0), ("seek", 5)]
-    gate.read = True
+    authenticator.read = True
     await subscriber._prepare()
     assert len(consumer.done) == 2
     on_its_way.set_result(None)
     await subscriber._prepare()
     assert consumer.done[2:] == [("resume", 0)]
-    assert not gate.waiting
+    assert not authenticator.waiting
 
 
 async def test_what_is_polled_in_a_drain_is_let_go() -> None:
     """It isn't acknowledged, so the next worker finds it; taken, it would have to be finished as well."""
     subscriber, found = Subscriber(SETTINGS, Through()), {TopicPartition("orgs.commands", 0): records((0, 5))}
     consumer = Polled(found, found)
-    subscriber._watch(cast("Any", consumer))
-    assert await consumer.getmany() == found
+    assert await subscriber.poll(consumer.getmany) == found
     await subscriber.stop()
-    assert await consumer.getmany() == {}
+    assert await subscriber.poll(consumer.getmany) == {}
 
 
 async def test_every_poll_is_a_sign_of_life_also_one_that_fails() -> None:
     subscriber, consumer = Subscriber(SETTINGS, Through()), Polled({}, KafkaConnectionError())
-    subscriber._watch(cast("Any", consumer))
-    before = subscriber.polled
-    await consumer.getmany()
-    between = subscriber.polled
+    before = subscriber.heartbeat.at_s
+    await subscriber.poll(consumer.getmany)
+    between = subscriber.heartbeat.at_s
     with pytest.raises(KafkaConnectionError):
-        await consumer.getmany()
-    assert before < between < subscriber.polled
+        await subscriber.poll(consumer.getmany)
+    assert before < between < subscriber.heartbeat.at_s
 
 
 async def test_a_loop_that_starts_anew_is_counted_and_does_not_spin(monkeypatch: pytest.MonkeyPatch) -> None:
     """FastStream starts it at once, and logs once an hour. An outage is another matter: there FastStream waits."""
     monkeypatch.setattr(subscriber_module, "_RESTART_PAUSE_S", PAUSE_S)
     subscriber, consumer = Subscriber(SETTINGS, Through()), Polled(ZeroDivisionError(), KafkaConnectionError())
-    subscriber._watch(cast("Any", consumer))
     restarts, began = CONSUMER_RESTARTS._value.get(), time.monotonic()
     with pytest.raises(ZeroDivisionError):
-        await consumer.getmany()
+        await subscriber.poll(consumer.getmany)
     assert time.monotonic() - began >= PAUSE_S
     with pytest.raises(KafkaConnectionError):
-        await consumer.getmany()
+        await subscriber.poll(consumer.getmany)
     assert CONSUMER_RESTARTS._value.get() == restarts + 1

@@ -1,4 +1,4 @@
-"""What a worker tells of itself: its last sign of life, and whether it is ready for commands."""
+"""What a worker tells of itself: whether it is ready for commands."""
 
 from types import SimpleNamespace
 from typing import Any, cast
@@ -32,31 +32,11 @@ def joined(
 ) -> Worker:
     """A worker that has joined its groups, and what became of it since."""
     worker = Worker(NOWHERE)
-    worker._subscriber = cast("Any", SimpleNamespace(polled=0.0, assigned=assigned, ping=ping, sick=sick))
-    worker._reference = cast("Any", SimpleNamespace(polled=0.0, assigned=assigned, sick=reference_sick))
-    worker._applier._outage, worker._reference_applier.outage = outage, reference_outage
+    worker._subscriber = cast("Any", SimpleNamespace(assigned=assigned, ping=ping, sick=sick))
+    worker._reference = cast("Any", SimpleNamespace(assigned=assigned, sick=reference_sick))
+    worker._applier = cast("Any", SimpleNamespace(outage=outage, check=worker._applier.check, check_parked=None))
+    worker._reference_applier = cast("Any", SimpleNamespace(outage=reference_outage))
     return worker
-
-
-@pytest.mark.parametrize(
-    ("commands", "reference", "beat"),
-    [
-        ({"polled": 10, "applied": 5}, {"polled": 20, "applied": 0}, 10),
-        ({"polled": 5, "applied": 10}, {"polled": 20, "applied": 0}, 10),
-        ({"polled": 30, "applied": 5}, {"polled": 20, "applied": 0}, 20),
-        ({"polled": 30, "applied": 5}, {"polled": 0, "applied": 20}, 20),
-    ],
-)
-def test_a_poll_or_a_try_is_a_sign_of_life_and_the_loop_that_is_silent_for_longer_counts(
-    commands: dict[str, float], reference: dict[str, float], beat: float
-) -> None:
-    """A batch that waits for an outage to end is tried again and again, while nothing is polled."""
-    worker = joined()
-    assert worker._subscriber is not None
-    assert worker._reference is not None
-    worker._subscriber.polled, worker._applier.beat = commands["polled"], commands["applied"]
-    worker._reference.polled, worker._reference_applier.beat = reference["polled"], reference["applied"]
-    assert worker.beat == beat
 
 
 async def test_a_worker_that_joined_and_has_partitions_is_ready_even_if_there_are_none_for_it() -> None:

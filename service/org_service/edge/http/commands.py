@@ -33,7 +33,7 @@ from org_service.store.database import Database
 from org_service.store.failures import classify
 from org_service.telemetry.logs import get_logger
 from org_service.telemetry.metrics import HTTP_ACCEPTED
-from org_service.waiting import Backoff
+from org_service.waiting import Patience, Trouble
 from org_service.wire.body import request_digest
 
 log = get_logger(__name__)
@@ -117,18 +117,18 @@ class Commands:
 
     async def run(self) -> None:
         """Keep a client connected, and write down what was accepted while Postgres was away; until cancelled."""
-        backoff = Backoff(*_CONNECT_WAIT_S)
+        tries = aiter(
+            Patience("Kafka is unavailable, changes cannot be accepted", _CONNECT_WAIT_S, log=log, judge=_judge)
+        )
         while True:
-            wait_s = _LOOK_S
+            await self._write_pending()
             try:
                 await self._connect()
-                backoff.reset()
             except (ClientError, OSError) as error:
-                wait_s = backoff.next_s()
-                why = type(error).__name__
-                log.warning("Kafka is unavailable, changes cannot be accepted", why=why, retry_in_s=round(wait_s, 2))
-            await self._write_pending()
-            await asyncio.sleep(wait_s)
+                await tries.wait(error)
+            else:
+                tries.succeed()
+                await asyncio.sleep(_LOOK_S)
 
     async def close(self) -> None:
         """Disconnect; who still waits for an outcome is told that it is unknown."""
@@ -314,3 +314,7 @@ def _from_result(result: Result, body: CommandBody) -> Decided:
         None if result.problem is None else result.problem.model_dump(mode="json"),
         body,
     )
+
+
+def _judge(error: Exception) -> Trouble:
+    return Trouble(type(error).__name__)

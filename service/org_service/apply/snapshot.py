@@ -1,0 +1,50 @@
+"""What a batch is decided on, read in one transaction (READ COMMITTED): lock first, look second (decision 0003).
+
+A worker that lost its partitions in a rebalance may still be writing a batch that its successor has read again: the
+successor waits at the locks, and its next statement sees the first one's journal. What has no row to lock yet is
+checked after the last look (`is_torn`), and by the unique indexes.
+"""
+
+from collections.abc import Sequence
+
+from org_service import probes
+from org_service.domain.requests import Rejected, Request
+from org_service.domain.snapshot import Snapshot, deleted, is_torn, names_wanted, pairs_asked, restored
+from org_service.errors import RefoldError
+from org_service.probes import probe
+from org_service.store import organizations, outcomes, parked, relations
+from org_service.store.database import DatabaseConnection
+
+
+async def read_snapshot(conn: DatabaseConnection, requests: Sequence[Request], queued_max: int) -> Snapshot:
+    """Lock the organizations of a batch and read what its commands are decided on; the locks last until the commit.
+
+    Args:
+        conn: In the transaction that decides.
+        requests: Of the batch.
+        queued_max: How far the parked commands of one organization are counted.
+
+    Raises:
+        RefoldError: Another transaction got between the statements; roll back, and read again.
+    """
+    org_ids = {each.org_id for each in requests if each.org_id is not None and not isinstance(each.command, Rejected)}
+    command_ids = [each.command_id for each in requests]
+    names = await organizations.find_names(conn, restored(requests))
+    wanted = names_wanted(requests, names)
+
+    locked = await organizations.lock(conn, org_ids, wanted)
+    if probes.listeners:
+        await probe("apply.after_lock")
+    # Second, and in a statement of its own, which sees what was committed before it began (guarantee 1). Whoever held
+    # these locks has committed by now, so this one sees what they journaled. Asked before the locks it would find
+    # nothing, wait for them, decide the same commands again, and fail at the unique command id: at every rebalance.
+    journaled = await outcomes.find_journaled(conn, command_ids)
+    held, waiting = await parked.find(conn, org_ids, command_ids, queued_max)
+    holders = await organizations.find_holders(conn, wanted)
+    access = await relations.find_relations(conn, pairs_asked(requests))
+    clients = await relations.find_clients(conn, deleted(requests))
+
+    snapshot = Snapshot(locked, journaled, held, waiting, holders, access, clients)
+    if is_torn(snapshot, org_ids, names):
+        raise RefoldError("another transaction committed between the statements of the snapshot")
+    return snapshot

@@ -1,0 +1,46 @@
+"""Appliers as a worker makes them, each with what it works with, closed in the end."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+
+from org_service.apply.applier import Applier
+from org_service.apply.authenticator import Authenticator
+from org_service.apply.reference import ReferenceApplier
+from org_service.apply.replies import Replies
+from org_service.settings import Settings
+from org_service.store.database import Database
+from org_service.waiting import Heartbeat
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+@asynccontextmanager
+async def applying(
+    settings: Settings, *, clock: Callable[[], datetime] = _now, heartbeat: Heartbeat | None = None
+) -> AsyncIterator[Applier]:
+    """An applier of commands, ready for tokens where these are needed."""
+    heartbeat = heartbeat or Heartbeat()
+    database = Database(settings.database, "worker")
+    authenticator = Authenticator(settings.auth)
+    waits_s = settings.worker.retry_wait_s, settings.worker.retry_wait_max_s
+    replies = Replies(settings.kafka, waits_s, heartbeat)
+    try:
+        await authenticator.start()
+        yield Applier(database, authenticator, replies, settings.worker, heartbeat=heartbeat, clock=clock)
+    finally:
+        await authenticator.close()
+        await replies.stop()
+        await database.close()
+
+
+@asynccontextmanager
+async def applying_facts(settings: Settings, heartbeat: Heartbeat | None = None) -> AsyncIterator[ReferenceApplier]:
+    """An applier of reference facts."""
+    database = Database(settings.database, "worker")
+    try:
+        yield ReferenceApplier(database, settings, heartbeat)
+    finally:
+        await database.close()

@@ -96,7 +96,7 @@ class Applier:
 
         Returns:
             The records that were applied. The others are of partitions in `authenticator.waiting`, from the first one
-            on that waits: they were let go, and come again.
+            on that waits: they were released, and come again.
         """
         started = time.perf_counter()
         BATCH_RECORDS.observe(len(records))

@@ -2,9 +2,9 @@
 
 Whatever goes wrong ends in one of four ways. Somebody got in between: again at once, on fresh data. The database
 rejects the data: halve the batch until the culprit is alone, and park it. A statement took too long: halve the batch as
-well, but what is alone waits, since a slow database is no reason to park anything. An outage, or trouble we don't know:
-wait with back-off and try again, for ever; whether a commit whose answer was lost took place, the transaction itself
-finds out the next time.
+well, but what is alone waits, since a slow database is not a reason to park anything. An outage, or trouble we don't
+know: wait with back-off and try again, forever; whether a commit whose answer was lost took place, the transaction
+itself finds out the next time.
 """
 
 import random
@@ -15,6 +15,7 @@ import structlog
 
 from org_service.domain.reasons import RepeatReason
 from org_service.errors import DataRefusedError, RefoldError, ServiceError, TooSlowError
+from org_service.store.failures import sqlstate
 from org_service.telemetry.metrics import BATCH_REPEATS
 from org_service.waiting import Heartbeat, Patience, Trouble
 
@@ -110,7 +111,7 @@ class Settling:
         if len(batch) > 1:
             await self._halve(batch, transact, done, RepeatReason.HALVED)
             return
-        detail = _sqlstate(error)
+        detail = sqlstate(error)
         self._log.error(f"{self._name}: one record is parked, the database rejects its data", sqlstate=detail)
         await self.settle(batch, transact, done, detail)
 
@@ -129,7 +130,7 @@ class Settling:
 
 
 def wait_reason(trouble: ServiceError | None, error: Exception) -> str:
-    """What a batch waits for, in words; of what isn't known the kind alone."""
+    """What a batch waits for, as text; of what isn't known the kind alone."""
     if isinstance(trouble, TooSlowError):
         return (
             f"a single record takes too long. {trouble}. See what it waits for (pg_stat_activity), or raise "
@@ -146,14 +147,3 @@ def count_trouble(trouble: Trouble) -> None:
 def _is_in_data(trouble: ServiceError | None) -> bool:
     """Whether halving a batch leads to whatever can't be written."""
     return isinstance(trouble, DataRefusedError) or (isinstance(trouble, RefoldError) and trouble.in_data)
-
-
-def _sqlstate(error: Exception) -> str:
-    """What the database said, by its code alone: its message may quote the payload."""
-    cause: BaseException | None = error
-    while cause is not None:
-        state = getattr(cause, "sqlstate", None)
-        if isinstance(state, str):
-            return f"SQLSTATE {state} ({type(cause).__name__})"
-        cause = cause.__cause__ or getattr(cause, "orig", None)
-    return type(error).__name__

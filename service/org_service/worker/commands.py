@@ -81,7 +81,7 @@ class CommandSubscriber(Subscriber):
             RetryError: It does not exist, or nobody knows where to continue.
         """
         if self._continuity.absent:
-            raise RetryError(f"there is no topic {self._topic}: run `orgs topics apply`")
+            raise RetryError(f"topic {self._topic} does not exist: run `orgs topics apply`")
         if self._settling.outage is not None:
             raise RetryError(f"the position to continue from is not known: {self._settling.outage}")
         return self._continuity.detail
@@ -120,7 +120,8 @@ class CommandSubscriber(Subscriber):
         return settled
 
     def _leave_waiting(self) -> None:
-        """Leave alone the partitions that wait for keys, at the record that waits, and go on with them when it may."""
+        """Leave alone the partitions that wait for keys, at the record that waits, and continue with them when it
+        may."""
         waiting, left = self._authenticator.waiting, self._left
         if not waiting:
             return
@@ -156,7 +157,7 @@ class CommandSubscriber(Subscriber):
             except (KafkaError, OSError, TimeoutError) as error:  # `absent` tells, or whoever polls says it louder
                 log.debug("the log could not be checked", why=type(error).__name__)
             except Exception:  # a defect must not end the looking
-                log.exception("the log could not be looked at: a defect")
+                log.exception("the log could not be checked: a defect")
 
 
 def _judge(error: Exception) -> Trouble:

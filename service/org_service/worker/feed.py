@@ -44,9 +44,9 @@ class Feed(NamedTuple):
     batch_timeout_ms: int
     fetch_wait_ms: int
     metadata_max_age_ms: int = 300_000
-    """How long a topic that was created anew may go unnoticed."""
+    """How long a topic that was created again may go unnoticed."""
     offset_reset: Literal["earliest", "none"] = "earliest"
-    """Where to begin without a committed offset, or at one that isn't there; `none` asks `_prepare` again."""
+    """Where to begin without a committed offset, or at one that does not exist; `none` asks `_prepare` again."""
 
 
 class WatchedConsumer(SteadyConsumer):
@@ -88,7 +88,7 @@ class ConsumerGroup:
             settings: Where, and the bounds of a batch.
             feed: What is subscribed to.
             poll: Makes each poll.
-            handle: Takes a batch in hand; the next one comes when it returns. One that it raises on is skipped.
+            handle: Takes on a batch; the next one comes when it returns. One that it raises on is skipped.
             lose: Told when the group gave partitions out again, or a partition has no record at its offset.
         """
         worker = settings.worker
@@ -129,7 +129,7 @@ class ConsumerGroup:
 
     @property
     def assigned(self) -> int | None:
-        """Partitions in hand; None before the group gave an answer (it may give none at all)."""
+        """Assigned partitions; None before the group gave an answer (it may give none at all)."""
         return self._assignment.partitions
 
     @property
@@ -171,7 +171,7 @@ class ConsumerGroup:
 
 
 class _Assignment(ConsumerRebalanceListener):
-    """Counts the partitions in hand."""
+    """Counts the assigned partitions."""
 
     def __init__(self, group: str, tell: Callable[[], None]) -> None:
         self.partitions: int | None = None

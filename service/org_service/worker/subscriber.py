@@ -1,7 +1,7 @@
 """Batches of records from Kafka into an applier: those of `orgs.commands`, if not told otherwise.
 
 A batch is acknowledged after its commit, by the offsets of its own records, and after the batches before it. Two
-batches are in hand at most: while the first is written, the second is fetched and read.
+batches are in flight at most: while the first is written, the second is fetched and read.
 """
 
 import asyncio
@@ -75,12 +75,12 @@ class Subscriber:
 
     @property
     def assigned(self) -> int | None:
-        """Partitions in hand; None before the group gave an answer (it may give none at all)."""
+        """Assigned partitions; None before the group gave an answer (it may give none at all)."""
         return self._group.assigned
 
     @property
     def sick(self) -> str | None:
-        """The partitions in hand that can't be read, in words; None when all is well."""
+        """The assigned partitions that can't be read, as text; None when all is well."""
         consumer = self._group.consumer
         if consumer is None or not consumer.sick:
             return None
@@ -168,7 +168,7 @@ class Subscriber:
         return True
 
     async def _handle(self, records: Records) -> None:
-        """Take a batch in hand; returns when the one before it is through. FastStream skips a batch that raises."""
+        """Take on a batch; returns when the one before it is through. FastStream skips a batch that raises."""
         before, self._last = self._last, asyncio.create_task(self._finish(records, self._last))
         self._in_hand.add(self._last)
         self._last.add_done_callback(self._out_of_hand)

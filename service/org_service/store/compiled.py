@@ -102,7 +102,10 @@ def compile_statement(statement: object) -> Compiled:
     if isinstance(statement, Prepared):
         return Compiled(statement.text, _parameters(statement.names, statement.constants))
     compiled: Any = cast("ClauseElement", statement).compile(
-        dialect=dialect(), for_executemany=isinstance(statement, Insert)
+        dialect=dialect(),
+        for_executemany=isinstance(statement, Insert),
+        # What is asked for with IN is a parameter each, as the driver is given it.
+        compile_kwargs={"render_postcompile": True},
     )
     return Compiled(str(compiled), _parameters(compiled.positiontup or (), compiled.params))
 

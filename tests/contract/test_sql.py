@@ -1,14 +1,18 @@
 """`docs/sql` has every statement that the store sends, and the store sends no other."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
 
 import org_service.store
 from org_service.documentation.files import ROOT
-from org_service.documentation.sql_pages import FOLDER, sql_pages
+from org_service.documentation.sql_pages import FOLDER, PLAN_SUFFIX, sql_pages, text_of
 from org_service.store import compiled
+from tests.bench.hot_statements import hot_statements
+from tests.bench.plan_data import PlanData
+from tests.bench.plans import indexes_in, indexes_named
 
 pytestmark = pytest.mark.contract
 
@@ -16,14 +20,29 @@ RUNS = {"execute", "scalar", "scalars", "stream", "exec_driver_sql", "fetch", "f
 ELSEWHERE = {"prepared.py", "engine.py"}
 """They run what others hand them."""
 HANDED_ON = {"query", "list_related(shape)", "list_active(shape)"}
+SMALL = {"journal_head", "reference_progress", "staff"}
+"""Tables of a page or two, which Postgres reads whole."""
 STORE = Path(org_service.store.__file__ or "").parent
+PLANS = sorted((ROOT / FOLDER).rglob(f"*{PLAN_SUFFIX}"))
 
 
 def test_the_folder_has_the_statements_and_nothing_else() -> None:
     written = {str(each.relative_to(ROOT)) for each in (ROOT / FOLDER).rglob("*") if each.is_file()}
-    plans = {each for each in written if each.endswith(".plan.txt")}
-    assert written - plans == sql_pages().keys()
-    assert {each.replace(".plan.txt", ".sql") for each in plans} <= written
+    assert {each for each in written if not each.endswith(PLAN_SUFFIX)} == sql_pages().keys()
+
+
+def test_each_hot_statement_has_its_plan_on_a_million_and_nothing_else_has() -> None:
+    hot = {hot.statement for hot in hot_statements(PlanData(1_000, 1_000), 10)}
+    assert {str(path.relative_to(ROOT / FOLDER)).removesuffix(PLAN_SUFFIX) for path in PLANS} == hot
+    assert all("organization 1,000,000, " in path.read_text() for path in PLANS)
+
+
+@pytest.mark.parametrize("path", PLANS, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_a_plan_uses_indexes_that_the_description_names_and_reads_only_small_tables(path: Path) -> None:
+    plan = path.read_text()
+    name = str(path.relative_to(ROOT / FOLDER)).removesuffix(PLAN_SUFFIX)
+    assert indexes_in(plan) <= indexes_named(text_of(name))
+    assert set(re.findall(r"Seq Scan on (\w+)", plan)) <= SMALL
 
 
 def run_by(path: Path) -> set[str]:

@@ -1,7 +1,7 @@
 -- facts/memberships_delete
 --
 -- Deletes facts that were taken back. The worker, in each batch of reference data with tombstones. Row locks
--- until the commit. The primary key.
+-- until the commit. membership_pkey, or the whole table while it is small.
 --
 -- Parameters: $1 given_user_id, $2 given_org_id
 

@@ -1,7 +1,7 @@
 -- facts/memberships_first_keys
 --
 -- Reads the first page of all keys, in order. The worker, after it was away for longer than tombstones are
--- kept. No lock. The primary key.
+-- kept. No lock. membership_pkey.
 --
 -- Parameters: $1 limit
 

@@ -1,6 +1,6 @@
 -- facts/memberships_following_keys
 --
--- Reads the page of keys after a key. The worker, as for the first page. No lock. The primary key.
+-- Reads the page of keys after a key. The worker, as for the first page. No lock. membership_pkey.
 --
 -- Parameters: $1 after_user_id, $2 after_org_id, $3 limit
 

@@ -1,7 +1,7 @@
 -- facts/memberships_upsert
 --
 -- Writes facts; a row that is there as it is stays untouched. The worker, in each batch of reference data.
--- Row locks until the commit. The primary key.
+-- Row locks until the commit. membership_pkey.
 --
 -- Parameters: $1 given_user_id, $2 given_org_id, $3 given_role, $4 given_joined_at, $5 given_active
 

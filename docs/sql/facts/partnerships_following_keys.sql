@@ -1,6 +1,6 @@
 -- facts/partnerships_following_keys
 --
--- Reads the page of keys after a key. The worker, as for the first page. No lock. The primary key.
+-- Reads the page of keys after a key. The worker, as for the first page. No lock. partnership_pkey.
 --
 -- Parameters: $1 after_partner_org_id, $2 after_org_id, $3 limit
 

@@ -1,7 +1,7 @@
 -- facts/partnerships_upsert
 --
 -- Writes facts; a row that is there as it is stays untouched. The worker, in each batch of reference data.
--- Row locks until the commit. The primary key.
+-- Row locks until the commit. partnership_pkey.
 --
 -- Parameters: $1 given_partner_org_id, $2 given_org_id, $3 given_role
 

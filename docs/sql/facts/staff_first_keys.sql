@@ -1,7 +1,7 @@
 -- facts/staff_first_keys
 --
 -- Reads the first page of all keys, in order. The worker, after it was away for longer than tombstones are
--- kept. No lock. The primary key.
+-- kept. No lock. staff_pkey.
 --
 -- Parameters: $1 limit
 

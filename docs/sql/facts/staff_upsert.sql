@@ -1,7 +1,7 @@
 -- facts/staff_upsert
 --
 -- Writes facts; a row that is there as it is stays untouched. The worker, in each batch of reference data.
--- Row locks until the commit. The primary key.
+-- Row locks until the commit. staff_pkey.
 --
 -- Parameters: $1 given_user_id
 

@@ -2,8 +2,8 @@
 --
 -- Takes the next positions of the journal and wakes the relay at the commit. The worker, once in each batch,
 -- last before the rows (first, where a name changes hands). Locks the one row of journal_head until the
--- commit: every other worker waits here, and therefore commits in order of position. journal_head_pkey is not
--- needed: the table has one row.
+-- commit: every other worker waits here, and therefore commits in order of position. No index: the table has
+-- one row.
 --
 -- Parameters: $1 rows, $2 pg_notify_2 = orgs_journal, $3 pg_notify_3 =
 

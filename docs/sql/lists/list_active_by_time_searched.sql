@@ -2,7 +2,7 @@
 --
 -- Reads a page of all active organizations. The edge, for `GET /v1/orgs` of staff. No lock.
 -- organization_name_key_key or organization_created_at_idx in page order; a search also
--- organization_domain_idx.
+-- organization_domain_idx. organization_pkey and membership_pkey for what is on the page.
 --
 -- Parameters: $1 search_from, $2 search_to, $3 rows_max, $4 param_1 = 0, $5 param_2 = 0, $6 user_id, $7
 --   param_3 = 0

@@ -2,7 +2,7 @@
 --
 -- Reads a page of all active organizations. The edge, for `GET /v1/orgs` of staff. No lock.
 -- organization_name_key_key or organization_created_at_idx in page order; a search also
--- organization_domain_idx.
+-- organization_domain_idx. organization_pkey and membership_pkey for what is on the page.
 --
 -- Parameters: $1 user_id, $2 rows_max
 

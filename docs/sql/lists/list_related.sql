@@ -1,7 +1,8 @@
 -- lists/list_related
 --
 -- Reads a page of what a user has by membership and partnership. The edge, for each `GET /v1/orgs`. No lock.
--- membership_pkey, partnership_pkey and organization_pkey, one look-up for each organization of the user.
+-- membership_pkey, partnership_pkey and organization_pkey, one look-up for each organization of the user;
+-- staff_pkey.
 --
 -- Parameters: $1 user_id, $2 param_1 = 0, $3 param_2 = 0, $4 param_3 = 1, $5 param_4 = 0, $6 param_5 = 0, $7
 --   param_6 = 0, $8 rows_max

@@ -2,7 +2,7 @@
 --
 -- Finds what became of one command: decided, parked, pending or expired. The edge, for `GET
 -- /v1/commands/{id}` and for each change with an Idempotency-Key. No lock. journal_command_id_key,
--- parked_command_id_idx and accepted_command_pkey.
+-- parked_command_id_idx and accepted_command_pkey; of a command that is pending also lost_range_what_key.
 --
 -- Parameters: $1 command_id, $2 now_1 = 0:01:00, $3 param_1 = 1
 

@@ -1,7 +1,8 @@
 -- parked/list_records
 --
 -- Lists parked records without their contents; null asks for nothing. An operator's command, seldom. No lock.
--- parked_pkey, or the index of what is asked for.
+-- parked_pkey in order of id, or parked_command_id_idx; for the records of one organization, or of a state
+-- that few are in, it reads the whole table.
 --
 -- Parameters: $1 after_id, $2 state, $3 parked_id, $4 org_id, $5 command_id, $6 limit
 

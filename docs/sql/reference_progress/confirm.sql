@@ -1,7 +1,7 @@
 -- reference_progress/confirm
 --
 -- Notes when the tables held all that the partitions held. The worker, each minute. The rows are locked
--- already. reference_progress_pkey.
+-- already. reference_progress_pkey, or the whole table, a row for each partition.
 --
 -- Parameters: $1 given_topic, $2 given_partition, $3 given_ago_s
 

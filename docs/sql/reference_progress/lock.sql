@@ -2,7 +2,7 @@
 --
 -- Locks how far partitions are applied, and reads it. The worker, first in each batch of reference data. Row
 -- locks (FOR UPDATE) in order of topic and partition until the commit: whoever comes with older records
--- waits, then sees that they are old. reference_progress_pkey.
+-- waits, then sees that they are old. reference_progress_pkey, or the whole table, a row for each partition.
 --
 -- Parameters: $1 given_topic, $2 given_partition
 

@@ -1,7 +1,7 @@
 -- reference_progress/write
 --
 -- Notes how far partitions are applied. The worker, last in each batch of reference data. The rows are locked
--- already. reference_progress_pkey.
+-- already. reference_progress_pkey, or the whole table, a row for each partition.
 --
 -- Parameters: $1 given_topic, $2 given_partition, $3 given_topic_id, $4 given_next_offset
 

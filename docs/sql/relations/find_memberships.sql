@@ -1,7 +1,8 @@
 -- relations/find_memberships
 --
 -- Reads what the users of a batch are in its organizations and in their partners. The worker, once in each
--- batch with tokens, after the locks. No lock. membership_pkey and partnership_org_id_idx.
+-- batch with tokens, after the locks. No lock. membership_pkey and partnership_org_id_idx; a batch of
+-- thousands reads all partnerships where they are not many more.
 --
 -- Parameters: $1 users, $2 orgs
 

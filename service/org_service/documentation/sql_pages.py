@@ -2,39 +2,48 @@
 
 import re
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Final
 
 from org_service.documentation.sql_texts import SUBJECTS, TEXTS
 from org_service.store.compiled import Compiled, statements
 
 FOLDER: Final = "docs/sql"
+PLAN_SUFFIX: Final = ".plan.txt"
+"""Of the file beside a statement's that has its plan."""
 _WIDTH: Final = 110
 _BREAKS: Final = re.compile(
     r"(?<=,) |(?<! DISTINCT) (?=(?:AND|OR|UNION|JOIN|LEFT|WHERE|FROM|ORDER|ON|SET|VALUES|RETURNING) )"
 )
 
 
-def sql_pages() -> Mapping[str, str]:
+def sql_pages(planned: Collection[str] = ()) -> Mapping[str, str]:
     """The text of each file, by its path in the checkout.
+
+    Args:
+        planned: The statements whose plan is there, for the index page.
 
     Raises:
         KeyError: A statement has no description.
     """
     found = statements()
     pages = {f"{FOLDER}/{name}.sql": _page(name, statement) for name, statement in found.items()}
-    return pages | {f"{FOLDER}/README.md": _index(found)}
+    return pages | {f"{FOLDER}/README.md": _index(found, planned)}
 
 
-def _text_of(name: str) -> str:
+def text_of(name: str) -> str:
     """Of a statement's own, or of its family: `facts/memberships_upsert` is described as `facts/upsert`."""
+    if name in TEXTS:
+        return TEXTS[name]
     subject, _, rest = name.partition("/")
-    family = "list_" + rest.split("_")[1] if subject == "lists" else rest.partition("_")[2]
-    return TEXTS[name] if name in TEXTS else TEXTS[f"{subject}/{family}"]
+    if subject == "lists":
+        return TEXTS["lists/list_" + rest.split("_")[1]]
+    facts, _, family = rest.partition("_")
+    return TEXTS[f"{subject}/{family}"].replace("{table}", facts.removesuffix("s"))
 
 
 def _page(name: str, statement: Compiled) -> str:
-    lines = [name, "", *textwrap.wrap(_text_of(name), _WIDTH - 3)]
+    lines = [name, "", *textwrap.wrap(text_of(name), _WIDTH - 3)]
     if statement.parameters:
         parameters = ", ".join(f"${number} {each}" for number, each in enumerate(statement.parameters, 1))
         lines += ["", *textwrap.wrap(f"Parameters: {parameters}", _WIDTH - 3, subsequent_indent="  ")]
@@ -60,7 +69,7 @@ def _parts(line: str) -> Iterator[str]:
     yield row
 
 
-def _index(found: Mapping[str, Compiled]) -> str:
+def _index(found: Mapping[str, Compiled], planned: Collection[str]) -> str:
     lines = [
         "# SQL",
         "",
@@ -71,14 +80,21 @@ def _index(found: Mapping[str, Compiled]) -> str:
         "- A batch is one statement, however large: parameters are arrays (`unnest`), rows of the journal go by COPY.",
         "- A worker plans each statement each time it runs (`force_custom_plan`); an edge plans it once a connection",
         "  (`force_generic_plan`, no sequential scans) and renews its connections each minute.",
+        "- A plan is how Postgres ran a hot statement on a million organizations. `python -m tests.bench.plans` writes",
+        "  the plans; a test compares their indexes with those that the descriptions name.",
         "- `lists` has a statement for each combination of search, access, order and page. Each of these is shown",
         "  changed alone.",
     ]
     for subject, about in SUBJECTS.items():
         lines += ["", f"## {subject}", "", about, ""]
         names = [name for name in found if name.startswith(f"{subject}/")]
-        lines += [f"- [{name.partition('/')[2]}]({name}.sql): {_first_sentence(_text_of(name))}" for name in names]
+        lines += [_entry(name, has_plan=name in planned) for name in names]
     return "\n".join(lines) + "\n"
+
+
+def _entry(name: str, *, has_plan: bool) -> str:
+    plan = f" ([plan]({name}{PLAN_SUFFIX}))" if has_plan else ""
+    return f"- [{name.partition('/')[2]}]({name}.sql){plan}: {_first_sentence(text_of(name))}"
 
 
 def _first_sentence(text: str) -> str:

@@ -59,7 +59,7 @@ TEXTS: Final[Mapping[str, str]] = {
     "journal_command_id_key.",
     "outcomes/find": "Finds what became of one command: decided, parked, pending or expired. The edge, for "
     "`GET /v1/commands/{id}` and for each change with an Idempotency-Key. No lock. journal_command_id_key, "
-    "parked_command_id_idx and accepted_command_pkey.",
+    "parked_command_id_idx and accepted_command_pkey; of a command that is pending also lost_range_what_key.",
     "parked/find": "Finds open parked commands: organizations that have some, and commands of the batch that are some. "
     f"{_BATCH}, after the locks. No lock. parked_org_id_idx and parked_command_id_idx.",
     "parked/count_waiting": "Counts the commands that wait in each organization, up to a bound. The worker, in a batch "
@@ -69,12 +69,13 @@ TEXTS: Final[Mapping[str, str]] = {
     "parked/count_defects": "Counts records parked by a defect of ours, up to a bound. The worker, for `/readyz`. No "
     "lock. parked_defect_idx.",
     "parked/list_records": f"Lists parked records without their contents; null asks for nothing. {_OPERATOR}. No lock. "
-    "parked_pkey, or the index of what is asked for.",
+    "parked_pkey in order of id, or parked_command_id_idx; for the records of one organization, or of a state that few "
+    "are in, it reads the whole table.",
     "parked/count": f"Counts parked records by state, reason and cause. {_OPERATOR}. No lock. Reads the whole table.",
     "journal/take_positions": "Takes the next positions of the journal and wakes the relay at the commit. "
     f"{_BATCH}, last before the rows (first, where a name changes hands). Locks the one row of journal_head until the "
-    "commit: every other worker waits here, and therefore commits in order of position. journal_head_pkey is not "
-    "needed: the table has one row.",
+    "commit: every other worker waits here, and therefore commits in order of position. No index: the table has one "
+    "row.",
     "journal/append": f"Appends the rows of a batch. {_BATCH}, after take_positions. Locks the new rows; a command id "
     "that a rival journaled fails at journal_command_id_key.",
     "journal/read_after": "Reads the next rows to publish, in order. The leading relay, again and again: for each "
@@ -88,32 +89,38 @@ TEXTS: Final[Mapping[str, str]] = {
     "journal/read_history": "Reads the changes of one organization. The edge, for `GET /v1/orgs/{id}/history`; "
     "operators. No lock. journal_org_id_version_key.",
     "relations/find_memberships": "Reads what the users of a batch are in its organizations and in their partners. "
-    f"{_BATCH} with tokens, after the locks. No lock. membership_pkey and partnership_org_id_idx.",
+    f"{_BATCH} with tokens, after the locks. No lock. membership_pkey and partnership_org_id_idx; a batch of thousands "
+    "reads all partnerships where they are not many more.",
     "relations/find_partners": "Reads which partners serve the organizations of a batch, and whether they are active. "
     f"{_BATCH} with tokens. No lock. partnership_org_id_idx and organization_pkey.",
-    "relations/find_staff": f"Reads which users of a batch are staff. {_BATCH} with tokens. No lock. staff_pkey.",
+    "relations/find_staff": f"Reads which users of a batch are staff. {_BATCH} with tokens. No lock. staff_pkey, "
+    "or the whole table while it is small.",
     "relations/is_staff": "Whether a user is staff. The edge, for `GET /v1/commands/{id}` of somebody else's command. "
     "No lock. staff_pkey.",
     "relations/find_clients": "Reads whom organizations serve as partners. The worker, in a batch that deletes some. "
     "No lock. partnership_pkey and organization_pkey.",
     "facts/upsert": "Writes facts; a row that is there as it is stays untouched. The worker, in each batch of "
-    "reference data. Row locks until the commit. The primary key.",
+    "reference data. Row locks until the commit. {table}_pkey.",
     "facts/delete": "Deletes facts that were taken back. The worker, in each batch of reference data with tombstones. "
-    "Row locks until the commit. The primary key.",
+    "Row locks until the commit. {table}_pkey, or the whole table while it is small.",
+    "facts/partnerships_delete": "Deletes facts that were taken back. The worker, in each batch of reference data with "
+    "tombstones. Row locks until the commit. partnership_org_id_idx, because few partners serve an organization; or "
+    "all of the table where the batch is not much smaller.",
     "facts/first_keys": "Reads the first page of all keys, in order. The worker, after it was away for longer than "
-    "tombstones are kept. No lock. The primary key.",
-    "facts/following_keys": "Reads the page of keys after a key. The worker, as for the first page. No lock. The "
-    "primary key.",
+    "tombstones are kept. No lock. {table}_pkey.",
+    "facts/following_keys": "Reads the page of keys after a key. The worker, as for the first page. No lock. "
+    "{table}_pkey.",
     "facts/count": f"Counts facts. {_OPERATOR}. No lock. Reads the whole table.",
     "reference_progress/lock": "Locks how far partitions are applied, and reads it. The worker, first in each batch of "
     "reference data. Row locks (FOR UPDATE) in order of topic and partition until the commit: whoever comes with older "
-    "records waits, then sees that they are old. reference_progress_pkey.",
+    "records waits, then sees that they are old. reference_progress_pkey, or the whole table, "
+    "a row for each partition.",
     "reference_progress/begin": "Makes the rows of partitions that nobody has read. The worker, when it is given "
     "partitions. Locks the new rows. reference_progress_pkey.",
     "reference_progress/write": "Notes how far partitions are applied. The worker, last in each batch of reference "
-    "data. The rows are locked already. reference_progress_pkey.",
+    "data. The rows are locked already. reference_progress_pkey, or the whole table, a row for each partition.",
     "reference_progress/confirm": "Notes when the tables held all that the partitions held. The worker, each minute. "
-    "The rows are locked already. reference_progress_pkey.",
+    "The rows are locked already. reference_progress_pkey, or the whole table, a row for each partition.",
     "reference_progress/read": "Reads how far every partition is applied. The worker, while it waits for the first "
     "load. No lock. Reads the whole table, a row for each partition.",
     "reference_progress/read_ages": "Reads how long ago each partition was confirmed. The worker, when it starts and "
@@ -123,9 +130,10 @@ TEXTS: Final[Mapping[str, str]] = {
     "membership_pkey, partnership_org_id_idx and staff_pkey.",
     "lists/list_related": "Reads a page of what a user has by membership and partnership. The edge, for each "
     "`GET /v1/orgs`. No lock. membership_pkey, partnership_pkey and organization_pkey, one look-up for each "
-    "organization of the user.",
+    "organization of the user; staff_pkey.",
     "lists/list_active": "Reads a page of all active organizations. The edge, for `GET /v1/orgs` of staff. No lock. "
-    "organization_name_key_key or organization_created_at_idx in page order; a search also organization_domain_idx.",
+    "organization_name_key_key or organization_created_at_idx in page order; a search also organization_domain_idx. "
+    "organization_pkey and membership_pkey for what is on the page.",
     "accepted/remember": "Remembers a command that is answered with 202, and forgets up to 100 that are a fortnight "
     "old. The edge, for each such answer. Locks the row, and those it deletes. accepted_command_pkey and "
     "accepted_command_accepted_at_idx.",

@@ -1,4 +1,4 @@
-"""All that we do to FastStream, and stand on of it (decision 0032): a consumer group whose batches come to a handler.
+"""All that we do to FastStream, and stand on of it (decision 0034): a consumer group whose batches come to a handler.
 
 FastStream makes the consumer, joins the group, runs the loop that polls, starts it again when it fails, and stops it in
 order. What it would do otherwise than we need:

@@ -16,10 +16,9 @@ from contextlib import AsyncExitStack
 from itertools import chain
 from typing import TYPE_CHECKING, Final, Literal, cast
 
-from aiokafka.errors import KafkaError
-
 from org_service.errors import RetryError
 from org_service.kafka import topics
+from org_service.kafka.client import KafkaError
 from org_service.serving.health import HealthServer
 from org_service.settings import Settings
 from org_service.store import migrate

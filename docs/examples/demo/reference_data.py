@@ -10,7 +10,7 @@ from cases import ARRIVAL_TIMEOUT_S, Demo, console, heading, note
 
 from org_events import Membership, Partnership, Reference, Role, Staff
 from org_service.operate import reference
-from org_service.operate.reference import Entry
+from org_service.operate.reference import FactEntry
 from org_service.settings import Settings
 from org_service.store.facts import Counts
 
@@ -37,8 +37,8 @@ async def share(demo: Demo) -> None:
     member, leaver = memberships[0], memberships[1]
     promotion = member.model_copy(update={"role": Role.SUPPORT if member.role is Role.ADMIN else Role.ADMIN})
     started = time.monotonic()
-    await reference.publish(demo.settings.kafka, map(Entry, given))
-    await reference.publish(demo.settings.kafka, [Entry(promotion), Entry(leaver, removed=True)])
+    await reference.publish(demo.settings.kafka, map(FactEntry, given))
+    await reference.publish(demo.settings.kafka, [FactEntry(promotion), FactEntry(leaver, removed=True)])
     note(
         f"then {member.user_id} becomes {promotion.role}, and {leaver.user_id} leaves: the last record of a key counts"
     )

@@ -25,17 +25,13 @@ from hashlib import blake2b
 from typing import Any, Final, NamedTuple, cast
 from uuid import UUID
 
-from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import CorruptRecordException, TopicAuthorizationFailedError, for_code
-
 from org_events.kafka.batches import UnreadBatch
-from org_events.kafka.brokers import enduring
 from org_events.kafka.consumer import SteadyConsumer
 from org_events.reference import USER_ID_CHARS_MAX, Reference
-from org_events.topics import DAY_MS, partitions_for
+from org_events.topics import partitions_for
+from org_service.kafka.client import AIOKafkaConsumer, ConsumerRecord, CorruptRecordException, TopicPartition
 from org_service.kafka.topic_ids import topic_ids
+from org_service.kafka.topics import tombstones_kept_ms
 from org_service.settings import Settings
 from org_service.store import reference_progress
 from org_service.store.database import Database
@@ -62,9 +58,6 @@ _POLL_MS: Final = 200
 _DELETE_ROWS: Final = 10_000
 """In one statement."""
 _Batches = dict[TopicPartition, list[ConsumerRecord[bytes, bytes]]]
-_RETENTION: Final = "delete.retention.ms"
-_RETENTION_UNKNOWN_MS: Final = DAY_MS
-"""Kafka's default, for a topic whose settings we may not read."""
 
 
 class Group(NamedTuple):
@@ -168,21 +161,7 @@ async def absence_max_s(settings: Settings, topics: Collection[str]) -> dict[str
     Raises:
         KafkaError: No broker answers, or a topic does not exist.
     """
-    admin = enduring(AIOKafkaAdminClient(**settings.kafka.connection()))
-    try:
-        await admin.start()
-        resources = [ConfigResource(ConfigResourceType.TOPIC, topic) for topic in topics]
-        answers: list[Any] = await admin.describe_configs(resources)
-    finally:
-        await admin.close()
-    kept_ms: dict[str, int] = {}
-    for code, _, _, topic, entries in (each for answer in answers for each in answer.resources):
-        if code == TopicAuthorizationFailedError.errno:
-            kept_ms[topic] = _RETENTION_UNKNOWN_MS
-        elif code:
-            raise for_code(code)(topic)
-        else:
-            kept_ms[topic] = int({entry[0]: entry[1] for entry in entries}[_RETENTION])
+    kept_ms = await tombstones_kept_ms(settings.kafka, topics)
     return {topic: max(kept / 1000 * _SHARE, _CONFIRMS_MIN * CONFIRM_S) for topic, kept in kept_ms.items()}
 
 

@@ -19,9 +19,6 @@ from functools import partial
 from typing import NamedTuple, cast
 from uuid import UUID
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import IllegalStateError, KafkaError
-
 from org_events.reference import Reference
 from org_service import probes
 from org_service.apply.reconcile import Marks, absence_max_s, confirm, grouped, in_place, is_too_long, reconcile
@@ -30,6 +27,7 @@ from org_service.domain.fold import where
 from org_service.domain.reasons import ParkReason
 from org_service.domain.requests import Record, SetAside, Unreadable
 from org_service.errors import RetryError, ServiceError
+from org_service.kafka.client import AIOKafkaConsumer, IllegalStateError, KafkaError, TopicPartition
 from org_service.kafka.topic_ids import topic_ids
 from org_service.probes import probe
 from org_service.settings import Settings

@@ -7,21 +7,19 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
-from aiokafka import AIOKafkaProducer
-from aiokafka.errors import (
-    ClusterAuthorizationFailedError,
-    KafkaError,
-    TopicAuthorizationFailedError,
-)
-
 from org_events.cloudevents import Headers
-from org_events.kafka.brokers import enduring
 from org_events.publishing.publisher import Publisher
 from org_events.results import ProblemType
 from org_service.domain.decide import Decision, reject
 from org_service.domain.fold import Plan, Reply, parked_outcome
 from org_service.domain.outcomes import KnownOutcome
 from org_service.domain.reasons import SkipReason
+from org_service.kafka.client import (
+    ClusterAuthorizationFailedError,
+    KafkaError,
+    TopicAuthorizationFailedError,
+)
+from org_service.kafka.connection import make_producer
 from org_service.settings import KafkaSettings
 from org_service.telemetry.logs import get_logger
 from org_service.telemetry.metrics import RECORDS_SKIPPED
@@ -64,7 +62,7 @@ class Replies:
         self._patience = Patience("replies wait", waits_s, log=log, judge=self._judge, heartbeat=heartbeat)
         self._publisher = Publisher(
             self._topic,
-            lambda: enduring(AIOKafkaProducer(**kafka.connection(), acks="all", enable_idempotence=True, linger_ms=2)),
+            lambda: make_producer(kafka, linger_ms=2),
         )
 
     @property

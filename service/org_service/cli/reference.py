@@ -90,7 +90,7 @@ def _send(kind: str, fields: dict[str, Any], remove: bool, as_json: bool) -> Non
     except ValidationError as error:
         shell.fail(f"nothing was sent:\n  {wrong_fields(error)}", shell.USAGE)
     settings = shell.quiet_settings()
-    (sent,) = shell.run(reference.publish(settings.kafka, [reference.Entry(fact, removed=remove)]))
+    (sent,) = shell.run(reference.publish(settings.kafka, [reference.FactEntry(fact, removed=remove)]))
     key = fact.key().decode()
     if as_json:
         shell.write_json({**sent._asdict(), "key": key, "removed": remove})

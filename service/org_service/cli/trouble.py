@@ -104,7 +104,7 @@ def _way_in(variable: str) -> str:
 
 
 def _kafka(error: BaseException) -> Trouble | None:
-    from aiokafka import errors
+    from org_service.kafka import client as errors
 
     where = _places()[0]
     if isinstance(error, errors.UnknownTopicOrPartitionError):

@@ -152,7 +152,7 @@ def _prepare(settings: "Settings", *, make_staff: bool) -> None:
         if missing:
             await topics.create(settings.kafka, missing)
         if make_staff:
-            await reference.publish(settings.kafka, [reference.Entry(Staff(user_id=STAFF))])
+            await reference.publish(settings.kafka, [reference.FactEntry(Staff(user_id=STAFF))])
 
     asyncio.run(prepare())
 

@@ -3,6 +3,7 @@
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
+from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 
 from org_events.kafka.brokers import enduring
@@ -22,3 +23,8 @@ async def admin(kafka: KafkaSettings) -> AsyncGenerator[AIOKafkaAdminClient]:
         yield client
     finally:
         await client.close()
+
+
+def make_producer(kafka: KafkaSettings, *, linger_ms: int = 0) -> AIOKafkaProducer:
+    """An idempotent producer, not started: what it acknowledges is on every in-sync replica."""
+    return enduring(AIOKafkaProducer(**kafka.connection(), acks="all", enable_idempotence=True, linger_ms=linger_ms))

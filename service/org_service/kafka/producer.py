@@ -46,10 +46,10 @@ from aiokafka.protocol.transaction import AddPartitionsToTxnRequest, EndTxnReque
 
 from org_events.kafka.brokers import EnduringClient
 from org_service.errors import RetryError
-from org_service.kafka.record_batches import Batch
+from org_service.kafka.record_batches import RecordBatch
 from org_service.settings import KafkaSettings
 
-Batches = Mapping[TopicPartition, Sequence[Batch]]
+Batches = Mapping[TopicPartition, Sequence[RecordBatch]]
 
 _ACKS_ALL: Final = -1
 _LATEST: Final = -1
@@ -125,7 +125,7 @@ async def unknown_fate(step: str) -> AsyncGenerator[None]:
         raise UnknownFateError(f"{step}: no connection to Kafka: {error}", "disconnected") from error
 
 
-class _Request:
+class _ProduceRequest:
     """The batches of one Produce request."""
 
     def __init__(self) -> None:
@@ -239,14 +239,14 @@ class Producer:
 
         await _once_ready(add, not_yet=(ConcurrentTransactions,))
 
-    async def _produce(self, batches: Mapping[TopicPartition, Batch]) -> None:
+    async def _produce(self, batches: Mapping[TopicPartition, RecordBatch]) -> None:
         """Send at most one batch a partition, and wait until the brokers have them all."""
         sending: list[asyncio.Task[None]] = []
-        requests: dict[int, _Request] = {}
+        requests: dict[int, _ProduceRequest] = {}
         try:
             for at, batch in batches.items():
                 leader = self._leader(at)
-                request = requests.setdefault(leader, _Request())
+                request = requests.setdefault(leader, _ProduceRequest())
                 request.add(at, self._build(at, batch))
                 if request.size >= REQUEST_BYTES:
                     sending.append(asyncio.create_task(self._send_batches(leader, requests.pop(leader))))
@@ -260,12 +260,12 @@ class Producer:
                 task.cancel()
             await asyncio.gather(*sending, return_exceptions=True)
 
-    def _build(self, at: TopicPartition, batch: Batch) -> bytearray:
+    def _build(self, at: TopicPartition, batch: RecordBatch) -> bytearray:
         first = self._sequences[at]
         self._sequences[at] = (first + batch.records) % _SEQUENCES
         return batch.build(self._producer_id, self._epoch, first)
 
-    async def _send_batches(self, leader: int, request: "_Request") -> None:
+    async def _send_batches(self, leader: int, request: "_ProduceRequest") -> None:
         response = await self._client.send(
             leader,
             ProduceRequest(

@@ -13,7 +13,7 @@ _MAGIC: Final = 2
 _UNCOMPRESSED: Final = 0
 
 
-class Batch:
+class RecordBatch:
     """A record batch (format 2, KIP-98) that is being filled, then built once."""
 
     __slots__ = ("_builder", "add", "records")

@@ -10,16 +10,16 @@ earlier releases differ in such things, and a process of this one must start on 
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any, Final, NamedTuple, cast
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import KafkaTimeoutError, TopicAlreadyExistsError, for_code
+from aiokafka.errors import KafkaTimeoutError, TopicAlreadyExistsError, TopicAuthorizationFailedError, for_code
 
 from org_events.kafka.brokers import enduring
-from org_events.topics import TopicSpec
+from org_events.topics import DAY_MS, TopicSpec
 from org_service.errors import RetryError, StopError
 from org_service.kafka.connection import admin
 from org_service.settings import KafkaSettings
@@ -225,3 +225,24 @@ def _differences(
             )
             differences.append(Difference(setting, wanted, found, setting in _HARMFUL, advice))
     return differences
+
+
+async def tombstones_kept_ms(kafka: KafkaSettings, topics: Collection[str]) -> dict[str, int]:
+    """How long each compacted topic keeps tombstones; Kafka's default for one whose settings we may not read.
+
+    Raises:
+        KafkaError: No broker answers, or a topic does not exist.
+    """
+    async with admin(kafka) as client:
+        answers: list[Any] = await client.describe_configs(
+            [ConfigResource(ConfigResourceType.TOPIC, topic) for topic in topics]
+        )
+    kept_ms: dict[str, int] = {}
+    for code, _, _, topic, entries in (each for answer in answers for each in answer.resources):
+        if code == TopicAuthorizationFailedError.errno:
+            kept_ms[topic] = DAY_MS
+        elif code:
+            raise for_code(code)(topic)
+        else:
+            kept_ms[topic] = int({entry[0]: entry[1] for entry in entries}["delete.retention.ms"])
+    return kept_ms

@@ -51,7 +51,7 @@ class Accounts(NamedTuple):
 
 
 @dataclass(slots=True)
-class _Published:
+class _OnTopics:
     """What the topics hold."""
 
     commands: set[UUID] = field(default_factory=set[UUID])
@@ -106,8 +106,8 @@ async def check(settings: Settings) -> Accounts:
     )
 
 
-async def _read_topics(kafka: KafkaSettings) -> _Published:
-    topics, found = kafka.topics, _Published()
+async def _read_topics(kafka: KafkaSettings) -> _OnTopics:
+    topics, found = kafka.topics, _OnTopics()
     async for record in _records(kafka, topics.commands):
         command_id = _command_id(record)
         if command_id is None:
@@ -181,7 +181,7 @@ def _add_parked(stored: _Stored, record: ParkedRecord) -> None:
         stored.parked_commands.add(record.command_id)
 
 
-def _leave_out_gaps(published: _Published, stored: _Stored) -> None:
+def _leave_out_gaps(published: _OnTopics, stored: _Stored) -> None:
     def given_up(position: int | None) -> bool:
         return position is not None and any(gap.holds(position) for gap in stored.gaps)
 
@@ -199,7 +199,7 @@ def _leave_out_gaps(published: _Published, stored: _Stored) -> None:
             del published.outcomes[command_id]
 
 
-def _outcomes(published: _Published, stored: _Stored) -> Iterable[str]:
+def _outcomes(published: _OnTopics, stored: _Stored) -> Iterable[str]:
     """Every command has one outcome, decided once, published as it was decided."""
     given_up = sum(gap.last_position - gap.first_position + 1 for gap in stored.gaps)
     if len(stored.journal) + given_up != stored.head:
@@ -223,7 +223,7 @@ def _outcomes(published: _Published, stored: _Stored) -> Iterable[str]:
             yield f"published, never decided: command {command_id} at positions {sorted(positions)}"
 
 
-def _parked(published: _Published, stored: _Stored) -> Iterable[str]:
+def _parked(published: _OnTopics, stored: _Stored) -> Iterable[str]:
     """Records that nobody can be answered for are parked, and no others are as such."""
     for topic, partition, offset in published.unreadable - stored.parked_unreadable:
         yield f"lost: the unreadable record {topic}[{partition}] offset {offset} is not parked"
@@ -231,7 +231,7 @@ def _parked(published: _Published, stored: _Stored) -> Iterable[str]:
         yield f"parked, though readable: {topic}[{partition}] offset {offset}"
 
 
-def _events(published: _Published, stored: _Stored) -> Iterable[str]:
+def _events(published: _OnTopics, stored: _Stored) -> Iterable[str]:
     """Every applied command has one event, which says what the journal says."""
     times = Counter(int(event["position"]) for event in published.events)
     for position, count in times.items():
@@ -260,7 +260,7 @@ def _meant(row: JournaledOutcome) -> tuple[Any, ...]:
     return str(row.org_id), row.version, row.event_type, str(row.command_id), row.actor, changed, before, after
 
 
-def _histories(published: _Published) -> Iterable[str]:
+def _histories(published: _OnTopics) -> Iterable[str]:
     """Each organization's events, in the order of the topic, have versions without a gap and fit each other."""
     last: dict[str, tuple[int, Any]] = {}
     for event in published.events:
@@ -272,7 +272,7 @@ def _histories(published: _Published) -> Iterable[str]:
         last[event["org_id"]] = event["version"], event["after"]
 
 
-def _state(published: _Published, stored: _Stored) -> Iterable[str]:
+def _state(published: _OnTopics, stored: _Stored) -> Iterable[str]:
     """The state topic folds to the organizations in the tables."""
     for org_id in published.state.keys() | stored.organizations.keys():
         if published.state.get(org_id) != stored.organizations.get(org_id):

@@ -8,11 +8,9 @@ import asyncio
 import time
 from typing import Any, Final, NamedTuple, cast
 
-from aiokafka import TopicPartition
-from aiokafka.errors import CorruptRecordException
-
 from org_service.errors import RetryError
 from org_service.kafka import relay_position
+from org_service.kafka.client import CorruptRecordException, TopicPartition
 from org_service.kafka.connection import admin
 from org_service.kafka.reader import ends, reader, refuse_sick
 from org_service.settings import Settings

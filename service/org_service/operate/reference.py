@@ -6,16 +6,12 @@ import asyncio
 from collections.abc import Awaitable, Iterable, Sequence
 from typing import Final, NamedTuple, TypeVar, cast
 
-from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaTimeoutError
-from aiokafka.structs import RecordMetadata
-
-from org_events.kafka.brokers import enduring
 from org_events.publishing.publisher import stop_producer
 from org_events.reference import Membership, Partnership, Reference, Staff
 from org_events.topics import Topics
 from org_service.errors import StopError
-from org_service.kafka.connection import admin
+from org_service.kafka.client import KafkaTimeoutError, RecordMetadata
+from org_service.kafka.connection import admin, make_producer
 from org_service.kafka.reader import read_all
 from org_service.settings import DatabaseSettings, KafkaSettings
 from org_service.store.database import Database
@@ -27,14 +23,14 @@ _IN_HAND_MAX: Final = 1_000
 """Records that wait for their acknowledgement; some hundred KB."""
 
 
-class Entry(NamedTuple):
+class FactEntry(NamedTuple):
     """What to publish about a fact: that it is so, or that it is so no more."""
 
     fact: Reference
     removed: bool = False
 
 
-class Sent(NamedTuple):
+class SentFact(NamedTuple):
     """Where a record came to stand."""
 
     topic: str
@@ -52,7 +48,7 @@ def topic_of(topics: Topics, fact: Reference) -> str:
     return by_kind[type(fact)]
 
 
-async def publish(kafka: KafkaSettings, entries: Iterable[Entry]) -> list[Sent]:
+async def publish(kafka: KafkaSettings, entries: Iterable[FactEntry]) -> list[SentFact]:
     """Publish facts in order; returns when all are on every in-sync replica. May be run again: the last one counts.
 
     Raises:
@@ -67,8 +63,8 @@ async def publish(kafka: KafkaSettings, entries: Iterable[Entry]) -> list[Sent]:
         raise StopError(
             f"nothing was sent: Kafka at {kafka.bootstrap_servers} lacks {', '.join(missing)}; run `orgs topics apply`."
         )
-    sent: list[Sent] = []
-    producer = enduring(AIOKafkaProducer(**kafka.connection(), acks="all", enable_idempotence=True))
+    sent: list[SentFact] = []
+    producer = make_producer(kafka)
     try:
         await _in_time(kafka, producer.start())
         waiting: list[asyncio.Future[RecordMetadata]] = []
@@ -94,8 +90,8 @@ async def _in_time(kafka: KafkaSettings, step: Awaitable[T]) -> T:
         raise KafkaTimeoutError("no broker responded in time") from error
 
 
-async def _acknowledged(waiting: Sequence[asyncio.Future[RecordMetadata]]) -> list[Sent]:
-    return [Sent(each.topic, each.partition, each.offset) for each in await asyncio.gather(*waiting)]
+async def _acknowledged(waiting: Sequence[asyncio.Future[RecordMetadata]]) -> list[SentFact]:
+    return [SentFact(each.topic, each.partition, each.offset) for each in await asyncio.gather(*waiting)]
 
 
 async def facts_on_topics(kafka: KafkaSettings) -> Counts:

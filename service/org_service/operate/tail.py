@@ -4,9 +4,8 @@ from collections.abc import AsyncGenerator, Sequence
 from typing import NamedTuple, cast
 from uuid import UUID
 
-from aiokafka import TopicPartition
-
 from org_events.kafka.consumer import SteadyConsumer
+from org_service.kafka.client import TopicPartition
 from org_service.kafka.reader import Record, ends, read_until, reader, refuse_sick, take
 from org_service.settings import KafkaSettings
 

@@ -11,11 +11,10 @@ from datetime import datetime
 from time import time
 from typing import Final
 
-from aiokafka import TopicPartition
-
 from org_events.topics import Topics
 from org_service.domain.outcomes import JournaledOutcome
-from org_service.kafka.record_batches import Batch
+from org_service.kafka.client import TopicPartition
+from org_service.kafka.record_batches import RecordBatch
 from org_service.wire.changes import Record, encode
 from org_service.wire.position import PARTITION, Position
 
@@ -36,7 +35,7 @@ class Chunk:
     """When the first row was recorded."""
     more: bool
     """The journal probably has more rows: those left out here, or those beyond the limit of the read."""
-    batches: dict[TopicPartition, list[Batch]] = field(default_factory=dict[TopicPartition, list[Batch]])
+    batches: dict[TopicPartition, list[RecordBatch]] = field(default_factory=dict[TopicPartition, list[RecordBatch]])
 
     @property
     def first(self) -> int:
@@ -54,14 +53,16 @@ class Layout:
     """Key of the position record."""
 
 
-class _Topic:
+class _OpenTopic:
     """The batches of one topic, by partition."""
 
-    def __init__(self, name: str, layout: Layout, batches: dict[TopicPartition, list[Batch]], now_ms: int) -> None:
+    def __init__(
+        self, name: str, layout: Layout, batches: dict[TopicPartition, list[RecordBatch]], now_ms: int
+    ) -> None:
         self._name = name
         self._now_ms = now_ms
         self._batches = batches
-        self._open: list[Batch | None] = [None] * layout.partitions[name]
+        self._open: list[RecordBatch | None] = [None] * layout.partitions[name]
 
     def append(self, key: bytes, key_hash: int, record: Record) -> int:
         """Add a record to the batch of its partition; returns its bytes."""
@@ -70,7 +71,7 @@ class _Topic:
         batch = self._open[partition]
         added = None if batch is None else batch.add(batch.records, self._now_ms, key, value, headers)
         if batch is None or added is None:
-            batch = self._open[partition] = Batch()
+            batch = self._open[partition] = RecordBatch()
             self._batches.setdefault(TopicPartition(self._name, partition), []).append(batch)
             added = batch.add(0, self._now_ms, key, value, headers)
             assert added is not None
@@ -90,9 +91,9 @@ async def build(rows: Sequence[JournaledOutcome], layout: Layout, *, limit: int)
     # When it is published, not when it was recorded (that is in `ce_time`): topics keep their records for a time from
     # here on, however long an outage was, and a worker's clock that is ahead makes none that a broker rejects.
     now_ms = int(time() * 1000)
-    batches: dict[TopicPartition, list[Batch]] = {}
+    batches: dict[TopicPartition, list[RecordBatch]] = {}
     results, events, state = (
-        _Topic(name, layout, batches, now_ms)
+        _OpenTopic(name, layout, batches, now_ms)
         for name in (layout.topics.results, layout.topics.events, layout.topics.state)
     )
     size = taken = 0
@@ -111,7 +112,7 @@ async def build(rows: Sequence[JournaledOutcome], layout: Layout, *, limit: int)
             await sleep(0)
     last = rows[taken - 1]
     position = Position(position=last.position, command_id=last.command_id, recorded_at=last.recorded_at)
-    own = Batch()
+    own = RecordBatch()
     own.add(0, now_ms, layout.relay.encode(), position.to_value(), [])
     own.records = 1
     # guarantee 4: the position is part of the transaction, so it and the events stand or fall together.

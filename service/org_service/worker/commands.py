@@ -3,12 +3,10 @@
 import asyncio
 from typing import Final, Protocol
 
-from aiokafka import TopicPartition
-from aiokafka.errors import IllegalStateError, KafkaError
-
 from org_service.apply.authenticator import Authenticator
 from org_service.domain.requests import Record
 from org_service.errors import RetryError, StopError
+from org_service.kafka.client import IllegalStateError, KafkaError, TopicPartition
 from org_service.settings import Settings
 from org_service.telemetry.logs import get_logger
 from org_service.waiting import Heartbeat, Patience, Trouble

@@ -25,17 +25,18 @@ from datetime import UTC, datetime
 from typing import Final, NamedTuple, cast
 from uuid import UUID
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import CoordinatorNotAvailableError, IllegalStateError, KafkaError
-from aiokafka.structs import OffsetAndMetadata
-
-from org_events.kafka.brokers import enduring
 from org_events.kafka.consumer import SteadyConsumer
 from org_service.domain.reasons import LossReason
 from org_service.domain.requests import Record
 from org_service.errors import StopError
+from org_service.kafka.client import (
+    AIOKafkaConsumer,
+    IllegalStateError,
+    KafkaError,
+    TopicPartition,
+)
 from org_service.kafka.epochs import UNKNOWN, epoch_ends
+from org_service.kafka.offsets import read_committed
 from org_service.kafka.topic_ids import Topic, describe
 from org_service.settings import Settings
 from org_service.store import losses
@@ -99,7 +100,7 @@ class Found(NamedTuple):
     """Whether the record before `offset` is the one of the note; asked only where `end` is in doubt."""
 
 
-class Place(NamedTuple):
+class GoOn(NamedTuple):
     """Where to continue, and what is lost."""
 
     offset: int
@@ -107,19 +108,19 @@ class Place(NamedTuple):
     """From, to, why; as in `Loss`."""
 
 
-def place(found: Found, topic_id: UUID) -> Place:
+def place(found: Found, topic_id: UUID) -> GoOn:
     """Where to continue in a partition. Pure: the table of the module's text."""
     offset, note, begin, end, same = found
     if offset is None:
-        return Place(begin)
+        return GoOn(begin)
     if note is not None and note.topic_id != topic_id:
-        return Place(begin, (offset, None, LossReason.RECREATED))
+        return GoOn(begin, (offset, None, LossReason.RECREATED))
     if offset < begin:
-        return Place(begin, (offset, begin, LossReason.EXPIRED))
+        return GoOn(begin, (offset, begin, LossReason.EXPIRED))
     if same or offset <= end or (note is None and end == UNKNOWN):
-        return Place(offset)
+        return GoOn(offset)
     kept = end if note is not None and end != UNKNOWN else begin
-    return Place(max(begin, kept), (max(begin, end), offset, LossReason.TRUNCATED))
+    return GoOn(max(begin, kept), (max(begin, end), offset, LossReason.TRUNCATED))
 
 
 class Continuity:
@@ -213,9 +214,9 @@ class Continuity:
 
     async def _places(
         self, consumer: AIOKafkaConsumer, assigned: set[TopicPartition], now: Topic
-    ) -> dict[TopicPartition, Place]:
+    ) -> dict[TopicPartition, GoOn]:
         begins = cast("dict[TopicPartition, int]", await consumer.beginning_offsets(list(assigned)))
-        committed = await self._committed(assigned)
+        committed = await read_committed(self._settings.kafka, self._group, assigned)
         notes = {at: parse(each.metadata) for at, each in committed.items()}
         asked = {
             at: now.epochs[at.partition]
@@ -224,7 +225,7 @@ class Continuity:
             for at in assigned
         }
         ends = await epoch_ends(consumer, asked, {at: now.leaders[at.partition] for at in assigned})
-        places: dict[TopicPartition, Place] = {}
+        places: dict[TopicPartition, GoOn] = {}
         for at in assigned:
             offset = committed[at].offset if committed[at].offset >= 0 else None
             found = Found(offset, notes.get(at), begins[at], ends[at], same=False)
@@ -242,21 +243,6 @@ class Continuity:
                 chosen = place(found._replace(same=same), now.topic_id)
             places[at] = chosen
         return places
-
-    async def _committed(self, assigned: set[TopicPartition]) -> Mapping[TopicPartition, OffsetAndMetadata]:
-        client = enduring(AIOKafkaAdminClient(**self._settings.kafka.connection()))
-        try:
-            await client.start()
-            committed = await client.list_consumer_group_offsets(self._group, partitions=list(assigned))
-        finally:
-            await client.close()
-        # A coordinator that is still loading answers for no partition, and the client says nothing of its error. One
-        # without a commit is named, with offset -1.
-        if missing := assigned - committed.keys():
-            raise CoordinatorNotAvailableError(
-                f"the group's coordinator returns no offset for {len(missing)} partitions"
-            )
-        return committed
 
     async def _record_at(self, at: TopicPartition, offset: int) -> tuple[int, int] | None:
         """The fingerprint of the record at an offset; None where there is none, or it can't be read."""

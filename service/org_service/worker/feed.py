@@ -16,13 +16,13 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any, Literal, NamedTuple, cast
 
-from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, ConsumerRecord, TopicPartition
 from faststream import AckPolicy
 from faststream.kafka import KafkaBroker
 from faststream.kafka.message import KafkaAckableMessage
 from faststream.security import BaseSecurity, SASLPlaintext, SASLScram256, SASLScram512
 
 from org_events.kafka.consumer import SteadyConsumer
+from org_service.kafka.client import AIOKafkaConsumer, ConsumerRebalanceListener, ConsumerRecord, TopicPartition
 from org_service.settings import KafkaSettings, Settings
 from org_service.telemetry.logs import get_logger
 from org_service.telemetry.metrics import show_partition

@@ -11,11 +11,10 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, cast
 from uuid import UUID
 
-from aiokafka import TopicPartition
-
 from org_events.kafka.consumer import SteadyConsumer
 from org_service import probes
 from org_service.apply.reconcile import absence_max_s, is_too_long
+from org_service.kafka.client import TopicPartition
 from org_service.kafka.topic_ids import topic_ids
 from org_service.probes import probe
 from org_service.settings import Settings

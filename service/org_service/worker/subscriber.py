@@ -9,12 +9,16 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Protocol
 
-from aiokafka import TopicPartition
-from aiokafka.errors import ConsumerStoppedError, IllegalStateError, KafkaConnectionError, KafkaError
-
 from org_events.kafka.consumer import SteadyConsumer
 from org_service import probes
 from org_service.domain.requests import Record
+from org_service.kafka.client import (
+    ConsumerStoppedError,
+    IllegalStateError,
+    KafkaConnectionError,
+    KafkaError,
+    TopicPartition,
+)
 from org_service.kafka.topic_ids import may_write
 from org_service.probes import probe
 from org_service.settings import Settings

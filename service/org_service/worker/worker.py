@@ -7,13 +7,12 @@ taking, finish the batches in flight, commit, acknowledge, leave the groups, clo
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping
 
-from aiokafka.errors import KafkaError
-
 from org_service.apply.applier import Applier
 from org_service.apply.authenticator import Authenticator
 from org_service.apply.reference import ReferenceApplier
 from org_service.apply.replies import Replies, lacks_write
 from org_service.errors import RetryError
+from org_service.kafka.client import KafkaError
 from org_service.kafka.transactions import TransactionWatch
 from org_service.settings import Settings
 from org_service.store.database import Database

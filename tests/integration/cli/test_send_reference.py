@@ -12,7 +12,7 @@ from aiokafka.errors import KafkaTimeoutError
 import org_local
 from org_events import reference as contract
 from org_service.cli.reference import RoleOption
-from org_service.operate.reference import Counts, Entry, facts_in_tables, facts_on_topics, publish
+from org_service.operate.reference import Counts, FactEntry, facts_in_tables, facts_on_topics, publish
 from tests.integration.worker.reference_feed import member
 from tests.support.operating import ORG, OTHER, Orgs
 from tests.support.topics import read_topic
@@ -59,7 +59,7 @@ async def test_what_is_sent_arrives_in_the_tables_and_goes_again(orgs: Orgs) -> 
 
 async def test_many_facts_are_published_in_order(orgs: Orgs) -> None:
     facts = [member(f"user-{n}") for n in range(2_500)]
-    sent = await publish(orgs.settings.kafka, (Entry(fact) for fact in facts))
+    sent = await publish(orgs.settings.kafka, (FactEntry(fact) for fact in facts))
     by_partition: dict[int, list[int]] = {}
     for each in sent:
         by_partition.setdefault(each.partition, []).append(each.offset)
@@ -107,10 +107,10 @@ async def test_who_sends_facts_is_told_when_kafka_stops_to_answer(
             stack.kafka.pause()
         await starts(producer)
 
-    def entries() -> Iterator[Entry]:
-        yield Entry(member("ann"))
+    def entries() -> Iterator[FactEntry]:
+        yield FactEntry(member("ann"))
         stack.kafka.pause()
-        yield Entry(member("ann"))
+        yield FactEntry(member("ann"))
 
     monkeypatch.setattr(AIOKafkaProducer, "start", start)
     kafka = orgs.settings.kafka.model_copy(update={"request_timeout_ms": 1_000})

@@ -46,7 +46,7 @@ async def test_every_reader_goes_on_whatever_codec_the_topics_have(
     for number, codec in enumerate(CODECS):
         for name in names:
             await asyncio.to_thread(surgery.configure, kafka.bootstrap_servers, name, {"compression.type": codec})
-        await reference.publish(kafka, map(reference.Entry, facts[3 * number :][:3]))
+        await reference.publish(kafka, map(reference.FactEntry, facts[3 * number :][:3]))
         service.start("worker", "relay")  # the relay finds where it was, in what the codec before this one packed
         await orgs("send", "update", ORG, "--name", codec)
         await until(lambda: reference.facts_in_tables(settings.database), Counts(*[number + 1] * 3))

@@ -12,7 +12,7 @@ from aiokafka.record.default_records import DefaultRecordBatch
 from org_events.topics import Topics
 from org_service.domain.outcomes import JournaledOutcome
 from org_service.kafka.producer import Producer
-from org_service.kafka.record_batches import Batch
+from org_service.kafka.record_batches import RecordBatch
 from org_service.relay import chunks
 from org_service.relay.chunks import Layout, build
 from org_service.settings import KafkaSettings
@@ -43,7 +43,7 @@ def row(position: int, *, org: int = 1, after: str = "{}") -> JournaledOutcome:
     )
 
 
-def read(batch: Batch, producer_id: int = 5, epoch: int = 6, first: int = 7) -> Any:
+def read(batch: RecordBatch, producer_id: int = 5, epoch: int = 6, first: int = 7) -> Any:
     """The batch as a broker would read it."""
     return DefaultRecordBatch(bytes(batch.build(producer_id, epoch, first)))
 
@@ -123,7 +123,7 @@ async def test_a_record_larger_than_a_batch_gets_one_of_its_own() -> None:
 async def test_the_numbers_of_a_partitions_records_begin_anew_where_the_protocol_says() -> None:
     at, producer = TopicPartition(TOPICS.events, 0), Producer(KafkaSettings(), "orgs", 10_000)
     producer._sequences[at] = 2**31 - 2
-    batches = [Batch(), Batch()]
+    batches = [RecordBatch(), RecordBatch()]
     for batch in batches:
         for place in range(3):
             batch.add(place, 0, b"k", b"v", [])

@@ -1,0 +1,27 @@
+"""What a consumer group has committed."""
+
+from collections.abc import Collection, Mapping
+
+from aiokafka import TopicPartition
+from aiokafka.errors import CoordinatorNotAvailableError
+from aiokafka.structs import OffsetAndMetadata
+
+from org_service.kafka.connection import admin
+from org_service.settings import KafkaSettings
+
+
+async def read_committed(
+    kafka: KafkaSettings, group: str, partitions: Collection[TopicPartition]
+) -> Mapping[TopicPartition, OffsetAndMetadata]:
+    """Read what a group has committed in partitions, with its metadata; offset -1 where it has committed nothing.
+
+    Raises:
+        CoordinatorNotAvailableError: The group's coordinator does not know them all (yet).
+        KafkaError: Kafka can't be reached.
+    """
+    async with admin(kafka) as client:
+        committed = await client.list_consumer_group_offsets(group, partitions=list(partitions))
+    # A coordinator that is still loading answers for no partition, and the client says nothing of its error.
+    if missing := set(partitions) - committed.keys():
+        raise CoordinatorNotAvailableError(f"the group's coordinator returns no offset for {len(missing)} partitions")
+    return committed

@@ -29,6 +29,7 @@ from org_service.edge.http.problems import Refusal
 from org_service.settings import AuthSettings
 from org_service.wire.commands import read
 from org_service.wire.facts import Fact, kinds, read_fact
+from org_service.wire.ids import read_traceparent
 from org_service.wire.parked import keep
 from tests.support import raw_batches
 from tests.support.raw_batches import CODECS, NONE, Raw
@@ -117,7 +118,7 @@ def headers(data: bytes) -> None:
         lambda: request_headers.preference(text, 10.0),
         lambda: request_headers.media_type(text),
         lambda: request_headers.single(text.split(";"), "if-match"),
-        lambda: request_headers.trace_context(text),
+        lambda: read_traceparent(text),
         lambda: request_headers.sane_request_id(text),
     )
     for step in steps:

@@ -5,14 +5,13 @@ used for another payload. At least once: a batch that comes again sends them aga
 import asyncio
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Final, NamedTuple
+from typing import Final
 
-from org_events.cloudevents import Headers
 from org_events.publishing.publisher import Publisher
 from org_events.results import ProblemType
 from org_service.domain.decide import Decision, reject
 from org_service.domain.fold import Plan, Reply, parked_outcome
-from org_service.domain.outcomes import KnownOutcome
+from org_service.domain.outcomes import KnownOutcome, NewOutcome
 from org_service.domain.reasons import SkipReason
 from org_service.kafka.client import (
     ClusterAuthorizationFailedError,
@@ -24,7 +23,7 @@ from org_service.settings import KafkaSettings
 from org_service.telemetry.logs import get_logger
 from org_service.telemetry.metrics import RECORDS_SKIPPED
 from org_service.waiting import Heartbeat, Patience, Trouble
-from org_service.wire.results import result_body, result_headers, result_key, rfc3339
+from org_service.wire.results import ResultRecord, result_record
 
 log = get_logger(__name__)
 
@@ -38,12 +37,6 @@ _REFUSED: Final = (TopicAuthorizationFailedError, ClusterAuthorizationFailedErro
 def lacks_write(topic: str) -> str:
     """What to say where Kafka doesn't let us write."""
     return f"Kafka denies writing to {topic}, where duplicates get their outcome: grant this login Write on it"
-
-
-class _Message(NamedTuple):
-    key: bytes
-    value: bytes
-    headers: Headers
 
 
 class Replies:
@@ -85,7 +78,7 @@ class Replies:
         RECORDS_SKIPPED.labels(SkipReason.REDELIVERED).inc(plan.redelivered)
         if not plan.replies:
             return
-        messages = list(_messages(plan, start, datetime.now(UTC)))
+        messages = list(_records(plan, start, datetime.now(UTC)))
         async for attempt in self._patience:
             with attempt:
                 await self._send(messages)
@@ -97,7 +90,7 @@ class Replies:
             return Trouble(f"Kafka is unavailable ({type(error).__name__})")
         return None
 
-    async def _send(self, messages: list[_Message]) -> None:
+    async def _send(self, messages: list[ResultRecord]) -> None:
         waiting = [await self._publisher.append(message.key, message.value, message.headers) for message in messages]
         late = set(waiting)
         while late:
@@ -109,76 +102,53 @@ class Replies:
             each.result()
 
 
-def _messages(plan: Plan, start: int, now: datetime) -> Iterator[_Message]:
+def _records(plan: Plan, start: int, now: datetime) -> Iterator[ResultRecord]:
     for reply in plan.replies:
         RECORDS_SKIPPED.labels(reply.kind).inc()
         if isinstance(reply.of, KnownOutcome):
-            yield _journaled(reply.of)
+            yield _first_outcome(reply.of, reply.of.position)
         elif isinstance(reply.of, int):
-            position = start + 1 + reply.of
-            row = plan.journal[reply.of]
-            yield _journaled(
-                KnownOutcome(
-                    position=position,
-                    **{name: getattr(row, name) for name in KnownOutcome._fields if name in row._fields},
-                )
-            )
+            yield _first_outcome(plan.journal[reply.of], start + 1 + reply.of)
         else:
             yield _undecided(reply, now)
 
 
-def _journaled(row: KnownOutcome) -> _Message:
+def _first_outcome(row: KnownOutcome | NewOutcome, position: int) -> ResultRecord:
     """The first outcome, as the relay sends it: the same body and `ce_id`."""
-    return _Message(
-        result_key(row.org_id, row.command_id),
-        result_body(
-            command_id=row.command_id,
-            org_id=row.org_id,
-            outcome=row.outcome,
-            code=row.code,
-            version=row.version,
-            organization=row.after,
-            position=row.position,
-            problem=row.problem,
-        ),
-        result_headers(
-            derived_from=f"result:{row.position}",
-            command_id=row.command_id,
-            org_id=row.org_id,
-            position=row.position,
-            time=rfc3339(row.recorded_at),
-            traceparent=row.traceparent,
-        ),
+    return result_record(
+        derived_from=f"result:{position}",
+        command_id=row.command_id,
+        org_id=row.org_id,
+        outcome=row.outcome,
+        code=row.code,
+        version=row.version,
+        organization=row.after,
+        position=position,
+        problem=row.problem,
+        recorded_at=row.recorded_at,
+        traceparent=row.traceparent,
     )
 
 
-def _undecided(reply: Reply, now: datetime) -> _Message:
+def _undecided(reply: Reply, now: datetime) -> ResultRecord:
     """An outcome that is not in the journal; its `ce_id` comes from the record's coordinates."""
     request, record = reply.request, reply.request.record
     word = "parked" if reply.kind == SkipReason.PARKED else "reused"  # as ids were derived ever since
     decision = parked_outcome() if reply.kind == SkipReason.PARKED else _reused()
     assert decision.problem is not None
-    return _Message(
-        result_key(request.org_id, request.command_id),
-        result_body(
-            command_id=request.command_id,
-            org_id=request.org_id,
-            outcome=decision.outcome,
-            code=decision.code,
-            version=None,
-            organization=None,
-            position=None,
-            problem=decision.problem.model_dump_json(),
-            final=reply.kind != SkipReason.PARKED,
-        ),
-        result_headers(
-            derived_from=f"{word}:{record.topic}:{record.partition}:{record.offset}:{record.timestamp}",
-            command_id=request.command_id,
-            org_id=request.org_id,
-            position=None,
-            time=rfc3339(now),
-            traceparent=request.traceparent,
-        ),
+    return result_record(
+        derived_from=f"{word}:{record.topic}:{record.partition}:{record.offset}:{record.timestamp}",
+        command_id=request.command_id,
+        org_id=request.org_id,
+        outcome=decision.outcome,
+        code=decision.code,
+        version=None,
+        organization=None,
+        position=None,
+        problem=decision.problem.model_dump_json(),
+        recorded_at=now,
+        traceparent=request.traceparent,
+        final=reply.kind != SkipReason.PARKED,
     )
 
 

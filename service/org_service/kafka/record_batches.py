@@ -1,6 +1,7 @@
 """A record batch that is filled record by record and built once, without a future or a lock a record."""
 
-from typing import Final
+from collections.abc import Callable
+from typing import Any, Final, cast
 
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
@@ -13,6 +14,9 @@ _MAGIC: Final = 2
 _UNCOMPRESSED: Final = 0
 
 
+_Add = Callable[[int, int, bytes | None, bytes | None, list[tuple[str, bytes]]], Any]
+
+
 class RecordBatch:
     """A record batch (format 2, KIP-98) that is being filled, then built once."""
 
@@ -22,7 +26,7 @@ class RecordBatch:
         self.records = 0
         """Whoever adds one counts it."""
         self._builder = DefaultRecordBatchBuilder(_MAGIC, _UNCOMPRESSED, 1, -1, -1, 0, BATCH_BYTES_MAX)
-        self.add = self._builder.append
+        self.add = cast("_Add", self._builder.append)
         """Place, timestamp, key, value, headers: None where the batch is full; an empty one takes any record."""
 
     def build(self, producer_id: int, epoch: int, first_sequence: int) -> bytearray:

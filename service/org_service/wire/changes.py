@@ -14,28 +14,22 @@ from typing import Final, NamedTuple
 
 import orjson
 
-from org_events.cloudevents import CONTENT_TYPE, EVENT_SCHEMA, JSON_CONTENT, RESULT_SCHEMA, SOURCE, TRACEPARENT
-from org_events.results import RESULT_TYPE
+from org_events.cloudevents import CONTENT_TYPE, EVENT_SCHEMA, JSON_CONTENT
 from org_events.topics import murmur2
 from org_service.domain.outcomes import JournaledOutcome
-from org_service.wire.results import NULL, RESULT_BODY, TRUE, derived_id, rfc3339
+from org_service.wire.results import NULL, TRUE, Header, derived_id, encode_result, rfc3339, shared_headers
 
 KEYS_CACHED: Final = 65_536
 """Organizations whose key's hash is remembered: some 12 MB, and 2.5 microseconds saved for a row of a busy one."""
 ACTORS_CACHED: Final = 4_096
 
-Header = tuple[str, bytes | None]
 Record = tuple[bytes | None, list[Header]]
 """Value (None: a tombstone) and headers."""
 
-_SPECVERSION: Final[Header] = ("ce_specversion", b"1.0")
-_SOURCE: Final[Header] = ("ce_source", SOURCE.encode())
 _JSON: Final[Header] = (CONTENT_TYPE, JSON_CONTENT)
 _EVENT_SCHEMA: Final[Header] = ("ce_dataschema", EVENT_SCHEMA.encode())
-_RESULT_SCHEMA: Final[Header] = ("ce_dataschema", RESULT_SCHEMA.encode())
-_RESULT_TYPE: Final[Header] = ("ce_type", RESULT_TYPE.encode())
 _EVENT: Final = (
-    b'{"org_id":%b,"version":%b,"position":%b,"changed":%b,"before":%b,"after":%b,"command_id":"%b","actor":%b,'
+    b'{"org_id":"%b","version":%b,"position":%b,"changed":%b,"before":%b,"after":%b,"command_id":"%b","actor":%b,'
     b'"recorded_at":"%b"}'
 )
 
@@ -59,30 +53,26 @@ def encode(row: JournaledOutcome) -> Records:
     position, command_id = b"%d" % place, str(command_uuid).encode()
     version = NULL if version_number is None else b"%d" % version_number
     after = NULL if after_text is None else after_text.encode()
-    shared: list[Header] = [_SPECVERSION, _SOURCE, _JSON, ("ce_time", time), ("ce_commandid", command_id)]
-    at: Header = ("ce_position", position)
-    shared.append(at)
-    if trace is not None:
-        shared.append((TRACEPARENT, trace.encode()))
-    if org_uuid is None:
-        key, org_id = command_id, NULL
-    else:
-        key = str(org_uuid).encode()
-        org_id = b'"%b"' % key
-        shared.append(("ce_subject", key))
-    result_body = RESULT_BODY % (
-        *(command_id, org_id, outcome.encode(), code, version, after, position),
-        *(NULL if problem is None else problem.encode(), TRUE),
+    subject = None if org_uuid is None else str(org_uuid).encode()
+    key = subject or command_id
+    shared = shared_headers(command_id, subject, position, time, trace)
+    result: Record = encode_result(
+        f"result:{place}", command_id, subject, outcome, code, version, after, position, problem, TRUE, shared
     )
-    result_id: Header = ("ce_id", derived_id(f"result:{place}"))
-    result: Record = result_body, [result_id, _RESULT_TYPE, _RESULT_SCHEMA, *shared]
     if event_type is None:
         return Records(key, key_hash(key), result, None, None)
 
     actor_header, actor_json = (None, NULL) if actor is None else _actor(actor)
     event_body = _EVENT % (
-        *(org_id, version, position, b"[]" if changed is None else changed.encode()),
-        *(NULL if before is None else before.encode(), after, command_id, actor_json, time),
+        key,
+        version,
+        position,
+        b"[]" if changed is None else changed.encode(),
+        NULL if before is None else before.encode(),
+        after,
+        command_id,
+        actor_json,
+        time,
     )
     orgversion: Header = ("ce_orgversion", version)
     event_id: Header = ("ce_id", derived_id(str(place)))
@@ -90,6 +80,7 @@ def encode(row: JournaledOutcome) -> Records:
     if actor_header is not None:
         event_headers.append(actor_header)
     # guarantee 5: `after` of the journal is the state, and a delete is a tombstone.
+    at: Header = ("ce_position", position)
     state: Record = (None, [orgversion, at]) if after_text is None else (after, [orgversion, at, _JSON])
     return Records(key, key_hash(key), result, (event_body, event_headers), state)
 

@@ -4,7 +4,6 @@ A record whose command id can't be read is `Unreadable`: nobody could be answere
 gets an outcome: a `Rejected` is journaled as a 400, an `Invalid` body is left to `decide`, where 404 comes first.
 """
 
-import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final, cast
 from uuid import UUID
@@ -37,7 +36,7 @@ from org_events.results import FieldError
 from org_service.domain.decide import Invalid
 from org_service.domain.requests import Record, Rejected, Request, Unreadable
 from org_service.wire.body import depth, request_digest, write_version_plainly
-from org_service.wire.ids import make_uuid, read_uuid
+from org_service.wire.ids import make_uuid, read_traceparent, read_uuid
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -47,8 +46,6 @@ _TYPE_CHARS_SHOWN: Final = 100
 """Of a type nobody knows, which may hold anything."""
 _RESERVED: Final = frozenset(form for each in RESERVED_IDS for form in (str(each).encode(), str(each).upper().encode()))
 _BOM: Final = b"\xef\xbb\xbf"
-_TRACEPARENT: Final = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
-"""W3C Trace Context, section 3.2; anything else is dropped, as it asks."""
 _FROM_ENVELOPE: Final = ("actor", "authorization", "traceparent")
 """Extensions of a structured event that are read, or must not be there."""
 _TOKEN_ATTRIBUTE: Final = "ce_authorization"  # noqa: S105 - a name
@@ -114,7 +111,7 @@ def _read_body(
     raw_actor = headers.get("ce_actor")
     actor, actor_problem = (None, None) if raw_actor is None else _actor(raw_actor)
     raw_trace = headers.get(TRACEPARENT) or headers.get(TRACEPARENT_ATTRIBUTE)
-    traceparent = raw_trace.decode() if raw_trace and _TRACEPARENT.fullmatch(raw_trace) else None
+    traceparent = read_traceparent(raw_trace.decode("latin-1")) if raw_trace else None
     body, canonical, problem = _parse(value)
     problem = contradictory or problem or _shape_problem(record.key, body, raw_type, model) or actor_problem
     command: Command | Invalid | Rejected

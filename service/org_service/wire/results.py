@@ -8,7 +8,7 @@ timestamp or one of our own constants.
 from datetime import UTC, datetime
 from functools import lru_cache
 from hashlib import sha1
-from typing import Final
+from typing import Final, NamedTuple
 from uuid import UUID
 
 from org_events.cloudevents import (
@@ -18,7 +18,6 @@ from org_events.cloudevents import (
     RESULT_SCHEMA,
     SOURCE,
     TRACEPARENT,
-    Headers,
 )
 from org_events.results import RESULT_TYPE
 
@@ -29,36 +28,9 @@ RESULT_BODY: Final = (
 """One for the relay and for the worker's own answers: the copy that a duplicate gets is a copy, byte for byte."""
 NULL: Final = b"null"
 TRUE: Final = b"true"
+FALSE: Final = b"false"
 MOMENTS_CACHED: Final = 256
 """A worker's batch has one time, and few workers' batches meet in one chunk."""
-
-
-def result_body(
-    *,
-    command_id: UUID,
-    org_id: UUID | None,
-    outcome: str,
-    code: int,
-    version: int | None,
-    organization: str | None,
-    position: int | None,
-    problem: str | None,
-    final: bool = True,
-) -> bytes:
-    """The body of a result (`org_events.Result`); `organization` and `problem` are JSON text."""
-    return RESULT_BODY % (
-        *(str(command_id).encode(), NULL if org_id is None else b'"%b"' % str(org_id).encode()),
-        *(outcome.encode(), code, _number(version), _json(organization), _number(position), _json(problem)),
-        TRUE if final else b"false",
-    )
-
-
-def _json(part: str | None) -> bytes:
-    return NULL if part is None else part.encode()
-
-
-def _number(part: int | None) -> bytes:
-    return NULL if part is None else b"%d" % part
 
 
 @lru_cache(maxsize=MOMENTS_CACHED)
@@ -67,14 +39,13 @@ def rfc3339(moment: datetime) -> bytes:
     return moment.astimezone(UTC).isoformat().replace("+00:00", "Z").encode()
 
 
-_RESULT_HEADERS: Final[Headers] = [
-    ("ce_specversion", b"1.0"),
-    ("ce_type", RESULT_TYPE.encode()),
-    ("ce_source", SOURCE.encode()),
-    ("ce_dataschema", RESULT_SCHEMA.encode()),
-    (CONTENT_TYPE, JSON_CONTENT),
-]
+Header = tuple[str, bytes]
 
+_SPECVERSION: Final[Header] = ("ce_specversion", b"1.0")
+_SOURCE: Final[Header] = ("ce_source", SOURCE.encode())
+_JSON: Final[Header] = (CONTENT_TYPE, JSON_CONTENT)
+_RESULT_SCHEMA: Final[Header] = ("ce_dataschema", RESULT_SCHEMA.encode())
+_RESULT_TYPE: Final[Header] = ("ce_type", RESULT_TYPE.encode())
 
 _NAMESPACE: Final = EVENT_ID_NAMESPACE.bytes
 _VARIANT: Final = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
@@ -89,36 +60,123 @@ def derived_id(name: str) -> bytes:
     ).encode()
 
 
-def result_key(org_id: UUID | None, command_id: UUID) -> bytes:
-    """A result's key: the organization, or the command where no organization can be read."""
-    return str(org_id or command_id).encode()
+def shared_headers(
+    command_id: bytes, subject: bytes | None, position: bytes | None, time: bytes, traceparent: str | None
+) -> list[Header]:
+    """The headers that the result of a command and its event have in common.
+
+    Args:
+        command_id: 36 characters.
+        subject: The organization, 36 characters; None where none can be read.
+        position: In the journal, in decimal digits; None where it isn't there.
+        time: RFC 3339, when the outcome was recorded.
+        traceparent: Of the command.
+    """
+    headers = [_SPECVERSION, _SOURCE, _JSON, ("ce_time", time), ("ce_commandid", command_id)]
+    if position is not None:
+        headers.append(("ce_position", position))
+    if traceparent is not None:
+        headers.append((TRACEPARENT, traceparent.encode()))
+    if subject is not None:
+        headers.append(("ce_subject", subject))
+    return headers
 
 
-def result_headers(
+def encode_result(  # noqa: PLR0917 - by position, because the relay makes thousands a second
+    derived_from: str,
+    command_id: bytes,
+    subject: bytes | None,
+    outcome: str,
+    code: int,
+    version: bytes,
+    organization: bytes,
+    position: bytes | None,
+    problem: str | None,
+    final: bytes,
+    shared: list[Header],
+) -> tuple[bytes, list[Header]]:
+    """Body and headers of a result (`org_events.Result`), whoever sends it.
+
+    Args:
+        derived_from: What the `ce_id` is derived from; the same text gives the same id.
+        command_id: 36 characters.
+        subject: As `shared_headers`.
+        outcome: Of the command.
+        code: Of the outcome.
+        version: JSON.
+        organization: JSON.
+        position: As `shared_headers`.
+        problem: JSON text; None where there is none.
+        final: JSON.
+        shared: From `shared_headers`.
+    """
+    body = RESULT_BODY % (
+        command_id,
+        NULL if subject is None else b'"%b"' % subject,
+        outcome.encode(),
+        code,
+        version,
+        organization,
+        NULL if position is None else position,
+        NULL if problem is None else problem.encode(),
+        final,
+    )
+    return body, [("ce_id", derived_id(derived_from)), _RESULT_TYPE, _RESULT_SCHEMA, *shared]
+
+
+class ResultRecord(NamedTuple):
+    """A record of `orgs.results`."""
+
+    key: bytes
+    value: bytes
+    headers: list[Header]
+
+
+def result_record(
     *,
     derived_from: str,
     command_id: UUID,
     org_id: UUID | None,
+    outcome: str,
+    code: int,
+    version: int | None,
+    organization: str | None,
     position: int | None,
-    time: bytes,
+    problem: str | None,
+    recorded_at: datetime,
     traceparent: str | None,
-) -> Headers:
-    """The headers of a result.
+    final: bool = True,
+) -> ResultRecord:
+    """A result as the worker itself sends it: for a duplicate the relay's again, byte for byte.
 
     Args:
-        derived_from: What the `ce_id` is derived from; the same text gives the same id.
-        time: RFC 3339, when the outcome was recorded.
+        derived_from: As `encode_result`.
+        command_id: Of the command.
+        org_id: None where none can be read: then the key is the command's id.
+        outcome: Of the command.
+        code: Of the outcome.
+        version: After the command.
+        organization: JSON text, after the command.
+        position: In the journal; None where it isn't there.
+        problem: JSON text.
+        recorded_at: When the outcome was recorded.
+        traceparent: Of the command.
+        final: Whether no other outcome follows.
     """
-    headers = [
-        ("ce_id", derived_id(derived_from)),
-        *_RESULT_HEADERS,
-        ("ce_time", time),
-        ("ce_commandid", str(command_id).encode()),
-    ]
-    if org_id is not None:
-        headers.append(("ce_subject", str(org_id).encode()))
-    if position is not None:
-        headers.append(("ce_position", b"%d" % position))
-    if traceparent is not None:
-        headers.append((TRACEPARENT, traceparent.encode()))
-    return headers
+    command = str(command_id).encode()
+    subject = None if org_id is None else str(org_id).encode()
+    place = None if position is None else b"%d" % position
+    value, headers = encode_result(
+        derived_from,
+        command,
+        subject,
+        outcome,
+        code,
+        NULL if version is None else b"%d" % version,
+        NULL if organization is None else organization.encode(),
+        place,
+        problem,
+        TRUE if final else FALSE,
+        shared_headers(command, subject, place, rfc3339(recorded_at), traceparent),
+    )
+    return ResultRecord(subject or command, value, headers)

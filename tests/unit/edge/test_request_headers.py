@@ -19,8 +19,8 @@ from org_service.edge.http.request_headers import (
     read_if_match,
     sane_request_id,
     single,
-    trace_context,
 )
+from org_service.wire.ids import read_traceparent
 
 
 def test_an_etag_is_the_version_in_quotes() -> None:
@@ -200,8 +200,8 @@ def test_a_request_id_may_hold_nothing_that_breaks_a_log_line() -> None:
 
 def test_a_trace_context_is_handed_on_only_if_it_is_one() -> None:
     good = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-    assert trace_context(good) == good
-    assert trace_context(good.upper()) is None
-    assert trace_context("00-" + "0" * 32 + "-b7ad6b7169203331-01") is None
-    assert trace_context("ff" + good[2:]) is None
-    assert trace_context(good + "-more") is None
+    assert read_traceparent(good) == good
+    assert read_traceparent(good.upper()) is None
+    assert read_traceparent("00-" + "0" * 32 + "-b7ad6b7169203331-01") is None
+    assert read_traceparent("ff" + good[2:]) is None
+    assert read_traceparent(good + "-more") is None

@@ -16,10 +16,10 @@ from org_service.edge.http.request_headers import (
     preference,
     read_if_match,
     sane_request_id,
-    trace_context,
 )
 from org_service.edge.http.target import path_of, query_of
 from org_service.serving.framing import MalformedError, RequestReader
+from org_service.wire.ids import read_traceparent
 
 CHARS = 15_500
 """Of a run; a head has 16 KiB at most."""
@@ -66,7 +66,7 @@ READERS: dict[str, Callable[[str], object]] = {
     "Content-Encoding": lambda text: is_unencoded([text]),
     "Idempotency-Key": lambda text: command_id_for("user", text),
     "X-Request-Id": sane_request_id,
-    "traceparent": trace_context,
+    "traceparent": read_traceparent,
     "Authorization": lambda text: bearer(text.encode("latin-1")),
     "a path": lambda text: path_of(text.encode("latin-1")),
     "a query": lambda text: query_of(text.encode("latin-1")),

@@ -331,7 +331,9 @@ def test_fields_nobody_knows_are_ignored() -> None:
 
 
 def test_a_broken_traceparent_is_dropped() -> None:
-    assert readable(record(headers=[*HEADERS, ("traceparent", b"00-xyz")])).traceparent is None
+    zeros = b"00-" + b"0" * 32 + b"-b7ad6b7169203331-01"
+    for broken in (b"00-xyz", b"\xff", zeros, b"ff" + TRACE[2:], TRACE.upper(), TRACE + b"-more"):
+        assert readable(record(headers=[*HEADERS, ("traceparent", broken)])).traceparent is None
 
 
 def test_an_id_in_upper_case_is_the_same_command() -> None:

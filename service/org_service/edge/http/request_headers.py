@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 from uuid import UUID, uuid5
 
 from org_service.edge.http.problems import bad_request
+from org_service.wire.ids import read_traceparent
 
 COMMAND_ID: Final = "x-command-id"
 """The header of an answer that names its change: /v1/commands/{id} shows its outcome."""
@@ -35,8 +36,6 @@ minute.
 """
 _PARAMETER: Final = re.compile(rf"({_TOKEN})=({_WORD})")
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
-_TRACEPARENT: Final = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
-"""W3C Trace Context, section 3.2."""
 
 
 class RequestHeaders:
@@ -69,7 +68,7 @@ class RequestHeaders:
     @property
     def traceparent(self) -> str | None:
         """The trace to hand on; None where there is none, or it must be ignored."""
-        return trace_context(self._lines.get(b"traceparent", b"").decode("latin-1"))
+        return read_traceparent(self._lines.get(b"traceparent", b"").decode("latin-1"))
 
     @property
     def has_body(self) -> bool:
@@ -292,8 +291,3 @@ def accepts_gzip(accept_encoding: str | None) -> bool:
 def sane_request_id(text: str) -> bool:
     """Whether a client's `X-Request-Id` may go into logs and answers as it is."""
     return _REQUEST_ID.fullmatch(text) is not None
-
-
-def trace_context(text: str) -> str | None:
-    """The `traceparent` to hand on; None where it must be ignored."""
-    return text if _TRACEPARENT.fullmatch(text) else None

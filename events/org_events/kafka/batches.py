@@ -81,7 +81,7 @@ class Budget:
         self.spent = 0
 
 
-class Record(NamedTuple):
+class UnpackedRecord(NamedTuple):
     """What aiokafka's fetcher needs of a record."""
 
     offset: int
@@ -302,7 +302,7 @@ class _Headers:
                 raise _TooManyHeaders
 
 
-def _by_the_letter(header: _Header, data: bytes, batches: Batches, *, whole: bool) -> Iterator[Record]:
+def _by_the_letter(header: _Header, data: bytes, batches: Batches, *, whole: bool) -> Iterator[UnpackedRecord]:
     """The records as a broker reads them.
 
     Raises:
@@ -326,7 +326,7 @@ def _by_the_letter(header: _Header, data: bytes, batches: Batches, *, whole: boo
             headers = [reader.header() for _ in range(number)]
             if reader.at != end:
                 raise CorruptRecordException("the length of a record is wrong")
-            yield Record(
+            yield UnpackedRecord(
                 header.base_offset + (place if whole else delta),
                 header.max_timestamp if appended else timestamp,
                 int(appended),
@@ -393,11 +393,11 @@ class _Reader:
         return (self.content() or b"").decode(errors="backslashreplace"), self.content()
 
 
-def _unread(header: _Header, data: bytes, why: str) -> Record:
+def _unread(header: _Header, data: bytes, why: str) -> UnpackedRecord:
     batch = UnreadBatch(data)
     last = header.base_offset + header.last_offset_delta
     batch.first_offset, batch.records = header.base_offset, header.records
     compressed = "a compressed batch" if header.attributes & _CODEC else "a batch"
     batch.why = f"{compressed} of {header.records} records, offsets {header.base_offset} to {last}: {why}"
     appended = bool(header.attributes & _APPEND_TIME)
-    return Record(last, header.max_timestamp, int(appended), None, batch, [])
+    return UnpackedRecord(last, header.max_timestamp, int(appended), None, batch, [])

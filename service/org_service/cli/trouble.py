@@ -15,14 +15,14 @@ MASK: Final = "***"
 _SECRET_PARAMETERS: Final = frozenset({"password", "sslpassword", "passfile"})
 
 
-class Trouble(NamedTuple):
+class Explanation(NamedTuple):
     """What to say, and how to exit."""
 
     message: str
     code: int
 
 
-def explain(error: BaseException) -> Trouble | None:
+def explain(error: BaseException) -> Explanation | None:
     """What to say about an error that can be expected; None for a defect of ours."""
     from pydantic import ValidationError
     from pydantic_settings import SettingsError
@@ -31,19 +31,19 @@ def explain(error: BaseException) -> Trouble | None:
     from org_service.errors import RetryError, ServiceError, UnreachableError
 
     if isinstance(error, ValidationError):
-        return Trouble(_wrong_settings(error), USAGE) if error.title == "Settings" else None
+        return Explanation(_wrong_settings(error), USAGE) if error.title == "Settings" else None
     if isinstance(error, SettingsError):
-        return Trouble(f"invalid setting:\n  {error}", USAGE)
+        return Explanation(f"invalid setting:\n  {error}", USAGE)
     if isinstance(error, ServiceError) and not isinstance(error, UnreachableError):
-        return Trouble(str(error), UNKNOWN if isinstance(error, RetryError) else REFUSED)
+        return Explanation(str(error), UNKNOWN if isinstance(error, RetryError) else REFUSED)
     if isinstance(error, ClientError):
         hint = " Is a worker running?" if isinstance(error, OutcomeUnknown) else ""
-        return Trouble(f"{error}{hint}", REFUSED if isinstance(error, KafkaRefused | TopicMissing) else UNKNOWN)
+        return Explanation(f"{error}{hint}", REFUSED if isinstance(error, KafkaRefused | TopicMissing) else UNKNOWN)
     known = _kafka(error) or _postgres(error)
     if known is not None:
         return known
     if isinstance(error, OSError) and error.filename is not None:
-        return Trouble(f"{error.filename}: {error.strerror}", USAGE)
+        return Explanation(f"{error.filename}: {error.strerror}", USAGE)
     return None
 
 
@@ -103,17 +103,21 @@ def _way_in(variable: str) -> str:
     return f"Start the local stack with `orgs up`, or set {variable}."
 
 
-def _kafka(error: BaseException) -> Trouble | None:
+def _kafka(error: BaseException) -> Explanation | None:
     from org_service.kafka import client as errors
 
     where = _places()[0]
     if isinstance(error, errors.UnknownTopicOrPartitionError):
-        return Trouble(f"a topic is missing on Kafka at {where}: run `orgs topics apply`.", REFUSED)
+        return Explanation(f"a topic is missing on Kafka at {where}: run `orgs topics apply`.", REFUSED)
     if isinstance(error, errors.TopicAuthorizationFailedError | errors.GroupAuthorizationFailedError):
-        return Trouble(f"Kafka at {where} denies access: {error!r}. Check its ACLs and ORGS_KAFKA__SASL_*.", REFUSED)
+        return Explanation(
+            f"Kafka at {where} denies access: {error!r}. Check its ACLs and ORGS_KAFKA__SASL_*.", REFUSED
+        )
     if isinstance(error, errors.KafkaError):
         said = "" if isinstance(error, errors.KafkaConnectionError) else f" ({error!r})"
-        return Trouble(f"Kafka does not respond at {where}{said}. {_way_in('ORGS_KAFKA__BOOTSTRAP_SERVERS')}", UNKNOWN)
+        return Explanation(
+            f"Kafka does not respond at {where}{said}. {_way_in('ORGS_KAFKA__BOOTSTRAP_SERVERS')}", UNKNOWN
+        )
     return None
 
 
@@ -131,22 +135,22 @@ _BY_SQLSTATE: Final = {
 """What to do about an answer of Postgres (manual, appendix A)."""
 
 
-def _postgres(error: BaseException) -> Trouble | None:
+def _postgres(error: BaseException) -> Explanation | None:
     from org_service.errors import RetryError
     from org_service.store.failures import classify, misconfigured
 
     wrong = misconfigured(error)
     if wrong is not None:
-        return Trouble(f"invalid setting:\n  ORGS_DATABASE__URL: {wrong}", USAGE)
+        return Explanation(f"invalid setting:\n  ORGS_DATABASE__URL: {wrong}", USAGE)
     where = _places()[1]
     for each in _causes(error):
         advice = _BY_SQLSTATE.get(getattr(each, "sqlstate", None) or "")
         if advice is not None:
-            return Trouble(f"Postgres at {where}: {advice}", REFUSED)
+            return Explanation(f"Postgres at {where}: {advice}", REFUSED)
     if isinstance(error, OSError) and error.filename is not None:
         return None
     if isinstance(classify(error), RetryError):
-        return Trouble(f"Postgres does not respond at {where}. {_way_in('ORGS_DATABASE__URL')}", UNKNOWN)
+        return Explanation(f"Postgres does not respond at {where}. {_way_in('ORGS_DATABASE__URL')}", UNKNOWN)
     return None
 
 

@@ -20,6 +20,8 @@ REFUSED_RETRY_S: Final = 0.2
 """Between two fetches that a broker rejects, as it does for a moment when leaders change."""
 PATIENCE_S: Final = 5.0
 """A partition whose fetches are rejected for so long is sick."""
+_REJECTIONS_MIN: Final = 3
+"""And so often: a process that was frozen in between has not tried for all of that time."""
 
 
 class Sick(NamedTuple):
@@ -48,6 +50,8 @@ class _Case(NamedTuple):
     retry_at: float
     unread: bool
     """What came can't be read; else nothing comes."""
+    times: int
+    """How often in a row."""
 
 
 class Ward:
@@ -95,8 +99,10 @@ class Ward:
         reason = _reason(error)
         same = before is not None and before.sick.offset == offset and before.unread == unread
         since = before.sick.since if before is not None and same else now
-        told = now - since >= patience_s or (before is not None and before.told)
-        case = _Case(Sick(offset, reason, since), told, now + retry_s, unread)
+        times = 1 + (before.times if before is not None and same else 0)
+        lasting = now - since >= patience_s and (unread or times >= _REJECTIONS_MIN)
+        told = lasting or (before is not None and before.told)
+        case = _Case(Sick(offset, reason, since), told, now + retry_s, unread, times)
         self.cases[at] = case
         if told and (before is None or before.sick != case.sick or not before.told):
             self._tell(at, case.sick)

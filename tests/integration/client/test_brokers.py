@@ -127,4 +127,4 @@ def test_every_client_of_ours_endures() -> None:
             for found in re.finditer(r"\bAIOKafka(Consumer|Producer|AdminClient|Client)\(", text):
                 assert text[: found.start()].rstrip().endswith("enduring("), path
                 made += 1
-    assert made > 4
+    assert made > 3

@@ -1,0 +1,50 @@
+"""When a partition is called sick: what can't be read at once, what is rejected only after a while."""
+
+from types import SimpleNamespace
+
+import pytest
+from aiokafka import TopicPartition
+from aiokafka.errors import CorruptRecordException, NotLeaderForPartitionError
+
+from org_events.kafka import sick
+from org_events.kafka.sick import Sick, Ward
+
+AT = TopicPartition("orgs.commands", 3)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    now = SimpleNamespace(s=100.0)
+    monkeypatch.setattr(sick, "time", SimpleNamespace(monotonic=lambda: now.s))
+    return now
+
+
+def test_what_cannot_be_read_is_sick_at_once(clock: SimpleNamespace) -> None:
+    told: list[Sick | None] = []
+    Ward(lambda _, each: told.append(each)).unreadable(AT, 7, CorruptRecordException())
+    assert [each.offset for each in told if each] == [7]
+
+
+def test_fetches_that_are_rejected_for_long_are_sick(clock: SimpleNamespace) -> None:
+    told: list[Sick | None] = []
+    ward = Ward(lambda _, each: told.append(each))
+    for _ in range(12):
+        ward.refused(AT, 7, NotLeaderForPartitionError())
+        clock.s += 0.45
+    assert told == []
+    clock.s += 0.5
+    ward.refused(AT, 7, NotLeaderForPartitionError())
+    assert [each.offset for each in told if each] == [7]
+    ward.well(AT)
+    assert told[-1] is None
+
+
+def test_a_process_that_was_frozen_between_two_rejections_has_not_waited(clock: SimpleNamespace) -> None:
+    told: list[Sick | None] = []
+    ward = Ward(lambda _, each: told.append(each))
+    ward.refused(AT, 7, NotLeaderForPartitionError())
+    clock.s += 60
+    ward.refused(AT, 7, NotLeaderForPartitionError())
+    assert told == []
+    ward.well(AT)
+    assert told == []

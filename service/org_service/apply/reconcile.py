@@ -17,10 +17,8 @@ last seen (reading again would write every row); applying everything again from 
 meanwhile); the same for a topic that was created again, which may be empty because nobody has filled it yet.
 """
 
-import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Collection, Mapping, Sequence
 from hashlib import blake2b
 from typing import Any, Final, NamedTuple, cast
 from uuid import UUID
@@ -30,6 +28,7 @@ from org_events.kafka.consumer import SteadyConsumer
 from org_events.reference import USER_ID_CHARS_MAX, Reference
 from org_events.topics import partitions_for
 from org_service.kafka.client import AIOKafkaConsumer, ConsumerRecord, CorruptRecordException, TopicPartition
+from org_service.kafka.reader import groupless_consumer
 from org_service.kafka.topic_ids import topic_ids
 from org_service.kafka.topics import tombstones_kept_ms
 from org_service.settings import Settings
@@ -225,7 +224,8 @@ async def _reconcile(
 ) -> int | None:
     """How many rows of a group were deleted; None where none was, because the place is lost."""
     began = time.monotonic()
-    async with _reader(settings) as consumer:
+    fetch_bytes_max = settings.worker.partition_fetch_bytes_max
+    async with groupless_consumer(settings.kafka, max_partition_fetch_bytes=fetch_bytes_max) as consumer:
         held, ends = await _read_keys(consumer, group, settings.kafka.partitions, beat)
         if (await topic_ids(consumer, [group.topic]))[group.topic] != group.topic_id:
             return None
@@ -248,24 +248,6 @@ async def _reconcile(
             await table.delete(conn, lacking[first : first + _DELETE_ROWS])
         await reference_progress.confirm(conn, dict.fromkeys(group.ends, time.monotonic() - began))
     return len(lacking)
-
-
-@asynccontextmanager
-async def _reader(settings: Settings) -> AsyncGenerator[SteadyConsumer]:
-    """A consumer of no group, which reads from the beginning."""
-    consumer = SteadyConsumer(
-        **settings.kafka.connection(),
-        group_id=None,
-        enable_auto_commit=False,
-        auto_offset_reset="earliest",
-        isolation_level="read_committed",
-        max_partition_fetch_bytes=settings.worker.partition_fetch_bytes_max,
-    )
-    try:
-        await consumer.start()
-        yield consumer
-    finally:
-        await asyncio.gather(consumer.stop(), return_exceptions=True)
 
 
 async def _read_keys(

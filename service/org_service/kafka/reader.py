@@ -7,7 +7,7 @@ transaction of the relay wrote and took back is not there for them, nor is what 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Final, cast
+from typing import Any, Final, cast
 
 from aiokafka import ConsumerRecord, TopicPartition
 
@@ -50,19 +50,34 @@ async def reader(
         raise StopError(f"topic {topic} does not exist on Kafka at {kafka.bootstrap_servers}: run `orgs topics apply`.")
     wanted = range(partitions[0]) if key is None else [partition_for(key, partitions[0])]
     assigned = [TopicPartition(topic, partition) for partition in wanted]
+    async with groupless_consumer(kafka, fetch_max_wait_ms=_FETCH_WAIT_MS) as consumer:
+        consumer.assign(assigned)
+        await consumer.seek_to_beginning(*assigned)
+        yield consumer, assigned
+
+
+@asynccontextmanager
+async def groupless_consumer(kafka: KafkaSettings, **options: Any) -> AsyncGenerator[SteadyConsumer]:
+    """A consumer that belongs to no group and commits nothing, of committed records, from the beginning on.
+
+    Args:
+        kafka: Where.
+        options: More of them, as `SteadyConsumer` takes them.
+
+    Raises:
+        KafkaError: Kafka can't be reached.
+    """
     consumer = SteadyConsumer(
         **kafka.connection(),
         group_id=None,
         enable_auto_commit=False,
         auto_offset_reset="earliest",
         isolation_level="read_committed",
-        fetch_max_wait_ms=_FETCH_WAIT_MS,
+        **options,
     )
     try:
         await consumer.start()
-        consumer.assign(assigned)
-        await consumer.seek_to_beginning(*assigned)
-        yield consumer, assigned
+        yield consumer
     finally:
         # While Kafka is away, the consumer cancels a fetch that waits to try again, and lets that cancellation out.
         await asyncio.gather(consumer.stop(), return_exceptions=True)

@@ -19,8 +19,8 @@ from aiokafka.errors import KafkaError
 from aiokafka.protocol.api import Request, RequestStruct, Response
 from aiokafka.protocol.types import CompactArray, CompactString, Int16, Int32, Int64, Schema, TaggedFields
 
-from org_events.kafka.consumer import SteadyConsumer
 from org_service.kafka.epochs import epoch_ends
+from org_service.kafka.reader import groupless_consumer
 from org_service.kafka.topic_ids import describe
 from org_service.settings import KafkaSettings
 from org_service.telemetry.logs import get_logger
@@ -168,20 +168,15 @@ class TransactionWatch:
         while True:
             # First, so that a process that ends at once leaves no connection half made.
             await asyncio.sleep(LOOK_S)
-            consumer = SteadyConsumer(
-                **self._kafka.connection(), group_id=None, enable_auto_commit=False, isolation_level="read_committed"
-            )
             try:
-                await consumer.start()
-                while True:
-                    await self._look(consumer)
-                    await asyncio.sleep(LOOK_S)
+                async with groupless_consumer(self._kafka) as consumer:
+                    while True:
+                        await self._look(consumer)
+                        await asyncio.sleep(LOOK_S)
             except (KafkaError, OSError) as error:
                 log.debug("transactions could not be checked", why=type(error).__name__)
             except Exception:  # a defect must not end the watch
                 log.exception("transactions could not be checked: a defect")
-            finally:
-                await asyncio.gather(consumer.stop(), return_exceptions=True)
 
     async def _look(self, consumer: AIOKafkaConsumer) -> None:
         topics = await describe(consumer, self._topics)

@@ -15,6 +15,7 @@ from org_events.kafka.consumer import SteadyConsumer
 from org_service import probes
 from org_service.apply.reconcile import absence_max_s, is_too_long
 from org_service.kafka.client import TopicPartition
+from org_service.kafka.reader import groupless_consumer
 from org_service.kafka.topic_ids import topic_ids
 from org_service.probes import probe
 from org_service.settings import Settings
@@ -45,20 +46,11 @@ async def wait_until_loaded(settings: Settings, stop: asyncio.Event, beat: Calla
         KafkaError: Kafka can't be reached.
         RetryError: Postgres can't be reached.
     """
-    consumer = SteadyConsumer(
-        **settings.kafka.connection(),
-        group_id=None,
-        enable_auto_commit=False,
-        auto_offset_reset="earliest",
-        isolation_level="read_committed",
-        max_partition_fetch_bytes=_FETCH_BYTES,
-    )
     database = Database(settings.database, "worker", direct=True)
     try:
-        await consumer.start()
-        await _wait(settings, consumer, database, stop, beat)
+        async with groupless_consumer(settings.kafka, max_partition_fetch_bytes=_FETCH_BYTES) as consumer:
+            await _wait(settings, consumer, database, stop, beat)
     finally:
-        await asyncio.gather(consumer.stop(), return_exceptions=True)
         await database.close()
 
 

@@ -13,7 +13,7 @@ from aiokafka.errors import (
     TopicAuthorizationFailedError,
     UnknownTopicOrPartitionError,
 )
-from aiokafka.structs import OffsetAndMetadata, RecordMetadata
+from aiokafka.structs import RecordMetadata
 
 __all__ = [
     "AIOKafkaConsumer",
@@ -27,7 +27,6 @@ __all__ = [
     "KafkaConnectionError",
     "KafkaError",
     "KafkaTimeoutError",
-    "OffsetAndMetadata",
     "RecordMetadata",
     "TopicAuthorizationFailedError",
     "TopicPartition",

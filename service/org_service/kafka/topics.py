@@ -175,16 +175,26 @@ async def _configs(client: AIOKafkaAdminClient, specs: Sequence[TopicSpec]) -> d
     """Each topic's settings, defaults included."""
     if not specs:
         return {}
-    answers: list[Any] = await client.describe_configs(
-        [ConfigResource(ConfigResourceType.TOPIC, spec.name) for spec in specs]
-    )
     configs: dict[str, dict[str, str]] = {}
-    for answer in answers:
-        for code, message, _, name, entries in answer.resources:
-            if code:
-                raise StopError(f"Kafka does not return the settings of {name}: {message or for_code(code).__name__}")
-            configs[name] = {entry[0]: entry[1] for entry in entries}
+    for code, message, name, config in await _describe_configs(client, [spec.name for spec in specs]):
+        if code:
+            raise StopError(f"Kafka does not return the settings of {name}: {message or for_code(code).__name__}")
+        configs[name] = config
     return configs
+
+
+async def _describe_configs(
+    client: AIOKafkaAdminClient, topics: Collection[str]
+) -> list[tuple[int, str | None, str, dict[str, str]]]:
+    """Of each topic: error code (0 is none), the broker's message, name, and the settings by name."""
+    answers: list[Any] = await client.describe_configs(
+        [ConfigResource(ConfigResourceType.TOPIC, topic) for topic in topics]
+    )
+    return [
+        (code, message, name, {entry[0]: entry[1] for entry in entries})
+        for answer in answers
+        for code, message, _, name, entries in answer.resources
+    ]
 
 
 def _partitions_advice(spec: TopicSpec, found: int, *, alike: bool) -> str:
@@ -234,15 +244,13 @@ async def tombstones_kept_ms(kafka: KafkaSettings, topics: Collection[str]) -> d
         KafkaError: No broker answers, or a topic does not exist.
     """
     async with admin(kafka) as client:
-        answers: list[Any] = await client.describe_configs(
-            [ConfigResource(ConfigResourceType.TOPIC, topic) for topic in topics]
-        )
+        described = await _describe_configs(client, topics)
     kept_ms: dict[str, int] = {}
-    for code, _, _, topic, entries in (each for answer in answers for each in answer.resources):
+    for code, _, topic, config in described:
         if code == TopicAuthorizationFailedError.errno:
             kept_ms[topic] = DAY_MS
         elif code:
             raise for_code(code)(topic)
         else:
-            kept_ms[topic] = int({entry[0]: entry[1] for entry in entries}["delete.retention.ms"])
+            kept_ms[topic] = int(config["delete.retention.ms"])
     return kept_ms

@@ -25,8 +25,7 @@ async def applying(
     heartbeat = heartbeat or Heartbeat()
     database = Database(settings.database, "worker")
     authenticator = Authenticator(settings.auth)
-    waits_s = settings.worker.retry_wait_s, settings.worker.retry_wait_max_s
-    replies = Replies(settings.kafka, waits_s, heartbeat)
+    replies = Replies(settings.kafka, settings.worker.retry_waits_s, heartbeat)
     try:
         await authenticator.start()
         yield Applier(database, authenticator, replies, settings.worker, heartbeat=heartbeat, clock=clock)

@@ -77,7 +77,7 @@ class Applier:
         self._settling = Settling(
             "the batch",
             classify=classify,
-            waits_s=(settings.retry_wait_s, settings.retry_wait_max_s),
+            waits_s=settings.retry_waits_s,
             heartbeat=heartbeat or Heartbeat(),
             log=log,
         )

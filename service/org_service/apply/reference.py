@@ -82,7 +82,7 @@ class ReferenceApplier:
         self._absence_s: Mapping[str, float] = {}
         """How long each topic may go unread."""
         self._heartbeat = heartbeat or Heartbeat()
-        waits_s = settings.worker.retry_wait_s, settings.worker.retry_wait_max_s
+        waits_s = settings.worker.retry_waits_s
         self._finding = Patience(
             "reference data wait", waits_s, log=log, judge=_judge, count=count_trouble, heartbeat=self._heartbeat
         )

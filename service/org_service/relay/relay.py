@@ -124,7 +124,7 @@ class Relay:
     def _patience(self, stop: asyncio.Event | None) -> Patience:
         return Patience(
             "the relay steps down and stands by again",
-            (self._relay.retry_wait_s, self._relay.retry_wait_max_s),
+            self._relay.retry_waits_s,
             log=log,
             judge=_judge,
             heartbeat=self.heartbeat,

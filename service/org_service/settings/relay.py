@@ -45,3 +45,8 @@ class RelaySettings(SettingsGroup):
                 "transaction in progress"
             )
         return self
+
+    @property
+    def retry_waits_s(self) -> tuple[float, float]:
+        """The first and the longest pause between tries."""
+        return self.retry_wait_s, self.retry_wait_max_s

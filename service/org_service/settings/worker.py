@@ -52,3 +52,8 @@ class WorkerSettings(SettingsGroup):
     stalled_after_s: float = Field(
         default=120, gt=0, le=3_600, description="/livez fails after the consume loop sent no heartbeat for this long"
     )
+
+    @property
+    def retry_waits_s(self) -> tuple[float, float]:
+        """The first and the longest pause between tries."""
+        return self.retry_wait_s, self.retry_wait_max_s

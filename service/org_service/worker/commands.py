@@ -52,7 +52,7 @@ class CommandSubscriber(Subscriber):
         """Partitions left alone until keys were read, and the last batch that may hold records of theirs."""
         self._settling = Patience(
             "the position to continue from is not known yet",
-            (worker.retry_wait_s, worker.retry_wait_max_s),
+            worker.retry_waits_s,
             log=log,
             judge=_judge,
             heartbeat=self.heartbeat,

@@ -31,7 +31,6 @@ class Worker:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         worker = settings.worker
-        waits_s = worker.retry_wait_s, worker.retry_wait_max_s
         self._starting = Heartbeat()
         self._commands_alive, self._reference_alive = Heartbeat(), Heartbeat()
         """Of each feed: a poll, or a try of the batch in flight, whichever came last."""
@@ -39,7 +38,7 @@ class Worker:
         """Those of the loops that run now."""
         self._database = Database(settings.database, "worker")
         self._authenticator = Authenticator(settings.auth)
-        self._replies = Replies(settings.kafka, waits_s, self._commands_alive)
+        self._replies = Replies(settings.kafka, worker.retry_waits_s, self._commands_alive)
         self._applier = Applier(
             self._database, self._authenticator, self._replies, worker, heartbeat=self._commands_alive
         )
@@ -87,7 +86,7 @@ class Worker:
         worker = self._settings.worker
         patience = Patience(
             "not ready to accept commands",
-            (worker.retry_wait_s, worker.retry_wait_max_s),
+            worker.retry_waits_s,
             log=log,
             judge=_judge,
             heartbeat=self._starting,

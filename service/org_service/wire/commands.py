@@ -36,7 +36,7 @@ from org_events.results import FieldError
 from org_service.domain.decide import Invalid
 from org_service.domain.requests import Record, Rejected, Request, Unreadable
 from org_service.wire.body import depth, request_digest, write_version_plainly
-from org_service.wire.ids import make_uuid, read_traceparent, read_uuid
+from org_service.wire.ids import is_uuid, make_uuid, read_traceparent, read_uuid
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -177,7 +177,7 @@ def _shape_problem(key: bytes | None, body: Any, raw_type: bytes, model: type[Co
     if not isinstance(body, dict):
         return "The body must be a JSON object."
     org_id = _bytes(_org_id(body))
-    if read_uuid(org_id) is None:
+    if not is_uuid(org_id):
         return "org_id must be a UUID of 36 characters."
     if key != org_id.lower():
         return "The record's key must be org_id, as 36 lower-case characters of UTF-8."

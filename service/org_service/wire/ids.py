@@ -16,9 +16,14 @@ make_uuid: Final[Callable[[str], UUID]] = pgproto.UUID
 """The driver's kind of `uuid.UUID`: equal to any other, but made, hashed, written and sent several times as fast."""
 
 
+def is_uuid(raw: bytes) -> bool:
+    """Whether `read_uuid` reads it; for where the value itself is not needed."""
+    return _UUID.fullmatch(raw) is not None
+
+
 def read_uuid(raw: bytes | None) -> UUID | None:
     """The UUID of 36 characters, in either case; None for anything else (RFC 9562, section 4)."""
-    if raw is None or not _UUID.fullmatch(raw):
+    if raw is None or not is_uuid(raw):
         return None
     return make_uuid(raw.decode("ascii"))
 

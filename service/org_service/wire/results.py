@@ -43,7 +43,7 @@ Header = tuple[str, bytes]
 
 _SPECVERSION: Final[Header] = ("ce_specversion", b"1.0")
 _SOURCE: Final[Header] = ("ce_source", SOURCE.encode())
-_JSON: Final[Header] = (CONTENT_TYPE, JSON_CONTENT)
+JSON_HEADER: Final[Header] = (CONTENT_TYPE, JSON_CONTENT)
 _RESULT_SCHEMA: Final[Header] = ("ce_dataschema", RESULT_SCHEMA.encode())
 _RESULT_TYPE: Final[Header] = ("ce_type", RESULT_TYPE.encode())
 
@@ -72,7 +72,7 @@ def shared_headers(
         time: RFC 3339, when the outcome was recorded.
         traceparent: Of the command.
     """
-    headers = [_SPECVERSION, _SOURCE, _JSON, ("ce_time", time), ("ce_commandid", command_id)]
+    headers = [_SPECVERSION, _SOURCE, JSON_HEADER, ("ce_time", time), ("ce_commandid", command_id)]
     if position is not None:
         headers.append(("ce_position", position))
     if traceparent is not None:

@@ -59,7 +59,7 @@ def test_who_wakes_up_after_others_took_over_does_nothing_twice(settings: Settin
         # transaction, that is open until another one leads, which is said after half of this time.
         expected = ("aiokafka", "asyncio", "org_service.kafka.transactions")
         errors = {process.name: process.errors(*expected) for process in processes}
-    print(f"seed {SEED}, another relay led after {took_over_s:.1f} s\n{findings.text()}")
+    print(f"seed {SEED}, another relay led after {took_over_s:.1f} s\n{findings.text()}", errors, sep="\n")
     assert findings.ok, findings.text()
     assert len(leaders) == 1
     assert leaders[0] in {process.name for process in awake}

@@ -20,8 +20,8 @@ REFUSED_RETRY_S: Final = 0.2
 """Between two fetches that a broker rejects, as it does for a moment when leaders change."""
 PATIENCE_S: Final = 5.0
 """A partition whose fetches are rejected for so long is sick."""
-_REJECTIONS_MIN: Final = 3
-"""And so often: a process that was frozen in between has not tried for all of that time."""
+_BETWEEN_TRIES_S: Final = 1.0
+"""More between two rejections doesn't count: a process that was frozen has not tried for all of that time."""
 
 
 class Sick(NamedTuple):
@@ -47,11 +47,12 @@ class _Case(NamedTuple):
     sick: Sick
     told: bool
     """Whether it lasted long enough to be said."""
+    noted_at: float
     retry_at: float
     unread: bool
     """What came can't be read; else nothing comes."""
-    times: int
-    """How often in a row."""
+    tried_s: float
+    """How long it was tried, in a row."""
 
 
 class Ward:
@@ -98,11 +99,11 @@ class Ward:
         before = self.cases.get(at)
         reason = _reason(error)
         same = before is not None and before.sick.offset == offset and before.unread == unread
-        since = before.sick.since if before is not None and same else now
-        times = 1 + (before.times if before is not None and same else 0)
-        lasting = now - since >= patience_s and (unread or times >= _REJECTIONS_MIN)
-        told = lasting or (before is not None and before.told)
-        case = _Case(Sick(offset, reason, since), told, now + retry_s, unread, times)
+        since, tried_s = now, 0.0
+        if before is not None and same:
+            since, tried_s = before.sick.since, before.tried_s + min(now - before.noted_at, _BETWEEN_TRIES_S)
+        told = tried_s >= patience_s or (before is not None and before.told)
+        case = _Case(Sick(offset, reason, since), told, now, now + retry_s, unread, tried_s)
         self.cases[at] = case
         if told and (before is None or before.sick != case.sick or not before.told):
             self._tell(at, case.sick)

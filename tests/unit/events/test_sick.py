@@ -39,12 +39,27 @@ def test_fetches_that_are_rejected_for_long_are_sick(clock: SimpleNamespace) -> 
     assert told[-1] is None
 
 
-def test_a_process_that_was_frozen_between_two_rejections_has_not_waited(clock: SimpleNamespace) -> None:
+def test_rejections_that_come_slowly_are_sick_as_well(clock: SimpleNamespace) -> None:
     told: list[Sick | None] = []
     ward = Ward(lambda _, each: told.append(each))
-    ward.refused(AT, 7, NotLeaderForPartitionError())
+    for _ in range(6):
+        assert told == []
+        ward.refused(AT, 7, NotLeaderForPartitionError())
+        clock.s += 20
+    assert [each.offset for each in told if each] == [7]
+
+
+@pytest.mark.parametrize("before", range(1, 6))
+def test_a_process_that_was_frozen_between_two_rejections_has_not_waited(clock: SimpleNamespace, before: int) -> None:
+    told: list[Sick | None] = []
+    ward = Ward(lambda _, each: told.append(each))
+    for _ in range(before):
+        clock.s += 0.5
+        ward.refused(AT, 7, NotLeaderForPartitionError())
     clock.s += 60
-    ward.refused(AT, 7, NotLeaderForPartitionError())
+    for _ in range(4):
+        ward.refused(AT, 7, NotLeaderForPartitionError())
+        clock.s += 0.2
     assert told == []
     ward.well(AT)
     assert told == []

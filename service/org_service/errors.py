@@ -3,6 +3,9 @@
 Retry: wait and try the same thing again. TooSlow: try less at once, and wait where it can't be less. Refold: roll back,
 read fresh data, decide again. DataRefused: halve the batch, park the culprit. Stop: end the process with a clear
 message; only an operator can fix it.
+
+The others are for whoever started the program, and end what they asked for: nothing has to be undone. They differ by
+what to mend: a setting, an input, the topics, a permission, the request itself, or a broken partition.
 """
 
 
@@ -39,4 +42,28 @@ class DataRefusedError(ServiceError):
 
 
 class StopError(ServiceError):
-    """Going on would do harm, or can't ever work: an operator must act first."""
+    """The process must end: going on would do harm, or can't ever work. An operator must act first."""
+
+
+class ConfigurationError(ServiceError):
+    """A setting, or the file, address or keys that it names, can't be used: the program doesn't start with it."""
+
+
+class BadInputError(ServiceError):
+    """A file that an operator handed over can't be used: none of it was."""
+
+
+class TopicsMissingError(ServiceError):
+    """Kafka answered, and topics that are needed don't exist: create them first."""
+
+
+class DeniedError(ServiceError):
+    """Kafka or Postgres answered, and won't do what was asked: grant it, or ask for something else."""
+
+
+class PreconditionError(ServiceError):
+    """What an operator asked for doesn't fit what is there: nothing was changed."""
+
+
+class PartitionUnreadableError(ServiceError):
+    """A partition can't be read on from an offset; everything before it, and all other partitions, was read."""

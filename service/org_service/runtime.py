@@ -72,6 +72,8 @@ async def serve(settings: Settings, roles: Collection[ServiceRole]) -> None:
 
     Raises:
         StopError: An operator must act first; the message says how. Everything is closed.
+        ConfigurationError: A setting, or what it names, can't be used.
+        DeniedError: Kafka doesn't let us read a topic's settings.
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -134,6 +136,7 @@ async def _watch_topics(settings: Settings) -> None:
 
     Raises:
         StopError: A topic would break the guarantees now.
+        DeniedError: Kafka doesn't let us read its settings any more.
     """
     reported: set[str] = set()
     while True:
@@ -168,6 +171,7 @@ async def _prerequisites(settings: Settings, parts: "Mapping[ServiceRole, Part]"
 
     Raises:
         StopError: A topic has harmful settings, or only a newer release can run on the database.
+        DeniedError: Kafka doesn't let us read a topic's settings.
     """
     patience = Patience("waiting for a dependency of this process", _PREREQUISITES_WAIT_S, log=log)
     beating = asyncio.create_task(_beat(parts.values()))

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from org_local import ports
+from org_local.errors import ServerFailedError
 from org_local.server import Child, Program
-from org_service.errors import StopError
 from org_service.settings import Settings
 
 START_TIMEOUT_S = 60.0
@@ -30,7 +30,7 @@ class Role(NamedTuple):
         async with asyncio.timeout(START_TIMEOUT_S):
             while not await asyncio.to_thread(self._is_ready):
                 if not self.child.running:
-                    raise StopError(f"the {self.child.program.name} ended")
+                    raise ServerFailedError(f"the {self.child.program.name} ended")
                 await asyncio.sleep(READY_POLL_S)
 
     def _is_ready(self) -> bool:

@@ -50,7 +50,7 @@ class Authenticator:
         """Read the policy.
 
         Raises:
-            StopError: It has mistakes.
+            ConfigurationError: It has mistakes.
         """
         self.policy = load_policy(auth)
         """What each role is denied."""
@@ -71,7 +71,7 @@ class Authenticator:
         """Read the issuer's keys, where one is named.
 
         Raises:
-            StopError: The settings name no issuer, though a token is needed, or the keys can't be used.
+            ConfigurationError: The settings name no issuer, though a token is needed, or the keys can't be used.
             RetryError: The keys can't be fetched now; may be called again.
         """
         if self._tokens is not None:

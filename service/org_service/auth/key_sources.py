@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import httpx2
 
 from org_service.auth.key_set import KeySetError
-from org_service.errors import RetryError, StopError
+from org_service.errors import ConfigurationError, RetryError
 from org_service.settings import AuthSettings
 from org_service.telemetry.logs import get_logger
 
@@ -126,10 +126,10 @@ def source_of(auth: AuthSettings) -> KeySource:
     """Where the settings say the keys are.
 
     Raises:
-        StopError: Nowhere, twice, or at no URL.
+        ConfigurationError: Nowhere, twice, or at no URL.
     """
     if bool(auth.jwks_file) == bool(auth.jwks_url):
-        raise StopError(
+        raise ConfigurationError(
             "Tokens cannot be verified: set ORGS_AUTH__JWKS_FILE or ORGS_AUTH__JWKS_URL, "
             + ("not both." if auth.jwks_file else "to where the issuer's public keys are.")
         )
@@ -142,7 +142,9 @@ def source_of(auth: AuthSettings) -> KeySource:
         parts = urlsplit("")
         usable = False
     if not usable:
-        raise StopError("ORGS_AUTH__JWKS_URL must be an http or https URL, such as https://issuer.example/jwks.json.")
+        raise ConfigurationError(
+            "ORGS_AUTH__JWKS_URL must be an http or https URL, such as https://issuer.example/jwks.json."
+        )
     if parts.scheme == "http" and parts.hostname not in _LOOPBACK:
         log.warning(
             "keys are fetched over http: anyone on the network path can forge tokens", setting="ORGS_AUTH__JWKS_URL"

@@ -23,7 +23,7 @@ from typing import Final, NamedTuple
 
 from org_service.auth.key_set import NO_KEYS, Key, KeySet, KeySetError, read_key_set
 from org_service.auth.key_sources import KeySource
-from org_service.errors import RetryError, StopError
+from org_service.errors import ConfigurationError, RetryError
 from org_service.telemetry.logs import get_logger
 from org_service.telemetry.metrics import KEYS_READ_AT, KEYS_READS
 
@@ -84,7 +84,7 @@ class Keys:
         """Read the keys for the first time and keep them fresh from now on. May be called again after an error.
 
         Raises:
-            StopError: What is there can't be used.
+            ConfigurationError: What is there can't be used.
             RetryError: They can't be fetched now; nothing was started.
         """
         await self._read()
@@ -92,7 +92,7 @@ class Keys:
         if isinstance(trouble, RetryError):
             raise RetryError(f"The token keys cannot be fetched from {self._source.name}: {trouble}.")
         if trouble is not None:
-            raise StopError(f"The token keys in {self._source.name} cannot be used: {_why(trouble)}.")
+            raise ConfigurationError(f"The token keys in {self._source.name} cannot be used: {_why(trouble)}.")
         if self._renewing is None:
             self._renewing = asyncio.create_task(self._keep_fresh(), name="renew the keys of tokens")
 

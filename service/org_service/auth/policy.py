@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Final
 
 from org_service.domain.policy import Policy, PolicyError, read_policy
-from org_service.errors import StopError
+from org_service.errors import ConfigurationError
 from org_service.settings import AuthSettings
 
 PACKAGED: Final = "policy.toml"
@@ -15,7 +15,7 @@ def load_policy(auth: AuthSettings) -> Policy:
     """Read the policy and check it whole.
 
     Raises:
-        StopError: The file can't be read or has mistakes; each is named.
+        ConfigurationError: The file can't be read or has mistakes; each is named.
     """
     name = auth.policy_file or f"the packaged {PACKAGED}"
     try:
@@ -26,8 +26,8 @@ def load_policy(auth: AuthSettings) -> Policy:
         )
         return read_policy(content.decode())
     except OSError as error:
-        raise StopError(f"ORGS_AUTH__POLICY_FILE: {name} cannot be read: {error.strerror}.") from error
+        raise ConfigurationError(f"ORGS_AUTH__POLICY_FILE: {name} cannot be read: {error.strerror}.") from error
     except UnicodeDecodeError as error:
-        raise StopError(f"ORGS_AUTH__POLICY_FILE: {name} is not UTF-8.") from error
+        raise ConfigurationError(f"ORGS_AUTH__POLICY_FILE: {name} is not UTF-8.") from error
     except PolicyError as error:
-        raise StopError(f"ORGS_AUTH__POLICY_FILE: {name}: {error}.") from error
+        raise ConfigurationError(f"ORGS_AUTH__POLICY_FILE: {name}: {error}.") from error

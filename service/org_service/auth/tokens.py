@@ -26,7 +26,7 @@ from org_events.reference import USER_ID_CHARS_MAX, UserId
 from org_service.auth.key_set import plain
 from org_service.auth.key_sources import source_of
 from org_service.auth.keys import Keys
-from org_service.errors import RetryError, StopError
+from org_service.errors import ConfigurationError, RetryError
 from org_service.settings import AuthSettings
 
 _COMPACT: Final = re.compile(rb"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*")
@@ -86,11 +86,11 @@ class Tokens:
         """Read the issuer's keys. May be called again after an error.
 
         Raises:
-            StopError: The settings name no issuer or no keys, or what is there are no keys that can be used.
+            ConfigurationError: The settings name no issuer or no keys, or what is there are no keys that can be used.
             RetryError: The keys can't be fetched now.
         """
         if not self._auth.issuer:
-            raise StopError(
+            raise ConfigurationError(
                 "Tokens cannot be verified: set ORGS_AUTH__ISSUER to the `iss` of your tokens, and "
                 "ORGS_AUTH__JWKS_FILE or ORGS_AUTH__JWKS_URL to where the issuer's public keys are."
             )

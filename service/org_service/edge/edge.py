@@ -40,7 +40,7 @@ class Edge:
         """Make one.
 
         Raises:
-            StopError: The policy has mistakes.
+            ConfigurationError: The policy has mistakes.
         """
         self._settings = settings
         # One statement a request: nothing to begin, nothing to commit.
@@ -77,7 +77,7 @@ class Edge:
         """Listen.
 
         Raises:
-            StopError: An address can't be used.
+            ConfigurationError: An address can't be used.
         """
         edge = self._settings.edge
         await self._health.__aenter__()
@@ -109,7 +109,7 @@ class Edge:
         """Answer requests until `stop` is set; then those in flight are finished.
 
         Raises:
-            StopError: The issuer's keys can't be used, or none is named.
+            ConfigurationError: The issuer's keys can't be used, or none is named.
             Exception: A defect ended the connection to Kafka. Requests in flight were finished.
         """
         async with AsyncExitStack() as stack:

@@ -45,7 +45,7 @@ from aiokafka.protocol.produce import ProduceRequest
 from aiokafka.protocol.transaction import AddPartitionsToTxnRequest, EndTxnRequest, InitProducerIdRequest
 
 from org_events.kafka.brokers import EnduringClient
-from org_service.errors import RetryError
+from org_service.errors import RetryError, TopicsMissingError
 from org_service.kafka.record_batches import RecordBatch
 from org_service.settings import KafkaSettings
 
@@ -99,14 +99,6 @@ class FencedError(UnknownFateError):
 
     def __init__(self, message: str) -> None:
         super().__init__(message, "fenced")
-
-
-class TopicsMissingError(RetryError):
-    """Kafka answered, and topics of ours don't exist; `topics` are their names."""
-
-    def __init__(self, topics: Collection[str]) -> None:
-        super().__init__(f"Kafka has no topic {', '.join(sorted(topics))}; create it with `orgs topics apply`")
-        self.topics = topics
 
 
 @asynccontextmanager
@@ -171,7 +163,9 @@ class Producer:
                 raise RequestTimedOutError
         counts = {topic: len(self._client.cluster.partitions_for_topic(topic) or ()) for topic in topics}
         if missing := [topic for topic, count in counts.items() if not count]:
-            raise TopicsMissingError(missing)
+            raise TopicsMissingError(
+                f"Kafka has no topic {', '.join(sorted(missing))}; create it with `orgs topics apply`"
+            )
         async with unknown_fate("InitProducerId"):
             await _once_ready(self._init_producer_id)
         return counts

@@ -13,7 +13,7 @@ from aiokafka import ConsumerRecord, TopicPartition
 
 from org_events.kafka.consumer import SteadyConsumer
 from org_events.topics import partition_for
-from org_service.errors import StopError
+from org_service.errors import PartitionUnreadableError, TopicsMissingError
 from org_service.kafka.connection import admin
 from org_service.settings import KafkaSettings
 
@@ -41,13 +41,15 @@ async def reader(
 
     Raises:
         KafkaError: Kafka can't be reached.
-        StopError: The topic does not exist.
+        TopicsMissingError: The topic does not exist.
     """
     async with admin(kafka) as client:
         # All topics are asked for: asking for one by name would create it on brokers that still do such things.
         partitions = [len(each["partitions"]) for each in await client.describe_topics() if each["topic"] == topic]
     if not partitions:
-        raise StopError(f"topic {topic} does not exist on Kafka at {kafka.bootstrap_servers}: run `orgs topics apply`.")
+        raise TopicsMissingError(
+            f"topic {topic} does not exist on Kafka at {kafka.bootstrap_servers}: run `orgs topics apply`."
+        )
     wanted = range(partitions[0]) if key is None else [partition_for(key, partitions[0])]
     assigned = [TopicPartition(topic, partition) for partition in wanted]
     async with groupless_consumer(kafka, fetch_max_wait_ms=_FETCH_WAIT_MS) as consumer:
@@ -99,7 +101,7 @@ async def read_until(
         leave_sick: End all the same where a partition can't be read; it stays where it is.
 
     Raises:
-        StopError: A partition can't be read up to there. Everything before it, and of the others, was given.
+        PartitionUnreadableError: A partition can't be read up to there. What is before it, and in others, was given.
     """
     waiting = dict(until)
     while True:
@@ -122,10 +124,10 @@ def refuse_sick(consumer: SteadyConsumer) -> None:
     """Nobody shall take for the whole what isn't.
 
     Raises:
-        StopError: A partition can't be read.
+        PartitionUnreadableError: A partition can't be read.
     """
     for at, sick in sorted(consumer.sick.items()):
-        raise StopError(
+        raise PartitionUnreadableError(
             f"{at.topic}, partition {at.partition} cannot be read from offset {sick.offset} on ({sick.reason}); "
             "everything before it, and all other partitions, was read. See 'A partition cannot be read' in "
             "docs/operating.md."
@@ -149,7 +151,8 @@ async def read_all(kafka: KafkaSettings, topic: str) -> AsyncIterator[Sequence[R
 
     Raises:
         KafkaError: Kafka can't be reached.
-        StopError: The topic does not exist.
+        TopicsMissingError: The topic does not exist.
+        PartitionUnreadableError: As `read_until`.
     """
     async with reader(kafka, topic) as (consumer, partitions):
         async for records in read_until(consumer, await ends(consumer, partitions)):

@@ -20,7 +20,7 @@ from aiokafka.errors import KafkaTimeoutError, TopicAlreadyExistsError, TopicAut
 
 from org_events.kafka.brokers import enduring
 from org_events.topics import DAY_MS, TopicSpec
-from org_service.errors import RetryError, StopError
+from org_service.errors import DeniedError, RetryError, StopError
 from org_service.kafka.connection import admin
 from org_service.settings import KafkaSettings
 
@@ -73,7 +73,7 @@ async def plan(kafka: KafkaSettings) -> list[TopicPlan]:
 
     Raises:
         KafkaError: Kafka can't be reached.
-        StopError: It doesn't let us read a topic's settings.
+        DeniedError: It doesn't let us read a topic's settings.
     """
     specs = kafka.topics.specs(partitions=kafka.partitions, events_retention_ms=kafka.events_retention_ms)
     async with admin(kafka) as client:
@@ -117,7 +117,7 @@ async def create(kafka: KafkaSettings, specs: Sequence[TopicSpec]) -> None:
     Raises:
         KafkaError: Kafka can't be reached.
         RetryError: A partition has no leader yet; the topics are there.
-        StopError: Kafka rejects a topic; the others may have been created.
+        DeniedError: Kafka rejects a topic; the others may have been created.
     """
     wanted = [
         NewTopic(
@@ -134,7 +134,7 @@ async def create(kafka: KafkaSettings, specs: Sequence[TopicSpec]) -> None:
         answer: Any = await client.create_topics(wanted)
         for name, code, message, *_ in answer.topic_errors:
             if code not in (0, TopicAlreadyExistsError.errno):
-                raise StopError(f"Kafka refuses to create {name}: {message or for_code(code).__name__}")
+                raise DeniedError(f"Kafka refuses to create {name}: {message or for_code(code).__name__}")
     await _led(kafka, specs)
 
 
@@ -178,7 +178,7 @@ async def _configs(client: AIOKafkaAdminClient, specs: Sequence[TopicSpec]) -> d
     configs: dict[str, dict[str, str]] = {}
     for code, message, name, config in await _describe_configs(client, [spec.name for spec in specs]):
         if code:
-            raise StopError(f"Kafka does not return the settings of {name}: {message or for_code(code).__name__}")
+            raise DeniedError(f"Kafka does not return the settings of {name}: {message or for_code(code).__name__}")
         configs[name] = config
     return configs
 

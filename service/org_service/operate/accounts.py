@@ -85,7 +85,7 @@ async def check(settings: Settings) -> Accounts:
 
     Raises:
         KafkaError: Kafka can't be reached.
-        StopError: A topic does not exist, or the journal has an unknown hole.
+        TopicsMissingError, StopError: A topic does not exist; the journal has an unknown hole.
     """
     published = await _read_topics(settings.kafka)
     stored = await _read_tables(settings)

@@ -11,7 +11,7 @@ end it, and workers would wait. What was confirmed is compared with what is ther
 from collections.abc import Callable
 from typing import NamedTuple
 
-from org_service.errors import StopError
+from org_service.errors import PreconditionError
 from org_service.kafka.reader import read_all
 from org_service.operate.progress import published
 from org_service.settings import Settings
@@ -47,8 +47,9 @@ async def advance(settings: Settings, confirm: Callable[[Recovery], bool]) -> Re
         What was done; None when `confirm` did not agree, and nothing was changed.
 
     Raises:
-        StopError: There is no need to, it can't be done, or it would by now be something else than was confirmed.
-            Nothing was changed.
+        TopicsMissingError, PartitionUnreadableError: What Kafka has can't be read.
+        PreconditionError: There is no need to, it can't be done, or it would by now be something else than was
+            confirmed. Nothing was changed.
     """
     database = Database(settings.database, "owner", direct=True)
     last = await _last_published(settings)
@@ -60,7 +61,7 @@ async def advance(settings: Settings, confirm: Callable[[Recovery], bool]) -> Re
     last = await _last_published(settings)
     async with database.begin() as conn:
         if await _plan(conn, last) != planned:
-            raise StopError(
+            raise PreconditionError(
                 "the journal changed after you were asked, so nothing was done: stop all workers and run this again."
             )
         await recovery.carry_out(conn, planned)
@@ -70,14 +71,14 @@ async def advance(settings: Settings, confirm: Callable[[Recovery], bool]) -> Re
 async def _last_published(settings: Settings) -> Published:
     last = await published(settings)
     if last is None:
-        raise StopError("the relay has published nothing yet, so the journal cannot be behind it.")
+        raise PreconditionError("the relay has published nothing yet, so the journal cannot be behind it.")
     return last
 
 
 async def _plan(conn: DatabaseConnection, last: Published) -> Advance:
     head, command_id = await journal.read_head(conn), await journal.find_command_id(conn, last.position)
     if head >= last.position and (last.command_id is None or command_id in (None, last.command_id)):
-        raise StopError(
+        raise PreconditionError(
             f"nothing to do: Kafka has the journal up to position {last.position}, and the journal, which goes "
             f"up to {head}, has the same row there."
         )

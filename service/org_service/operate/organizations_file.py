@@ -23,7 +23,7 @@ import orjson
 from pydantic import ValidationError
 
 from org_events.commands import CreateOrganization
-from org_service.errors import StopError
+from org_service.errors import BadInputError
 
 Format = Literal["jsonl", "csv"]
 
@@ -61,14 +61,14 @@ def format_of(path: Path) -> Format:
     """The format that a file's name promises.
 
     Raises:
-        StopError: It promises none.
+        BadInputError: It promises none.
     """
     suffix = path.suffix.lower()
     if suffix in {".jsonl", ".ndjson", ".json"}:
         return "jsonl"
     if suffix == ".csv":
         return "csv"
-    raise StopError(f"{path} is neither .jsonl nor .csv: add --format jsonl or --format csv.")
+    raise BadInputError(f"{path} is neither .jsonl nor .csv: add --format jsonl or --format csv.")
 
 
 def read(path: Path, file_format: Format) -> Iterator[Row | BadLine]:
@@ -76,7 +76,7 @@ def read(path: Path, file_format: Format) -> Iterator[Row | BadLine]:
 
     Raises:
         OSError: The file can't be read.
-        StopError: A CSV file's header has no `name`, or columns that nobody knows.
+        BadInputError: A CSV file's header has no `name`, or columns that nobody knows.
     """
     with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
         yield from _read_csv(path, file) if file_format == "csv" else _read_json_lines(file)
@@ -118,7 +118,7 @@ def _read_csv(path: Path, file: IO[str]) -> Iterator[Row | BadLine]:
     unknown = [name for name in header if name not in _COLUMNS]
     if unknown or "name" not in header or len(set(header)) != len(header):
         others = ", ".join(name for name in _COLUMNS if name != "name")
-        raise StopError(
+        raise BadInputError(
             f"{path} must begin with a line that names its columns, in UTF-8 and separated by commas, semicolons "
             f"or tabs: name, and any of {others}. It begins with {ascii(header)[:HEADER_CHARS_MAX]}"
         )

@@ -40,7 +40,7 @@ async def behind(settings: Settings) -> Behind:
 
     Raises:
         KafkaError: Kafka can't be reached.
-        StopError: A topic does not exist.
+        TopicsMissingError: A topic does not exist.
     """
     undecided = await _undecided(settings)
     database = Database(settings.database, "reader", direct=True)
@@ -55,7 +55,7 @@ async def wait_until_idle(settings: Settings, timeout_s: float) -> None:
 
     Raises:
         RetryError: It isn't within the time; the message says what is missing.
-        KafkaError, StopError: As `behind`.
+        KafkaError, TopicsMissingError: As `behind`.
     """
     deadline = time.monotonic() + timeout_s
     while not (left := await behind(settings)).idle:
@@ -72,7 +72,9 @@ async def published(settings: Settings) -> Published | None:
 
     Raises:
         KafkaError: Kafka can't be reached.
-        StopError: The topic does not exist or can't be read, or the record is not a position.
+        TopicsMissingError: The topic does not exist.
+        PartitionUnreadableError: It can't be read.
+        StopError: The record is not a position.
     """
     topic = settings.kafka.topics.relay
     async with reader(settings.kafka, topic) as (consumer, partitions):

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple, TypeVar, cast
 from org_events.publishing.publisher import stop_producer
 from org_events.reference import Membership, Partnership, Reference, Staff
 from org_events.topics import Topics
-from org_service.errors import StopError
+from org_service.errors import TopicsMissingError
 from org_service.kafka.client import KafkaTimeoutError, RecordMetadata
 from org_service.kafka.connection import admin, make_producer
 from org_service.kafka.reader import read_all
@@ -53,14 +53,14 @@ async def publish(kafka: KafkaSettings, entries: Iterable[FactEntry]) -> list[Se
 
     Raises:
         KafkaError: Kafka can't be reached, or stopped to answer: some may have been published.
-        StopError: A topic does not exist; nothing was published.
+        TopicsMissingError: A topic does not exist; nothing was published.
     """
     topics = kafka.topics
     async with admin(kafka) as client:
         there = set(await client.list_topics())
     missing = [name for name in (topics.memberships, topics.partnerships, topics.staff) if name not in there]
     if missing:
-        raise StopError(
+        raise TopicsMissingError(
             f"nothing was sent: Kafka at {kafka.bootstrap_servers} lacks {', '.join(missing)}; run `orgs topics apply`."
         )
     sent: list[SentFact] = []
@@ -99,7 +99,7 @@ async def facts_on_topics(kafka: KafkaSettings) -> Counts:
 
     Raises:
         KafkaError: Kafka can't be reached.
-        StopError: A topic does not exist.
+        TopicsMissingError: A topic does not exist.
     """
     topics = kafka.topics
     return Counts(

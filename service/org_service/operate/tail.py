@@ -27,9 +27,9 @@ async def watch(kafka: KafkaSettings, topic: str, view: View) -> AsyncGenerator[
 
     Raises:
         KafkaError: Kafka can't be reached.
-        StopError: The topic does not exist; or, unless the view follows, a partition of it can't be read to its end,
-        and
-            all others were. A view that follows waits for it, and continues with the others.
+        TopicsMissingError: The topic does not exist.
+        PartitionUnreadableError: A partition of it can't be read to its end, and all others were. A view that follows
+            waits for it instead, and continues with the others.
     """
     key = None if view.org_id is None else str(view.org_id).encode()
     async with reader(kafka, topic, key=key) as (consumer, partitions):

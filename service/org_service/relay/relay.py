@@ -21,10 +21,10 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Final
 
-from org_service.errors import RetryError, StopError
+from org_service.errors import RetryError, StopError, TopicsMissingError
 from org_service.kafka import relay_position
 from org_service.kafka.client import TopicPartition
-from org_service.kafka.producer import FencedError, Producer, TopicsMissingError, UnknownFateError, unknown_fate
+from org_service.kafka.producer import FencedError, Producer, UnknownFateError, unknown_fate
 from org_service.kafka.transactions import TransactionWatch
 from org_service.relay.chunks import Chunk, Layout
 from org_service.relay.source import Source

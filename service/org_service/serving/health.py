@@ -155,7 +155,7 @@ class HealthServer:
         """Listen.
 
         Raises:
-            StopError: The address can't be used.
+            ConfigurationError: The address can't be used.
         """
         listener = listen(self._host, self.port, ", ".join(PATHS[:2]) + f" and {PATHS[2]}", _PORTS)
         self.port = listener.getsockname()[1]

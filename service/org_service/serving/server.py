@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Self
 
-from org_service.errors import StopError
+from org_service.errors import ConfigurationError
 from org_service.serving import answers
 from org_service.serving.connection import HttpConnection
 from org_service.serving.exchange import Asgi, Exchange
@@ -215,13 +215,13 @@ def listen(host: str, port: int, what: str, setting: str) -> socket.socket:
         setting: Says the port; for the message.
 
     Raises:
-        StopError: The address can't be used.
+        ConfigurationError: The address can't be used.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
     except OSError as error:
-        raise StopError(
+        raise ConfigurationError(
             f"{what} cannot be served on {host}, port {port}: {error.strerror}. Choose another port by "
             f"{setting}, 0 for a free one; …HOST must be an address of this machine."
         ) from error

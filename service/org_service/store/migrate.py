@@ -26,7 +26,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from org_service.errors import RetryError, StopError
+from org_service.errors import PreconditionError, RetryError, StopError
 from org_service.settings import DatabaseSettings
 from org_service.store import roles
 from org_service.store.engine import Role, create_engine
@@ -193,8 +193,9 @@ async def upgrade(database: DatabaseSettings, revision: str = "head", *, report:
 
     Raises:
         RetryError: Another job held the lock for too long. Nothing was changed.
-        StopError: The login lacks rights, or the server or the database won't do, or only a newer release can run on
-            the database. Nothing was changed.
+        DeniedError: The login lacks rights.
+        PreconditionError: The server or the database won't do. Nothing was changed.
+        StopError: Only a newer release can run on the database. Nothing was changed.
         sqlalchemy.exc.DBAPIError: A migration failed: those before it hold, it and those after it left nothing.
     """
     async with _prepared(database) as (conn, schema):
@@ -213,7 +214,7 @@ async def downgrade(database: DatabaseSettings, revision: str, *, report: Report
     """
     async with _prepared(database) as (conn, schema):
         if _is_ahead(schema):
-            raise StopError(f"Only the release that migrated the database to {schema.revision} can undo that.")
+            raise PreconditionError(f"Only the release that migrated the database to {schema.revision} can undo that.")
         await _run(conn, report, lambda config: command.downgrade(config, revision))
 
 
@@ -267,10 +268,10 @@ def _note(conn: Connection, revision: str | None) -> None:
 async def _check(conn: AsyncConnection) -> None:
     version = int(await conn.scalar(_SHOW_VERSION)) // 10_000
     if version < VERSION_MIN:
-        raise StopError(f"This is PostgreSQL {version}: the service needs {VERSION_MIN} or newer.")
+        raise PreconditionError(f"This is PostgreSQL {version}: the service needs {VERSION_MIN} or newer.")
     encoding = await conn.scalar(_SHOW_ENCODING)
     if encoding != "UTF8":
-        raise StopError(
+        raise PreconditionError(
             f"The database is encoded in {encoding}, which cannot represent every name: recreate it with "
             "ENCODING 'UTF8' TEMPLATE template0."
         )

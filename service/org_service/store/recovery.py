@@ -13,7 +13,7 @@ from sqlalchemy import BigInteger, bindparam, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
-from org_service.errors import StopError
+from org_service.errors import PreconditionError
 from org_service.store.tables import JournalGapRow, JournalHeadRow, JournalRow
 
 
@@ -77,13 +77,13 @@ async def plan(conn: AsyncConnection, published: int, moment: datetime) -> Advan
         moment: When that was recorded. Rows recorded later came after the restore, because the backup is older.
 
     Raises:
-        StopError: The clocks contradict the positions, so old and fresh rows can't be told apart.
+        PreconditionError: The clocks contradict the positions, so old and fresh rows can't be told apart.
     """
     head = await conn.scalar(_LOCK_HEAD)
     fresh = await conn.scalar(_COUNT_FRESH, {"moment": moment}) or 0
     restored = await conn.scalar(_LAST_RESTORED, {"moment": moment}) or 0
     if head is None or head - fresh != restored or restored >= published:
-        raise StopError(
+        raise PreconditionError(
             f"The journal has {fresh} rows recorded after {moment.isoformat()}, when position {published} was "
             f"recorded, but they do not follow position {restored} up to its head {head}. Restore a backup that "
             f"contains position {published}."

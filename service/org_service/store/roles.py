@@ -10,7 +10,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from org_service.errors import StopError
+from org_service.errors import DeniedError
 
 INSUFFICIENT_PRIVILEGE: Final = "42501"
 
@@ -55,7 +55,7 @@ async def prepare(conn: AsyncConnection) -> None:
     where the roles and rights are there already.
 
     Raises:
-        StopError: The login may not do this. Nothing was changed.
+        DeniedError: The login may not do this. Nothing was changed.
     """
     try:
         await conn.execute(_PREPARE)
@@ -64,7 +64,7 @@ async def prepare(conn: AsyncConnection) -> None:
         await conn.rollback()
         if getattr(error.orig, "sqlstate", None) != INSUFFICIENT_PRIVILEGE:
             raise
-        raise StopError(
+        raise DeniedError(
             f"The migrating login may not set up the roles ({error.orig}). Give it CREATEROLE and ownership of "
             "the database, or create orgs_owner, orgs_worker, orgs_relay, orgs_edge and orgs_reader beforehand, "
             "grant it orgs_owner, and grant orgs_owner CREATE on the schema."

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from org_service.auth.tokens import TokenRefused, Tokens
-from org_service.errors import RetryError, StopError
+from org_service.errors import ConfigurationError, RetryError
 from org_service.settings import AuthSettings
 from tests.support.issuer import AT, ISSUER, ed_key, jwks, rsa_key
 from tests.support.key_server import KeyServer
@@ -219,7 +219,7 @@ async def test_a_bad_set_stops_the_start_and_later_leaves_the_good_one(
     tokens, starting = opening(), opening()
     await tokens.start()
     server.body = body
-    with pytest.raises(StopError, match=said):
+    with pytest.raises(ConfigurationError, match=said):
         await starting.start()
     with pytest.raises(RetryError, match=said):
         await tokens.verify(NEW.token(), AT)

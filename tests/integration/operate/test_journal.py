@@ -10,7 +10,7 @@ from uuid import UUID
 import asyncpg
 import pytest
 
-from org_service.errors import StopError
+from org_service.errors import PreconditionError, StopError
 from org_service.kafka import reader as kafka
 from org_service.kafka.reader import Record
 from org_service.operate import journal, progress
@@ -193,7 +193,7 @@ async def test_what_was_journaled_after_the_operator_was_asked_is_not_moved_unas
         apart(relaying.journal(settings, decided_since(1, first=1)))
         return True
 
-    with pytest.raises(StopError, match="stop all workers and run this again"):
+    with pytest.raises(PreconditionError, match="stop all workers and run this again"):
         await journal.advance(settings, confirm)
     assert await positions(settings) == ([*range(1, 17)], 16)
     assert await gaps(settings) == []
@@ -215,7 +215,7 @@ async def test_what_was_published_after_the_operator_was_asked_is_not_overlooked
         apart(publish_more())
         return True
 
-    with pytest.raises(StopError, match="stop all workers and run this again"):
+    with pytest.raises(PreconditionError, match="stop all workers and run this again"):
         await journal.advance(settings, confirm)
     assert await positions(settings) == ([*range(1, 16)], 15)
     assert await journal.advance(settings, lambda _: True)
@@ -242,7 +242,7 @@ async def test_another_row_that_is_not_newer_than_what_was_published_is_left_alo
     await publish(settings, changes(20))
     await restore(settings, 15)
     await relaying.journal(settings, [{**row, "recorded_at": RECORDED_AT} for row in decided_since(5, first=1)])
-    with pytest.raises(StopError, match="Restore a backup that contains position 20"):
+    with pytest.raises(PreconditionError, match="Restore a backup that contains position 20"):
         await journal.advance(settings, lambda _: True)
     assert await positions(settings) == ([*range(1, 21)], 20)
 

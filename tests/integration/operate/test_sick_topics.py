@@ -10,7 +10,7 @@ from aiokafka.errors import CorruptRecordException
 
 from org_events.kafka import sick
 from org_local.stack import Stack
-from org_service.errors import StopError
+from org_service.errors import PartitionUnreadableError
 from org_service.kafka import relay_position
 from org_service.kafka.reader import Record, read_all
 from org_service.operate import accounts, progress, reference, tail
@@ -58,7 +58,9 @@ async def test_tail_shows_what_can_be_read_and_goes_on_with_the_rest_when_it_can
     topic = settings.kafka.topics.events
     await fill(settings, stack, topic)
     shown: list[Record] = []
-    with pytest.raises(StopError, match=f"{topic}, partition {SICK} cannot be read from offset {BAD} on"):
+    with pytest.raises(
+        PartitionUnreadableError, match=f"{topic}, partition {SICK} cannot be read from offset {BAD} on"
+    ):
         await take(tail.watch(settings.kafka, topic, view._replace(follow=False)), shown)
     assert places(shown) == ALL - BEHIND
     shown.clear()
@@ -88,14 +90,16 @@ async def test_nobody_takes_a_part_for_the_whole(settings: Settings, stack: Stac
     await fill(settings, stack, topics.staff)
     await fill(settings, stack, topics.relay, 1, 0)
     found: list[Record] = []
-    with pytest.raises(StopError, match=f"partition {SICK} cannot be read"):
+    with pytest.raises(PartitionUnreadableError, match=f"partition {SICK} cannot be read"):
         await take(read_all(settings.kafka, topics.commands), found)
     assert places(found) == ALL - BEHIND
-    with pytest.raises(StopError, match=f"{topics.commands}, partition {SICK} cannot be read"):
+    with pytest.raises(PartitionUnreadableError, match=f"{topics.commands}, partition {SICK} cannot be read"):
         await accounts.check(settings)
-    with pytest.raises(StopError, match=f"{topics.staff}, partition {SICK} cannot be read"):
+    with pytest.raises(PartitionUnreadableError, match=f"{topics.staff}, partition {SICK} cannot be read"):
         await reference.facts_on_topics(settings.kafka)
-    with pytest.raises(StopError, match=f"{topics.relay}, partition 0 cannot be read from offset {BAD} on"):
+    with pytest.raises(
+        PartitionUnreadableError, match=f"{topics.relay}, partition 0 cannot be read from offset {BAD} on"
+    ):
         await progress.published(settings)
     # The relay waits, and so tries again.
     with pytest.raises(CorruptRecordException, match=f"{topics.relay}, partition 0 is unreadable from offset {BAD}"):

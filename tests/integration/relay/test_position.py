@@ -8,9 +8,9 @@ import pytest
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import CorruptRecordException
 
-from org_service.errors import StopError
+from org_service.errors import StopError, TopicsMissingError
 from org_service.kafka import relay_position
-from org_service.kafka.producer import Producer, TopicsMissingError, UnknownFateError
+from org_service.kafka.producer import Producer, UnknownFateError
 from org_service.operate import progress
 from org_service.settings import Settings
 from tests.support import raw_batches

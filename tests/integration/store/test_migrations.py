@@ -17,7 +17,7 @@ from org_events.reference import Role as MemberRole
 from org_service import runtime
 from org_service.domain.organization import name_key
 from org_service.domain.reasons import AuthenticatedBy, LossReason, ParkedState, ParkReason
-from org_service.errors import RetryError, StopError
+from org_service.errors import DeniedError, PreconditionError, RetryError
 from org_service.settings import DatabaseSettings, Settings
 from org_service.store import engine, migrate, roles, tables
 from org_service.store.engine import Role, Session, connect, create_engine
@@ -199,7 +199,7 @@ async def test_a_database_that_cannot_hold_every_name_is_refused(
     await admin.execute(f"CREATE DATABASE {name} ENCODING 'LATIN1' LOCALE 'C' LOCALE_PROVIDER libc TEMPLATE template0")
     server = empty_database.url.get_secret_value().rpartition("/")[0]
     try:
-        with pytest.raises(StopError, match=r"LATIN1.*UTF8"):
+        with pytest.raises(PreconditionError, match=r"LATIN1.*UTF8"):
             await migrate.upgrade(DatabaseSettings(url=SecretStr(f"{server}/{name}")))
     finally:
         await admin.execute(f"DROP DATABASE {name}")
@@ -209,7 +209,7 @@ async def test_a_server_that_is_too_old_is_refused(
     empty_database: DatabaseSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(migrate, "VERSION_MIN", 1_000)
-    with pytest.raises(StopError, match="needs 1000 or newer"):
+    with pytest.raises(PreconditionError, match="needs 1000 or newer"):
         await migrate.upgrade(empty_database)
     assert await migrate.current(empty_database) is None
 
@@ -327,7 +327,7 @@ async def test_a_login_without_rights_stops_with_a_way_out_and_changes_nothing(
     empty_database: DatabaseSettings, create_login: CreateLogin
 ) -> None:
     login = await create_login(empty_database)
-    with pytest.raises(StopError, match="grant it orgs_owner"):
+    with pytest.raises(DeniedError, match="grant it orgs_owner"):
         await migrate.upgrade(login)
     assert await _catalog(empty_database) == []
 
@@ -337,7 +337,7 @@ async def test_a_login_that_may_grant_nothing_in_the_schema_stops(
 ) -> None:
     login = await create_login(empty_database)
     await server.execute(f"GRANT orgs_owner TO {_user(login)}")
-    with pytest.raises(StopError, match="CREATE on the schema"):
+    with pytest.raises(DeniedError, match="CREATE on the schema"):
         await migrate.upgrade(login)
 
 

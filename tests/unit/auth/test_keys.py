@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 from org_service.auth import keys as module
 from org_service.auth.key_sources import source_of
 from org_service.auth.keys import Keys
-from org_service.errors import RetryError, StopError
+from org_service.errors import ConfigurationError, RetryError
 from org_service.settings import AuthSettings
 from tests.support.issuer import jwks
 from tests.unit.auth.scripted import AWAY, NEW, OLD, Clock, Opened, Scripted, soon, verifies
@@ -254,7 +254,7 @@ async def test_a_start_without_keys_can_be_tried_again(opened: Opened) -> None:
 )
 async def test_a_start_with_bad_keys_says_what_is_wrong(opened: Opened, answer: bytes | Exception, why: str) -> None:
     keys = opened(Scripted(answer))
-    with pytest.raises(StopError) as stopped:
+    with pytest.raises(ConfigurationError) as stopped:
         await keys.start()
     assert str(stopped.value).startswith(f"The token keys in {Scripted.name} cannot be used: {why}")
 
@@ -296,7 +296,7 @@ async def test_closing_ends_the_renewing_and_may_be_done_twice() -> None:
     ],
 )
 def test_keys_must_come_from_somewhere(settings: dict[str, str], said: str) -> None:
-    with pytest.raises(StopError, match=said):
+    with pytest.raises(ConfigurationError, match=said):
         source_of(AuthSettings.model_validate(settings))
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from org_service.auth import key_sources
 from org_service.auth.tokens import TokenRefused, Tokens
-from org_service.errors import RetryError, StopError
+from org_service.errors import ConfigurationError, RetryError
 from org_service.settings import AuthSettings
 from tests.support import issuer as issuing
 from tests.support.issuer import AT, ISSUER, Signer, ed_key, jwks, rsa_key
@@ -218,6 +218,6 @@ async def test_a_token_without_a_key_id_is_refused_where_keys_have_ids(tokens: T
 )
 async def test_nothing_is_open_by_default(settings: dict[str, str], said: str) -> None:
     tokens = Tokens(AuthSettings.model_validate(settings))
-    with pytest.raises(StopError, match=said):
+    with pytest.raises(ConfigurationError, match=said):
         await tokens.start()
     await tokens.close()

@@ -6,7 +6,7 @@ import pytest
 
 from org_events.reference import Role
 from org_service.auth.policy import load_policy
-from org_service.errors import StopError
+from org_service.errors import ConfigurationError
 from org_service.settings import AuthSettings
 
 DENIES_NOTHING = "".join(f"[roles.{role}]\ndenied = []\n" for role in ("admin", "support", "cloud_rep", "user"))
@@ -42,11 +42,11 @@ def test_a_named_policy_is_used_instead(tmp_path: Path) -> None:
 def test_a_wrong_policy_stops_the_start_with_file_and_mistake(tmp_path: Path, content: bytes, said: str) -> None:
     path = tmp_path / "mine.toml"
     path.write_bytes(content)
-    with pytest.raises(StopError, match=said) as stopped:
+    with pytest.raises(ConfigurationError, match=said) as stopped:
         load_policy(AuthSettings(policy_file=str(path)))
     assert str(stopped.value).startswith(f"ORGS_AUTH__POLICY_FILE: {path}")
 
 
 def test_a_policy_that_is_not_there_stops_the_start(tmp_path: Path) -> None:
-    with pytest.raises(StopError, match=r"ORGS_AUTH__POLICY_FILE: .*mine\.toml cannot be read: No such file"):
+    with pytest.raises(ConfigurationError, match=r"ORGS_AUTH__POLICY_FILE: .*mine\.toml cannot be read: No such file"):
         load_policy(AuthSettings(policy_file=str(tmp_path / "mine.toml")))

@@ -4,7 +4,7 @@ from uuid import UUID
 import pytest
 
 from org_service.domain.organization import name_key
-from org_service.errors import StopError
+from org_service.errors import BadInputError
 from org_service.operate.organizations_file import BadLine, Row, format_of, read
 
 DEMO = Path(__file__).parents[3] / "docs/examples/demo/organizations.jsonl"
@@ -140,19 +140,19 @@ def test_a_name_that_isnt_utf8_is_called_that(tmp_path: Path) -> None:
     "header", ["", "domain", "name,nmae", "name,name", "name,domain;city", '"name', "n" * 1_100_000]
 )
 def test_a_csv_header_that_isnt_understood_stops_before_anything_is_sent(tmp_path: Path, header: str) -> None:
-    with pytest.raises(StopError, match="must begin with a line that names its columns"):
+    with pytest.raises(BadInputError, match="must begin with a line that names its columns"):
         rows(tmp_path / "a", f"{header}\nx,y\n", "csv")
 
 
 def test_a_file_in_another_encoding_shows_what_it_begins_with(tmp_path: Path) -> None:
-    with pytest.raises(StopError, match=r"in UTF-8 .* It begins with \['\\udcff\\udcfen\\x00a"):
+    with pytest.raises(BadInputError, match=r"in UTF-8 .* It begins with \['\\udcff\\udcfen\\x00a"):
         rows(tmp_path / "a", "name\nOne\n".encode("utf-16"), "csv")
 
 
 def test_the_format_comes_from_the_name() -> None:
     assert (format_of(Path("a.jsonl")), format_of(Path("a.csv"))) == ("jsonl", "csv")
     assert (format_of(Path("A.JSONL")), format_of(Path("A.CSV"))) == ("jsonl", "csv")
-    with pytest.raises(StopError, match="--format"):
+    with pytest.raises(BadInputError, match="--format"):
         format_of(Path("a.xlsx"))
 
 

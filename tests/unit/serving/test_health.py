@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from org_service.errors import StopError
+from org_service.errors import ConfigurationError
 from org_service.serving.health import Check, HealthServer
 from org_service.waiting import Heartbeat
 
@@ -150,7 +150,9 @@ async def test_only_reading_is_allowed() -> None:
 
 async def test_a_port_that_is_taken_stops_the_process_with_a_clear_message() -> None:
     async with serving(Probe()) as server:
-        with pytest.raises(StopError, match=f"127.0.0.1, port {server.port}.*Choose another port by ORGS_WORKER__PORT"):
+        with pytest.raises(
+            ConfigurationError, match=f"127.0.0.1, port {server.port}.*Choose another port by ORGS_WORKER__PORT"
+        ):
             await HealthServer(Probe(), host="127.0.0.1", port=server.port, stalled_after_s=1).__aenter__()
 
 

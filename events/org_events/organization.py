@@ -22,7 +22,7 @@ ADDRESS_LINE_CHARS_MAX: Final = 200
 _COMPOSED_MAX: Final = 4
 """No more characters than these become one by NFKC. Longer text is not normalized: its cost grows with the square of
 a row of combining marks, a second for 64 KiB."""
-_REFUSED_CATEGORIES: Final = frozenset({"Cc", "Cs", "Zl", "Zp"})
+_REJECTED_CATEGORIES: Final = frozenset({"Cc", "Cs", "Zl", "Zp"})
 """Unicode controls, lone surrogates (no UTF-8 form), line and paragraph separators."""
 
 IGNORABLE: Final = (
@@ -61,11 +61,11 @@ COUNTRIES: Final = frozenset(
 """ISO 3166-1 alpha-2, the 249 officially assigned codes."""
 
 
-def _refuse_controls(text: str) -> None:
+def _reject_controls(text: str) -> None:
     flags = {place for flag in _FLAG.finditer(text) for place in range(*flag.span())}
     for place, character in enumerate(text):
         hides = _TURNS.match(character) or (_TAG.match(character) and place not in flags)
-        if hides or unicodedata.category(character) in _REFUSED_CATEGORIES:
+        if hides or unicodedata.category(character) in _REJECTED_CATEGORIES:
             raise PydanticCustomError(
                 "control_character",
                 "Character {place} is the control character {codepoint}; remove it",
@@ -87,7 +87,7 @@ def _line(text: str, chars_max: int) -> str:
         text = unicodedata.normalize("NFKC", text).strip()
         seen = _SEEN.search(text) is not None
     if not text.isprintable():
-        _refuse_controls(text)
+        _reject_controls(text)
     if not seen:
         raise PydanticCustomError("blank", "Must have at least one visible character")
     if len(text) > chars_max:

@@ -146,7 +146,7 @@ async def _watch_topics(settings: Settings) -> None:
         except (KafkaError, OSError) as error:
             log.info("the topics could not be checked", why=type(error).__name__)
             continue
-        topics.refuse_harm(plans)
+        topics.raise_if_harmful(plans)
         differences = {each.advice for plan in plans for each in plan.differences}
         for advice in sorted(differences - reported):
             log.warning("a topic differs from its specification", advice=advice)
@@ -208,7 +208,7 @@ async def _missing(settings: Settings, role: ServiceRole) -> Sequence[str]:
     except (KafkaError, OSError) as error:
         missing.append(f"Kafka at {settings.kafka.bootstrap_servers} does not respond ({type(error).__name__})")
         return missing
-    topics.refuse_harm(plans)
+    topics.raise_if_harmful(plans)
     absent = [plan.spec.name for plan in plans if not plan.exists]
     if absent:
         missing.append(f"topics {', '.join(absent)} are missing: run `orgs topics apply`")

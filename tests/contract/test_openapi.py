@@ -39,7 +39,7 @@ def test_every_operation_of_the_api_is_there() -> None:
 
 
 @pytest.mark.parametrize(("name", "operation"), OPERATIONS, ids=[name for name, _ in OPERATIONS])
-def test_every_refusal_is_documented_with_an_example(name: str, operation: dict[str, Any]) -> None:
+def test_every_rejection_is_documented_with_an_example(name: str, operation: dict[str, Any]) -> None:
     wanted = {"400", "401", "405", "413", "429", "431", "500", "503"}
     if "{" in name:
         wanted |= {"404"}

@@ -21,11 +21,11 @@ from org_events.kafka.batches import POLL_BYTES_MAX, Batches, Budget
 from org_events.kafka.unpacking import UNPACKED_BYTES_MAX, TooLarge, unpack
 from org_events.topics import Topics
 from org_service.auth import tokens
-from org_service.auth.tokens import TokenRefused
+from org_service.auth.tokens import TokenRejected
 from org_service.domain.requests import Rejected, Request, SetAside, Unreadable
 from org_service.edge.http import request_headers
 from org_service.edge.http.cursor import read_cursor, write_cursor
-from org_service.edge.http.problems import Refusal
+from org_service.edge.http.problems import ProblemError
 from org_service.settings import AuthSettings
 from org_service.wire.commands import read
 from org_service.wire.facts import Fact, kinds, read_fact
@@ -97,19 +97,19 @@ def envelope(data: bytes) -> None:
 
 
 def token(data: bytes) -> None:
-    """A header, a token's parts and its claims are read, or refused."""
+    """A header, a token's parts and its claims are read, or rejected."""
     for step in (
         lambda: tokens.bearer(data),
         lambda: tokens._split(data),
         lambda: tokens._read_header(data, _AUTH.algorithms),
         lambda: tokens._read_claims(data, _AUTH),
     ):
-        with suppress(TokenRefused):
+        with suppress(TokenRejected):
             step()
 
 
 def headers(data: bytes) -> None:
-    """HTTP headers, which a server hands over as Latin-1, are read or refused."""
+    """HTTP headers, which a server hands over as Latin-1, are read or rejected."""
     text = data.decode("latin-1")
     steps: Sequence[Callable[[], object]] = (
         lambda: request_headers.read_if_match(text),
@@ -122,13 +122,13 @@ def headers(data: bytes) -> None:
         lambda: request_headers.sane_request_id(text),
     )
     for step in steps:
-        with suppress(Refusal):
+        with suppress(ProblemError):
             step()
 
 
 def cursor(data: bytes) -> None:
-    """A cursor is one of ours, or refused."""
-    with suppress(Refusal):
+    """A cursor is one of ours, or rejected."""
+    with suppress(ProblemError):
         read_cursor(QUESTION, data.decode("latin-1"))
 
 
@@ -170,7 +170,7 @@ def _fields(record: Any) -> tuple[Any, ...]:
 
 
 def unpacking(data: bytes) -> None:
-    """The rest of a batch, after a byte for its codec, is unpacked within the bound, or refused."""
+    """The rest of a batch, after a byte for its codec, is unpacked within the bound, or rejected."""
     with suppress(TooLarge, CorruptRecordException, UnsupportedCodecError):
         assert len(unpack(data[0] % 8 if data else 0, memoryview(data)[1:], _UNPACKED_MAX)) <= _UNPACKED_MAX
 

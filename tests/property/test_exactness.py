@@ -73,7 +73,7 @@ class Wish:
 KINDS = {
     "create": 4, "rename": 5, "move": 3, "update nothing": 1, "org.delete": 2, "org.restore": 3, "org.deactivate": 1,
     "org.reactivate": 2, "at version": 2, "if current": 2, "wrong": 1, "wrong precondition": 1, "duplicate": 3,
-    "refused again": 1, "reuse an id": 1, "unanswerable": 1, "unreadable": 1,
+    "rejected again": 1, "reuse an id": 1, "unanswerable": 1, "unreadable": 1,
 }  # fmt: skip
 """How often each is wished for."""
 
@@ -143,7 +143,7 @@ class Exactness(RuleBasedStateMachine):
                 self._send(command_type, org, **{"name": name} | WRONG[which % len(WRONG)])
             case "wrong precondition":
                 self._send(ON_EXISTING[which % 5], org, **WRONG_PRECONDITIONS[which % len(WRONG_PRECONDITIONS)])
-            case "duplicate" | "refused again" | "reuse an id" | "unanswerable" | "unreadable":
+            case "duplicate" | "rejected again" | "reuse an id" | "unanswerable" | "unreadable":
                 self._publish_oddity(wish)
             case command_type:
                 self._send(command_type, org)
@@ -158,7 +158,7 @@ class Exactness(RuleBasedStateMachine):
             self.waiting.append(unreadable(fresh, wish.which % len(UNREADABLE)))
         elif wish.kind == "duplicate" and self.good:
             self.waiting.append(SAME[wish.version % len(SAME)](self.good[-1 - wish.which % len(self.good)]))
-        elif wish.kind == "refused again" and self.bad:
+        elif wish.kind == "rejected again" and self.bad:
             self.waiting.append(self.bad[-1 - wish.which % len(self.bad)])
         elif wish.kind == "reuse an id" and self.good + self.bad:
             earlier = (self.good + self.bad)[wish.which % len(self.good + self.bad)].command_id
@@ -288,7 +288,7 @@ ROUNDS = 200
 
 @pytest.mark.integration
 def test_workers_of_different_partitions_leave_a_serial_account(drive: Drive) -> None:
-    """A refusal counts as much as a change: a name that is taken must be so at the refusal's position."""
+    """A rejection counts as much as a change: a name that is taken must be so at the rejection's position."""
     numbers = random.Random(20_300_101)
     org_ids = [str(uuid5(SPACE, f"organization {number}")) for number in range(9)]
     published: list[Published] = []

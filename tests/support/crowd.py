@@ -1,7 +1,7 @@
 """Many publishers' commands at random, the same for the same seed.
 
 Ids and names are few for the number of commands, so that names collide, versions go stale and organizations come back.
-A third of what is sent after the first moments is refused, one way or another; some is sent twice.
+A third of what is sent after the first moments is rejected, one way or another; some is sent twice.
 """
 
 import random

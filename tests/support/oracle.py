@@ -333,11 +333,11 @@ def _text(content: bytes | None) -> str | None:
 def _json(data: bytes) -> Any:
     """Strict JSON: no NaN, no Infinity."""
 
-    def refuse(constant: str) -> NoReturn:
+    def reject(constant: str) -> NoReturn:
         raise ValueError(constant)
 
     try:
-        return json.loads(data, parse_constant=refuse)
+        return json.loads(data, parse_constant=reject)
     except RecursionError as error:
         raise ValueError from error
 

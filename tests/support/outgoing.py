@@ -36,17 +36,17 @@ def check_results(ledger: Ledger) -> None:
     """Each journaled command has its result, each duplicate an equal copy, each reused id a 422, nobody else any."""
     relayed: dict[str, list[Record]] = defaultdict(list)
     copies: dict[str, list[Record]] = defaultdict(list)
-    refusals: Counter[str] = Counter()
+    rejections: Counter[str] = Counter()
     last_position: dict[bytes | None, int] = {}
     for record in ledger.observed.results:
         _check_partition(record, ledger)
         body = _json(record, ledger.findings, RESULT_MEMBERS)
         command_id = str(body.get("command_id"))
         if (body.get("problem") or {}).get("type") == COMMAND_ID_REUSED:
-            refusals[command_id] += 1
+            rejections[command_id] += 1
             found = *(body.get(name) for name in ("code", "position", "final", "outcome")), record.marker
             if found != (422, None, True, "rejected", None):
-                ledger.findings.add("a refusal of a reused id is malformed", record_text(record))
+                ledger.findings.add("a rejection of a reused id is malformed", record_text(record))
         elif record.marker is None:
             copies[command_id].append(record)
         else:
@@ -61,11 +61,11 @@ def check_results(ledger: Ledger) -> None:
         )
     for command_id, row in ledger.rows.items():
         _check_copies(ledger, row, relayed.get(command_id, []), copies.get(command_id, []))
-    for command_id in ledger.reused.keys() | refusals.keys():
-        if refusals[command_id] < ledger.reused[command_id]:
-            ledger.findings.add("a reused command id was not refused", command_id)
-        if refusals[command_id] and not ledger.reused[command_id]:
-            ledger.findings.add("a command id was refused that was used once", command_id)
+    for command_id in ledger.reused.keys() | rejections.keys():
+        if rejections[command_id] < ledger.reused[command_id]:
+            ledger.findings.add("a reused command id was not rejected", command_id)
+        if rejections[command_id] and not ledger.reused[command_id]:
+            ledger.findings.add("a command id was rejected that was used once", command_id)
 
 
 def _check_copies(ledger: Ledger, row: JournaledOutcome, relayed: list[Record], copies: list[Record]) -> None:

@@ -55,9 +55,15 @@ class Story:
             first = self.results[command_id]
             self._append(self.observed.results, "results", first.key, first.value, first.headers)
         elif expected.kind == "reused":
-            refusal = {"command_id": command_id, "org_id": org_id, "outcome": "rejected", "code": 422, "version": None}
-            refusal |= {"organization": None, "position": None, "final": True, "problem": {"type": expected.problem}}
-            self._append(self.observed.results, "results", record.key, json.dumps(refusal).encode(), ())
+            rejection = {
+                "command_id": command_id,
+                "org_id": org_id,
+                "outcome": "rejected",
+                "code": 422,
+                "version": None,
+            }
+            rejection |= {"organization": None, "position": None, "final": True, "problem": {"type": expected.problem}}
+            self._append(self.observed.results, "results", record.key, json.dumps(rejection).encode(), ())
         else:
             place = {"partition": record.partition, "offset": record.offset, "reason": "unreadable"}
             self.observed.parked.append(place)

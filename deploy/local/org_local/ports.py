@@ -6,7 +6,7 @@ ports for as long as it runs, each by the UDP socket of the same number: the ker
 whoever its user is, takes it back however the process ends, and knows it exactly as far as it knows the port (each
 network namespace has its own). Nothing ever talks UDP there.
 
-Refused: lock files. Every user of the machine would have to be able to write them, something would have to remove
+Declined: lock files. Every user of the machine would have to be able to write them, something would have to remove
 them, and two containers with one temporary folder would exclude each other. Cost: a port whose UDP number some other
 program uses is passed over. A program that doesn't claim can still take the port, which is why a server is also asked
 whose it is before it counts as up.

@@ -4,7 +4,7 @@ Run as a script, one supervisor a server, on the standard library alone. The sup
 pipe whose write end only its parent has. Whatever ends the parent (a return, ^C, SIGTERM, SIGKILL, a failure half
 way through a start), the pipe closes, and the supervisor stops the server: orderly first, hard in the end.
 
-Refused: `PR_SET_PDEATHSIG` in the parent's own children. The kernel sends it when the *thread* that forked ends,
+Declined: `PR_SET_PDEATHSIG` in the parent's own children. The kernel sends it when the *thread* that forked ends,
 which kills a server started from a worker thread, and it exists on Linux only. It is used one level down, between
 this single-threaded supervisor and its server, for the day somebody SIGKILLs the supervisor. Also rejected:
 process groups and `atexit`, neither of which survives a SIGKILL of the parent. Cost: one small Python process (~9 MB)

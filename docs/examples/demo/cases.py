@@ -221,7 +221,7 @@ async def life_cycle(demo: Demo) -> None:
     await demo.execute_many(((uuid4(), DeleteOrganization(org_id=each)) for each in gone), sample_every=10)
 
 
-async def refusals(demo: Demo) -> None:
+async def rejections(demo: Demo) -> None:
     """What a publisher gets back when something is wrong."""
     one, other = demo.rows[50].command, demo.rows[51].command
     heading("a publisher sends a command twice, not knowing that the first one arrived: it gets the first outcome")
@@ -229,10 +229,10 @@ async def refusals(demo: Demo) -> None:
     await demo.execute(command, command_id=command_id)
     await demo.execute(command, command_id=command_id)
     heading("the same command id with another payload: rejected, the first outcome stands")
-    refused = await demo.client.execute(
+    rejected = await demo.client.execute(
         UpdateOrganization(org_id=one.org_id, domain="other.example"), command_id=command_id
     )
-    console.print("  ", render.outcome(refused))
+    console.print("  ", render.outcome(rejected))
     heading("a stale precondition: somebody else was faster")
     await demo.execute(UpdateOrganization(org_id=one.org_id, name="Too Late Ltd", expected_version=1))
     heading("a taken name in another spelling")
@@ -262,4 +262,4 @@ async def broken(demo: Demo) -> None:
             console.print("   parked", render.parked(record))
 
 
-CASES = (create_all, update_some, swap_names, life_cycle, refusals, broken)
+CASES = (create_all, update_some, swap_names, life_cycle, rejections, broken)

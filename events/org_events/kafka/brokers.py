@@ -7,7 +7,7 @@ does `EnduringClient`. And a connection that a load balancer or a firewall forgo
 waits for its whole time-out. So connections keep themselves alive, and one that was idle is asked before it is used.
 
 Both are fixed within the client, so that a consumer keeps its group and its positions and a producer its buffers:
-nothing in flight is given up, nothing is read twice or missed. Refused: building a consumer or producer again after a
+nothing in flight is given up, nothing is read twice or missed. Declined: building a consumer or producer again after a
 silence; each of their users would have to carry over what was in flight. aiokafka has no hook for any of it, so the
 class of one instance's client is exchanged; other users of aiokafka in the process aren't touched.
 """

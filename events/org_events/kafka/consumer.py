@@ -12,13 +12,13 @@ More of the kind, fixed with it:
 - a poll that raises or is cancelled counted as one that never ended, and `max.poll.interval` was not enforced any more;
 - an error in the task that fetches ended it, and nothing came in forever, silently;
 - a record larger than a fetch was stepped over;
-- fetches that a broker rejects, and a topic that was deleted, were asked for again without a pause;
+- fetches that a broker refuses, and a topic that was deleted, were asked for again without a pause;
 - a consumer that was assigned anew and then stopped could wait for its own end for ever;
 - a partition with a large backlog was drained before the next one had its turn.
 
 There is no public way: positions move inside of the fetcher. So this stands on its inner parts, and nothing else of
 ours does; the tests of this module tell when they change (aiokafka 0.14). It is per consumer: other consumers of the
-process are as they were. Refused: to remember the positions before each poll and to seek back, because a rebalance may
+process are as they were. Declined: to remember the positions before each poll and to seek back, because a rebalance may
 come between, and the same poll would fail again.
 """
 

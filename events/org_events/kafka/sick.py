@@ -17,11 +17,11 @@ _log = logging.getLogger(__name__)
 RETRY_S: Final = 3.0
 """Between two tries of a partition whose records can't be read."""
 REFUSED_RETRY_S: Final = 0.2
-"""Between two fetches that a broker rejects, as it does for a moment when leaders change."""
+"""Between two fetches that a broker refuses, as it does for a moment when leaders change."""
 PATIENCE_S: Final = 5.0
-"""A partition whose fetches are rejected for so long is sick."""
+"""A partition whose fetches are refused for so long is sick."""
 _BETWEEN_TRIES_S: Final = 1.0
-"""More between two rejections doesn't count: a process that was frozen has not tried for all of that time."""
+"""More between two refusals doesn't count: a process that was frozen has not tried for all of that time."""
 
 
 class Sick(NamedTuple):

@@ -123,7 +123,7 @@ def _snappy_block(data: memoryview, bytes_max: int) -> bytes:
 def _lz4(data: memoryview, bytes_max: int) -> bytes:
     """One frame, block by block, as Kafka's own reader does: a checksum of the content isn't checked.
 
-    Blocks don't depend on each other: brokers reject frames in which they do (KIP-57).
+    Blocks don't depend on each other: brokers refuse frames in which they do (KIP-57).
     """
     magic, flags, descriptor = struct.unpack_from("<IBB", data)
     if magic != _LZ4_MAGIC or flags >> 6 != 1 or not flags & 0x20:

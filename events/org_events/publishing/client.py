@@ -348,7 +348,7 @@ class OrganizationClient:
         except BaseException as error:
             expected.leave(command_id)
             if isinstance(error, REFUSALS):
-                raise KafkaRefused(f"Kafka rejects {command.type} {command_id}: {error!r}") from error
+                raise KafkaRefused(f"Kafka refuses {command.type} {command_id}: {error!r}") from error
             if isinstance(error, KafkaError | TimeoutError):
                 raise KafkaUnavailable(f"Kafka is unavailable: {command.type} {command_id} was not sent") from error
             raise
@@ -376,7 +376,7 @@ class OrganizationClient:
 
 def _failure(error: BaseException, command_id: UUID, command: AnyCommand | None) -> ClientError:
     if isinstance(error, REFUSALS):
-        return KafkaRefused(f"Kafka rejects the command {command_id}: {error!r}")
+        return KafkaRefused(f"Kafka refuses the command {command_id}: {error!r}")
     return OutcomeUnknown(str(error) or repr(error), command_id, command)
 
 

@@ -20,7 +20,7 @@ class KafkaUnavailable(ClientError):
 
 
 class KafkaRefused(ClientError):
-    """Kafka rejects what was asked (rights, settings), and nothing was sent: trying again won't help."""
+    """Kafka refuses what was asked (rights, settings), and nothing was sent: trying again won't help."""
 
 
 class TopicMissing(ClientError):

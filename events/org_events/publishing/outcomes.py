@@ -5,7 +5,7 @@ answer. A partition that can't be read delays the outcomes in it and no others: 
 the time is up, because the command is safe and the partition may be repaired any moment.
 
 Looking for one header decides the outcome of a record, so results of other publishers cost little; only the task that
-waits parses its JSON. Refused alternative: a results topic a publisher, which the relay would have to know.
+waits parses its JSON. Declined: a results topic a publisher, which the relay would have to know.
 """
 
 import asyncio

@@ -150,15 +150,15 @@ class Applier:
         await self._database.ping()
         return "answers"
 
-    async def _transact(self, requests: Sequence[Request | Unreadable], rejected: str | None) -> tuple[Plan, int]:
+    async def _transact(self, requests: Sequence[Request | Unreadable], refused: str | None) -> tuple[Plan, int]:
         """One transaction; returns its plan and the journal position before its first row.
 
         Args:
             requests: Of the batch, or of a part of it.
-            rejected: Why the database rejects the one command of this batch, which is then parked undecided.
+            refused: Why the database refuses the one command of this batch, which is then parked undecided.
         """
         if probes.listeners:
-            await probe("apply.before_transaction", self, requests, rejected)
+            await probe("apply.before_transaction", self, requests, refused)
         # guarantee 3: organizations, outcomes and parked records of a batch are one transaction; what fails leaves
         # nothing.
         async with self._database.begin() as conn:
@@ -166,7 +166,7 @@ class Applier:
             snapshot = await read_snapshot(conn, readable, self._queued_max)
             now = self._clock()  # behind the locks, so that an organization's times don't go back
             policy = self.authenticator.policy
-            fold = Fold(snapshot, now, policy, rejected=rejected, queued_max=self._queued_max)
+            fold = Fold(snapshot, now, policy, refused=refused, queued_max=self._queued_max)
             for request in requests:
                 fold.add(request)
             plan = fold.plan

@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 from org_events.results import ProblemType
 from org_service.auth.policy import load_policy
-from org_service.auth.tokens import TokenRefused, Tokens, bearer
+from org_service.auth.tokens import TokenRejected, Tokens, bearer
 from org_service.domain.requests import LOG_APPEND_TIME, Rejected, Request, Unreadable, broker_time
 from org_service.settings import AuthSettings
 
@@ -135,7 +135,7 @@ class Authenticator:
             user_id = self._tokens.known(token, at)
             if user_id is None:
                 user_id = self._tokens.judge(token, at, self._since_s(request, at, now_s))
-        except TokenRefused as error:
+        except TokenRejected as error:
             return _reject(request, str(error))
         return None if user_id is None else request._replace(actor=user_id, user_id=user_id)
 

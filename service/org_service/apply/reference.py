@@ -249,7 +249,7 @@ class ReferenceApplier:
             return Unreadable(record, defect, ParkReason.HANDLER_RAISED)
 
     async def _transact(
-        self, starts: Mapping[Place, int], facts: Sequence[_Read], rejected: str | None
+        self, starts: Mapping[Place, int], facts: Sequence[_Read], refused: str | None
     ) -> _Applied | None:
         """One transaction; returns what became of the records, or None where the place is lost.
 
@@ -257,12 +257,12 @@ class ReferenceApplier:
             starts: Where the whole batch continues in each partition. Of the second half of one that was halved that is
                 before its first record: what lies between was applied with the first half, or the place is lost.
             facts: Of the batch, or of a part of it.
-            rejected: Why the database rejects the one record of this batch, which is then parked.
+            refused: Why the database refuses the one record of this batch, which is then parked.
         """
         if self._lost:
             return None
-        if rejected is not None:
-            facts = [Unreadable(each.record, rejected, ParkReason.DATA_REFUSED) for each in facts]
+        if refused is not None:
+            facts = [Unreadable(each.record, refused, ParkReason.DATA_REFUSED) for each in facts]
         if probes.listeners:
             await probe("reference.before_transaction", self)
         assert self._consumer is not None

@@ -73,7 +73,7 @@ class Settling:
         batch: Sequence[ItemT],
         transact: Transact[ItemT, DoneT],
         done: Done[DoneT],
-        rejected: str | None = None,
+        refused: str | None = None,
     ) -> None:
         """Try until committed; only cancellation, or an error of `done`, leaves this before.
 
@@ -81,20 +81,20 @@ class Settling:
             batch: At least one item.
             transact: Commits it, or a part.
             done: Told of each commit.
-            rejected: Why the database rejects the data of the one item that is left.
+            refused: Why the database refuses the data of the one item that is left.
         """
         refolds = 0
         tries = aiter(self._patience)
         async for _ in tries:
             try:
-                result = await transact(batch, rejected)
+                result = await transact(batch, refused)
             except Exception as error:  # noqa: BLE001 - classified here; nothing is swallowed
                 trouble = self._classify(error)
                 if isinstance(trouble, RefoldError) and refolds < REFOLDS_MAX:
                     refolds += 1
                     BATCH_REPEATS.labels(RepeatReason.REFOLD).inc()
                     tries.again(random.uniform(0, _REFOLD_PAUSE_S * refolds))  # noqa: S311 - no secret
-                elif rejected is None and _is_in_data(trouble):
+                elif refused is None and _is_in_data(trouble):
                     await self._halve_or_park(batch, transact, done, error)
                 elif isinstance(trouble, TooSlowError) and len(batch) > 1:
                     await self._halve(batch, transact, done, RepeatReason.TOO_SLOW)

@@ -44,7 +44,7 @@ _SIGNATURES.register_algorithm("Ed25519", OKPAlgorithm())  # RFC 9864; PyJWT kno
 _USER_ID: Final[TypeAdapter[str]] = TypeAdapter(UserId)
 
 
-class TokenRefused(Exception):
+class TokenRejected(Exception):
     """The token names nobody (401). The message says why, without a byte of the token."""
 
 
@@ -62,12 +62,12 @@ def bearer(header: bytes) -> bytes:
     """The token of an `authorization` header (RFC 6750, section 2.1).
 
     Raises:
-        TokenRefused: It is not `Bearer` and one token.
+        TokenRejected: It is not `Bearer` and one token.
     """
     scheme, _, token = header.strip().partition(b" ")
     token = token.lstrip()
     if scheme.lower() != b"bearer" or not token or b" " in token or b"," in token:
-        raise TokenRefused("The header authorization must be Bearer followed by one token.")
+        raise TokenRejected("The header authorization must be Bearer followed by one token.")
     return token
 
 
@@ -111,7 +111,7 @@ class Tokens:
             at: With a time zone. A token that has expired since is as good as it was then.
 
         Raises:
-            TokenRefused: It was not valid at that moment.
+            TokenRejected: It was not valid at that moment.
         """
         verified = self._verified.get(token)
         if verified is None:
@@ -120,7 +120,7 @@ class Tokens:
         user_id, from_s, until_s = verified
         at_s = at.timestamp()
         if not from_s <= at_s < until_s:
-            _refuse_time(verified, at)
+            _reject_for_time(verified, at)
         return user_id if self._keys is not None and at_s < self._keys.good_until_s else None
 
     def judge(self, token: bytes, at: datetime, since_s: float) -> str | None:
@@ -132,7 +132,7 @@ class Tokens:
             since_s: When it was here at the latest, by the monotonic clock: keys read since then reject it finally.
 
         Raises:
-            TokenRefused: It names nobody.
+            TokenRejected: It names nobody.
         """
         user_id = self.known(token, at)
         if user_id is not None:
@@ -140,13 +140,13 @@ class Tokens:
         assert self._keys is not None, "start() comes first"
         auth = self._auth
         if len(token) > auth.token_bytes_max:
-            raise TokenRefused(f"The token is longer than {auth.token_bytes_max} bytes.")
+            raise TokenRejected(f"The token is longer than {auth.token_bytes_max} bytes.")
         header, payload = _split(token)
         algorithm, kid = _read_header(header, auth.algorithms)
         verified = _read_claims(payload, auth)
         at_s = at.timestamp()
         if not verified.from_s <= at_s < verified.until_s:
-            _refuse_time(verified, at)
+            _reject_for_time(verified, at)
         why = _NO_KEY
         for key, lasts in self._keys.fitting(kid, at_s):
             if key.algorithm != plain(algorithm):
@@ -163,7 +163,7 @@ class Tokens:
         if not self._keys.were_read_since(since_s):
             self._keys.want()
             return None
-        raise TokenRefused(why)
+        raise TokenRejected(why)
 
     async def verify(self, token: bytes, at: datetime) -> str:
         """The user that a token names, after a wait for newer keys where need be; arguments as `known`.
@@ -171,7 +171,7 @@ class Tokens:
         May be asked concurrently. The wait is bounded, and so is the number of those who wait.
 
         Raises:
-            TokenRefused: It names nobody.
+            TokenRejected: It names nobody.
             RetryError: The keys can't be fetched now: nothing is known of the token.
         """
         since_s = time.monotonic()
@@ -202,18 +202,18 @@ class Tokens:
             self._verified.popitem(last=False)
 
 
-def _refuse_time(verified: Verified, at: datetime) -> NoReturn:
+def _reject_for_time(verified: Verified, at: datetime) -> NoReturn:
     if at.timestamp() < verified.from_s:
-        raise TokenRefused("The token was not valid yet.")
-    raise TokenRefused("The token had expired.")
+        raise TokenRejected("The token was not valid yet.")
+    raise TokenRejected("The token had expired.")
 
 
 def _split(token: bytes) -> tuple[bytes, bytes]:
     """Header and payload, decoded."""
     if _COMPACT.fullmatch(token) is None:
         if token.count(b".") == 4:
-            raise TokenRefused("The token is encrypted (JWE); it must only be signed.")
-        raise TokenRefused("This is not a token (JWT): it must be header, claims and signature, each in base64url.")
+            raise TokenRejected("The token is encrypted (JWE); it must only be signed.")
+        raise TokenRejected("This is not a token (JWT): it must be header, claims and signature, each in base64url.")
     header, payload, _ = token.split(b".")
     return _decode(header), _decode(payload)
 
@@ -222,16 +222,16 @@ def _decode(part: bytes) -> bytes:
     try:
         return base64.urlsafe_b64decode(part + b"=" * (-len(part) % 4))
     except ValueError:
-        raise TokenRefused("The token is damaged: a part of it is not base64url.") from None
+        raise TokenRejected("The token is damaged: a part of it is not base64url.") from None
 
 
 def _read_object(content: bytes, what: str) -> dict[str, Any]:
     try:
-        document = json.loads(content.decode(), object_pairs_hook=_unique, parse_constant=_refuse_constant)
+        document = json.loads(content.decode(), object_pairs_hook=_unique, parse_constant=_reject_constant)
     except (ValueError, RecursionError):
-        raise TokenRefused(f"The token's {what} is not JSON, or has a duplicate member.") from None
+        raise TokenRejected(f"The token's {what} is not JSON, or has a duplicate member.") from None
     if not isinstance(document, dict):
-        raise TokenRefused(f"The token's {what} is not a JSON object.")
+        raise TokenRejected(f"The token's {what} is not a JSON object.")
     return cast("dict[str, Any]", document)
 
 
@@ -243,7 +243,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return document
 
 
-def _refuse_constant(_: str) -> NoReturn:
+def _reject_constant(_: str) -> NoReturn:
     """NaN and Infinity are not JSON; a token could be made to last forever by them."""
     raise ValueError
 
@@ -253,36 +253,36 @@ def _read_header(content: bytes, algorithms: Iterable[str]) -> tuple[str, str | 
     header = _read_object(content, "header")
     algorithm, kid, content_type = header.get("alg"), header.get("kid"), header.get("cty")
     if not isinstance(algorithm, str) or algorithm.lower() == "none":
-        raise TokenRefused("The token is not signed.")
+        raise TokenRejected("The token is not signed.")
     if plain(algorithm) not in map(plain, algorithms):
-        raise TokenRefused(f"The token's algorithm is not accepted; accepted: {', '.join(algorithms)}.")
+        raise TokenRejected(f"The token's algorithm is not accepted; accepted: {', '.join(algorithms)}.")
     if "crit" in header:
-        raise TokenRefused("The token requires an extension (crit); none is supported.")
+        raise TokenRejected("The token requires an extension (crit); none is supported.")
     if isinstance(content_type, str) and content_type.lower().removeprefix("application/") == "jwt":
-        raise TokenRefused(_NESTED)
+        raise TokenRejected(_NESTED)
     if kid is not None and not isinstance(kid, str):
-        raise TokenRefused("The token's kid must be a string.")
+        raise TokenRejected("The token's kid must be a string.")
     return algorithm, kid
 
 
 def _read_claims(content: bytes, auth: AuthSettings) -> Verified:
     """User and times; issuer and audience are right."""
     if _COMPACT.fullmatch(content.strip(b'"')):
-        raise TokenRefused(_NESTED)
+        raise TokenRejected(_NESTED)
     claims = _read_object(content, "payload")
     if claims.get("iss") != auth.issuer:
-        raise TokenRefused("The token is from another issuer.")
+        raise TokenRejected("The token is from another issuer.")
     if not _is_for(auth.audience, claims.get("aud")):
-        raise TokenRefused("The token is for another audience.")
+        raise TokenRejected("The token is for another audience.")
     try:
         user_id = _USER_ID.validate_python(claims.get("sub"))
     except ValidationError:
-        raise TokenRefused(
+        raise TokenRejected(
             f"The token's sub must be the user's id: 1 to {USER_ID_CHARS_MAX} visible ASCII characters."
         ) from None
     times = {name: _read_time(claims[name], name) for name in ("exp", "nbf", "iat") if claims.get(name) is not None}
     if "exp" not in times:
-        raise TokenRefused("The token never expires; it must have exp.")
+        raise TokenRejected("The token never expires; it must have exp.")
     began_s = max((times[name] for name in ("nbf", "iat") if name in times), default=-math.inf)
     return Verified(user_id, began_s - auth.leeway_s, times["exp"] + auth.leeway_s)
 
@@ -296,5 +296,5 @@ def _is_for(audience: str, named: object) -> bool:
 def _read_time(value: object, name: str) -> float:
     """Seconds since 1970 (RFC 7519, section 2: NumericDate)."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _TIME_MAX_S:
-        raise TokenRefused(f"The token's {name} is not a time in seconds since 1970.")
+        raise TokenRejected(f"The token's {name} is not a time in seconds since 1970.")
     return float(value)

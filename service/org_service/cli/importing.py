@@ -77,7 +77,7 @@ def import_file(
         _run(settings, rows, tally, lines=lines, actor=actor, timeout_s=timeout_s)
     _summarize(tally, as_json)
     if not tally.all_went_through:
-        raise typer.Exit(shell.REFUSED)
+        raise typer.Exit(shell.FAILED)
 
 
 def _check(rows: "Iterable[Row | BadLine]", tally: _Tally) -> None:

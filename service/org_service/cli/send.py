@@ -110,7 +110,7 @@ def create(
     )
     command_id = command_id or uuid4()
     sending = _SendOptions(command_id=command_id, actor=actor, timeout_s=timeout_s, wait=wait, as_json=as_json)
-    # With another id of the organization it would be another command, and sending it again would be refused.
+    # With another id of the organization it would be another command, and sending it again would be rejected.
     _send("org.create", {"org_id": org_id or uuid5(command_id, "organization"), **fields}, sending)
 
 
@@ -247,7 +247,7 @@ def _send(command_type: str, body: dict[str, Any], sending: _SendOptions) -> Non
         return
     _print_result(answer, sending.as_json)
     if answer.outcome is Outcome.REJECTED:
-        raise typer.Exit(shell.REFUSED)
+        raise typer.Exit(shell.FAILED)
     if not answer.final:
         raise typer.Exit(shell.UNKNOWN)
 

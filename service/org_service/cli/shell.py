@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-REFUSED: Final = 1
+FAILED: Final = 1
 """It was decided, and the answer is no; or an operator must act first."""
 USAGE: Final = 2
 """The command or a setting is written wrongly; nothing was tried."""
@@ -110,7 +110,7 @@ def say(message: str) -> None:
     err().print(message, markup=False)
 
 
-def fail(message: str, code: int = REFUSED) -> NoReturn:
+def fail(message: str, code: int = FAILED) -> NoReturn:
     """End with one clear line on standard error.
 
     Raises:

@@ -35,7 +35,7 @@ def apply(
     settings = shell.quiet_settings()
     plans = shell.run(topics.plan(settings.kafka))
     _print(plans)
-    _refuse_harm(plans, "nothing was created")
+    _raise_if_harmful(plans, "nothing was created")
     missing = [plan for plan in plans if not plan.exists]
     if dry_run:
         shell.say(f"dry run: {len(missing)} to create")
@@ -43,11 +43,11 @@ def apply(
     if missing:
         shell.run(topics.create(settings.kafka, [plan.spec for plan in missing]))
         # Somebody else may have created one of them meanwhile, with settings of their own.
-        _refuse_harm(shell.run(topics.plan(settings.kafka)), "another program created topics at the same time")
+        _raise_if_harmful(shell.run(topics.plan(settings.kafka)), "another program created topics at the same time")
     shell.say(f"{len(missing)} created, {len(plans) - len(missing)} already exist")
 
 
-def _refuse_harm(plans: "list[TopicPlan]", what: str) -> None:
+def _raise_if_harmful(plans: "list[TopicPlan]", what: str) -> None:
     from org_service.kafka import topics
 
     if harmful := topics.harm(plans):

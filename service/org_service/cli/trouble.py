@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
-from org_service.cli.shell import NO_SUCH_SETTING, REFUSED, STACK_ENV, UNKNOWN, USAGE
+from org_service.cli.shell import FAILED, NO_SUCH_SETTING, STACK_ENV, UNKNOWN, USAGE
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
@@ -35,10 +35,10 @@ def explain(error: BaseException) -> Explanation | None:
     if isinstance(error, SettingsError):
         return Explanation(f"invalid setting:\n  {error}", USAGE)
     if isinstance(error, ServiceError) and not isinstance(error, UnreachableError):
-        return Explanation(str(error), UNKNOWN if isinstance(error, RetryError) else REFUSED)
+        return Explanation(str(error), UNKNOWN if isinstance(error, RetryError) else FAILED)
     if isinstance(error, ClientError):
         hint = " Is a worker running?" if isinstance(error, OutcomeUnknown) else ""
-        return Explanation(f"{error}{hint}", REFUSED if isinstance(error, KafkaRefused | TopicMissing) else UNKNOWN)
+        return Explanation(f"{error}{hint}", FAILED if isinstance(error, KafkaRefused | TopicMissing) else UNKNOWN)
     known = _kafka(error) or _postgres(error)
     if known is not None:
         return known
@@ -108,11 +108,9 @@ def _kafka(error: BaseException) -> Explanation | None:
 
     where = _places()[0]
     if isinstance(error, errors.UnknownTopicOrPartitionError):
-        return Explanation(f"a topic is missing on Kafka at {where}: run `orgs topics apply`.", REFUSED)
+        return Explanation(f"a topic is missing on Kafka at {where}: run `orgs topics apply`.", FAILED)
     if isinstance(error, errors.TopicAuthorizationFailedError | errors.GroupAuthorizationFailedError):
-        return Explanation(
-            f"Kafka at {where} denies access: {error!r}. Check its ACLs and ORGS_KAFKA__SASL_*.", REFUSED
-        )
+        return Explanation(f"Kafka at {where} denies access: {error!r}. Check its ACLs and ORGS_KAFKA__SASL_*.", FAILED)
     if isinstance(error, errors.KafkaError):
         said = "" if isinstance(error, errors.KafkaConnectionError) else f" ({error!r})"
         return Explanation(
@@ -146,7 +144,7 @@ def _postgres(error: BaseException) -> Explanation | None:
     for each in _causes(error):
         advice = _BY_SQLSTATE.get(getattr(each, "sqlstate", None) or "")
         if advice is not None:
-            return Explanation(f"Postgres at {where}: {advice}", REFUSED)
+            return Explanation(f"Postgres at {where}: {advice}", FAILED)
     if isinstance(error, OSError) and error.filename is not None:
         return None
     if isinstance(classify(error), RetryError):

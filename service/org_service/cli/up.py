@@ -1,7 +1,7 @@
 """`orgs up`: the whole stack in one terminal.
 
 Kafka and Postgres are children that end with this process, however it ends; worker, relay and edge run inside it, as
-`orgs serve --role all` does. Refused: a process for each role, as in production, which `make demo` and the tests have:
+`orgs serve --role all` does. Declined: a process for each role, as in production, which `make demo` and the tests have:
 it would need a guard of its own against orphans and a way to mix the logs, and shows a developer nothing more.
 """
 

@@ -97,7 +97,7 @@ _ADVICE: Final[Mapping[str, tuple[str, str]]] = {
         "`/mcp` only: the request's host is not one of the service",
         "operator: set `ORGS_EDGE__PUBLIC_URL`",
     ),
-    HttpProblem.ORIGIN_REFUSED: (
+    HttpProblem.ORIGIN_NOT_ALLOWED: (
         "`/mcp` only: a web page of an origin that is not allowed",
         "operator: add it to `ORGS_EDGE__CORS_ORIGINS`",
     ),
@@ -121,7 +121,7 @@ _ADVICE: Final[Mapping[str, tuple[str, str]]] = {
 _REASONS: Final[Mapping[ParkReason, str]] = {
     ParkReason.UNREADABLE: "no command id or fact can be read, or a batch or record exceeds the limits above",
     ParkReason.HANDLER_RAISED: "the service's own code failed on it: a defect",
-    ParkReason.DATA_REFUSED: "Postgres rejects its data",
+    ParkReason.DATA_REFUSED: "Postgres refuses its data",
     ParkReason.QUEUED_BEHIND: "an earlier command of the same organization is parked",
     ParkReason.WRONG_PARTITION: "reference data only: the record is on another partition than its key belongs on",
 }

@@ -16,7 +16,7 @@ def settings_page() -> str:
         "# Settings",
         "",
         "Made from `org_service/settings` by `make generate`. `orgs config show` prints the values in force.",
-        "An unknown name with `__` in it is refused at start.",
+        "No process starts with an unknown name that has `__` in it.",
         "",
         "| variable | default | bounds | what for |",
         "| --- | --- | --- | --- |",

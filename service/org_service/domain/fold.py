@@ -83,7 +83,7 @@ class Fold:
         policy: Policy | None = None,
         *,
         queued_max: int,
-        rejected: str | None = None,
+        refused: str | None = None,
     ) -> None:
         """Begin.
 
@@ -92,7 +92,7 @@ class Fold:
             now: When the batch is recorded, if no organization in it was changed later than that (by another clock).
             policy: What each role is denied; None where all publishers are trusted.
             queued_max: How many open parked commands one organization may have.
-            rejected: Why the database rejects the one command of this batch, which is then parked undecided (unless
+            refused: Why the database refuses the one command of this batch, which is then parked undecided (unless
                 somebody else has decided it meanwhile).
         """
         self.plan = Plan()
@@ -107,7 +107,7 @@ class Fold:
         self._held = dict(snapshot.held)  # organizations that wait for an operator
         self._now = now
         self._queued_max = queued_max
-        self._rejected = rejected
+        self._refused = refused
         self._rows: dict[UUID, tuple[int, bytes]] = {}  # command ids of this batch: journal row, digest
         self._json: dict[UUID, tuple[Organization, str]] = {}
 
@@ -117,8 +117,8 @@ class Fold:
             # guarantee 2: what cannot be read is parked, not dropped.
             self.plan.parked.append(SetAside(request))
         elif not self._known(request):
-            if self._rejected is not None:
-                self.park(request, ParkReason.DATA_REFUSED, self._rejected)
+            if self._refused is not None:
+                self.park(request, ParkReason.DATA_REFUSED, self._refused)
             else:
                 self._decide(request)
 

@@ -14,7 +14,7 @@ class ParkReason(StrEnum):
     HANDLER_RAISED = "handler_raised"
     """Our own code raised on it: a defect."""
     DATA_REFUSED = "data_refused"
-    """Postgres rejects its data."""
+    """Postgres refuses its data."""
     QUEUED_BEHIND = "queued_behind"
     """An earlier command of the same organization is parked."""
     WRONG_PARTITION = "wrong_partition"

@@ -86,11 +86,11 @@ class Application(FastAPI):
         return sorted({*found, "HEAD"}) if "GET" in found else found
 
     def check_body(self, scope: Scope, headers: RequestHeaders) -> None:
-        """Refuse a body that nothing at this path reads, before it is read.
+        """Reject a body that nothing at this path reads, before it is read.
 
         Raises:
             HTTPException: There is no such path (404), or it doesn't know the method (405).
-            Refusal: The body has another media type (415).
+            ProblemError: The body has another media type (415).
         """
         method, path = scope["method"], path_of(scope["raw_path"])
         asked = "GET" if method == "HEAD" else method

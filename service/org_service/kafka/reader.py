@@ -112,7 +112,7 @@ async def read_until(
                 consumer.pause(partition)
         if not waiting.keys() - consumer.sick.keys():
             if not leave_sick:
-                refuse_sick(consumer)
+                raise_if_sick(consumer)
             return
         batch = await take(consumer)
         records = [record for record in batch if record.offset < until[TopicPartition(record.topic, record.partition)]]
@@ -120,7 +120,7 @@ async def read_until(
             yield records
 
 
-def refuse_sick(consumer: SteadyConsumer) -> None:
+def raise_if_sick(consumer: SteadyConsumer) -> None:
     """Nobody shall take for the whole what isn't.
 
     Raises:

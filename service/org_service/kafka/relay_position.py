@@ -1,7 +1,7 @@
 """How far the journal is published: where the last record on `orgs.relay` is, written inside each transaction.
 
 Kafka alone knows. The record stands or falls with the events of its transaction, so position and events can't part,
-and a database restored from a backup can't lie about it. Refused: a "published" mark in Postgres, which a crash
+and a database restored from a backup can't lie about it. Declined: a "published" mark in Postgres, which a crash
 between Kafka's commit and its own leaves wrong.
 
 The topic is compacted only now and then, so the record is looked for from the end backwards. The last record of a

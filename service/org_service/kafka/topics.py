@@ -3,8 +3,8 @@
 Topics are created here and nowhere else: brokers' own creation makes a topic of every typo, with settings of its own.
 Nothing is ever altered. A wrong number of partitions, clean-up policy or timestamp type can't be fixed under a
 running service (keys would move, tokens be judged by the publisher's clock, a state topic forget), and where records
-may be smaller than the relay makes its batches it would stand still, so these are rejected, at the start of a process
-and while it runs. Everything else is only reported: it may be the operator's own wish (how long records are kept), or
+may be smaller than the relay makes its batches it would stand still: a process refuses to start, or to go on, with
+such topics. Everything else is only reported: it may be the operator's own wish (how long records are kept), or
 is a risk that is no damage yet (a replica that lags may become the leader, tombstones go after a day). Topics of
 earlier releases differ in such things, and a process of this one must start on them.
 """
@@ -99,7 +99,7 @@ def harm(plans: Sequence[TopicPlan]) -> list[str]:
     return [difference.advice for plan in plans for difference in plan.differences if difference.harmful]
 
 
-def refuse_harm(plans: Sequence[TopicPlan]) -> None:
+def raise_if_harmful(plans: Sequence[TopicPlan]) -> None:
     """See that no topic would break the guarantees.
 
     Raises:
@@ -117,7 +117,7 @@ async def create(kafka: KafkaSettings, specs: Sequence[TopicSpec]) -> None:
     Raises:
         KafkaError: Kafka can't be reached.
         RetryError: A partition has no leader yet; the topics are there.
-        DeniedError: Kafka rejects a topic; the others may have been created.
+        DeniedError: Kafka refuses a topic; the others may have been created.
     """
     wanted = [
         NewTopic(

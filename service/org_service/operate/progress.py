@@ -12,7 +12,7 @@ from org_service.errors import RetryError
 from org_service.kafka import relay_position
 from org_service.kafka.client import CorruptRecordException, TopicPartition
 from org_service.kafka.connection import admin
-from org_service.kafka.reader import ends, reader, refuse_sick
+from org_service.kafka.reader import ends, raise_if_sick, reader
 from org_service.settings import Settings
 from org_service.store import journal
 from org_service.store.database import Database
@@ -83,7 +83,7 @@ async def published(settings: Settings) -> Published | None:
         try:
             return await relay_position.find(consumer, at, settings.relay.name, now[at])
         except CorruptRecordException:
-            refuse_sick(consumer)
+            raise_if_sick(consumer)
             raise
 
 

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from org_events.kafka.consumer import SteadyConsumer
 from org_service.kafka.client import TopicPartition
-from org_service.kafka.reader import Record, ends, read_until, reader, refuse_sick, take
+from org_service.kafka.reader import Record, ends, raise_if_sick, read_until, reader, take
 from org_service.settings import KafkaSettings
 
 
@@ -40,7 +40,7 @@ async def watch(kafka: KafkaSettings, topic: str, view: View) -> AsyncGenerator[
         elif view.last:
             yield await _last(consumer, now, view.last, key)
         if not view.follow:
-            refuse_sick(consumer)
+            raise_if_sick(consumer)
             return
         # A step may reach past the ends, and what lay behind them in it was left out.
         for partition, end in now.items():

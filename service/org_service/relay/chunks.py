@@ -89,7 +89,7 @@ async def build(rows: Sequence[JournaledOutcome], layout: Layout, *, limit: int)
     Gives way to other tasks now and then; safe to cancel.
     """
     # When it is published, not when it was recorded (that is in `ce_time`): topics keep their records for a time from
-    # here on, however long an outage was, and a worker's clock that is ahead makes none that a broker rejects.
+    # here on, however long an outage was, and a worker's clock that is ahead makes none that a broker refuses.
     now_ms = int(time() * 1000)
     batches: dict[TopicPartition, list[RecordBatch]] = {}
     results, events, state = (

@@ -47,7 +47,7 @@ class ConnectionOwner(Protocol):
         """Let a request be answered."""
         ...
 
-    def refusal(self, status: int, detail: str) -> bytes:
+    def answer_malformed(self, status: int, detail: str) -> bytes:
         """A whole answer to what can't be read."""
         ...
 
@@ -171,7 +171,7 @@ class HttpConnection(asyncio.Protocol):
         try:
             return self._reader.read_body()
         except MalformedError as error:
-            self._refuse(error)
+            self._reject(error)
             return None
 
     def reusable(self) -> bool:
@@ -211,7 +211,7 @@ class HttpConnection(asyncio.Protocol):
         try:
             head = self._reader.next_head()
         except MalformedError as error:
-            self._refuse(error)
+            self._reject(error)
             return
         if head is not None:
             self.known, self._served = False, True
@@ -236,7 +236,7 @@ class HttpConnection(asyncio.Protocol):
             CONNECTION: self,
         }
 
-    def _refuse(self, error: MalformedError) -> None:
+    def _reject(self, error: MalformedError) -> None:
         """Answer what can't be read, and read nothing behind it."""
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
@@ -244,7 +244,7 @@ class HttpConnection(asyncio.Protocol):
             if exchange.begun:
                 self.abort()
                 return
-        self.write(self._server.refusal(error.status, error.detail))
+        self.write(self._server.answer_malformed(error.status, error.detail))
         self._finish()
 
     def _finish(self) -> None:

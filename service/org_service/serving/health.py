@@ -159,7 +159,7 @@ class HealthServer:
         """
         listener = listen(self._host, self.port, ", ".join(PATHS[:2]) + f" and {PATHS[2]}", _PORTS)
         self.port = listener.getsockname()[1]
-        self._serving = HttpServer(self._health, listener, _BOUNDS, _refusal, drain_timeout_s=_DRAIN_S)
+        self._serving = HttpServer(self._health, listener, _BOUNDS, _answer_malformed, drain_timeout_s=_DRAIN_S)
         await self._serving.__aenter__()
         return self
 
@@ -169,6 +169,6 @@ class HealthServer:
         await self._health.close()
 
 
-def _refusal(status: int, detail: str) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+def _answer_malformed(status: int, detail: str) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
     status, content_type, body = _json(status, {"error": detail})
     return status, [(b"content-type", content_type.encode()), (b"content-length", b"%d" % len(body))], body

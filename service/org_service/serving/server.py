@@ -41,7 +41,7 @@ _SWEEP_S: Final = 0.5
 _CLOSE_S: Final = 1.0
 """At the end, for answers to reach their clients."""
 
-MakeRefusal = Callable[[int, str], tuple[int, list[tuple[bytes, bytes]], bytes]]
+AnswerMalformed = Callable[[int, str], tuple[int, list[tuple[bytes, bytes]], bytes]]
 """Makes an answer, status, headers and body, of a status and of what is wrong with what can't be read."""
 
 
@@ -56,17 +56,23 @@ class Bounds:
 
 
 class HttpServer:
-    """Serves an ASGI application: `async with HttpServer(app, listener, bounds, refusal, drain_timeout_s=5): …`.
+    """Serves an ASGI application: `async with HttpServer(app, listener, bounds, answer_malformed, …): …`.
 
     Entering listens; the end of the block drains.
     """
 
     def __init__(
-        self, app: Asgi, listener: socket.socket, bounds: Bounds, refusal: MakeRefusal, *, drain_timeout_s: float
+        self,
+        app: Asgi,
+        listener: socket.socket,
+        bounds: Bounds,
+        answer_malformed: AnswerMalformed,
+        *,
+        drain_timeout_s: float,
     ) -> None:
         self._app = app
         self._listener = listener
-        self._refusal = refusal
+        self._answer_malformed = answer_malformed
         self._drain_timeout_s = drain_timeout_s
         self._connections: Registry[HttpConnection] = Registry()
         self._by_peer: Counter[str] = Counter()
@@ -169,10 +175,10 @@ class HttpServer:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def refusal(self, status: int, detail: str) -> bytes:
+    def answer_malformed(self, status: int, detail: str) -> bytes:
         """A whole answer to what can't be read."""
         HTTP_CLOSED.labels("malformed").inc()
-        status, headers, body = self._refusal(status, detail)
+        status, headers, body = self._answer_malformed(status, detail)
         return answers.head(status, [*self.default_headers(), *headers, (b"connection", b"close")]) + body
 
     def default_headers(self) -> list[tuple[bytes, bytes]]:

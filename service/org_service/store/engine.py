@@ -106,7 +106,7 @@ async def connect(database: DatabaseSettings, role: Role | None) -> Session:
     Raises:
         OSError, asyncpg.PostgresError: There is no connection; `failures.classify` says what to do.
         UnreachableError: Nobody answers there, or not in time.
-        RetryError: Postgres rejects a setting of the session, such as a role that does not exist (yet); or this is a
+        RetryError: Postgres refuses a setting of the session, such as a role that does not exist (yet); or this is a
             standby, and the role needs what is true now.
     """
     try:
@@ -131,7 +131,7 @@ async def connect(database: DatabaseSettings, role: Role | None) -> Session:
             f"Postgres at {database.address} cannot be reached: {type(error).__name__}: {error}"
         ) from error
     except asyncpg.DataError as error:  # its class would blame, and park, the command in flight
-        raise RetryError(f"Postgres rejects the session: {error.args[0]} (SQLSTATE {error.sqlstate})") from error
+        raise RetryError(f"Postgres refuses the session: {error.args[0]} (SQLSTATE {error.sqlstate})") from error
 
 
 def create_engine(database: DatabaseSettings, role: Role | None, *, direct: bool = False) -> AsyncEngine:

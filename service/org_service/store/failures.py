@@ -116,7 +116,7 @@ def _by_sqlstate(error: asyncpg.PostgresError) -> RetryError | RefoldError | Dat
     if state.startswith(
         _DATA_CLASS
     ):  # its message quotes the value, and the driver's own rejections have this class too
-        return DataRefusedError(f"Postgres or its driver rejects a value: {type(error).__name__} (SQLSTATE {state})")
+        return DataRefusedError(f"Postgres or its driver refuses a value: {type(error).__name__} (SQLSTATE {state})")
     said = f"Postgres: {error.args[0]} (SQLSTATE {state})"  # without the detail, which quotes the row
     if state in _TOO_SLOW:
         return TooSlowError(said)

@@ -130,11 +130,11 @@ async def read_after(conn: AsyncConnection, position: int, limit: int) -> list[J
     # Ordered and unique, so the ends tell whether everything between them is there.
     # guarantee 3: a missing position stops the relay; it never publishes past a committed row that it did not see.
     if rows and rows[-1].position != position + len(rows):
-        _refuse_unknown_holes(position, rows, await read_gaps(conn))
+        _raise_if_unknown_holes(position, rows, await read_gaps(conn))
     return rows
 
 
-def _refuse_unknown_holes(position: int, rows: Sequence[JournaledOutcome], known: Sequence[Gap]) -> None:
+def _raise_if_unknown_holes(position: int, rows: Sequence[JournaledOutcome], known: Sequence[Gap]) -> None:
     for row in rows:
         while (missing := position + 1) != row.position:
             gap = next((gap for gap in known if gap.holds(missing) and gap.last_position < row.position), None)

@@ -15,7 +15,7 @@ another id, every partition is put where the notes and the log say, before the n
 To read again is always safe: the journal knows what was decided. So where in doubt, further back. A commit without a
 note (an older release's, or an operator's) is believed unless it lies beyond the end; then all is read again.
 
-Refused: asking the journal which command stood at the offset. After a restore of the database it lacks commands that
+Declined: asking the journal which command stood at the offset. After a restore of the database it lacks commands that
 must stay as they were published, and every worker would decide them again.
 """
 

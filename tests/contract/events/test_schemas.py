@@ -176,7 +176,7 @@ CHANGES: list[tuple[str, Any, list[str], list[str]]] = [
     ),
     ("a member that may be missing", lambda s: s["required"].remove("id"), [], ["$.id: may now be missing"]),
     (
-        "a null that is refused",
+        "a null that is rejected",
         lambda s: s["properties"].update(domain={"type": "string"}),
         ["$.domain: can no longer be null"],
         ["$.domain: can no longer be null"],

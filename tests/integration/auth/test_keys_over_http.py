@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from org_service.auth.tokens import TokenRefused, Tokens
+from org_service.auth.tokens import TokenRejected, Tokens
 from org_service.errors import ConfigurationError, RetryError
 from org_service.settings import AuthSettings
 from tests.support.issuer import AT, ISSUER, ed_key, jwks, rsa_key
@@ -75,7 +75,7 @@ async def test_a_rotation_in_two_steps_leaves_no_gap(server: KeyServer, opening:
     assert tokens.known(old, before) == "ann"
     server.hold(NEW)
     await until(lambda: tokens.known(old, datetime.now(UTC)) is None)
-    with pytest.raises(TokenRefused, match="not one of the issuer's"):
+    with pytest.raises(TokenRejected, match="not one of the issuer's"):
         await tokens.verify(old, datetime.now(UTC))
     assert await tokens.verify(old, before) == "ann", "it was used while the key was listed"
     assert await tokens.verify(NEW.token(), AT) == "ann"
@@ -105,13 +105,13 @@ async def test_made_up_keys_make_one_request_an_interval(server: KeyServer, open
     assert server.requests == 2
 
 
-async def test_a_good_token_of_a_new_key_is_not_refused_for_made_up_ones_before_it(
+async def test_a_good_token_of_a_new_key_is_not_rejected_for_made_up_ones_before_it(
     server: KeyServer, opening: Callable[..., Tokens]
 ) -> None:
-    """Refused for good for up to 10 s after any unknown key id, it would be."""
+    """Rejected for good for up to 10 s after any unknown key id, it would be."""
     tokens = opening(jwks_retry_s=0.3)
     await tokens.start()
-    with pytest.raises(TokenRefused, match="not one of the issuer's"):
+    with pytest.raises(TokenRejected, match="not one of the issuer's"):
         await tokens.verify(NEW.called("made up").token(), AT)
     server.hold(OLD, NEW)
     assert await tokens.verify(NEW.token(), AT) == "ann"
@@ -139,7 +139,7 @@ async def test_keys_that_cannot_be_fetched_any_more_end(server: KeyServer, openi
     await until(lambda: tokens.known(token, datetime.now(UTC)))
 
 
-async def test_an_outage_stops_no_token_of_a_known_key_and_refuses_none_of_another(
+async def test_an_outage_stops_no_token_of_a_known_key_and_rejects_none_of_another(
     server: KeyServer, opening: Callable[..., Tokens]
 ) -> None:
     tokens = opening(jwks_max_age_s=0.05)

@@ -47,7 +47,7 @@ async def test_a_life_is_told_in_outcomes_shown_and_remembered(orgs: Orgs) -> No
 
 
 @pytest.mark.usefixtures("running")
-async def test_a_refusal_ends_with_1_and_says_why(orgs: Orgs) -> None:
+async def test_a_rejection_ends_with_1_and_says_why(orgs: Orgs) -> None:
     await orgs(*ACME)
     stale = await orgs("send", "update", ORG, "--name", "Late", "--expected-version", "7", code=1)
     assert stale.stdout.startswith("rejected 409  v1  A precondition does not hold: expected_version is 7")

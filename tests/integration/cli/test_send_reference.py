@@ -87,9 +87,9 @@ async def test_what_is_written_wrongly_is_not_sent(orgs: Orgs, arguments: tuple[
 
 
 async def test_missing_topics_say_what_to_do(orgs: Orgs) -> None:
-    refused = await orgs("send", "staff", "--user", "sue", code=1, ORGS_KAFKA__TOPIC_PREFIX="nowhere.")
-    assert "nothing was sent" in refused.stderr
-    assert "nowhere.orgs.staff; run `orgs topics apply`" in refused.stderr
+    rejected = await orgs("send", "staff", "--user", "sue", code=1, ORGS_KAFKA__TOPIC_PREFIX="nowhere.")
+    assert "nothing was sent" in rejected.stderr
+    assert "nowhere.orgs.staff; run `orgs topics apply`" in rejected.stderr
 
 
 def test_the_command_line_knows_every_role() -> None:

@@ -95,17 +95,17 @@ async def test_only_what_is_missing_is_created(none_there: Settings, new_orgs: O
         ("orgs.results", 3, {"max_message_bytes": "200000"}, "max.message.bytes=1048588"),
     ],
 )
-async def test_a_topic_that_would_break_the_guarantees_is_refused_before_anything_is_created(
+async def test_a_topic_that_would_break_the_guarantees_is_rejected_before_anything_is_created(
     none_there: Settings, new_orgs: Orgs, topic: str, partitions: int, config: dict[str, str], said: str
 ) -> None:
     await create(none_there, f"{none_there.kafka.topic_prefix}{topic}", partitions, **config)
-    refused = await new_orgs("topics", "apply", code=1)
-    assert said in refused.stderr
-    assert "nothing was created" in refused.stderr
+    rejected = await new_orgs("topics", "apply", code=1)
+    assert said in rejected.stderr
+    assert "nothing was created" in rejected.stderr
     assert await names(none_there) == {topic}
 
 
-async def test_partitions_added_by_hand_are_refused_with_advice_that_leads_out(settings: Settings, orgs: Orgs) -> None:
+async def test_partitions_added_by_hand_are_rejected_with_advice_that_leads_out(settings: Settings, orgs: Orgs) -> None:
     """The number to set is no way out where topics differ: the next one would ask for the other number."""
     kafka, names = settings.kafka, [spec.name for spec in settings.kafka.topics.specs() if spec.partitions != 1]
     await asyncio.to_thread(surgery.add_partitions, kafka.bootstrap_servers, kafka.topics.commands, 6)

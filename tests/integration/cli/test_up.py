@@ -124,9 +124,9 @@ async def test_up_takes_servers_of_the_environment_and_shows_no_password(setting
         "ORGS_KAFKA__PARTITIONS": str(settings.kafka.partitions),
         "ORGS_DATABASE__URL": url,
     }
-    refused = await start(tmp_path, "-m", "org_service.cli", "up", **servers)
-    _, said = await refused.communicate()
-    assert (refused.returncode, "orgs up --trusted" in said.decode()) == (2, True)
+    rejected = await start(tmp_path, "-m", "org_service.cli", "up", **servers)
+    _, said = await rejected.communicate()
+    assert (rejected.returncode, "orgs up --trusted" in said.decode()) == (2, True)
     up = await start(tmp_path, "-m", "org_service.cli", "up", "--trusted", **servers)
     try:
         assert "postgres:***@" in await line_with(up.stderr, "Postgres  ")

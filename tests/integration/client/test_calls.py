@@ -35,7 +35,7 @@ async def test_one_call_gives_the_outcome(service: AnsweringService, orgs: Organ
     assert str(outcome.command_id) == service.received[0].command_id
 
 
-async def test_a_refusal_is_a_value(service: AnsweringService, orgs: OrganizationClient) -> None:
+async def test_a_rejection_is_a_value(service: AnsweringService, orgs: OrganizationClient) -> None:
     service.answer = lambda command: result(command, outcome="rejected", code=409, version=8, problem=PROBLEM)
     outcome = await orgs.update(ORG, name="Acme", expected_version=7)
     assert (outcome.outcome, outcome.code, outcome.version) == (Outcome.REJECTED, 409, 8)
@@ -102,7 +102,7 @@ async def test_headers_carry_source_actor_token_and_trace(
     assert "authorization" not in third.headers
 
 
-async def test_a_wrong_field_is_refused_before_anything_is_sent(
+async def test_a_wrong_field_is_rejected_before_anything_is_sent(
     service: AnsweringService, orgs: OrganizationClient
 ) -> None:
     with pytest.raises(ValidationError, match="too_few_labels"):

@@ -76,7 +76,7 @@ async def test_no_more_commands_are_taken_than_may_be_in_flight(
     assert 40 <= most <= 51
 
 
-async def test_a_bound_that_lets_nothing_through_is_refused(orgs: OrganizationClient) -> None:
+async def test_a_bound_that_lets_nothing_through_is_rejected(orgs: OrganizationClient) -> None:
     with pytest.raises(ValueError, match="in_flight_max"):
         await anext(orgs.execute_many([], in_flight_max=0))
 

@@ -80,7 +80,7 @@ async def test_who_waits_while_the_client_stops_is_told(service: AnsweringServic
         await waiting
 
 
-async def test_a_command_that_is_too_large_is_refused_before_it_is_sent(
+async def test_a_command_that_is_too_large_is_rejected_before_it_is_sent(
     service: AnsweringService, orgs: OrganizationClient
 ) -> None:
     class Padded(Command):

@@ -63,7 +63,7 @@ async def is_ready(edge: Edge) -> bool:
     return (await readiness(edge))[0] == 200
 
 
-async def test_a_token_of_a_new_key_is_let_in_and_refused_only_by_keys_read_since(
+async def test_a_token_of_a_new_key_is_let_in_and_rejected_only_by_keys_read_since(
     settings: Settings, people: People, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
@@ -153,7 +153,7 @@ async def test_a_change_without_a_worker_is_accepted_and_takes_effect_once_later
         assert [entry["id"] for entry in listed] == [told.json()["org_id"]]
 
 
-async def test_without_kafka_reads_go_on_and_changes_are_refused_with_their_command_id(
+async def test_without_kafka_reads_go_on_and_changes_are_rejected_with_their_command_id(
     settings: Settings, people: People
 ) -> None:
     away = settings.kafka.model_copy(update={"bootstrap_servers": f"127.0.0.1:{free_port()}"})

@@ -86,9 +86,9 @@ def test_if_match_lists_versions(site: Site, org_id: str, if_match: str, status:
 
 def test_who_may_not_is_told_so_before_any_precondition(site: Site, org_id: str) -> None:
     with site.client("uwe") as uwe, site.client("nobody") as nobody:
-        refused = uwe.patch(f"/v1/orgs/{org_id}", json={"domain": "?"}, headers={"if-match": '"v7"'})
+        rejected = uwe.patch(f"/v1/orgs/{org_id}", json={"domain": "?"}, headers={"if-match": '"v7"'})
         unseen = nobody.patch(f"/v1/orgs/{org_id}", json={"domain": "?"}, headers={"if-match": '"v7"'})
-    assert (refused.status_code, refused.json()["type"]) == (403, "urn:orgs:problem:forbidden")
+    assert (rejected.status_code, rejected.json()["type"]) == (403, "urn:orgs:problem:forbidden")
     assert (unseen.status_code, unseen.json()["type"]) == (404, "urn:orgs:problem:not-found")
 
 
@@ -117,8 +117,8 @@ def test_a_repeated_request_gets_the_first_answer_again(site: Site, org_id: str)
     assert versions(site, org_id) == [1, 2, 3]
 
 
-def test_a_repeated_refusal_stays_the_refusal(site: Site, org_id: str) -> None:
-    headers = {"idempotency-key": "refused-1", "if-match": '"v2"'}
+def test_a_repeated_rejection_stays_the_rejection(site: Site, org_id: str) -> None:
+    headers = {"idempotency-key": "rejected-1", "if-match": '"v2"'}
     with site.client("ada") as ada:
         first = ada.patch(f"/v1/orgs/{org_id}", json={"domain": "one.com"}, headers=headers)
         ada.patch(f"/v1/orgs/{org_id}", json={"domain": "two.com"})
@@ -206,8 +206,8 @@ def test_who_doesn_t_wait_is_told_where_the_outcome_will_be(site: Site, org_id: 
             assert accepted.json()["status"] == "pending"
             told = follow(ada, accepted.headers["location"])
             assert (told["status"], told["code"]) == ("applied", 200)
-        refused = ada.patch(f"/v1/orgs/{org_id}", json={"domain": "?"}, headers={"prefer": "respond-async"})
-        told = follow(ada, refused.headers["location"])
+        rejected = ada.patch(f"/v1/orgs/{org_id}", json={"domain": "?"}, headers={"prefer": "respond-async"})
+        told = follow(ada, rejected.headers["location"])
     assert (told["status"], told["code"], told["organization"]) == ("rejected", 422, None)
     assert versions(site, org_id) == [1, 2, 3]
 

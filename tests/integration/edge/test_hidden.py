@@ -120,9 +120,9 @@ async def test_neither_an_agent_nor_a_publisher_gets_at_it(hiding: Site) -> None
         listed = await agent.call_tool("list_organizations")
         assert listed.structured_content == {"organizations": [], "next": None}
         for tool in ("get_organization", "update_organization", "delete_organization"):
-            refused = await agent.call_tool(tool, {"org_id": org_id})
-            assert problem_of(refused)["type"] == FORBIDDEN
-            assert SECRET not in text_of(refused)
+            rejected = await agent.call_tool(tool, {"org_id": org_id})
+            assert problem_of(rejected)["type"] == FORBIDDEN
+            assert SECRET not in text_of(rejected)
     kafka = hiding.settings.kafka
     async with OrganizationClient(
         bootstrap_servers=kafka.bootstrap_servers,

@@ -43,7 +43,7 @@ def text_of(result: CallToolResult) -> str:
 
 
 def problem_of(result: CallToolResult) -> dict[str, Any]:
-    """The problem of a refusal, which says the same in words, and is no structured content."""
+    """The problem of a rejection, which says the same in words, and is no structured content."""
     assert result.is_error
     assert result.structured_content is None
     assert result.meta is not None
@@ -118,7 +118,7 @@ async def test_an_agent_finds_looks_changes_and_deletes(site: Site, name: str, m
         assert problem_of(gone)["type"] == "urn:orgs:problem:not-found"
 
 
-async def test_the_same_key_is_the_same_change_and_another_payload_is_refused(site: Site, name: str) -> None:
+async def test_the_same_key_is_the_same_change_and_another_payload_is_rejected(site: Site, name: str) -> None:
     org_id = site.create(name)
     await add_member(site.settings, "ann", org_id, "admin")
     change = {"org_id": org_id, "domain": "one.no", "idempotency_key": f"k-{name[4:]}"}
@@ -155,17 +155,17 @@ async def test_a_change_whose_outcome_takes_too_long_is_pending_and_told_under_i
             assert (await client.call_tool("delete_organization", deletion)).structured_content["status"] == "pending"
 
 
-async def test_an_agent_is_told_what_it_is_denied_and_refused_if_it_tries(site: Site, name: str) -> None:
+async def test_an_agent_is_told_what_it_is_denied_and_rejected_if_it_tries(site: Site, name: str) -> None:
     org_id = site.create(name)
     await add_member(site.settings, "uma", org_id, "user")
     async with agent(site, "uma") as client:
         seen = (await client.call_tool("get_organization", {"org_id": org_id})).structured_content
-        refused = await client.call_tool("update_organization", {"org_id": org_id, "name": "Mine"})
+        rejected = await client.call_tool("update_organization", {"org_id": org_id, "name": "Mine"})
     assert "Organization:update" in seen["denied_actions"]
-    assert refused.is_error
-    assert problem_of(refused)["type"] == "urn:orgs:problem:forbidden"
-    assert problem_of(refused)["status"] == 403
-    assert "type: urn:orgs:problem:forbidden" in text_of(refused)
+    assert rejected.is_error
+    assert problem_of(rejected)["type"] == "urn:orgs:problem:forbidden"
+    assert problem_of(rejected)["status"] == 403
+    assert "type: urn:orgs:problem:forbidden" in text_of(rejected)
 
 
 async def test_what_an_agent_cannot_see_is_not_found_before_its_fields_are_looked_at(site: Site, name: str) -> None:
@@ -182,10 +182,10 @@ async def test_wrong_fields_are_named_one_by_one(site: Site, name: str) -> None:
     org_id = site.create(name)
     await add_member(site.settings, "ann", org_id, "admin")
     async with agent(site, "ann") as client:
-        refused = await client.call_tool("update_organization", {"org_id": org_id, "name": " ", "domain": "localhost"})
-    errors = {error["path"]: error["code"] for error in problem_of(refused)["errors"]}
+        rejected = await client.call_tool("update_organization", {"org_id": org_id, "name": " ", "domain": "localhost"})
+    errors = {error["path"]: error["code"] for error in problem_of(rejected)["errors"]}
     assert errors == {"name": "blank", "domain": "too_few_labels"}
-    assert "- domain: " in text_of(refused)
+    assert "- domain: " in text_of(rejected)
 
 
 @pytest.mark.parametrize(
@@ -211,10 +211,10 @@ async def test_arguments_that_make_no_request_are_a_result_that_says_so(
     site: Site, tool: str, arguments: dict[str, Any], path: str, code: str
 ) -> None:
     async with agent(site, "ann") as client:
-        refused = await client.call_tool(tool, arguments)
-    assert refused.is_error
-    assert problem_of(refused)["type"] == "urn:orgs:problem:bad-request"
-    assert [(error["path"], error["code"]) for error in problem_of(refused)["errors"]] == [(path, code)]
+        rejected = await client.call_tool(tool, arguments)
+    assert rejected.is_error
+    assert problem_of(rejected)["type"] == "urn:orgs:problem:bad-request"
+    assert [(error["path"], error["code"]) for error in problem_of(rejected)["errors"]] == [(path, code)]
 
 
 async def test_pages_follow_each_other(site: Site, name: str) -> None:
@@ -243,11 +243,11 @@ ACCEPTS = {"accept": "application/json, text/event-stream"}
 
 async def test_nobody_without_a_token_gets_as_far_as_the_protocol(site: Site) -> None:
     async with plain_http.async_client(base_url=site.url, headers=ACCEPTS) as http:
-        refused = await http.post("/mcp", json=INITIALIZE)
+        rejected = await http.post("/mcp", json=INITIALIZE)
         expired = await http.post(
             "/mcp", json=INITIALIZE, headers={"authorization": f"Bearer {site.people.token('ann', exp=1_700_000_000)}"}
         )
-    for answer in (refused, expired):
+    for answer in (rejected, expired):
         assert answer.status_code == 401
         assert answer.headers["content-type"] == "application/problem+json"
         assert answer.headers["www-authenticate"].startswith("Bearer")

@@ -49,17 +49,17 @@ async def test_an_agent_changes_an_organization_over_the_network(site: Site, tmp
 
 async def test_a_token_that_is_not_taken_is_a_result_that_says_so(site: Site, tmp_path: Path) -> None:
     async with agent(tmp_path, site.url, site.people.token("ann", aud="others")) as client:
-        refused = await client.call_tool("list_organizations")
-    assert refused.is_error
-    assert problem_of(refused)["type"] == "urn:orgs:problem:unauthenticated"
+        rejected = await client.call_tool("list_organizations")
+    assert rejected.is_error
+    assert problem_of(rejected)["type"] == "urn:orgs:problem:unauthenticated"
 
 
 async def test_an_api_that_is_away_is_a_result_that_says_so(tmp_path: Path) -> None:
     nobody = f"http://{ports.LOOPBACK}:{ports.pick(None, set())}"
     async with agent(tmp_path, nobody, "a.b.c") as client:
-        refused = await client.call_tool("update_organization", {"org_id": str(uuid4()), "name": "A"})
-    assert refused.is_error
-    assert problem_of(refused)["type"] == "urn:orgs:problem:unavailable"
+        rejected = await client.call_tool("update_organization", {"org_id": str(uuid4()), "name": "A"})
+    assert rejected.is_error
+    assert problem_of(rejected)["type"] == "urn:orgs:problem:unavailable"
 
 
 @pytest.mark.parametrize("status", ["200 OK", "502 Bad Gateway"])
@@ -73,10 +73,10 @@ async def test_an_address_of_something_else_is_a_result_that_says_so(tmp_path: P
     async with await asyncio.start_server(answer, ports.LOOPBACK) as other:
         port = other.sockets[0].getsockname()[1]
         async with agent(tmp_path, f"http://{ports.LOOPBACK}:{port}", "a.b.c") as client:
-            refused = await client.call_tool("get_organization", {"org_id": str(uuid4())})
-    assert refused.is_error
-    assert problem_of(refused)["type"] == "urn:orgs:problem:internal-error"
-    assert status[:3] in problem_of(refused)["detail"]
+            rejected = await client.call_tool("get_organization", {"org_id": str(uuid4())})
+    assert rejected.is_error
+    assert problem_of(rejected)["type"] == "urn:orgs:problem:internal-error"
+    assert status[:3] in problem_of(rejected)["detail"]
 
 
 async def test_the_output_holds_the_protocol_alone_and_ends_with_the_input(site: Site, tmp_path: Path) -> None:

@@ -105,7 +105,7 @@ def test_a_precondition_on_what_is_yet_to_be_created_fails(site: Site, headers: 
 
 
 @pytest.mark.parametrize("reserved", [NIL, MAX, MAX.upper()])
-def test_an_id_that_nobody_chose_is_refused(site: Site, reserved: str) -> None:
+def test_an_id_that_nobody_chose_is_rejected(site: Site, reserved: str) -> None:
     with site.client("root") as root:
         answer = root.post("/v1/orgs", json={"name": "Nil", "id": reserved})
         assert root.get(f"/v1/orgs/{reserved}").status_code == 404
@@ -188,10 +188,10 @@ def test_requests_at_once_with_one_key_and_two_bodies_each_get_their_own_answer(
     with ThreadPoolExecutor(2) as pool:
         first, second = pool.map(change, range(2))
     assert sorted([first[0], second[0]]) == [200, 422]
-    refused = "urn:orgs:problem:command-id-reused"
+    rejected = "urn:orgs:problem:command-id-reused"
     assert (first, second) in (
-        ((200, "both0.com"), (422, refused)),
-        ((422, refused), (200, "both1.com")),
+        ((200, "both0.com"), (422, rejected)),
+        ((422, rejected), (200, "both1.com")),
     )
 
 

@@ -28,7 +28,7 @@ def test_data_are_where_an_odd_name_says(tmp_path: Path) -> None:
     ("name", "reason"),
     [("a,b", "a comma as a separator of two folders; choose"), (os.fsdecode(b"j\xf6rg"), "is not UTF-8; choose")],
 )
-def test_a_name_that_cannot_be_said_to_kafka_is_refused_before_anything_is_made(
+def test_a_name_that_cannot_be_said_to_kafka_is_rejected_before_anything_is_made(
     tmp_path: Path, name: str, reason: str
 ) -> None:
     with pytest.raises(org_local.LocalStackError, match=reason):

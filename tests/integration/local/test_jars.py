@@ -58,7 +58,7 @@ def test_without_network_the_error_says_what_to_do(cache: Path) -> None:
     assert leftovers(cache) == []
 
 
-def test_a_changed_jar_is_refused_and_not_kept(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_changed_jar_is_rejected_and_not_kept(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jars, "_resolve", lambda _: [FakeArtifact(tmp_path)])
 
     with pytest.raises(KafkaJarsUnavailableError, match="have the digest"):

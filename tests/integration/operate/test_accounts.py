@@ -17,7 +17,7 @@ pytestmark = pytest.mark.integration
 
 @pytest.fixture
 async def history(orgs: Orgs, service: Service, settings: Settings) -> None:
-    """Five commands: two organizations, a change, a refusal, a delete."""
+    """Five commands: two organizations, a change, a rejection, a delete."""
     service.start("worker", "relay")
     await orgs("send", "create", "--id", ORG, "--name", "Acme", "--domain", "acme.example")
     await orgs("send", "create", "--id", OTHER, "--name", "Other")

@@ -124,8 +124,8 @@ async def test_rows_that_cant_be_told_apart_are_left_alone(orgs: Orgs, service: 
     conn = await asyncpg.connect(settings.database.url.get_secret_value())
     await conn.execute("UPDATE journal SET recorded_at = recorded_at + interval '1 day' WHERE position = 1")
     await conn.close()
-    refused = await orgs("journal", "advance", "--yes", code=1)
-    assert "Restore a backup that contains position 5" in refused.stderr
+    rejected = await orgs("journal", "advance", "--yes", code=1)
+    assert "Restore a backup that contains position 5" in rejected.stderr
     assert await positions(settings) == ([1, 2], 2)
 
 

@@ -91,8 +91,8 @@ async def test_a_delete_publishes_the_last_state_in_the_event_and_a_tombstone(se
     assert json.loads(found.results[-1].value or b"")["organization"] is None
 
 
-async def test_a_refusal_is_a_result_and_nothing_else(settings: Settings) -> None:
-    refused = {
+async def test_a_rejection_is_a_result_and_nothing_else(settings: Settings) -> None:
+    rejected = {
         "org_id": org(1),
         "version": 3,
         "command_type": "org.update",
@@ -101,7 +101,7 @@ async def test_a_refusal_is_a_result_and_nothing_else(settings: Settings) -> Non
         "problem": '{"type":"urn:orgs:problem:name-taken","title":"Tåken","status":409,"detail":"…","errors":[]}',
     }
     async with running(settings) as relay:
-        await relay.published(await journal(settings, [refused]))
+        await relay.published(await journal(settings, [rejected]))
     found = await seen(settings)
     result = only(found.results)
     assert (found.events, found.state) == ([], [])

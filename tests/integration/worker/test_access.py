@@ -121,7 +121,7 @@ async def test_a_token_is_judged_as_of_the_moment_the_broker_took_the_record(
     assert [row["code"] for row in await outcomes(database)] == [200, 401, 401]
 
 
-async def test_a_token_is_refused_where_the_publisher_chose_the_time_of_the_record(
+async def test_a_token_is_rejected_where_the_publisher_chose_the_time_of_the_record(
     applier: Applier, database: asyncpg.Connection, issuer: Issuer
 ) -> None:
     """Somebody switched the topic to CreateTime: an old token could be dated back to when it was good."""

@@ -65,7 +65,7 @@ async def test_a_redelivered_batch_changes_nothing_and_answers_nobody(
     assert await read_results(settings) == []
 
 
-async def test_a_duplicate_gets_the_first_outcome_and_another_payload_is_refused(
+async def test_a_duplicate_gets_the_first_outcome_and_another_payload_is_rejected(
     applier: Applier, database: asyncpg.Connection, settings: Settings
 ) -> None:
     command_id = uuid4()
@@ -147,7 +147,7 @@ async def test_two_workers_that_create_the_same_organizations_create_them_once(
     assert {row["outcome"] for row in rows} == {"applied"}
 
 
-async def test_of_two_workers_that_race_for_a_name_one_wins_and_one_is_refused(
+async def test_of_two_workers_that_race_for_a_name_one_wins_and_one_is_rejected(
     applier: Applier, settings: Settings, database: asyncpg.Connection
 ) -> None:
     async with applying(settings) as rival:

@@ -35,7 +35,7 @@ def _looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def send(settings: Settings, number: int, partition: int = 0) -> list[UUID]:
-    """So many commands, each in a batch of its own; their ids. What they ask for is refused: no such organization."""
+    """So many commands, each in a batch of its own; their ids. What they ask for is rejected: no such organization."""
     producer = Producer({"bootstrap.servers": settings.kafka.bootstrap_servers, "acks": "all", "log_level": 2})
     ids = [uuid4() for _ in range(number)]
     for command_id in ids:

@@ -1,4 +1,4 @@
-"""No command is judged before the reference data that were there when the worker started: a refusal is for good."""
+"""No command is judged before the reference data that were there when the worker started: a rejection is for good."""
 
 import asyncio
 import json

@@ -117,7 +117,7 @@ async def test_a_role_that_is_not_there_yet_is_waited_for_and_nothing_is_parked_
     await applier.apply([record_of(CreateOrganization(org_id=uuid4(), name="Acme"))])
     assert await codes(database) == [(200, 1)]
     assert await database.fetchval("SELECT count(*) FROM parked") == 0
-    refused = 'Postgres rejects the session: role "orgs_nobody" does not exist (SQLSTATE 22023)'
+    refused = 'Postgres refuses the session: role "orgs_nobody" does not exist (SQLSTATE 22023)'
     assert outages == [None, refused, refused, refused]
 
 
@@ -299,8 +299,8 @@ async def test_a_long_queue_behind_a_parked_command_costs_the_others_nothing(
     await appliers[0].apply([update(held, "held.com"), update(org_id, "acme.com")])
     assert time.monotonic() - began < 0.3
     assert await database.fetchval("SELECT count(*) FROM parked WHERE reason = 'queued_behind'") == 100_000
-    refused = await database.fetch("SELECT code, problem::json->>'type' FROM journal WHERE org_id = $1", held)
-    assert [tuple(row) for row in refused] == [(409, "urn:orgs:problem:queue-full")]
+    rejected = await database.fetch("SELECT code, problem::json->>'type' FROM journal WHERE org_id = $1", held)
+    assert [tuple(row) for row in rejected] == [(409, "urn:orgs:problem:queue-full")]
     assert await database.fetchval("SELECT domain FROM organization") == "acme.com"
 
 

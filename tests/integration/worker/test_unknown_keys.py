@@ -78,17 +78,17 @@ def counting(database: asyncpg.Connection, code: int) -> Callable[[], Awaitable[
 async def test_a_command_of_a_new_key_waits_for_it_with_its_partition_alone(
     guarded: Settings, database: asyncpg.Connection, server: KeyServer
 ) -> None:
-    """It was refused for good, for up to 10 s after any unknown key id."""
+    """It was rejected for good, for up to 10 s after any unknown key id."""
     async with running(guarded) as worker:
         await send(guarded, 0, [token_of(NEW.called("made up"))])
         await until(counting(database, 401), 1)
-        refused_at, requests = time.monotonic(), server.requests
+        rejected_at, requests = time.monotonic(), server.requests
         server.hold(OLD, NEW)
         waiting = await send(guarded, 0, [token_of(NEW), token_of(OLD), token_of(NEW)])
         await send(guarded, 1, [token_of(OLD)] * 50)
         await send(guarded, 2, [token_of(OLD)] * 50)
         await until(counting(database, 200), 100)
-        if time.monotonic() - refused_at < RETRY_S - 0.5:  # else the machine is too slow to tell
+        if time.monotonic() - rejected_at < RETRY_S - 0.5:  # else the machine is too slow to tell
             assert (await worker.checks()["consumer"]()).endswith("3 partitions; waiting for the issuer's keys: 1")
             assert server.requests == requests
         await until(counting(database, 200), 103)
@@ -137,7 +137,7 @@ async def test_honest_commands_go_on_while_made_up_keys_come_all_the_time(
     assert server.requests <= 2 + (took_s + 2) / 0.5
 
 
-async def test_while_keys_cannot_be_fetched_nobody_is_refused_and_others_go_on(
+async def test_while_keys_cannot_be_fetched_nobody_is_rejected_and_others_go_on(
     guarded: Settings, database: asyncpg.Connection, server: KeyServer
 ) -> None:
     auth = guarded.auth.model_copy(update={"jwks_retry_s": 0.2})

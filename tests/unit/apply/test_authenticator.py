@@ -38,7 +38,7 @@ def test_a_trusted_publisher_says_who_acts() -> None:
 @pytest.mark.parametrize("name", ["authorization", "Authorization", "AUTHORIZATION"])
 @pytest.mark.parametrize("content", [None, b"", b" ", b"Bearer ", b"Basic YTpi"])
 @pytest.mark.parametrize("issuer", [False, True], ids=["no issuer", "issuer"])
-def test_what_is_no_token_is_refused_and_never_no_token(
+def test_what_is_no_token_is_rejected_and_never_no_token(
     tmp_path: Path, name: str, content: bytes | None, issuer: bool
 ) -> None:
     settings = auth(tmp_path, ed_key(), commands="trusted") if issuer else AuthSettings(commands="trusted")
@@ -48,14 +48,14 @@ def test_what_is_no_token_is_refused_and_never_no_token(
 
 
 @pytest.mark.parametrize("headers", [[], [("Authorization", b"Bearer x.y.z")]])
-def test_nobody_is_the_actor_of_a_refusal_in_tokens_mode(tmp_path: Path, headers: list[tuple[str, bytes]]) -> None:
+def test_nobody_is_the_actor_of_a_rejection_in_tokens_mode(tmp_path: Path, headers: list[tuple[str, bytes]]) -> None:
     request = admitted(auth(tmp_path, ed_key()), *headers, value=b"{")
     assert isinstance(request.command, Rejected)
     assert (request.command.problem, request.actor) == ("urn:orgs:problem:unreadable-command", None)
 
 
 @pytest.mark.parametrize(("headers", "actor"), [([], "mallory"), ([("Authorization", b"Bearer x.y.z")], None)])
-def test_a_trusted_publisher_is_the_actor_of_a_refusal_unless_it_sent_a_token(
+def test_a_trusted_publisher_is_the_actor_of_a_rejection_unless_it_sent_a_token(
     headers: list[tuple[str, bytes]], actor: str | None
 ) -> None:
     request = admitted(AuthSettings(commands="trusted"), *headers, value=b"{")
@@ -90,7 +90,7 @@ def signed(signer: Signer, partition: int, offset: int, age_s: float = 0) -> Req
 
 
 def outcomes(authenticator: Authenticator, requests: Iterable[Request]) -> list[tuple[int, int, str | None]]:
-    """Partition, offset and user of those that were admitted; no user is a refusal."""
+    """Partition, offset and user of those that were admitted; no user is a rejection."""
     admitted = authenticator.admit(requests)
     return [(each.record.partition, each.record.offset, getattr(each, "user_id", None)) for each in admitted]
 
@@ -115,7 +115,7 @@ async def test_a_partition_waits_from_the_first_record_on_that_no_key_verifies(
     assert not authenticator.waiting
 
 
-async def test_one_read_refuses_whatever_was_here_before_it(authenticator: Authenticator) -> None:
+async def test_one_read_rejects_whatever_was_here_before_it(authenticator: Authenticator) -> None:
     batch = [signed(NEW, 0, offset) for offset in range(3)]
     assert outcomes(authenticator, batch) == []
     await may_go_on(authenticator, 0)
@@ -149,7 +149,7 @@ async def test_where_partitions_moved_nothing_is_waited_for_nor_known_to_be_here
 
 
 @pytest.mark.parametrize(("age_s", "waits"), [(0, True), (4, True), (10, False), (100_000, False)])
-async def test_a_record_is_refused_at_once_where_keys_were_read_after_it_as_far_as_clocks_differ(
+async def test_a_record_is_rejected_at_once_where_keys_were_read_after_it_as_far_as_clocks_differ(
     authenticator: Authenticator, age_s: float, waits: bool
 ) -> None:
     """They differ by up to 5 s."""

@@ -11,7 +11,7 @@ from org_service.auth import keys as module
 from org_service.auth.tokens import Tokens
 from tests.support import issuer as issuing
 from tests.support.issuer import ec_key, rsa_key
-from tests.unit.auth.refusals import ED
+from tests.unit.auth.rejections import ED
 from tests.unit.auth.scripted import Clock, Opened
 
 

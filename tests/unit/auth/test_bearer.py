@@ -2,7 +2,7 @@
 
 import pytest
 
-from org_service.auth.tokens import TokenRefused, bearer
+from org_service.auth.tokens import TokenRejected, bearer
 
 
 @pytest.mark.parametrize("header", [b"Bearer a.b.c", b"bearer a.b.c", b"BEARER   a.b.c", b" Bearer a.b.c "])
@@ -27,6 +27,6 @@ def test_the_scheme_is_bearer_in_any_case(header: bytes) -> None:
         b"\xff\x00",
     ],
 )
-def test_a_header_is_bearer_and_one_token_or_refused(header: bytes) -> None:
-    with pytest.raises(TokenRefused, match="must be Bearer followed by one token"):
+def test_a_header_is_bearer_and_one_token_or_rejected(header: bytes) -> None:
+    with pytest.raises(TokenRejected, match="must be Bearer followed by one token"):
         bearer(header)

@@ -1,4 +1,4 @@
-"""Which keys of a set are taken, and which sets are refused whole."""
+"""Which keys of a set are taken, and which sets are rejected whole."""
 
 import json
 from typing import Any
@@ -22,16 +22,16 @@ def test_each_kind_of_key_verifies_one_algorithm() -> None:
 
 
 @pytest.mark.parametrize("signer", [rsa_key(), ec_key(), ED], ids=["RSA", "EC", "Ed25519"])
-def test_a_set_that_gives_a_private_key_away_is_refused_whole(signer: Any) -> None:
+def test_a_set_that_gives_a_private_key_away_is_rejected_whole(signer: Any) -> None:
     with pytest.raises(KeySetError, match="key 2 is a private key"):
         read_key_set(jwks(ed_key("other"), signer.private_jwk()))
 
 
 @pytest.mark.parametrize("secret", [{"kty": "oct", "k": "c2VzYW1l"}, {"kty": "oct"}, {"kty": "RSA", "k": "c2VzYW1l"}])
-def test_a_set_with_a_shared_secret_is_refused_whole(secret: dict[str, str]) -> None:
-    with pytest.raises(KeySetError, match="key 1 is a shared secret") as refused:
+def test_a_set_with_a_shared_secret_is_rejected_whole(secret: dict[str, str]) -> None:
+    with pytest.raises(KeySetError, match="key 1 is a shared secret") as rejected:
         read_key_set(jwks(secret | {"kid": "s"}, ED))
-    assert "c2VzYW1l" not in str(refused.value)
+    assert "c2VzYW1l" not in str(rejected.value)
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ def test_a_set_with_a_shared_secret_is_refused_whole(secret: dict[str, str]) -> 
     [b"", b"{", b"\xff", b"<html>", b"[]", b"null", b"{}", b'{"keys": null}', b'{"keys": {}}', b"[" * 100_000],
     ids=lambda content: repr(content[:10]),
 )
-def test_what_is_no_key_set_is_refused(content: bytes) -> None:
+def test_what_is_no_key_set_is_rejected(content: bytes) -> None:
     with pytest.raises(KeySetError, match="it is not "):
         read_key_set(content)
 

@@ -68,7 +68,7 @@ async def test_many_who_need_a_new_key_ask_once(opened: Opened) -> None:
     assert source.reads == 2
 
 
-async def test_a_read_under_way_brings_keys_but_refuses_nobody_who_came_meanwhile(opened: Opened) -> None:
+async def test_a_read_under_way_brings_keys_but_rejects_nobody_who_came_meanwhile(opened: Opened) -> None:
     source = Scripted(jwks(OLD), retry_s=0.3)
     keys = opened(source)
     await keys.start()
@@ -166,14 +166,14 @@ async def test_a_bad_set_leaves_the_last_good_one_in_force(opened: Opened, bad: 
             with pytest.raises(RetryError):
                 await soon(keys)
     assert verifies(keys, OLD)
-    assert not keys.were_read_since(came_s), "a token would be refused"
+    assert not keys.were_read_since(came_s), "a token would be rejected"
     assert [(entry["log_level"], entry["event"]) for entry in logs] == [
         ("warning", "the token keys cannot be renewed: the last ones stay in force")
     ]
     assert opened.removals == 0
 
 
-async def test_an_emptied_set_takes_the_keys_away_but_refuses_nobody(opened: Opened) -> None:
+async def test_an_emptied_set_takes_the_keys_away_but_rejects_nobody(opened: Opened) -> None:
     source = Scripted(jwks(OLD))
     keys = opened(source)
     await keys.start()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from org_service.auth import key_sources
-from org_service.auth.tokens import TokenRefused, Tokens
+from org_service.auth.tokens import TokenRejected, Tokens
 from org_service.errors import ConfigurationError, RetryError
 from org_service.settings import AuthSettings
 from tests.support import issuer as issuing
@@ -99,7 +99,7 @@ async def test_a_removed_key_is_forgotten_with_its_tokens_though_nobody_asks(tok
     await tokens.verify(old, now())
     file.hold(NEW)
     await until(lambda: tokens.known(old, now()) is None)
-    with pytest.raises(TokenRefused, match="not one of the issuer's"):
+    with pytest.raises(TokenRejected, match="not one of the issuer's"):
         await tokens.verify(old, now())
 
 
@@ -111,7 +111,7 @@ async def test_a_removed_key_verifies_what_was_used_before_and_still_nothing_lat
     file.hold(NEW)
     await tokens.verify(lasting(NEW), now())
     assert await tokens.verify(old, before) == "ann"
-    with pytest.raises(TokenRefused, match="not one of the issuer's"):
+    with pytest.raises(TokenRejected, match="not one of the issuer's"):
         await tokens.verify(old, now())
 
 
@@ -120,7 +120,7 @@ async def test_a_key_that_became_another_verifies_nothing_of_the_old(tokens: Tok
     await tokens.verify(old, now())
     file.hold(NEW.called("old"))
     await until(lambda: tokens.known(old, now()) is None)
-    with pytest.raises(TokenRefused, match="signature is invalid"):
+    with pytest.raises(TokenRejected, match="signature is invalid"):
         await tokens.verify(old, now())
 
 
@@ -147,7 +147,7 @@ async def test_a_file_that_did_not_change_is_not_read_again(
     tokens = Tokens(auth)
     await tokens.start()
     monkeypatch.setattr(Path, "read_bytes", lambda _: pytest.fail("it was read"))
-    with pytest.raises(TokenRefused, match="not one of the issuer's"):
+    with pytest.raises(TokenRejected, match="not one of the issuer's"):
         await tokens.verify(NEW.token(), AT)
     await tokens.close()
 
@@ -183,12 +183,12 @@ async def test_a_file_that_is_gone_for_a_while_leaves_the_keys_in_force(tmp_path
         await tokens.verify(NEW.token(), AT)
     assert await tokens.verify(OLD.token(), AT) == "ann"
     file.put_back()
-    with pytest.raises(TokenRefused, match="not one of the issuer's"):
+    with pytest.raises(TokenRejected, match="not one of the issuer's"):
         await tokens.verify(NEW.token(), AT)
     await tokens.close()
 
 
-async def test_what_is_certainly_wrong_is_refused_whatever_the_keys(tokens: Tokens, file: KeyFile) -> None:
+async def test_what_is_certainly_wrong_is_rejected_whatever_the_keys(tokens: Tokens, file: KeyFile) -> None:
     file.take_away()
     for token, said in (
         (NEW.token(iss="https://elsewhere.example"), "another issuer"),
@@ -197,12 +197,12 @@ async def test_what_is_certainly_wrong_is_refused_whatever_the_keys(tokens: Toke
         (NEW.token({"alg": "none"}), "not signed"),
         (b"garbage", "not a token"),
     ):
-        with pytest.raises(TokenRefused, match=said):
+        with pytest.raises(TokenRejected, match=said):
             await tokens.verify(token, AT)
 
 
-async def test_a_token_without_a_key_id_is_refused_where_keys_have_ids(tokens: Tokens) -> None:
-    with pytest.raises(TokenRefused, match=r"does not name it \(kid\)"):
+async def test_a_token_without_a_key_id_is_rejected_where_keys_have_ids(tokens: Tokens) -> None:
+    with pytest.raises(TokenRejected, match=r"does not name it \(kid\)"):
         await tokens.verify(OLD.called(None).token(), AT)
 
 

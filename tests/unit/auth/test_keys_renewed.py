@@ -132,7 +132,7 @@ async def test_keys_that_cannot_be_read_again_end(opened: Opened, clock: Clock) 
                 await soon(keys)
     assert not verifies(keys, OLD)
     assert verifies(keys, OLD, at_s=1599), "what was used before is judged as before"
-    assert not keys.were_read_since(came_s), "a token would be refused"
+    assert not keys.were_read_since(came_s), "a token would be rejected"
     with pytest.raises(RetryError, match=r"no answer \(ConnectError\); tokens wait"):
         await keys.check()
     assert [(entry["log_level"], entry["event"]) for entry in logs] == [

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from org_service.auth.tokens import TokenRefused, Tokens
+from org_service.auth.tokens import TokenRejected, Tokens
 from tests.support import issuer as issuing
 from tests.support.issuer import AT, AT_S
-from tests.unit.auth.refusals import ED, refusal
+from tests.unit.auth.rejections import ED, rejection
 
 LEEWAY_S = 5
 
@@ -36,18 +36,18 @@ async def test_times_are_judged_at_the_moment_given(
         assert await tokens.verify(token, at) == "ann"
         assert tokens.known(token, at) == "ann"
         return
-    with pytest.raises(TokenRefused) as refused:
+    with pytest.raises(TokenRejected) as rejected:
         await tokens.verify(token, at)
-    assert str(refused.value) == said
+    assert str(rejected.value) == said
     if not first:
-        with pytest.raises(TokenRefused) as refused:
+        with pytest.raises(TokenRejected) as rejected:
             tokens.known(token, at)
-        assert str(refused.value) == said
+        assert str(rejected.value) == said
 
 
 async def test_the_later_of_nbf_and_iat_counts(tokens: Tokens) -> None:
     for claims in ({"nbf": AT_S + 100}, {"iat": AT_S + 100}):
-        assert await refusal(tokens, ED.token(**claims)) == "The token was not valid yet."
+        assert await rejection(tokens, ED.token(**claims)) == "The token was not valid yet."
         assert await tokens.verify(ED.token(**claims), AT + timedelta(seconds=100)) == "ann"
 
 
@@ -58,7 +58,7 @@ async def test_a_token_may_leave_out_when_it_begins(tokens: Tokens) -> None:
 async def test_fractions_of_seconds_count(tokens: Tokens) -> None:
     token = ED.token(exp=AT_S - LEEWAY_S + 0.5)
     assert await tokens.verify(token, AT + timedelta(milliseconds=499)) == "ann"
-    with pytest.raises(TokenRefused, match="expired"):
+    with pytest.raises(TokenRejected, match="expired"):
         tokens.known(token, AT + timedelta(milliseconds=500))
 
 
@@ -67,7 +67,7 @@ async def test_a_token_that_expired_long_ago_is_good_for_a_command_of_its_time(t
     began = int(taken.timestamp()) - 10
     token = ED.token(iat=began, nbf=began, exp=began + 60)
     assert await tokens.verify(token, taken) == "ann"
-    assert await refusal(tokens, ED.token(iat=began, nbf=began, exp=began + 60, jti="2"), datetime.now(UTC)) == (
+    assert await rejection(tokens, ED.token(iat=began, nbf=began, exp=began + 60, jti="2"), datetime.now(UTC)) == (
         "The token had expired."
     )
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from org_service.auth.tokens import TokenRefused, Tokens, bearer
+from org_service.auth.tokens import TokenRejected, Tokens, bearer
 from tests.support import issuer as issuing
 from tests.support.issuer import AT, CLAIMS, base64url, ec_key, ed_key, rsa_key
 
@@ -37,7 +37,7 @@ documents = st.dictionaries(names, values, max_size=8)
 
 @pytest.fixture(scope="module")
 def ask(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ask]:
-    """Whom a token names; None when it is refused. Whatever else happens is raised."""
+    """Whom a token names; None when it is rejected. Whatever else happens is raised."""
     loop = asyncio.new_event_loop()
     tokens = Tokens(issuing.auth(tmp_path_factory.mktemp("keys"), rsa_key(), ec_key(), ED))
     loop.run_until_complete(tokens.start())
@@ -45,7 +45,7 @@ def ask(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ask]:
     def ask(token: bytes) -> str | None:
         try:
             return run(tokens.verify(token, AT))
-        except TokenRefused:
+        except TokenRejected:
             return None
 
     def run(answer: Awaitable[str]) -> str:
@@ -58,19 +58,19 @@ def ask(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ask]:
 
 @settings(max_examples=300, deadline=None, derandomize=True)
 @given(st.binary(max_size=600))
-def test_random_bytes_are_refused(ask: Ask, token: bytes) -> None:
+def test_random_bytes_are_rejected(ask: Ask, token: bytes) -> None:
     assert ask(token) is None
 
 
 @settings(max_examples=300, deadline=None, derandomize=True)
 @given(st.lists(st.binary(max_size=80).map(base64url), min_size=1, max_size=6))
-def test_random_parts_are_refused(ask: Ask, parts: list[bytes]) -> None:
+def test_random_parts_are_rejected(ask: Ask, parts: list[bytes]) -> None:
     assert ask(b".".join(parts)) is None
 
 
 @settings(max_examples=600, deadline=None, derandomize=True)
 @given(st.sampled_from(GOOD), st.data())
-def test_a_good_token_with_any_byte_changed_added_or_lost_is_refused(ask: Ask, token: bytes, data: Any) -> None:
+def test_a_good_token_with_any_byte_changed_added_or_lost_is_rejected(ask: Ask, token: bytes, data: Any) -> None:
     assert ask(token) == "ann"
     at = data.draw(st.integers(0, len(token) - 1))
     instead = data.draw(st.binary(max_size=3) | st.sampled_from(b"ABghyz019-_.=").map(lambda byte: bytes([byte])))
@@ -81,7 +81,7 @@ def test_a_good_token_with_any_byte_changed_added_or_lost_is_refused(ask: Ask, t
 
 @settings(max_examples=300, deadline=None, derandomize=True)
 @given(documents, documents)
-def test_whatever_an_attacker_signs_is_refused(ask: Ask, header: dict[str, Any], claims: dict[str, Any]) -> None:
+def test_whatever_an_attacker_signs_is_rejected(ask: Ask, header: dict[str, Any], claims: dict[str, Any]) -> None:
     whole = json.dumps({"alg": "EdDSA", "kid": "ed"} | header).encode()
     assert ask(ATTACKER.sign_parts(whole, json.dumps({**CLAIMS, **claims}).encode())) is None
 
@@ -96,10 +96,10 @@ def test_whatever_the_issuer_signs_breaks_nothing(ask: Ask, header: dict[str, An
 
 @settings(max_examples=300, deadline=None, derandomize=True)
 @given(st.binary(max_size=60) | st.binary(max_size=40).map(lambda rest: b"Bearer " + rest))
-def test_a_header_gives_a_token_or_is_refused(header: bytes) -> None:
+def test_a_header_gives_a_token_or_is_rejected(header: bytes) -> None:
     try:
         token = bearer(header)
-    except TokenRefused:
+    except TokenRejected:
         return
     assert header.lower().strip().startswith(b"bearer ")
     assert token

@@ -154,7 +154,7 @@ def test_a_wrong_setting_is_named_without_its_value(monkeypatch: pytest.MonkeyPa
         ),
     ],
 )
-def test_what_would_be_waited_for_in_vain_is_refused_at_once(
+def test_what_would_be_waited_for_in_vain_is_rejected_at_once(
     monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], said: str
 ) -> None:
     for name, value in variables.items():

@@ -101,7 +101,7 @@ def test_a_long_value_is_cut() -> None:
     assert render.value("x" * 500) == "x" * 119 + "…"
 
 
-def test_a_refusal_names_every_wrong_field() -> None:
+def test_a_rejection_names_every_wrong_field() -> None:
     problem = {"title": "A field is invalid", "detail": "2", "errors": [{"path": "name", "message": "Too long"}]}
     body = {"command_id": "c-1", "org_id": ORG, "outcome": "rejected", "code": 422, "version": 1, "problem": problem}
     shown = line("results", record(json.dumps(body).encode()))

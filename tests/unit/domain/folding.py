@@ -38,7 +38,7 @@ def fold(
     parked: Mapping[UUID, bytes] = MappingProxyType({}),
     journaled: Collection[KnownOutcome] = (),
     clients: Mapping[UUID, Sequence[tuple[UUID, bool]]] = MappingProxyType({}),
-    rejected: str | None = None,
+    refused: str | None = None,
     by: str | None = None,
     relations: Relations = NO_RELATIONS,
     queued_max: int = 1_000,
@@ -47,7 +47,7 @@ def fold(
     holders = {o.name_key: o.id for o in known if o.name_key}
     decided = {each.command_id: each for each in journaled}
     snapshot = Snapshot({o.id: o for o in known}, decided, dict(held), dict(parked), holders, relations, clients)
-    folding = Fold(snapshot, NOW, load_policy(AuthSettings()), rejected=rejected, queued_max=queued_max)
+    folding = Fold(snapshot, NOW, load_policy(AuthSettings()), refused=refused, queued_max=queued_max)
     for record in records:
         request = read(record)
         folding.add(request._replace(user_id=by, actor=by) if by and isinstance(request, Request) else request)

@@ -127,13 +127,13 @@ def test_an_update_to_what_is_already_there_is_unchanged(fields: dict[str, objec
     assert decision == (Outcome.UNCHANGED, 200, 3, None, None, ACTIVE, None)
 
 
-def test_a_deactivated_organization_refuses_even_an_update_that_changes_nothing() -> None:
+def test_a_deactivated_organization_rejects_even_an_update_that_changes_nothing() -> None:
     decision = decide(UpdateOrganization(org_id=ORG, name="Acme"), DEACTIVATED, {}, NOW)
     assert decision.problem is not None
     assert decision.problem.type == ProblemType.DEACTIVATED
 
 
-def test_a_taken_name_is_refused_in_every_spelling() -> None:
+def test_a_taken_name_is_rejected_in_every_spelling() -> None:
     for command, state in (
         (CreateOrganization(org_id=ORG, name="GLOBEX"), None),
         (UpdateOrganization(org_id=ORG, name="Globex"), ACTIVE),
@@ -170,7 +170,7 @@ def test_preconditions(preconditions: dict[str, object], holds: bool) -> None:
             assert (decision.problem.type, decision.code, decision.version) == (ProblemType.PRECONDITION, 409, 3)
 
 
-def test_precedence_of_refusals() -> None:
+def test_precedence_of_rejections() -> None:
     """404 before 422 before 409; among the 409s preconditions, then deactivated, then the name."""
     stale = UpdateOrganization(org_id=ORG, name="Globex", expected_version=1)
     taken = {"globex": OTHER}

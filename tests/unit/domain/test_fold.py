@@ -69,7 +69,7 @@ def test_a_duplicate_in_the_batch_gets_the_first_outcome() -> None:
     assert [(reply.kind, reply.of) for reply in plan.replies] == [("duplicate", 0)]
 
 
-def test_a_command_id_used_for_another_payload_is_refused_and_not_journaled() -> None:
+def test_a_command_id_used_for_another_payload_is_rejected_and_not_journaled() -> None:
     first = record_of(UpdateOrganization(org_id=A, name="New"), command_id := uuid4())
     other = record_of(UpdateOrganization(org_id=A, name="Other"), command_id)
     plan = fold(first, other, known=(organization(A, "Acme"),))
@@ -161,12 +161,12 @@ def test_of_a_parked_command_who_was_verified_is_kept_and_not_the_token(name: st
     assert [(row.actor, row.authenticated_by) for row in parked_of(plan)] == [("crm", "publisher")]
 
 
-def test_of_a_refusal_that_is_parked_nobody_vouched_for_anybody() -> None:
-    """A defect of ours, or the database, may keep a refusal out of the journal as well."""
+def test_of_a_rejection_that_is_parked_nobody_vouched_for_anybody() -> None:
+    """A defect of ours, or the database, may keep a rejection out of the journal as well."""
     request = read(record_of(UpdateOrganization(org_id=A, name="New"), actor=None))
     assert isinstance(request, Request)
-    refused = request._replace(command=Rejected(request.command.type, "No."))
-    assert keep(SetAside(Unreadable(request.record, "why"), refused)).authenticated_by is None
+    rejected = request._replace(command=Rejected(request.command.type, "No."))
+    assert keep(SetAside(Unreadable(request.record, "why"), rejected)).authenticated_by is None
     assert keep(SetAside(Unreadable(request.record, "why"), request)).authenticated_by == "publisher"
 
 

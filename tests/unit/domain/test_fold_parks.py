@@ -162,7 +162,7 @@ def test_what_is_no_command_is_answered_although_its_organization_is_held() -> N
 
 
 def test_a_command_whose_data_are_refused_is_parked_and_holds_back_its_organization() -> None:
-    plan = fold(UpdateOrganization(org_id=A, name="New"), known=(organization(A, "Acme"),), rejected="SQLSTATE 22000")
+    plan = fold(UpdateOrganization(org_id=A, name="New"), known=(organization(A, "Acme"),), refused="SQLSTATE 22000")
     assert [(row.reason, row.detail, row.org_id) for row in parked_of(plan)] == [("data_refused", "SQLSTATE 22000", A)]
     assert (plan.journal, [reply.kind for reply in plan.replies]) == ([], ["parked"])
 
@@ -175,5 +175,5 @@ def test_a_command_that_somebody_has_decided_meanwhile_is_not_parked() -> None:
         *(request.command_id, 7, A, 2, "applied", 200, request.digest, update.partition, update.offset),
         *("org.updated", None, None, None, NOW, update.timestamp),
     )
-    plan = fold(update, known=(organization(A, "New"),), journaled=[decided], rejected="SQLSTATE 22000")
+    plan = fold(update, known=(organization(A, "New"),), journaled=[decided], refused="SQLSTATE 22000")
     assert (parked_of(plan), plan.journal, plan.redelivered) == ([], [], 1)

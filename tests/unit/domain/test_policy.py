@@ -1,4 +1,4 @@
-"""The declared policy: read whole, refused with every mistake named."""
+"""The declared policy: read whole, rejected with every mistake named."""
 
 from importlib.resources import files
 

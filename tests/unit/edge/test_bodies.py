@@ -6,19 +6,19 @@ import pytest
 
 from org_service.edge.http.bodies import command_bodies, read_object
 from org_service.edge.http.changing import derived_org_id
-from org_service.edge.http.problems import Refusal
+from org_service.edge.http.problems import ProblemError
 
 ORG = UUID("0a000000-0000-4000-8000-000000000001")
 COMMAND = UUID("5b0f2a7c-94d6-5e0a-8c11-7f1e2d3c4b5a")
 
 
-def refused(
+def rejected(
     status: int, content: bytes, content_type: str | None = "application/json", *, patch: bool = False
-) -> Refusal:
-    with pytest.raises(Refusal) as refusal:
+) -> ProblemError:
+    with pytest.raises(ProblemError) as rejection:
         read_object(content, content_type, [], patch=patch)
-    assert refusal.value.status == status
-    return refusal.value
+    assert rejection.value.status == status
+    return rejection.value
 
 
 @pytest.mark.parametrize(
@@ -40,9 +40,9 @@ def test_json_is_accepted_however_it_is_announced(content_type: str) -> None:
 
 def test_a_patch_may_be_a_merge_patch_and_says_so_when_it_is_something_else() -> None:
     assert read_object(b"{}", "application/merge-patch+json", [], patch=True) == {}
-    refused(415, b"{}", "application/merge-patch+json")
-    refusal = refused(415, b"{}", "application/json-patch+json", patch=True)
-    assert refusal.headers == [(b"accept-patch", b"application/json, application/merge-patch+json")]
+    rejected(415, b"{}", "application/merge-patch+json")
+    rejection = rejected(415, b"{}", "application/json-patch+json", patch=True)
+    assert rejection.headers == [(b"accept-patch", b"application/json, application/merge-patch+json")]
 
 
 @pytest.mark.parametrize(
@@ -59,17 +59,17 @@ def test_a_patch_may_be_a_merge_patch_and_says_so_when_it_is_something_else() ->
         ('application/json; v="', "Content-Type is malformed (RFC 9110, section 8.3)."),
     ],
 )
-def test_another_media_type_is_refused_in_words(content_type: str | None, words: str) -> None:
-    detail = refused(415, b"{}", content_type).problem["detail"]
+def test_another_media_type_is_rejected_in_words(content_type: str | None, words: str) -> None:
+    detail = rejected(415, b"{}", content_type).problem["detail"]
     assert words in detail
     assert detail.endswith("Send application/json, in UTF-8 and without Content-Encoding.")
 
 
 @pytest.mark.parametrize("lines", [["gzip"], ["identity", "gzip"], ["identity, br"]])
-def test_a_packed_body_is_refused(lines: list[str]) -> None:
-    with pytest.raises(Refusal) as refusal:
+def test_a_packed_body_is_rejected(lines: list[str]) -> None:
+    with pytest.raises(ProblemError) as rejection:
         read_object(b"{}", "application/json", lines, patch=False)
-    assert refusal.value.status == 415
+    assert rejection.value.status == 415
 
 
 @pytest.mark.parametrize("lines", [[], [""], ["identity"], ["Identity,", "identity"]])
@@ -79,24 +79,24 @@ def test_a_body_that_is_not_packed_may_say_so(lines: list[str]) -> None:
 
 def test_a_byte_order_mark_is_read_and_another_encoding_named() -> None:
     assert read_object(b'\xef\xbb\xbf{"a":1}', "application/json", [], patch=False) == {"a": 1}
-    assert "UTF-16" in refused(400, '{"a":1}'.encode("utf-16")).problem["detail"]
-    assert "not a string that contains one" in refused(400, b'"{}"').problem["detail"]
+    assert "UTF-16" in rejected(400, '{"a":1}'.encode("utf-16")).problem["detail"]
+    assert "not a string that contains one" in rejected(400, b'"{}"').problem["detail"]
 
 
 @pytest.mark.parametrize(
     "content", [b"", b"{", b"[]", b"1", b'"a"', b"null", b'{"a":NaN}', b"\xff", b'{"a":"\xed\xa0\x80"}']
 )
-def test_what_is_no_json_object_is_refused(content: bytes) -> None:
-    refused(400, content)
+def test_what_is_no_json_object_is_rejected(content: bytes) -> None:
+    rejected(400, content)
 
 
 def test_nesting_is_bounded_where_the_worker_bounds_it() -> None:
     assert read_object(b'{"a":' + b"[" * 15 + b"1" + b"]" * 15 + b"}", "application/json", [], patch=False)
-    refused(400, b'{"a":' + b"[" * 16 + b"1" + b"]" * 16 + b"}")
+    rejected(400, b'{"a":' + b"[" * 16 + b"1" + b"]" * 16 + b"}")
 
 
-def test_nesting_that_would_end_a_recursion_is_refused() -> None:
-    refused(400, b'{"a":' + b"[" * 900 + b"]" * 900 + b"}")
+def test_nesting_that_would_end_a_recursion_is_rejected() -> None:
+    rejected(400, b'{"a":' + b"[" * 900 + b"]" * 900 + b"}")
 
 
 def test_there_is_one_body_for_each_version_that_if_match_lists() -> None:
@@ -125,12 +125,12 @@ def test_without_if_match_the_body_is_what_was_sent_and_the_organization() -> No
         ({"numbers": [1e9] * 6000}, None, 413),
     ],
 )
-def test_a_body_that_can_t_be_a_command_is_refused(
+def test_a_body_that_can_t_be_a_command_is_rejected(
     fields: dict[str, object], versions: tuple[int, ...] | None, status: int
 ) -> None:
-    with pytest.raises(Refusal) as refusal:
+    with pytest.raises(ProblemError) as rejection:
         command_bodies(fields, ORG, versions)
-    assert refusal.value.status == status
+    assert rejection.value.status == status
 
 
 def test_the_organization_may_be_named_in_the_body_too() -> None:

@@ -9,18 +9,18 @@ from hypothesis import strategies as st
 
 from org_service.edge.http.cursor import _digest, write_cursor
 from org_service.edge.http.cursor import read_cursor as read
-from org_service.edge.http.problems import Refusal
+from org_service.edge.http.problems import ProblemError
 
 ORG = UUID("0a000000-0000-4000-8000-000000000001")
 BY_NAME = "ac\0None\0name"
 BY_TIME = "None\0None\0-created_at"
 
 
-def refused(question: str, cursor: str) -> bool:
+def rejected(question: str, cursor: str) -> bool:
     try:
         read(question, cursor)
-    except Refusal as refusal:
-        return refusal.status == 400
+    except ProblemError as rejection:
+        return rejection.status == 400
     return False
 
 
@@ -37,22 +37,22 @@ def test_a_cursor_fits_into_a_url_as_it_is() -> None:
 
 @pytest.mark.parametrize("other", ["ac\0None\0-name", "ad\0None\0name", "ac\0direct\0name", "None\0None\0name"])
 def test_a_cursor_belongs_to_its_question(other: str) -> None:
-    assert refused(other, write_cursor(BY_NAME, ("acme", ORG)))
+    assert rejected(other, write_cursor(BY_NAME, ("acme", ORG)))
 
 
 @given(st.data())
-def test_a_cursor_that_was_changed_is_refused(data: st.DataObject) -> None:
+def test_a_cursor_that_was_changed_is_rejected(data: st.DataObject) -> None:
     cursor = write_cursor(BY_NAME, ("acme", ORG))
     place = data.draw(st.integers(0, len(cursor) - 1))
     letter = data.draw(st.sampled_from("Aa0-_"))
     changed = cursor[:place] + letter + cursor[place + 1 :]
     # The last letter of Base64 has bits that mean nothing.
-    assert changed == cursor or place == len(cursor) - 1 or refused(BY_NAME, changed)
+    assert changed == cursor or place == len(cursor) - 1 or rejected(BY_NAME, changed)
 
 
 @given(st.text(max_size=100))
-def test_any_text_is_refused_and_never_raises_anything_else(text: str) -> None:
-    assert refused(BY_NAME, text)
+def test_any_text_is_rejected_and_never_raises_anything_else(text: str) -> None:
+    assert rejected(BY_NAME, text)
 
 
 @pytest.mark.parametrize(
@@ -75,4 +75,4 @@ def test_any_text_is_refused_and_never_raises_anything_else(text: str) -> None:
 )
 def test_a_made_up_cursor_with_the_right_digest_can_t_reach_the_database(question: str, content: bytes) -> None:
     made_up = base64.urlsafe_b64encode(_digest(question, content) + content).decode().rstrip("=")
-    assert refused(question, made_up)
+    assert rejected(question, made_up)

@@ -3,7 +3,7 @@
 import pytest
 
 from org_service.edge.http.limits import Buckets, Disconnected, read_body
-from org_service.edge.http.problems import Refusal
+from org_service.edge.http.problems import ProblemError
 
 
 def test_a_burst_goes_through_and_then_the_rate_counts() -> None:
@@ -60,19 +60,19 @@ async def test_a_body_of_exactly_the_limit_is_read() -> None:
     assert await read_body(Incoming(b"ab", b"cd"), None, 4) == b"abcd"
 
 
-async def test_a_body_without_a_length_is_refused_as_soon_as_it_is_too_large() -> None:
+async def test_a_body_without_a_length_is_rejected_as_soon_as_it_is_too_large() -> None:
     incoming = Incoming(b"abc", b"de", b"fgh")
-    with pytest.raises(Refusal) as refused:
+    with pytest.raises(ProblemError) as rejected:
         await read_body(incoming, None, 4)
-    assert refused.value.status == 413
+    assert rejected.value.status == 413
     assert incoming.taken == 2
 
 
 async def test_a_body_that_says_it_is_too_large_is_not_read_at_all() -> None:
     incoming = Incoming(b"abcde")
-    with pytest.raises(Refusal) as refused:
+    with pytest.raises(ProblemError) as rejected:
         await read_body(incoming, 5, 4)
-    assert refused.value.status == 413
+    assert rejected.value.status == 413
     assert incoming.taken == 0
 
 

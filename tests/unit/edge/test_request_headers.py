@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from org_service.edge.http.problems import Refusal
+from org_service.edge.http.problems import ProblemError
 from org_service.edge.http.request_headers import (
     NO_VERSION,
     combined,
@@ -33,10 +33,10 @@ def test_the_lines_of_a_list_are_one_list_and_a_header_that_is_none_comes_once()
     assert combined(['"v7"', '"v8", "v9"']) == '"v7", "v8", "v9"'
     assert single([], "Idempotency-Key") is None
     assert single(["a", " a "], "Idempotency-Key") == "a"
-    with pytest.raises(Refusal) as refused:
+    with pytest.raises(ProblemError) as rejected:
         single(["a", "b"], "Idempotency-Key")
-    assert refused.value.status == 400
-    assert refused.value.problem["detail"] == "Send Idempotency-Key once; it has 2 values."
+    assert rejected.value.status == 400
+    assert rejected.value.problem["detail"] == "Send Idempotency-Key once; it has 2 values."
 
 
 @pytest.mark.parametrize(
@@ -83,22 +83,22 @@ def test_a_weak_tag_of_ours_is_noticed() -> None:
 def test_a_change_may_forbid_that_there_is_anything_and_no_more() -> None:
     assert [forbids_any(each) for each in (None, "*", " * ")] == [False, True, True]
     for header in ("", '"v7"', '*, "v7"'):
-        with pytest.raises(Refusal) as refused:
+        with pytest.raises(ProblemError) as rejected:
             forbids_any(header)
-        assert refused.value.status == 400
+        assert rejected.value.status == 400
 
 
 @pytest.mark.parametrize("header", ["", ",", "v7", '"v7', '"v7" "v8"', '"v7", v8', "w/", "*,", '"\u00e9"', '"v7"x'])
-def test_what_is_not_a_list_of_etags_is_refused(header: str) -> None:
+def test_what_is_not_a_list_of_etags_is_rejected(header: str) -> None:
     for read in (read_if_match, lambda text: is_current(text, b'"v7"')):
-        with pytest.raises(Refusal) as refused:
+        with pytest.raises(ProblemError) as rejected:
             read(header)
-        assert refused.value.status == 400
+        assert rejected.value.status == 400
 
 
 def test_a_list_of_etags_is_bounded() -> None:
     assert len(read_if_match(", ".join(f'"v{n}"' for n in range(1, 11))).versions or ()) == 10
-    with pytest.raises(Refusal):
+    with pytest.raises(ProblemError):
         read_if_match(", ".join(f'"v{n}"' for n in range(1, 12)))
 
 
@@ -119,13 +119,13 @@ def test_if_none_match_compares_weakly(if_none_match: str, current: bool) -> Non
 
 
 @given(st.text(max_size=50))
-def test_any_header_is_read_or_refused_with_400(text: str) -> None:
+def test_any_header_is_read_or_rejected_with_400(text: str) -> None:
     statuses: set[int] = set()
     for read in (read_if_match, forbids_any, lambda t: is_current(t, b'"v7"'), lambda t: command_id_for("ann", t)):
         try:
             read(text)
-        except Refusal as refusal:
-            statuses.add(refusal.status)
+        except ProblemError as rejection:
+            statuses.add(rejection.status)
     assert statuses <= {400}
     assert 0 <= preference(text, 10).wait_s <= 10
 
@@ -143,10 +143,10 @@ def test_actor_and_key_can_t_be_shifted_into_each_other() -> None:
 
 
 @pytest.mark.parametrize("key", ["", '""', "a key", "k" * 256, "schl\u00fcssel", 'a"b', "\x7f", '"'])
-def test_a_key_that_is_not_visible_ascii_is_refused(key: str) -> None:
-    with pytest.raises(Refusal) as refused:
+def test_a_key_that_is_not_visible_ascii_is_rejected(key: str) -> None:
+    with pytest.raises(ProblemError) as rejected:
         command_id_for("ann", key)
-    assert refused.value.status == 400
+    assert rejected.value.status == 400
 
 
 def test_a_key_of_255_characters_is_taken() -> None:

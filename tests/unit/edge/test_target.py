@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from org_service.edge.http.problems import Refusal
+from org_service.edge.http.problems import ProblemError
 from org_service.edge.http.target import path_of, query_of
 
 
@@ -40,18 +40,18 @@ def test_an_empty_parameter_is_an_absent_one(raw: bytes, query: bytes) -> None:
     ("raw", "name"),
     [(b"search=%ff", "search"), (b"search=a%C3", "search"), (b"search=\xe9", "search"), (b"%ff=a", "\ufffd")],
 )
-def test_what_is_not_utf_8_is_refused_by_name(raw: bytes, name: str) -> None:
-    with pytest.raises(Refusal) as refused:
+def test_what_is_not_utf_8_is_rejected_by_name(raw: bytes, name: str) -> None:
+    with pytest.raises(ProblemError) as rejected:
         query_of(b"limit=2&" + raw)
-    assert refused.value.status == 400
-    assert [(each["path"], each["code"]) for each in refused.value.problem["errors"]] == [(name, "not_utf8")]
+    assert rejected.value.status == 400
+    assert [(each["path"], each["code"]) for each in rejected.value.problem["errors"]] == [(name, "not_utf8")]
 
 
 @given(st.binary(max_size=50))
-def test_any_query_is_read_or_refused_with_400(raw: bytes) -> None:
+def test_any_query_is_read_or_rejected_with_400(raw: bytes) -> None:
     statuses: set[int] = set()
     try:
         query_of(raw)
-    except Refusal as refusal:
-        statuses.add(refusal.status)
+    except ProblemError as rejection:
+        statuses.add(rejection.status)
     assert statuses <= {400}

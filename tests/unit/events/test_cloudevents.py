@@ -106,7 +106,7 @@ def test_a_contradictory_traceparent_counts_as_absent() -> None:
     assert by_name([("traceparent", b"00-a"), ("Traceparent", b"00-b"), ("x", b"1")]) == ({"x": b"1"}, [])
 
 
-def test_a_contradictory_event_is_refused_and_its_id_told_where_it_has_one() -> None:
+def test_a_contradictory_event_is_rejected_and_its_id_told_where_it_has_one() -> None:
     with pytest.raises(NotACloudEvent, match="ce_type is repeated") as caught:
         read([*BINARY, ("ce_type", b"org.delete")], b"")
     assert caught.value.event_id == COMMAND_TEXT
@@ -125,7 +125,7 @@ def test_a_contradictory_event_is_refused_and_its_id_told_where_it_has_one() -> 
         (f'{{"id":"{COMMAND_TEXT}","type":"org.update","id":"{COMMAND_TEXT}"}}', None),
     ],
 )
-def test_an_envelope_that_names_an_attribute_twice_is_refused(value: str, event_id: str | None) -> None:
+def test_an_envelope_that_names_an_attribute_twice_is_rejected(value: str, event_id: str | None) -> None:
     with pytest.raises(NotACloudEvent, match="occurs twice") as caught:
         read_structured(value.encode())
     assert caught.value.event_id == event_id
@@ -158,7 +158,7 @@ def test_null_headers_elsewhere_do_no_harm() -> None:
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe", b"\xc3(", b"\xed\xa0\x80"])
-def test_an_attribute_that_is_not_utf8_is_refused_but_the_id_is_told(content: bytes) -> None:
+def test_an_attribute_that_is_not_utf8_is_rejected_but_the_id_is_told(content: bytes) -> None:
     with pytest.raises(NotACloudEvent, match="header ce_actor is not UTF-8") as caught:
         read([("ce_actor", content), *BINARY], b"")
     assert caught.value.event_id == COMMAND_TEXT
@@ -171,7 +171,7 @@ def test_an_id_that_is_not_utf8_can_not_be_told() -> None:
 
 
 @pytest.mark.parametrize("content", [b"a\0b", b"a\nb", b"a\x7fb", "a\u0085b".encode()])
-def test_a_control_character_in_an_attribute_is_refused(content: bytes) -> None:
+def test_a_control_character_in_an_attribute_is_rejected(content: bytes) -> None:
     with pytest.raises(NotACloudEvent, match="control character") as caught:
         read([*BINARY, ("ce_actor", content)], b"")
     assert caught.value.event_id == COMMAND_TEXT
@@ -261,7 +261,7 @@ def test_an_envelope_that_nests_too_deep_is_told_so(value: bytes) -> None:
         ({"data": {}, "data_base64": ""}, "data and data_base64 must not both"),
     ],
 )
-def test_a_wrong_envelope_is_refused_but_the_id_is_told(members: dict[str, Any], message: str) -> None:
+def test_a_wrong_envelope_is_rejected_but_the_id_is_told(members: dict[str, Any], message: str) -> None:
     with pytest.raises(NotACloudEvent, match=message) as caught:
         read_structured(envelope(**members))
     assert caught.value.event_id == COMMAND_TEXT

@@ -1,4 +1,4 @@
-"""Commands: what a field left out means, what null means, and what is refused."""
+"""Commands: what a field left out means, what null means, and what is rejected."""
 
 import json
 from typing import Any

@@ -100,7 +100,7 @@ def test_a_name_is_normalized_and_trimmed(sent: str, kept: str) -> None:
         (7, "string_type"),
     ],
 )
-def test_a_wrong_name_is_refused_with_its_code(sent: object, expected: str) -> None:
+def test_a_wrong_name_is_rejected_with_its_code(sent: object, expected: str) -> None:
     assert code(NAME, sent) == expected
 
 
@@ -170,7 +170,7 @@ def test_a_domain_is_kept_in_lower_case(sent: str, kept: str) -> None:
         (None, "string_type"),
     ],
 )
-def test_a_wrong_domain_is_refused_with_its_code(sent: object, expected: str) -> None:
+def test_a_wrong_domain_is_rejected_with_its_code(sent: object, expected: str) -> None:
     assert code(DOMAIN, sent) == expected
 
 
@@ -180,7 +180,7 @@ def test_a_country_is_an_assigned_code(sent: str) -> None:
 
 
 @pytest.mark.parametrize("sent", ["", "no", "No", "NOR", "UK", "EU", "XK", "AN", "ZZ", " NO", "N\0", "\uff2e\uff2f"])
-def test_any_other_country_is_refused(sent: str) -> None:
+def test_any_other_country_is_rejected(sent: str) -> None:
     assert code(COUNTRY, sent) == "unknown_country"
 
 
@@ -192,7 +192,7 @@ def test_iso_3166_has_249_assigned_codes() -> None:
     ("sent", "expected"),
     [("", "blank"), ("x" * 201, "too_long"), ("Line 1\nLine 2", "control_character"), (5, "string_type")],
 )
-def test_a_wrong_address_line_is_refused_with_its_code(sent: object, expected: str) -> None:
+def test_a_wrong_address_line_is_rejected_with_its_code(sent: object, expected: str) -> None:
     assert code(LINE, sent) == expected
 
 

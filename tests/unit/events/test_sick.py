@@ -1,4 +1,4 @@
-"""When a partition is called sick: what can't be read at once, what is rejected only after a while."""
+"""When a partition is called sick: what can't be read at once, what is refused only after a while."""
 
 from types import SimpleNamespace
 
@@ -25,7 +25,7 @@ def test_what_cannot_be_read_is_sick_at_once(clock: SimpleNamespace) -> None:
     assert [each.offset for each in told if each] == [7]
 
 
-def test_fetches_that_are_rejected_for_long_are_sick(clock: SimpleNamespace) -> None:
+def test_fetches_that_are_refused_for_long_are_sick(clock: SimpleNamespace) -> None:
     told: list[Sick | None] = []
     ward = Ward(lambda _, each: told.append(each))
     for _ in range(12):
@@ -39,7 +39,7 @@ def test_fetches_that_are_rejected_for_long_are_sick(clock: SimpleNamespace) -> 
     assert told[-1] is None
 
 
-def test_rejections_that_come_slowly_are_sick_as_well(clock: SimpleNamespace) -> None:
+def test_refusals_that_come_slowly_are_sick_as_well(clock: SimpleNamespace) -> None:
     told: list[Sick | None] = []
     ward = Ward(lambda _, each: told.append(each))
     for _ in range(6):
@@ -50,7 +50,7 @@ def test_rejections_that_come_slowly_are_sick_as_well(clock: SimpleNamespace) ->
 
 
 @pytest.mark.parametrize("before", range(1, 6))
-def test_a_process_that_was_frozen_between_two_rejections_has_not_waited(clock: SimpleNamespace, before: int) -> None:
+def test_a_process_that_was_frozen_between_two_refusals_has_not_waited(clock: SimpleNamespace, before: int) -> None:
     told: list[Sick | None] = []
     ward = Ward(lambda _, each: told.append(each))
     for _ in range(before):

@@ -71,7 +71,7 @@ def test_topics_take_a_prefix() -> None:
 
 
 @pytest.mark.parametrize("prefix", ["a/", "ø", " ", "a\n", "x" * 101])
-def test_a_prefix_kafka_would_refuse_is_refused_at_once(prefix: str) -> None:
+def test_a_prefix_kafka_would_refuse_is_rejected_at_once(prefix: str) -> None:
     with pytest.raises(ValueError, match="topic prefix"):
         Topics(prefix)
 

@@ -45,7 +45,7 @@ def test_the_bound_is_what_may_come_out_and_not_a_byte_more(codec: int) -> None:
     ],
 )
 def test_what_a_broker_lets_in_is_read(codec: int, data: bytes) -> None:
-    """Each was tried: a broker takes it, and Python's own decoders refuse it, at every try."""
+    """Each was tried: a broker takes it, and Python's own decoders reject it, at every try."""
     assert unpack(codec, memoryview(data)) == b"a"
 
 

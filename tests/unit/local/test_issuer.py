@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from org_local import Issuer, LocalStackError
-from org_service.auth.tokens import TokenRefused, Tokens
+from org_service.auth.tokens import TokenRejected, Tokens
 from org_service.settings import AuthSettings
 
 
@@ -32,7 +32,7 @@ async def test_the_service_believes_its_tokens(tmp_path: Path) -> None:
     issuer = Issuer.open(tmp_path)
     assert await user_of(issuer.token("ann"), settings(issuer)) == "ann"
     assert await user_of(issuer.token("ann", audience="mine"), settings(issuer, audience="mine")) == "ann"
-    with pytest.raises(TokenRefused, match="another audience"):
+    with pytest.raises(TokenRejected, match="another audience"):
         await user_of(issuer.token("ann"), settings(issuer, audience="mine"))
 
 
@@ -43,9 +43,9 @@ async def test_a_token_is_valid_from_its_beginning_for_as_long_as_asked(tmp_path
     auth = settings(issuer, leeway_s="0")
     assert await user_of(token, auth, noon) == "ann"
     assert await user_of(token, auth, noon + timedelta(seconds=59)) == "ann"
-    with pytest.raises(TokenRefused, match="expired"):
+    with pytest.raises(TokenRejected, match="expired"):
         await user_of(token, auth, noon + timedelta(seconds=60))
-    with pytest.raises(TokenRefused, match="not valid yet"):
+    with pytest.raises(TokenRejected, match="not valid yet"):
         await user_of(token, auth, noon - timedelta(seconds=1))
 
 

@@ -19,14 +19,14 @@ class Case(NamedTuple):
     name: str
     sent: bytes
     status: int | None
-    """Of the refusal; None: it is a request, and the one behind it is another."""
+    """Of the rejection; None: it is a request, and the one behind it is another."""
     source: str
     """Section of RFC 9112 where no other is named."""
     body: bytes = b""
     """What the application is given."""
 
 
-def _refused(source: str, status: int = 400, /, **cases: bytes) -> list[Case]:
+def _rejected(source: str, status: int = 400, /, **cases: bytes) -> list[Case]:
     return [Case(name.replace("_", " "), sent, status, source) for name, sent in cases.items()]
 
 
@@ -56,7 +56,7 @@ CASES: Final = [
          b"5\r\nhello\r\n0\r\n\r\n", None, "RFC 9110, 7.8", b"hello"),
     Case("upgrade without a body", GET + b"Connection: upgrade\r\nUpgrade: h2c\r\n\r\n", None, "RFC 9110, 7.8"),
     # Two lengths.
-    *_refused(
+    *_rejected(
         "6.3",
         length_and_chunks=POST + b"Content-Length: 6\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nX",
         chunks_and_length=POST + b"Transfer-Encoding: chunked\r\nContent-Length: 30\r\n\r\n0\r\n\r\nX",
@@ -66,7 +66,7 @@ CASES: Final = [
         codings_in_two_lines=POST + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n" + TE_END,
     ),
     # Lengths that are none.
-    *_refused(
+    *_rejected(
         "6.2",
         a_plus=POST + b"Content-Length: +5\r\n\r\nhello",
         a_minus=POST + b"Content-Length: -1\r\n\r\n",
@@ -81,12 +81,12 @@ CASES: Final = [
         more_than_a_machine_counts=POST + b"Content-Length: 18446744073709551621\r\n\r\nhello",
     ),
     # Codings that aren't `chunked`.
-    *_refused(
+    *_rejected(
         "6.1",
         501,
         gzip_then_chunks=POST + b"Transfer-Encoding: gzip, chunked\r\n\r\n" + TE_END,
     ),
-    *_refused(
+    *_rejected(
         "6.1 (400 or 501)",
         0,
         chunks_twice=POST + b"Transfer-Encoding: chunked, chunked\r\n\r\n" + TE_END,
@@ -99,9 +99,9 @@ CASES: Final = [
         no_coding=POST + b"Transfer-Encoding: \r\n\r\n" + TE_END,
         in_quotes=POST + b'Transfer-Encoding: "chunked"\r\n\r\n' + TE_END,
     ),
-    *_refused("6.1", old_client_with_chunks=b"POST /v1/first HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n" + TE_END),
+    *_rejected("6.1", old_client_with_chunks=b"POST /v1/first HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n" + TE_END),
     # Lines.
-    *_refused(
+    *_rejected(
         "2.2",
         bare_lf=b"GET /v1/first HTTP/1.1\nHost: x\n\n",
         bare_lf_in_a_header=POST + b"X: y\nContent-Length: 5\r\n\r\nhello",
@@ -116,7 +116,7 @@ CASES: Final = [
         two_empty_lines=b"\r\n\r\n" + GET + b"\r\n",
         a_blank_before_the_first_header=b"GET /v1/first HTTP/1.1\r\n Host: x\r\n\r\n",
     ),
-    *_refused(
+    *_rejected(
         "5.1",
         a_blank_before_the_colon=POST + b"Transfer-Encoding : chunked\r\n\r\n" + TE_END,
         a_tab_before_the_colon=POST + b"Content-Length\t: 5\r\n\r\nhello",
@@ -126,13 +126,13 @@ CASES: Final = [
         a_name_in_brackets=GET + b"X[]: z\r\n\r\n",
         a_name_with_an_umlaut=GET + b"X\xe4: z\r\n\r\n",
     ),
-    *_refused(
+    *_rejected(
         "5.2",
         a_folded_coding=POST + b"Transfer-Encoding:\r\n chunked\r\n\r\n" + TE_END,
         a_folded_header=GET + b"X: y\r\n\tContent-Length: 5\r\n\r\nhello",
     ),
     # Chunks.
-    *_refused(
+    *_rejected(
         "7.1",
         a_chunk_with_a_plus=TE + b"+0\r\n\r\nX",
         a_chunk_with_a_minus=TE + b"-1\r\nhello\r\n0\r\n\r\n",
@@ -150,22 +150,22 @@ CASES: Final = [
         lf_behind_the_end=TE + b"5\r\nhello\r\n0\r\n\n",
         cr_behind_the_size=TE + b"5\rhello\r\n0\r\n\r\n",
     ),
-    *_refused(
+    *_rejected(
         "7.1.1",
         lf_in_an_extension=TE + b"5;a\nhello\r\n0\r\n\r\n",
         cr_in_an_extension=TE + b"5;a\rX\r\nhello\r\n0\r\n\r\n",
         nul_in_an_extension=TE + b"5;\0\r\nhello\r\n0\r\n\r\n",
         an_endless_extension=TE + b"5;" + b"a" * 300 + b"\r\nhello\r\n0\r\n\r\n",
     ),
-    *_refused(
+    *_rejected(
         "7.1.2",
         lf_in_a_trailer=TE + b"0\r\nX: y\nZ: z\r\n\r\n",
         a_folded_trailer=TE + b"0\r\nX: y\r\n z\r\n\r\n",
         a_request_for_a_trailer=TE + b"0\r\nGET /v1/second HTTP/1.1\r\n\r\n",
     ),
-    *_refused("7.1.2", 431, endless_trailers=TE + b"0\r\n" + b"X: 0123456789\r\n" * 400),
+    *_rejected("7.1.2", 431, endless_trailers=TE + b"0\r\n" + b"X: 0123456789\r\n" * 400),
     # Host and target.
-    *_refused(
+    *_rejected(
         "3.2",
         no_host=b"GET /v1/first HTTP/1.1\r\n\r\n",
         two_hosts=GET + b"Host: y\r\n\r\n",
@@ -181,7 +181,7 @@ CASES: Final = [
         not_utf8=b"GET /v1/%ff HTTP/1.1\r\nHost: x\r\n\r\n",
     ),
     # The request line.
-    *_refused(
+    *_rejected(
         "3",
         two_blanks=b"GET  /v1/first HTTP/1.1\r\nHost: x\r\n\r\n",
         a_tab=b"GET\t/v1/first HTTP/1.1\r\nHost: x\r\n\r\n",
@@ -194,9 +194,9 @@ CASES: Final = [
         a_target_beyond_ascii=b"GET /v1/\xc3\xa4 HTTP/1.1\r\nHost: x\r\n\r\n",
         tls=b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\0" * 64,
     ),
-    *_refused("2.3", 505, http2=b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", http_1_2=b"GET / HTTP/1.2\r\nHost: x\r\n\r\n"),
+    *_rejected("2.3", 505, http2=b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", http_1_2=b"GET / HTTP/1.2\r\nHost: x\r\n\r\n"),
     # Too much.
-    *_refused(
+    *_rejected(
         "5.4",
         431,
         a_long_target=b"GET /" + b"x" * 20_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",

@@ -1,4 +1,4 @@
-"""Where a request ends: what could be read in two ways is refused, the rest is read as h11 and llhttp read it."""
+"""Where a request ends: what could be read in two ways is rejected, the rest is read as h11 and llhttp read it."""
 
 from contextlib import suppress
 from typing import Any
@@ -18,7 +18,7 @@ Read = list[tuple[str, bytes, bytes]]
 
 
 def read(sent: bytes, cut: int | None = None) -> tuple[Read, int | None]:
-    """What our reader makes of it, whole or cut in two, and the status of a refusal."""
+    """What our reader makes of it, whole or cut in two, and the status of a rejection."""
     reader, found, body = RequestReader(16_384), Read(), b""
     head: Head | None = None
     for part in [sent] if cut is None else [sent[:cut], sent[cut:]]:

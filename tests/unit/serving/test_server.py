@@ -69,7 +69,7 @@ async def test_trailers_are_no_headers() -> None:
     assert not {b"authorization", b"if-match"} & set(echo.headers[0])
 
 
-async def test_trailers_without_an_end_are_refused_and_the_application_never_runs() -> None:
+async def test_trailers_without_an_end_are_rejected_and_the_application_never_runs() -> None:
     echo = Echo()
     async with serving(echo) as server, connected(server) as client:
         client.send(b"POST /a HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n")

@@ -39,7 +39,7 @@ UPDATED = JournaledOutcome(
     traceparent=TRACE,
     recorded_at=datetime(2026, 3, 1, 12, 30, 0, 250_999, tzinfo=UTC),
 )
-REFUSED = UPDATED._replace(
+REJECTED = UPDATED._replace(
     event_type=None,
     outcome="rejected",
     code=409,
@@ -134,7 +134,7 @@ def test_a_result_has_the_headers_of_the_contract() -> None:
 
 
 @pytest.mark.parametrize(
-    "row", [UPDATED, REFUSED, REFUSED._replace(org_id=None, version=None), UPDATED._replace(after=None)]
+    "row", [UPDATED, REJECTED, REJECTED._replace(org_id=None, version=None), UPDATED._replace(after=None)]
 )
 def test_the_workers_copy_of_a_result_for_a_duplicate_is_the_same(row: JournaledOutcome) -> None:
     result = encode(row).result
@@ -175,13 +175,13 @@ def test_a_deleted_organizations_state_is_a_tombstone() -> None:
 
 @pytest.mark.parametrize("outcome", ["unchanged", "rejected"])
 def test_what_changed_nothing_has_a_result_alone(outcome: str) -> None:
-    records = encode(REFUSED._replace(outcome=outcome))
+    records = encode(REJECTED._replace(outcome=outcome))
     assert (records.event, records.state) == (None, None)
     assert body(records.result)["outcome"] == outcome
 
 
 def test_a_command_without_an_organization_has_its_own_id_as_key() -> None:
-    records = encode(REFUSED._replace(org_id=None, version=None))
+    records = encode(REJECTED._replace(org_id=None, version=None))
     assert records.key == b"0b000000-0000-4000-8000-000000000041"
     assert "ce_subject" not in headers(records.result)
     assert (body(records.result)["org_id"], body(records.result)["version"]) == (None, None)

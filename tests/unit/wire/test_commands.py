@@ -1,4 +1,4 @@
-"""Reading records: what is a command, what is refused with 400 or 422, and what can't be read at all."""
+"""Reading records: what is a command, what is rejected with 400 or 422, and what can't be read at all."""
 
 import base64
 import dataclasses
@@ -124,7 +124,7 @@ def test_a_broken_envelope_with_a_readable_id_can_be_answered() -> None:
         (record(headers=[*HEADERS, ("ce_actor", b"a" * 201)]), "ce_actor"),
     ],
 )
-def test_what_is_no_command_is_refused(of: FakeRecord, says: str) -> None:
+def test_what_is_no_command_is_rejected(of: FakeRecord, says: str) -> None:
     request = readable(of)
     assert isinstance(request.command, Rejected)
     assert says in request.command.detail
@@ -166,14 +166,14 @@ def test_a_token_is_found_however_its_header_is_written(headers: Headers, author
         ([("ce_authorization", TOKEN)], "Send the token in the record's header authorization"),
     ],
 )
-def test_a_record_that_contradicts_itself_is_refused(headers: Headers, says: str) -> None:
+def test_a_record_that_contradicts_itself_is_rejected(headers: Headers, says: str) -> None:
     request = readable(record(headers=[*HEADERS, *headers]))
     assert isinstance(request.command, Rejected)
     assert request.command.detail.startswith(says)
     assert request.command_id == UUID(COMMAND)
 
 
-def test_a_token_among_the_attributes_of_a_structured_event_is_refused_and_not_overlooked() -> None:
+def test_a_token_among_the_attributes_of_a_structured_event_is_rejected_and_not_overlooked() -> None:
     request = readable(record(envelope(authorization="Bearer x.y.z"), headers=STRUCTURED))
     assert isinstance(request.command, Rejected)
     assert request.command.detail.startswith("Send the token in the record's header authorization")
@@ -217,7 +217,7 @@ def test_a_body_of_the_greatest_size_is_read_in_structured_mode_too() -> None:
     assert request.command == UpdateOrganization(org_id=UUID(ORG), name="Acme")
 
 
-def test_a_refusal_is_keyed_by_what_can_be_read() -> None:
+def test_a_rejection_is_keyed_by_what_can_be_read() -> None:
     body = json.dumps({"org_id": ORG}).encode()
     assert readable(record(b"{")).org_id == UUID(ORG)
     assert readable(record(body, key=b"?")).org_id == UUID(ORG)
@@ -294,10 +294,10 @@ def test_an_integer_may_be_written_with_a_point_and_is_the_same_request() -> Non
 
 
 @pytest.mark.parametrize("version", [b"7.5", b"1e300", b"1e16", b'"7.0"', b"true"])
-def test_what_is_no_integer_is_refused_as_it_was_written(version: bytes) -> None:
-    refused = readable(record(b'{"org_id":"%b","expected_version":%b}' % (ORG.encode(), version)))
-    assert isinstance(refused.command, Invalid)
-    assert [error.path for error in refused.command.errors] == ["expected_version"]
+def test_what_is_no_integer_is_rejected_as_it_was_written(version: bytes) -> None:
+    rejected = readable(record(b'{"org_id":"%b","expected_version":%b}' % (ORG.encode(), version)))
+    assert isinstance(rejected.command, Invalid)
+    assert [error.path for error in rejected.command.errors] == ["expected_version"]
 
 
 def test_a_byte_order_mark_means_nothing() -> None:
@@ -312,7 +312,7 @@ def test_a_byte_order_mark_means_nothing() -> None:
 
 
 @pytest.mark.parametrize("reserved", ["00000000-0000-0000-0000-000000000000", "FFFFFFFF-FFFF-FFFF-FFFF-FFFFFFFFFFFF"])
-def test_an_id_that_nobody_chose_is_refused(reserved: str) -> None:
+def test_an_id_that_nobody_chose_is_rejected(reserved: str) -> None:
     headers = [("ce_id", reserved.encode()), HEADERS[1]]
     request = readable(record(headers=headers))
     assert isinstance(request.command, Rejected)

@@ -9,7 +9,7 @@ import orjson
 from org_events.commands import PAYLOAD_BYTES_MAX, PAYLOAD_DEPTH_MAX
 from org_service.edge.http.commands import CommandBody
 from org_service.edge.http.limits import too_large
-from org_service.edge.http.problems import HttpProblem, Refusal, Wrong, bad_request
+from org_service.edge.http.problems import HttpProblem, ProblemError, Wrong, bad_request
 from org_service.edge.http.request_headers import NO_VERSION, is_unencoded, media_type
 from org_service.wire.body import depth, write_version_plainly
 
@@ -25,7 +25,7 @@ NEVER: Final = (NO_VERSION,)
 
 
 def check_media_type(content_type: str | None, encodings: Sequence[str], *, patch: bool) -> None:
-    """Refuse a body by its headers, unless they say that it is JSON.
+    """Reject a body by its headers, unless they say that it is JSON.
 
     Args:
         content_type: The header; its parameters mean nothing, but for a charset that is not UTF-8.
@@ -33,7 +33,7 @@ def check_media_type(content_type: str | None, encodings: Sequence[str], *, patc
         patch: Whether a merge patch is welcome.
 
     Raises:
-        Refusal: It has another media type, or is encoded (415).
+        ProblemError: It has another media type, or is encoded (415).
     """
     wrong = _wrong_media_type(content_type, _accepted(patch=patch))
     if wrong is None and not is_unencoded(encodings):
@@ -42,7 +42,7 @@ def check_media_type(content_type: str | None, encodings: Sequence[str], *, patc
         raise unsupported_media_type(wrong, patch=patch)
 
 
-def unsupported_media_type(why: str, *, patch: bool) -> Refusal:
+def unsupported_media_type(why: str, *, patch: bool) -> ProblemError:
     """415, with what is accepted.
 
     Args:
@@ -53,7 +53,7 @@ def unsupported_media_type(why: str, *, patch: bool) -> Refusal:
     # RFC 5789, section 2.2.
     named: list[tuple[bytes, bytes]] = [(b"accept-patch", ", ".join(accepted).encode())] if patch else []
     detail = f"{why} Send {' or '.join(accepted)}, in UTF-8 and without Content-Encoding."
-    return Refusal(HttpProblem.MEDIA_TYPE, detail, headers=named)
+    return ProblemError(HttpProblem.MEDIA_TYPE, detail, headers=named)
 
 
 def _accepted(*, patch: bool) -> tuple[str, ...]:
@@ -70,7 +70,7 @@ def read_object(content: bytes, content_type: str | None, encodings: Sequence[st
         patch: As for `check_media_type`.
 
     Raises:
-        Refusal: It has another media type (415), or is no such object (400).
+        ProblemError: It has another media type (415), or is no such object (400).
     """
     check_media_type(content_type, encodings, patch=patch)
     try:
@@ -105,7 +105,7 @@ def command_bodies(fields: Mapping[str, Any], org_id: UUID, versions: tuple[int,
     """The bodies of a command, one for each version that the headers let through; canonical: a repetition is the same.
 
     Raises:
-        Refusal: The body names another organization, or the version is said twice (400); it is too large (413).
+        ProblemError: The body names another organization, or the version is said twice (400); it is too large (413).
     """
     named = fields.get("org_id")
     if named is not None and (not isinstance(named, str) or named.lower() != str(org_id)):

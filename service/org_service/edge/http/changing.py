@@ -28,7 +28,7 @@ from org_service.edge.http.openapi import describe_body, describe_headers, descr
 from org_service.edge.http.problems import (
     RETRY_AFTER_S,
     HttpProblem,
-    Refusal,
+    ProblemError,
     Wrong,
     bad_request,
     decided,
@@ -160,7 +160,7 @@ class Changing:
             wrong = Wrong("id", "reserved_uuid", "Send another id, or none")
             raise bad_request("id must not be the nil or max UUID (RFC 9562, sections 5.9 and 5.10).", [wrong])
         if wishes.versions is not None:
-            raise Refusal(ProblemType.PRECONDITION, _NO_VERSION_YET, status=412)
+            raise ProblemError(ProblemType.PRECONDITION, _NO_VERSION_YET, status=412)
         change = self._change(CreateOrganization.type, org_id, command_id, command_bodies(fields, org_id, None), wishes)
         return await self._answer(request, change, wishes, 201)
 
@@ -220,7 +220,7 @@ class Changing:
             given |= {"location": self._command_url(change.command_id), "retry-after": str(RETRY_AFTER_S)}
             return pending(change.command_id, change.org_id, 202, given)
         if outcome.problem is not None:
-            raise self._refused(outcome, outcome.problem, wishes)
+            raise self._problem_of(outcome, outcome.problem, wishes)
         if outcome.version is not None and outcome.organization is not None:
             given["etag"] = etag(outcome.version).decode()
         if status == 201:
@@ -229,12 +229,12 @@ class Changing:
             return Response(status_code=204, headers=given)
         return Response(outcome.organization, status, given, media_type=JSON)
 
-    def _refused(self, outcome: Decided, problem: dict[str, Any], wishes: Wishes) -> Refusal:
+    def _problem_of(self, outcome: Decided, problem: dict[str, Any], wishes: Wishes) -> ProblemError:
         """What the worker rejected or parked; the same whenever it is asked for."""
         if outcome.outcome == Outcome.PARKED:
-            refusal = decided({**problem, "command_id": str(outcome.command_id)}, 500)
-            refusal.headers = [(b"location", self._command_url(outcome.command_id).encode())]
-            return refusal
+            problem_error = decided({**problem, "command_id": str(outcome.command_id)}, 500)
+            problem_error.headers = [(b"location", self._command_url(outcome.command_id).encode())]
+            return problem_error
         if problem["type"] == ProblemType.PRECONDITION and outcome.body.expected_version not in (
             None,
             outcome.version,
@@ -246,7 +246,7 @@ class Changing:
         return f"{self._public_url}/v1/commands/{command_id}"
 
 
-def _unmatched(problem: dict[str, Any], version: int | None, wishes: Wishes) -> Refusal:
+def _unmatched(problem: dict[str, Any], version: int | None, wishes: Wishes) -> ProblemError:
     """The worker's problem in terms of the headers, where a precondition of these doesn't hold."""
     if wishes.if_absent:
         return decided(problem, 412, "If-None-Match is *, and the organization exists.")

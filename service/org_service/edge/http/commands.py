@@ -24,7 +24,7 @@ from org_service.domain.outcomes import KnownOutcome, Undecided
 from org_service.domain.policy import READ, Policy
 from org_service.domain.reasons import AcceptReason
 from org_service.edge.http.gate import TRACEPARENT, Caller
-from org_service.edge.http.problems import Refusal, key_reused, unavailable
+from org_service.edge.http.problems import ProblemError, key_reused, unavailable
 from org_service.errors import RetryError
 from org_service.settings import Settings
 from org_service.store import accepted as accepted_commands
@@ -156,7 +156,7 @@ class Commands:
         """Publish a change and wait for its outcome.
 
         Raises:
-            Refusal: 503, nothing is known; 422, the key belongs to another request.
+            ProblemError: 503, nothing is known; 422, the key belongs to another request.
             Exception: Postgres is away (`classify` knows). With an `Idempotency-Key` the request may be repeated.
         """
         if change.repeatable and (known := await self._known(caller, change)) is not None:
@@ -192,8 +192,8 @@ class Commands:
         """What was decided about the same request before; None where nothing was yet.
 
         Raises:
-            Refusal: The key belongs to another request (422); or the caller's role is denied by now to read what the
-                answer would show (403).
+            ProblemError: The key belongs to another request (422); or the caller's role is denied by now to read what
+                the answer would show (403).
         """
         async with self._database.connect() as conn:
             found = await outcomes.find(conn, change.command_id)
@@ -208,7 +208,7 @@ class Commands:
         if isinstance(found, Undecided):
             return None
         if hidden:
-            raise Refusal(ProblemType.FORBIDDEN, f"Your role is denied {READ}.")
+            raise ProblemError(ProblemType.FORBIDDEN, f"Your role is denied {READ}.")
         return Decided(
             found.command_id,
             found.org_id,
@@ -292,7 +292,7 @@ class Commands:
         return True
 
 
-def _unconfirmed(change: ChangeRequest) -> Refusal:
+def _unconfirmed(change: ChangeRequest) -> ProblemError:
     how = (
         "Retry the same request with the same Idempotency-Key: this is safe."
         if change.repeatable

@@ -36,7 +36,7 @@ def read_cursor(question: str, cursor: str) -> tuple[str, UUID]:
     """The sort key and id that a cursor of this question continues after.
 
     Raises:
-        Refusal: It is none of ours, or belongs to another question (400).
+        ProblemError: It is none of ours, or belongs to another question (400).
     """
     after = _after(question, cursor)
     if after is None:

@@ -17,10 +17,10 @@ import structlog
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
-from org_service.auth.tokens import TokenRefused, Tokens, bearer
+from org_service.auth.tokens import TokenRejected, Tokens, bearer
 from org_service.edge.http.limits import WAIT_S, Buckets, Disconnected, read_body, too_many
 from org_service.edge.http.problems import (
-    Refusal,
+    ProblemError,
     Wrong,
     answer,
     bad_request,
@@ -65,7 +65,7 @@ class _Routes(Protocol):
     def methods_at(self, path: str) -> list[str]: ...
 
     def check_body(self, scope: Scope, headers: RequestHeaders) -> None:
-        """Refuse a body that nothing at this path reads, before it is read (404, 405, 415)."""
+        """Reject a body that nothing at this path reads, before it is read (404, 405, 415)."""
         ...
 
 
@@ -113,10 +113,10 @@ class Gate:
         except Disconnected:
             status = 499
         except Exception as error:
-            refusal = self._refusal(error, scope)
+            problem = self._problem_of(error, scope)
             if status:
                 raise
-            status, raw, body = answer(refusal)
+            status, raw, body = answer(problem)
             await send({"type": "http.response.start", "status": status, "headers": [*raw, id_header]})
             await send({"type": "http.response.body", "body": body})
         finally:
@@ -178,16 +178,16 @@ class Gate:
         try:
             token = bearer(header)
             user_id = self._tokens.known(token, now) or await self._tokens.verify(token, now)
-        except TokenRefused as refused:
-            raise unauthenticated(str(refused), token_given=True) from refused
+        except TokenRejected as rejected:
+            raise unauthenticated(str(rejected), token_given=True) from rejected
         except RetryError as away:  # not logged: anybody may bring it about, and `Keys` has said what is away
             raise unavailable(
                 "No known key verifies the token, and newer keys could not be fetched from its issuer yet. Try again."
             ) from away
         return Caller(user_id, token.decode("ascii"))
 
-    def _refusal(self, error: Exception, scope: Scope) -> Refusal:
-        if isinstance(error, Refusal):
+    def _problem_of(self, error: Exception, scope: Scope) -> ProblemError:
+        if isinstance(error, ProblemError):
             return error
         if isinstance(error, RequestValidationError):
             return wrong_parameters([_wrong(each) for each in error.errors()])

@@ -7,7 +7,7 @@ import math
 from collections import OrderedDict
 from typing import Final
 
-from org_service.edge.http.problems import HttpProblem, Refusal
+from org_service.edge.http.problems import HttpProblem, ProblemError
 from org_service.serving.exchange import Receive
 
 WAIT_S: Final = "orgs.wait"
@@ -51,27 +51,27 @@ class Buckets:
         return max(1, math.ceil((1 - left) / self._rate_per_s)) if short else 0
 
 
-def too_many(wait_s: int) -> Refusal:
+def too_many(wait_s: int) -> ProblemError:
     """429: the caller asks too often."""
-    return Refusal(
+    return ProblemError(
         HttpProblem.TOO_MANY_REQUESTS,
         f"Wait {wait_s} s, then send requests more slowly.",
         headers=[(b"retry-after", b"%d" % wait_s)],
     )
 
 
-def too_large(bytes_max: int) -> Refusal:
+def too_large(bytes_max: int) -> ProblemError:
     """413; the connection is closed, because the rest of the body is never read."""
-    return Refusal(
+    return ProblemError(
         HttpProblem.BODY_TOO_LARGE,
         f"The body may have at most {bytes_max} bytes.",
         headers=[(b"connection", b"close")],
     )
 
 
-def too_slow() -> Refusal:
+def too_slow() -> ProblemError:
     """408; the connection is closed, because the rest of the body is never read."""
-    return Refusal(
+    return ProblemError(
         HttpProblem.REQUEST_TIMEOUT,
         f"The body must arrive within {BODY_TIMEOUT_S:.0f} s.",
         headers=[(b"connection", b"close")],
@@ -91,7 +91,7 @@ async def read_body(receive: Receive, length: int | None, bytes_max: int) -> byt
         bytes_max: The bound.
 
     Raises:
-        Refusal: It is larger (413), or comes too slowly (408).
+        ProblemError: It is larger (413), or comes too slowly (408).
         Disconnected: It never came whole.
     """
     if length is not None and length > bytes_max:

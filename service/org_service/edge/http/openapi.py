@@ -17,7 +17,7 @@ from org_service.edge.http.models import Limit, json_schemas
 from org_service.edge.http.problems import (
     TITLES,
     HttpProblem,
-    Refusal,
+    ProblemError,
     Wrong,
     internal_error,
     key_reused,
@@ -50,7 +50,7 @@ def _find_wrong(path: str, kind: Any, value: object) -> Wrong:
     raise AssertionError(f"{value!r} is a good {path}")
 
 
-def _make_examples() -> list[Refusal]:
+def _make_examples() -> list[ProblemError]:
     """A rejection of each kind, as the edge or the worker makes it."""
     edge, worker = EdgeSettings(), WorkerSettings()
     wrong_domain = _find_wrong("domain", Domain, "acme")
@@ -58,25 +58,27 @@ def _make_examples() -> list[Refusal]:
     return [
         wrong_parameters([_find_wrong("limit", Limit, 500)]),
         no_token(),
-        Refusal(ProblemType.FORBIDDEN, details.denied(Role.USER, UPDATE)),
+        ProblemError(ProblemType.FORBIDDEN, details.denied(Role.USER, UPDATE)),
         not_found(),
         no_such_command(),
         method_not_allowed(["GET", "HEAD", "POST"]),
-        Refusal(ProblemType.NAME_TAKEN, details.NAME_TAKEN),
-        Refusal(ProblemType.ALREADY_EXISTS, details.ALREADY_EXISTS),
-        Refusal(ProblemType.DEACTIVATED, details.DEACTIVATED),
-        Refusal(ProblemType.STILL_PARTNER, details.STILL_PARTNER),
-        Refusal(ProblemType.QUEUE_FULL, details.queue_full(worker.queued_commands_max)),
-        Refusal(ProblemType.PRECONDITION, details.other_version(_VERSION - 1, _VERSION)),
+        ProblemError(ProblemType.NAME_TAKEN, details.NAME_TAKEN),
+        ProblemError(ProblemType.ALREADY_EXISTS, details.ALREADY_EXISTS),
+        ProblemError(ProblemType.DEACTIVATED, details.DEACTIVATED),
+        ProblemError(ProblemType.STILL_PARTNER, details.STILL_PARTNER),
+        ProblemError(ProblemType.QUEUE_FULL, details.queue_full(worker.queued_commands_max)),
+        ProblemError(ProblemType.PRECONDITION, details.other_version(_VERSION - 1, _VERSION)),
         version_not_named(_VERSION),
         too_large(edge.body_bytes_max),
         unsupported_media_type(OTHER_MEDIA_TYPE, patch=False),
-        Refusal(ProblemType.INVALID_FIELDS, details.wrong_fields(1, UpdateOrganization.type), errors=[wrong_domain]),
+        ProblemError(
+            ProblemType.INVALID_FIELDS, details.wrong_fields(1, UpdateOrganization.type), errors=[wrong_domain]
+        ),
         key_reused(),
         too_many(1),
         malformed(too_long_head.status, too_long_head.detail),
         internal_error(),
-        Refusal(ProblemType.PARKED, details.PARKED),
+        ProblemError(ProblemType.PARKED, details.PARKED),
         something_away(),
     ]
 
@@ -115,10 +117,10 @@ def describe_problems(*types: str, also: Mapping[int, str] | None = None) -> Res
         by_status.setdefault(TITLES[each][0], []).append(each)
     for status, each in (also or {}).items():
         by_status.setdefault(status, []).append(each)
-    return {status: _refusals(status, names) for status, names in sorted(by_status.items())}
+    return {status: _describe_status(status, names) for status, names in sorted(by_status.items())}
 
 
-def _refusals(status: int, types: list[str]) -> dict[str, Any]:
+def _describe_status(status: int, types: list[str]) -> dict[str, Any]:
     examples = {each.rpartition(":")[2]: {"value": _EXAMPLES[status, each]} for each in types}
     return {
         "description": "; ".join(TITLES[each][1] for each in types),

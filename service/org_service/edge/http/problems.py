@@ -29,7 +29,7 @@ class HttpProblem(StrEnum):
     BODY_TOO_LARGE = "urn:orgs:problem:body-too-large"
     MEDIA_TYPE = "urn:orgs:problem:unsupported-media-type"
     MISDIRECTED = "urn:orgs:problem:misdirected-request"
-    ORIGIN_REFUSED = "urn:orgs:problem:origin-refused"
+    ORIGIN_NOT_ALLOWED = "urn:orgs:problem:origin-refused"
     TOO_MANY_REQUESTS = "urn:orgs:problem:too-many-requests"
     HEADERS_TOO_LARGE = "urn:orgs:problem:headers-too-large"
     INTERNAL = "urn:orgs:problem:internal-error"
@@ -47,7 +47,7 @@ TITLES: Final[Mapping[str, tuple[int, str]]] = {
     HttpProblem.BODY_TOO_LARGE: (413, "The body is too large"),
     HttpProblem.MEDIA_TYPE: (415, "The media type of the body is not supported"),
     HttpProblem.MISDIRECTED: (421, "The host does not belong to this service"),
-    HttpProblem.ORIGIN_REFUSED: (403, "The origin is not allowed"),
+    HttpProblem.ORIGIN_NOT_ALLOWED: (403, "The origin is not allowed"),
     HttpProblem.TOO_MANY_REQUESTS: (429, "Too many requests"),
     HttpProblem.HEADERS_TOO_LARGE: (431, "The request's headers are too large"),
     HttpProblem.INTERNAL: (500, "Internal error"),
@@ -64,7 +64,7 @@ class Wrong(NamedTuple):
     message: str
 
 
-class Refusal(Exception):
+class ProblemError(Exception):
     """A request that gets a problem for an answer.
 
     Args:
@@ -100,7 +100,7 @@ class Refusal(Exception):
         }
 
 
-def decided(problem: dict[str, Any], status: int, detail: str | None = None) -> Refusal:
+def decided(problem: dict[str, Any], status: int, detail: str | None = None) -> ProblemError:
     """The worker's problem as an answer.
 
     Args:
@@ -108,92 +108,90 @@ def decided(problem: dict[str, Any], status: int, detail: str | None = None) -> 
         status: HTTP may have another one for it (412).
         detail: Says it in terms of the request's headers.
     """
-    refusal = Refusal(ProblemType.PARKED, "", status=status)
-    refusal.problem = (
-        {**problem, "status": status} if detail is None else {**problem, "status": status, "detail": detail}
-    )
-    return refusal
+    error = ProblemError(ProblemType.PARKED, "", status=status)
+    error.problem = {**problem, "status": status} if detail is None else {**problem, "status": status, "detail": detail}
+    return error
 
 
-def bad_request(detail: str, errors: Sequence[Wrong] = ()) -> Refusal:
+def bad_request(detail: str, errors: Sequence[Wrong] = ()) -> ProblemError:
     """400: something of the request can't be read."""
-    return Refusal(HttpProblem.BAD_REQUEST, detail, errors=errors)
+    return ProblemError(HttpProblem.BAD_REQUEST, detail, errors=errors)
 
 
-def not_found() -> Refusal:
+def not_found() -> ProblemError:
     """404: no such organization, or one that the caller can't see: word for word what the worker says."""
-    return Refusal(ProblemType.NOT_FOUND, details.NOT_FOUND)
+    return ProblemError(ProblemType.NOT_FOUND, details.NOT_FOUND)
 
 
-def denied(role: str | None) -> Refusal:
+def denied(role: str | None) -> ProblemError:
     """403: the caller's role may not read the organization."""
-    return Refusal(ProblemType.FORBIDDEN, details.denied(role, READ))
+    return ProblemError(ProblemType.FORBIDDEN, details.denied(role, READ))
 
 
-def wrong_parameters(errors: Sequence[Wrong]) -> Refusal:
+def wrong_parameters(errors: Sequence[Wrong]) -> ProblemError:
     """400: parameters of the path or the query are wrong."""
     return bad_request("A parameter is invalid; see errors.", errors)
 
 
-def no_such_path() -> Refusal:
+def no_such_path() -> ProblemError:
     """404: nothing is at this path."""
-    return Refusal(HttpProblem.NO_SUCH_PATH, "See /docs for all paths.")
+    return ProblemError(HttpProblem.NO_SUCH_PATH, "See /docs for all paths.")
 
 
-def no_such_command() -> Refusal:
+def no_such_command() -> ProblemError:
     """404: no such command, or one that is somebody else's."""
-    return Refusal(HttpProblem.NO_SUCH_COMMAND, "There is no command with this id, or it is not yours.")
+    return ProblemError(HttpProblem.NO_SUCH_COMMAND, "There is no command with this id, or it is not yours.")
 
 
-def method_not_allowed(methods: Sequence[str]) -> Refusal:
+def method_not_allowed(methods: Sequence[str]) -> ProblemError:
     """405: the path knows only these methods."""
     allowed = ", ".join(methods)
-    return Refusal(
+    return ProblemError(
         HttpProblem.METHOD_NOT_ALLOWED, f"This path supports {allowed}.", headers=[(b"allow", allowed.encode())]
     )
 
 
-def key_reused() -> Refusal:
+def key_reused() -> ProblemError:
     """422: the `Idempotency-Key` belongs to another request."""
-    return Refusal(ProblemType.COMMAND_ID_REUSED, "The Idempotency-Key belongs to another request; use a new one.")
+    return ProblemError(ProblemType.COMMAND_ID_REUSED, "The Idempotency-Key belongs to another request; use a new one.")
 
 
-def no_token() -> Refusal:
+def no_token() -> ProblemError:
     """401: the request names nobody."""
     return unauthenticated("Send a token: Authorization: Bearer …", token_given=False)
 
 
-def unauthenticated(detail: str, *, token_given: bool) -> Refusal:
+def unauthenticated(detail: str, *, token_given: bool) -> ProblemError:
     """401 (RFC 6750, section 3: the reason only where a token was given)."""
     challenge = b'Bearer error="invalid_token"' if token_given else b"Bearer"
-    return Refusal(ProblemType.UNAUTHENTICATED, detail, headers=[(b"www-authenticate", challenge)])
+    return ProblemError(ProblemType.UNAUTHENTICATED, detail, headers=[(b"www-authenticate", challenge)])
 
 
-def unavailable(detail: str, retry_after_s: int = RETRY_AFTER_S, **members: Any) -> Refusal:
+def unavailable(detail: str, retry_after_s: int = RETRY_AFTER_S, **members: Any) -> ProblemError:
     """503: nothing was decided."""
-    return Refusal(HttpProblem.UNAVAILABLE, detail, headers=[(b"retry-after", b"%d" % retry_after_s)], **members)
+    return ProblemError(HttpProblem.UNAVAILABLE, detail, headers=[(b"retry-after", b"%d" % retry_after_s)], **members)
 
 
-def something_away() -> Refusal:
+def something_away() -> ProblemError:
     """503: Kafka or Postgres doesn't answer."""
     return unavailable("The service is temporarily unavailable; nothing was decided. Try again.")
 
 
-def internal_error() -> Refusal:
+def internal_error() -> ProblemError:
     """500: a defect; the answer tells nothing but where to look."""
-    return Refusal(HttpProblem.INTERNAL, "The service has logged it under the id in X-Request-Id.")
+    return ProblemError(HttpProblem.INTERNAL, "The service has logged it under the id in X-Request-Id.")
 
 
-def version_not_named(version: int | None) -> Refusal:
+def version_not_named(version: int | None) -> ProblemError:
     """412: `If-Match` doesn't let this version of the organization through."""
     detail = f"If-Match does not name version {version}, which the organization has."
-    return Refusal(ProblemType.PRECONDITION, detail, status=412)
+    return ProblemError(ProblemType.PRECONDITION, detail, status=412)
 
 
-def malformed(status: int, detail: str) -> Refusal:
+def malformed(status: int, detail: str) -> ProblemError:
     """400, 431, 501 or 505: it can't be read as a request of HTTP/1.1."""
     kind = HttpProblem.HEADERS_TOO_LARGE if status == 431 else HttpProblem.BAD_REQUEST
-    return Refusal(kind, detail, status=status)
+    return ProblemError(kind, detail, status=status)
 
 
 def answer_malformed(status: int, detail: str) -> tuple[int, HttpHeaders, bytes]:
@@ -201,16 +199,16 @@ def answer_malformed(status: int, detail: str) -> tuple[int, HttpHeaders, bytes]
     return answer(malformed(status, detail))
 
 
-def answer(refusal: Refusal) -> tuple[int, HttpHeaders, bytes]:
+def answer(error: ProblemError) -> tuple[int, HttpHeaders, bytes]:
     """Status, headers and body."""
-    body = orjson.dumps(refusal.problem)
+    body = orjson.dumps(error.problem)
     headers = [
         (b"content-type", PROBLEM_JSON),
         (b"content-length", b"%d" % len(body)),
         (b"cache-control", b"no-store"),
         (b"vary", b"Authorization"),
-        *refusal.headers,
+        *error.headers,
     ]
-    if refusal.status == 401 and not any(name == b"www-authenticate" for name, _ in refusal.headers):
+    if error.status == 401 and not any(name == b"www-authenticate" for name, _ in error.headers):
         headers.append((b"www-authenticate", b'Bearer error="invalid_token"'))
-    return refusal.status, headers, body
+    return error.status, headers, body

@@ -22,7 +22,7 @@ from org_service.edge.http.openapi import ORG_ID, describe_headers, describe_pro
 from org_service.edge.http.problems import (
     RETRY_AFTER_S,
     HttpProblem,
-    Refusal,
+    ProblemError,
     bad_request,
     denied,
     no_such_command,
@@ -258,8 +258,8 @@ def _undecided(
     }
 
 
-def _expired() -> Refusal:
-    return Refusal(
+def _expired() -> ProblemError:
+    return ProblemError(
         HttpProblem.COMMAND_EXPIRED,
         "Kafka lost the command before it was decided, so nothing was changed. Send the same request again, "
         "with the same Idempotency-Key if it had one.",

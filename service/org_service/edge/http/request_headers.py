@@ -103,7 +103,7 @@ def single(lines: Sequence[str], header: str) -> str | None:
     """The value of a header that is not a list; None where it is absent.
 
     Raises:
-        Refusal: It came with several values (400): which one counts, every reader would guess differently.
+        ProblemError: It came with several values (400): which one counts, every reader would guess differently.
     """
     values = {line.strip() for line in lines}
     if len(values) > 1:
@@ -185,7 +185,7 @@ def read_if_match(if_match: str | None) -> IfMatch:
     A weak tag never matches, nor does one that isn't ours. Of what an entity tag says of the caller nothing counts.
 
     Raises:
-        Refusal: It is not a list of entity tags (400).
+        ProblemError: It is not a list of entity tags (400).
     """
     if if_match is None or if_match.strip() == "*":
         return IfMatch(None)
@@ -199,7 +199,7 @@ def forbids_any(if_none_match: str | None) -> bool:
     """Whether `If-None-Match` of a change is `*`: only what does not exist may be changed (RFC 9110, section 13.1.2).
 
     Raises:
-        Refusal: It is anything else (400): a version that must not be there is no precondition of a command.
+        ProblemError: It is anything else (400): a version that must not be there is no precondition of a command.
     """
     if if_none_match is None:
         return False
@@ -216,7 +216,7 @@ def is_current(if_none_match: str, tag: bytes) -> bool:
         tag: The entity tag of what would be the answer.
 
     Raises:
-        Refusal: It is not a list of entity tags (400).
+        ProblemError: It is not a list of entity tags (400).
     """
     text = if_none_match.strip()
     return text == "*" or any(f'"{inside}"'.encode() == tag for _, inside in _etags(text, "If-None-Match"))
@@ -226,7 +226,7 @@ def command_id_for(actor: str, key: str) -> UUID:
     """The command id of an `Idempotency-Key`: the same for the same actor and key, bare or quoted.
 
     Raises:
-        Refusal: The key is empty, too long or not visible ASCII (400).
+        ProblemError: The key is empty, too long or not visible ASCII (400).
     """
     inside = key[1:-1] if len(key) >= 2 and key[0] == key[-1] == '"' else key
     if len(inside) > KEY_CHARS_MAX or not _VISIBLE.fullmatch(inside) or '"' in inside:

@@ -28,7 +28,7 @@ def query_of(raw: bytes) -> bytes:
     """The query without empty parameters.
 
     Raises:
-        Refusal: A name or a value is not UTF-8 (400).
+        ProblemError: A name or a value is not UTF-8 (400).
     """
     kept: list[bytes] = []
     wrong: list[Wrong] = []

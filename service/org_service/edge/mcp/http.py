@@ -20,21 +20,21 @@ from starlette.routing import Route
 from org_service.edge.http.bodies import BOM, check_media_type
 from org_service.edge.http.gate import BODY
 from org_service.edge.http.limits import WAIT_S, too_many
-from org_service.edge.http.problems import HttpProblem, Refusal
+from org_service.edge.http.problems import HttpProblem, ProblemError
 from org_service.edge.mcp.server import CALL, make_server
 from org_service.serving.exchange import Message, Receive, Scope, Send
 from org_service.settings import EdgeSettings
 
 PATH: Final = "/mcp"
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
-_REFUSED: Final = {
+_PROBLEMS: Final = {
     421: (
         HttpProblem.MISDIRECTED,
         "The Host header names a host that is not known as one of this service. Behind a proxy, set "
         "ORGS_EDGE__PUBLIC_URL to the URL that clients use.",
     ),
     403: (
-        HttpProblem.ORIGIN_REFUSED,
+        HttpProblem.ORIGIN_NOT_ALLOWED,
         "Web pages of this origin are not allowed. To allow it, add it to ORGS_EDGE__CORS_ORIGINS.",
     ),
 }
@@ -60,17 +60,17 @@ class Mounted:
         """Answer one request, which the gate let in.
 
         Raises:
-            Refusal: It came by a name or from an origin that isn't known (421, 403), is not JSON (415), or comes too
-                soon (429).
+            ProblemError: It came by a name or from an origin that isn't known (421, 403), is not JSON (415), or comes
+                too soon (429).
         """
         body: bytes = scope[BODY]
         if (wait_s := scope[WAIT_S]) and not _calls_a_tool(body):
             raise too_many(wait_s)
         request = Request(scope)
-        refused = await self._names.validate_request(request)
-        if refused is not None:
-            problem, detail = _REFUSED[refused.status_code]
-            raise Refusal(problem, detail)
+        answered = await self._names.validate_request(request)
+        if answered is not None:
+            problem, detail = _PROBLEMS[answered.status_code]
+            raise ProblemError(problem, detail)
         check_media_type(request.headers.get("content-type"), request.headers.getlist("content-encoding"), patch=False)
         await self._sessions.handle_request(scope, _without_mark(body, receive), send)
 

@@ -128,12 +128,12 @@ class Tools:
             request = context.request
             wait_s = 0 if request is None else request.scope[WAIT_S]
             if wait_s:
-                return _refusal(too_many(wait_s).problem)
+                return _error_result(too_many(wait_s).problem)
             arguments = _checked(params.name, params.arguments or {})
             headers = {} if request is None else {n: request.headers[n] for n in _FORWARDED if n in request.headers}
             result = await self._tools[params.name](headers, arguments)
-        except _ToolError as refused:
-            return _refusal(refused.problem)
+        except _ToolError as rejected:
+            return _error_result(rejected.problem)
         return CallToolResult(content=[_text(orjson.dumps(result).decode())], structured_content=result)
 
     async def _list_organizations(self, headers: dict[str, str], arguments: Arguments) -> Any:
@@ -180,7 +180,7 @@ class Tools:
         """Ask the API.
 
         Raises:
-            _Refused: It rejected, or gave no answer that can be read; then the outcome of a change isn't known.
+            _ToolError: It rejected, or gave no answer that can be read; then the outcome of a change isn't known.
         """
         try:
             asked = self._api.build_request(method, path, headers=headers, **request)
@@ -213,7 +213,7 @@ def _checked(name: str, arguments: Arguments) -> Arguments:
     """The arguments that are given, if the tool is there and knows them; null is the same as leaving one out.
 
     Raises:
-        _Refused: It isn't, or doesn't.
+        _ToolError: It isn't, or doesn't.
     """
     tool = _BY_NAME.get(name)
     if tool is None:
@@ -238,7 +238,7 @@ def _cleared(arguments: Arguments) -> Arguments:
     """The fields of a change, with null for those that `clear` names.
 
     Raises:
-        _Refused: It names something else, or what is given a value too.
+        _ToolError: It names something else, or what is given a value too.
     """
     fields = dict(arguments)
     named = fields.pop("clear", [])
@@ -260,7 +260,7 @@ def _path(arguments: Arguments) -> str:
     """The organization's path; takes its id out of the arguments.
 
     Raises:
-        _Refused: It is no id: what it might make of the path is anybody's guess.
+        _ToolError: It is no id: what it might make of the path is anybody's guess.
     """
     try:
         return f"/v1/orgs/{UUID(arguments.pop('org_id'))}"
@@ -273,7 +273,7 @@ def _keyed(headers: dict[str, str], arguments: Arguments) -> tuple[str, dict[str
     """The key of a change, taken out of the arguments or made up, and the headers with it.
 
     Raises:
-        _Refused: It can't be a header.
+        _ToolError: It can't be a header.
     """
     key = arguments.pop("idempotency_key", None)
     if key is None:
@@ -301,7 +301,7 @@ def _text(text: str) -> TextContent:
     return TextContent(type="text", text=text)
 
 
-def _refusal(problem: dict[str, Any]) -> CallToolResult:
+def _error_result(problem: dict[str, Any]) -> CallToolResult:
     """A rejection: as text for the agent, and as a problem beside the result for programs.
 
     Not as structured content: clients hold that against the tool's output schema, of errors too (the TypeScript SDK),

@@ -1,4 +1,4 @@
-"""Every refusal, over the wire. That each is as documented, the client of the tests checks."""
+"""Every rejection, over the wire. That each is as documented, the client of the tests checks."""
 
 import socket
 import time
@@ -17,13 +17,13 @@ pytestmark = pytest.mark.integration
 @pytest.fixture(scope="module")
 def org_id(site: Site) -> str:
     """An organization with `amy` as admin and `ugo` as user."""
-    made = site.create("Refusals")
+    made = site.create("Rejections")
     site.member("amy", made, "admin")
     site.member("ugo", made, "user")
     return made
 
 
-def refused(response: httpx2.Response, status: int, problem: str) -> httpx2.Response:
+def rejected(response: httpx2.Response, status: int, problem: str) -> httpx2.Response:
     assert (response.status_code, response.json()["type"]) == (status, f"urn:orgs:problem:{problem}"), response.text
     assert response.headers["cache-control"] == "no-store"
     assert response.headers["x-request-id"]
@@ -44,28 +44,28 @@ def refused(response: httpx2.Response, status: int, problem: str) -> httpx2.Resp
 )
 def test_a_wrong_parameter_is_named(site: Site, query: str, path: str) -> None:
     with site.client("amy") as amy:
-        answer = refused(amy.get(f"/v1/orgs?{query}"), 400, "bad-request")
+        answer = rejected(amy.get(f"/v1/orgs?{query}"), 400, "bad-request")
     assert [error["path"] for error in answer.json()["errors"]] == [path]
 
 
 @pytest.mark.parametrize("query", ["cursor=abc", "cursor=%00", "search=a%00b"])
-def test_a_parameter_that_makes_no_sense_is_refused(site: Site, query: str) -> None:
+def test_a_parameter_that_makes_no_sense_is_rejected(site: Site, query: str) -> None:
     with site.client("amy") as amy:
-        refused(amy.get(f"/v1/orgs?{query}"), 400, "bad-request")
+        rejected(amy.get(f"/v1/orgs?{query}"), 400, "bad-request")
 
 
 @pytest.mark.parametrize("query", ["after_version=-1", "after_version=9223372036854775808", "limit=x"])
-def test_a_wrong_place_in_a_history_is_refused(site: Site, org_id: str, query: str) -> None:
+def test_a_wrong_place_in_a_history_is_rejected(site: Site, org_id: str, query: str) -> None:
     with site.client("amy") as amy:
-        refused(amy.get(f"/v1/orgs/{org_id}/history?{query}"), 400, "bad-request")
+        rejected(amy.get(f"/v1/orgs/{org_id}/history?{query}"), 400, "bad-request")
         assert amy.get(f"/v1/orgs/{org_id}/history?after_version=9223372036854775807").json()["changes"] == []
 
 
-def test_a_cursor_of_another_list_is_refused(site: Site, org_id: str) -> None:
+def test_a_cursor_of_another_list_is_rejected(site: Site, org_id: str) -> None:
     with site.client("root") as root:
         cursor = root.get("/v1/orgs?limit=1").json()["next"] or root.get("/v1/orgs?limit=1&search=r").json()["next"]
-        refused(root.get(f"/v1/orgs?limit=1&order_by=-name&cursor={cursor}"), 400, "bad-request")
-        refused(root.get(f"/v1/orgs?limit=1&access=direct&cursor={cursor}"), 400, "bad-request")
+        rejected(root.get(f"/v1/orgs?limit=1&order_by=-name&cursor={cursor}"), 400, "bad-request")
+        rejected(root.get(f"/v1/orgs?limit=1&access=direct&cursor={cursor}"), 400, "bad-request")
 
 
 @pytest.mark.parametrize(
@@ -81,25 +81,25 @@ def test_a_cursor_of_another_list_is_refused(site: Site, org_id: str) -> None:
         ({"idempotency-key": "k" * 256}, b"{}"),
     ],
 )
-def test_a_change_that_can_t_be_read_is_refused(
+def test_a_change_that_can_t_be_read_is_rejected(
     site: Site, org_id: str, headers: dict[str, str], content: bytes
 ) -> None:
     with site.client("amy") as amy:
         answer = amy.patch(
             f"/v1/orgs/{org_id}", content=content, headers={"content-type": "application/json"} | headers
         )
-        refused(answer, 400, "bad-request")
+        rejected(answer, 400, "bad-request")
 
 
-def test_an_etag_that_is_none_is_refused(site: Site, org_id: str) -> None:
+def test_an_etag_that_is_none_is_rejected(site: Site, org_id: str) -> None:
     with site.client("amy") as amy:
-        refused(amy.get(f"/v1/orgs/{org_id}", headers={"if-none-match": "v1"}), 400, "bad-request")
+        rejected(amy.get(f"/v1/orgs/{org_id}", headers={"if-none-match": "v1"}), 400, "bad-request")
 
 
 @pytest.mark.parametrize("wanted", ["1", 1, "", {}])
 def test_an_organization_can_t_be_made_under_what_is_no_id(site: Site, wanted: object) -> None:
     with site.client("root") as root:
-        answer = refused(root.post("/v1/orgs", json={"id": wanted, "name": "Acme"}), 400, "bad-request")
+        answer = rejected(root.post("/v1/orgs", json={"id": wanted, "name": "Acme"}), 400, "bad-request")
     assert answer.json()["errors"][0]["path"] == "id"
 
 
@@ -108,7 +108,7 @@ def test_nobody_is_let_in_without_a_good_token(site: Site) -> None:
     good = site.people.token("amy")
     with site.client() as anybody:
         for path in ("/v1/orgs", f"/v1/orgs/{uuid4()}", "/v1/nothing"):
-            answer = refused(anybody.get(path), 401, "unauthenticated")
+            answer = rejected(anybody.get(path), 401, "unauthenticated")
             assert answer.headers["www-authenticate"] == "Bearer"
         for authorization in (
             "Bearer",
@@ -121,12 +121,12 @@ def test_nobody_is_let_in_without_a_good_token(site: Site) -> None:
             f"Bearer {site.people.token('amy', iss='https://else.example')}",
             "Bearer " + "a" * 9_000,
         ):
-            answer = refused(anybody.get("/v1/orgs", headers={"authorization": authorization}), 401, "unauthenticated")
+            answer = rejected(anybody.get("/v1/orgs", headers={"authorization": authorization}), 401, "unauthenticated")
             assert answer.headers["www-authenticate"] == 'Bearer error="invalid_token"'
             assert good not in answer.text
         for both in ((good, "x.y.z"), ("x.y.z", good), (good, good)):
             twice = [("authorization", f"Bearer {each}") for each in both]
-            refused(anybody.get("/v1/orgs", headers=twice), 401, "unauthenticated")
+            rejected(anybody.get("/v1/orgs", headers=twice), 401, "unauthenticated")
 
 
 def test_a_role_is_told_what_it_is_denied(site: Site, org_id: str) -> None:
@@ -139,13 +139,13 @@ def test_a_role_is_told_what_it_is_denied(site: Site, org_id: str) -> None:
             ugo.post(f"/v1/orgs/{org_id}/restore"),
             ugo.post("/v1/orgs", json={"name": "New"}),
         ):
-            refused(answer, 403, "forbidden")
+            rejected(answer, 403, "forbidden")
 
 
 def test_a_path_that_is_none_is_not_found(site: Site) -> None:
     with site.client("amy") as amy:
         for path in ("/", "/v1", "/v1/", "/v1/orgs/", "/v2/orgs", "/docs/nothing.js", "/docs/../x", "/v1/orgs/a/b"):
-            refused(amy.get(path), 404, "no-such-path")
+            rejected(amy.get(path), 404, "no-such-path")
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ def test_a_method_that_the_path_doesn_t_know_is_answered_with_those_it_knows(
     site: Site, path: str, allowed: str, method: str
 ) -> None:
     with site.client("amy") as amy:
-        assert refused(amy.request(method, path), 405, "method-not-allowed").headers["allow"] == allowed
+        assert rejected(amy.request(method, path), 405, "method-not-allowed").headers["allow"] == allowed
 
 
 def test_conflicts_say_what_they_are(site: Site) -> None:
@@ -173,31 +173,31 @@ def test_conflicts_say_what_they_are(site: Site) -> None:
         site.member("con", each, "admin")
     site.execute(f"INSERT INTO partnership (partner_org_id, org_id, role) VALUES ('{second}', '{first}', 'user')")
     with site.client("con") as con, site.client("root") as root:
-        refused(con.patch(f"/v1/orgs/{first}", json={"name": "CONFLICT two"}), 409, "name-taken")
-        refused(con.patch(f"/v1/orgs/{first}", json={"expected_version": 5}), 409, "precondition-failed")
-        refused(root.post("/v1/orgs", json={"name": "Conflict two"}), 409, "name-taken")
-        refused(root.post("/v1/orgs", json={"id": first, "name": "Conflict three"}), 409, "already-exists")
-        refused(con.delete(f"/v1/orgs/{second}"), 409, "still-partner")
+        rejected(con.patch(f"/v1/orgs/{first}", json={"name": "CONFLICT two"}), 409, "name-taken")
+        rejected(con.patch(f"/v1/orgs/{first}", json={"expected_version": 5}), 409, "precondition-failed")
+        rejected(root.post("/v1/orgs", json={"name": "Conflict two"}), 409, "name-taken")
+        rejected(root.post("/v1/orgs", json={"id": first, "name": "Conflict three"}), 409, "already-exists")
+        rejected(con.delete(f"/v1/orgs/{second}"), 409, "still-partner")
         assert con.post(f"/v1/orgs/{first}/deactivate").status_code == 200
-        refused(con.patch(f"/v1/orgs/{first}", json={"domain": None}), 409, "deactivated")
+        rejected(con.patch(f"/v1/orgs/{first}", json={"domain": None}), 409, "deactivated")
 
 
-def test_another_media_type_is_refused(site: Site, org_id: str) -> None:
+def test_another_media_type_is_rejected(site: Site, org_id: str) -> None:
     with site.client("amy") as amy:
         answer = amy.patch(f"/v1/orgs/{org_id}", content=b"{}", headers={"content-type": "text/plain"})
-        refused(answer, 415, "unsupported-media-type")
+        rejected(answer, 415, "unsupported-media-type")
         assert answer.headers["accept-patch"] == "application/json, application/merge-patch+json"
-        refused(amy.patch(f"/v1/orgs/{org_id}", content=b"{}"), 415, "unsupported-media-type")
-        refused(amy.post("/v1/orgs", data={"name": "x"}), 415, "unsupported-media-type")
-        refused(amy.post(f"/v1/orgs/{org_id}/deactivate", content=b"x"), 415, "unsupported-media-type")
+        rejected(amy.patch(f"/v1/orgs/{org_id}", content=b"{}"), 415, "unsupported-media-type")
+        rejected(amy.post("/v1/orgs", data={"name": "x"}), 415, "unsupported-media-type")
+        rejected(amy.post(f"/v1/orgs/{org_id}/deactivate", content=b"x"), 415, "unsupported-media-type")
 
 
 def test_wrong_fields_are_each_named(site: Site, org_id: str) -> None:
     body = {"name": " ", "domain": "acme", "primary_address": {"line1": "1", "city": "Oslo", "country": "XX"}}
     with site.client("amy") as amy, site.client("root") as root:
-        answer = refused(amy.patch(f"/v1/orgs/{org_id}", json=body), 422, "invalid-fields")
-        created = refused(root.post("/v1/orgs", json={}), 422, "invalid-fields")
-        nul = refused(amy.patch(f"/v1/orgs/{org_id}", json={"name": "a\0b"}), 422, "invalid-fields")
+        answer = rejected(amy.patch(f"/v1/orgs/{org_id}", json=body), 422, "invalid-fields")
+        created = rejected(root.post("/v1/orgs", json={}), 422, "invalid-fields")
+        nul = rejected(amy.patch(f"/v1/orgs/{org_id}", json={"name": "a\0b"}), 422, "invalid-fields")
     assert [(error["path"], error["code"]) for error in answer.json()["errors"]] == [
         ("name", "blank"),
         ("domain", "too_few_labels"),
@@ -207,14 +207,14 @@ def test_wrong_fields_are_each_named(site: Site, org_id: str) -> None:
     assert [error["path"] for error in nul.json()["errors"]] == ["name"]
 
 
-def test_a_body_that_is_too_large_is_refused(site: Site, org_id: str) -> None:
+def test_a_body_that_is_too_large_is_rejected(site: Site, org_id: str) -> None:
     large = b'{"name": "' + b"x" * 65_536 + b'"}'
     grows = b'{"n": [' + b",".join([b"1e9"] * 6_000) + b"]}"
     headers = {"content-type": "application/json"}
     with site.client("amy") as amy:
-        answer = refused(amy.patch(f"/v1/orgs/{org_id}", content=large, headers=headers), 413, "body-too-large")
+        answer = rejected(amy.patch(f"/v1/orgs/{org_id}", content=large, headers=headers), 413, "body-too-large")
         assert answer.headers["connection"] == "close"
-        refused(amy.patch(f"/v1/orgs/{org_id}", content=grows, headers=headers), 413, "body-too-large")
+        rejected(amy.patch(f"/v1/orgs/{org_id}", content=grows, headers=headers), 413, "body-too-large")
 
 
 @pytest.mark.parametrize(
@@ -270,7 +270,7 @@ def raw(site: Site, send: Callable[[Raw], None]) -> tuple[int, bytes]:
     return int(whole.split(b" ")[1]), whole
 
 
-def test_a_chunked_body_is_refused_while_it_comes(site: Site, org_id: str) -> None:
+def test_a_chunked_body_is_rejected_while_it_comes(site: Site, org_id: str) -> None:
     def send(connection: Raw) -> None:
         connection.send(b"PATCH /v1/orgs/%b HTTP/1.1\r\nhost: x\r\n" % org_id.encode() + connection.authorization)
         connection.send(b"content-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n")
@@ -291,14 +291,14 @@ def test_a_chunked_body_is_refused_while_it_comes(site: Site, org_id: str) -> No
     ],
     ids=["exactly one", "many headers", "the target"],
 )
-def test_headers_that_are_too_large_are_refused(site: Site, head: bytes) -> None:
+def test_headers_that_are_too_large_are_rejected(site: Site, head: bytes) -> None:
     status, whole = raw(site, lambda connection: connection.send(head))
     assert status == 431
     assert b"content-type: application/problem+json" in whole
     assert b"urn:orgs:problem:headers-too-large" in whole
 
 
-def test_a_header_without_an_end_is_refused_while_it_comes(site: Site) -> None:
+def test_a_header_without_an_end_is_rejected_while_it_comes(site: Site) -> None:
     def send(connection: Raw) -> None:
         connection.send(b"GET /v1/orgs HTTP/1.1\r\nhost: x\r\nx-long: ")
         for _ in range(4):

@@ -12,7 +12,6 @@ from threading import Thread
 from typing import Any, Self
 from uuid import UUID
 
-import asyncpg
 import httpx2
 
 from org_service.edge.edge import Edge
@@ -20,6 +19,7 @@ from org_service.relay import Relay
 from org_service.settings import EdgeSettings, Settings
 from org_service.worker.worker import Worker
 from tests.support import documented, plain_http
+from tests.support.database import execute
 from tests.support.issuer import Signer, auth, ed_key
 from tests.support.waiting import until
 
@@ -51,15 +51,6 @@ def with_edge(settings: Settings, people: People, **edge: Any) -> Settings:
     """The settings with that issuer, and an edge on a free port whose rate hinders no test."""
     bounds = {"port": 0, "health_port": 0, "rate_per_s": 100_000, "rate_burst": 100_000, **edge}
     return settings.model_copy(update={"auth": people.auth, "edge": EdgeSettings.model_validate(bounds)})
-
-
-async def execute(settings: Settings, statement: str, *arguments: Any) -> None:
-    """Run a statement as the superuser of the test's database."""
-    connection = await asyncpg.connect(settings.database.url.get_secret_value())
-    try:
-        await connection.execute(statement, *arguments)
-    finally:
-        await connection.close()
 
 
 async def add_member(settings: Settings, user: str, org_id: str | UUID, role: str, *, active: bool = True) -> None:

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-import asyncpg
 from pydantic import SecretStr
 
 from org_service.kafka.producer import Producer
 from org_service.relay import Relay
 from org_service.settings import Settings
+from tests.support.database import connected
 from tests.support.observed import Record, TopicReader
 
 RECORDED_AT = datetime.now(UTC)
@@ -81,45 +81,33 @@ def changes(count: int, *, orgs: int = 7, after: int = 0) -> list[dict[str, Any]
 
 async def journal(settings: Settings, rows: Iterable[dict[str, Any]], *, notify: bool = True) -> int:
     """Append rows to the journal as the worker would, in one transaction; returns the new head."""
-    connection = await asyncpg.connect(settings.database.url.get_secret_value())
-    try:
-        async with connection.transaction():
-            wanted = list(rows)
-            head = await connection.fetchval(
-                "UPDATE journal_head SET position = position + $1 RETURNING position", len(wanted)
+    async with connected(settings) as connection, connection.transaction():
+        wanted = list(rows)
+        head = await connection.fetchval(
+            "UPDATE journal_head SET position = position + $1 RETURNING position", len(wanted)
+        )
+        assert head is not None
+        start = head - len(wanted)
+        records = [
+            tuple(
+                {
+                    "position": start + place,
+                    "command_id": uuid.UUID(int=(5 << 96) + start + place),
+                    "actor": None,
+                    "request_digest": b"digest",
+                    "command_partition": 0,
+                    "command_offset": start + place,
+                    "recorded_at": RECORDED_AT,
+                    **row,
+                }.get(column)
+                for column in COLUMNS
             )
-            start = head - len(wanted)
-            records = [
-                tuple(
-                    {
-                        "position": start + place,
-                        "command_id": uuid.UUID(int=(5 << 96) + start + place),
-                        "actor": None,
-                        "request_digest": b"digest",
-                        "command_partition": 0,
-                        "command_offset": start + place,
-                        "recorded_at": RECORDED_AT,
-                        **row,
-                    }.get(column)
-                    for column in COLUMNS
-                )
-                for place, row in enumerate(wanted, 1)
-            ]
-            await connection.copy_records_to_table("journal", records=records, columns=COLUMNS)
-            if notify:
-                await connection.execute("NOTIFY orgs_journal")
-        return head
-    finally:
-        await connection.close()
-
-
-async def execute(settings: Settings, statement: str, *args: Any) -> str:
-    """Run one statement as the superuser of the test's database."""
-    connection = await asyncpg.connect(settings.database.url.get_secret_value())
-    try:
-        return await connection.execute(statement, *args)
-    finally:
-        await connection.close()
+            for place, row in enumerate(wanted, 1)
+        ]
+        await connection.copy_records_to_table("journal", records=records, columns=COLUMNS)
+        if notify:
+            await connection.execute("NOTIFY orgs_journal")
+    return head
 
 
 def relay_settings(

@@ -13,8 +13,8 @@ import org_local
 from org_events import reference as contract
 from org_service.cli.reference import RoleOption
 from org_service.operate.reference import Counts, FactEntry, facts_in_tables, facts_on_topics, publish
-from tests.integration.worker.reference_feed import member
 from tests.support.operating import ORG, OTHER, Orgs
+from tests.support.reference_feed import member
 from tests.support.topics import read_topic
 from tests.support.waiting import until
 

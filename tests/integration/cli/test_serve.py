@@ -80,11 +80,12 @@ async def test_it_waits_for_the_migration_alive_but_not_ready_and_then_begins(
         process.close()
 
 
-async def test_a_second_signal_ends_it_at_once_though_a_batch_is_in_hand(settings: Settings, tmp_path: Path) -> None:
+async def test_a_second_signal_ends_it_at_once_though_a_batch_is_in_hand(
+    settings: Settings, database: asyncpg.Connection, tmp_path: Path
+) -> None:
     """What was in hand is neither committed nor acknowledged, so it comes again."""
     record = record_of(CreateOrganization(org_id=uuid4(), name="Acme"))
     publisher = Publisher(settings.kafka.bootstrap_servers, settings.kafka.topics.commands)
-    database = await asyncpg.connect(settings.database.url.get_secret_value())
     process = ServiceProcess("worker", settings, tmp_path)
     try:
         process.start()
@@ -104,4 +105,3 @@ async def test_a_second_signal_ends_it_at_once_though_a_batch_is_in_hand(setting
     finally:
         process.close()
         publisher.close()
-        await database.close()

@@ -80,10 +80,9 @@ async def test_what_cant_be_read_is_shown_by_its_coordinates(orgs: Orgs, setting
     assert not {"key", "value", "headers"} & record.keys()
 
 
-async def test_what_the_topic_lost_is_listed_latest_first(orgs: Orgs, settings: Settings) -> None:
+async def test_what_the_topic_lost_is_listed_latest_first(orgs: Orgs, database: asyncpg.Connection) -> None:
     nothing = await orgs("lost")
     assert (nothing.stdout, nothing.stderr) == ("", "nothing was lost\n")
-    database = await asyncpg.connect(settings.database.url.get_secret_value())
     await database.executemany(
         "INSERT INTO lost_range (topic, topic_id, partition, from_offset, to_offset, why, noticed_at)"
         " VALUES ('t.commands', $1, $2, $3, $4, $5, $6)",
@@ -92,7 +91,6 @@ async def test_what_the_topic_lost_is_listed_latest_first(orgs: Orgs, settings: 
             (UUID(ORG), 2, 12, None, "recreated", datetime(2026, 5, 2, 9, 30, 15, tzinfo=UTC)),
         ],
     )
-    await database.close()
     assert (await orgs("lost")).stdout.splitlines() == [
         "2026-05-02 09:30:15  t.commands[2]  12 to ?  recreated",
         "2026-05-01 09:30:15  t.commands[1]  3 to 7  expired",

@@ -21,7 +21,8 @@ from org_service.edge.edge import Edge
 from org_service.settings import DatabaseSettings, Settings
 from org_service.store import directory
 from tests.support import documented, plain_http
-from tests.support.edge import People, add_member, add_staff, execute, running, with_edge
+from tests.support.database import execute
+from tests.support.edge import People, add_member, add_staff, running, with_edge
 from tests.support.issuer import Signer, ed_key
 from tests.support.key_server import KeyServer
 from tests.support.waiting import until

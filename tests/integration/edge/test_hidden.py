@@ -16,7 +16,8 @@ from org_events.publishing.client import OrganizationClient
 from tests.integration.edge.conftest import Apart
 from tests.integration.edge.test_mcp import problem_of, text_of
 from tests.support import plain_http
-from tests.support.edge import People, Site, add_member, execute
+from tests.support.database import execute
+from tests.support.edge import People, Site, add_member
 
 pytestmark = pytest.mark.integration
 

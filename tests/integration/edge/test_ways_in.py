@@ -216,9 +216,8 @@ async def ways(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 @pytest.mark.timeout(180)
-async def test_kafka_http_and_mcp_give_the_same_outcome(settings: Settings, ways: Ways) -> None:
+async def test_kafka_http_and_mcp_give_the_same_outcome(database: asyncpg.Connection, ways: Ways) -> None:
     all_cases = cases()
-    database = await asyncpg.connect(settings.database.url.get_secret_value())
     await prepare(database, all_cases)
     some = asyncio.Semaphore(20)
 
@@ -228,7 +227,6 @@ async def test_kafka_http_and_mcp_give_the_same_outcome(settings: Settings, ways
 
     told = await asyncio.gather(*map(tell, all_cases))
     journal: dict[UUID, Any] = {line["org_id"]: line for line in await database.fetch("SELECT * FROM journal")}
-    await database.close()
     codes: set[int] = set()
     for case, by_way in zip(all_cases, told, strict=True):
         rows = [journal[case.twins[way]] for way in WAYS]

@@ -10,6 +10,7 @@ from pydantic import SecretStr
 from org_service.errors import StopError
 from org_service.operate import accounts, journal, progress
 from org_service.settings import Settings
+from tests.support.database import execute
 from tests.support.operating import ORG, OTHER, Orgs, Service
 
 pytestmark = pytest.mark.integration
@@ -25,12 +26,6 @@ async def history(orgs: Orgs, service: Service, settings: Settings) -> None:
     await orgs("send", "update", ORG, "--name", "Other", code=1)
     await orgs("send", "delete", OTHER)
     await progress.wait_until_idle(settings, 20)
-
-
-async def tamper(settings: Settings, statement: str) -> None:
-    conn = await asyncpg.connect(settings.database.url.get_secret_value())
-    await conn.execute(statement)
-    await conn.close()
 
 
 async def publish(settings: Settings, topic: str, key: str, value: bytes | None, **headers: bytes) -> None:
@@ -73,7 +68,7 @@ async def test_a_table_that_was_changed_by_hand_is_found_out(
     try:
         for statement, kind in TAMPERINGS:
             await server.execute(f"CREATE DATABASE {run}_c TEMPLATE {run}")
-            await tamper(copy, statement)
+            await execute(copy, statement)
             found = await accounts.check(copy)
             await server.execute(f"DROP DATABASE {run}_c WITH (FORCE)")
             assert kinds(found) == kind, statement
@@ -124,13 +119,13 @@ async def test_what_an_operator_gave_up_is_no_difference_but_what_it_left_behind
     await orgs("send", "create", "--id", ORG, "--name", "Acme", "--domain", "acme.example")
     await orgs("send", "create", "--id", OTHER, "--name", "Other")
     await progress.wait_until_idle(settings, 20)
-    await tamper(settings, "CREATE TABLE backup AS TABLE organization")
+    await execute(settings, "CREATE TABLE backup AS TABLE organization")
     await orgs(*update)
     await orgs("send", "update", ORG, "--name", "Other", code=1)
     await orgs("send", "delete", OTHER)
     await progress.wait_until_idle(settings, 20)
     await service.stop()
-    await tamper(
+    await execute(
         settings,
         "DELETE FROM organization; INSERT INTO organization TABLE backup; DELETE FROM journal WHERE position > 2; "
         "UPDATE journal_head SET position = 2",
@@ -148,6 +143,6 @@ async def test_what_an_operator_gave_up_is_no_difference_but_what_it_left_behind
     await progress.wait_until_idle(settings, 20)
     assert await accounts.check(settings) == (4, 4, 4, 0, [])
 
-    await tamper(settings, "UPDATE journal_gap SET last_position = 4")
+    await execute(settings, "UPDATE journal_gap SET last_position = 4")
     with pytest.raises(StopError, match="no row at position 5,"):
         await accounts.check(settings)

@@ -7,7 +7,6 @@ import asyncio
 from datetime import timedelta
 from uuid import UUID, uuid4
 
-import asyncpg
 import pytest
 
 from org_events.reference import Membership, Partnership, Role, Staff
@@ -15,10 +14,11 @@ from org_local.stack import Stack
 from org_service.operate import accounts, progress, reference
 from org_service.settings import Settings
 from org_service.store.facts import Counts
-from tests.integration.worker.reference_feed import JOINED
 from tests.support import surgery
+from tests.support.database import execute
 from tests.support.operating import ORG, Orgs, Service
 from tests.support.raw_batches import CODECS, stored_codecs
+from tests.support.reference_feed import JOINED
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.integration
@@ -41,7 +41,6 @@ async def test_every_reader_goes_on_whatever_codec_the_topics_have(
             Staff(user_id=user),
         )
     ]
-    database = await asyncpg.connect(settings.database.url.get_secret_value())
     await orgs("send", "create", "--id", ORG, "--name", "none", "--no-wait")
     for number, codec in enumerate(CODECS):
         for name in names:
@@ -53,11 +52,10 @@ async def test_every_reader_goes_on_whatever_codec_the_topics_have(
         await progress.wait_until_idle(settings, 20)
         await service.stop()
     # Nobody read for so long that the tombstones are gone: what the topics lack is deleted, and nothing else.
-    await database.execute("UPDATE reference_progress SET confirmed_at = now() - $1::interval", timedelta(days=400))
-    await database.execute("INSERT INTO staff VALUES ('revoked')")
+    await execute(settings, "UPDATE reference_progress SET confirmed_at = now() - $1::interval", timedelta(days=400))
+    await execute(settings, "INSERT INTO staff VALUES ('revoked')")
     service.start("worker")
     await until(lambda: reference.facts_in_tables(settings.database), Counts(4, 4, 4))
-    await database.close()
     for name in names:
         assert stored_codecs(stack, name, 1 if name == topics.relay else kafka.partitions) >= {*CODECS.values()}
     assert await reference.facts_on_topics(kafka) == Counts(4, 4, 4)

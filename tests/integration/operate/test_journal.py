@@ -7,7 +7,6 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-import asyncpg
 import pytest
 
 from org_service.errors import PreconditionError, StopError
@@ -17,8 +16,9 @@ from org_service.operate import journal, progress
 from org_service.operate.journal import Recovery
 from org_service.settings import KafkaSettings, Settings
 from tests.support import relaying
+from tests.support.database import connected, execute
 from tests.support.operating import Orgs, Service
-from tests.support.relaying import RECORDED_AT, changes, execute, running
+from tests.support.relaying import RECORDED_AT, changes, running
 
 pytestmark = pytest.mark.integration
 
@@ -36,27 +36,24 @@ async def create(orgs: Orgs, *numbers: int) -> None:
 
 async def restore_older_backup(settings: Settings) -> None:
     """What a restore leaves: the first `BACKED_UP` commands and nothing after them."""
-    conn = await asyncpg.connect(settings.database.url.get_secret_value())
-    await conn.execute(
-        f"DELETE FROM organization WHERE id IN (SELECT org_id FROM journal WHERE position > {BACKED_UP})"
-    )
-    await conn.execute(f"DELETE FROM journal WHERE position > {BACKED_UP}")
-    await conn.execute(f"UPDATE journal_head SET position = {BACKED_UP}")
-    await conn.close()
+    async with connected(settings) as conn:
+        await conn.execute(
+            f"DELETE FROM organization WHERE id IN (SELECT org_id FROM journal WHERE position > {BACKED_UP})"
+        )
+        await conn.execute(f"DELETE FROM journal WHERE position > {BACKED_UP}")
+        await conn.execute(f"UPDATE journal_head SET position = {BACKED_UP}")
 
 
-async def positions(settings: Settings) -> tuple[list[int], int]:
-    conn = await asyncpg.connect(settings.database.url.get_secret_value())
-    rows = await conn.fetch("SELECT position FROM journal ORDER BY position")
-    head = await conn.fetchval("SELECT position FROM journal_head")
-    await conn.close()
+async def positions(settings: Settings) -> tuple[list[int], int | None]:
+    async with connected(settings) as conn:
+        rows = await conn.fetch("SELECT position FROM journal ORDER BY position")
+        head = await conn.fetchval("SELECT position FROM journal_head")
     return [row["position"] for row in rows], head
 
 
 async def gaps(settings: Settings) -> list[tuple[int, int]]:
-    conn = await asyncpg.connect(settings.database.url.get_secret_value())
-    rows = await conn.fetch("SELECT first_position, last_position FROM journal_gap ORDER BY 1")
-    await conn.close()
+    async with connected(settings) as conn:
+        rows = await conn.fetch("SELECT first_position, last_position FROM journal_gap ORDER BY 1")
     return [tuple(row) for row in rows]
 
 
@@ -121,9 +118,7 @@ async def test_rows_that_cant_be_told_apart_are_left_alone(orgs: Orgs, service: 
     await progress.wait_until_idle(settings, 20)
     await service.stop()
     await restore_older_backup(settings)
-    conn = await asyncpg.connect(settings.database.url.get_secret_value())
-    await conn.execute("UPDATE journal SET recorded_at = recorded_at + interval '1 day' WHERE position = 1")
-    await conn.close()
+    await execute(settings, "UPDATE journal SET recorded_at = recorded_at + interval '1 day' WHERE position = 1")
     rejected = await orgs("journal", "advance", "--yes", code=1)
     assert "Restore a backup that contains position 5" in rejected.stderr
     assert await positions(settings) == ([1, 2], 2)
@@ -160,15 +155,14 @@ async def test_no_transaction_is_open_while_kafka_is_read_and_the_operator_think
     """Either takes as long as it takes, and Postgres ends a session that sits idle in a transaction."""
     await publish(settings, changes(20))
     await restore(settings, 15)
-    seen: list[tuple[str, int]] = []
+    seen: list[tuple[str, int | None]] = []
 
     async def look(when: str) -> None:
-        conn = await asyncpg.connect(settings.database.url.get_secret_value())
-        seen.append((when, await conn.fetchval(
-            "SELECT count(*) FROM pg_stat_activity "
-            "WHERE datname = current_database() AND application_name = 'orgs-owner' AND xact_start IS NOT NULL"
-        )))  # fmt: skip
-        await conn.close()
+        async with connected(settings) as conn:
+            seen.append((when, await conn.fetchval(
+                "SELECT count(*) FROM pg_stat_activity "
+                "WHERE datname = current_database() AND application_name = 'orgs-owner' AND xact_start IS NOT NULL"
+            )))  # fmt: skip
 
     async def read_all(of: KafkaSettings, topic: str) -> AsyncIterator[Sequence[Record]]:
         await look("reading")

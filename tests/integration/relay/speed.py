@@ -21,6 +21,7 @@ from org_service.relay import Relay
 from org_service.settings import DatabaseSettings, KafkaSettings, LogSettings, Settings
 from org_service.store import migrate
 from org_service.telemetry.logs import set_up_logging
+from tests.support.database import execute
 from tests.support.relaying import org, organization
 from tests.support.topics import create_topics, drop_topics
 
@@ -53,11 +54,9 @@ async def turn(bootstrap_servers: str, server_url: str, rows: int) -> tuple[floa
     try:
         await migrate.upgrade(settings.database)
         await create_topics(settings)
-        database = await asyncpg.connect(settings.database.url.get_secret_value())
-        await database.execute(FILL, rows, organization(org(1), 7))
-        await database.execute("UPDATE journal_head SET position = $1", rows)
-        await database.execute("VACUUM ANALYZE journal")
-        await database.close()
+        await execute(settings, FILL, rows, organization(org(1), 7))
+        await execute(settings, "UPDATE journal_head SET position = $1", rows)
+        await execute(settings, "VACUUM ANALYZE journal")
         return await publish(settings, rows)
     finally:
         await drop_topics(settings)

@@ -10,7 +10,8 @@ from org_service.errors import StopError
 from org_service.relay import Relay
 from org_service.settings import Settings
 from tests.support import surgery
-from tests.support.relaying import assert_exactly_once, changes, execute, journal, running, seen
+from tests.support.database import execute
+from tests.support.relaying import assert_exactly_once, changes, journal, running, seen
 
 pytestmark = pytest.mark.integration
 

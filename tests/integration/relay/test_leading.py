@@ -12,11 +12,11 @@ from org_service.relay import State
 from org_service.relay.source import Source
 from org_service.settings import Settings
 from org_service.store.leader import LeaderLock
+from tests.support.database import execute
 from tests.support.relaying import (
     Running,
     assert_exactly_once,
     changes,
-    execute,
     journal,
     relay_settings,
     running,

@@ -20,9 +20,9 @@ from org_service.worker.reference import ReferenceSubscriber
 from org_service.worker.subscriber import Subscriber
 from org_service.worker.worker import Worker
 from tests.chaos.relay.proxy import kafka_proxy
-from tests.integration.worker.reference_feed import Feed, at_home, member, reading, roles
 from tests.integration.worker.running import running
 from tests.support.probing import once
+from tests.support.reference_feed import Feed, at_home, member, reading, roles
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.integration

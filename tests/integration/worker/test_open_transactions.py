@@ -10,8 +10,8 @@ from org_events.commands import UpdateOrganization
 from org_service.kafka import transactions
 from org_service.settings import Settings
 from org_service.telemetry.metrics import PARTITIONS_HELD
+from tests.integration.worker.publishing import send
 from tests.integration.worker.running import running
-from tests.integration.worker.test_subscriber import send
 from tests.support import surgery
 from tests.support.records import record_of
 from tests.support.waiting import until

@@ -5,8 +5,6 @@ from uuid import uuid4
 
 import asyncpg
 import pytest
-from aiokafka import AIOKafkaProducer
-from aiokafka.record.default_records import _DefaultRecordBatchBuilderPy
 
 from org_events.commands import CreateOrganization
 from org_events.reference import Partnership, Role, Staff
@@ -14,8 +12,10 @@ from org_service.apply import reference
 from org_service.settings import Settings
 from org_service.telemetry.metrics import PARKED, REFERENCE_RECORDS
 from org_service.wire.facts import read_fact
-from tests.integration.worker.reference_feed import ACME, JOINED, Feed, at_home, member, reading, roles
 from tests.integration.worker.running import running
+from tests.support import raw_batches
+from tests.support.raw_batches import Raw
+from tests.support.reference_feed import ACME, JOINED, Feed, at_home, member, reading, roles
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.integration
@@ -110,26 +110,14 @@ async def test_a_header_that_is_not_utf8_costs_nothing(
     assert await database.fetchval("SELECT count(*) FROM parked") == 0
 
 
-class NotUtf8(str):
-    """A header name as a client writes it that keeps names as bytes."""
-
-    __slots__ = ()
-
-    def encode(self, encoding: str = "utf-8", errors: str = "strict") -> bytes:
-        return b"\xff\xfe"
-
-
 async def test_a_header_whose_name_is_not_utf8_does_not_stop_its_partition(
     settings: Settings, database: asyncpg.Connection, feed: Feed
 ) -> None:
     """aiokafka raises while it parses the record, at every poll, and never gets past it."""
-    builder = _DefaultRecordBatchBuilderPy(2, 0, 0, -1, -1, 0, 100_000)
-    for place, user in enumerate((b"ann", b"eve", b"sue")):
-        builder.append(place, 1_700_000_000_000, user, b'{"user_id": "%b"}' % user, [(NotUtf8("x"), b"v")])
-    async with AIOKafkaProducer(bootstrap_servers=settings.kafka.bootstrap_servers) as producer:
-        batch = producer.create_batch()
-        batch._builder, batch._relative_offset = builder, 3
-        await (await producer.send_batch(batch, feed.topics.staff, partition=2))  # where these three belong
+    users = (b"ann", b"eve", b"sue")
+    records = [Raw(b'{"user_id": "%b"}' % user, user, [(b"\xff\xfe", b"v")]) for user in users]
+    servers, batch = settings.kafka.bootstrap_servers, raw_batches.batch(raw_batches.NONE, records)
+    assert await raw_batches.produce(servers, feed.topics.staff, 2, batch) == 0  # where these three belong
     async with reading(settings):
         await until(lambda: database.fetchval("SELECT count(*) FROM staff"), 3)
 

@@ -5,12 +5,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, cast
-from uuid import UUID, uuid4
+from typing import Any
+from uuid import uuid4
 
 import asyncpg
 import pytest
-from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from org_events.cloudevents import command_headers
@@ -18,15 +17,15 @@ from org_events.commands import UpdateOrganization
 from org_events.reference import Partnership, Role, Staff
 from org_local.issuer import Issuer
 from org_service.apply import reconcile
-from org_service.apply.reconcile import Group, Marks
+from org_service.apply.reconcile import Group
 from org_service.probes import listeners
 from org_service.settings import AuthSettings, Settings
 from org_service.store.database import Database
 from org_service.store.reference_progress import Place
 from org_service.telemetry.metrics import PARKED, REFERENCE_RECORDS
-from tests.integration.worker.reference_feed import ACME, JOINED, Feed, at_home, member, reading, roles
 from tests.integration.worker.running import running
 from tests.support import surgery
+from tests.support.reference_feed import ACME, JOINED, Feed, at_home, member, reading, roles
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.integration
@@ -287,53 +286,3 @@ async def test_a_revoked_admin_can_do_nothing_after_a_restore(
             await worker.checks()["consumer"]()
         await holding.commit()
         await until(lambda: database.fetchval("SELECT code FROM journal"), 404)
-
-
-def test_partitions_are_reconciled_in_groups_of_a_bounded_number_of_keys(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reconcile, "_KEYS_MAX", 10)
-    ids = {"a": UUID(int=1), "b": UUID(int=2)}
-    ends = {("a", 0): 4, ("a", 1): 6, ("a", 2): 1, ("a", 3): 50, ("b", 0): 0}
-    groups = reconcile.grouped(ids, {Place(*at): end for at, end in ends.items()})
-    assert [(group.topic, group.topic_id, group.partitions) for group in groups] == [
-        ("a", UUID(int=1), [0, 1]),
-        ("a", UUID(int=1), [2]),
-        ("a", UUID(int=1), [3]),
-        ("b", UUID(int=2), [0]),
-    ]
-
-
-@pytest.mark.parametrize(("age_s", "too_long"), [(None, True), (0, False), (99, False), (101, True), (-101, True)])
-def test_how_long_is_too_long(age_s: float | None, too_long: bool) -> None:
-    assert reconcile.is_too_long(age_s, 100) is too_long
-
-
-async def test_a_partition_is_confirmed_as_of_when_it_ended_where_the_reader_is_now(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """One that is read on and on never gets to its end; and one that isn't read holds the others up for nothing."""
-    ends, positions = {0: 5, 1: 7}, {0: 5, 1: 6}
-    here = {number: TopicPartition("t", number) for number in ends}
-
-    class Consumer:
-        def assignment(self) -> set[TopicPartition]:
-            return set(here.values())
-
-        async def end_offsets(self, partitions: list[TopicPartition]) -> dict[TopicPartition, int]:
-            return {each: ends[each.partition] for each in partitions}
-
-        async def position(self, partition: TopicPartition) -> int:
-            return positions[partition.partition]
-
-    clock = iter(range(0, 1000, 100))
-    monkeypatch.setattr(reconcile.time, "monotonic", lambda: next(clock))
-    marks, consumer = Marks(), cast("AIOKafkaConsumer", Consumer())
-    assert await marks.passed(consumer) == {Place("t", 0): 100}
-    ends |= {0: 9, 1: 9}
-    assert await marks.passed(consumer) == {}
-    positions |= {0: 8, 1: 8}
-    assert await marks.passed(consumer) == {Place("t", 1): 100}
-    positions[0] = 9
-    assert await marks.passed(consumer) == {Place("t", 0): 200}
-    marks.clear()
-    monkeypatch.setattr(reconcile.time, "monotonic", lambda: 430)
-    assert await marks.passed(consumer) == {}  # not yet time for new ones

@@ -17,10 +17,10 @@ from org_service.store.reference_progress import Place
 from org_service.telemetry.metrics import BATCH_REPEATS, REFERENCE_RECORDS
 from org_service.worker import reference
 from org_service.worker.worker import Worker
-from tests.integration.worker.reference_feed import Feed, at_home, member, reading, roles
 from tests.integration.worker.running import running
 from tests.support.probing import probing
 from tests.support.records import FakeRecord
+from tests.support.reference_feed import Feed, at_home, member, reading, roles
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.integration

@@ -18,9 +18,9 @@ from org_local.stack import Stack
 from org_service.apply import reconcile
 from org_service.errors import RetryError
 from org_service.settings import AuthSettings, Settings
-from tests.integration.worker.reference_feed import ACME, Feed, member, reading
 from tests.integration.worker.running import running
 from tests.support import raw_batches, surgery
+from tests.support.reference_feed import ACME, Feed, member, reading
 from tests.support.surgery import Batch
 from tests.support.waiting import until
 

@@ -7,10 +7,8 @@ from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import CommitFailedError, UnknownTopicOrPartitionError
-from aiokafka.record.default_records import _DefaultRecordBatchBuilderPy
-from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 from prometheus_client import REGISTRY
 
@@ -24,36 +22,16 @@ from org_service.errors import RetryError
 from org_service.settings import Settings
 from org_service.worker.subscriber import Subscriber
 from org_service.worker.worker import Worker
+from tests.integration.worker.publishing import committed, send
 from tests.integration.worker.running import running
 from tests.support import raw_batches, surgery
-from tests.support.raw_batches import CODECS
+from tests.support.raw_batches import CODECS, Raw
 from tests.support.records import FakeRecord, record_of
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.integration
 
 ONE_ID = UUID("7d5a2b10-4c8e-4a53-9f0f-2f6a3a0b9c11")
-
-
-async def send(settings: Settings, *records: FakeRecord, codec: str = "none") -> None:
-    """Publish as any client might: librdkafka sends whatever bytes it is given."""
-    options = {"bootstrap.servers": settings.kafka.bootstrap_servers, "acks": "all", "compression.type": codec}
-    producer = Producer(options)
-    for record in records:
-        producer.produce(settings.kafka.topics.commands, record.value, record.key, headers=list(record.headers))
-    assert await asyncio.to_thread(producer.flush, 20) == 0
-
-
-async def committed(settings: Settings) -> int:
-    """How many records the group has acknowledged."""
-    async with AIOKafkaConsumer(
-        bootstrap_servers=settings.kafka.bootstrap_servers,
-        group_id=f"{settings.kafka.topic_prefix}{settings.worker.group_id}",
-        enable_auto_commit=False,
-    ) as consumer:
-        topic = settings.kafka.topics.commands
-        offsets = [await consumer.committed(TopicPartition(topic, p)) for p in range(settings.kafka.partitions)]
-    return sum(offset or 0 for offset in offsets)
 
 
 @pytest.mark.parametrize("header", [("x-note", b"\xff\xfe"), ("x-note", None), ("reply_to", b"\xff")])
@@ -71,29 +49,19 @@ async def test_a_header_that_is_not_utf8_costs_nothing(
     assert await committed(settings) == 11
 
 
-class _NotUtf8(str):
-    """A header name as a client writes it that keeps names as bytes."""
-
-    __slots__ = ()
-
-    def encode(self, encoding: str = "utf-8", errors: str = "strict") -> bytes:
-        return b"\xff\xfe"
-
-
-@pytest.mark.parametrize("compression", [0, 1])
+@pytest.mark.parametrize("codec", [raw_batches.NONE, raw_batches.GZIP])
 async def test_a_header_whose_name_is_not_utf8_does_not_stop_its_partition(
-    settings: Settings, database: asyncpg.Connection, compression: int
+    settings: Settings, database: asyncpg.Connection, codec: int
 ) -> None:
     """aiokafka raises while it parses the record, at every poll, and never gets past it."""
-    records = [record_of(CreateOrganization(org_id=uuid4(), name=f"Org {n}")) for n in range(3)]
-    builder = _DefaultRecordBatchBuilderPy(2, compression, 0, -1, -1, 0, 100_000)
-    for place, record in enumerate(records):
-        extra = [(_NotUtf8("x"), b"v")] if place == 1 else []
-        builder.append(place, record.timestamp, record.key, record.value, [*record.headers, *extra])
-    async with AIOKafkaProducer(bootstrap_servers=settings.kafka.bootstrap_servers) as producer:
-        batch = producer.create_batch()
-        batch._builder, batch._relative_offset = builder, len(records)
-        await (await producer.send_batch(batch, settings.kafka.topics.commands, partition=0))
+    records: list[Raw] = []
+    for place in range(3):
+        record = record_of(CreateOrganization(org_id=uuid4(), name=f"Org {place}"))
+        headers = [(name.encode(), content) for name, content in record.headers]
+        extra = [(b"\xff\xfe", b"v")] if place == 1 else []
+        records.append(Raw(record.value, record.key, [*headers, *extra]))
+    servers, batch = settings.kafka.bootstrap_servers, raw_batches.batch(codec, records)
+    assert await raw_batches.produce(servers, settings.kafka.topics.commands, 0, batch) == 0
     async with running(settings):
         await until(lambda: database.fetchval("SELECT count(*) FROM journal WHERE code = 200"), 3)
     assert await committed(settings) == 3

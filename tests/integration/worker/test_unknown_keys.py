@@ -15,11 +15,11 @@ from org_events.cloudevents import command_headers
 from org_events.commands import CreateOrganization
 from org_events.reference import Staff
 from org_service.settings import AuthSettings, Settings
-from tests.integration.worker.reference_feed import Feed
+from tests.integration.worker.publishing import committed
 from tests.integration.worker.running import running
-from tests.integration.worker.test_subscriber import committed
 from tests.support.issuer import ISSUER, Signer, ed_key
 from tests.support.key_server import KeyServer
+from tests.support.reference_feed import Feed
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.integration

@@ -13,7 +13,7 @@ from org_service.apply.applier import Applier
 from org_service.settings import Settings
 from org_service.store.leader import JournalSignal
 from org_service.telemetry.metrics import BATCH_REPEATS
-from tests.integration.worker.applying import created, journal
+from tests.integration.apply.applying import created, journal
 from tests.support.appliers import applying
 from tests.support.probing import probing
 from tests.support.records import record_of

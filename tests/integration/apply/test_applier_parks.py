@@ -17,7 +17,7 @@ from org_service.apply.applier import Applier
 from org_service.cli.app import app
 from org_service.domain import fold as batch
 from org_service.settings import Settings
-from tests.integration.worker.applying import created, journal
+from tests.integration.apply.applying import created, journal
 from tests.support.processes import environment
 from tests.support.records import FakeRecord, record_of
 from tests.support.topics import read_results

@@ -5,14 +5,15 @@ aiokafka 0.14 has no OffsetForLeaderEpoch request. Here is version 3, which any 
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Mapping
+from typing import Final
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.client import ConnectionGroup
 from aiokafka.errors import LeaderNotAvailableError, for_code
-from aiokafka.protocol.api import Request, RequestStruct, Response
+from aiokafka.protocol.api import RequestStruct
 from aiokafka.protocol.types import Array, Int16, Int32, Int64, Schema, String
+
+from org_service.kafka.requests import Answer, ask
 
 _CONSUMER: Final = -1
 """For a replica's id: who asks is none."""
@@ -22,9 +23,7 @@ UNKNOWN: Final = -1
 """An end that the log can't tell."""
 
 
-class _EpochEndResponse(Response):
-    API_KEY = 23  # pyright: ignore - as in `topic_ids`
-    API_VERSION = 3  # pyright: ignore
+class _EpochEnds(Answer):
     SCHEMA = Schema(
         ("throttle_time_ms", Int32),
         (
@@ -40,10 +39,10 @@ class _EpochEndResponse(Response):
     )
 
 
-class _EpochEndRequestStruct(RequestStruct):
+class _AskEpochEnds(RequestStruct):
     API_KEY = 23
     API_VERSION = 3
-    RESPONSE_TYPE = _EpochEndResponse
+    RESPONSE_TYPE = _EpochEnds
     SCHEMA = Schema(
         ("replica_id", Int32),
         (
@@ -54,19 +53,6 @@ class _EpochEndRequestStruct(RequestStruct):
             ),
         ),
     )
-
-
-_Topics = Sequence[tuple[str, Sequence[tuple[int, int, int]]]]
-
-
-class _EpochEndRequest(Request[_EpochEndRequestStruct]):
-    API_KEY = 23
-
-    def __init__(self, topics: _Topics) -> None:
-        self._topics = topics
-
-    def build(self, request_struct_class: type[_EpochEndRequestStruct]) -> _EpochEndRequestStruct:
-        return request_struct_class(_CONSUMER, self._topics)
 
 
 async def epoch_ends(
@@ -85,11 +71,9 @@ async def epoch_ends(
         if leader < 0:
             raise LeaderNotAvailableError(f"{at.topic}, partition {at.partition}")
         by_leader[leader][at.topic].append((at.partition, _ANY_EPOCH, epoch))
-    client: Any = consumer._client  # pyright: ignore[reportPrivateUsage] - it has no public way to ask
     ends: dict[TopicPartition, int] = {}
     for leader, topics in by_leader.items():
-        request = _EpochEndRequest(list(topics.items()))
-        answer: Any = await client.send(leader, request, group=ConnectionGroup.COORDINATION)
+        answer = await ask(consumer, leader, _AskEpochEnds(_CONSUMER, list(topics.items())))
         for topic, partitions in answer.topics:
             for code, partition, _, end in partitions:
                 if code:

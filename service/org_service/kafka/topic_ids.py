@@ -13,9 +13,8 @@ from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from aiokafka import AIOKafkaConsumer
-from aiokafka.client import ConnectionGroup
-from aiokafka.errors import KafkaConnectionError, TopicAuthorizationFailedError, UnknownTopicOrPartitionError
-from aiokafka.protocol.api import Request, RequestStruct, Response
+from aiokafka.errors import TopicAuthorizationFailedError, UnknownTopicOrPartitionError
+from aiokafka.protocol.api import RequestStruct
 from aiokafka.protocol.types import (
     AbstractType,
     Boolean,
@@ -26,6 +25,8 @@ from aiokafka.protocol.types import (
     Schema,
     TaggedFields,
 )
+
+from org_service.kafka.requests import Answer, any_broker, ask
 
 _UUID_BYTES: Final = 16
 _WRITE: Final = 1 << 4
@@ -57,9 +58,7 @@ _PARTITION: Final = (
 )
 
 
-class _MetadataResponse(Response):
-    API_KEY = 3  # pyright: ignore - aiokafka declares properties, and its own responses do as this one
-    API_VERSION = 12  # pyright: ignore
+class _Metadata(Answer):
     SCHEMA = Schema(
         ("throttle_time_ms", Int32),
         (
@@ -90,11 +89,11 @@ class _MetadataResponse(Response):
     )
 
 
-class _MetadataRequestStruct(RequestStruct):
+class _AskMetadata(RequestStruct):
     API_KEY = 3
     API_VERSION = 12
     FLEXIBLE_VERSION = True
-    RESPONSE_TYPE = _MetadataResponse
+    RESPONSE_TYPE = _Metadata
     SCHEMA = Schema(
         (
             "topics",
@@ -104,17 +103,6 @@ class _MetadataRequestStruct(RequestStruct):
         ("include_topic_authorized_operations", Boolean),
         ("tags", TaggedFields),
     )
-
-
-class _MetadataRequest(Request[_MetadataRequestStruct]):
-    API_KEY = 3
-
-    def __init__(self, topics: Sequence[str], *, rights: bool = False) -> None:
-        self._topics = topics
-        self._rights = rights
-
-    def build(self, request_struct_class: type[_MetadataRequestStruct]) -> _MetadataRequestStruct:
-        return request_struct_class([(_NONE, name, {}) for name in self._topics], False, self._rights, {})
 
 
 class Topic(NamedTuple):
@@ -134,7 +122,7 @@ async def describe(consumer: AIOKafkaConsumer, topics: Sequence[str]) -> Mapping
         UnknownTopicOrPartitionError: One of them does not exist (now).
         KafkaError: No broker answers, or it is older than Kafka 3.0.
     """
-    answer = await _ask(consumer, _MetadataRequest(topics))
+    answer = await _ask(consumer, topics)
     found: dict[str, Topic] = {}
     for code, name, topic_id, _, partitions, *_ in answer.topics:
         if not code:
@@ -158,17 +146,13 @@ async def may_write(consumer: AIOKafkaConsumer, topic: str) -> bool:
     Raises:
         KafkaError: No broker answers, or it is older than Kafka 3.0.
     """
-    answer = await _ask(consumer, _MetadataRequest([topic], rights=True))
+    answer = await _ask(consumer, [topic], rights=True)
     code, operations = next((code, operations) for code, _, _, _, _, operations, _ in answer.topics)
     if code:  # a missing one is reported elsewhere
         return code != TopicAuthorizationFailedError.errno
     return operations == _NOT_TOLD or bool(operations & _WRITE)
 
 
-async def _ask(consumer: AIOKafkaConsumer, request: _MetadataRequest) -> Any:
-    client: Any = consumer._client  # pyright: ignore[reportPrivateUsage] - it has no public way to ask
-    node = client.get_random_node()
-    if node is None:
-        raise KafkaConnectionError("no broker is known")
-    # On the connection for fetches it would wait behind a long poll.
-    return await client.send(node, request, group=ConnectionGroup.COORDINATION)
+async def _ask(consumer: AIOKafkaConsumer, topics: Sequence[str], *, rights: bool = False) -> Any:
+    request = _AskMetadata([(_NONE, name, {}) for name in topics], False, rights, {})
+    return await ask(consumer, any_broker(consumer), request)

@@ -14,13 +14,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple, cast
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.client import ConnectionGroup
 from aiokafka.errors import KafkaError
-from aiokafka.protocol.api import Request, RequestStruct, Response
+from aiokafka.protocol.api import RequestStruct
 from aiokafka.protocol.types import CompactArray, CompactString, Int16, Int32, Int64, Schema, TaggedFields
 
 from org_service.kafka.epochs import epoch_ends
 from org_service.kafka.reader import groupless_consumer
+from org_service.kafka.requests import Answer, all_brokers, ask
 from org_service.kafka.topic_ids import describe
 from org_service.settings import KafkaSettings
 from org_service.telemetry.logs import get_logger
@@ -33,9 +33,7 @@ HELD_AFTER_S: Final = 5.0
 """A transaction takes milliseconds; one of ours that fights with a sick broker some seconds."""
 
 
-class _ProducersResponse(Response):
-    API_KEY = 61  # pyright: ignore - as in `topic_ids`
-    API_VERSION = 0  # pyright: ignore
+class _Producers(Answer):
     SCHEMA = Schema(
         ("throttle_time_ms", Int32),
         (
@@ -70,11 +68,11 @@ class _ProducersResponse(Response):
     )
 
 
-class _ProducersRequestStruct(RequestStruct):
+class _AskProducers(RequestStruct):
     API_KEY = 61
     API_VERSION = 0
     FLEXIBLE_VERSION = True
-    RESPONSE_TYPE = _ProducersResponse
+    RESPONSE_TYPE = _Producers
     SCHEMA = Schema(
         (
             "topics",
@@ -84,19 +82,7 @@ class _ProducersRequestStruct(RequestStruct):
     )
 
 
-class _ProducersRequest(Request[_ProducersRequestStruct]):
-    API_KEY = 61
-
-    def __init__(self, at: TopicPartition) -> None:
-        self._at = at
-
-    def build(self, request_struct_class: type[_ProducersRequestStruct]) -> _ProducersRequestStruct:
-        return request_struct_class([(self._at.topic, [self._at.partition], {})], {})
-
-
-class _TransactionsResponse(Response):
-    API_KEY = 66  # pyright: ignore - as in `topic_ids`
-    API_VERSION = 0  # pyright: ignore
+class _Transactions(Answer):
     SCHEMA = Schema(
         ("throttle_time_ms", Int32),
         ("error_code", Int16),
@@ -114,26 +100,16 @@ class _TransactionsResponse(Response):
     )
 
 
-class _TransactionsRequestStruct(RequestStruct):
+class _AskTransactions(RequestStruct):
     API_KEY = 66
     API_VERSION = 0
     FLEXIBLE_VERSION = True
-    RESPONSE_TYPE = _TransactionsResponse
+    RESPONSE_TYPE = _Transactions
     SCHEMA = Schema(
         ("states", CompactArray(CompactString("utf-8"))),
         ("producer_ids", CompactArray(Int64)),
         ("tags", TaggedFields),
     )
-
-
-class _TransactionsRequest(Request[_TransactionsRequestStruct]):
-    API_KEY = 66
-
-    def __init__(self, producer_id: int) -> None:
-        self._producer_id = producer_id
-
-    def build(self, request_struct_class: type[_TransactionsRequestStruct]) -> _TransactionsRequestStruct:
-        return request_struct_class([], [self._producer_id], {})
 
 
 class Held(NamedTuple):
@@ -232,17 +208,14 @@ class TransactionWatch:
 
 async def _who(consumer: AIOKafkaConsumer, leader: int, at: TopicPartition, offset: int) -> str:
     """Whose transaction begins at an offset, as text."""
-    client: Any = consumer._client  # pyright: ignore[reportPrivateUsage] - it has no public way to ask
     try:
-        answer: Any = await client.send(leader, _ProducersRequest(at), group=ConnectionGroup.COORDINATION)
+        answer = await ask(consumer, leader, _AskProducers([(at.topic, [at.partition], {})], {}))
         found = next((each for each in _producers(answer) if each[-2] == offset), None)
         if found is None:
             return "nobody known to Kafka: its replicas may lag"
         producer_id = int(found[0])
-        for broker in client.cluster.brokers():
-            named: Any = await client.send(
-                broker.nodeId, _TransactionsRequest(producer_id), group=ConnectionGroup.COORDINATION
-            )
+        for broker in all_brokers(consumer):
+            named = await ask(consumer, broker, _AskTransactions([], [producer_id], {}))
             for transactional_id, *_ in named.transactions:
                 return f"the transaction of {transactional_id!r} (producer {producer_id})"
     except KafkaError as error:

@@ -1,0 +1,68 @@
+"""Requests of Kafka's protocol that aiokafka 0.14 has no class for, or only in versions too old for what we ask.
+
+Each is written down where it is used: a struct with the schema of one version, and one with that of the answer. Here is
+how they are sent.
+"""
+
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer
+from aiokafka.client import ConnectionGroup
+from aiokafka.errors import IncompatibleBrokerVersion, KafkaConnectionError
+from aiokafka.protocol.api import Request, RequestStruct, Response
+
+
+class Answer(Response):
+    """What a broker returns; subclasses have a `SCHEMA`."""
+
+    API_KEY = -1  # pyright: ignore - aiokafka declares properties that nobody reads
+    API_VERSION = -1  # pyright: ignore
+
+
+class _OneVersion(Request[RequestStruct]):
+    """A request that is spoken in the version of its struct or not at all."""
+
+    API_KEY = -1
+
+    def __init__(self, struct: RequestStruct) -> None:
+        self._struct = struct
+
+    def build(self, request_struct_class: type[RequestStruct]) -> RequestStruct:  # noqa: ARG002 - there is but one
+        return self._struct
+
+    def prepare(self, versions: dict[int, tuple[int, int]]) -> RequestStruct:
+        first, last = versions.get(self._struct.API_KEY, (0, -1))
+        if not first <= self._struct.API_VERSION <= last:
+            raise IncompatibleBrokerVersion(f"the broker lacks {type(self._struct).__name__}: it is too old")
+        return self._struct
+
+
+def any_broker(consumer: AIOKafkaConsumer) -> int:
+    """A broker to ask what any can tell.
+
+    Raises:
+        KafkaConnectionError: None is known.
+    """
+    node: int | None = _client(consumer).get_random_node()
+    if node is None:
+        raise KafkaConnectionError("no broker is known")
+    return node
+
+
+def all_brokers(consumer: AIOKafkaConsumer) -> list[int]:
+    """The brokers known now."""
+    return [broker.nodeId for broker in _client(consumer).cluster.brokers()]
+
+
+async def ask(consumer: AIOKafkaConsumer, broker: int, request: RequestStruct) -> Any:
+    """Send a request to a broker and read the answer.
+
+    Raises:
+        KafkaError: It doesn't answer, or is too old for the request.
+    """
+    # On the connection for fetches it would wait behind a long poll.
+    return await _client(consumer).send(broker, _OneVersion(request), group=ConnectionGroup.COORDINATION)
+
+
+def _client(consumer: AIOKafkaConsumer) -> Any:
+    return consumer._client  # pyright: ignore[reportPrivateUsage] - it has no public way to ask

@@ -6,12 +6,12 @@ relay's record. Both are 0 exactly when everything sent has its outcome and ever
 
 import asyncio
 import time
-from typing import Any, Final, NamedTuple, cast
+from typing import Final, NamedTuple, cast
 
 from org_service.errors import RetryError
 from org_service.kafka import relay_position
 from org_service.kafka.client import CorruptRecordException, TopicPartition
-from org_service.kafka.connection import admin
+from org_service.kafka.offsets import read_committed
 from org_service.kafka.reader import ends, raise_if_sick, reader
 from org_service.settings import Settings
 from org_service.store import journal
@@ -92,7 +92,6 @@ async def _undecided(settings: Settings) -> int:
     async with reader(settings.kafka, settings.kafka.topics.commands) as (consumer, partitions):
         now = await ends(consumer, partitions)
         begin = cast("dict[TopicPartition, int]", await consumer.beginning_offsets(partitions))
-    async with admin(settings.kafka) as client:
-        committed: Any = await client.list_consumer_group_offsets(group, partitions=partitions)
+    committed = await read_committed(settings.kafka, group, partitions, or_none=True)
     # -1 stands for a partition without a commit; one whose records have expired counts from its beginning.
-    return sum(end - max(begin[at], committed[at].offset if at in committed else 0) for at, end in now.items())
+    return sum(end - max(begin[at], committed[at].offset) for at, end in now.items())

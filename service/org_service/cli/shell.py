@@ -11,7 +11,7 @@ import logging
 import os
 import sys
 from codecs import lookup
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from datetime import datetime
 from functools import cache
 from io import TextIOWrapper
@@ -23,6 +23,7 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from org_service.kafka.topics import TopicPlan
     from org_service.settings import Settings
 
 T = TypeVar("T")
@@ -120,6 +121,19 @@ def fail(message: str, code: int = FAILED) -> NoReturn:
 
     err().print(Text.assemble(("error: ", "bold red"), message))
     raise typer.Exit(code)
+
+
+def fail_if_harmful(plans: "Sequence[TopicPlan]", so_far: str = "") -> None:
+    """End if a topic would break the guarantees, and say what to do about it.
+
+    Args:
+        plans: Of all topics.
+        so_far: What was done until now, to say first.
+    """
+    from org_service.kafka import topics
+
+    if harmful := topics.harm(plans):
+        fail("\n  ".join([f"{so_far}:", *harmful] if so_far else harmful))
 
 
 def load_settings() -> "Settings":

@@ -35,7 +35,7 @@ def apply(
     settings = shell.quiet_settings()
     plans = shell.run(topics.plan(settings.kafka))
     _print(plans)
-    _raise_if_harmful(plans, "nothing was created")
+    shell.fail_if_harmful(plans, "nothing was created")
     missing = [plan for plan in plans if not plan.exists]
     if dry_run:
         shell.say(f"dry run: {len(missing)} to create")
@@ -43,15 +43,8 @@ def apply(
     if missing:
         shell.run(topics.create(settings.kafka, [plan.spec for plan in missing]))
         # Somebody else may have created one of them meanwhile, with settings of their own.
-        _raise_if_harmful(shell.run(topics.plan(settings.kafka)), "another program created topics at the same time")
+        shell.fail_if_harmful(shell.run(topics.plan(settings.kafka)), "another program created topics at the same time")
     shell.say(f"{len(missing)} created, {len(plans) - len(missing)} already exist")
-
-
-def _raise_if_harmful(plans: "list[TopicPlan]", what: str) -> None:
-    from org_service.kafka import topics
-
-    if harmful := topics.harm(plans):
-        shell.fail(f"{what}:\n  " + "\n  ".join(harmful))
 
 
 def _print(plans: "list[TopicPlan]") -> None:

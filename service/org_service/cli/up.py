@@ -146,8 +146,7 @@ def _prepare(settings: "Settings", *, make_staff: bool) -> None:
     async def prepare() -> None:
         await migrate.upgrade(settings.database)
         plans = await topics.plan(settings.kafka)
-        if harmful := topics.harm(plans):
-            shell.fail("\n  ".join(harmful))
+        shell.fail_if_harmful(plans)
         missing = [plan.spec for plan in plans if not plan.exists]
         if missing:
             await topics.create(settings.kafka, missing)

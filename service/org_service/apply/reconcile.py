@@ -25,7 +25,7 @@ from uuid import UUID
 
 from org_events.kafka.batches import UnreadBatch
 from org_events.kafka.consumer import SteadyConsumer
-from org_events.reference import USER_ID_CHARS_MAX, Reference
+from org_events.reference import Reference
 from org_events.topics import partitions_for
 from org_service.kafka.client import AIOKafkaConsumer, ConsumerRecord, CorruptRecordException, TopicPartition
 from org_service.kafka.reader import groupless_consumer
@@ -38,7 +38,7 @@ from org_service.store.facts import FACT_TABLES
 from org_service.store.reference_progress import Place, Progress
 from org_service.telemetry.logs import get_logger
 from org_service.telemetry.metrics import REFERENCE_RECORDS
-from org_service.wire.facts import kinds
+from org_service.wire.facts import FACT_KEY_BYTES_MAX, kinds
 
 log = get_logger(__name__)
 
@@ -50,8 +50,6 @@ _CONFIRMS_MIN: Final = 5
 """Confirmations that a reader may miss at least: a topic that keeps tombstones for less can't be followed safely."""
 _KEYS_MAX: Final = 2_000_000
 """Offsets that are read in one go; some 200 MB if each is another key."""
-_KEY_BYTES_MAX: Final = USER_ID_CHARS_MAX + len(":") + 36
-"""Of a fact; a longer key names none."""
 _BATCH_RECORDS: Final = 4_000
 _POLL_MS: Final = 200
 _DELETE_ROWS: Final = 10_000
@@ -272,7 +270,7 @@ async def _read_keys(
             keyed = [
                 (record.key, record.value is None)
                 for record in records
-                if record.key is not None and len(record.key) <= _KEY_BYTES_MAX and record.offset < ends[each]
+                if record.key is not None and len(record.key) <= FACT_KEY_BYTES_MAX and record.offset < ends[each]
             ]
             homes = partitions_for([key for key, _ in keyed], partitions)
             for (key, taken_back), home in zip(keyed, homes, strict=True):

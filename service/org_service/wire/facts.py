@@ -10,11 +10,14 @@ from uuid import UUID
 from pydantic import TypeAdapter, ValidationError
 
 from org_events.commands import PAYLOAD_BYTES_MAX
-from org_events.reference import Membership, Partnership, Reference, Staff, UserId, read_key
+from org_events.reference import USER_ID_CHARS_MAX, Membership, Partnership, Reference, Staff, UserId, read_key
 from org_events.topics import Topics, partitions_for
 from org_service.domain.reasons import ParkReason
 from org_service.domain.requests import Record, Unreadable
 from org_service.wire.ids import read_uuid
+
+FACT_KEY_BYTES_MAX: Final = USER_ID_CHARS_MAX + len(":") + 36
+"""The longest key is a membership's; a longer one names no fact."""
 
 
 class Fact(NamedTuple):

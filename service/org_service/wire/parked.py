@@ -18,7 +18,7 @@ HEADERS_KEPT_MAX: Final = 1_000
 """Of a record, its first ones; to weigh all of the 10,000 that it may have takes 20 ms."""
 VALUE_BYTES_KEPT: Final = 64 * 1024
 """Of a value that is too long to be read as a command, of which nobody needs more than a look."""
-KEY_BYTES_MAX: Final = 1_024
+KEY_BYTES_KEPT: Final = 1_024
 _HEADER_BYTES: Final = 8
 """That a header costs beside its name and value."""
 
@@ -71,9 +71,9 @@ def _is_token(name: str) -> bool:
 def kept_key(record: Record) -> tuple[bytes | None, str]:
     """What is kept of a record's key that is set aside, and what to say of the rest; an organization's has 36 bytes."""
     key = record.key
-    if key is None or len(key) <= KEY_BYTES_MAX:
+    if key is None or len(key) <= KEY_BYTES_KEPT:
         return key, ""
-    return key[:KEY_BYTES_MAX], f"its key has {len(key)} bytes, SHA-256 {sha256(key).hexdigest()}"
+    return key[:KEY_BYTES_KEPT], f"its key has {len(key)} bytes, SHA-256 {sha256(key).hexdigest()}"
 
 
 class KeptValue(NamedTuple):

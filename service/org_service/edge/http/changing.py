@@ -39,7 +39,7 @@ from org_service.edge.http.reading import OrgId, caller_of, pending, read_id
 from org_service.edge.http.request_headers import (
     COMMAND_ID,
     ETAGS_MAX,
-    KEY_CHARS_MAX,
+    IDEMPOTENCY_KEY_CHARS_MAX,
     IfMatch,
     combined,
     command_id_for,
@@ -80,7 +80,9 @@ IdempotencyKey = Annotated[
     Header(
         alias="Idempotency-Key",
         description="Makes retries safe: the same key is the same change, and gets the first response again",
-        json_schema_extra={"pattern": f'^([!#-~]{{1,{KEY_CHARS_MAX}}}|"[!#-~]{{1,{KEY_CHARS_MAX}}}")$'},
+        json_schema_extra={
+            "pattern": f'^([!#-~]{{1,{IDEMPOTENCY_KEY_CHARS_MAX}}}|"[!#-~]{{1,{IDEMPOTENCY_KEY_CHARS_MAX}}}")$'
+        },
         examples=["3f1c"],
     ),
 ]

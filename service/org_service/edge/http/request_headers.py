@@ -14,7 +14,7 @@ from org_service.wire.ids import read_traceparent
 
 COMMAND_ID: Final = "x-command-id"
 """The header of an answer that names its change: /v1/commands/{id} shows its outcome."""
-KEY_CHARS_MAX: Final = 255
+IDEMPOTENCY_KEY_CHARS_MAX: Final = 255
 ETAGS_MAX: Final = 10
 """More versions of one organization nobody waits for at once."""
 NO_VERSION: Final = 2**63 - 1
@@ -229,8 +229,10 @@ def command_id_for(actor: str, key: str) -> UUID:
         ProblemError: The key is empty, too long or not visible ASCII (400).
     """
     inside = key[1:-1] if len(key) >= 2 and key[0] == key[-1] == '"' else key
-    if len(inside) > KEY_CHARS_MAX or not _VISIBLE.fullmatch(inside) or '"' in inside:
-        raise bad_request(f"Idempotency-Key must be 1 to {KEY_CHARS_MAX} visible characters, bare or in double quotes.")
+    if len(inside) > IDEMPOTENCY_KEY_CHARS_MAX or not _VISIBLE.fullmatch(inside) or '"' in inside:
+        raise bad_request(
+            f"Idempotency-Key must be 1 to {IDEMPOTENCY_KEY_CHARS_MAX} visible characters, bare or in double quotes."
+        )
     return uuid5(_COMMAND_ID_NAMESPACE, f"{actor}\0{inside}")
 
 

@@ -16,7 +16,7 @@ from org_events.reference import Role
 from org_service.domain.access import AccessKind
 from org_service.domain.organization import OrderBy
 from org_service.edge.http.models import LIMIT_DEFAULT, Limit, OrganizationList, SeenOrganization
-from org_service.edge.http.request_headers import KEY_CHARS_MAX
+from org_service.edge.http.request_headers import IDEMPOTENCY_KEY_CHARS_MAX
 
 Clearable = Literal["domain", "primary_address"]
 CLEARABLE: Final[tuple[str, ...]] = get_args(Clearable)
@@ -42,7 +42,7 @@ _SeenVersion = Annotated[
 _IdempotencyKey = Annotated[
     str | None,
     Field(
-        max_length=KEY_CHARS_MAX,
+        max_length=IDEMPOTENCY_KEY_CHARS_MAX,
         pattern=r"^[\x21-\x7e]+$",
         description="Identifies this change: the same key with the same arguments is the same change and gets "
         "the first result again. Generated if absent, and returned in the result",

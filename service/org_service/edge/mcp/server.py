@@ -32,7 +32,7 @@ from mcp_types import (
 from org_events.results import ProblemType
 from org_service.edge.http.limits import WAIT_S, too_many
 from org_service.edge.http.problems import TITLES, HttpProblem, Wrong
-from org_service.edge.http.request_headers import COMMAND_ID, KEY_CHARS_MAX
+from org_service.edge.http.request_headers import COMMAND_ID, IDEMPOTENCY_KEY_CHARS_MAX
 from org_service.edge.mcp.schemas import CLEARABLE, TOOLS
 from org_service.settings import Settings
 from org_service.telemetry.logs import get_logger
@@ -43,7 +43,7 @@ CALL: Final = "tools/call"
 """The method of a message that calls a tool."""
 _NO_OBJECT: Final = "(not an object)"
 """Stands in for the name of an argument, where the arguments as a whole are something else than an object."""
-_KEY: Final = re.compile(rf"[\x21-\x7e]{{1,{KEY_CHARS_MAX}}}")
+_KEY: Final = re.compile(rf"[\x21-\x7e]{{1,{IDEMPOTENCY_KEY_CHARS_MAX}}}")
 NAME: Final = "organizations"
 VERSION: Final = "1.0.0"
 """Of the tools: what they take and give."""
@@ -279,7 +279,9 @@ def _keyed(headers: dict[str, str], arguments: Arguments) -> tuple[str, dict[str
     if key is None:
         key = str(uuid4())
     if not isinstance(key, str) or not _KEY.fullmatch(key):
-        wrong = Wrong("idempotency_key", "not_a_key", f"Must be 1 to {KEY_CHARS_MAX} visible ASCII characters")
+        wrong = Wrong(
+            "idempotency_key", "not_a_key", f"Must be 1 to {IDEMPOTENCY_KEY_CHARS_MAX} visible ASCII characters"
+        )
         raise _ToolError(_bad_request("The arguments are invalid; see errors.", wrong))
     return key, headers | {"idempotency-key": key}
 

@@ -108,7 +108,7 @@ def _of_decisions(data: PlanData, places: Sequence[int]) -> Iterator[Hot]:
     yield Hot("journal/take_positions", "worker", {"rows": len(ids)}, many)
     users = [f"user{place % data.users}" for place in places]
     yield Hot("relations/find_staff", "worker", {"users": users}, f"{len(users)} users")
-    pairs = {"users": users, "orgs": ids}
+    pairs = {"asked_user_id": users, "asked_org_id": ids}
     yield Hot("relations/find_memberships", "worker", pairs, f"{len(users)} users, each in an organization")
     yield Hot("relations/find_partners", "worker", {"ids": ids}, f"{len(ids)} organizations")
     partners = [data.ids[place] for place in range(0, data.organizations, data.organizations // 5)]

@@ -4,7 +4,7 @@
 -- batch with tokens, after the locks. No lock. membership_pkey and partnership_org_id_idx; a batch of
 -- thousands reads all partnerships where they are not many more.
 --
--- Parameters: $1 users, $2 orgs
+-- Parameters: $1 asked_user_id, $2 asked_org_id
 
 SELECT membership.user_id, membership.org_id, membership.role, membership.joined_at, membership.active
 FROM membership JOIN unnest($1::TEXT[], $2::UUID[]) AS asked(user_id, org_id)

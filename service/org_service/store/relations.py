@@ -8,21 +8,17 @@ from collections.abc import Collection
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import ARRAY, FromClause, Select, Text, Uuid, bindparam, column, exists, func, select, union
+from sqlalchemy import ARRAY, FromClause, Select, Text, Uuid, bindparam, exists, func, select, union
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
 from org_events.reference import Role
 from org_service.domain.access import NO_RELATIONS, Membership, Partnership, Relations
-from org_service.store.sql import columns
+from org_service.store.sql import columns, unnest
 from org_service.store.tables import MembershipRow, OrganizationRow, PartnershipRow, StaffRow
 
 _ids = bindparam("ids", type_=ARRAY(Uuid))
-_asked = (
-    func.unnest(bindparam("users", type_=ARRAY(Text)), bindparam("orgs", type_=ARRAY(Uuid)))
-    .table_valued(column("user_id", Text), column("org_id", Uuid))
-    .render_derived(name="asked")
-)
+_asked = unnest({"user_id": Text, "org_id": Uuid}, prefix="asked_")
 _memberships: list[Any] = [MembershipRow.user_id, *columns(MembershipRow, Membership._fields)]
 _user_and_partner: list[Any] = [_asked.c.user_id, col(PartnershipRow.partner_org_id).label("org_id")]
 # DISTINCT keeps the planner from joining all memberships of a user to each pair first: of somebody who has thousands,
@@ -82,7 +78,7 @@ async def find_relations(conn: AsyncConnection, pairs: Collection[tuple[str, UUI
     users, orgs = [user for user, _ in pairs], [org_id for _, org_id in pairs]
     staff = await conn.scalars(_FIND_STAFF, {"users": list(set(users))})
     memberships: dict[str, dict[UUID, Membership]] = {}
-    for row in await conn.execute(_FIND_MEMBERSHIPS, {"users": users, "orgs": orgs}):
+    for row in await conn.execute(_FIND_MEMBERSHIPS, {"asked_user_id": users, "asked_org_id": orgs}):
         membership = Membership(row.org_id, Role(row.role), row.joined_at, row.active)
         memberships.setdefault(row.user_id, {})[row.org_id] = membership
     partnerships: dict[UUID, list[Partnership]] = {}

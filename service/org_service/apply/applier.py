@@ -13,11 +13,11 @@ from typing import Final
 
 from org_service import probes
 from org_service.apply.authenticator import Authenticator
+from org_service.apply.reading import read_each
 from org_service.apply.replies import Replies
 from org_service.apply.settle import Settling
 from org_service.apply.snapshot import read_snapshot
 from org_service.domain.fold import Fold, Plan, where
-from org_service.domain.reasons import ParkReason
 from org_service.domain.requests import Record, Request, Unreadable
 from org_service.errors import RefoldError
 from org_service.probes import probe
@@ -122,7 +122,7 @@ class Applier:
         self, records: Sequence[Record], before: set[asyncio.Task[Mapping[int, int]]]
     ) -> dict[int, int]:
         """Settle the records of a lane; returns from which offset on partitions wait, where some do."""
-        requests = self.authenticator.admit(map(_read, records))
+        requests = self.authenticator.admit(read_each(read, records, log))
         let_go = len(requests) < len(records)
         waiting = {partition: wait.offset for partition, wait in self.authenticator.waiting.items()} if let_go else {}
         if before:
@@ -219,15 +219,6 @@ def _part(records: Sequence[Record], lanes: int) -> Sequence[tuple[Sequence[int]
     for record in records:
         parted[record.partition % lanes].append(record)
     return [((place,), lane) for place, lane in enumerate(parted) if lane]
-
-
-def _read(record: Record) -> Request | Unreadable:
-    try:
-        return read(record)
-    except Exception as error:  # noqa: BLE001 - a defect of ours must not hold up the other records
-        defect, place = where(error), {"partition": record.partition, "offset": record.offset}
-        log_defect(log, "record parked: our code raised", defect, error, **place)
-        return Unreadable(record, defect, ParkReason.HANDLER_RAISED)
 
 
 def _count(plan: Plan) -> None:

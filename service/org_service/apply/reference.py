@@ -21,9 +21,9 @@ from uuid import UUID
 
 from org_events.reference import Reference
 from org_service import probes
+from org_service.apply.reading import read_each
 from org_service.apply.reconcile import Marks, absence_max_s, confirm, grouped, in_place, is_too_long, reconcile
 from org_service.apply.settle import Settling, count_trouble, wait_reason
-from org_service.domain.fold import where
 from org_service.domain.reasons import ParkReason
 from org_service.domain.requests import Record, SetAside, Unreadable
 from org_service.errors import RetryError, ServiceError
@@ -36,7 +36,7 @@ from org_service.store.database import Database, DatabaseConnection
 from org_service.store.facts import FACT_TABLES
 from org_service.store.failures import classify
 from org_service.store.reference_progress import Place, Progress
-from org_service.telemetry.logs import get_logger, log_defect
+from org_service.telemetry.logs import get_logger
 from org_service.telemetry.metrics import PARKED, REFERENCE_RECORDS
 from org_service.waiting import Heartbeat, Patience, Trouble
 from org_service.wire.facts import Fact, kinds, read_fact, set_strays_aside
@@ -216,7 +216,7 @@ class ReferenceApplier:
         starts = self._take(records)
         if starts is None:
             return records
-        facts = set_strays_aside([self._read(record) for record in records], self._settings.kafka.partitions)
+        facts = set_strays_aside(list(read_each(self._read, records, log)), self._settings.kafka.partitions)
         async with self._turn:
             await self._settling.settle(facts, partial(self._transact, starts), self._finish)
         return records
@@ -241,12 +241,7 @@ class ReferenceApplier:
         return starts
 
     def _read(self, record: Record) -> _Read:
-        try:
-            return read_fact(self._kinds[record.topic], record)
-        except Exception as error:  # noqa: BLE001 - a defect of ours must not hold up the other records
-            defect, place = where(error), {"partition": record.partition, "offset": record.offset}
-            log_defect(log, "record parked: our code raised", defect, error, topic=record.topic, **place)
-            return Unreadable(record, defect, ParkReason.HANDLER_RAISED)
+        return read_fact(self._kinds[record.topic], record)
 
     async def _transact(
         self, starts: Mapping[Place, int], facts: Sequence[_Read], refused: str | None

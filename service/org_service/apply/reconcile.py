@@ -35,7 +35,7 @@ from org_service.settings import Settings
 from org_service.store import reference_progress
 from org_service.store.database import Database
 from org_service.store.facts import FACT_TABLES
-from org_service.store.reference_progress import Place, Progress
+from org_service.store.reference_progress import Progress, ReferencePartition
 from org_service.telemetry.logs import get_logger
 from org_service.telemetry.metrics import REFERENCE_RECORDS
 from org_service.wire.facts import FACT_KEY_BYTES_MAX, kinds
@@ -62,13 +62,13 @@ class Group(NamedTuple):
 
     topic: str
     topic_id: UUID
-    ends: Mapping[Place, int]
+    ends: Mapping[ReferencePartition, int]
     """Where each partition ends, which is as many offsets as it holds at most."""
 
     @property
     def partitions(self) -> list[int]:
         """The numbers of the partitions."""
-        return [place.partition for place in self.ends]
+        return [at.partition for at in self.ends]
 
 
 class Marks:
@@ -82,7 +82,7 @@ class Marks:
         """Forget them; the consumer is put elsewhere."""
         self._marks.clear()
 
-    async def passed(self, consumer: AIOKafkaConsumer) -> dict[Place, float]:
+    async def passed(self, consumer: AIOKafkaConsumer) -> dict[ReferencePartition, float]:
         """Take out the marks that the consumer has passed; returns when each was made, by the monotonic clock.
 
         Makes new ones every minute, for partitions that have none. To be called between polls; costs nothing as a rule.
@@ -100,14 +100,16 @@ class Marks:
         passed = [
             each for each, (end, _) in self._marks.items() if each in assigned and await consumer.position(each) >= end
         ]
-        return {Place(*each): self._marks.pop(each)[1] for each in passed}
+        return {ReferencePartition(*each): self._marks.pop(each)[1] for each in passed}
 
 
-def in_place(progress: Mapping[Place, Progress], ids: Mapping[str, UUID], starts: Mapping[Place, int]) -> bool:
+def may_continue(
+    progress: Mapping[ReferencePartition, Progress], ids: Mapping[str, UUID], starts: Mapping[ReferencePartition, int]
+) -> bool:
     """Whether partitions are of the topics we know, and applied to where we continue at least."""
     return all(
-        place in progress and progress[place].topic_id == ids[place.topic] and progress[place].next_offset >= start
-        for place, start in starts.items()
+        at in progress and progress[at].topic_id == ids[at.topic] and progress[at].next_offset >= start
+        for at, start in starts.items()
     )
 
 
@@ -117,8 +119,8 @@ async def confirm(
     *,
     ids: Mapping[str, UUID],
     absence_s: Mapping[str, float],
-    starts: Mapping[Place, int],
-    passed: Mapping[Place, float],
+    starts: Mapping[ReferencePartition, int],
+    passed: Mapping[ReferencePartition, float],
 ) -> bool:
     """Note that the tables hold all that partitions held at some moment, by the monotonic clock.
 
@@ -131,24 +133,24 @@ async def confirm(
         passed: The moments.
 
     Returns:
-        Whether it was noted; if not, a topic was created again, or the database restored: the place is lost.
+        Whether it was noted; if not, a topic was created again, or the database restored: the position is lost.
 
     Raises:
         KafkaError: Kafka can't be asked.
         DBAPIError: As the driver has it.
     """
-    topics = sorted({place.topic for place in passed})
+    topics = sorted({at.topic for at in passed})
     if await topic_ids(consumer, topics) != {topic: ids[topic] for topic in topics}:
         return False
     async with database.begin() as conn:
         progress = await reference_progress.lock(conn, passed)
         ages = await reference_progress.read_ages(conn)
-        if any(is_too_long(ages.get(place), absence_s[place.topic]) for place in passed):
+        if any(is_too_long(ages.get(at), absence_s[at.topic]) for at in passed):
             return False
-        if not in_place(progress, ids, starts):
+        if not may_continue(progress, ids, starts):
             return False
         now = time.monotonic()
-        await reference_progress.confirm(conn, {place: now - at for place, at in passed.items()})
+        await reference_progress.confirm(conn, {at: now - marked for at, marked in passed.items()})
     return True
 
 
@@ -170,7 +172,7 @@ def is_too_long(age_s: float | None, absence_s: float) -> bool:
     return age_s is None or abs(age_s) > absence_s
 
 
-def grouped(ids: Mapping[str, UUID], ends: Mapping[Place, int]) -> list[Group]:
+def grouped(ids: Mapping[str, UUID], ends: Mapping[ReferencePartition, int]) -> list[Group]:
     """Part what must be reconciled into groups of a bounded number of keys.
 
     Args:
@@ -178,13 +180,13 @@ def grouped(ids: Mapping[str, UUID], ends: Mapping[Place, int]) -> list[Group]:
         ends: Where the partitions end.
     """
     groups: list[Group] = []
-    for topic in sorted({place.topic for place in ends}):
-        group: dict[Place, int] = {}
-        for place in sorted(place for place in ends if place.topic == topic):
-            if group and sum(group.values()) + ends[place] > _KEYS_MAX:
+    for topic in sorted({at.topic for at in ends}):
+        group: dict[ReferencePartition, int] = {}
+        for at in sorted(at for at in ends if at.topic == topic):
+            if group and sum(group.values()) + ends[at] > _KEYS_MAX:
                 groups.append(Group(topic, ids[topic], group))
                 group = {}
-            group[place] = ends[place]
+            group[at] = ends[at]
         groups.append(Group(topic, ids[topic], group))
     return groups
 
@@ -193,7 +195,7 @@ async def reconcile(settings: Settings, database: Database, groups: Sequence[Gro
     """Delete the rows of these partitions that their topics don't hold, and confirm the partitions.
 
     One transaction a group; safe to repeat, and beside other workers. A group is left as it is where its topic is
-    another one now, or somebody else has got ahead: find the place again, which shows it.
+    another one now, or somebody else has got ahead: find the position again, which shows it.
 
     Args:
         settings: Where.
@@ -220,7 +222,7 @@ async def reconcile(settings: Settings, database: Database, groups: Sequence[Gro
 async def _reconcile(
     settings: Settings, database: Database, kind: type[Reference], group: Group, beat: Callable[[], None]
 ) -> int | None:
-    """How many rows of a group were deleted; None where none was, because the place is lost."""
+    """How many rows of a group were deleted; None where none was, because the position is lost."""
     began = time.monotonic()
     fetch_bytes_max = settings.worker.partition_fetch_bytes_max
     async with groupless_consumer(settings.kafka, max_partition_fetch_bytes=fetch_bytes_max) as consumer:
@@ -235,10 +237,10 @@ async def _reconcile(
     async with database.begin() as conn:
         progress = await reference_progress.lock(conn, group.ends)
         if any(
-            place not in progress
-            or progress[place].topic_id != group.topic_id
-            or progress[place].next_offset > ends[place.partition]
-            for place in group.ends
+            at not in progress
+            or progress[at].topic_id != group.topic_id
+            or progress[at].next_offset > ends[at.partition]
+            for at in group.ends
         ):
             return None
         for first in range(0, len(lacking), _DELETE_ROWS):
@@ -252,7 +254,7 @@ async def _read_keys(
     consumer: SteadyConsumer, group: Group, partitions: int, beat: Callable[[], None]
 ) -> tuple[set[bytes], dict[int, int]]:
     """The digests of the keys that partitions hold, and where the partitions ended."""
-    assigned = [TopicPartition(*place) for place in group.ends]
+    assigned = [TopicPartition(*at) for at in group.ends]
     consumer.assign(assigned)
     ends = cast("dict[TopicPartition, int]", await consumer.end_offsets(assigned))
     held: set[bytes] = set()

@@ -2,7 +2,7 @@
 
 How far a partition is applied stands in Postgres, in the transaction of the facts, and nowhere else: the offsets that
 the group commits only show the lag. Before the first poll after each assignment the consumer is put where Postgres
-says (`find_place`). From there each batch says where it continues; a transaction that finds the progress further
+says (`find_position`). From there each batch says where it continues; a transaction that finds the progress further
 back than that has a hole before it, and writes nothing, and what is before the progress was applied by somebody else.
 So a worker that lost its partitions can't put older data back, a database restored from a backup catches up by
 itself, and a topic that was deleted and created again is noticed by its id and read from its beginning. One that was
@@ -22,7 +22,7 @@ from uuid import UUID
 from org_events.reference import Reference
 from org_service import probes
 from org_service.apply.reading import read_each
-from org_service.apply.reconcile import Marks, absence_max_s, confirm, grouped, in_place, is_too_long, reconcile
+from org_service.apply.reconcile import Marks, absence_max_s, confirm, grouped, is_too_long, may_continue, reconcile
 from org_service.apply.settle import Settling, count_trouble, wait_reason
 from org_service.domain.reasons import ParkReason
 from org_service.domain.requests import Record, SetAside, Unreadable
@@ -35,7 +35,7 @@ from org_service.store import parked, reference_progress
 from org_service.store.database import Database, DatabaseConnection
 from org_service.store.facts import FACT_TABLES
 from org_service.store.failures import classify
-from org_service.store.reference_progress import Place, Progress
+from org_service.store.reference_progress import Progress, ReferencePartition
 from org_service.telemetry.logs import get_logger
 from org_service.telemetry.metrics import PARKED, REFERENCE_RECORDS
 from org_service.waiting import Heartbeat, Patience, Trouble
@@ -76,7 +76,7 @@ class ReferenceApplier:
         self._lost = True
         self._consumer: AIOKafkaConsumer | None = None
         self._topic_ids: Mapping[str, UUID] = {}
-        self._reached: dict[Place, int] = {}
+        self._reached: dict[ReferencePartition, int] = {}
         """Where the next batch of each partition continues."""
         self._marks = Marks()
         self._absence_s: Mapping[str, float] = {}
@@ -98,14 +98,14 @@ class ReferenceApplier:
 
     @property
     def lost(self) -> bool:
-        """Whether the place of its partitions must be found first."""
+        """Whether the position in its partitions must be found first."""
         return self._lost
 
     def lose(self) -> None:
-        """Release what is in flight, and find the place again before the next poll."""
+        """Release what is in flight, and find the position again before the next poll."""
         self._lost = True
 
-    async def find_place(self, consumer: AIOKafkaConsumer) -> bool:
+    async def find_position(self, consumer: AIOKafkaConsumer) -> bool:
         """Put the consumer where Postgres says, if that must be; one try, then a wait.
 
         Call between polls, with no batch in flight.
@@ -117,7 +117,7 @@ class ReferenceApplier:
             return True
         self._heartbeat.beat()
         try:
-            found = await self._find_place(consumer)
+            found = await self._find_position(consumer)
         except Exception as error:  # noqa: BLE001 - told and waited out; nothing is swallowed
             self._lost = True
             await self._finds.wait(error)
@@ -125,7 +125,7 @@ class ReferenceApplier:
         self._finds.succeed()
         return found
 
-    async def _find_place(self, consumer: AIOKafkaConsumer) -> bool:
+    async def _find_position(self, consumer: AIOKafkaConsumer) -> bool:
         self._lost = False  # a rebalance from here on sets it again
         self._marks.clear()
         assigned = list(consumer.assignment())
@@ -136,23 +136,23 @@ class ReferenceApplier:
                 raise RetryError(f"{topic} has {found} partitions, ORGS_KAFKA__PARTITIONS is {wanted}")
         self._absence_s = await absence_max_s(self._settings, list(ids)) if ids else {}
         ends = cast("dict[TopicPartition, int]", await consumer.end_offsets(assigned))
-        progress, away = await self._begin(ids, {Place(*each): end for each, end in ends.items()})
+        progress, away = await self._begin(ids, {ReferencePartition(*each): end for each, end in ends.items()})
         if away:  # and then look again
             await reconcile(self._settings, self._database, grouped(ids, away), self._heartbeat.beat)
             self._lost = True
             return False
         try:
-            for place, reached in progress.items():
-                consumer.seek(TopicPartition(*place), reached.next_offset)
+            for at, reached in progress.items():
+                consumer.seek(TopicPartition(*at), reached.next_offset)
         except IllegalStateError:  # the partition moved on
             self._lost = True
         self._consumer, self._topic_ids = consumer, ids
-        self._reached = {place: reached.next_offset for place, reached in progress.items()}
+        self._reached = {at: reached.next_offset for at, reached in progress.items()}
         return not self._lost
 
     async def _begin(
-        self, ids: Mapping[str, UUID], ends: Mapping[Place, int]
-    ) -> tuple[dict[Place, Progress], dict[Place, int]]:
+        self, ids: Mapping[str, UUID], ends: Mapping[ReferencePartition, int]
+    ) -> tuple[dict[ReferencePartition, Progress], dict[ReferencePartition, int]]:
         """How far each partition is applied; from the beginning where the topic isn't the one it was.
 
         Args:
@@ -160,32 +160,28 @@ class ReferenceApplier:
             ends: Where the partitions end now. Returned again for those that weren't read for too long.
         """
         async with self._database.begin() as conn:
-            await reference_progress.begin(conn, {place: ids[place.topic] for place in ends})
+            await reference_progress.begin(conn, {at: ids[at.topic] for at in ends})
             progress = await reference_progress.lock(conn, ends)
             anew = {
-                place: Progress(ids[place.topic], 0)
-                for place, reached in progress.items()
-                if reached.topic_id != ids[place.topic] or reached.next_offset > ends[place]
+                at: Progress(ids[at.topic], 0)
+                for at, reached in progress.items()
+                if reached.topic_id != ids[at.topic] or reached.next_offset > ends[at]
             }
             await reference_progress.write(conn, anew)
             # Nobody knows what it will hold once it is filled: nothing is deleted for what it lacks.
             await reference_progress.confirm(conn, dict.fromkeys(anew, 0.0))
             ages = await reference_progress.read_ages(conn)
-        for topic in sorted({place.topic for place in anew}):
+        for topic in sorted({at.topic for at in anew}):
             log.warning(
                 "a reference topic was recreated, or lost records: it is applied from its beginning, and facts "
                 "that it does not contain stay as they were",
                 topic=topic,
-                partitions=sorted(place.partition for place in anew if place.topic == topic),
+                partitions=sorted(at.partition for at in anew if at.topic == topic),
             )
-        away = {
-            place: ends[place]
-            for place in progress.keys() - anew
-            if is_too_long(ages[place], self._absence_s[place.topic])
-        }
+        away = {at: ends[at] for at in progress.keys() - anew if is_too_long(ages[at], self._absence_s[at.topic])}
         return progress | anew, away
 
-    async def passed(self, consumer: AIOKafkaConsumer) -> Mapping[Place, float]:
+    async def passed(self, consumer: AIOKafkaConsumer) -> Mapping[ReferencePartition, float]:
         """Which partitions may be confirmed, and as of when, by the monotonic clock. Call between polls."""
         try:
             return await self._marks.passed(consumer)
@@ -193,12 +189,12 @@ class ReferenceApplier:
             self._marks.clear()
             return {}
 
-    async def confirm(self, consumer: AIOKafkaConsumer, passed: Mapping[Place, float]) -> None:
+    async def confirm(self, consumer: AIOKafkaConsumer, passed: Mapping[ReferencePartition, float]) -> None:
         """Note that the tables hold all that these partitions held; one try. Call with no batch in flight.
 
-        Notices, records or not, that the database was restored or a topic created again: then the place is lost.
+        Notices, records or not, that the database was restored or a topic created again: then the position is lost.
         """
-        starts = {place: self._reached[place] for place in passed}
+        starts = {at: self._reached[at] for at in passed}
         try:
             ids, absence_s = self._topic_ids, self._absence_s
             if not await confirm(consumer, self._database, ids=ids, absence_s=absence_s, starts=starts, passed=passed):
@@ -207,7 +203,7 @@ class ReferenceApplier:
             log.warning("could not record that reference data are complete", why=str(_classify(error) or type(error)))
 
     async def apply(self, records: Sequence[Record]) -> Sequence[Record]:
-        """Apply records in order; returns when all are committed, or released because the place was lost.
+        """Apply records in order; returns when all are committed, or released because the position was lost.
 
         The next batch may be given before this one is through: it is read and waits for its turn. Safe to repeat
         with the same records in any process. Outages are waited out here, so only cancellation leaves this; then the
@@ -221,22 +217,22 @@ class ReferenceApplier:
             await self._settling.settle(facts, partial(self._transact, starts), self._finish)
         return records
 
-    def _take(self, records: Sequence[Record]) -> dict[Place, int] | None:
+    def _take(self, records: Sequence[Record]) -> dict[ReferencePartition, int] | None:
         """Where a batch continues in each of its partitions; None where that is known no more.
 
         Before anything is awaited: batches come here in order.
         """
-        starts: dict[Place, int] = {}
-        reached: dict[Place, int] = {}
+        starts: dict[ReferencePartition, int] = {}
+        reached: dict[ReferencePartition, int] = {}
         for record in records:
-            place = Place(record.topic, record.partition)
-            if place not in starts:
-                start = self._reached.get(place)
+            at = ReferencePartition(record.topic, record.partition)
+            if at not in starts:
+                start = self._reached.get(at)
                 if self._lost or start is None or record.offset < start:  # Kafka went back: it lost what it had
                     self.lose()
                     return None
-                starts[place] = start
-            reached[place] = record.offset + 1
+                starts[at] = start
+            reached[at] = record.offset + 1
         self._reached |= reached
         return starts
 
@@ -244,13 +240,13 @@ class ReferenceApplier:
         return read_fact(self._kinds[record.topic], record)
 
     async def _transact(
-        self, starts: Mapping[Place, int], facts: Sequence[_Read], refused: str | None
+        self, starts: Mapping[ReferencePartition, int], facts: Sequence[_Read], refused: str | None
     ) -> _Applied | None:
-        """One transaction; returns what became of the records, or None where the place is lost.
+        """One transaction; returns what became of the records, or None where the position is lost.
 
         Args:
             starts: Where the whole batch continues in each partition. Of the second half of one that was halved that is
-                before its first record: what lies between was applied with the first half, or the place is lost.
+                before its first record: what lies between was applied with the first half, or the position is lost.
             facts: Of the batch, or of a part of it.
             refused: Why the database refuses the one record of this batch, which is then parked.
         """
@@ -262,27 +258,26 @@ class ReferenceApplier:
             await probe("reference.before_transaction", self)
         assert self._consumer is not None
         ends = _ends(facts)
-        topics = sorted({place.topic for place in ends})
+        topics = sorted({at.topic for at in ends})
         if await topic_ids(self._consumer, topics) != {topic: self._topic_ids[topic] for topic in topics}:
             return None
         async with self._database.begin() as conn:
             progress = await reference_progress.lock(conn, ends)
-            if not in_place(progress, self._topic_ids, {place: starts[place] for place in ends}):
+            if not may_continue(progress, self._topic_ids, {at: starts[at] for at in ends}):
                 return None
-            new = [each for each in facts if each.record.offset >= progress[_place(each.record)].next_offset]
+            new = [each for each in facts if each.record.offset >= progress[_partition_of(each.record)].next_offset]
             await _write(conn, [each for each in new if isinstance(each, Fact)])
             unreadable = [each for each in new if isinstance(each, Unreadable)]
             if unreadable:
                 await parked.park(conn, [keep(SetAside(each)) for each in unreadable], datetime.now(UTC))
             reached = {
-                place: Progress(progress[place].topic_id, max(end, progress[place].next_offset))
-                for place, end in ends.items()
+                at: Progress(progress[at].topic_id, max(end, progress[at].next_offset)) for at, end in ends.items()
             }
             await reference_progress.write(conn, reached)
         return _Applied(facts, new, unreadable)
 
     async def _finish(self, applied: _Applied | None) -> None:
-        """Count what was committed; where nothing was, the place is to be found again."""
+        """Count what was committed; where nothing was, the position is to be found again."""
         if applied is None:
             if not self._lost:
                 log.info("the position in the reference topics is lost, and is being determined again")
@@ -317,12 +312,12 @@ def _judge(error: Exception) -> Trouble:
     return Trouble(wait_reason(trouble, error), foreseen=trouble is not None)
 
 
-def _place(record: Record) -> Place:
-    return Place(record.topic, record.partition)
+def _partition_of(record: Record) -> ReferencePartition:
+    return ReferencePartition(record.topic, record.partition)
 
 
-def _ends(facts: Sequence[_Read]) -> dict[Place, int]:
-    return {_place(each.record): each.record.offset + 1 for each in facts}
+def _ends(facts: Sequence[_Read]) -> dict[ReferencePartition, int]:
+    return {_partition_of(each.record): each.record.offset + 1 for each in facts}
 
 
 def _coordinates(record: Record) -> str:

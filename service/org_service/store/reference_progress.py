@@ -16,7 +16,7 @@ from org_service.store.sql import arrays, unnest
 from org_service.store.tables import ReferenceProgressRow
 
 
-class Place(NamedTuple):
+class ReferencePartition(NamedTuple):
     """A partition of a reference topic."""
 
     topic: str
@@ -33,16 +33,16 @@ class Progress(NamedTuple):
 
 
 _progress = cast("Table", ReferenceProgressRow.__table__)  # pyright: ignore[reportAttributeAccessIssue] - SQLModel's metaclass
-_PLACE_TYPES: Final[Mapping[str, Any]] = {"topic": Text, "partition": Integer}
-_PROGRESS_TYPES: Final[Mapping[str, Any]] = {**_PLACE_TYPES, "topic_id": Uuid, "next_offset": BigInteger}
-_places = unnest(_PLACE_TYPES)
-_begun = unnest({**_PLACE_TYPES, "topic_id": Uuid})
+_PARTITION_TYPES: Final[Mapping[str, Any]] = {"topic": Text, "partition": Integer}
+_PROGRESS_TYPES: Final[Mapping[str, Any]] = {**_PARTITION_TYPES, "topic_id": Uuid, "next_offset": BigInteger}
+_given = unnest(_PARTITION_TYPES)
+_begun = unnest({**_PARTITION_TYPES, "topic_id": Uuid})
 _advanced = unnest(_PROGRESS_TYPES)
 
 _LOCK: Final = (
     select(*_progress.c)
     .join_from(
-        _progress, _places, and_(_progress.c.topic == _places.c.topic, _progress.c.partition == _places.c.partition)
+        _progress, _given, and_(_progress.c.topic == _given.c.topic, _progress.c.partition == _given.c.partition)
     )
     .order_by(_progress.c.topic, _progress.c.partition)
     .with_for_update(of=_progress)
@@ -61,7 +61,7 @@ _WRITE: Final = (
     .where(_progress.c.topic == _advanced.c.topic, _progress.c.partition == _advanced.c.partition)
     .values(topic_id=_advanced.c.topic_id, next_offset=_advanced.c.next_offset)
 )
-_CONFIRM_TYPES: Final[Mapping[str, Any]] = {**_PLACE_TYPES, "ago_s": Double}
+_CONFIRM_TYPES: Final[Mapping[str, Any]] = {**_PARTITION_TYPES, "ago_s": Double}
 _confirmed = unnest(_CONFIRM_TYPES)
 _CONFIRM: Final = (
     update(_progress)
@@ -74,48 +74,50 @@ _READ_AGES: Final = select(
 )
 
 
-async def begin(conn: AsyncConnection, topic_ids: Mapping[Place, UUID]) -> None:
+async def begin(conn: AsyncConnection, topic_ids: Mapping[ReferencePartition, UUID]) -> None:
     """Make the rows of partitions that nobody has read yet, at offset 0, so that there is something to lock.
 
     They are confirmed as of now: nothing that was said there before is in the tables.
     """
     if topic_ids:
-        rows = [(*place, topic_id) for place, topic_id in sorted(topic_ids.items())]
-        await conn.execute(_BEGIN, arrays([*_PLACE_TYPES, "topic_id"], rows))
+        rows = [(*at, topic_id) for at, topic_id in sorted(topic_ids.items())]
+        await conn.execute(_BEGIN, arrays([*_PARTITION_TYPES, "topic_id"], rows))
 
 
-async def lock(conn: AsyncConnection, places: Collection[Place]) -> dict[Place, Progress]:
+async def lock(conn: AsyncConnection, partitions: Collection[ReferencePartition]) -> dict[ReferencePartition, Progress]:
     """Lock how far these partitions are applied until the transaction ends, and read it.
 
     In order of topic and partition, so that two workers can't wait for each other; partitions without a row are
     left out.
     """
-    if not places:
+    if not partitions:
         return {}
-    rows = await conn.execute(_LOCK, arrays(tuple(_PLACE_TYPES), list(places)))
-    return {Place(row.topic, row.partition): Progress(row.topic_id, row.next_offset) for row in rows}
+    rows = await conn.execute(_LOCK, arrays(tuple(_PARTITION_TYPES), list(partitions)))
+    return {ReferencePartition(row.topic, row.partition): Progress(row.topic_id, row.next_offset) for row in rows}
 
 
-async def read(conn: AsyncConnection) -> dict[Place, Progress]:
+async def read(conn: AsyncConnection) -> dict[ReferencePartition, Progress]:
     """How far every partition is applied, as of now: nothing is locked."""
     rows = await conn.execute(_READ)
-    return {Place(row.topic, row.partition): Progress(row.topic_id, row.next_offset) for row in rows}
+    return {ReferencePartition(row.topic, row.partition): Progress(row.topic_id, row.next_offset) for row in rows}
 
 
-async def write(conn: AsyncConnection, progress: Mapping[Place, Progress]) -> None:
+async def write(conn: AsyncConnection, progress: Mapping[ReferencePartition, Progress]) -> None:
     """Note how far these partitions are applied; their rows are there, and locked by this transaction."""
     if progress:
-        rows = [(*place, *reached) for place, reached in progress.items()]
+        rows = [(*at, *reached) for at, reached in progress.items()]
         await conn.execute(_WRITE, arrays(tuple(_PROGRESS_TYPES), rows))
 
 
-async def confirm(conn: AsyncConnection, ago_s: Mapping[Place, float]) -> None:
+async def confirm(conn: AsyncConnection, ago_s: Mapping[ReferencePartition, float]) -> None:
     """Note that so many seconds ago the tables held all that these partitions held; their rows are locked."""
     if ago_s:
-        await conn.execute(_CONFIRM, arrays(tuple(_CONFIRM_TYPES), [(*place, ago) for place, ago in ago_s.items()]))
+        await conn.execute(_CONFIRM, arrays(tuple(_CONFIRM_TYPES), [(*at, ago) for at, ago in ago_s.items()]))
 
 
-async def read_ages(conn: AsyncConnection) -> dict[Place, float | None]:
+async def read_ages(conn: AsyncConnection) -> dict[ReferencePartition, float | None]:
     """How many seconds ago each partition was confirmed, by Postgres' clock; None where nobody knows."""
     rows = await conn.execute(_READ_AGES)
-    return {Place(row.topic, row.partition): None if row.age_s is None else float(row.age_s) for row in rows}
+    return {
+        ReferencePartition(row.topic, row.partition): None if row.age_s is None else float(row.age_s) for row in rows
+    }

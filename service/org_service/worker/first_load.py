@@ -22,7 +22,7 @@ from org_service.settings import Settings
 from org_service.store import reference_progress
 from org_service.store.database import Database
 from org_service.store.failures import classified
-from org_service.store.reference_progress import Place
+from org_service.store.reference_progress import ReferencePartition
 from org_service.telemetry.logs import get_logger
 from org_service.waiting import pause
 from org_service.wire.facts import kinds
@@ -81,7 +81,11 @@ async def _wait(
         if probes.listeners:
             await probe("worker.before_look_at_progress")
         applied, away = await _applied(database, ids, absence_s)
-        short = {each: applied.get(Place(*each), 0) for each, end in ends.items() if applied.get(Place(*each), 0) < end}
+        short = {
+            each: applied.get(ReferencePartition(*each), 0)
+            for each, end in ends.items()
+            if applied.get(ReferencePartition(*each), 0) < end
+        }
         if not away and not await _holds_records(consumer, short, ends, goes_on):
             return
         if not told:
@@ -96,7 +100,7 @@ async def _wait(
 
 async def _applied(
     database: Database, ids: Mapping[str, UUID], absence_s: Mapping[str, float]
-) -> tuple[dict[Place, int], int]:
+) -> tuple[dict[ReferencePartition, int], int]:
     """How far the topics of these ids are applied, and how many partitions are to be reconciled first.
 
     What was applied of former topics doesn't count.
@@ -105,9 +109,9 @@ async def _applied(
         async with database.connect() as conn:
             progress = await reference_progress.read(conn)
             ages = await reference_progress.read_ages(conn)
-    ours = {place: each for place, each in progress.items() if ids.get(place.topic) == each.topic_id}
-    away = sum(is_too_long(ages[place], absence_s[place.topic]) for place in ours)
-    return {place: each.next_offset for place, each in ours.items()}, away
+    ours = {at: each for at, each in progress.items() if ids.get(at.topic) == each.topic_id}
+    away = sum(is_too_long(ages[at], absence_s[at.topic]) for at in ours)
+    return {at: each.next_offset for at, each in ours.items()}, away
 
 
 async def _holds_records(

@@ -6,7 +6,7 @@ from typing import Final
 
 from org_service.apply.reference import ReferenceApplier
 from org_service.settings import Settings
-from org_service.store.reference_progress import Place
+from org_service.store.reference_progress import ReferencePartition
 from org_service.telemetry.logs import get_logger
 from org_service.waiting import Heartbeat
 from org_service.wire.facts import kinds
@@ -48,12 +48,12 @@ class ReferenceSubscriber(Subscriber):
         reference, consumer = self._reference, self._consumer
         if self._draining:
             return True
-        passed: Mapping[Place, float] = {} if reference.lost else await reference.passed(consumer)
+        passed: Mapping[ReferencePartition, float] = {} if reference.lost else await reference.passed(consumer)
         if not (reference.lost or passed):
             return True
         if self._last is not None:
             await asyncio.wait((self._last,))
         if reference.lost:
-            return await reference.find_place(consumer)
+            return await reference.find_position(consumer)
         await reference.confirm(consumer, passed)
         return not reference.lost

@@ -12,7 +12,7 @@ from org_service.settings import DatabaseSettings
 from org_service.store import facts, reference_progress
 from org_service.store.engine import Session, create_engine
 from org_service.store.facts import MEMBERSHIPS, PARTNERSHIPS, STAFF, count_facts
-from org_service.store.reference_progress import Place, Progress, confirm, read_ages
+from org_service.store.reference_progress import Progress, ReferencePartition, confirm, read_ages
 from tests.integration.store.rows import ACME, AT
 
 pytestmark = pytest.mark.integration
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.integration
 GLOBEX = UUID("0195a000-0000-7000-8000-000000000002")
 TOPIC_ID = UUID("7d5a2b10-4c8e-4a53-9f0f-2f6a3a0b9c11")
 LATER_ID = UUID("8d5a2b10-4c8e-4a53-9f0f-2f6a3a0b9c11")
-FIRST, SECOND = Place("orgs.memberships", 0), Place("orgs.memberships", 1)
+FIRST, SECOND = ReferencePartition("orgs.memberships", 0), ReferencePartition("orgs.memberships", 1)
 
 
 @pytest.fixture
@@ -121,7 +121,7 @@ async def test_progress_begins_at_0_and_is_kept(conn: AsyncConnection) -> None:
     await reference_progress.begin(conn, {SECOND: TOPIC_ID, FIRST: TOPIC_ID})
     await reference_progress.write(conn, {FIRST: Progress(TOPIC_ID, 17)})
     await reference_progress.begin(conn, {FIRST: LATER_ID})
-    missing = Place("orgs.staff", 0)
+    missing = ReferencePartition("orgs.staff", 0)
     assert await reference_progress.lock(conn, [SECOND, FIRST, missing]) == {
         FIRST: Progress(TOPIC_ID, 17),
         SECOND: Progress(TOPIC_ID, 0),
@@ -132,7 +132,7 @@ async def test_who_comes_second_waits_and_then_sees_what_the_first_one_did(engin
     async with engine.begin() as conn:
         await reference_progress.begin(conn, {FIRST: TOPIC_ID, SECOND: TOPIC_ID})
 
-    async def second() -> dict[Place, Progress]:
+    async def second() -> dict[ReferencePartition, Progress]:
         async with engine.begin() as conn:
             return await reference_progress.lock(conn, [SECOND, FIRST])
 

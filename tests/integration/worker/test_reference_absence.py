@@ -21,7 +21,7 @@ from org_service.apply.reconcile import Group
 from org_service.probes import listeners
 from org_service.settings import AuthSettings, Settings
 from org_service.store.database import Database
-from org_service.store.reference_progress import Place
+from org_service.store.reference_progress import ReferencePartition
 from org_service.telemetry.metrics import PARKED, REFERENCE_RECORDS
 from tests.integration.worker.running import running
 from tests.support import surgery
@@ -166,7 +166,10 @@ async def test_who_finds_that_somebody_else_is_ahead_deletes_nothing(
     async with reading(settings) as applier:
         await until(lambda: roles(database), {at_home("ann"): "user"})
         topic_id = applier._topic_ids[topic]
-    groups = [Group(topic, topic_id, {Place(topic, 0): 1}), Group(topic, uuid4(), {Place(topic, 1): 0})]
+    groups = [
+        Group(topic, topic_id, {ReferencePartition(topic, 0): 1}),
+        Group(topic, uuid4(), {ReferencePartition(topic, 1): 0}),
+    ]
     await database.execute("UPDATE reference_progress SET next_offset = 2 WHERE next_offset = 1")
     await restore(database, None)
     async with database_of(settings) as made:

@@ -13,7 +13,7 @@ from org_events.reference import Role
 from org_service.apply.reference import ReferenceApplier
 from org_service.kafka.topic_ids import topic_ids
 from org_service.settings import Settings
-from org_service.store.reference_progress import Place
+from org_service.store.reference_progress import ReferencePartition
 from org_service.telemetry.metrics import BATCH_REPEATS, REFERENCE_RECORDS
 from org_service.worker import reference
 from org_service.worker.worker import Worker
@@ -56,7 +56,7 @@ async def progress(database: asyncpg.Connection) -> int | None:
     )
 
 
-def zombie(of: ReferenceApplier, settings: Settings, place: Place, start: int) -> ReferenceApplier:
+def zombie(of: ReferenceApplier, settings: Settings, place: ReferencePartition, start: int) -> ReferenceApplier:
     """A worker that lost its partitions while it had a batch in hand, which begins at `start`."""
     former = ReferenceApplier(of._database, settings)
     former._consumer, former._topic_ids = of._consumer, of._topic_ids
@@ -75,7 +75,7 @@ async def test_a_worker_that_lost_its_partitions_can_not_put_older_data_back(
     async with reading(settings) as applier:
         await until(lambda: roles(database), {user(0): "admin"})
         skipped = REFERENCE_RECORDS.labels(topic, "skipped")._value.get()
-        former = zombie(applier, settings, Place(topic, 0), 0)
+        former = zombie(applier, settings, ReferencePartition(topic, 0), 0)
         await former.apply(old)
         assert not former.lost
     assert await roles(database) == {user(0): "admin"}
@@ -91,7 +91,7 @@ async def test_a_batch_with_a_hole_before_it_writes_nothing(
     await give(feed, 0, 2)
     async with reading(settings) as applier:
         await until(lambda: roles(database), users(0, 2))
-        ahead = zombie(applier, settings, Place(topic, 0), 5)
+        ahead = zombie(applier, settings, ReferencePartition(topic, 0), 5)
         late = member(at_home("late"))
         await ahead.apply([FakeRecord(late.key(), late.to_body(), [], 0, 5, topic)])
         assert ahead.lost
@@ -107,7 +107,7 @@ async def test_a_batch_of_a_topic_that_is_gone_writes_nothing(
     await give(feed, 0, 1)
     async with reading(settings) as applier:
         await until(lambda: roles(database), users(0, 1))
-        former = zombie(applier, settings, Place(topic, 0), 0)
+        former = zombie(applier, settings, ReferencePartition(topic, 0), 0)
         await database.execute("UPDATE reference_progress SET topic_id = gen_random_uuid(), next_offset = 0")
         await former.apply(
             [FakeRecord(member(at_home("old")).key(), member(at_home("old")).to_body(), [], 0, 0, topic)]
@@ -125,7 +125,7 @@ async def test_a_topic_created_anew_between_two_batches_is_noticed_before_anythi
     async with reading(settings) as applier:
         await until(lambda: roles(database), users(0, 1))
         await database.execute("UPDATE reference_progress SET topic_id = $1", former_id)
-        unaware = zombie(applier, settings, Place(topic, 0), 1)
+        unaware = zombie(applier, settings, ReferencePartition(topic, 0), 1)
         unaware._topic_ids = {topic: former_id}
         await unaware.apply(
             [FakeRecord(member(at_home("new")).key(), member(at_home("new")).to_body(), [], 0, 1, topic)]
@@ -143,7 +143,7 @@ async def test_offsets_that_go_back_or_come_unasked_are_let_go(
     await give(feed, 0, 5)
     async with reading(settings) as applier:
         await until(lambda: roles(database), users(0, 5))
-        one = zombie(applier, settings, Place(topic, 0), 5)
+        one = zombie(applier, settings, ReferencePartition(topic, 0), 5)
         await one.apply(
             [FakeRecord(member(at_home("new")).key(), member(at_home("new")).to_body(), [], partition, 3, topic)]
         )

@@ -8,14 +8,14 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from org_service.apply import reconcile
 from org_service.apply.reconcile import Marks
-from org_service.store.reference_progress import Place
+from org_service.store.reference_progress import ReferencePartition
 
 
 def test_partitions_are_reconciled_in_groups_of_a_bounded_number_of_keys(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reconcile, "_KEYS_MAX", 10)
     ids = {"a": UUID(int=1), "b": UUID(int=2)}
     ends = {("a", 0): 4, ("a", 1): 6, ("a", 2): 1, ("a", 3): 50, ("b", 0): 0}
-    groups = reconcile.grouped(ids, {Place(*at): end for at, end in ends.items()})
+    groups = reconcile.grouped(ids, {ReferencePartition(*at): end for at, end in ends.items()})
     assert [(group.topic, group.topic_id, group.partitions) for group in groups] == [
         ("a", UUID(int=1), [0, 1]),
         ("a", UUID(int=1), [2]),
@@ -49,13 +49,13 @@ async def test_a_partition_is_confirmed_as_of_when_it_ended_where_the_reader_is_
     clock = iter(range(0, 1000, 100))
     monkeypatch.setattr(reconcile.time, "monotonic", lambda: next(clock))
     marks, consumer = Marks(), cast("AIOKafkaConsumer", Consumer())
-    assert await marks.passed(consumer) == {Place("t", 0): 100}
+    assert await marks.passed(consumer) == {ReferencePartition("t", 0): 100}
     ends |= {0: 9, 1: 9}
     assert await marks.passed(consumer) == {}
     positions |= {0: 8, 1: 8}
-    assert await marks.passed(consumer) == {Place("t", 1): 100}
+    assert await marks.passed(consumer) == {ReferencePartition("t", 1): 100}
     positions[0] = 9
-    assert await marks.passed(consumer) == {Place("t", 0): 200}
+    assert await marks.passed(consumer) == {ReferencePartition("t", 0): 200}
     marks.clear()
     monkeypatch.setattr(reconcile.time, "monotonic", lambda: 430)
     assert await marks.passed(consumer) == {}  # not yet time for new ones

@@ -2,7 +2,8 @@
 
 Starts Kafka and Postgres (or uses those of the environment), fills a database, explains each hot statement as the
 session of its process runs it, and writes `NAME.plan.txt` beside each `NAME.sql`. Takes four minutes and 4 GB of disk.
-A test reads which indexes they use; nothing else of them is compared, because plans are Postgres' choice.
+A test reads which indexes they use, and whether the statement is still the one that was explained; nothing else of
+them is compared, because plans are Postgres' choice.
 """
 
 import asyncio
@@ -10,6 +11,7 @@ import re
 import secrets
 import sys
 from collections.abc import Mapping
+from hashlib import sha256
 from typing import Any, Final
 
 import asyncpg
@@ -20,13 +22,14 @@ from org_service.documentation.files import ROOT
 from org_service.documentation.sql_pages import FOLDER, PLAN_SUFFIX
 from org_service.settings import DatabaseSettings, LogSettings
 from org_service.store import migrate
-from org_service.store.compiled import statements
+from org_service.store.compiled import Compiled, statements
 from org_service.store.engine import Session, connect
 from org_service.telemetry.logs import set_up_logging
 from tests.bench.hot_statements import Hot, hot_statements
 from tests.bench.plan_data import PlanData
 
 BATCH: Final = 500
+COMMAND: Final = "python -m tests.bench.plans"
 _EXPLAIN: Final = "EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, SUMMARY OFF, BUFFERS OFF)"
 _USED: Final = re.compile(r"(?:Index (?:Only )?Scan (?:Backward )?using|Bitmap Index Scan on|Arbiter Indexes:) (\w+)")
 _WALKED: Final = re.compile(r"Index (?:Only )?Scan (?:Backward )?using (\w+)[^\n]*\n(?! *Index Cond)")
@@ -51,6 +54,13 @@ async def explain(session: Session, hot: Hot) -> str:
         await transaction.rollback()
     await session.execute("DEALLOCATE hot")
     return "\n".join(_ARRAY.sub(_shortened, row[0]) for row in rows)
+
+
+def digest_of(statement: Compiled) -> str:
+    """What a plan file says of its statement, so that a plan of another one is noticed; the names of parameters don't
+    count.
+    """
+    return sha256(statement.text.encode()).hexdigest()[:16]
 
 
 def indexes_in(plan: str) -> set[str]:
@@ -103,8 +113,9 @@ async def write_plans(database: DatabaseSettings, data: PlanData) -> None:
         plan = await explain(session, hot)
         await session.close()
         how = f"{hot.statement} for {hot.about}, in a session of orgs_{hot.role}, PostgreSQL {version}."
-        made = f"By `python -m tests.bench.plans`, with rows in the tables: {rows}."
-        (ROOT / FOLDER / f"{hot.statement}{PLAN_SUFFIX}").write_text(f"{how}\n{made}\n\n{plan}\n")
+        made = f"By `{COMMAND}`, with rows in the tables: {rows}."
+        of = f"Of the statement whose SHA-256 begins with {digest_of(statements()[hot.statement])}."
+        (ROOT / FOLDER / f"{hot.statement}{PLAN_SUFFIX}").write_text(f"{how}\n{made}\n{of}\n\n{plan}\n")
 
 
 async def _version(database: DatabaseSettings) -> str:

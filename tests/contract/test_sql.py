@@ -12,7 +12,7 @@ from org_service.documentation.sql_pages import FOLDER, PLAN_SUFFIX, sql_pages, 
 from org_service.store import compiled
 from tests.bench.hot_statements import hot_statements
 from tests.bench.plan_data import PlanData
-from tests.bench.plans import indexes_in, indexes_named
+from tests.bench.plans import COMMAND, digest_of, indexes_in, indexes_named
 
 pytestmark = pytest.mark.contract
 
@@ -43,6 +43,13 @@ def test_a_plan_uses_indexes_that_the_description_names_and_reads_only_small_tab
     name = str(path.relative_to(ROOT / FOLDER)).removesuffix(PLAN_SUFFIX)
     assert indexes_in(plan) <= indexes_named(text_of(name))
     assert set(re.findall(r"Seq Scan on (\w+)", plan)) <= SMALL
+
+
+@pytest.mark.parametrize("path", PLANS, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_a_plan_is_of_the_statement_as_it_is_now(path: Path) -> None:
+    name = str(path.relative_to(ROOT / FOLDER)).removesuffix(PLAN_SUFFIX)
+    said = f"SHA-256 begins with {digest_of(compiled.statements()[name])}."
+    assert said in path.read_text(), f"the plan of {name} is of a former statement: run `nice {COMMAND}`"
 
 
 def run_by(path: Path) -> set[str]:

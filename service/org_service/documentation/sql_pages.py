@@ -81,7 +81,8 @@ def _index(found: Mapping[str, Compiled], planned: Collection[str]) -> str:
         "- A worker plans each statement each time it runs (`force_custom_plan`); an edge plans it once a connection",
         "  (`force_generic_plan`, no sequential scans) and renews its connections each minute.",
         "- A plan is how Postgres ran a hot statement on a million organizations. `python -m tests.bench.plans` writes",
-        "  the plans; a test compares their indexes with those that the descriptions name.",
+        "  the plans; a test compares their indexes with those that the descriptions name, and fails where a statement",
+        "  is no longer the one that was explained.",
         "- `lists` has a statement for each combination of search, access, order and page. Each of these is shown",
         "  changed alone.",
     ]

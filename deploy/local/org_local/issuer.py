@@ -84,12 +84,6 @@ class Issuer:
         claims: dict[str, Any] = {"iss": NAME, "aud": audience, "sub": user, "iat": issued, "exp": issued + ttl_s}
         return jwt.encode(claims, jwt.PyJWK(key, ALGORITHM), ALGORITHM, headers={"kid": key["kid"]})
 
-    def rotate(self) -> None:
-        """Sign with a new key from now on; the old ones stay in the set, so their tokens stay valid."""
-        with _explained(self._folder), _held(self._folder):
-            self._keys = [*(_read(self._folder) or []), _new_key()]
-            self._save()
-
     def _save(self) -> None:
         """Write what differs; the public keys last, so that nothing is published that could be lost."""
         public = [{name: value for name, value in key.items() if name != "d"} for key in self._keys]

@@ -34,6 +34,7 @@ from org_service.store.database import Database
 
 FILE = Path(__file__).with_name("organizations.jsonl")
 ARRIVAL_TIMEOUT_S = 20.0
+POLL_S = 0.05
 
 console = Console(highlight=False, soft_wrap=True)
 
@@ -255,11 +256,21 @@ async def broken(demo: Demo) -> None:
     await demo.raw_command("org.update", org_id, b'{"org_id": oops')
     heading("unreadable bytes and headers: parked for an operator, blocking nothing")
     await demo.raw(b"\x00\x01", [("ce_id", b"\xff\xfe\xfd"), ("ce_type", b"org.\xc3\x28")], b"\x80\x81 not a command")
-    await progress.wait_until_idle(demo.settings, ARRIVAL_TIMEOUT_S)
+    await idle(demo.settings)
     database = Database(demo.settings.database, "reader", direct=True)
     async with database.connect() as conn:
         for record in await parked.list_records(conn, 10):
             console.print("   parked", render.parked(record))
+
+
+async def idle(settings: Settings) -> None:
+    """Wait until everything that was sent is decided and published."""
+    async with asyncio.timeout(ARRIVAL_TIMEOUT_S):
+        while True:
+            left = await progress.behind(settings)
+            if left.idle:
+                return
+            await asyncio.sleep(POLL_S)
 
 
 CASES = (create_all, update_some, swap_names, life_cycle, rejections, broken)

@@ -17,14 +17,14 @@ from pathlib import Path
 
 import reference_data
 from aiokafka import AIOKafkaProducer
-from cases import ARRIVAL_TIMEOUT_S, CASES, Demo, Watch, console, heading, note
+from cases import ARRIVAL_TIMEOUT_S, CASES, Demo, Watch, console, heading, idle, note
 from pydantic import SecretStr
 from roles import Role, role
 
 import org_local
 from org_local.server import log_tail
 from org_service.kafka import topics
-from org_service.operate import accounts, progress, publish
+from org_service.operate import accounts, publish
 from org_service.settings import DatabaseSettings, KafkaSettings, LogSettings, Settings
 from org_service.store import migrate
 from org_service.telemetry.logs import set_up_logging
@@ -35,7 +35,7 @@ DEMO_TIMEOUT_S = 150.0
 async def prove(demo: Demo) -> tuple[str, list[str]]:
     """The last line, and what differs."""
     heading("the accounts, from the topics (read_committed) and the tables")
-    await progress.wait_until_idle(demo.settings, ARRIVAL_TIMEOUT_S)
+    await idle(demo.settings)
     found = await accounts.check(demo.settings)
     differences = list(found.differences)
     for what, ours, theirs in (
@@ -47,7 +47,7 @@ async def prove(demo: Demo) -> tuple[str, list[str]]:
         console.print(f"  {'✓' if ours == theirs else '✗'} {what}: {ours} = {theirs}")
         if ours != theirs:
             differences.append(f"{what}: {ours} is not {theirs}")
-    mark = "✓" if found.balance else "✗"
+    mark = "✓" if not found.differences else "✗"
     for what in (
         "every outcome is published as it was decided, every event once, with the state before and after",
         "the versions of each organization have no gaps",

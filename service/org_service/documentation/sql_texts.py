@@ -53,7 +53,6 @@ TEXTS: Final[Mapping[str, str]] = {
     "organization_pkey.",
     "organizations/list_following": f"Reads a later page of all organizations. {_OPERATOR}. No lock. "
     "organization_pkey.",
-    "organizations/count": f"Counts organizations by what they are. {_OPERATOR}. No lock. Reads the whole table.",
     "outcomes/find_journaled": "Finds which commands of a batch were decided already. "
     f"{_BATCH}, right after the locks: a rival that decided the same commands has committed by then. No lock. "
     "journal_command_id_key.",
@@ -110,7 +109,6 @@ TEXTS: Final[Mapping[str, str]] = {
     "tombstones are kept. No lock. {table}_pkey.",
     "facts/following_keys": "Reads the page of keys after a key. The worker, as for the first page. No lock. "
     "{table}_pkey.",
-    "facts/count": f"Counts facts. {_OPERATOR}. No lock. Reads the whole table.",
     "reference_progress/lock": "Locks how far partitions are applied, and reads it. The worker, first in each batch of "
     "reference data. Row locks (FOR UPDATE) in order of topic and partition until the commit: whoever comes with older "
     "records waits, then sees that they are old. reference_progress_pkey, or the whole table, "

@@ -180,13 +180,3 @@ def command_access(
     if organization.deleted_at is not None:
         return access_beyond(staff=True, policy=policy) if staff and command_type == RestoreOrganization.type else None
     return access_to(organization, memberships=memberships, partnerships=partnerships, staff=staff, policy=policy)
-
-
-def default_organization(memberships: Iterable[Membership]) -> UUID | None:
-    """The earliest-joined active direct membership; of several at one moment the smallest id, so there is just one.
-
-    Args:
-        memberships: Of one user, in organizations that are there.
-    """
-    active = [membership for membership in memberships if membership.active]
-    return min(active, key=lambda m: (m.joined_at, m.org_id.int)).org_id if active else None

@@ -44,11 +44,6 @@ class Accounts(NamedTuple):
     """Records set aside and not released or discarded."""
     differences: list[str]
 
-    @property
-    def balance(self) -> bool:
-        """Whether everything fits together."""
-        return not self.differences
-
 
 @dataclass(slots=True)
 class _OnTopics:
@@ -78,7 +73,7 @@ class _Stored:
 
 
 async def check(settings: Settings) -> Accounts:
-    """Compare everything with everything. Call it when the pipeline is idle (`progress.wait_until_idle`).
+    """Compare everything with everything. Call it when the pipeline is idle (`progress.behind`).
 
     What was published at positions in a known gap of the journal is left out: an operator gave it up. Not so the
     state that it left behind, which differs until the organization changes again.

@@ -4,11 +4,8 @@ Never by counting records: offsets of `orgs.commands` against the worker group's
 relay's record. Both are 0 exactly when everything sent has its outcome and every outcome is published.
 """
 
-import asyncio
-import time
-from typing import Final, NamedTuple, cast
+from typing import NamedTuple, cast
 
-from org_service.errors import RetryError
 from org_service.kafka import relay_position
 from org_service.kafka.client import CorruptRecordException, TopicPartition
 from org_service.kafka.offsets import read_committed
@@ -17,8 +14,6 @@ from org_service.settings import Settings
 from org_service.store import journal
 from org_service.store.database import Database
 from org_service.wire.position import PARTITION, Published
-
-IDLE_POLL_S: Final = 0.1
 
 
 class Behind(NamedTuple):
@@ -48,23 +43,6 @@ async def behind(settings: Settings) -> Behind:
         head = await journal.read_head(conn)
     last = await published(settings)
     return Behind(undecided, head - (0 if last is None else last.position))
-
-
-async def wait_until_idle(settings: Settings, timeout_s: float) -> None:
-    """Wait until everything that was sent before is decided and published.
-
-    Raises:
-        RetryError: It isn't within the time; the message says what is missing.
-        KafkaError, TopicsMissingError: As `behind`.
-    """
-    deadline = time.monotonic() + timeout_s
-    while not (left := await behind(settings)).idle:
-        if time.monotonic() > deadline:
-            raise RetryError(
-                f"after {timeout_s:.0f} s {left.commands} commands are not decided and {left.outcomes} outcomes not "
-                "published: see the logs of worker and relay."
-            )
-        await asyncio.sleep(IDLE_POLL_S)
 
 
 async def published(settings: Settings) -> Published | None:

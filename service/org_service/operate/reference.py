@@ -12,10 +12,7 @@ from org_events.topics import Topics
 from org_service.errors import TopicsMissingError
 from org_service.kafka.client import KafkaTimeoutError, RecordMetadata
 from org_service.kafka.connection import admin, make_producer
-from org_service.kafka.reader import read_all
-from org_service.settings import DatabaseSettings, KafkaSettings
-from org_service.store.database import Database
-from org_service.store.facts import Counts, count_facts
+from org_service.settings import KafkaSettings
 
 T = TypeVar("T")
 
@@ -92,34 +89,3 @@ async def _in_time(kafka: KafkaSettings, step: Awaitable[T]) -> T:
 
 async def _acknowledged(waiting: Sequence[asyncio.Future[RecordMetadata]]) -> list[SentFact]:
     return [SentFact(each.topic, each.partition, each.offset) for each in await asyncio.gather(*waiting)]
-
-
-async def facts_on_topics(kafka: KafkaSettings) -> Counts:
-    """How many facts the topics hold now: keys whose last record is no tombstone. Reads them whole.
-
-    Raises:
-        KafkaError: Kafka can't be reached.
-        TopicsMissingError: A topic does not exist.
-    """
-    topics = kafka.topics
-    return Counts(
-        *[await _live_keys(kafka, topic) for topic in (topics.memberships, topics.partnerships, topics.staff)]
-    )
-
-
-async def facts_in_tables(database: DatabaseSettings) -> Counts:
-    """How many facts the service knows. Reads the tables whole.
-
-    Raises:
-        Exception: As the driver has it; `store.failures.classify` says what to do.
-    """
-    async with Database(database, "reader", direct=True).connect() as conn:
-        return await count_facts(conn)
-
-
-async def _live_keys(kafka: KafkaSettings, topic: str) -> int:
-    live: set[bytes | None] = set()
-    async for records in read_all(kafka, topic):
-        for record in records:
-            (live.discard if record.value is None else live.add)(record.key)
-    return len(live)

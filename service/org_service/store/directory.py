@@ -56,7 +56,7 @@ class Entry(NamedTuple):
     deactivated: bool
     access: Access
     is_default: bool
-    """The user's default organization (`access.default_organization`): one at most, over all pages."""
+    """The user's default organization: the one they joined first. One at most, over all pages."""
 
 
 class Listing(NamedTuple):

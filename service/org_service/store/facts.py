@@ -1,7 +1,7 @@
 """Reference data as tables: whole batches of facts written and taken back."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Any, Final, NamedTuple, cast
+from typing import Any, Final, cast
 
 from sqlalchemy import (
     Boolean,
@@ -14,7 +14,6 @@ from sqlalchemy import (
     and_,
     bindparam,
     delete,
-    func,
     or_,
     select,
     tuple_,
@@ -31,14 +30,6 @@ from org_service.store.tables import MembershipRow, PartnershipRow, StaffRow
 _PAGE_ROWS: Final = 10_000
 
 
-class Counts(NamedTuple):
-    """How many facts there are."""
-
-    memberships: int
-    partnerships: int
-    staff: int
-
-
 class FactTable:
     """One table of facts: a row is what a record says, the first columns are what its key names."""
 
@@ -53,7 +44,6 @@ class FactTable:
         after = [bindparam(f"after_{name}", type_=types[name]) for name in self.key_fields]
         self._first_keys: Final = select(*keys_of).order_by(*keys_of).limit(bindparam("limit", type_=Integer))
         self._following_keys: Final = self._first_keys.where(tuple_(*keys_of) > tuple_(*after))
-        self._count: Final = select(func.count()).select_from(self._table)
 
     async def upsert(self, conn: AsyncConnection, rows: Sequence[tuple[Any, ...]]) -> None:
         """Write facts, new or changed ones; each key at most once. A row that is there as it is isn't touched.
@@ -80,10 +70,6 @@ class FactTable:
                 return
             after = {f"after_{name}": value for name, value in zip(self.key_fields, found[-1], strict=True)}
             rows = await conn.execute(self._following_keys, after | {"limit": _PAGE_ROWS})
-
-    async def count(self, conn: AsyncConnection) -> int:
-        """How many facts there are; reads the whole table."""
-        return await conn.scalar(self._count) or 0
 
     def _make_upsert(self, types: Mapping[str, Any]) -> Insert:
         given = unnest(types)
@@ -119,8 +105,3 @@ FACT_TABLES: Final[Mapping[type[contract.Reference], FactTable]] = {
     contract.Staff: STAFF,
 }
 """Where the facts of each kind go; a table has the fields of the kind, in the same order."""
-
-
-async def count_facts(conn: AsyncConnection) -> Counts:
-    """Count all facts. Reads the tables whole."""
-    return Counts(await MEMBERSHIPS.count(conn), await PARTNERSHIPS.count(conn), await STAFF.count(conn))

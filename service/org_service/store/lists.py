@@ -120,7 +120,7 @@ def _organizations_of(ids: FromClause, *conditions: ColumnElement[bool]) -> Late
 
 
 def _default(mine: FromClause) -> ColumnElement[Any]:
-    """The rule of `access.default_organization`: the earliest joined, of several the smallest id."""
+    """The earliest joined of the active memberships, of several at one moment the one with the smallest id."""
     joined = select(mine).order_by(mine.c.joined_at, mine.c.org_id).offset(0).subquery("joined")
     return (
         select(joined.c.org_id)

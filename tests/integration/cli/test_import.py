@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from org_service.operate import accounts, progress, publish
+from org_service.operate import accounts, publish
 from org_service.settings import Settings
+from tests.support.idle import wait_until_idle
 from tests.support.operating import Orgs
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("running")]
@@ -28,7 +29,7 @@ async def test_a_second_import_of_the_same_file_changes_nothing(orgs: Orgs, sett
     first = await orgs("import", str(file), "--json")
     again = await orgs("import", str(file), "--json")
     assert outcomes(first.json) == outcomes(again.json) == {("applied", 200): ROWS}
-    await progress.wait_until_idle(settings, 20)
+    await wait_until_idle(settings, 20)
     found = await accounts.check(settings)
     assert found == (ROWS, ROWS, ROWS, 0, [])
     assert (await orgs("show", "företag 7", "--json")).json["version"] == 1

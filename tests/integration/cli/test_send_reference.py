@@ -12,7 +12,8 @@ from aiokafka.errors import KafkaTimeoutError
 import org_local
 from org_events import reference as contract
 from org_service.cli.reference import RoleOption
-from org_service.operate.reference import Counts, FactEntry, facts_in_tables, facts_on_topics, publish
+from org_service.operate.reference import FactEntry, publish
+from tests.support.fact_counts import Counts, facts_in_tables, facts_on_topics
 from tests.support.operating import ORG, OTHER, Orgs
 from tests.support.reference_feed import member
 from tests.support.topics import read_topic

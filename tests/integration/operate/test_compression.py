@@ -11,11 +11,12 @@ import pytest
 
 from org_events.reference import Membership, Partnership, Role, Staff
 from org_local.stack import Stack
-from org_service.operate import accounts, progress, reference
+from org_service.operate import accounts, reference
 from org_service.settings import Settings
-from org_service.store.facts import Counts
 from tests.support import surgery
 from tests.support.database import execute
+from tests.support.fact_counts import Counts, facts_in_tables, facts_on_topics
+from tests.support.idle import wait_until_idle
 from tests.support.operating import ORG, Orgs, Service
 from tests.support.raw_batches import CODECS, stored_codecs
 from tests.support.reference_feed import JOINED
@@ -48,17 +49,17 @@ async def test_every_reader_goes_on_whatever_codec_the_topics_have(
         await reference.publish(kafka, map(reference.FactEntry, facts[3 * number :][:3]))
         service.start("worker", "relay")  # the relay finds where it was, in what the codec before this one packed
         await orgs("send", "update", ORG, "--name", codec)
-        await until(lambda: reference.facts_in_tables(settings.database), Counts(*[number + 1] * 3))
-        await progress.wait_until_idle(settings, 20)
+        await until(lambda: facts_in_tables(settings.database), Counts(*[number + 1] * 3))
+        await wait_until_idle(settings, 20)
         await service.stop()
     # Nobody read for so long that the tombstones are gone: what the topics lack is deleted, and nothing else.
     await execute(settings, "UPDATE reference_progress SET confirmed_at = now() - $1::interval", timedelta(days=400))
     await execute(settings, "INSERT INTO staff VALUES ('revoked')")
     service.start("worker")
-    await until(lambda: reference.facts_in_tables(settings.database), Counts(4, 4, 4))
+    await until(lambda: facts_in_tables(settings.database), Counts(4, 4, 4))
     for name in names:
         assert stored_codecs(stack, name, 1 if name == topics.relay else kafka.partitions) >= {*CODECS.values()}
-    assert await reference.facts_on_topics(kafka) == Counts(4, 4, 4)
+    assert await facts_on_topics(kafka) == Counts(4, 4, 4)
     assert (await accounts.check(settings)).differences == []
     for what in ("commands", "results", "events"):
         shown = (await orgs("tail", what, *ALL)).json_lines

@@ -17,6 +17,7 @@ from org_service.operate.journal import Recovery
 from org_service.settings import KafkaSettings, Settings
 from tests.support import relaying
 from tests.support.database import connected, execute
+from tests.support.idle import wait_until_idle
 from tests.support.operating import Orgs, Service
 from tests.support.relaying import RECORDED_AT, changes, running
 
@@ -67,7 +68,7 @@ async def test_a_healthy_journal_is_left_alone(orgs: Orgs, service: Service, set
     assert "has published nothing yet" in never.stderr
     service.start("worker", "relay")
     await create(orgs, 1)
-    await progress.wait_until_idle(settings, 20)
+    await wait_until_idle(settings, 20)
     needless = await orgs("journal", "advance", "--yes", code=1)
     assert "nothing to do" in needless.stderr
     assert await positions(settings) == ([1], 1)
@@ -80,7 +81,7 @@ async def test_after_an_older_backup_nothing_decided_since_is_lost(
     """Five commands published, two in the backup; then fewer than the three lost ones, or more."""
     service.start("worker", "relay")
     await create(orgs, 1, 2, 3, 4, 5)
-    await progress.wait_until_idle(settings, 20)
+    await wait_until_idle(settings, 20)
     await service.stop()
     await restore_older_backup(settings)
 
@@ -107,7 +108,7 @@ async def test_after_an_older_backup_nothing_decided_since_is_lost(
 
     service.start("worker", "relay")
     await create(orgs, 6)
-    await progress.wait_until_idle(settings, 20)
+    await wait_until_idle(settings, 20)
     assert await published_positions(orgs) == list(range(1, 5 + fresh + 2))
     assert "nothing to do" in (await orgs("journal", "advance", "--yes", code=1)).stderr
 
@@ -115,7 +116,7 @@ async def test_after_an_older_backup_nothing_decided_since_is_lost(
 async def test_rows_that_cant_be_told_apart_are_left_alone(orgs: Orgs, service: Service, settings: Settings) -> None:
     service.start("worker", "relay")
     await create(orgs, 1, 2, 3, 4, 5)
-    await progress.wait_until_idle(settings, 20)
+    await wait_until_idle(settings, 20)
     await service.stop()
     await restore_older_backup(settings)
     await execute(settings, "UPDATE journal SET recorded_at = recorded_at + interval '1 day' WHERE position = 1")

@@ -13,10 +13,11 @@ from org_local.stack import Stack
 from org_service.errors import PartitionUnreadableError
 from org_service.kafka import relay_position
 from org_service.kafka.reader import Record, read_all
-from org_service.operate import accounts, progress, reference, tail
+from org_service.operate import accounts, progress, tail
 from org_service.operate.tail import View
 from org_service.settings import Settings
 from tests.support import surgery
+from tests.support.fact_counts import facts_on_topics
 from tests.support.operating import Orgs
 
 pytestmark = pytest.mark.integration
@@ -96,7 +97,7 @@ async def test_nobody_takes_a_part_for_the_whole(settings: Settings, stack: Stac
     with pytest.raises(PartitionUnreadableError, match=f"{topics.commands}, partition {SICK} cannot be read"):
         await accounts.check(settings)
     with pytest.raises(PartitionUnreadableError, match=f"{topics.staff}, partition {SICK} cannot be read"):
-        await reference.facts_on_topics(settings.kafka)
+        await facts_on_topics(settings.kafka)
     with pytest.raises(
         PartitionUnreadableError, match=f"{topics.relay}, partition 0 cannot be read from offset {BAD} on"
     ):

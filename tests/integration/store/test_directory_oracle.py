@@ -11,13 +11,14 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from org_events.reference import Role
-from org_service.domain.access import AccessKind, Membership, Partnership, access_to, default_organization
+from org_service.domain.access import AccessKind, Membership, Partnership, access_to
 from org_service.domain.organization import Organization, name_key
 from org_service.store import directory, lists
 from org_service.store.directory import Entry, Listing
 from org_service.store.engine import Session
 from tests.integration.store.conftest import POLICY
 from tests.integration.store.rows import AT
+from tests.support.default_organization import default_organization
 
 pytestmark = pytest.mark.integration
 

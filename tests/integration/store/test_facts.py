@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from org_service.settings import DatabaseSettings
 from org_service.store import facts, reference_progress
 from org_service.store.engine import Session, create_engine
-from org_service.store.facts import MEMBERSHIPS, PARTNERSHIPS, STAFF, count_facts
+from org_service.store.facts import MEMBERSHIPS, PARTNERSHIPS, STAFF
 from org_service.store.reference_progress import Progress, ReferencePartition, confirm, read_ages
 from tests.integration.store.rows import ACME, AT
 
@@ -42,6 +42,15 @@ async def rows(conn: AsyncConnection, columns: str, table: str) -> list[tuple[An
     return [tuple(row) for row in await conn.exec_driver_sql(f"SELECT {columns} FROM {table} ORDER BY 1, 2")]
 
 
+async def counts(conn: AsyncConnection) -> tuple[int, int, int]:
+    """How many memberships, partnerships and staff there are."""
+    memberships, partnerships, staff = [
+        (await conn.exec_driver_sql(f"SELECT count(*) FROM {table}")).scalar_one()
+        for table in ("membership", "partnership", "staff")
+    ]
+    return memberships, partnerships, staff
+
+
 async def test_facts_are_written_changed_and_taken_back(conn: AsyncConnection) -> None:
     await MEMBERSHIPS.upsert(conn, [("ann", ACME, "user", AT, True), ("bob", ACME, "admin", AT, True)])
     await MEMBERSHIPS.upsert(conn, [("ann", ACME, "support", AT, False), ("ann", GLOBEX, "user", AT, True)])
@@ -55,11 +64,11 @@ async def test_facts_are_written_changed_and_taken_back(conn: AsyncConnection) -
     assert await rows(conn, "partner_org_id, org_id, role", "partnership") == [(GLOBEX, ACME, "support")]
     await STAFF.upsert(conn, [("sue",), ("sam",)])
     await STAFF.upsert(conn, [("sue",)])
-    assert await count_facts(conn) == (3, 1, 2)
+    assert await counts(conn) == (3, 1, 2)
     await MEMBERSHIPS.delete(conn, [("ann", ACME), ("nobody", ACME)])
     await PARTNERSHIPS.delete(conn, [(ACME, GLOBEX)])
     await STAFF.delete(conn, [("sam",)])
-    assert await count_facts(conn) == (2, 1, 1)
+    assert await counts(conn) == (2, 1, 1)
     assert await rows(conn, "user_id, org_id", "membership") == [("ann", GLOBEX), ("bob", ACME)]
 
 
@@ -68,7 +77,7 @@ async def test_nothing_to_write_is_no_statement(conn: AsyncConnection) -> None:
     await STAFF.delete(conn, [])
     await reference_progress.write(conn, {})
     assert await reference_progress.lock(conn, []) == {}
-    assert await count_facts(conn) == (0, 0, 0)
+    assert await counts(conn) == (0, 0, 0)
 
 
 async def test_a_fact_that_is_there_as_it_is_isnt_touched(engine: AsyncEngine) -> None:
@@ -86,9 +95,9 @@ async def test_a_fact_that_is_there_as_it_is_isnt_touched(engine: AsyncEngine) -
 
 async def test_thousands_of_facts_are_one_statement(conn: AsyncConnection) -> None:
     await MEMBERSHIPS.upsert(conn, [(f"user-{n}", ACME, "user", AT, True) for n in range(10_000)])
-    assert (await count_facts(conn)).memberships == 10_000
+    assert (await counts(conn))[0] == 10_000
     await MEMBERSHIPS.delete(conn, [(f"user-{n}", ACME) for n in range(0, 10_000, 2)])
-    assert (await count_facts(conn)).memberships == 5_000
+    assert (await counts(conn))[0] == 5_000
 
 
 async def test_the_keys_of_all_facts_come_in_order_page_by_page(

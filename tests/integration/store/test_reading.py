@@ -58,18 +58,7 @@ async def test_nothing_is_found_where_there_is_nothing(reader: AsyncConnection) 
     assert await journal.read_history(reader, ACME, 10) == []
     assert await parked.list_records(reader, 10) == []
     assert await parked.count(reader) == []
-    assert await organizations.count(reader) == (0, 0, 0)
     assert await organizations.list_by_id(reader, 10) == []
-
-
-async def test_organizations_are_counted_by_what_they_are(admin: Session, reader: AsyncConnection) -> None:
-    for number in range(3):
-        await insert_organization(admin, uuid4(), f"active {number}")
-    for number in range(2):
-        await insert_organization(admin, uuid4(), f"off {number}", deactivated_at=AT)
-    await insert_organization(admin, uuid4(), "gone", name_key=None, deleted_at=AT)
-    await insert_organization(admin, uuid4(), "off and gone", name_key=None, deleted_at=AT, deactivated_at=AT)
-    assert await organizations.count(reader) == organizations.OrganizationCounts(active=3, deactivated=2, deleted=2)
 
 
 async def test_organizations_are_listed_in_order_of_id(admin: Session, reader: AsyncConnection) -> None:

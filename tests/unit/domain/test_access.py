@@ -17,11 +17,11 @@ from org_service.domain.access import (
     Partnership,
     access_to,
     command_access,
-    default_organization,
 )
 from org_service.domain.decide import decide
 from org_service.domain.organization import Organization
 from org_service.domain.policy import read_policy
+from tests.support.default_organization import default_organization
 
 POLICY = read_policy(files("org_service").joinpath("policy.toml").read_text())
 NOW = datetime(2026, 5, 1, tzinfo=UTC)

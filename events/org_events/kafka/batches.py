@@ -24,6 +24,7 @@ from typing import Any, Final, NamedTuple, cast
 from aiokafka.errors import CorruptRecordException
 from aiokafka.record.default_records import DefaultRecordBatch
 
+from org_events.kafka.record_reader import RecordReader, signed
 from org_events.kafka.unpacking import UNPACKED_BYTES_MAX, TooLarge, unpack
 
 RECORDS_MAX: Final = 100_000
@@ -268,7 +269,7 @@ def _is_usual(data: bytes, records: int) -> bool:
                 length = length & 0x7F | data[at] << 7
                 at += 1
                 if length > 0x3FFF:
-                    reader = _Reader(data, at - 2)
+                    reader = RecordReader(data, at - 2)
                     length = reader.number() << 1
                     at = reader.at
                     if reader.headers_ahead() > HEADERS_MAX:
@@ -310,13 +311,13 @@ def _by_the_letter(header: _Header, data: bytes, batches: Batches, *, whole: boo
         _TooManyHeaders: See `_Headers`.
     """
     appended = bool(header.attributes & _APPEND_TIME)
-    reader, allowed = _Reader(data, _HEADER.size), _Headers(batches)
+    reader, allowed = RecordReader(data, _HEADER.size), _Headers(batches)
     try:
         for place in range(header.records):
             end = reader.number()
             end += reader.at
             reader.at += 1  # attributes, none of which is in use
-            timestamp = _signed(header.first_timestamp + reader.number(64))
+            timestamp = signed(header.first_timestamp + reader.number(64))
             delta = reader.number()
             key, value = reader.content(), reader.content()
             number = reader.number()
@@ -336,61 +337,6 @@ def _by_the_letter(header: _Header, data: bytes, batches: Batches, *, whole: boo
             )
     except IndexError as error:
         raise CorruptRecordException("a record extends beyond its batch") from error
-
-
-def _signed(number: int) -> int:
-    """As 64 bits hold it."""
-    return (number + (1 << 63)) % (1 << 64) - (1 << 63)
-
-
-class _Reader:
-    """Reads numbers and bytes from where it stands."""
-
-    def __init__(self, data: bytes, at: int) -> None:
-        self._data = data
-        self.at = at
-
-    def number(self, bits: int = 32) -> int:
-        """A signed number: zigzag, seven bits a byte; what exceeds its bits is dropped, as in Java."""
-        raw = shift = 0
-        while True:
-            byte = self._data[self.at]
-            self.at += 1
-            raw |= (byte & 0x7F) << shift
-            if not byte & 0x80:
-                raw &= (1 << bits) - 1
-                return (raw >> 1) ^ -(raw & 1)
-            shift += 7
-            if shift >= bits:
-                raise CorruptRecordException("a number is not terminated")
-
-    def content(self) -> bytes | None:
-        """Bytes behind their length, None where that is negative."""
-        length = self.number()
-        if length < 0:
-            return None
-        start, self.at = self.at, self.at + length
-        if self.at > len(self._data):
-            raise IndexError
-        return self._data[start : self.at]
-
-    def headers_ahead(self) -> int:
-        """How many headers the record says it has whose attributes are next; stays where it is."""
-        ahead = _Reader(self._data, self.at + 1)
-        ahead.number(64)
-        ahead.number()
-        ahead.skip()
-        ahead.skip()
-        return ahead.number()
-
-    def skip(self) -> None:
-        """Step over bytes behind their length."""
-        length = self.number()
-        self.at += max(length, 0)
-
-    def header(self) -> tuple[str, bytes | None]:
-        """A header; its name as it is, or written as `\\xff` where it isn't UTF-8."""
-        return (self.content() or b"").decode(errors="backslashreplace"), self.content()
 
 
 def _unread(header: _Header, data: bytes, why: str) -> UnpackedRecord:

@@ -22,7 +22,6 @@ from typing import Final, Self, Unpack, cast
 from uuid import UUID, uuid4
 
 from aiokafka.errors import KafkaError
-from aiokafka.structs import RecordMetadata
 
 from org_events.cloudevents import command_headers
 from org_events.commands import (
@@ -38,8 +37,9 @@ from org_events.commands import (
 )
 from org_events.publishing.arguments import CreateOptions, ExistingOptions, UpdateOptions
 from org_events.publishing.connection import REFUSALS, Connection, ConnectionOptions
-from org_events.publishing.errors import ClientError, KafkaRefused, KafkaUnavailable, OutcomeUnknown
+from org_events.publishing.errors import KafkaRefused, KafkaUnavailable, OutcomeUnknown
 from org_events.publishing.outcomes import wait_until
+from org_events.publishing.pending import PendingCommand, failure_of, hand_on_failure
 from org_events.results import Result
 from org_events.topics import Topics
 
@@ -60,17 +60,6 @@ class Sent:
     offset: int
     timestamp: datetime
     """The broker's, UTC."""
-
-
-@dataclass(frozen=True, slots=True)
-class _PendingCommand:
-    """A command handed to the producer."""
-
-    command_id: UUID
-    command: AnyCommand
-    acknowledged: asyncio.Future[RecordMetadata]
-    outcome: asyncio.Future[bytes]
-    deadline: float
 
 
 class OrganizationClient:
@@ -230,7 +219,7 @@ class OrganizationClient:
         if not sending.acknowledged.done():
             raise OutcomeUnknown("Kafka did not confirm it in time", sending.command_id, command)
         if error := sending.acknowledged.exception():
-            raise _failure(error, sending.command_id, command) from error
+            raise failure_of(error, sending.command_id, command) from error
         at = sending.acknowledged.result()
         timestamp_ms = cast("int", at.timestamp)
         return Sent(sending.command_id, at.partition, at.offset, datetime.fromtimestamp(timestamp_ms / 1000, UTC))
@@ -276,7 +265,7 @@ class OrganizationClient:
         if in_flight_max < 1:
             raise ValueError("in_flight_max must be 1 or more")
         slots = asyncio.Semaphore(in_flight_max)
-        sendings: asyncio.Queue[_PendingCommand | None] = asyncio.Queue()
+        sendings: asyncio.Queue[PendingCommand | None] = asyncio.Queue()
 
         async def pump() -> None:
             sent = 0
@@ -319,7 +308,7 @@ class OrganizationClient:
     def _deadline(self, timeout_s: float | None) -> float:
         return asyncio.get_running_loop().time() + (self._timeout_s if timeout_s is None else timeout_s)
 
-    async def _send(self, command: AnyCommand, command_id: UUID | None, timeout_s: float | None) -> _PendingCommand:
+    async def _send(self, command: AnyCommand, command_id: UUID | None, timeout_s: float | None) -> PendingCommand:
         """Hand a command to the producer; its outcome is expected from here on."""
         command_id = command_id or uuid4()
         body = body_to_send(command, command_id)
@@ -352,8 +341,8 @@ class OrganizationClient:
             if isinstance(error, KafkaError | TimeoutError):
                 raise KafkaUnavailable(f"Kafka is unavailable: {command.type} {command_id} was not sent") from error
             raise
-        acknowledged.add_done_callback(partial(_hand_on_failure, outcome))
-        return _PendingCommand(command_id, command, acknowledged, outcome, deadline)
+        acknowledged.add_done_callback(partial(hand_on_failure, outcome))
+        return PendingCommand(command_id, command, acknowledged, outcome, deadline)
 
     async def _result(
         self, command_id: UUID, outcome: asyncio.Future[bytes], deadline: float, command: AnyCommand | None
@@ -370,24 +359,8 @@ class OrganizationClient:
             raise OutcomeUnknown(f"none arrived in time{unread}", command_id, command)
         expected.forget(command_id, outcome)
         if error := outcome.exception():
-            raise _failure(error, command_id, command) from error
+            raise failure_of(error, command_id, command) from error
         return Result.model_validate_json(outcome.result())
-
-
-def _failure(error: BaseException, command_id: UUID, command: AnyCommand | None) -> ClientError:
-    if isinstance(error, REFUSALS):
-        return KafkaRefused(f"Kafka refuses the command {command_id}: {error!r}")
-    return OutcomeUnknown(str(error) or repr(error), command_id, command)
-
-
-def _hand_on_failure(outcome: asyncio.Future[bytes], acknowledged: asyncio.Future[RecordMetadata]) -> None:
-    """Without an acknowledgement don't wait for an outcome until the time is up."""
-    if acknowledged.cancelled() or outcome.done():
-        return
-    error = acknowledged.exception()
-    if error is not None:
-        outcome.set_exception(error)
-        outcome.exception()  # marks it as seen: nobody may be waiting
 
 
 async def _with_ids(

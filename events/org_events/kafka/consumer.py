@@ -298,12 +298,12 @@ class _ConsumerClient:
             for number, code, *_ in partitions:
                 error = for_code(code)
                 if error is NoError:
-                    if (
-                        cases
-                        and (case := cases.get(at := TopicPartition(topic, number)))
-                        # A bad batch that is gone by now was stepped over by a reset; nothing need come behind it.
-                        and (not case.unread or case.sick.offset != _asked_from(request, topic, number))
-                    ):
+                    if not cases:
+                        continue
+                    at = TopicPartition(topic, number)
+                    case = cases.get(at)
+                    # A bad batch that is gone by now was stepped over by a reset; nothing need come behind it.
+                    if case and (not case.unread or case.sick.offset != _asked_from(request, topic, number)):
                         self._ward.well(at)
                 elif error not in (OffsetOutOfRangeError, TopicAuthorizationFailedError):  # the fetcher's own
                     self._ward.refused(TopicPartition(topic, number), _asked_from(request, topic, number), error())

@@ -276,8 +276,12 @@ async def _read_keys(
             ]
             homes = partitions_for([key for key, _ in keyed], partitions)
             for (key, taken_back), home in zip(keyed, homes, strict=True):
-                if home == each.partition:
-                    (held.discard if taken_back else held.add)(_digest(key))
+                if home != each.partition:
+                    continue
+                if taken_back:
+                    held.discard(_digest(key))
+                else:
+                    held.add(_digest(key))
     return held, {each.partition: end for each, end in ends.items()}
 
 

@@ -182,6 +182,7 @@ class Keys:
         )
 
     async def _keep_fresh(self) -> None:
+        # A period and not a `Patience`: after a failure the last keys are in force, and who wants others cuts it short.
         while True:
             await self._rest()
             await self._read()

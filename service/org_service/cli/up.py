@@ -225,7 +225,11 @@ def announce(settings: "Settings", over: threading.Event) -> None:
         "edge": (settings.edge.health_host, settings.edge.health_port),
     }
     say_at = time.monotonic() + PATIENCE_S
-    while waiting := {role: why for role, page in pages.items() if (why := _why_not_ready(*page)) is not None}:
+    while True:
+        said = {role: _why_not_ready(*page) for role, page in pages.items()}
+        waiting = {role: why for role, why in said.items() if why is not None}
+        if not waiting:
+            break
         if time.monotonic() >= say_at:
             say_at = time.monotonic() + PATIENCE_S
             shell.say("not ready yet, waiting for " + "; ".join(f"the {role}: {why}" for role, why in waiting.items()))

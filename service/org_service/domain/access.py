@@ -132,13 +132,11 @@ def access_if_there(
         )
     if own is not None and own.active:
         return Access(own.role, AccessKind.DIRECT, policy.denied[own.role])
-    roles = {
-        partnership.role
-        for partnership in partnerships
-        if partnership.partner_active
-        and (member := memberships.get(partnership.partner_org_id)) is not None
-        and member.active
-    }
+    roles: set[Role] = set()
+    for partnership in partnerships:
+        member = memberships.get(partnership.partner_org_id)
+        if member is not None and member.active and partnership.partner_active:
+            roles.add(partnership.role)
     strongest = next((role for role in _STRONGEST_FIRST if role in roles), None)
     return None if strongest is None else Access(strongest, AccessKind.PARTNERSHIP, policy.denied[strongest])
 

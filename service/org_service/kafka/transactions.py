@@ -141,6 +141,7 @@ class TransactionWatch:
 
     async def run(self) -> None:
         """Look, forever; while Kafka is away, try again."""
+        # A period and not a `Patience`: the next look is due whether this one failed, and nothing waits for it.
         while True:
             # First, so that a process that ends at once leaves no connection half made.
             await asyncio.sleep(LOOK_S)
@@ -166,10 +167,7 @@ class TransactionWatch:
         ends = await epoch_ends(consumer, at, leaders)
         now = time.monotonic()
         stuck = {each: offset for each, offset in stable.items() if offset < ends[each]}
-        self._stuck = {
-            each: (offset, since if (since := self._since(each, offset)) is not None else now)
-            for each, offset in stuck.items()
-        }
+        self._stuck = {each: (offset, self._since(each, offset, now)) for each, offset in stuck.items()}
         held: dict[TopicPartition, Held] = {}
         for each, (offset, since) in sorted(self._stuck.items()):
             if now - since >= HELD_AFTER_S:
@@ -181,9 +179,9 @@ class TransactionWatch:
                 )
         self._tell(held)
 
-    def _since(self, at: TopicPartition, offset: int) -> float | None:
+    def _since(self, at: TopicPartition, offset: int, now: float) -> float:
         before = self._stuck.get(at)
-        return before[1] if before is not None and before[0] == offset else None
+        return before[1] if before is not None and before[0] == offset else now
 
     async def _found(self, consumer: AIOKafkaConsumer, leader: int, at: TopicPartition, offset: int) -> Held:
         who = await _who(consumer, leader, at, offset)

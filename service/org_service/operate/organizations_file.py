@@ -132,7 +132,7 @@ def _read_csv(path: Path, file: IO[str]) -> Iterator[Row | BadLine]:
         if cells is None:
             return
         if len(cells) > len(header):
-            cells = [*cells[: len(header)], *_without_empty_end(cells[len(header) :])]
+            cells[len(header) :] = _without_empty_end(cells[len(header) :])
         if not any(cell.strip() for cell in cells):
             continue
         if len(cells) == len(header):

@@ -16,6 +16,7 @@ import orjson
 from sqlalchemy import (
     ARRAY,
     BigInteger,
+    ColumnElement,
     DateTime,
     Integer,
     Text,
@@ -74,10 +75,17 @@ _TYPES: Final[dict[str, Any]] = {
     "deleted_at": DateTime(timezone=True),
     "version": BigInteger,
 }
+
+
+def _as_stored(given: ColumnElement[Any]) -> ColumnElement[Any]:
+    """An address is sent as text."""
+    return cast(given, JSONB) if given.key == "primary_address" else given
+
+
 _given = unnest(_TYPES)
 _INSERT: Final = insert(OrganizationRow).from_select(
     list(Organization._fields),
-    select(*(cast(_given.c[f], JSONB) if f == "primary_address" else _given.c[f] for f in Organization._fields)),
+    select(*map(_as_stored, _given.c)),
 )
 _SAME_OR_KEPT: Final = ("updated_at", "created_at")
 """Of the organizations of one update: no arrays are sent for these."""
@@ -87,7 +95,7 @@ _UPDATE: Final = (
     update(OrganizationRow)
     .where(col(OrganizationRow.id) == _changed.c.id)
     .values(
-        {c.name: cast(c, JSONB) if c.name == "primary_address" else c for c in _changed.c if c.name != "id"}
+        {column.name: _as_stored(column) for column in _changed.c if column.name != "id"}
         | {"updated_at": func.greatest(col(OrganizationRow.updated_at), _moment)}
     )
 )

@@ -33,4 +33,5 @@ def arrays(fields: Collection[str], rows: Sequence[tuple[Any, ...]]) -> dict[str
 
 def columns(table: Any, fields: Collection[str], *, json: Collection[str] = ()) -> list[Any]:
     """The columns of a table, or of an alias of one, that are named by `fields`; the texts of `json` come parsed."""
-    return [cast(getattr(table, f), JSON).label(f) if f in json else getattr(table, f) for f in fields]
+    named = {field: getattr(table, field) for field in fields}
+    return [cast(column, JSON).label(field) if field in json else column for field, column in named.items()]

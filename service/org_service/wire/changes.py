@@ -46,8 +46,22 @@ class Records(NamedTuple):
 
 def encode(row: JournaledOutcome) -> Records:
     """Everything to publish about `row`."""
-    (place, command_uuid, org_uuid, version_number, event_type, outcome, code, actor) = row[:8]
-    (changed, before, after_text, problem, trace, recorded_at) = row[8:]
+    (
+        place,
+        command_uuid,
+        org_uuid,
+        version_number,
+        event_type,
+        outcome,
+        code,
+        actor,
+        changed,
+        before,
+        after_text,
+        problem,
+        trace,
+        recorded_at,
+    ) = row  # at once: by name it takes four times as long, for each row published
     time = rfc3339(recorded_at)
     position, command_id = b"%d" % place, str(command_uuid).encode()
     version = NULL if version_number is None else b"%d" % version_number

@@ -10,7 +10,7 @@ from org_events.cloudevents import AUTHORIZATION, CONTENT_TYPE, STRUCTURED_BYTES
 from org_events.kafka.batches import BATCH_HEADER_BYTES, UnreadBatch
 from org_service.domain.outcomes import KeptRecord
 from org_service.domain.reasons import AuthenticatedBy
-from org_service.domain.requests import Record, Rejected, SetAside, broker_time
+from org_service.domain.requests import Record, Rejected, Request, SetAside, broker_time
 
 HEADERS_BYTES_MAX: Final = 64 * 1024
 """Of a record that is set aside; as much as a command. Nothing else bounds it below what Postgres takes in one row."""
@@ -46,12 +46,12 @@ def kept_headers(record: Record) -> tuple[str, str]:
                 room -= sizes[number]
         left = [len(content or b"") for number, (_, content) in enumerate(headers) if number not in kept]
         note = f"{len(left)} of its {len(headers)} headers, {sum(left)} bytes, were too large to store"
-    pairs = [
-        [name, None if content is None else base64.b64encode(content).decode()]
-        for number, (name, content) in enumerate(headers)
-        if number in kept
-    ]
+    pairs = [[name, _as_text(content)] for number, (name, content) in enumerate(headers) if number in kept]
     return orjson.dumps(pairs).decode(), "; ".join(filter(None, (note, about_cut)))
+
+
+def _as_text(content: bytes | None) -> str | None:
+    return None if content is None else base64.b64encode(content).decode()
 
 
 def _is_ours(name: str) -> bool:
@@ -111,7 +111,6 @@ def keep(set_aside: SetAside) -> KeptRecord:
     headers, about_headers = kept_headers(record)
     verified = request is not None and request.user_id is not None
     about_token = "" if verified or not holds_token(record) else "its token was not verified, and is not stored"
-    believed = request is not None and not isinstance(request.command, Rejected)
     value, value_bytes, value_sha256 = kept_value(record)
     return KeptRecord(
         topic=record.topic,
@@ -127,7 +126,16 @@ def keep(set_aside: SetAside) -> KeptRecord:
         reason=reason,
         detail="; ".join(filter(None, (detail, why_unread(record), about_key, about_headers, about_token))),
         actor=None if request is None else request.actor,
-        authenticated_by=AuthenticatedBy.TOKEN if verified else AuthenticatedBy.PUBLISHER if believed else None,
+        authenticated_by=_authenticated_by(request),
         value_bytes=value_bytes,
         value_sha256=value_sha256,
     )
+
+
+def _authenticated_by(request: Request | None) -> AuthenticatedBy | None:
+    """Who vouches for the actor of a request; None where nobody does."""
+    if request is None:
+        return None
+    if request.user_id is not None:
+        return AuthenticatedBy.TOKEN
+    return None if isinstance(request.command, Rejected) else AuthenticatedBy.PUBLISHER

@@ -130,10 +130,12 @@ class CommandSubscriber(Subscriber):
                     self._consumer.pause(at)
                     self._consumer.seek(at, waiting[partition].offset)
                     left[partition] = self._last
-                elif self._authenticator.may_go_on(partition) and ((last := left[partition]) is None or last.done()):
-                    self._authenticator.go_on(partition)
-                    del left[partition]
-                    self._consumer.resume(at)
+                elif self._authenticator.may_go_on(partition):
+                    last = left[partition]
+                    if last is None or last.done():
+                        self._authenticator.go_on(partition)
+                        del left[partition]
+                        self._consumer.resume(at)
             except IllegalStateError:  # it moved on; `_forget_waiting` comes next
                 return
 

@@ -218,12 +218,7 @@ class Continuity:
         begins = cast("dict[TopicPartition, int]", await consumer.beginning_offsets(list(assigned)))
         committed = await read_committed(self._settings.kafka, self._group, assigned)
         notes = {at: parse(each.metadata) for at, each in committed.items()}
-        asked = {
-            at: now.epochs[at.partition]
-            if (note := notes.get(at)) is None or note.topic_id != now.topic_id
-            else note.epoch
-            for at in assigned
-        }
+        asked = {at: _epoch_read(notes.get(at), at, now) for at in assigned}
         ends = await epoch_ends(consumer, asked, {at: now.leaders[at.partition] for at in assigned})
         places: dict[TopicPartition, GoOn] = {}
         for at in assigned:
@@ -283,3 +278,8 @@ class Continuity:
                 to_offset=loss.to_offset,
             )
         self._noticed += len(found)
+
+
+def _epoch_read(note: Note | None, at: TopicPartition, now: Topic) -> int:
+    """The epoch that a partition was read in; today's where no note says it of this topic."""
+    return now.epochs[at.partition] if note is None or note.topic_id != now.topic_id else note.epoch

@@ -159,7 +159,8 @@ class Commands:
             ProblemError: 503, nothing is known; 422, the key belongs to another request.
             Exception: Postgres is away (`classify` knows). With an `Idempotency-Key` the request may be repeated.
         """
-        if change.repeatable and (known := await self._known(caller, change)) is not None:
+        known = await self._known(caller, change) if change.repeatable else None
+        if known is not None:
             return known
         body = await self._chosen(caller, change)
         client = self._client
@@ -184,7 +185,8 @@ class Commands:
             raise unavailable(_NOT_SENT + " Nothing was changed.", command_id=str(change.command_id)) from error
         if not result.final:
             await self._promise(caller, change)  # parked: what an operator decides will be asked for
-        if change.repeatable and (known := await self._known(caller, change)) is not None:
+        known = await self._known(caller, change) if change.repeatable else None
+        if known is not None:
             return known
         return _from_result(result, body)
 

@@ -64,7 +64,8 @@ class Mounted:
                 too soon (429).
         """
         body: bytes = scope[BODY]
-        if (wait_s := scope[WAIT_S]) and not _calls_a_tool(body):
+        wait_s = scope[WAIT_S]
+        if wait_s and not _calls_a_tool(body):
             raise too_many(wait_s)
         request = Request(scope)
         answered = await self._names.validate_request(request)

@@ -3,10 +3,10 @@
 from collections.abc import Iterable
 from uuid import UUID
 
-from org_service.domain.access import Membership
+from org_service.domain.access import UserMembership
 
 
-def default_organization(memberships: Iterable[Membership]) -> UUID | None:
+def default_organization(memberships: Iterable[UserMembership]) -> UUID | None:
     """The earliest-joined active direct membership; of several at one moment the smallest id, so there is just one.
 
     Args:

@@ -8,7 +8,7 @@ import typer
 from org_service.cli import shell
 
 if TYPE_CHECKING:
-    from org_service.domain.organization import Organization
+    from org_service.domain.organization import StoredOrganization
     from org_service.store.database import DatabaseConnection
     from org_service.store.journal import HistoryEntry
     from org_service.store.losses import Loss
@@ -54,7 +54,7 @@ def history(
     """
     from org_service.cli import render
 
-    async def read(conn: "DatabaseConnection") -> "tuple[Organization, list[HistoryEntry]]":
+    async def read(conn: "DatabaseConnection") -> "tuple[StoredOrganization, list[HistoryEntry]]":
         from org_service.store import journal
 
         organization = (await _find(conn, org))[0]
@@ -160,7 +160,7 @@ def _ask(question: "Callable[[DatabaseConnection], Awaitable[T]]") -> T:
     return shell.run(ask())
 
 
-async def _find(conn: "DatabaseConnection", org: str) -> "list[Organization]":
+async def _find(conn: "DatabaseConnection", org: str) -> "list[StoredOrganization]":
     from org_service.store import organizations
 
     found = await organizations.find_by_id_or_name(conn, org)
@@ -169,7 +169,7 @@ async def _find(conn: "DatabaseConnection", org: str) -> "list[Organization]":
     return found
 
 
-def _document(organization: "Organization") -> dict[str, Any]:
+def _document(organization: "StoredOrganization") -> dict[str, Any]:
     import orjson
 
     from org_service.domain.organization import to_json

@@ -10,7 +10,7 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from org_events.results import Result
-    from org_service.domain.organization import Organization
+    from org_service.domain.organization import StoredOrganization
     from org_service.store.journal import HistoryEntry
     from org_service.store.parked import ParkedCount, ParkedRecord
 
@@ -204,7 +204,7 @@ def outcome(result: "Result") -> Text:
     return line.append(f"\n  organization {result.org_id}  command {result.command_id}", "dim")
 
 
-def organization(found: "Organization") -> Text:
+def organization(found: "StoredOrganization") -> Text:
     """An organization, a line a field."""
     state = "active"
     if found.deactivated_at is not None:

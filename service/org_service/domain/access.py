@@ -21,7 +21,7 @@ from org_events.commands import (
     UpdateOrganization,
 )
 from org_events.reference import Role
-from org_service.domain.organization import Organization
+from org_service.domain.organization import StoredOrganization
 from org_service.domain.policy import CREATE, DELETE, EXECUTE, UPDATE, Policy
 
 
@@ -33,7 +33,7 @@ class AccessKind(StrEnum):
     PARTNERSHIP = "partnership"
 
 
-class Membership(NamedTuple):
+class UserMembership(NamedTuple):
     """A membership of the user that is asked about."""
 
     org_id: UUID
@@ -42,7 +42,7 @@ class Membership(NamedTuple):
     active: bool
 
 
-class Partnership(NamedTuple):
+class Partner(NamedTuple):
     """Another organization whose members serve this one."""
 
     partner_org_id: UUID
@@ -55,9 +55,9 @@ class Relations(NamedTuple):
     """What the reference data say of some users and organizations."""
 
     staff: frozenset[str]
-    memberships: Mapping[str, Mapping[UUID, Membership]]
+    memberships: Mapping[str, Mapping[UUID, UserMembership]]
     """By user, then by organization."""
-    partnerships: Mapping[UUID, Sequence[Partnership]]
+    partnerships: Mapping[UUID, Sequence[Partner]]
     """By client."""
 
 
@@ -92,10 +92,10 @@ ACTION: Final[Mapping[str, str]] = {
 
 
 def access_to(
-    organization: Organization,
+    organization: StoredOrganization,
     *,
-    memberships: Mapping[UUID, Membership],
-    partnerships: Iterable[Partnership],
+    memberships: Mapping[UUID, UserMembership],
+    partnerships: Iterable[Partner],
     staff: bool,
     policy: Policy,
 ) -> Access | None:
@@ -118,8 +118,8 @@ def access_to(
 def access_if_there(
     org_id: UUID,
     *,
-    memberships: Mapping[UUID, Membership],
-    partnerships: Iterable[Partnership],
+    memberships: Mapping[UUID, UserMembership],
+    partnerships: Iterable[Partner],
     staff: bool,
     policy: Policy,
 ) -> Access | None:
@@ -153,10 +153,10 @@ def access_beyond(*, staff: bool, policy: Policy) -> Access:
 
 def command_access(
     command_type: str,
-    organization: Organization | None,
+    organization: StoredOrganization | None,
     *,
-    memberships: Mapping[UUID, Membership],
-    partnerships: Iterable[Partnership],
+    memberships: Mapping[UUID, UserMembership],
+    partnerships: Iterable[Partner],
     staff: bool,
     policy: Policy,
     if_there: UUID | None = None,

@@ -25,7 +25,7 @@ from org_events.organization import Address
 from org_events.results import PROBLEMS, FieldError, Outcome, Problem, ProblemType
 from org_service.domain import details
 from org_service.domain.access import ACTION, TRUSTED, Access
-from org_service.domain.organization import Organization, name_key
+from org_service.domain.organization import StoredOrganization, name_key
 from org_service.domain.policy import READ
 
 Holders = Mapping[str, UUID]
@@ -40,9 +40,9 @@ class Decision(NamedTuple):
     version: int | None
     """After the command; for a rejection the organization's current one, None where there is none to see."""
     event: EventType | None = None
-    before: Organization | None = None
+    before: StoredOrganization | None = None
     """None where there was no organization (or a deleted one)."""
-    after: Organization | None = None
+    after: StoredOrganization | None = None
     """The row as it must be now, also when nothing changed; `deleted_at` tells a deleted one. None when rejected."""
     problem: Problem | None = None
 
@@ -69,7 +69,7 @@ def reject(
 
 def decide(
     command: Command | Invalid,
-    organization: Organization | None,
+    organization: StoredOrganization | None,
     holders: Holders,
     now: datetime,
     access: Access | None = TRUSTED,
@@ -138,7 +138,7 @@ def stateless_rejection(command: Command | Invalid, access: Access | None, versi
 
 def _create(
     command: CreateOrganization,
-    organization: Organization | None,
+    organization: StoredOrganization | None,
     holders: Holders,
     now: datetime,
     version: int | None,
@@ -152,7 +152,7 @@ def _create(
     key = name_key(command.name)
     if key in holders:
         return reject(ProblemType.NAME_TAKEN, details.NAME_TAKEN)
-    after = Organization(
+    after = StoredOrganization(
         id=command.org_id,
         name=command.name,
         name_key=key,
@@ -167,7 +167,7 @@ def _create(
     return _applied(EventType.CREATED, None, after)
 
 
-def _update(command: UpdateOrganization, organization: Organization, holders: Holders, now: datetime) -> Decision:
+def _update(command: UpdateOrganization, organization: StoredOrganization, holders: Holders, now: datetime) -> Decision:
     given = command.model_fields_set
     name = command.name if "name" in given else organization.name
     domain = command.domain if "domain" in given else organization.domain
@@ -179,7 +179,7 @@ def _update(command: UpdateOrganization, organization: Organization, holders: Ho
         key = name_key(name)
         if holders.get(key, organization.id) != organization.id:
             return reject(ProblemType.NAME_TAKEN, details.NAME_TAKEN, organization.version)
-    after = Organization(
+    after = StoredOrganization(
         id=organization.id,
         name=name,
         name_key=key,
@@ -194,13 +194,15 @@ def _update(command: UpdateOrganization, organization: Organization, holders: Ho
     return _applied(EventType.UPDATED, organization, after)
 
 
-def _delete(_command: DeleteOrganization, organization: Organization, _holders: Holders, now: datetime) -> Decision:
+def _delete(
+    _command: DeleteOrganization, organization: StoredOrganization, _holders: Holders, now: datetime
+) -> Decision:
     after = organization._replace(name_key=None, deleted_at=now, updated_at=now, version=organization.version + 1)
     return _applied(EventType.DELETED, organization, after)
 
 
 def _deactivate(
-    _command: DeactivateOrganization, organization: Organization, _holders: Holders, now: datetime
+    _command: DeactivateOrganization, organization: StoredOrganization, _holders: Holders, now: datetime
 ) -> Decision:
     if organization.deactivated_at is not None:
         return _unchanged(organization)
@@ -209,7 +211,7 @@ def _deactivate(
 
 
 def _reactivate(
-    _command: ReactivateOrganization, organization: Organization, _holders: Holders, now: datetime
+    _command: ReactivateOrganization, organization: StoredOrganization, _holders: Holders, now: datetime
 ) -> Decision:
     if organization.deactivated_at is None:
         return _unchanged(organization)
@@ -217,7 +219,9 @@ def _reactivate(
     return _applied(EventType.REACTIVATED, organization, after)
 
 
-def _restore(_command: RestoreOrganization, organization: Organization, holders: Holders, now: datetime) -> Decision:
+def _restore(
+    _command: RestoreOrganization, organization: StoredOrganization, holders: Holders, now: datetime
+) -> Decision:
     if organization.deleted_at is None:
         return _unchanged(organization)
     key = name_key(organization.name)
@@ -244,7 +248,9 @@ _Existing = (
 )
 
 
-def _conflict(command: _Existing, organization: Organization, access: Access, is_partner: bool) -> Decision | None:
+def _conflict(
+    command: _Existing, organization: StoredOrganization, access: Access, is_partner: bool
+) -> Decision | None:
     """The rejection, if a precondition doesn't hold or the organization is in no state for the command."""
     version = organization.version
     if command.expected_version is not None and command.expected_version != version:
@@ -282,9 +288,9 @@ def _address(address: Address | None) -> dict[str, Any] | None:
     }
 
 
-def _applied(event: EventType, before: Organization | None, after: Organization) -> Decision:
+def _applied(event: EventType, before: StoredOrganization | None, after: StoredOrganization) -> Decision:
     return Decision(Outcome.APPLIED, 200, after.version, event, before, after)
 
 
-def _unchanged(organization: Organization) -> Decision:
+def _unchanged(organization: StoredOrganization) -> Decision:
     return Decision(Outcome.UNCHANGED, 200, organization.version, after=organization)

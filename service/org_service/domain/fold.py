@@ -22,7 +22,7 @@ from org_events.results import Outcome, ProblemType
 from org_service.domain import details
 from org_service.domain.access import TRUSTED, Access, command_access
 from org_service.domain.decide import Decision, Invalid, decide, reject, stateless_rejection
-from org_service.domain.organization import Organization, changed_fields, moment_after, to_json
+from org_service.domain.organization import StoredOrganization, changed_fields, moment_after, to_json
 from org_service.domain.outcomes import KnownOutcome, NewOutcome
 from org_service.domain.policy import Policy
 from org_service.domain.reasons import ParkReason, SkipReason
@@ -55,8 +55,8 @@ class Defect(NamedTuple):
 class Plan:
     """Everything that becomes of a batch."""
 
-    created: dict[UUID, Organization] = field(default_factory=dict[UUID, Organization])
-    updated: dict[UUID, Organization] = field(default_factory=dict[UUID, Organization])
+    created: dict[UUID, StoredOrganization] = field(default_factory=dict[UUID, StoredOrganization])
+    updated: dict[UUID, StoredOrganization] = field(default_factory=dict[UUID, StoredOrganization])
     claimed: set[str] = field(default_factory=set[str])
     """Every `name_key` that an organization took at some time in the batch."""
     names: bool = False
@@ -109,7 +109,7 @@ class Fold:
         self._queued_max = queued_max
         self._refused = refused
         self._rows: dict[UUID, tuple[int, bytes]] = {}  # command ids of this batch: journal row, digest
-        self._json: dict[UUID, tuple[Organization, str]] = {}
+        self._json: dict[UUID, tuple[StoredOrganization, str]] = {}
 
     def add(self, request: Request | Unreadable) -> None:
         """Fold one more record. A command that makes `decide` raise is parked; the rest continues."""
@@ -265,7 +265,7 @@ class Fold:
         organization = self._organizations.get(org_id)
         return before if organization is None else organization.deleted_at is None
 
-    def _to_json(self, organization: Organization) -> str:
+    def _to_json(self, organization: StoredOrganization) -> str:
         """Each organization's last JSON is kept: the `after` of one change is the `before` of the next."""
         kept = self._json.get(organization.id)
         if kept is not None and kept[0] is organization:
@@ -274,7 +274,7 @@ class Fold:
         self._json[organization.id] = (organization, made)
         return made
 
-    def _apply(self, before: Organization | None, after: Organization) -> None:
+    def _apply(self, before: StoredOrganization | None, after: StoredOrganization) -> None:
         plan, org_id = self.plan, after.id
         known = self._organizations.get(org_id)
         if known is None or org_id in plan.created:

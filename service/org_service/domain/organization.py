@@ -19,7 +19,7 @@ OrderBy = Literal["name", "-name", "created_at", "-created_at"]
 """Of a list; a minus is descending. Names are ordered as they are folded, by code point."""
 
 
-class Organization(NamedTuple):
+class StoredOrganization(NamedTuple):
     """One row of the table `organization`, in column order. A tuple: made a thousand times a batch."""
 
     id: UUID
@@ -39,7 +39,7 @@ COMPARED_FIELDS: Final = ("name", "domain", "primary_address", "deactivated")
 """The fields an event's `changed` may name, in this order."""
 
 
-def moment_after(organization: Organization | None, now: datetime) -> datetime:
+def moment_after(organization: StoredOrganization | None, now: datetime) -> datetime:
     """When something about an organization is recorded: now, but never before its last change, which a worker whose
     clock is ahead may have made.
     """
@@ -57,7 +57,7 @@ def name_key(name: str) -> str:
     return unicodedata.normalize("NFKC", _IGNORABLE.sub("", folded)).strip()
 
 
-def as_published(organization: Organization) -> dict[str, Any]:
+def as_published(organization: StoredOrganization) -> dict[str, Any]:
     """The organization as everybody outside sees it (`org_events.Organization`); times as they are."""
     return {
         "id": str(organization.id),  # the driver's own UUID class is unknown to orjson
@@ -72,7 +72,7 @@ def as_published(organization: Organization) -> dict[str, Any]:
     }
 
 
-def to_json(organization: Organization) -> str:
+def to_json(organization: StoredOrganization) -> str:
     """The organization as in `orgs.state`, events and results."""
     return orjson.dumps(as_published(organization), option=_UTC_Z).decode()
 
@@ -80,12 +80,12 @@ def to_json(organization: Organization) -> str:
 _NOBODY: Final = (None, None, None, False)
 
 
-def changed_fields(before: Organization | None, after: Organization | None) -> tuple[str, ...]:
+def changed_fields(before: StoredOrganization | None, after: StoredOrganization | None) -> tuple[str, ...]:
     """Those of `COMPARED_FIELDS` that differ; a missing organization counts as all null and not deactivated."""
     return tuple(compress(COMPARED_FIELDS, map(ne, _compared(before), _compared(after))))
 
 
-def _compared(organization: Organization | None) -> tuple[str | None, str | None, dict[str, Any] | None, bool]:
+def _compared(organization: StoredOrganization | None) -> tuple[str | None, str | None, dict[str, Any] | None, bool]:
     if organization is None or organization.deleted_at is not None:
         return _NOBODY
     _, name, _, domain, primary_address, _, _, deactivated_at, _, _ = organization

@@ -8,7 +8,7 @@ from uuid import UUID
 from org_events.commands import CreateOrganization, DeleteOrganization, RestoreOrganization, UpdateOrganization
 from org_events.results import Outcome
 from org_service.domain.access import NO_RELATIONS, Relations
-from org_service.domain.organization import Organization, name_key
+from org_service.domain.organization import StoredOrganization, name_key
 from org_service.domain.outcomes import KnownOutcome
 from org_service.domain.requests import Request
 
@@ -16,7 +16,7 @@ from org_service.domain.requests import Request
 class Snapshot(NamedTuple):
     """What the database knows of a batch, read under the locks. Nothing changes it: the fold works on copies."""
 
-    organizations: Mapping[UUID, Organization]
+    organizations: Mapping[UUID, StoredOrganization]
     journaled: Mapping[UUID, KnownOutcome]
     held: Mapping[UUID, int]
     """Organizations with open parked commands, and how many they have (counted up to the bound of a queue)."""

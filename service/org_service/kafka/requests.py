@@ -12,7 +12,7 @@ from aiokafka.errors import IncompatibleBrokerVersion, KafkaConnectionError
 from aiokafka.protocol.api import Request, RequestStruct, Response
 
 
-class Answer(Response):
+class BrokerAnswer(Response):
     """What a broker returns; subclasses have a `SCHEMA`."""
 
     API_KEY = -1  # pyright: ignore - aiokafka declares properties that nobody reads

@@ -26,7 +26,7 @@ from aiokafka.protocol.types import (
     TaggedFields,
 )
 
-from org_service.kafka.requests import Answer, any_broker, ask
+from org_service.kafka.requests import BrokerAnswer, any_broker, ask
 
 _UUID_BYTES: Final = 16
 _WRITE: Final = 1 << 4
@@ -58,7 +58,7 @@ _PARTITION: Final = (
 )
 
 
-class _Metadata(Answer):
+class _Metadata(BrokerAnswer):
     SCHEMA = Schema(
         ("throttle_time_ms", Int32),
         (

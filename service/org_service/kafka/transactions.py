@@ -20,7 +20,7 @@ from aiokafka.protocol.types import CompactArray, CompactString, Int16, Int32, I
 
 from org_service.kafka.epochs import epoch_ends
 from org_service.kafka.reader import groupless_consumer
-from org_service.kafka.requests import Answer, all_brokers, ask
+from org_service.kafka.requests import BrokerAnswer, all_brokers, ask
 from org_service.kafka.topic_ids import describe
 from org_service.settings import KafkaSettings
 from org_service.telemetry.logs import get_logger
@@ -33,7 +33,7 @@ HELD_AFTER_S: Final = 5.0
 """A transaction takes milliseconds; one of ours that fights with a sick broker some seconds."""
 
 
-class _Producers(Answer):
+class _Producers(BrokerAnswer):
     SCHEMA = Schema(
         ("throttle_time_ms", Int32),
         (
@@ -82,7 +82,7 @@ class _AskProducers(RequestStruct):
     )
 
 
-class _Transactions(Answer):
+class _Transactions(BrokerAnswer):
     SCHEMA = Schema(
         ("throttle_time_ms", Int32),
         ("error_code", Int16),

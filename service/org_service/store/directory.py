@@ -26,8 +26,8 @@ from sqlalchemy.orm import aliased
 from sqlmodel import col
 
 from org_events.reference import Role
-from org_service.domain.access import Access, AccessKind, Membership, Partnership, access_to
-from org_service.domain.organization import OrderBy, Organization, name_key
+from org_service.domain.access import Access, AccessKind, Partner, UserMembership, access_to
+from org_service.domain.organization import OrderBy, StoredOrganization, name_key
 from org_service.domain.policy import READ, Policy
 from org_service.store.lists import Shape, list_active, list_related
 from org_service.store.prepared import Prepared
@@ -43,7 +43,7 @@ _ROWS_PASSED: Final = 1_000
 class Seen(NamedTuple):
     """An organization, and what the user is in it."""
 
-    organization: Organization
+    organization: StoredOrganization
     access: Access
 
 
@@ -81,9 +81,9 @@ class Page(NamedTuple):
     """Sort key (folded name, or time as ISO 8601) and id of the last entry; None where there is no more."""
 
 
-_ORGANIZATION: Final = columns(OrganizationRow, Organization._fields)
-_WIDTH: Final = len(Organization._fields)
-_OWN_END: Final = _WIDTH + len(Membership._fields)
+_ORGANIZATION: Final = columns(OrganizationRow, StoredOrganization._fields)
+_WIDTH: Final = len(StoredOrganization._fields)
+_OWN_END: Final = _WIDTH + len(UserMembership._fields)
 
 _user_id = bindparam("user_id", type_=Text)
 _org_id = bindparam("org_id", type_=Uuid)
@@ -101,7 +101,7 @@ def _find() -> Rows:
         select(
             *partnership,
             and_(col(partner.deleted_at).is_(None), col(partner.deactivated_at).is_(None)).label("partner_active"),
-            *(getattr(members, field).label(f"member_{field}") for field in Membership._fields),
+            *(getattr(members, field).label(f"member_{field}") for field in UserMembership._fields),
         )
         .join(members, col(members.org_id) == col(PartnershipRow.partner_org_id))
         .join(partner, col(partner.id) == col(PartnershipRow.partner_org_id))
@@ -109,7 +109,7 @@ def _find() -> Rows:
         .subquery("through")
     )
     return (
-        select(caller.c.staff, *_ORGANIZATION, *columns(own, Membership._fields), *through.c)
+        select(caller.c.staff, *_ORGANIZATION, *columns(own, UserMembership._fields), *through.c)
         .select_from(caller)
         .outerjoin(OrganizationRow, col(OrganizationRow.id) == _org_id)
         .outerjoin(own, and_(col(own.user_id) == _user_id, col(own.org_id) == _org_id))
@@ -149,25 +149,25 @@ def _judged(rows: Sequence[Sequence[Any]], *, staff: bool, policy: Policy) -> Se
         policy: What each role is denied.
     """
     first = rows[0]
-    memberships: dict[UUID, Membership] = {}
-    partnerships: list[Partnership] = []
+    memberships: dict[UUID, UserMembership] = {}
+    partnerships: list[Partner] = []
     if first[_WIDTH] is not None:
         memberships[first[_WIDTH]] = _membership(first[_WIDTH:_OWN_END])
     if len(first) > _OWN_END:
         for row in rows:
             if row[_OWN_END] is not None:
                 partner_id, role, active, *member = row[_OWN_END:]
-                partnerships.append(Partnership(partner_id, Role(role), active))
+                partnerships.append(Partner(partner_id, Role(role), active))
                 memberships[partner_id] = _membership(member)
-    organization = Organization._make(first[:_WIDTH])
+    organization = StoredOrganization._make(first[:_WIDTH])
     access = access_to(organization, memberships=memberships, partnerships=partnerships, staff=staff, policy=policy)
     # Of one that does not exist everything is None, also when it was deleted: that alone would let it pass.
     return None if access is None or first[0] is None else Seen(organization, access)
 
 
-def _membership(row: Sequence[Any]) -> Membership:
+def _membership(row: Sequence[Any]) -> UserMembership:
     org_id, role, joined_at, active = row
-    return Membership(org_id, Role(role), joined_at, active)
+    return UserMembership(org_id, Role(role), joined_at, active)
 
 
 async def list_for(conn: AsyncConnection, user_id: str, listing: Listing, policy: Policy) -> Page:
@@ -210,7 +210,7 @@ async def list_for(conn: AsyncConnection, user_id: str, listing: Listing, policy
         seen += [each for each in judged if each is not None and hidden not in each.access.denied_actions]
         if len(seen) > listing.limit or len(same_ids) < rows_max:
             break
-        last_read = Organization._make(same_ids[-1][0][:_WIDTH])
+        last_read = StoredOrganization._make(same_ids[-1][0][:_WIDTH])
         rows_max, after = _ROWS_PASSED, (_key_of(shape, last_read), last_read.id)
     entries = [_entry(each, default_id) for each in seen[: listing.limit]]
     last = seen[listing.limit - 1].organization if len(seen) > listing.limit else None
@@ -224,7 +224,7 @@ def _entry(seen: Seen, default_id: UUID | None) -> Entry:
     return Entry(organization.id, organization.name, organization.domain, deactivated, access, is_default)
 
 
-def _key_of(shape: Shape, last: Organization) -> str:
+def _key_of(shape: Shape, last: StoredOrganization) -> str:
     return (last.name_key or "") if shape.by_name else last.created_at.isoformat()
 
 

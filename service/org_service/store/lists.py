@@ -36,8 +36,8 @@ from sqlalchemy.orm import aliased
 from sqlalchemy.sql.selectable import LateralFromClause
 from sqlmodel import col
 
-from org_service.domain.access import AccessKind, Membership
-from org_service.domain.organization import OrderBy, Organization
+from org_service.domain.access import AccessKind, UserMembership
+from org_service.domain.organization import OrderBy, StoredOrganization
 from org_service.store.prepared import Prepared
 from org_service.store.sql import Rows, columns
 from org_service.store.tables import MembershipRow, OrganizationRow, PartnershipRow, StaffRow
@@ -53,7 +53,7 @@ _rows_max = bindparam("rows_max", type_=Integer)
 
 _LISTED: Final[list[Any]] = [
     null().label(field) if field == "primary_address" else getattr(OrganizationRow, field)
-    for field in Organization._fields
+    for field in StoredOrganization._fields
 ]
 """A list shows no address, so none is read."""
 _KEYS: Final[list[Any]] = [OrganizationRow.id, OrganizationRow.name_key, OrganizationRow.created_at]
@@ -138,7 +138,7 @@ def _reached(mine: FromClause) -> FromClause:
     partnership: list[Any] = [PartnershipRow.org_id, PartnershipRow.partner_org_id]
     partnership += [col(PartnershipRow.role).label("partner_role"), true().label("partner_active")]
     return (
-        select(*partnership, *(partner.c[field].label(f"member_{field}") for field in Membership._fields))
+        select(*partnership, *(partner.c[field].label(f"member_{field}") for field in UserMembership._fields))
         .select_from(partner)
         .join(_organizations_of(partner, _active), true())
         .join(PartnershipRow, col(PartnershipRow.partner_org_id) == partner.c.org_id)
@@ -153,7 +153,7 @@ def list_related(shape: Shape) -> Prepared:
     Staff get no rows here, but for what they are direct members of if just that is asked for.
     """
     mine = (
-        select(*columns(MembershipRow, Membership._fields))
+        select(*columns(MembershipRow, UserMembership._fields))
         .where(col(MembershipRow.user_id) == _user_id, col(MembershipRow.active))
         .cte("mine")
     )
@@ -175,7 +175,7 @@ def list_related(shape: Shape) -> Prepared:
     page = select(fetched).order_by(*shape.sorted(fetched.c)).limit(_rows_max).subquery("page")
     caller = select(_IS_STAFF.label("staff"), _default(mine).label("default_id")).subquery("caller")
     return Prepared(
-        select(caller, page, *(mine.c[field] for field in Membership._fields), *reached.c[1:])
+        select(caller, page, *(mine.c[field] for field in UserMembership._fields), *reached.c[1:])
         .select_from(caller)
         .outerjoin(page, true())
         .outerjoin(mine, mine.c.org_id == page.c.id)
@@ -207,7 +207,7 @@ def list_active(shape: Shape) -> Prepared:
     page = _first(shape, chosen).subquery("page")
     own = aliased(MembershipRow, name="own")
     return Prepared(
-        select(*_LISTED, *columns(own, Membership._fields))
+        select(*_LISTED, *columns(own, UserMembership._fields))
         .join(page, page.c.id == col(OrganizationRow.id))
         .outerjoin(own, and_(col(own.user_id) == _user_id, col(own.org_id) == page.c.id))
         .order_by(*shape.sorted(OrganizationRow))

@@ -34,7 +34,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
-from org_service.domain.organization import Organization, name_key
+from org_service.domain.organization import StoredOrganization, name_key
 from org_service.store.sql import arrays, columns, unnest
 from org_service.store.tables import NAME_KEY_CONSTRAINT, OrganizationRow
 
@@ -44,7 +44,7 @@ NAMESAKES_MAX: Final = 20
 
 _ids = bindparam("ids", type_=ARRAY(Uuid))
 _keys = bindparam("keys", type_=ARRAY(Text))
-_organizations = select(*columns(OrganizationRow, Organization._fields))
+_organizations = select(*columns(OrganizationRow, StoredOrganization._fields))
 
 _FIND_NAMES: Final = select(col(OrganizationRow.id), col(OrganizationRow.name)).where(
     col(OrganizationRow.id) == func.any(_ids)
@@ -84,7 +84,7 @@ def _as_stored(given: ColumnElement[Any]) -> ColumnElement[Any]:
 
 _given = unnest(_TYPES)
 _INSERT: Final = insert(OrganizationRow).from_select(
-    list(Organization._fields),
+    list(StoredOrganization._fields),
     select(*map(_as_stored, _given.c)),
 )
 _SAME_OR_KEPT: Final = ("updated_at", "created_at")
@@ -128,7 +128,9 @@ async def find_names(conn: AsyncConnection, ids: Collection[UUID]) -> dict[UUID,
     return {row[0]: row[1] for row in rows}
 
 
-async def lock(conn: AsyncConnection, ids: Collection[UUID], name_keys: Collection[str]) -> dict[UUID, Organization]:
+async def lock(
+    conn: AsyncConnection, ids: Collection[UUID], name_keys: Collection[str]
+) -> dict[UUID, StoredOrganization]:
     """Lock organizations until the transaction ends, and read them: those of `ids`, and whoever holds a name.
 
     The holders are locked because a name that is rejected as taken must still be taken at the rejection's position in
@@ -140,7 +142,7 @@ async def lock(conn: AsyncConnection, ids: Collection[UUID], name_keys: Collecti
         rows = await conn.execute(_LOCK_WITH_HOLDERS, {"ids": ordered, "keys": list(name_keys)})
     else:
         rows = await conn.execute(_LOCK, {"ids": ordered})
-    return {row[0]: Organization._make(row) for row in rows}
+    return {row[0]: StoredOrganization._make(row) for row in rows}
 
 
 async def find_holders(conn: AsyncConnection, name_keys: Collection[str]) -> dict[str, UUID]:
@@ -154,8 +156,8 @@ async def find_holders(conn: AsyncConnection, name_keys: Collection[str]) -> dic
 async def write(
     conn: AsyncConnection,
     *,
-    created: Sequence[Organization],
-    updated: Sequence[Organization],
+    created: Sequence[StoredOrganization],
+    updated: Sequence[StoredOrganization],
     names: bool,
     moment: datetime,
 ) -> None:
@@ -181,8 +183,8 @@ async def write(
         await conn.execute(_CHECK_NAMES)
 
 
-def _arrays(organizations: Sequence[Organization], *, but: Collection[str] = ()) -> dict[str, list[Any]]:
-    given = arrays(Organization._fields, organizations)
+def _arrays(organizations: Sequence[StoredOrganization], *, but: Collection[str] = ()) -> dict[str, list[Any]]:
+    given = arrays(StoredOrganization._fields, organizations)
     for field in but:
         del given[f"given_{field}"]
     given["given_primary_address"] = [
@@ -191,7 +193,7 @@ def _arrays(organizations: Sequence[Organization], *, but: Collection[str] = ())
     return given
 
 
-async def find_by_id_or_name(conn: AsyncConnection, id_or_name: str) -> list[Organization]:
+async def find_by_id_or_name(conn: AsyncConnection, id_or_name: str) -> list[StoredOrganization]:
     """Find an organization by its id or its exact name, upper and lower case alike; deleted ones too.
 
     Returns:
@@ -204,14 +206,14 @@ async def find_by_id_or_name(conn: AsyncConnection, id_or_name: str) -> list[Org
         name = unicodedata.normalize("NFKC", id_or_name).strip()
         living = await conn.execute(_FIND_BY_NAME, {"name_key": name_key(name)})
         deleted = await conn.execute(_FIND_DELETED_BY_NAME, {"name": name})
-        return [Organization._make(row) for row in (*living, *deleted)]
-    return [Organization._make(row) for row in found]
+        return [StoredOrganization._make(row) for row in (*living, *deleted)]
+    return [StoredOrganization._make(row) for row in found]
 
 
-async def list_by_id(conn: AsyncConnection, limit: int, after_id: UUID | None = None) -> list[Organization]:
+async def list_by_id(conn: AsyncConnection, limit: int, after_id: UUID | None = None) -> list[StoredOrganization]:
     """Read organizations in order of id, deleted ones included: the next `limit` after `after_id`."""
     if after_id is None:
         rows = await conn.execute(_LIST_FIRST, {"limit": limit})
     else:
         rows = await conn.execute(_LIST_FOLLOWING, {"limit": limit, "after_id": after_id})
-    return [Organization._make(row) for row in rows]
+    return [StoredOrganization._make(row) for row in rows]

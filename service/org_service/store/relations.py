@@ -13,13 +13,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
 from org_events.reference import Role
-from org_service.domain.access import NO_RELATIONS, Membership, Partnership, Relations
+from org_service.domain.access import NO_RELATIONS, Partner, Relations, UserMembership
 from org_service.store.sql import columns, unnest
 from org_service.store.tables import MembershipRow, OrganizationRow, PartnershipRow, StaffRow
 
 _ids = bindparam("ids", type_=ARRAY(Uuid))
 _asked = unnest({"user_id": Text, "org_id": Uuid}, prefix="asked_")
-_memberships: list[Any] = [MembershipRow.user_id, *columns(MembershipRow, Membership._fields)]
+_memberships: list[Any] = [MembershipRow.user_id, *columns(MembershipRow, UserMembership._fields)]
 _user_and_partner: list[Any] = [_asked.c.user_id, col(PartnershipRow.partner_org_id).label("org_id")]
 # DISTINCT keeps the planner from joining all memberships of a user to each pair first: of somebody who has thousands,
 # a batch would make millions of rows, and end at its time limit however often it is tried.
@@ -77,13 +77,13 @@ async def find_relations(conn: AsyncConnection, pairs: Collection[tuple[str, UUI
         return NO_RELATIONS
     users, orgs = [user for user, _ in pairs], [org_id for _, org_id in pairs]
     staff = await conn.scalars(_FIND_STAFF, {"users": list(set(users))})
-    memberships: dict[str, dict[UUID, Membership]] = {}
+    memberships: dict[str, dict[UUID, UserMembership]] = {}
     for row in await conn.execute(_FIND_MEMBERSHIPS, {"asked_user_id": users, "asked_org_id": orgs}):
-        membership = Membership(row.org_id, Role(row.role), row.joined_at, row.active)
+        membership = UserMembership(row.org_id, Role(row.role), row.joined_at, row.active)
         memberships.setdefault(row.user_id, {})[row.org_id] = membership
-    partnerships: dict[UUID, list[Partnership]] = {}
+    partnerships: dict[UUID, list[Partner]] = {}
     for row in await conn.execute(_FIND_PARTNERS, {"ids": list(set(orgs))}):
-        partnership = Partnership(row.partner_org_id, Role(row.role), row.partner_active)
+        partnership = Partner(row.partner_org_id, Role(row.role), row.partner_active)
         partnerships.setdefault(row.org_id, []).append(partnership)
     return Relations(frozenset(staff), memberships, partnerships)
 

@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from org_events.reference import Role
 from org_service.domain.access import AccessKind
-from org_service.domain.organization import Organization
+from org_service.domain.organization import StoredOrganization
 from org_service.errors import RetryError
 from org_service.settings import DatabaseSettings
 from org_service.store import directory, lists
@@ -58,7 +58,9 @@ async def test_a_member_sees_their_organization_with_their_role(admin: Session, 
     await join(admin, "ann", ACME, "support")
     seen = await directory.find(edge, "ann", ACME, POLICY)
     assert seen is not None
-    assert seen.organization == Organization(ACME, "Acme", "acme", "acme.no", {"city": "Oslo"}, AT, AT, None, None, 7)
+    assert seen.organization == StoredOrganization(
+        ACME, "Acme", "acme", "acme.no", {"city": "Oslo"}, AT, AT, None, None, 7
+    )
     assert seen.access == (Role.SUPPORT, AccessKind.DIRECT, POLICY.denied[Role.SUPPORT], False)
     (entry,) = (await directory.list_for(edge, "ann", EVERYTHING, POLICY)).entries
     assert entry == Entry(ACME, "Acme", "acme.no", False, seen.access, True)

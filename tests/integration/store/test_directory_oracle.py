@@ -11,8 +11,8 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from org_events.reference import Role
-from org_service.domain.access import AccessKind, Membership, Partnership, access_to
-from org_service.domain.organization import Organization, name_key
+from org_service.domain.access import AccessKind, Partner, UserMembership, access_to
+from org_service.domain.organization import StoredOrganization, name_key
 from org_service.store import directory, lists
 from org_service.store.directory import Entry, Listing
 from org_service.store.engine import Session
@@ -26,19 +26,19 @@ pytestmark = pytest.mark.integration
 class World(NamedTuple):
     """All there is, as the oracle knows it."""
 
-    organizations: list[Organization]
-    memberships: dict[str, dict[UUID, Membership]]
+    organizations: list[StoredOrganization]
+    memberships: dict[str, dict[UUID, UserMembership]]
     partnerships: list[tuple[UUID, UUID, Role]]
     staff: set[str]
 
-    def seen(self, user_id: str, organization: Organization) -> directory.Seen | None:
+    def seen(self, user_id: str, organization: StoredOrganization) -> directory.Seen | None:
         """One organization as a user sees it."""
         active = {each.id for each in self.organizations if each.deleted_at is None and each.deactivated_at is None}
         access = access_to(
             organization,
             memberships=self.memberships.get(user_id, {}),
             partnerships=[
-                Partnership(partner, role, partner in active)
+                Partner(partner, role, partner in active)
                 for partner, client, role in self.partnerships
                 if client == organization.id
             ],
@@ -80,7 +80,7 @@ STARTS = ("a", "ab", "abc", "b", "B\u00e5", "\U0001f600", "%", "_a")
 def random_world(seed: int) -> World:
     """Few of everything, so that everything meets: equal times, shared prefixes, chains of partners."""
     numbers = random.Random(seed)
-    organizations: list[Organization] = []
+    organizations: list[StoredOrganization] = []
     for number in range(60):
         name = f"{numbers.choice(STARTS)}{numbers.choice(('', 'b', ' c'))}{number}"
         deleted = AT if numbers.random() < 0.15 else None
@@ -89,11 +89,11 @@ def random_world(seed: int) -> World:
         created = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(microseconds=numbers.randrange(20))
         key = None if deleted else name_key(name)
         org_id = UUID(int=numbers.getrandbits(128))
-        organizations.append(Organization(org_id, name, key, domain, None, created, AT, deactivated, deleted, 1))
+        organizations.append(StoredOrganization(org_id, name, key, domain, None, created, AT, deactivated, deleted, 1))
     ids = [organization.id for organization in organizations] + [UUID(int=numbers.getrandbits(128))]
     memberships = {
         user: {
-            org_id: Membership(
+            org_id: UserMembership(
                 org_id,
                 numbers.choice(list(Role)),
                 AT + timedelta(seconds=numbers.randrange(4)),

@@ -6,7 +6,7 @@ from uuid import UUID
 import pytest
 
 from org_events.reference import Role
-from org_service.domain.access import Partnership
+from org_service.domain.access import Partner
 from org_service.settings import DatabaseSettings
 from org_service.store.engine import Session, create_engine
 from org_service.store.relations import find_relations
@@ -49,6 +49,6 @@ async def test_a_user_with_thousands_of_memberships_costs_as_much_as_they_ask_ab
         took_s = time.perf_counter() - began
     await engine.dispose()
     assert set(found.memberships["bot"]) == {org(number) for number in (*range(1, ASKED + 1), *range(5000, 5003))}
-    assert found.partnerships[org(300)] == [Partnership(org(n), Role.SUPPORT, False) for n in range(5000, 5003)]
+    assert found.partnerships[org(300)] == [Partner(org(n), Role.SUPPORT, False) for n in range(5000, 5003)]
     print(f"{took_s:.2f} s")
     assert took_s < 0.5

@@ -8,9 +8,9 @@ from uuid import UUID
 from org_events.commands import Command
 from org_events.reference import Role
 from org_service.auth.policy import load_policy
-from org_service.domain.access import NO_RELATIONS, Membership, Relations
+from org_service.domain.access import NO_RELATIONS, Relations, UserMembership
 from org_service.domain.fold import Fold, Plan
-from org_service.domain.organization import Organization
+from org_service.domain.organization import StoredOrganization
 from org_service.domain.outcomes import KeptRecord, KnownOutcome
 from org_service.domain.requests import Request
 from org_service.domain.snapshot import Snapshot
@@ -23,8 +23,8 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 A, B, C = (UUID(int=n, version=4) for n in (1, 2, 3))
 
 
-def organization(org_id: UUID, name: str) -> Organization:
-    return Organization(org_id, name, name.lower(), None, None, NOW, NOW, None, None, 1)
+def organization(org_id: UUID, name: str) -> StoredOrganization:
+    return StoredOrganization(org_id, name, name.lower(), None, None, NOW, NOW, None, None, 1)
 
 
 def parked_of(plan: Plan) -> list[KeptRecord]:
@@ -33,7 +33,7 @@ def parked_of(plan: Plan) -> list[KeptRecord]:
 
 def fold(
     *commands: Command | FakeRecord,
-    known: tuple[Organization, ...] = (),
+    known: tuple[StoredOrganization, ...] = (),
     held: Mapping[UUID, int] = MappingProxyType({}),
     parked: Mapping[UUID, bytes] = MappingProxyType({}),
     journaled: Collection[KnownOutcome] = (),
@@ -60,7 +60,7 @@ def outcomes(plan: Plan) -> list[tuple[str, int, int | None]]:
 
 def related(**roles: Role) -> Relations:
     """Members of A by name; `staff` is staff."""
-    memberships = {user: {A: Membership(A, role, NOW, active=True)} for user, role in roles.items()}
+    memberships = {user: {A: UserMembership(A, role, NOW, active=True)} for user, role in roles.items()}
     return Relations(frozenset({"staff"}), memberships, {})
 
 

@@ -13,20 +13,20 @@ from org_events.reference import Role
 from org_service.domain.access import (
     Access,
     AccessKind,
-    Membership,
-    Partnership,
+    Partner,
+    UserMembership,
     access_to,
     command_access,
 )
 from org_service.domain.decide import decide
-from org_service.domain.organization import Organization
+from org_service.domain.organization import StoredOrganization
 from org_service.domain.policy import read_policy
 from tests.support.default_organization import default_organization
 
 POLICY = read_policy(files("org_service").joinpath("policy.toml").read_text())
 NOW = datetime(2026, 5, 1, tzinfo=UTC)
 ORG, PARTNER, OTHER = UUID(int=1), UUID(int=2), UUID(int=3)
-ACTIVE = Organization(ORG, "Acme", "acme", None, None, NOW, NOW, None, None, 3)
+ACTIVE = StoredOrganization(ORG, "Acme", "acme", None, None, NOW, NOW, None, None, 3)
 STATES = {
     "active": ACTIVE,
     "deactivated": ACTIVE._replace(deactivated_at=NOW),
@@ -66,13 +66,15 @@ BY_ROLE = {
 
 
 def direct(role: Role) -> dict[str, Any]:
-    return {"memberships": {ORG: Membership(ORG, role, NOW, True)}, "partnerships": [], "staff": False}
+    return {"memberships": {ORG: UserMembership(ORG, role, NOW, True)}, "partnerships": [], "staff": False}
 
 
 def partnership(role: Role) -> dict[str, Any]:
     """The role in the partner is another one: the partnership's counts."""
-    member = Membership(PARTNER, Role.RESTRICTED_USER if role is not Role.RESTRICTED_USER else Role.ADMIN, NOW, True)
-    return {"memberships": {PARTNER: member}, "partnerships": [Partnership(PARTNER, role, True)], "staff": False}
+    member = UserMembership(
+        PARTNER, Role.RESTRICTED_USER if role is not Role.RESTRICTED_USER else Role.ADMIN, NOW, True
+    )
+    return {"memberships": {PARTNER: member}, "partnerships": [Partner(PARTNER, role, True)], "staff": False}
 
 
 def staff(role: Role) -> dict[str, Any]:
@@ -82,11 +84,11 @@ def staff(role: Role) -> dict[str, Any]:
 def nothing(role: Role) -> dict[str, Any]:
     """All that gives no access: left, no member of the partner any more, a partner that is gone, somebody else's."""
     memberships = {
-        ORG: Membership(ORG, role, NOW, False),
-        PARTNER: Membership(PARTNER, role, NOW, False),
-        OTHER: Membership(OTHER, role, NOW, True),
+        ORG: UserMembership(ORG, role, NOW, False),
+        PARTNER: UserMembership(PARTNER, role, NOW, False),
+        OTHER: UserMembership(OTHER, role, NOW, True),
     }
-    gone = [Partnership(PARTNER, role, True), Partnership(OTHER, role, False), Partnership(UUID(int=9), role, True)]
+    gone = [Partner(PARTNER, role, True), Partner(OTHER, role, False), Partner(UUID(int=9), role, True)]
     return {"memberships": memberships, "partnerships": gone, "staff": False}
 
 
@@ -137,8 +139,8 @@ def test_the_kinds_of_access_in_their_order_of_preference(role: Role) -> None:
 
 
 def test_of_several_partners_the_strongest_role_counts() -> None:
-    memberships = {org: Membership(org, Role.USER, NOW, True) for org in (PARTNER, OTHER)}
-    partners = [Partnership(PARTNER, Role.USER, True), Partnership(OTHER, Role.SUPPORT, True)]
+    memberships = {org: UserMembership(org, Role.USER, NOW, True) for org in (PARTNER, OTHER)}
+    partners = [Partner(PARTNER, Role.USER, True), Partner(OTHER, Role.SUPPORT, True)]
     access = access_to(ACTIVE, memberships=memberships, partnerships=partners, staff=False, policy=POLICY)
     assert access is not None
     assert access.role is Role.SUPPORT
@@ -151,8 +153,8 @@ def test_a_deleted_organization_is_seen_by_nobody() -> None:
 
 
 def test_the_default_is_the_earliest_joined_active_membership() -> None:
-    def member(org: UUID, day: int, active: bool = True) -> Membership:
-        return Membership(org, Role.USER, datetime(2026, 1, day, tzinfo=UTC), active)
+    def member(org: UUID, day: int, active: bool = True) -> UserMembership:
+        return UserMembership(org, Role.USER, datetime(2026, 1, day, tzinfo=UTC), active)
 
     assert default_organization([]) is None
     assert default_organization([member(ORG, 1, active=False)]) is None

@@ -22,7 +22,7 @@ from org_events.reference import Role
 from org_events.results import FieldError, Outcome, ProblemType
 from org_service.domain.access import Access, AccessKind
 from org_service.domain.decide import Invalid, decide
-from org_service.domain.organization import Organization, changed_fields, name_key, to_json
+from org_service.domain.organization import StoredOrganization, changed_fields, name_key, to_json
 
 ORG = UUID("00000000-0000-4000-8000-000000000001")
 OTHER = UUID("00000000-0000-4000-8000-000000000002")
@@ -31,7 +31,7 @@ NOW = THEN + timedelta(days=1)
 ADDRESS = {"line1": "Storgata 1", "city": "Oslo", "country": "NO"}
 STORED_ADDRESS = {**ADDRESS, "line2": None, "region": None, "postal_code": None}
 
-ACTIVE = Organization(ORG, "Acme", "acme", "acme.com", STORED_ADDRESS, THEN, THEN, None, None, 3)
+ACTIVE = StoredOrganization(ORG, "Acme", "acme", "acme.com", STORED_ADDRESS, THEN, THEN, None, None, 3)
 DEACTIVATED = ACTIVE._replace(deactivated_at=THEN)
 NAME = TypeAdapter[str](Name)
 DELETED = ACTIVE._replace(name_key=None, deleted_at=THEN)
@@ -87,7 +87,9 @@ def test_each_command_in_each_state(command: str, state: str, expected: str) -> 
 def test_a_created_organization_has_what_was_sent() -> None:
     command = CreateOrganization(org_id=ORG, name="Straße", domain="acme.com", primary_address=ADDRESS)  # type: ignore[arg-type] - pydantic makes it an Address
     decision = decide(command, None, {}, NOW)
-    assert decision.after == Organization(ORG, "Straße", "strasse", "acme.com", STORED_ADDRESS, NOW, NOW, None, None, 1)
+    assert decision.after == StoredOrganization(
+        ORG, "Straße", "strasse", "acme.com", STORED_ADDRESS, NOW, NOW, None, None, 1
+    )
     assert decision.before is None
 
 
@@ -221,7 +223,7 @@ def test_delete_frees_the_name_and_restore_brings_everything_back() -> None:
     ],
 )
 def test_changed_names_what_differs(
-    before: Organization | None, after: Organization | None, expected: tuple[str, ...]
+    before: StoredOrganization | None, after: StoredOrganization | None, expected: tuple[str, ...]
 ) -> None:
     assert changed_fields(before, after) == expected
 

@@ -16,7 +16,7 @@ from org_events.commands import (
 )
 from org_events.reference import Role
 from org_service.domain import fold as batch
-from org_service.domain.organization import Organization
+from org_service.domain.organization import StoredOrganization
 from org_service.domain.outcomes import KnownOutcome
 from org_service.domain.requests import Request
 from org_service.wire.commands import read
@@ -82,7 +82,7 @@ DELETED = organization(A, "Acme")._replace(name_key=None, deleted_at=NOW)
 
 @pytest.mark.parametrize("known", [(organization(A, "Acme"),), (DELETED,), ()], ids=["there", "deleted", "not there"])
 def test_a_stranger_gets_from_an_organization_that_is_held_what_anybody_gets_who_can_not_see_it(
-    known: tuple[Organization, ...],
+    known: tuple[StoredOrganization, ...],
 ) -> None:
     free = fold(*EVERYTHING[1:], known=known, by="mallory", relations=related())
     held = fold(*EVERYTHING[1:], known=known, by="mallory", relations=related(), held={A: 1})
@@ -99,7 +99,7 @@ def test_an_id_that_is_taken_is_taken_whatever_waits() -> None:
 
 
 @pytest.mark.parametrize("known", [(organization(A, "Acme"),), (DELETED,), ()], ids=["there", "deleted", "not there"])
-def test_who_may_change_an_organization_waits_in_its_queue(known: tuple[Organization, ...]) -> None:
+def test_who_may_change_an_organization_waits_in_its_queue(known: tuple[StoredOrganization, ...]) -> None:
     for user in ("ann", "staff"):
         plan = fold(*EVERYTHING[1:], known=known, by=user, relations=related(ann=Role.ADMIN), held={A: 1})
         assert [row.reason for row in parked_of(plan)] == ["queued_behind"] * 5

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Path, Query, Request, Response
 
 from org_events.results import Outcome, ProblemType
 from org_service.domain.access import AccessKind
-from org_service.domain.organization import OrderBy, Organization, as_published
+from org_service.domain.organization import OrderBy, StoredOrganization, as_published
 from org_service.domain.outcomes import KnownOutcome, UndecidedStatus
 from org_service.domain.policy import READ, Policy
 from org_service.edge.http.bodies import JSON
@@ -50,7 +50,7 @@ def caller_of(request: Request) -> Caller:
     return request.scope[CALLER]
 
 
-def organization_json(organization: Organization, access: dict[str, Any]) -> bytes:
+def organization_json(organization: StoredOrganization, access: dict[str, Any]) -> bytes:
     """`SeenOrganization`."""
     return orjson.dumps(as_published(organization) | access, option=_WRITE)
 

@@ -7,15 +7,28 @@ In production nobody listens, and a point costs one comparison:
 """
 
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, cast
 
 Point = Literal[
+    "apply.before_read",
+    "apply.before_decide",
     "apply.before_transaction",
     "apply.after_lock",
     "apply.before_positions",
     "apply.after_commit",
     "apply.before_replies",
+    "edge.before_look",
+    "kafka.before_read_all",
+    "operate.ends_found",
     "reference.before_transaction",
+    "reference.keys_read",
+    "relay.before_try_to_lead",
+    "relay.before_read",
+    "serving.last_answer_written",
+    "serving.read_ahead",
+    "store.before_connect",
+    "store.after_connect",
+    "worker.before_apply",
     "worker.before_poll",
     "worker.before_look_at_progress",
     "worker.before_look_for_records",
@@ -23,8 +36,10 @@ Point = Literal[
 """Where."""
 Listener = Callable[..., Awaitable[object]]
 """Told what the point knows; what it raises is raised at the point."""
+ImmediateListener = Callable[..., object]
+"""The same, for a point that is passed by `notify`."""
 
-listeners: Final[dict[Point, Listener]] = {}
+listeners: Final[dict[Point, Listener | ImmediateListener]] = {}
 """By point; empty but in tests."""
 
 
@@ -32,4 +47,11 @@ async def probe(point: Point, *about: Any) -> None:
     """Let whoever listens at a point act before it goes on."""
     listener = listeners.get(point)
     if listener is not None:
-        await listener(*about)
+        await cast("Listener", listener)(*about)
+
+
+def notify(point: Point, *about: Any) -> None:
+    """As `probe`, where nothing can be awaited."""
+    listener = listeners.get(point)
+    if listener is not None:
+        listener(*about)

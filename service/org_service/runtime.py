@@ -11,14 +11,16 @@ again; a second signal does that at once.
 import asyncio
 import gc
 import signal
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Final, Literal, cast
 
 from org_service.errors import RetryError
 from org_service.kafka import topics
 from org_service.kafka.client import KafkaError
+from org_service.kafka.topics import TopicPlan
 from org_service.serving.health import HealthServer
 from org_service.settings import Settings
 from org_service.store import migrate
@@ -46,9 +48,9 @@ requests for 0.3 s."""
 TOPICS_LOOK_S: Final = 60.0
 """Between looks at the topics' settings while running: a few requests, and somebody who changes them by hand still has
 the terminal open when the processes end."""
-_PREREQUISITES_WAIT_S: Final = (0.2, 5.0)
+PREREQUISITES_WAIT_S: Final = (0.2, 5.0)
 _BEAT_INTERVAL_S: Final = 1.0
-_CLOSE_S: Final = 0.5
+CLOSE_S: Final = 0.5
 """For connections to close when a drain is given up: none of them has an answer to come."""
 
 
@@ -95,9 +97,9 @@ async def serve(settings: Settings, roles: Collection[ServiceRole]) -> None:
                 health = HealthServer(part, host=host, port=group.port, stalled_after_s=stalled_after_s)
                 port = (await stack.enter_async_context(health)).port
             log.info("health and metrics", role=role, url=f"http://{host}:{port}")
-        await unless(stop, _prerequisites(settings, parts))
+        await unless(stop, wait_for_prerequisites(parts.values(), partial(find_missing, settings, next(iter(parts)))))
         if not stop.is_set():
-            await _run(parts, stop, settings)
+            await run_parts(parts, stop, settings)
     log.info("ended", roles=sorted(parts))
 
 
@@ -110,20 +112,20 @@ def _on_signal(stop: asyncio.Event, number: signal.Signals) -> None:
     stop.set()
 
 
-async def _run(parts: "Mapping[ServiceRole, Part]", stop: asyncio.Event, settings: Settings) -> None:
+async def run_parts(parts: "Mapping[ServiceRole, Part]", stop: asyncio.Event, settings: Settings) -> None:
     """Run all parts; the end of one, whatever the reason, drains the others."""
     stop_behind = asyncio.Event()
     tasks = {
         role: asyncio.create_task(part.run(stop if role == "edge" else stop_behind), name=role)
         for role, part in parts.items()
     }
-    watching = asyncio.create_task(_watch_topics(settings), name="topics")
+    watching = asyncio.create_task(watch_topics(partial(topics.plan, settings.kafka)), name="topics")
     ending = (asyncio.create_task(stop.wait()), watching, *tasks.values())
     await asyncio.wait(ending, return_when=asyncio.FIRST_COMPLETED)
     stop.set()
     watching.cancel()
     # The edge has a bound of its own: that of its requests.
-    await _drain([task for role, task in tasks.items() if role == "edge"], settings.edge.drain_timeout_s + _CLOSE_S)
+    await _drain([task for role, task in tasks.items() if role == "edge"], settings.edge.drain_timeout_s + CLOSE_S)
     stop_behind.set()
     await _drain(list(tasks.values()), settings.drain_timeout_s)
     for outcome in await asyncio.gather(watching, *tasks.values(), return_exceptions=True):
@@ -131,8 +133,11 @@ async def _run(parts: "Mapping[ServiceRole, Part]", stop: asyncio.Event, setting
             raise outcome
 
 
-async def _watch_topics(settings: Settings) -> None:
+async def watch_topics(look: Callable[[], Awaitable[Sequence[TopicPlan]]]) -> None:
     """Look at the topics' settings now and then: what harms may be done to them while everything runs.
+
+    Args:
+        look: Compares each topic with what it must be.
 
     Raises:
         StopError: A topic would break the guarantees now.
@@ -142,7 +147,7 @@ async def _watch_topics(settings: Settings) -> None:
     while True:
         await asyncio.sleep(TOPICS_LOOK_S)
         try:
-            plans = await topics.plan(settings.kafka)
+            plans = await look()
         except (KafkaError, OSError) as error:
             log.info("the topics could not be checked", why=type(error).__name__)
             continue
@@ -158,7 +163,7 @@ async def _drain(tasks: Collection[asyncio.Task[None]], timeout_s: float) -> Non
     late = set(tasks)
     while late:
         _, late = await asyncio.wait(late, timeout=timeout_s)
-        timeout_s = _CLOSE_S
+        timeout_s = CLOSE_S
         for task in late:
             log.warning(
                 "not drained in time: what was in flight is released and will be redelivered", role=task.get_name()
@@ -166,19 +171,23 @@ async def _drain(tasks: Collection[asyncio.Task[None]], timeout_s: float) -> Non
             task.cancel()
 
 
-async def _prerequisites(settings: Settings, parts: "Mapping[ServiceRole, Part]") -> None:
+async def wait_for_prerequisites(parts: "Collection[Part]", look: Callable[[], Awaitable[Sequence[str]]]) -> None:
     """Wait until the database is migrated and the topics are there; reject topics that would break the guarantees.
+
+    Args:
+        parts: Beat meanwhile.
+        look: Says what is missing.
 
     Raises:
         StopError: A topic has harmful settings, or only a newer release can run on the database.
         DeniedError: Kafka doesn't let us read a topic's settings.
     """
-    patience = Patience("waiting for a dependency of this process", _PREREQUISITES_WAIT_S, log=log)
-    beating = asyncio.create_task(_beat(parts.values()))
+    patience = Patience("waiting for a dependency of this process", PREREQUISITES_WAIT_S, log=log)
+    beating = asyncio.create_task(_beat(parts))
     try:
         async for attempt in patience:
             with attempt:
-                if missing := await _missing(settings, next(iter(parts))):
+                if missing := await look():
                     raise RetryError("; ".join(missing))
     finally:
         beating.cancel()
@@ -192,7 +201,13 @@ async def _beat(parts: "Collection[Part]") -> None:
         await asyncio.sleep(_BEAT_INTERVAL_S)
 
 
-async def _missing(settings: Settings, role: ServiceRole) -> Sequence[str]:
+async def find_missing(settings: Settings, role: ServiceRole) -> Sequence[str]:
+    """What a role waits for before it can run, as texts.
+
+    Raises:
+        StopError: A topic has harmful settings, or only a newer release can run on the database.
+        DeniedError: Kafka doesn't let us read a topic's settings.
+    """
     missing: list[str] = []
     try:
         lacking = migrate.lacking(await migrate.find_schema(settings.database, role))

@@ -74,7 +74,7 @@ class EdgeData:
         connection = await asyncpg.connect(url)
         await connection.copy_records_to_table("organization", records=self._organization_rows())
         await connection.copy_records_to_table("membership", records=self._membership_rows())
-        await connection.copy_records_to_table("partnership", records=self._partnership_rows())
+        await connection.copy_records_to_table("partnership", records=self.partnership_rows())
         await connection.copy_records_to_table("staff", records=[(user,) for user in STAFF])
         await connection.execute("VACUUM (ANALYZE)")
         await connection.close()
@@ -94,7 +94,7 @@ class EdgeData:
                 role = _ROLES[(user + place) % len(_ROLES)]
                 yield f"user{user}", self.ids[place], role, _BEGUN + timedelta(seconds=place), True
 
-    def _partnership_rows(self) -> Iterator[tuple[Any, ...]]:
+    def partnership_rows(self) -> Iterator[tuple[Any, ...]]:
         for partner in range(0, self.organizations - _CLIENTS, _PARTNER_EVERY):
             for client in range(partner + 1, partner + 1 + _CLIENTS):
                 yield self.ids[partner], self.ids[client], Role.CLOUD_REP

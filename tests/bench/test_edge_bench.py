@@ -75,7 +75,7 @@ def test_data_of_the_same_numbers_are_the_same_and_hide_what_they_say_they_hide(
     assert len(set(one.names)) == 1_000
     memberships = [(user, place) for user in range(one.users) for place in one.places_of(user)]
     assert len(memberships) == len(set(memberships)) == 2_000
-    clients = {row[1] for row in one._partnership_rows()}
+    clients = {row[1] for row in one.partnership_rows()}
     for user in range(one.users):
         hidden = one.hidden_from(user)
         assert hidden not in clients

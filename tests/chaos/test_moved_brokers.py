@@ -1,15 +1,17 @@
 """All brokers that a program knows are gone at once, while the bootstrap address leads to others; and connections that
 something on the way forgot, and told nobody."""
 
+import asyncio
 import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 from uuid import uuid4
 
 import httpx2
 import pytest
+from confluent_kafka.admin import AdminClient
 from pydantic import BaseModel
 
 from org_events.kafka import brokers
@@ -163,16 +165,19 @@ async def test_connections_that_were_forgotten_in_use_cost_a_bounded_silence(
 
 
 async def test_a_cluster_with_another_id_is_not_taken_for_the_one_before(settings: Settings) -> None:
-    async with OrganizationClient(
-        bootstrap_servers=settings.kafka.bootstrap_servers, source="/tests", topics=settings.kafka.topics
-    ) as client:
-        await client.ping()
-        publisher = client._connection.publisher()
-        inner: Any = (await publisher._healthy()).client
-        ours, inner.cluster.cluster_id = inner.cluster.cluster_id, "of-another-cluster"
-        with pytest.raises(KafkaUnavailable):
+    admin = AdminClient({"bootstrap.servers": settings.kafka.bootstrap_servers})
+    ours = cast("str", (await asyncio.to_thread(admin.list_topics, timeout=20)).cluster_id)
+    async with kafka_proxy(settings.kafka.bootstrap_servers) as proxy:
+        servers, other = f"127.0.0.1:{proxy.port}", ours.swapcase()
+        inner = brokers.EnduringClient(bootstrap_servers=servers)
+        await inner.bootstrap()
+        async with OrganizationClient(bootstrap_servers=servers, source="/t", topics=settings.kafka.topics) as client:
             await client.ping()
-        with pytest.raises(brokers.OtherClusterError, match=f"now leads to cluster {ours}, before to of-another"):
-            await inner.fetch_all_metadata()
-        inner.cluster.cluster_id = ours
-        await client.ping()
+            proxy.cluster_ids = ours.encode(), other.encode()
+            with pytest.raises(KafkaUnavailable):
+                await client.ping()
+            with pytest.raises(brokers.OtherClusterError, match=f"now leads to cluster {other}, before to {ours}"):
+                await inner.fetch_all_metadata()
+            proxy.cluster_ids = b"", b""
+            await client.ping()
+        await inner.close()

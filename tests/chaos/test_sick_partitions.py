@@ -110,8 +110,8 @@ class Watch:
 
     def _answers(self) -> set[str]:
         topic = self._arena.topics.results
-        found, self._since = self._arena._reader.read((topic,), self._since)
-        self._answered |= {command_id for each in found[topic] if (command_id := each.header("ce_commandid"))}
+        found, self._since = self._arena.read_on(topic, self._since)
+        self._answered |= {command_id for each in found if (command_id := each.header("ce_commandid"))}
         return self._answered
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -14,7 +14,7 @@ from org_service.settings import Settings
 from tests.support.batches import Place
 from tests.support.checker import judge
 from tests.support.findings import Findings
-from tests.support.observed import LOG_LEVEL, Observed, TopicReader, observe
+from tests.support.observed import LOG_LEVEL, Observed, Record, TopicReader, observe
 from tests.support.outgoing import relay_position
 from tests.support.processes import Role, ServiceProcess
 from tests.support.sending import Publisher, Sending
@@ -93,6 +93,11 @@ class Arena:
             wanted[record.partition] = max(wanted[record.partition], record.offset + 1)
         wait_for(lambda: self._acknowledged(wanted), "end of the workers' work", timeout_s, 0.1)
         wait_for(lambda: self.relay_position() == self.head(), "end of the relay's work", timeout_s, 0.1)
+
+    def read_on(self, topic: str, since: Mapping[Place, int]) -> tuple[list[Record], dict[Place, int]]:
+        """What a topic holds from some offsets on, and where it goes on after that."""
+        found, since = self._reader.read((topic,), since)
+        return found[topic], since
 
     def observe(self) -> Observed:
         """Everything that is there now."""

@@ -5,11 +5,11 @@ from contextlib import contextmanager
 from typing import Any
 
 from org_service import probes
-from org_service.probes import Listener, Point
+from org_service.probes import ImmediateListener, Listener, Point
 
 
 @contextmanager
-def probing(point: Point, listener: Listener) -> Iterator[None]:
+def probing(point: Point, listener: Listener | ImmediateListener) -> Iterator[None]:
     """Let `listener` act whenever the point is passed, until the end of the block."""
     assert point not in probes.listeners
     probes.listeners[point] = listener

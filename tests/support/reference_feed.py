@@ -87,17 +87,44 @@ class Feed:
 
 
 @asynccontextmanager
-async def reading(settings: Settings) -> AsyncIterator[ReferenceApplier]:
-    """A worker's reader of reference data; ends as at SIGTERM."""
+async def joined(settings: Settings) -> AsyncIterator[tuple[ReferenceSubscriber, ReferenceApplier]]:
+    """A worker's reader of reference data, and what it reads them into; ends as at SIGTERM."""
     async with applying_facts(settings) as applier:
         subscriber = ReferenceSubscriber(settings, applier)
         await subscriber.start()
         try:
-            yield applier
+            yield subscriber, applier
         finally:
             await subscriber.stop()
+
+
+@asynccontextmanager
+async def reading(settings: Settings) -> AsyncIterator[ReferenceApplier]:
+    """As `joined`; what it reads them into."""
+    async with joined(settings) as (_, applier):
+        yield applier
 
 
 async def roles(database: asyncpg.Connection) -> dict[str, str]:
     """Every membership's role, by user."""
     return dict(await database.fetch("SELECT user_id, role FROM membership"))
+
+
+def user(number: int) -> str:
+    return at_home(f"user-{number}")
+
+
+def users(first: int, count: int) -> dict[str, str]:
+    return {user(n): "user" for n in range(first, first + count)}
+
+
+async def give(feed: Feed, first: int, count: int, role: Role = Role.USER) -> None:
+    """Memberships of some users, all on partition 0, so that offsets can be told."""
+    facts = [member(name, role) for name in users(first, count)]
+    await feed.raw(feed.topics.memberships, [(each.key(), each.to_body()) for each in facts], partition=0)
+
+
+async def progress(database: asyncpg.Connection) -> int | None:
+    return await database.fetchval(
+        "SELECT next_offset FROM reference_progress WHERE topic LIKE '%orgs.memberships' AND partition = 0"
+    )

@@ -26,7 +26,7 @@ from org_events.publishing.publisher import Publisher
 from org_events.topics import Topics
 
 _RETRY_WAIT_S: Final = 0.5
-_TOPIC_WAIT_S: Final = 5.0
+TOPIC_WAIT_S: Final = 5.0
 """How long after its creation a topic may be unknown to the broker that is asked."""
 _TOPIC_WAIT_MIN_S: Final = 1.0
 """Far more than a broker needs to answer, so that a short time-out doesn't take a slow one for a missing topic."""
@@ -104,7 +104,7 @@ class Connection:
             raise NotConnected("The client is already started.")
         failure: KafkaError | None = None
         # A missing topic is reported before the time is up, but never because a broker was slow.
-        topic_wait_s = min(_TOPIC_WAIT_S, max(_TOPIC_WAIT_MIN_S, timeout_s / 2))
+        topic_wait_s = min(TOPIC_WAIT_S, max(_TOPIC_WAIT_MIN_S, timeout_s / 2))
         try:
             async with asyncio.timeout(timeout_s):
                 while True:

@@ -9,10 +9,10 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Final
 
 from org_service import probes
 from org_service.apply.authenticator import Authenticator
+from org_service.apply.lanes import split_into_lanes
 from org_service.apply.reading import read_each
 from org_service.apply.replies import Replies
 from org_service.apply.settle import Settling
@@ -32,9 +32,6 @@ from org_service.wire.commands import read
 from org_service.wire.parked import keep
 
 log = get_logger(__name__)
-
-_LANE_RECORDS_MIN: Final = 100
-"""Fewer don't pay for a transaction of their own."""
 
 
 def _now() -> datetime:
@@ -101,7 +98,7 @@ class Applier:
         started = time.perf_counter()
         BATCH_RECORDS.observe(len(records))
         entered: list[asyncio.Task[Mapping[int, int]]] = []
-        for places, lane in _part(records, len(self._lanes)):
+        for places, lane in split_into_lanes(records, len(self._lanes)):
             before = {task for place in places if (task := self._lanes[place]) is not None}
             task = asyncio.create_task(self._settle_lane(lane, before))
             for place in places:
@@ -205,20 +202,6 @@ class Applier:
             await probe("apply.before_replies", plan)
         if self._replies is not None:
             await self._replies.send(plan, start)
-
-
-def _part(records: Sequence[Record], lanes: int) -> Sequence[tuple[Sequence[int], Sequence[Record]]]:
-    """Part a batch by partition: what has an order keeps it, and one lane decides while Postgres works for another.
-
-    Returns:
-        Records, and the numbers of the lanes they enter: a small batch is one, and enters all.
-    """
-    if lanes == 1 or len(records) < _LANE_RECORDS_MIN * lanes:
-        return [(range(lanes), records)]
-    parted: list[list[Record]] = [[] for _ in range(lanes)]
-    for record in records:
-        parted[record.partition % lanes].append(record)
-    return [((place,), lane) for place, lane in enumerate(parted) if lane]
 
 
 def _count(plan: Plan) -> None:

@@ -5,6 +5,7 @@ from typing import TypeVar
 
 import structlog
 
+from org_service import probes
 from org_service.domain.fold import where
 from org_service.domain.reasons import ParkReason
 from org_service.domain.requests import Record, Unreadable
@@ -22,6 +23,8 @@ def read_each(
     """
     for record in records:
         try:
+            if probes.listeners:
+                probes.notify("apply.before_read", record)
             yield read(record)
         except Exception as error:  # noqa: BLE001 - a defect of ours must not hold up the other records
             defect = where(error)

@@ -12,7 +12,7 @@ for a moment. A key that can't be read, or stands on a partition that isn't its 
 Where a whole batch can't be read, nothing is deleted: nobody knows which keys it holds.
 
 Cost: a digest of 16 bytes for each key, some 100 bytes of memory in all, for so many partitions at a time as hold
-`_KEYS_MAX` offsets, and one pass over the table's keys for each such group. Rejected: a mark in each row of when it was
+`KEYS_MAX` offsets, and one pass over the table's keys for each such group. Rejected: a mark in each row of when it was
 last seen (reading again would write every row); applying everything again from the beginning (older data would hold
 meanwhile); the same for a topic that was created again, which may be empty because nobody has filled it yet.
 """
@@ -27,10 +27,12 @@ from org_events.kafka.batches import UnreadBatch
 from org_events.kafka.consumer import SteadyConsumer
 from org_events.reference import Reference
 from org_events.topics import partitions_for
+from org_service import probes
 from org_service.kafka.client import AIOKafkaConsumer, ConsumerRecord, CorruptRecordException, TopicPartition
 from org_service.kafka.reader import groupless_consumer
 from org_service.kafka.topic_ids import topic_ids
 from org_service.kafka.topics import tombstones_kept_ms
+from org_service.probes import probe
 from org_service.settings import Settings
 from org_service.store import reference_progress
 from org_service.store.database import Database
@@ -48,7 +50,7 @@ _SHARE: Final = 0.9
 """Of the time tombstones are kept, to be away without harm: the rest is for clocks that differ, and for reading."""
 _CONFIRMS_MIN: Final = 5
 """Confirmations that a reader may miss at least: a topic that keeps tombstones for less can't be followed safely."""
-_KEYS_MAX: Final = 2_000_000
+KEYS_MAX: Final = 2_000_000
 """Offsets that are read in one go; some 200 MB if each is another key."""
 _BATCH_RECORDS: Final = 4_000
 _POLL_MS: Final = 200
@@ -74,9 +76,10 @@ class Group(NamedTuple):
 class Marks:
     """Where partitions ended some time ago: who has got there since held all of them then."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._marks: dict[TopicPartition, tuple[int, float]] = {}
-        self._marked = time.monotonic()
+        self._marked = clock()
 
     def clear(self) -> None:
         """Forget them; the consumer is put elsewhere."""
@@ -90,7 +93,7 @@ class Marks:
         Raises:
             KafkaError: Kafka can't be asked.
         """
-        now = time.monotonic()
+        now = self._clock()
         assigned = consumer.assignment()
         if now - self._marked >= CONFIRM_S:
             self._marked = now
@@ -183,7 +186,7 @@ def grouped(ids: Mapping[str, UUID], ends: Mapping[ReferencePartition, int]) -> 
     for topic in sorted({at.topic for at in ends}):
         group: dict[ReferencePartition, int] = {}
         for at in sorted(at for at in ends if at.topic == topic):
-            if group and sum(group.values()) + ends[at] > _KEYS_MAX:
+            if group and sum(group.values()) + ends[at] > KEYS_MAX:
                 groups.append(Group(topic, ids[topic], group))
                 group = {}
             group[at] = ends[at]
@@ -227,6 +230,8 @@ async def _reconcile(
     fetch_bytes_max = settings.worker.partition_fetch_bytes_max
     async with groupless_consumer(settings.kafka, max_partition_fetch_bytes=fetch_bytes_max) as consumer:
         held, ends = await _read_keys(consumer, group, settings.kafka.partitions, beat)
+        if probes.listeners:
+            await probe("reference.keys_read")
         if (await topic_ids(consumer, [group.topic]))[group.topic] != group.topic_id:
             return None
     table, lacking = FACT_TABLES[kind], list[tuple[Any, ...]]()

@@ -27,7 +27,7 @@ from org_service.wire.results import ResultRecord, result_record
 
 log = get_logger(__name__)
 
-_SIGN_OF_LIFE_S: Final = 5.0
+SILENCE_S: Final = 5.0
 """Between heartbeats, and warnings, while Kafka is silent; far less than a loop may be still."""
 
 
@@ -94,7 +94,7 @@ class Replies:
         waiting = [await self._publisher.append(message.key, message.value, message.headers) for message in messages]
         late = set(waiting)
         while late:
-            _, late = await asyncio.wait(late, timeout=_SIGN_OF_LIFE_S)
+            _, late = await asyncio.wait(late, timeout=SILENCE_S)
             if late:  # an idempotent producer gives none up, and says nothing
                 self._heartbeat.beat()
                 log.warning("Kafka does not confirm replies, they wait", replies=len(late))

@@ -19,6 +19,7 @@ from org_events.commands import (
     CreateOrganization,
 )
 from org_events.results import Outcome, ProblemType
+from org_service import probes
 from org_service.domain import details
 from org_service.domain.access import TRUSTED, Access, command_access
 from org_service.domain.decide import Decision, Invalid, decide, reject, stateless_rejection
@@ -157,6 +158,8 @@ class Fold:
 
     def _decide(self, request: Request) -> None:
         try:
+            if probes.listeners:
+                probes.notify("apply.before_decide", request)
             decision = self._decision(request)
             row = None if decision is None else self._row(request, decision)
         # guarantee 7: a command that our code fails on is parked alone; the rest of the batch is decided.

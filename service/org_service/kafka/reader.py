@@ -13,8 +13,10 @@ from aiokafka import ConsumerRecord, TopicPartition
 
 from org_events.kafka.consumer import SteadyConsumer
 from org_events.topics import partition_for
+from org_service import probes
 from org_service.errors import PartitionUnreadableError, TopicsMissingError
 from org_service.kafka.connection import admin
+from org_service.probes import probe
 from org_service.settings import KafkaSettings
 
 Record = ConsumerRecord[bytes, bytes]
@@ -154,6 +156,8 @@ async def read_all(kafka: KafkaSettings, topic: str) -> AsyncIterator[Sequence[R
         TopicsMissingError: The topic does not exist.
         PartitionUnreadableError: As `read_until`.
     """
+    if probes.listeners:
+        await probe("kafka.before_read_all", topic)
     async with reader(kafka, topic) as (consumer, partitions):
         async for records in read_until(consumer, await ends(consumer, partitions)):
             yield records

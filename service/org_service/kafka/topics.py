@@ -40,7 +40,7 @@ COPIES_MIN: Final = 2
 can take back what was acknowledged."""
 
 
-class _Described(NamedTuple):
+class Described(NamedTuple):
     """What Kafka says of a topic's partitions."""
 
     partitions: int
@@ -86,7 +86,7 @@ async def plan(kafka: KafkaSettings) -> list[TopicPlan]:
         TopicPlan(
             spec,
             spec.name in there,
-            _differences(spec, described[spec.name], configs[spec.name], alike=len(counts) == 1)
+            find_differences(spec, described[spec.name], configs[spec.name], alike=len(counts) == 1)
             if spec.name in there
             else (),
         )
@@ -157,12 +157,12 @@ async def _led(kafka: KafkaSettings, specs: Sequence[TopicSpec]) -> None:
         await consumer.stop()
 
 
-async def _described(client: AIOKafkaAdminClient, specs: Sequence[TopicSpec]) -> dict[str, _Described]:
+async def _described(client: AIOKafkaAdminClient, specs: Sequence[TopicSpec]) -> dict[str, Described]:
     if not specs:
         return {}
     described = await client.describe_topics([spec.name for spec in specs])
     return {
-        each["topic"]: _Described(
+        each["topic"]: Described(
             len(each["partitions"]),
             sum(partition["leader"] >= 0 and not partition["error_code"] for partition in each["partitions"]),
             max((len(partition["replicas"]) for partition in each["partitions"]), default=0),
@@ -214,9 +214,17 @@ def _partitions_advice(spec: TopicSpec, found: int, *, alike: bool) -> str:
     return f"{said} Do not add partitions to other topics, and do not change ORGS_KAFKA__PARTITIONS: {_TWO_PARTITIONS}"
 
 
-def _differences(
-    spec: TopicSpec, described: _Described, config: Mapping[str, str], *, alike: bool = True
+def find_differences(
+    spec: TopicSpec, described: Described, config: Mapping[str, str], *, alike: bool = True
 ) -> list[Difference]:
+    """What of a topic differs from its specification. Pure.
+
+    Args:
+        spec: How it must be.
+        described: Its partitions.
+        config: Its settings.
+        alike: All topics that should have the same number of partitions do.
+    """
     differences: list[Difference] = []
     partitions, led, copies = described
     if partitions != spec.partitions:

@@ -5,8 +5,10 @@ from typing import NamedTuple, cast
 from uuid import UUID
 
 from org_events.kafka.consumer import SteadyConsumer
+from org_service import probes
 from org_service.kafka.client import TopicPartition
 from org_service.kafka.reader import Record, ends, raise_if_sick, read_until, reader, take
+from org_service.probes import probe
 from org_service.settings import KafkaSettings
 
 
@@ -34,6 +36,8 @@ async def watch(kafka: KafkaSettings, topic: str, view: View) -> AsyncGenerator[
     key = None if view.org_id is None else str(view.org_id).encode()
     async with reader(kafka, topic, key=key) as (consumer, partitions):
         now = await ends(consumer, partitions)
+        if probes.listeners:
+            await probe("operate.ends_found")
         if view.from_start:
             async for records in read_until(consumer, now, leave_sick=True):
                 yield _of(records, key)

@@ -5,7 +5,7 @@ records stand in order of position; all of a chunk becomes visible at once.
 """
 
 from asyncio import sleep
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from time import time
@@ -79,18 +79,21 @@ class _OpenTopic:
         return added.size
 
 
-async def build(rows: Sequence[JournaledOutcome], layout: Layout, *, limit: int) -> Chunk:
+async def build(
+    rows: Sequence[JournaledOutcome], layout: Layout, *, limit: int, clock: Callable[[], float] = time
+) -> Chunk:
     """Encode rows, as many as fit into `CHUNK_BYTES_MAX` (at least one).
 
     Args:
         rows: Of the journal, in order, at least one.
         limit: Of the read that brought them: as many rows as that mean there may be more.
+        clock: Tells when they are published.
 
     Gives way to other tasks now and then; safe to cancel.
     """
     # When it is published, not when it was recorded (that is in `ce_time`): topics keep their records for a time from
     # here on, however long an outage was, and a worker's clock that is ahead makes none that a broker refuses.
-    now_ms = int(time() * 1000)
+    now_ms = int(clock() * 1000)
     batches: dict[TopicPartition, list[RecordBatch]] = {}
     results, events, state = (
         _OpenTopic(name, layout, batches, now_ms)

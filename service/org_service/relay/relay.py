@@ -21,11 +21,13 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Final
 
+from org_service import probes
 from org_service.errors import RetryError, StopError, TopicsMissingError
 from org_service.kafka import relay_position
 from org_service.kafka.client import TopicPartition
 from org_service.kafka.producer import FencedError, Producer, UnknownFateError, unknown_fate
 from org_service.kafka.transactions import TransactionWatch
+from org_service.probes import probe
 from org_service.relay.chunks import Chunk, Layout
 from org_service.relay.source import Source
 from org_service.settings import Settings
@@ -135,7 +137,7 @@ class Relay:
         """Become the leader, and lead until the lock, Postgres or the transactional id is lost, or until `stop`."""
         async with AsyncExitStack() as stack:
             lock = await stack.enter_async_context(LeaderLock(self._settings.database, self._name))
-            while not await lock.try_acquire():
+            while not await self._try_to_lead(lock):
                 self._tries.succeed()
                 await pause(self._relay.poll_interval_s, stop, self.heartbeat)
                 if stop.is_set():
@@ -145,6 +147,11 @@ class Relay:
             RELAY_LEADER.set(1)
             log.info("this relay is the leader", relay=self._name)
             await _first(self._lead(signal, stop), self._watch(lock))
+
+    async def _try_to_lead(self, lock: LeaderLock) -> bool:
+        if probes.listeners:
+            await probe("relay.before_try_to_lead", self)
+        return await lock.try_acquire()
 
     def _stand_by(self) -> None:
         RELAY_LEADER.set(0)

@@ -3,7 +3,9 @@
 from datetime import datetime
 from uuid import UUID
 
+from org_service import probes
 from org_service.errors import StopError
+from org_service.probes import probe
 from org_service.relay.chunks import Chunk, Layout, build
 from org_service.settings import DatabaseSettings
 from org_service.store import journal
@@ -48,6 +50,8 @@ class Source:
             RetryError: Postgres is away.
             StopError: The journal has a hole after `after`, or ends before it.
         """
+        if probes.listeners:
+            await probe("relay.before_read", after)
         with classified():
             async with self._database.connect() as connection:
                 rows = await journal.read_after(connection, after, rows_max)

@@ -9,6 +9,7 @@ import asyncio
 import contextvars
 from typing import Final, Protocol, cast
 
+from org_service import probes
 from org_service.serving.exchange import CONNECTION, SLICE_BYTES, Exchange, Scope
 from org_service.serving.framing import Head, MalformedError, RequestReader
 from org_service.serving.registry import ConnectionState
@@ -107,6 +108,8 @@ class HttpConnection(asyncio.Protocol):
         if self._exchange is None:
             self._next()
             return
+        if probes.listeners:
+            probes.notify("serving.read_ahead")
         self._exchange.wake()
         if self._reading and self._reader.waiting > READ_AHEAD_BYTES_MAX:
             self._reading = False
@@ -258,6 +261,8 @@ class HttpConnection(asyncio.Protocol):
             self._transport.close()
         elif self._transport.can_write_eof() and not self._transport.is_closing():
             self._transport.write_eof()
+        if probes.listeners:
+            probes.notify("serving.last_answer_written")
 
     def _see_it_sent(self) -> None:
         """Have the client count as one that doesn't read its answer as long as any of the last one is still here.

@@ -33,11 +33,11 @@ which is when a client tries again. The system may allow less (`net.core.somaxco
 _ACCEPTED_AT_ONCE: Final = 8
 """In one turn of the loop. libuv accepts a single one from each listener, so that a flood of connections would keep a
 caller's new one waiting for seconds; each takes 0.1 ms, and requests wait meanwhile."""
-_SOCKET_BUFFER_BYTES: Final = 131_072
+SOCKET_BUFFER_BYTES: Final = 131_072
 """Of each connection and direction in the system's memory, where it would give 4 MB to a client that doesn't read."""
 _FILES_BESIDES: Final = 256
 """Open files of a process besides its clients' connections: Postgres, Kafka, logs, libraries."""
-_SWEEP_S: Final = 0.5
+SWEEP_S: Final = 0.5
 _CLOSE_S: Final = 1.0
 """At the end, for answers to reach their clients."""
 
@@ -94,7 +94,7 @@ class HttpServer:
         """Listen."""
         loop = asyncio.get_running_loop()
         for direction in (socket.SO_SNDBUF, socket.SO_RCVBUF):  # accepted connections inherit them
-            self._listener.setsockopt(socket.SOL_SOCKET, direction, _SOCKET_BUFFER_BYTES)
+            self._listener.setsockopt(socket.SOL_SOCKET, direction, SOCKET_BUFFER_BYTES)
         for listener in (self._listener, *(self._listener.dup() for _ in range(_ACCEPTED_AT_ONCE - 1))):
             self._accepting.append(await loop.create_server(self._connect, sock=listener, backlog=1))
         self._listener.listen(BACKLOG)
@@ -191,7 +191,7 @@ class HttpServer:
     async def _sweep(self) -> None:
         """Close connections whose time is over, as long as the server serves."""
         while True:
-            await asyncio.sleep(_SWEEP_S)
+            await asyncio.sleep(SWEEP_S)
             for connection, state in self._connections.overdue(time.monotonic()):
                 HTTP_CLOSED.labels(_LATE[state]).inc()
                 connection.expire(state)

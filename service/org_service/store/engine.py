@@ -22,7 +22,9 @@ from sqlalchemy import ExceptionContext, event
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
+from org_service import probes
 from org_service.errors import RetryError, UnreachableError
+from org_service.probes import probe
 from org_service.settings import DatabaseSettings
 
 Role = Literal["owner", "worker", "relay", "edge", "reader"]
@@ -109,14 +111,17 @@ async def connect(database: DatabaseSettings, role: Role | None) -> Session:
         RetryError: Postgres refuses a setting of the session, such as a role that does not exist (yet); or this is a
             standby, and the role needs what is true now.
     """
+    settings = _session_settings(database, role)
+    if probes.listeners:
+        await probe("store.before_connect", settings)
     try:
-        return cast(
+        session = cast(
             "Session",
             await asyncpg.connect(
                 database.url.get_secret_value(),
                 timeout=database.connect_timeout_s,
                 command_timeout=None if role is None else database.statement_timeout_s + ANSWER_MARGIN_S,
-                server_settings=_session_settings(database, role),
+                server_settings=settings,
                 # Behind the journal a relay would take what Kafka has for another database's, and an edge would show
                 # what was before a change that it has just confirmed.
                 target_session_attrs="primary" if role in {"worker", "relay", "edge"} else None,
@@ -132,6 +137,9 @@ async def connect(database: DatabaseSettings, role: Role | None) -> Session:
         ) from error
     except asyncpg.DataError as error:  # its class would blame, and park, the command in flight
         raise RetryError(f"Postgres refuses the session: {error.args[0]} (SQLSTATE {error.sqlstate})") from error
+    if probes.listeners:
+        await probe("store.after_connect", session)
+    return session
 
 
 def create_engine(database: DatabaseSettings, role: Role | None, *, direct: bool = False) -> AsyncEngine:

@@ -27,7 +27,7 @@ from org_events import reference as contract
 from org_service.store.sql import arrays, unnest
 from org_service.store.tables import MembershipRow, PartnershipRow, StaffRow
 
-_PAGE_ROWS: Final = 10_000
+PAGE_ROWS: Final = 10_000
 
 
 class FactTable:
@@ -61,15 +61,15 @@ class FactTable:
 
     async def read_keys(self, conn: AsyncConnection) -> AsyncIterator[Sequence[tuple[Any, ...]]]:
         """The key fields of every fact, in order, a page of some thousand after the other."""
-        rows = await conn.execute(self._first_keys, {"limit": _PAGE_ROWS})
+        rows = await conn.execute(self._first_keys, {"limit": PAGE_ROWS})
         while True:
             found = [tuple(row) for row in rows]
             if found:
                 yield found
-            if len(found) < _PAGE_ROWS:
+            if len(found) < PAGE_ROWS:
                 return
             after = {f"after_{name}": value for name, value in zip(self.key_fields, found[-1], strict=True)}
-            rows = await conn.execute(self._following_keys, after | {"limit": _PAGE_ROWS})
+            rows = await conn.execute(self._following_keys, after | {"limit": PAGE_ROWS})
 
     def _make_upsert(self, types: Mapping[str, Any]) -> Insert:
         given = unnest(types)

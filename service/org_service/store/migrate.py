@@ -115,11 +115,11 @@ def head() -> str:
 
 def oldest_code(revision: str) -> str:
     """The oldest program that can run on the schema of a revision: of all that led to it, the latest demand counts."""
-    lineage = _lineage(revision)
+    lineage = find_lineage(revision)
     return max(lineage.values(), key=list(lineage).index)
 
 
-def _lineage(revision: str) -> dict[str, str]:
+def find_lineage(revision: str) -> dict[str, str]:
     """The migrations up to one, the first one first, and what each declares as `oldest_code`."""
     scripts = list(ScriptDirectory.from_config(_config()).iterate_revisions(revision, "base"))
     return {each.revision: getattr(each.module, "oldest_code", each.revision) for each in reversed(scripts)}
@@ -143,9 +143,9 @@ def lacking(schema: Schema) -> str | None:
     needed = head()
     if schema.revision == needed:
         return None
-    if schema.revision is None or schema.revision in _lineage(needed):
+    if schema.revision is None or schema.revision in find_lineage(needed):
         return f"the database is at version {schema.revision}, not {needed}: run `orgs migrate`"
-    if schema.oldest_code in _lineage(needed):
+    if schema.oldest_code in find_lineage(needed):
         log.info("the database is ahead of this release, which can run on it", version=schema.revision, needed=needed)
         return None
     raise StopError(
@@ -219,7 +219,7 @@ async def downgrade(database: DatabaseSettings, revision: str, *, report: Report
 
 
 def _is_ahead(schema: Schema) -> bool:
-    return schema.revision is not None and schema.revision not in _lineage(head())
+    return schema.revision is not None and schema.revision not in find_lineage(head())
 
 
 @asynccontextmanager
@@ -259,7 +259,7 @@ def _note(conn: Connection, revision: str | None) -> None:
     conn.execute(_CLEAR_EXACT)
     if revision is None:
         return
-    lineage, oldest = list(_lineage(revision)), oldest_code(revision)
+    lineage, oldest = list(find_lineage(revision)), oldest_code(revision)
     conn.execute(_NOTE_OLDEST, {"oldest": oldest})
     bears_exact = LAST_EXACT in lineage and lineage.index(oldest) <= lineage.index(LAST_EXACT)
     conn.execute(_NOTE_EXACT, {"exact": LAST_EXACT if bears_exact else revision})

@@ -17,7 +17,7 @@ INSUFFICIENT_PRIVILEGE: Final = "42501"
 # Two migrations of two databases may get here at once (an advisory lock reaches no further than its database): the
 # slower one waits for the other's transaction and then finds the role there. GRANT of a role locks it by itself.
 # Needs Postgres 16, the first that tells SET from the other rights of a member.
-_PREPARE: Final = text("""
+PREPARE: Final = text("""
 DO $$
 DECLARE
     needed text;
@@ -58,7 +58,7 @@ async def prepare(conn: AsyncConnection) -> None:
         DeniedError: The login may not do this. Nothing was changed.
     """
     try:
-        await conn.execute(_PREPARE)
+        await conn.execute(PREPARE)
         await conn.commit()
     except DBAPIError as error:
         await conn.rollback()

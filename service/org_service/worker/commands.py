@@ -1,6 +1,7 @@
 """Commands from Kafka into the applier: a subscriber that continues where the log does, and says where it didn't."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Final, Protocol
 
 from org_service.apply.authenticator import Authenticator
@@ -11,7 +12,7 @@ from org_service.settings import Settings
 from org_service.telemetry.logs import get_logger
 from org_service.waiting import Heartbeat, Patience, Trouble
 from org_service.worker.continuity import Continuity
-from org_service.worker.feed import Feed
+from org_service.worker.feed import ConsumerGroup, Feed
 from org_service.worker.subscriber import Applies, Subscriber
 
 log = get_logger(__name__)
@@ -33,7 +34,15 @@ class AppliesCommands(Applies, Protocol):
 class CommandSubscriber(Subscriber):
     """Subscribes to `orgs.commands`."""
 
-    def __init__(self, settings: Settings, applier: AppliesCommands, heartbeat: Heartbeat | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        applier: AppliesCommands,
+        heartbeat: Heartbeat | None = None,
+        *,
+        continuity: Continuity | None = None,
+        make_group: Callable[..., ConsumerGroup] = ConsumerGroup,
+    ) -> None:
         """Declare the subscription; nothing is connected yet."""
         worker, topic = settings.worker, settings.kafka.topics.commands
         feed = Feed(
@@ -44,8 +53,9 @@ class CommandSubscriber(Subscriber):
             _METADATA_MAX_AGE_MS,
             offset_reset="none",  # it would go back 14 days, or on at a number, without a word
         )
-        super().__init__(settings, applier, feed, heartbeat)
-        self._continuity = Continuity(settings, f"{settings.kafka.topic_prefix}{worker.group_id}", topic)
+        super().__init__(settings, applier, feed, heartbeat, make_group=make_group)
+        group = f"{settings.kafka.topic_prefix}{worker.group_id}"
+        self._continuity = continuity or Continuity(settings, group, topic)
         self._topic = topic
         self._authenticator = applier.authenticator
         self._left: dict[int, asyncio.Task[None] | None] = {}

@@ -21,7 +21,7 @@ _BATCH_TIMEOUT_MS: Final = 50
 _FETCH_WAIT_MS: Final = 500
 """Kafka answers as soon as there is a record; an idle subscriber asks seldom, and costs the commands nothing."""
 
-_METADATA_MAX_AGE_MS: Final = 10_000
+METADATA_MAX_AGE_MS: Final = 10_000
 """A topic that was deleted and created again is joined after this at the latest; of use to first aid, and cheap."""
 
 
@@ -35,7 +35,7 @@ class ReferenceSubscriber(Subscriber):
             f"{settings.worker.group_id}{GROUP_SUFFIX}",
             _BATCH_TIMEOUT_MS,
             _FETCH_WAIT_MS,
-            _METADATA_MAX_AGE_MS,
+            METADATA_MAX_AGE_MS,
         )
         super().__init__(settings, applier, feed, heartbeat)
         self._reference = applier

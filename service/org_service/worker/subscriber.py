@@ -29,7 +29,7 @@ from org_service.worker.feed import Batches, ConsumerGroup, Feed, Records
 
 log = get_logger(__name__)
 
-_RESTART_PAUSE_S: Final = 1.0
+RESTART_PAUSE_S: Final = 1.0
 _DRAINING_PAUSE_S: Final = 0.05
 """Between polls whose records are released; they are not acknowledged, so the next worker finds them."""
 _LEAVE_S: Final = 2.0
@@ -57,7 +57,13 @@ class Subscriber:
     """The worker's end of Kafka: a member of the consumer group, two batches in flight at most."""
 
     def __init__(
-        self, settings: Settings, applier: Applies, feed: Feed | None = None, heartbeat: Heartbeat | None = None
+        self,
+        settings: Settings,
+        applier: Applies,
+        feed: Feed | None = None,
+        heartbeat: Heartbeat | None = None,
+        *,
+        make_group: Callable[..., ConsumerGroup] = ConsumerGroup,
     ) -> None:
         """Declare the subscription, to `orgs.commands` if no `feed` is given; nothing is connected yet."""
         worker = settings.worker
@@ -75,7 +81,7 @@ class Subscriber:
         self._last: asyncio.Task[None] | None = None
         """The last batch taken on; it ends after the one before it."""
         self._in_hand: set[asyncio.Task[None]] = set()
-        self._group = ConsumerGroup(settings, feed, poll=self.poll, handle=self._handle, lose=self._assigned)
+        self._group = make_group(settings, feed, poll=self.poll, handle=self._handle, lose=self._assigned)
 
     @property
     def assigned(self) -> int | None:
@@ -144,7 +150,7 @@ class Subscriber:
         except Exception:
             CONSUMER_RESTARTS.inc()
             log.exception("the consume loop failed and is being restarted")
-            await asyncio.sleep(_RESTART_PAUSE_S)  # FastStream starts it at once: don't spin
+            await asyncio.sleep(RESTART_PAUSE_S)  # FastStream starts it at once: don't spin
             raise
         if not self._draining:
             return {} if self._is_astray() else records
@@ -180,6 +186,8 @@ class Subscriber:
             await asyncio.wait((before,))
 
     async def _finish(self, records: Records, before: asyncio.Task[None] | None) -> None:
+        if probes.listeners:
+            await probe("worker.before_apply", records)
         applied = await self._applier.apply(records)
         if before is not None:
             await before

@@ -159,6 +159,8 @@ class KafkaProxy(Proxy):
         """API keys whose answers are lost; their requests are carried out."""
         self.advertised_port: int | None = None
         """Where clients are sent; None: here."""
+        self.cluster_ids: tuple[bytes, bytes] = (b"", b"")
+        """The id that brokers tell, and one of the same length that clients hear of in its place."""
         self.held: list[Held] = []
         self.muted = 0
         self._news = asyncio.Event()
@@ -214,7 +216,9 @@ class KafkaProxy(Proxy):
                     self._news.set()
                 elif not link.writer.is_closing():
                     port = self.advertised_port or self.port
-                    link.writer.write(_to_proxy(frame, version, port) if api_key == METADATA else frame)
+                    if api_key == METADATA:
+                        frame = _to_proxy(frame, version, port).replace(*self.cluster_ids)
+                    link.writer.write(frame)
 
 
 async def _frame(reader: asyncio.StreamReader) -> bytes:

@@ -86,7 +86,7 @@ async def test_answers_that_kafka_does_not_take_are_waited_for_with_signs_of_lif
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An outage that begins when the producer is there: it tries again by itself, for ever, and tells nobody."""
-    monkeypatch.setattr(replies_module, "_SIGN_OF_LIFE_S", 0.05)
+    monkeypatch.setattr(replies_module, "SILENCE_S", 0.05)
     beats = Beats()
     async with kafka_proxy(settings.kafka.bootstrap_servers) as proxy:
         servers: dict[str, Any] = {"bootstrap_servers": f"127.0.0.1:{proxy.port}"}

@@ -3,7 +3,6 @@
 import asyncio
 import dataclasses
 import re
-from typing import Any
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -12,12 +11,12 @@ from structlog.testing import capture_logs
 from typer.testing import CliRunner
 
 from org_events.commands import CreateOrganization, UpdateOrganization
-from org_service.apply import applier as applier_module
 from org_service.apply.applier import Applier
 from org_service.cli.app import app
-from org_service.domain import fold as batch
+from org_service.domain.requests import Request
 from org_service.settings import Settings
 from tests.integration.apply.applying import created, journal
+from tests.support.probing import probing
 from tests.support.processes import environment
 from tests.support.records import FakeRecord, record_of
 from tests.support.topics import read_results
@@ -44,12 +43,11 @@ async def test_data_the_database_refuses_is_parked_alone_and_the_rest_is_applied
 
 
 async def test_a_parked_command_holds_back_its_organization_across_batches(
-    applier: Applier, database: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+    applier: Applier, database: asyncpg.Connection
 ) -> None:
     (a, create_a), (b, create_b) = created("Acme"), created("Globex")
     await applier.apply([create_a, create_b])
-    with monkeypatch.context() as patched:
-        patched.setattr(batch, "decide", lambda *_: 1 / 0)
+    with probing("apply.before_decide", lambda _: 1 / 0):
         await applier.apply([record_of(UpdateOrganization(org_id=a, name="Boom"))])
     await applier.apply(
         [record_of(UpdateOrganization(org_id=a, name="Later")), record_of(UpdateOrganization(org_id=b, name="Free"))]
@@ -62,14 +60,13 @@ async def test_a_parked_command_holds_back_its_organization_across_batches(
 
 
 async def test_a_parked_command_that_comes_again_is_parked_once_and_its_id_is_good_for_no_other(
-    applier: Applier, database: asyncpg.Connection, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    applier: Applier, database: asyncpg.Connection, settings: Settings
 ) -> None:
     command_id = uuid4()
     org_id, create = created("Acme")
     await applier.apply([create])
     boom = UpdateOrganization(org_id=org_id, name="Boom")
-    with monkeypatch.context() as patched:
-        patched.setattr(batch, "decide", lambda *_: 1 / 0)
+    with probing("apply.before_decide", lambda _: 1 / 0):
         await applier.apply([record_of(boom, command_id)])
     await applier.apply([record_of(boom, command_id)])
     await applier.apply([record_of(UpdateOrganization(org_id=org_id, name="Other"), command_id)])
@@ -133,18 +130,16 @@ async def test_what_has_an_offset_of_a_parked_record_is_parked_too(
 
 
 async def test_a_record_whose_reading_makes_our_code_raise_is_parked_and_the_rest_is_applied(
-    applier: Applier, database: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+    applier: Applier, database: asyncpg.Connection
 ) -> None:
     (_, first), (_, culprit), (_, last) = (created(name) for name in ("Acme", "Boom", "Globex"))
-    read = applier_module.read
 
-    def raising(record: Any) -> Any:
+    def raising(record: FakeRecord) -> None:
         if record is culprit:
             raise ZeroDivisionError("a text that may quote the payload")
-        return read(record)
 
-    monkeypatch.setattr(applier_module, "read", raising)
-    await applier.apply([first, culprit, last])
+    with probing("apply.before_read", raising):
+        await applier.apply([first, culprit, last])
     assert [row["command_offset"] for row in await journal(database)] == [first.offset, last.offset]
     rows = await database.fetch('SELECT "offset", reason, detail, value FROM parked')
     assert [(row["offset"], row["reason"], row["value"]) for row in rows] == [
@@ -155,14 +150,13 @@ async def test_a_record_whose_reading_makes_our_code_raise_is_parked_and_the_res
 
 
 async def test_a_defect_that_meets_every_command_leaves_one_traceback_and_is_counted(
-    applier: Applier, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    applier: Applier, settings: Settings
 ) -> None:
-    def raising(*_: Any, **__: Any) -> None:
+    def raising(_: Request) -> None:
         raise ZeroDivisionError
 
     assert await applier.check_parked() == "none because of a defect of ours"
-    monkeypatch.setattr(batch, "decide", raising)
-    with capture_logs() as logs:
+    with probing("apply.before_decide", raising), capture_logs() as logs:
         await applier.apply([created(f"Org {number}")[1] for number in range(1_001)])
     logged = [each for each in logs if each["event"] == "command parked: our code raised"]
     assert [(each.get("times"), "exc_info" in each) for each in logged] == [

@@ -18,7 +18,7 @@ from org_service.apply.applier import Applier
 from org_service.apply.settle import REFOLDS_MAX
 from org_service.errors import DataRefusedError, RefoldError, RetryError
 from org_service.settings import Settings
-from org_service.store import engine
+from org_service.store.database import Database
 from org_service.waiting import Heartbeat
 from tests.support.appliers import applying
 from tests.support.probing import once, probing
@@ -103,18 +103,19 @@ async def test_unknown_trouble_is_waited_out_and_nothing_is_parked_for_it(
 
 
 async def test_a_role_that_is_not_there_yet_is_waited_for_and_nothing_is_parked_for_it(
-    appliers: list[Applier], database: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+    appliers: list[Applier], database: asyncpg.Connection
 ) -> None:
     """A cluster that was restored without its roles, say: what Postgres refuses is the session, not the command."""
-    applier, settings_of, tries = appliers[0], engine._session_settings, itertools.count()
+    applier, tries = appliers[0], itertools.count()
     outages: list[str | None] = []
 
-    def without_role(*args: Any) -> dict[str, str]:
+    async def without_role(session: dict[str, str]) -> None:
         outages.append(applier.outage)
-        return settings_of(*args) | ({"role": "orgs_nobody"} if next(tries) < 3 else {})
+        if next(tries) < 3:
+            session["role"] = "orgs_nobody"
 
-    monkeypatch.setattr(engine, "_session_settings", without_role)
-    await applier.apply([record_of(CreateOrganization(org_id=uuid4(), name="Acme"))])
+    with probing("store.before_connect", without_role):
+        await applier.apply([record_of(CreateOrganization(org_id=uuid4(), name="Acme"))])
     assert await codes(database) == [(200, 1)]
     assert await database.fetchval("SELECT count(*) FROM parked") == 0
     refused = 'Postgres refuses the session: role "orgs_nobody" does not exist (SQLSTATE 22023)'
@@ -312,7 +313,9 @@ async def test_the_order_of_locks_and_looks_does_not_depend_on_the_databases_def
 ) -> None:
     name = await database.fetchval("SELECT current_database()")
     await database.execute(f"ALTER DATABASE {name} SET {setting} = '{value}'")
-    async with applying(settings) as applier, applier._database.connect() as conn:
+    applied_to = Database(settings.database, "worker")
+    async with applied_to.connect() as conn:
         shown = await conn.exec_driver_sql("SHOW transaction_isolation")
         assert shown.scalar_one() == "read committed"
         assert (await conn.exec_driver_sql("SHOW synchronous_commit")).scalar_one() == "on"
+    await applied_to.close()

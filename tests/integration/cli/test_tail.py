@@ -5,18 +5,18 @@ import signal
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 from uuid import UUID
 
 import asyncpg
 import pytest
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
 from org_service.kafka import reader as kafka
 from org_service.operate import tail as watching
 from org_service.operate.tail import View
 from org_service.settings import Settings
 from tests.support.operating import ORG, OTHER, Orgs
+from tests.support.probing import probing
 from tests.support.processes import environment
 
 pytestmark = pytest.mark.integration
@@ -175,28 +175,24 @@ async def test_a_consumer_that_lets_a_cancellation_out_while_kafka_is_away_distu
 
 
 @pytest.mark.parametrize("view", [View(from_start=True), View(last=5), View()])
-async def test_nothing_is_lost_between_what_is_there_and_what_comes(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch, view: View
-) -> None:
+async def test_nothing_is_lost_between_what_is_there_and_what_comes(settings: Settings, view: View) -> None:
     """One step of the reader may hold records from both sides of the end."""
-    topic, found_ends = settings.kafka.topics.commands, watching.ends
+    topic = settings.kafka.topics.commands
     async with AIOKafkaProducer(bootstrap_servers=settings.kafka.bootstrap_servers) as producer:
 
         async def send(*numbers: int) -> None:
             for number in numbers:
                 await producer.send_and_wait(topic, b"%d" % number, partition=0)
 
-        async def ends_then_more(*args: Any) -> dict[TopicPartition, int]:
-            ends = await found_ends(*args)
+        async def send_more() -> None:
             await send(*range(5, 10))
-            return ends
 
-        monkeypatch.setattr(watching, "ends", ends_then_more)
         await send(*range(5))
         shown: list[bytes | None] = []
         async with asyncio.timeout(30):
-            async for records in watching.watch(settings.kafka, topic, view):
-                shown += [record.value for record in records]
-                if b"9" in shown:
-                    break
+            with probing("operate.ends_found", send_more):
+                async for records in watching.watch(settings.kafka, topic, view):
+                    shown += [record.value for record in records]
+                    if b"9" in shown:
+                        break
     assert shown == [b"%d" % number for number in range(0 if view != View() else 5, 10)]

@@ -154,7 +154,7 @@ async def test_harm_done_to_topics_ends_a_running_process_with_the_advice(
             await stop.wait()
             asked.set()
 
-    running = asyncio.create_task(runtime._run(cast("Any", {"worker": Idle()}), stop, settings))
+    running = asyncio.create_task(runtime.run_parts(cast("Any", {"worker": Idle()}), stop, settings))
     await asyncio.sleep(0)
     kafka = settings.kafka
     await asyncio.to_thread(surgery.add_partitions, kafka.bootstrap_servers, kafka.topics.events, 6)
@@ -210,17 +210,17 @@ async def test_more_room_for_a_batch_than_needed_is_fine(none_there: Settings) -
 @pytest.mark.parametrize(
     ("described", "in_sync", "found"),
     [
-        (topics._Described(partitions=1, led=1, copies=3), "2", []),
-        (topics._Described(partitions=1, led=1, copies=3), "1", [("min.insync.replicas", "2", "1", False)]),
-        (topics._Described(partitions=1, led=1, copies=1), "1", []),
-        (topics._Described(partitions=1, led=0, copies=1), "1", [("partitions with a leader", "1", "0", False)]),
-        (topics._Described(partitions=2, led=2, copies=1), "1", [("partitions", "1", "2", True)]),
+        (topics.Described(partitions=1, led=1, copies=3), "2", []),
+        (topics.Described(partitions=1, led=1, copies=3), "1", [("min.insync.replicas", "2", "1", False)]),
+        (topics.Described(partitions=1, led=1, copies=1), "1", []),
+        (topics.Described(partitions=1, led=0, copies=1), "1", [("partitions with a leader", "1", "0", False)]),
+        (topics.Described(partitions=2, led=2, copies=1), "1", [("partitions", "1", "2", True)]),
     ],
 )
 def test_what_will_pass_or_is_a_matter_of_taste_is_only_reported(
-    described: topics._Described, in_sync: str, found: list[tuple[str, str, str, bool]]
+    described: topics.Described, in_sync: str, found: list[tuple[str, str, str, bool]]
 ) -> None:
     """A partition without a leader above all: it is an outage, and whoever starts in one waits."""
     spec = Topics().specs()[4]
-    differences = topics._differences(spec, described, {**spec.config, "min.insync.replicas": in_sync})
+    differences = topics.find_differences(spec, described, {**spec.config, "min.insync.replicas": in_sync})
     assert [each[:4] for each in differences] == found

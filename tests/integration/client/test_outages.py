@@ -203,7 +203,7 @@ async def test_no_topic_is_called_missing_before_a_broker_says_so(
         return OrganizationClient(bootstrap_servers=address, source="/tests", topics=topics, timeout_s=timeout_s)
 
     monkeypatch.setattr(Publisher, "start", connect_then_hang)
-    monkeypatch.setattr(connection, "_TOPIC_WAIT_S", 0.2)
+    monkeypatch.setattr(connection, "TOPIC_WAIT_S", 0.2)
     try:
         with pytest.raises(KafkaUnavailable):
             await client(timeout_s=1).start()

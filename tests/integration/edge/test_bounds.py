@@ -19,12 +19,12 @@ import org_local
 import org_service
 from org_service.edge.edge import Edge
 from org_service.settings import DatabaseSettings, Settings
-from org_service.store import directory
 from tests.support import documented, plain_http
-from tests.support.database import execute
+from tests.support.database import connected, execute
 from tests.support.edge import People, add_member, add_staff, running, with_edge
 from tests.support.issuer import Signer, ed_key
 from tests.support.key_server import KeyServer
+from tests.support.probing import probing
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.integration
@@ -224,9 +224,13 @@ async def test_readiness_takes_no_connection_from_requests_and_needs_none_of_the
     database = settings.database.model_copy(update={"pool_size": 1, "connect_timeout_s": 1})
     small = with_edge(settings, people).model_copy(update={"database": database})
     async with running(small, worker=False) as edge, client(edge, people) as root:
-        async with edge._database.connect():  # the only one that requests have
+        async with connected(settings) as conn, conn.transaction():
+            await conn.execute("LOCK TABLE organization IN ACCESS EXCLUSIVE MODE")
+            holding = asyncio.create_task(root.get("/v1/orgs"))  # the only connection that requests have
+            await until(lambda: conn.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"))
             assert (await root.get("/v1/orgs")).status_code == 503
             assert await readiness(edge) == (200, {"edge": True, "postgres": True, "kafka": True, "keys": True})
+        assert (await holding).status_code == 200
         assert (await root.get("/v1/orgs")).status_code == 200
 
 
@@ -269,13 +273,12 @@ async def test_before_it_has_started_the_edge_says_so(settings: Settings, people
 
 
 async def test_a_defect_is_a_500_that_tells_nothing_and_is_logged_under_the_request_s_id(
-    settings: Settings, people: People, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, people: People
 ) -> None:
-    async def broken(*_: object) -> None:
+    async def fail() -> None:
         raise ZeroDivisionError("a secret of ours")
 
-    monkeypatch.setattr(directory, "find", broken)
-    with capture_logs(processors=[merge_contextvars]) as logged:
+    with probing("edge.before_look", fail), capture_logs(processors=[merge_contextvars]) as logged:
         async with running(with_edge(settings, people), worker=False) as edge, client(edge, people) as root:
             answer = await root.get(f"/v1/orgs/{uuid4()}", headers={"x-request-id": "find-me"})
     assert (answer.status_code, answer.json()["type"]) == (500, "urn:orgs:problem:internal-error")

@@ -1,7 +1,7 @@
 """A database restored from an older backup than Kafka knows, and the way out."""
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
@@ -10,15 +10,14 @@ from uuid import UUID
 import pytest
 
 from org_service.errors import PreconditionError, StopError
-from org_service.kafka import reader as kafka
-from org_service.kafka.reader import Record
 from org_service.operate import journal, progress
 from org_service.operate.journal import Recovery
-from org_service.settings import KafkaSettings, Settings
+from org_service.settings import Settings
 from tests.support import relaying
 from tests.support.database import connected, execute
 from tests.support.idle import wait_until_idle
 from tests.support.operating import Orgs, Service
+from tests.support.probing import probing
 from tests.support.relaying import RECORDED_AT, changes, running
 
 pytestmark = pytest.mark.integration
@@ -150,9 +149,7 @@ async def restore(settings: Settings, position: int, head: int | None = None) ->
     await execute(settings, "UPDATE journal_head SET position = $1", head or position)
 
 
-async def test_no_transaction_is_open_while_kafka_is_read_and_the_operator_thinks(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_no_transaction_is_open_while_kafka_is_read_and_the_operator_thinks(settings: Settings) -> None:
     """Either takes as long as it takes, and Postgres ends a session that sits idle in a transaction."""
     await publish(settings, changes(20))
     await restore(settings, 15)
@@ -165,17 +162,15 @@ async def test_no_transaction_is_open_while_kafka_is_read_and_the_operator_think
                 "WHERE datname = current_database() AND application_name = 'orgs-owner' AND xact_start IS NOT NULL"
             )))  # fmt: skip
 
-    async def read_all(of: KafkaSettings, topic: str) -> AsyncIterator[Sequence[Record]]:
+    async def look_at_the_reading(_: str) -> None:
         await look("reading")
-        async for records in kafka.read_all(of, topic):
-            yield records
 
     def confirm(found: Recovery) -> bool:
         apart(look("asking"))
         return len(found.lost_changes) == 5
 
-    monkeypatch.setattr(journal, "read_all", read_all)
-    assert await journal.advance(settings, confirm)
+    with probing("kafka.before_read_all", look_at_the_reading):
+        assert await journal.advance(settings, confirm)
     assert seen == [("reading", 0), ("asking", 0)]
     assert await positions(settings) == ([*range(1, 16)], 20)
 

@@ -2,17 +2,15 @@
 
 import asyncio
 import logging
-from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaProducer
 from structlog.testing import capture_logs
 
-from org_service.relay import State
-from org_service.relay.source import Source
+from org_service.relay import Relay, State
 from org_service.settings import Settings
-from org_service.store.leader import LeaderLock
 from tests.support.database import execute
+from tests.support.probing import probing
 from tests.support.relaying import (
     Running,
     assert_exactly_once,
@@ -53,42 +51,38 @@ async def test_one_of_two_leads_and_the_other_takes_over_when_it_is_stopped(sett
     assert_exactly_once(await seen(settings), range(1, 41))
 
 
-async def test_a_follower_never_leads_beside_the_leader(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_follower_never_leads_beside_the_leader(settings: Settings) -> None:
     """Two that lead would publish nothing twice, but fence each other for ever."""
-    acquire, tries = LeaderLock.try_acquire, asyncio.Semaphore(0)
+    tries = asyncio.Semaphore(0)
 
-    async def counted(self: LeaderLock) -> bool:
+    async def count(_: Relay) -> None:
         tries.release()
-        return await acquire(self)
 
     quick = relay_settings(settings, poll_interval_s=0.05)
     async with running(quick) as first, running(quick) as second:
         leader, follower = await leader_of(first, second)
-        monkeypatch.setattr(LeaderLock, "try_acquire", counted)
         leading = asyncio.create_task(follower.relay.until(lambda relay: relay.leading))
-        for turn in range(5):
-            await leader.published(await journal(settings, changes(5, after=turn * 5)))
-            await asyncio.wait_for(tries.acquire(), 10)
+        with probing("relay.before_try_to_lead", count):
+            for turn in range(5):
+                await leader.published(await journal(settings, changes(5, after=turn * 5)))
+                await asyncio.wait_for(tries.acquire(), 10)
         assert not leading.done()
         assert leader.relay.leading
         leading.cancel()
     assert_exactly_once(await seen(settings), range(1, 26))
 
 
-async def test_an_error_that_nobody_foresaw_ends_a_term_and_not_the_relay(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    read, due = Source.next_chunk, iter([True])
+async def test_an_error_that_nobody_foresaw_ends_a_term_and_not_the_relay(settings: Settings) -> None:
+    due = iter([True])
 
-    async def failing(self: Source, after: int, *rest: Any) -> Any:
+    async def fail(after: int) -> None:
         if after == 20 and next(due, False):
             raise ZeroDivisionError
-        return await read(self, after, *rest)
 
-    monkeypatch.setattr(Source, "next_chunk", failing)
-    async with running(settings) as relay:
-        await relay.published(await journal(settings, changes(20)))
-        await relay.published(await journal(settings, changes(20, after=20)))
+    with probing("relay.before_read", fail):
+        async with running(settings) as relay:
+            await relay.published(await journal(settings, changes(20)))
+            await relay.published(await journal(settings, changes(20, after=20)))
     assert next(due, None) is None
     assert_exactly_once(await seen(settings), range(1, 41))
 

@@ -103,7 +103,7 @@ async def test_thousands_of_facts_are_one_statement(conn: AsyncConnection) -> No
 async def test_the_keys_of_all_facts_come_in_order_page_by_page(
     conn: AsyncConnection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(facts, "_PAGE_ROWS", 2)
+    monkeypatch.setattr(facts, "PAGE_ROWS", 2)
     assert [page async for page in STAFF.read_keys(conn)] == []
     written = [(user, org, "user", AT, True) for user in ("ann", "bob") for org in (GLOBEX, ACME)]
     await MEMBERSHIPS.upsert(conn, written)

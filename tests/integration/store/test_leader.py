@@ -170,14 +170,12 @@ async def test_a_waiting_follower_holds_back_no_vacuum(database: DatabaseSetting
     async with LeaderLock(database, "orgs") as leader, LeaderLock(database, "orgs") as follower:
         await leader.acquire(0.01)
         following = asyncio.create_task(follower.acquire(5))
-        assert follower._session is not None
-        pid = follower._session.get_server_pid()
 
         async def rests() -> bool:
             return True is await admin.fetchval(
                 "SELECT state = 'idle' AND query ~ 'pg_try_advisory_lock' AND backend_xmin IS NULL "
-                "FROM pg_stat_activity WHERE pid = $1",
-                pid,
+                "FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'orgs-relay' "
+                "AND pid NOT IN (SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted)"
             )
 
         await until(rests)

@@ -19,12 +19,13 @@ from org_service.domain.organization import name_key
 from org_service.domain.reasons import AuthenticatedBy, LossReason, ParkedState, ParkReason
 from org_service.errors import DeniedError, PreconditionError, RetryError
 from org_service.settings import DatabaseSettings, Settings
-from org_service.store import engine, migrate, roles, tables
+from org_service.store import migrate, roles, tables
 from org_service.store.engine import Role, Session, connect, create_engine
 from org_service.store.failures import classified
 from tests.integration.store.conftest import CreateDatabase, CreateLogin
 from tests.integration.store.proxy import network_to
 from tests.integration.store.rows import AT, insert_journal, insert_organization, insert_parked
+from tests.support.probing import probing
 
 pytestmark = pytest.mark.integration
 
@@ -60,19 +61,18 @@ async def _catalog(database: DatabaseSettings) -> list[tuple[Any, ...]]:
     return rows
 
 
-async def test_a_server_that_falls_silent_is_not_asked_for_its_version_for_ever(
-    database: DatabaseSettings, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_server_that_falls_silent_is_not_asked_for_its_version_for_ever(database: DatabaseSettings) -> None:
     async with network_to(database.model_copy(update={"connect_timeout_s": 1, "statement_timeout_s": 1})) as (net, far):
 
-        async def connect_then_fall_silent(to: DatabaseSettings, role: None) -> Session:
-            session = await connect(to, role)
+        async def fall_silent(_: Session) -> None:
             net.silent = True
-            return session
 
-        monkeypatch.setattr(engine, "connect", connect_then_fall_silent)
         async with asyncio.timeout(20):
-            with pytest.raises(RetryError, match="does not respond in time"), classified():
+            with (
+                probing("store.after_connect", fall_silent),
+                pytest.raises(RetryError, match="does not respond in time"),
+                classified(),
+            ):
                 await migrate.current(far)
 
 
@@ -316,7 +316,7 @@ async def test_a_process_whose_login_inherits_nothing_finds_the_version_as_its_r
 ) -> None:
     login = await create_login(settings.database)
     await server.execute(f"GRANT orgs_worker TO {_user(login)} WITH INHERIT FALSE, SET TRUE")
-    assert await runtime._missing(settings.model_copy(update={"database": login}), "worker") == []
+    assert await runtime.find_missing(settings.model_copy(update={"database": login}), "worker") == []
 
 
 async def test_before_the_roles_are_there_the_version_is_none(empty_database: DatabaseSettings) -> None:
@@ -349,7 +349,7 @@ async def test_databases_of_one_cluster_are_prepared_at_once(
     databases = [await create_database() for _ in range(4)]
     login = await create_login(databases[0], "CREATEROLE")
     prefix = f"{_user(login)}_"
-    prepare = roles._PREPARE.text.replace("orgs_", prefix)
+    prepare = roles.PREPARE.text.replace("orgs_", prefix)
     if roles_exist:
         for role in ("owner", "worker", "relay", "reader"):
             await server.execute(f"CREATE ROLE {prefix}{role}")

@@ -90,7 +90,7 @@ async def _exact(database: DatabaseSettings) -> str:
 
 
 def test_the_last_release_runs_on_this_schema() -> None:
-    known = list(migrate._lineage(migrate.head()))
+    known = list(migrate.find_lineage(migrate.head()))
     assert known.index(migrate.oldest_code(migrate.head())) <= known.index(RELEASED)
 
 
@@ -133,7 +133,7 @@ async def test_every_part_of_this_release_starts_and_works_on_the_next_ones_sche
         for process in processes:
             process.close()
     for role in ("worker", "relay", "edge"):
-        assert await runtime._missing(ahead, role) == []
+        assert await runtime.find_missing(ahead, role) == []
 
 
 async def test_a_job_of_this_release_leaves_a_newer_schema_as_it_is_and_says_so(
@@ -163,9 +163,9 @@ async def test_a_release_that_cannot_run_on_the_schema_says_so_and_changes_nothi
     adding = migration("9001", "9000", f"oldest_code = '{head}'")
     with next_release(tmp_path, breaking, adding):
         assert await migrate.upgrade(settings.database) == "9001"
-        assert await runtime._missing(settings, "worker") == []
+        assert await runtime.find_missing(settings, "worker") == []
     assert await migrate.find_schema(settings.database) == Schema("9001", "9000")
-    for refused in (migrate.upgrade(settings.database), runtime._missing(settings, "worker")):
+    for refused in (migrate.upgrade(settings.database), runtime.find_missing(settings, "worker")):
         with pytest.raises(StopError, match=f"at version 9001.*knows version 9000; this one.*up to {head}"):
             await refused
     assert await migrate.find_schema(settings.database) == Schema("9001", "9000")

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from org_service.errors import RetryError
 from org_service.settings import Settings
 from org_service.worker.worker import Worker
 
@@ -32,3 +33,16 @@ async def running(settings: Settings) -> AsyncIterator[Worker]:
         raise
     stop.set()
     await task
+
+
+async def said(worker: Worker, check: str) -> str:
+    """What /readyz shows of a check, also where it keeps the worker from being ready."""
+    try:
+        return await worker.checks()[check]()
+    except RetryError as error:
+        return str(error)
+
+
+async def has_joined(worker: Worker) -> bool:
+    """Whether the worker accepts commands, or is about to: it has joined their group."""
+    return await said(worker, "kafka") != "not connected yet"

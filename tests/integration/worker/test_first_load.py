@@ -12,7 +12,6 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
-from org_service.apply.reference import ReferenceApplier
 from org_service.probes import listeners
 from org_service.settings import Settings
 from org_service.worker import first_load
@@ -20,8 +19,8 @@ from org_service.worker.reference import ReferenceSubscriber
 from org_service.worker.subscriber import Subscriber
 from org_service.worker.worker import Worker
 from tests.chaos.relay.proxy import kafka_proxy
-from tests.integration.worker.running import running
-from tests.support.probing import once
+from tests.integration.worker.running import has_joined, running
+from tests.support.probing import once, probing
 from tests.support.reference_feed import Feed, at_home, member, reading, roles
 from tests.support.waiting import until
 
@@ -41,10 +40,6 @@ def judging(settings: Settings, tmp_path: Path) -> Settings:
     keys.write_text(json.dumps({"keys": [key | {"x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}))
     auth = settings.auth.model_copy(update={"commands": "tokens", "issuer": "test", "jwks_file": str(keys)})
     return settings.model_copy(update={"auth": auth})
-
-
-async def takes_commands(worker: Worker) -> bool:
-    return worker._subscriber is not None
 
 
 async def test_commands_wait_until_the_reference_data_are_loaded(
@@ -67,11 +62,11 @@ async def test_commands_wait_until_the_reference_data_are_loaded(
             with pytest.raises(Exception, match="commands wait until the reference data are loaded"):
                 await worker.checks()["consumer"]()
             await until(looked_again, True)
-            assert not await takes_commands(worker)
-        await until(lambda: takes_commands(worker), True)
+            assert not await has_joined(worker)
+        await until(lambda: has_joined(worker), True)
         assert len(await roles(database)) == 10
     async with running(judging) as worker:  # and again, with everything loaded
-        await until(lambda: takes_commands(worker), True)
+        await until(lambda: has_joined(worker), True)
 
 
 async def test_a_worker_that_trusts_its_publishers_does_not_wait(
@@ -80,7 +75,7 @@ async def test_a_worker_that_trusts_its_publishers_does_not_wait(
     await feed.members(member("ann"))
     async with running(settings) as worker, database.transaction():
         await database.execute("LOCK TABLE membership IN EXCLUSIVE MODE")
-        await until(lambda: takes_commands(worker), True)
+        await until(lambda: has_joined(worker), True)
 
 
 async def test_what_a_transaction_leaves_behind_its_records_is_not_waited_for(
@@ -96,7 +91,7 @@ async def test_what_a_transaction_leaves_behind_its_records_is_not_waited_for(
         await producer.send(topic, bob.to_body(), key=bob.key(), partition=0)
         await producer.abort_transaction()
     async with running(judging) as worker:
-        await until(lambda: takes_commands(worker), True)
+        await until(lambda: has_joined(worker), True)
         assert await roles(database) == {ann.user_id: "user"}
 
 
@@ -109,19 +104,16 @@ async def test_a_worker_that_still_loads_ends_when_it_is_asked_to(
         await database.execute("LOCK TABLE membership IN EXCLUSIVE MODE")
         async with running(impatient) as worker:
             await until(lambda: database.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"), 1)
-            assert not await takes_commands(worker)
+            assert not await has_joined(worker)
 
 
-async def test_a_reader_that_failed_ends_the_worker_that_waits_for_it(
-    judging: Settings, feed: Feed, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def failing(self: ReferenceApplier, records: object) -> None:
+async def test_a_reader_that_failed_ends_the_worker_that_waits_for_it(judging: Settings, feed: Feed) -> None:
+    async def fail(_: object) -> None:
         raise RuntimeError
 
-    monkeypatch.setattr(ReferenceApplier, "apply", failing)
     await feed.members(member("ann"))
     async with asyncio.timeout(30):
-        with pytest.raises(RuntimeError):
+        with probing("worker.before_apply", fail), pytest.raises(RuntimeError):
             await Worker(judging).run(asyncio.Event())
 
 
@@ -153,7 +145,7 @@ async def test_a_reader_that_hangs_is_no_sign_of_life(
         wanted = 5
         await until(looks_so_far, True)
         assert min(each.at_s for each in worker.heartbeats) == beat
-        assert not await takes_commands(worker)
+        assert not await has_joined(worker)
 
 
 async def test_an_outage_that_begins_in_the_middle_of_a_look_ends_the_waiting(

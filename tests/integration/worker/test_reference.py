@@ -1,6 +1,5 @@
 """Reference data from real topics into real tables: memberships, partnerships, staff."""
 
-from typing import Any
 from uuid import uuid4
 
 import asyncpg
@@ -8,12 +7,12 @@ import pytest
 
 from org_events.commands import CreateOrganization
 from org_events.reference import Partnership, Role, Staff
-from org_service.apply import reference
+from org_service.domain.requests import Record
 from org_service.settings import Settings
 from org_service.telemetry.metrics import PARKED, REFERENCE_RECORDS
-from org_service.wire.facts import read_fact
 from tests.integration.worker.running import running
 from tests.support import raw_batches
+from tests.support.probing import probing
 from tests.support.raw_batches import Raw
 from tests.support.reference_feed import ACME, JOINED, Feed, at_home, member, reading, roles
 from tests.support.waiting import until
@@ -143,19 +142,17 @@ async def test_data_the_database_refuses_are_parked_alone_and_the_rest_is_applie
     assert "SQLSTATE 23514" in rows[1]["detail"]
 
 
-async def test_a_defect_of_ours_parks_one_record(
-    settings: Settings, database: asyncpg.Connection, feed: Feed, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def raising(kind: Any, record: Any) -> Any:
+async def test_a_defect_of_ours_parks_one_record(settings: Settings, database: asyncpg.Connection, feed: Feed) -> None:
+    def raising(record: Record) -> None:
         if record.key == b"sue":
             raise RuntimeError
-        return read_fact(kind, record)
 
-    monkeypatch.setattr(reference, "read_fact", raising)
     await feed.raw(feed.topics.staff, [(user, b'{"user_id": "%b"}' % user) for user in (b"ann", b"sue", b"bob")])
-    async with reading(settings):
-        await until(lambda: database.fetchval("SELECT array_agg(user_id ORDER BY user_id) FROM staff"), ["ann", "bob"])
-        await until(lambda: database.fetchval("SELECT reason FROM parked"), "handler_raised")
+    staff = "SELECT array_agg(user_id ORDER BY user_id) FROM staff"
+    with probing("apply.before_read", raising):
+        async with reading(settings):
+            await until(lambda: database.fetchval(staff), ["ann", "bob"])
+            await until(lambda: database.fetchval("SELECT reason FROM parked"), "handler_raised")
 
 
 async def test_reference_data_do_not_wait_for_a_worker_that_is_busy_with_commands(

@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 import asyncpg
@@ -25,6 +24,7 @@ from org_service.store.reference_progress import ReferencePartition
 from org_service.telemetry.metrics import PARKED, REFERENCE_RECORDS
 from tests.integration.worker.running import running
 from tests.support import surgery
+from tests.support.probing import probing
 from tests.support.reference_feed import ACME, JOINED, Feed, at_home, member, reading, roles
 from tests.support.waiting import until
 
@@ -163,9 +163,10 @@ async def test_who_finds_that_somebody_else_is_ahead_deletes_nothing(
     """Records that were read since may have said again what was not there before."""
     topic = feed.topics.memberships
     await feed.members(member(at_home("ann")))
-    async with reading(settings) as applier:
+    async with reading(settings):
         await until(lambda: roles(database), {at_home("ann"): "user"})
-        topic_id = applier._topic_ids[topic]
+    topic_id = await database.fetchval("SELECT topic_id FROM reference_progress WHERE topic = $1 LIMIT 1", topic)
+    assert topic_id is not None
     groups = [
         Group(topic, topic_id, {ReferencePartition(topic, 0): 1}),
         Group(topic, uuid4(), {ReferencePartition(topic, 1): 0}),
@@ -187,24 +188,23 @@ async def database_of(settings: Settings) -> AsyncIterator[Database]:
 
 
 async def test_a_reading_that_breaks_off_is_tried_again_and_told(
-    settings: Settings, database: asyncpg.Connection, feed: Feed, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, database: asyncpg.Connection, feed: Feed
 ) -> None:
-    read, outages = reconcile._read_keys, iter([KafkaError("away")])
+    outages = iter([KafkaError("away")])
 
-    async def struck(*args: Any) -> Any:
-        found = await read(*args)
+    async def strike() -> None:
         for error in outages:
             raise error
-        return found
 
     async with reading(settings):
         await until(lambda: is_confirmed(database), True)
     await restore(database, LONG)
-    monkeypatch.setattr(reconcile, "_read_keys", struck)
-    async with reading(settings) as applier:
-        await until(lambda: revoked(database), 0)
-        await until(lambda: is_confirmed(database), True)
-        assert applier.outage is None
+    with probing("reference.keys_read", strike):
+        async with reading(settings) as applier:
+            await until(lambda: revoked(database), 0)
+            await until(lambda: is_confirmed(database), True)
+            assert applier.outage is None
+    assert next(outages, None) is None
 
 
 async def test_a_fact_on_a_partition_that_is_not_its_keys_is_parked_whoever_reads_first(

@@ -1,7 +1,7 @@
 """No older data come back and none are passed over: rebalances, restored databases, topics created anew, outages."""
 
 import asyncio
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import asyncpg
 import pytest
@@ -13,14 +13,13 @@ from org_events.reference import Role
 from org_service.apply.reference import ReferenceApplier
 from org_service.kafka.topic_ids import topic_ids
 from org_service.settings import Settings
-from org_service.store.reference_progress import ReferencePartition
-from org_service.telemetry.metrics import BATCH_REPEATS, REFERENCE_RECORDS
+from org_service.telemetry.metrics import BATCH_REPEATS
 from org_service.worker import reference
+from org_service.worker.reference import ReferenceSubscriber
 from org_service.worker.worker import Worker
-from tests.integration.worker.running import running
+from tests.integration.worker.running import has_joined, running, said
 from tests.support.probing import probing
-from tests.support.records import FakeRecord
-from tests.support.reference_feed import Feed, at_home, member, reading, roles
+from tests.support.reference_feed import Feed, give, joined, member, progress, reading, roles, user, users
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.integration
@@ -33,131 +32,16 @@ def feed(settings: Settings) -> Feed:
 
 @pytest.fixture(autouse=True)
 def _hears_soon_of_new_topics(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reference, "_METADATA_MAX_AGE_MS", 1_000)
-
-
-def user(number: int) -> str:
-    return at_home(f"user-{number}")
-
-
-def users(first: int, count: int) -> dict[str, str]:
-    return {user(n): "user" for n in range(first, first + count)}
-
-
-async def give(feed: Feed, first: int, count: int, role: Role = Role.USER) -> None:
-    """Memberships of some users, all on partition 0, so that offsets can be told."""
-    facts = [member(name, role) for name in users(first, count)]
-    await feed.raw(feed.topics.memberships, [(each.key(), each.to_body()) for each in facts], partition=0)
-
-
-async def progress(database: asyncpg.Connection) -> int | None:
-    return await database.fetchval(
-        "SELECT next_offset FROM reference_progress WHERE topic LIKE '%orgs.memberships' AND partition = 0"
-    )
-
-
-def zombie(of: ReferenceApplier, settings: Settings, place: ReferencePartition, start: int) -> ReferenceApplier:
-    """A worker that lost its partitions while it had a batch in hand, which begins at `start`."""
-    former = ReferenceApplier(of._database, settings)
-    former._consumer, former._topic_ids = of._consumer, of._topic_ids
-    former._reached, former._lost = {place: start}, False
-    return former
-
-
-async def test_a_worker_that_lost_its_partitions_can_not_put_older_data_back(
-    settings: Settings, database: asyncpg.Connection, feed: Feed
-) -> None:
-    topic = feed.topics.memberships
-    await give(feed, 0, 2)
-    await give(feed, 0, 1, Role.ADMIN)
-    await feed.raw(topic, [(member(user(1)).key(), None)], partition=0)
-    old = [FakeRecord(m.key(), m.to_body(), [], 0, n, topic) for n, m in enumerate(map(member, users(0, 2)))]
-    async with reading(settings) as applier:
-        await until(lambda: roles(database), {user(0): "admin"})
-        skipped = REFERENCE_RECORDS.labels(topic, "skipped")._value.get()
-        former = zombie(applier, settings, ReferencePartition(topic, 0), 0)
-        await former.apply(old)
-        assert not former.lost
-    assert await roles(database) == {user(0): "admin"}
-    assert await progress(database) == 4
-    assert REFERENCE_RECORDS.labels(topic, "skipped")._value.get() - skipped == 2
-
-
-async def test_a_batch_with_a_hole_before_it_writes_nothing(
-    settings: Settings, database: asyncpg.Connection, feed: Feed
-) -> None:
-    """The batch before it was let go, say: were this one applied, the progress would pass over what is missing."""
-    topic = feed.topics.memberships
-    await give(feed, 0, 2)
-    async with reading(settings) as applier:
-        await until(lambda: roles(database), users(0, 2))
-        ahead = zombie(applier, settings, ReferencePartition(topic, 0), 5)
-        late = member(at_home("late"))
-        await ahead.apply([FakeRecord(late.key(), late.to_body(), [], 0, 5, topic)])
-        assert ahead.lost
-    assert await roles(database) == users(0, 2)
-    assert await progress(database) == 2
-
-
-async def test_a_batch_of_a_topic_that_is_gone_writes_nothing(
-    settings: Settings, database: asyncpg.Connection, feed: Feed
-) -> None:
-    """The successor knows the new topic already; the former worker still has records of the old one."""
-    topic = feed.topics.memberships
-    await give(feed, 0, 1)
-    async with reading(settings) as applier:
-        await until(lambda: roles(database), users(0, 1))
-        former = zombie(applier, settings, ReferencePartition(topic, 0), 0)
-        await database.execute("UPDATE reference_progress SET topic_id = gen_random_uuid(), next_offset = 0")
-        await former.apply(
-            [FakeRecord(member(at_home("old")).key(), member(at_home("old")).to_body(), [], 0, 0, topic)]
-        )
-        assert former.lost
-    assert await roles(database) == users(0, 1)
-
-
-async def test_a_topic_created_anew_between_two_batches_is_noticed_before_anything_is_written(
-    settings: Settings, database: asyncpg.Connection, feed: Feed
-) -> None:
-    """The group need not notice: offsets may go on as if nothing had happened."""
-    topic, former_id = feed.topics.memberships, uuid4()
-    await give(feed, 0, 1)
-    async with reading(settings) as applier:
-        await until(lambda: roles(database), users(0, 1))
-        await database.execute("UPDATE reference_progress SET topic_id = $1", former_id)
-        unaware = zombie(applier, settings, ReferencePartition(topic, 0), 1)
-        unaware._topic_ids = {topic: former_id}
-        await unaware.apply(
-            [FakeRecord(member(at_home("new")).key(), member(at_home("new")).to_body(), [], 0, 1, topic)]
-        )
-        assert unaware.lost
-    assert await roles(database) == users(0, 1)
-
-
-@pytest.mark.parametrize("partition", [0, 1])
-async def test_offsets_that_go_back_or_come_unasked_are_let_go(
-    settings: Settings, database: asyncpg.Connection, feed: Feed, partition: int
-) -> None:
-    """Kafka lost its end under a running worker; or a rebalance gave a partition whose place isn't known yet."""
-    topic = feed.topics.memberships
-    await give(feed, 0, 5)
-    async with reading(settings) as applier:
-        await until(lambda: roles(database), users(0, 5))
-        one = zombie(applier, settings, ReferencePartition(topic, 0), 5)
-        await one.apply(
-            [FakeRecord(member(at_home("new")).key(), member(at_home("new")).to_body(), [], partition, 3, topic)]
-        )
-        assert one.lost
-    assert await roles(database) == users(0, 5)
+    monkeypatch.setattr(reference, "METADATA_MAX_AGE_MS", 1_000)
 
 
 async def test_two_workers_share_the_partitions_and_hand_them_over(
     settings: Settings, database: asyncpg.Connection, feed: Feed
 ) -> None:
-    async with reading(settings) as first:
+    async with joined(settings) as first:
         await feed.members(*(member(name) for name in users(0, 50)))
         await until(lambda: roles(database), users(0, 50))
-        async with reading(settings) as second:
+        async with joined(settings) as second:
             await until(lambda: _placed(first, second), 9)
             await feed.members(*(member(name) for name in users(50, 50)))
             await until(lambda: roles(database), users(0, 100))
@@ -166,9 +50,9 @@ async def test_two_workers_share_the_partitions_and_hand_them_over(
     assert await database.fetchval("SELECT sum(next_offset) FROM reference_progress") == 150
 
 
-async def _placed(*appliers: ReferenceApplier) -> int | None:
+def _placed(*readers: tuple[ReferenceSubscriber, ReferenceApplier]) -> int | None:
     """Partitions in hand, once each has some and has found its place."""
-    each = [0 if applier.lost else len(applier._reached) for applier in appliers]
+    each = [0 if applier.lost else subscriber.assigned or 0 for subscriber, applier in readers]
     return sum(each) if all(each) else None
 
 
@@ -274,15 +158,13 @@ async def test_an_outage_of_postgres_is_waited_out_and_told(
         assert await worker.checks()["reference"]() == "9 partitions"
         await database.execute("ALTER TABLE membership RENAME TO membership_away")
         await feed.members(member("bob"))
-        await until(lambda: _outage(worker), True)
-        with pytest.raises(Exception, match="reference data wait"):
-            await worker.checks()["reference"]()
+        await until(lambda: _waits(worker))
         beat = _oldest(worker)
         await until(lambda: _later(worker, beat), True)
         await database.execute("ALTER TABLE membership_away RENAME TO membership")
         await until(lambda: roles(database), {"ann": "user", "bob": "user"})
-        await until(lambda: _outage(worker), False)  # heard of some time after the rows are there
-        assert await worker.checks()["reference"]() == "9 partitions"
+        # Heard of some time after the rows are there.
+        await until(lambda: said(worker, "reference"), "9 partitions")
 
 
 async def test_a_batch_that_takes_too_long_is_halved_until_it_gets_through(
@@ -299,8 +181,8 @@ async def test_a_batch_that_takes_too_long_is_halved_until_it_gets_through(
         await until(lambda: roles(database), dict.fromkeys(users, "user"))
 
 
-async def _outage(worker: Worker) -> bool:
-    return worker._reference_applier.outage is not None
+async def _waits(worker: Worker) -> bool:
+    return (await said(worker, "reference")).startswith("reference data wait: ")
 
 
 async def _later(worker: Worker, beat: float) -> bool:
@@ -349,12 +231,8 @@ async def test_a_batch_whose_partitions_all_moved_on_ends_nobody(
 async def test_a_worker_that_never_found_its_place_ends_when_it_is_asked_to(settings: Settings) -> None:
     nowhere = settings.database.model_copy(update={"url": SecretStr("postgresql://127.0.0.1:1/orgs")})
     async with asyncio.timeout(20), reading(settings.model_copy(update={"database": nowhere})) as applier:
-        await until(lambda: _waits(applier), True)
+        await until(lambda: "cannot be reached" in (applier.outage or ""))
         assert applier.lost
-
-
-async def _waits(applier: ReferenceApplier) -> bool:
-    return "cannot be reached" in (applier.outage or "")
 
 
 async def test_the_batch_in_hand_is_finished_before_the_end(
@@ -370,13 +248,9 @@ async def test_the_batch_in_hand_is_finished_before_the_end(
 
 async def test_a_loop_that_hangs_is_told_whichever_it_is(settings: Settings) -> None:
     async with running(settings) as worker:
-        await until(lambda: _joined(worker), True)
+        await until(lambda: has_joined(worker))
         assert len(worker.heartbeats) == 2
         for heartbeat in worker.heartbeats:
             heartbeat.at_s = 1.0
             assert _oldest(worker) == 1.0
             await until(lambda: _later(worker, 1.0), True)
-
-
-async def _joined(worker: Worker) -> bool:
-    return worker._subscriber is not None

@@ -17,14 +17,15 @@ from org_events.kafka import sick
 from org_events.topics import partition_for
 from org_local.stack import Stack
 from org_service.apply.applier import Applier
-from org_service.domain import fold as batch
+from org_service.domain.requests import Request
 from org_service.errors import RetryError
 from org_service.settings import Settings
 from org_service.worker.subscriber import Subscriber
 from org_service.worker.worker import Worker
 from tests.integration.worker.publishing import committed, send
-from tests.integration.worker.running import running
+from tests.integration.worker.running import has_joined, running, said
 from tests.support import raw_batches, surgery
+from tests.support.probing import probing
 from tests.support.raw_batches import CODECS, Raw
 from tests.support.records import FakeRecord, record_of
 from tests.support.waiting import until
@@ -140,7 +141,7 @@ async def test_nothing_is_acknowledged_before_its_commit(settings: Settings, dat
     await database.execute("ALTER TABLE journal RENAME TO journal_away")
     impatient = settings.model_copy(update={"drain_timeout_s": 0.5})
     async with running(impatient) as worker:
-        await until(lambda: _outage(worker), True)
+        await until(lambda: _waits(worker))
     assert await committed(settings) == 0
     await database.execute("ALTER TABLE journal_away RENAME TO journal")
     async with running(settings):
@@ -148,8 +149,8 @@ async def test_nothing_is_acknowledged_before_its_commit(settings: Settings, dat
     assert await committed(settings) == 1
 
 
-async def _outage(worker: Worker) -> bool:
-    return worker._applier.outage is not None
+async def _waits(worker: Worker) -> bool:
+    return (await said(worker, "consumer")).startswith("the current batch waits: ")
 
 
 async def test_a_refused_acknowledgement_ends_in_redelivery_not_in_loss_or_doubling(
@@ -173,43 +174,39 @@ async def test_a_refused_acknowledgement_ends_in_redelivery_not_in_loss_or_doubl
     assert await committed(settings) == 2
 
 
-async def test_a_defect_of_ours_never_leaves_the_handler(
-    settings: Settings, database: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_defect_of_ours_never_leaves_the_handler(settings: Settings, database: asyncpg.Connection) -> None:
     """FastStream would skip (or redeliver for ever, without delay) the whole batch."""
-    decide = batch.decide
 
-    def raising(command: Any, *rest: Any, **more: Any) -> Any:
-        if getattr(command, "name", None) == "Boom":
+    def raising(request: Request) -> None:
+        if getattr(request.command, "name", None) == "Boom":
             raise RuntimeError
-        return decide(command, *rest, **more)
 
-    monkeypatch.setattr(batch, "decide", raising)
     names = ["Acme", "Boom", "Globex"]
     await send(settings, *(record_of(CreateOrganization(org_id=uuid4(), name=name)) for name in names))
-    async with running(settings):
-        await until(lambda: database.fetchval("SELECT count(*) FROM journal WHERE code = 200"), 2)
-        await until(lambda: database.fetchval("SELECT count(*) FROM parked WHERE reason = 'handler_raised'"), 1)
+    with probing("apply.before_decide", raising):
+        async with running(settings):
+            await until(lambda: database.fetchval("SELECT count(*) FROM journal WHERE code = 200"), 2)
+            await until(lambda: database.fetchval("SELECT count(*) FROM parked WHERE reason = 'handler_raised'"), 1)
     assert await committed(settings) == 3
 
 
 async def test_a_batch_that_fails_ends_the_worker_and_neither_it_nor_a_later_one_is_acknowledged(
-    settings: Settings, database: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, database: asyncpg.Connection
 ) -> None:
-    apply, applied = Applier.apply, asyncio.Event()
+    applied = asyncio.Event()
 
-    async def failing(self: Applier, records: Sequence[Any]) -> None:
+    async def fail(records: Sequence[Any]) -> None:
         if b"Boom" in records[0].value:
             await applied.wait()
             raise RuntimeError
-        await apply(self, records)
+
+    async def note(_: Applier) -> None:
         applied.set()
 
-    monkeypatch.setattr(Applier, "apply", failing)
     one_by_one = settings.model_copy(update={"worker": settings.worker.model_copy(update={"batch_records_max": 1})})
     for name in ("Boom", "Acme"):  # in one partition, so in this order
         await send(settings, record_of(CreateOrganization(org_id=ONE_ID, name=name)))
-    with pytest.raises(RuntimeError):
+    with probing("worker.before_apply", fail), probing("apply.after_commit", note), pytest.raises(RuntimeError):
         await Worker(one_by_one).run(asyncio.Event())
     assert await database.fetchval("SELECT count(*) FROM journal") == 1
     assert await committed(settings) == 0
@@ -260,7 +257,7 @@ async def test_the_worker_waits_for_kafka_and_says_so(settings: Settings) -> Non
 
 
 async def _backing_off(worker: Worker) -> bool:
-    return worker._subscriber is None
+    return not await has_joined(worker)
 
 
 async def test_commands_are_read_however_their_publishers_compress_them(

@@ -1,6 +1,6 @@
 """A large batch is parted into lanes that run side by side."""
 
-from org_service.apply.applier import _part
+from org_service.apply.lanes import split_into_lanes
 from tests.support.records import FakeRecord
 
 
@@ -10,7 +10,7 @@ def records(count: int, partitions: int = 12) -> list[FakeRecord]:
 
 def test_a_partition_stays_whole_and_in_order() -> None:
     batch = records(1_000)
-    lanes = [lane for _, lane in _part(batch, 3)]
+    lanes = [lane for _, lane in split_into_lanes(batch, 3)]
     assert sorted(r.offset for lane in lanes for r in lane) == [r.offset for r in batch]
     for partition in range(12):
         holding = [lane for lane in lanes if any(r.partition == partition for r in lane)]
@@ -20,11 +20,11 @@ def test_a_partition_stays_whole_and_in_order() -> None:
 
 
 def test_a_small_batch_is_one_transaction() -> None:
-    ((places, lane),) = _part(records(199), 2)
+    ((places, lane),) = split_into_lanes(records(199), 2)
     assert (list(places), len(lane)) == ([0, 1], 199)
-    assert len(_part(records(200), 2)) == 2
-    assert len(_part(records(5_000), 1)) == 1
+    assert len(split_into_lanes(records(200), 2)) == 2
+    assert len(split_into_lanes(records(5_000), 1)) == 1
 
 
 def test_a_lane_without_records_is_no_lane() -> None:
-    assert len(_part(records(500, partitions=1), 4)) == 1
+    assert len(split_into_lanes(records(500, partitions=1), 4)) == 1

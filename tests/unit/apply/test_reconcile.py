@@ -12,7 +12,7 @@ from org_service.store.reference_progress import ReferencePartition
 
 
 def test_partitions_are_reconciled_in_groups_of_a_bounded_number_of_keys(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reconcile, "_KEYS_MAX", 10)
+    monkeypatch.setattr(reconcile, "KEYS_MAX", 10)
     ids = {"a": UUID(int=1), "b": UUID(int=2)}
     ends = {("a", 0): 4, ("a", 1): 6, ("a", 2): 1, ("a", 3): 50, ("b", 0): 0}
     groups = reconcile.grouped(ids, {ReferencePartition(*at): end for at, end in ends.items()})
@@ -46,9 +46,8 @@ async def test_a_partition_is_confirmed_as_of_when_it_ended_where_the_reader_is_
         async def position(self, partition: TopicPartition) -> int:
             return positions[partition.partition]
 
-    clock = iter(range(0, 1000, 100))
-    monkeypatch.setattr(reconcile.time, "monotonic", lambda: next(clock))
-    marks, consumer = Marks(), cast("AIOKafkaConsumer", Consumer())
+    moments = iter([0, 100, 200, 300, 400, 430])
+    marks, consumer = Marks(clock=lambda: next(moments)), cast("AIOKafkaConsumer", Consumer())
     assert await marks.passed(consumer) == {ReferencePartition("t", 0): 100}
     ends |= {0: 9, 1: 9}
     assert await marks.passed(consumer) == {}
@@ -57,5 +56,4 @@ async def test_a_partition_is_confirmed_as_of_when_it_ended_where_the_reader_is_
     positions[0] = 9
     assert await marks.passed(consumer) == {ReferencePartition("t", 0): 200}
     marks.clear()
-    monkeypatch.setattr(reconcile.time, "monotonic", lambda: 430)
     assert await marks.passed(consumer) == {}  # not yet time for new ones

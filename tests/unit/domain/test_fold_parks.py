@@ -1,7 +1,6 @@
 """What the fold of a batch parks, and who waits behind it."""
 
 from dataclasses import replace
-from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -15,36 +14,31 @@ from org_events.commands import (
     UpdateOrganization,
 )
 from org_events.reference import Role
-from org_service.domain import fold as batch
 from org_service.domain.organization import StoredOrganization
 from org_service.domain.outcomes import KnownOutcome
 from org_service.domain.requests import Request
 from org_service.wire.commands import read
+from tests.support.probing import probing
 from tests.support.records import FakeRecord, record_of
 from tests.unit.domain.folding import NOW, A, B, fold, id_of, organization, outcomes, parked_of, related
 
 
-def test_a_command_that_makes_our_code_raise_is_parked_and_holds_back_only_its_organization(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    decide = batch.decide
-
-    def raising(command: Any, *rest: Any, **more: Any) -> Any:
-        if getattr(command, "domain", None) == "boom.example":
+def test_a_command_that_makes_our_code_raise_is_parked_and_holds_back_only_its_organization() -> None:
+    def raising(request: Request) -> None:
+        if getattr(request.command, "domain", None) == "boom.example":
             raise ZeroDivisionError("a text that may quote the payload")
-        return decide(command, *rest, **more)
 
-    monkeypatch.setattr(batch, "decide", raising)
     culprit = record_of(UpdateOrganization(org_id=A, domain="boom.example"))
     behind = record_of(UpdateOrganization(org_id=A, name="Later"))
-    plan = fold(
-        UpdateOrganization(org_id=A, name="Before"),
-        culprit,
-        behind,
-        UpdateOrganization(org_id=B, name="Elsewhere"),
-        record_of(UpdateOrganization(org_id=A, domain="boom.example"), id_of(culprit)),
-        known=(organization(A, "Acme"), organization(B, "Globex")),
-    )
+    with probing("apply.before_decide", raising):
+        plan = fold(
+            UpdateOrganization(org_id=A, name="Before"),
+            culprit,
+            behind,
+            UpdateOrganization(org_id=B, name="Elsewhere"),
+            record_of(UpdateOrganization(org_id=A, domain="boom.example"), id_of(culprit)),
+            known=(organization(A, "Acme"), organization(B, "Globex")),
+        )
     assert [(row.org_id, row.version) for row in plan.journal] == [(A, 2), (B, 2)]
     assert [(row.offset, row.reason) for row in parked_of(plan)] == [
         (culprit.offset, "handler_raised"),

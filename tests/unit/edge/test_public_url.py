@@ -12,7 +12,7 @@ from org_service.edge.http import changing
 from org_service.edge.http.changing import Changing
 from org_service.edge.http.commands import CommandBody, Decided, Pending
 from org_service.edge.http.gate import BODY, CALLER, Caller, Receive, Scope, Send
-from org_service.edge.http.reading import Reading
+from org_service.edge.http.reading import link_to_next
 from org_service.settings import AuthSettings, EdgeSettings, Settings
 
 PUBLIC_URL = "https://example.com/organizations/"
@@ -54,8 +54,7 @@ async def test_a_location_honours_the_public_url(public_url: str, base: str) -> 
 
 @pytest.mark.parametrize(("public_url", "base"), [(PUBLIC_URL, "https://example.com/organizations"), ("", "")])
 def test_a_link_to_the_next_page_honours_the_public_url(public_url: str, base: str) -> None:
-    nothing: Any = None
-    link = Reading(nothing, nothing, nothing, public_url)._link("/v1/orgs", {"search": None, "limit": 2, "cursor": "a"})
+    link = link_to_next(public_url, "/v1/orgs", {"search": None, "limit": 2, "cursor": "a"})
     assert link == {"link": f'<{base}/v1/orgs?limit=2&cursor=a>; rel="next"'}
 
 

@@ -1,26 +1,52 @@
 """How records are sent: durable on every in-sync replica, in order, and once however often the client tries."""
 
+from collections.abc import Awaitable, Callable
 from typing import Any
+from uuid import uuid4
 
 import pytest
+from aiokafka import AIOKafkaProducer
 
-from org_events.publishing import connection
-from org_events.topics import Topics
+from org_events.commands import UpdateOrganization
+from org_events.publishing import OrganizationClient
 from org_service.apply.replies import Replies
-from org_service.kafka import connection as kafka_connection
+from org_service.domain.fold import Plan, Reply
+from org_service.domain.reasons import SkipReason
+from org_service.domain.requests import Request
 from org_service.settings import Settings
 from org_service.waiting import Heartbeat
+from org_service.wire.commands import read
+from tests.support.records import record_of
 
 
-@pytest.mark.parametrize("module", [connection, kafka_connection])
-def test_commands_and_answers_are_sent_in_order_and_are_durable(monkeypatch: pytest.MonkeyPatch, module: Any) -> None:
+async def send_a_command() -> None:
+    await OrganizationClient(bootstrap_servers="127.0.0.1:1", source="/tests").start()
+
+
+async def send_an_answer() -> None:
+    request = read(record_of(UpdateOrganization(org_id=uuid4(), name="Acme")))
+    assert isinstance(request, Request)
+    replies = Replies(Settings().kafka, (0.1, 5), Heartbeat())
+    await replies.send(Plan(replies=[Reply(SkipReason.PARKED, request)]), 0)
+
+
+class Noted(BaseException):
+    """Enough was seen."""
+
+
+@pytest.mark.parametrize("send", [send_a_command, send_an_answer])
+async def test_commands_and_answers_are_sent_in_order_and_are_durable(
+    monkeypatch: pytest.MonkeyPatch, send: Callable[[], Awaitable[None]]
+) -> None:
     """aiokafka's defaults repeat and reorder what it sends again, and lose what only one replica has."""
     made: list[dict[str, Any]] = []
-    monkeypatch.setattr(module, "AIOKafkaProducer", lambda **options: made.append(options))
-    monkeypatch.setattr(module, "enduring", lambda client: client)
-    if module is connection:
-        connection.Connection("127.0.0.1:1", Topics(), {})._make_producer()
-    else:
-        Replies(Settings().kafka, (0.1, 5), Heartbeat())._publisher._make_producer()
+
+    def note(_: AIOKafkaProducer, **options: Any) -> None:
+        made.append(options)
+        raise Noted
+
+    monkeypatch.setattr(AIOKafkaProducer, "__init__", note)
+    with pytest.raises(Noted):
+        await send()
     [options] = made
     assert (options["acks"], options["enable_idempotence"]) == ("all", True)

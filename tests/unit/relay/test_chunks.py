@@ -70,9 +70,8 @@ async def test_records_of_a_partition_stand_in_order_of_position() -> None:
         assert positions[topic, second] == [b"2"]
 
 
-async def test_records_have_the_time_of_their_publication(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chunks, "time", lambda: 1_800_000_000.5)
-    chunk = await build([row(1), row(2)], LAYOUT, limit=10)
+async def test_records_have_the_time_of_their_publication() -> None:
+    chunk = await build([row(1), row(2)], LAYOUT, limit=10, clock=lambda: 1_800_000_000.5)
     times = {record.timestamp for batches in chunk.batches.values() for batch in batches for record in read(batch)}
     assert times == {1_800_000_000_500}
 

@@ -12,9 +12,8 @@ from structlog.testing import capture_logs
 from org_events.topics import Topics
 from org_service import runtime
 from org_service.errors import StopError
-from org_service.kafka import topics
 from org_service.kafka.topics import Difference, TopicPlan
-from org_service.settings import EdgeSettings, KafkaSettings, Settings
+from org_service.settings import EdgeSettings, Settings
 from org_service.waiting import Heartbeat
 from tests.support.waiting import until
 
@@ -40,7 +39,7 @@ class Part:
 
 async def run(parts: dict[Any, Part], stop: asyncio.Event, settings: Settings) -> None:
     async with asyncio.timeout(20):
-        await runtime._run(cast("Any", parts), stop, settings)
+        await runtime.run_parts(cast("Any", parts), stop, settings)
 
 
 async def test_an_edge_is_through_with_its_requests_before_worker_and_relay_are_asked_to_end() -> None:
@@ -83,14 +82,14 @@ async def test_what_hangs_after_the_drain_time_out_is_let_go_each_in_its_own_tim
     await run(parts, stop, settings)
     took_s = time.monotonic() - began
     assert said == ["edge asked", "worker asked", "relay asked", "relay through"]
-    assert EDGE_OUTCOME_S + 1 + 0.3 <= took_s < EDGE_OUTCOME_S + 1 + 0.3 + 2 * runtime._CLOSE_S + 1
+    assert EDGE_OUTCOME_S + 1 + 0.3 <= took_s < EDGE_OUTCOME_S + 1 + 0.3 + 2 * runtime.CLOSE_S + 1
 
 
 async def test_a_process_that_waits_for_what_it_stands_on_goes_on_beating(monkeypatch: pytest.MonkeyPatch) -> None:
     """A restart would mend neither a missing topic nor a database that nobody migrated."""
     part, looks = Part("worker", []), 0
 
-    async def missing(*_: object) -> Sequence[str]:
+    async def missing() -> Sequence[str]:
         """A look at servers that are silent lasts."""
         nonlocal looks
         looks += 1
@@ -98,10 +97,9 @@ async def test_a_process_that_waits_for_what_it_stands_on_goes_on_beating(monkey
         await until(lambda: part.heartbeats[0].at_s >= began)
         return ["a topic"] if looks < 2 else []
 
-    monkeypatch.setattr(runtime, "_missing", missing)
-    monkeypatch.setattr(runtime, "_PREREQUISITES_WAIT_S", (0.01, 0.01))
+    monkeypatch.setattr(runtime, "PREREQUISITES_WAIT_S", (0.01, 0.01))
     async with asyncio.timeout(5):
-        await runtime._prerequisites(Settings(), cast("Any", {"worker": part}))
+        await runtime.wait_for_prerequisites([cast("Any", part)], missing)
     assert looks == 2
 
 
@@ -117,17 +115,16 @@ async def test_topics_are_looked_at_again_whatever_the_look_before_found(monkeyp
         [plan_of(odd), KafkaConnectionError(), plan_of(odd), OSError(), plan_of(odd), plan_of(), plan_of(odd, harm)]
     )
 
-    async def plan(_: KafkaSettings) -> list[TopicPlan]:
+    async def look() -> list[TopicPlan]:
         found = next(looks)
         if isinstance(found, Exception):
             raise found
         return found
 
-    monkeypatch.setattr(topics, "plan", plan)
     monkeypatch.setattr(runtime, "TOPICS_LOOK_S", 0)
     with capture_logs() as lines, pytest.raises(StopError, match="don't"):
         async with asyncio.timeout(20):
-            await runtime._watch_topics(Settings())
+            await runtime.watch_topics(look)
     assert next(looks, None) is None
     assert [line["event"] for line in lines if line["log_level"] == "warning"] == [
         "a topic differs from its specification"

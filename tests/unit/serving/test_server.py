@@ -9,6 +9,7 @@ from prometheus_client import REGISTRY
 from org_service.serving import server as server_module
 from org_service.serving.registry import TIMEOUTS_S, ConnectionState
 from org_service.telemetry.metrics import HTTP_CONNECTIONS
+from tests.support.probing import probing
 from tests.support.waiting import until
 from tests.unit.serving.plain import GET, KNOWN, begin_to_read, read_on
 from tests.unit.serving.serving import Client, Echo, Run, connected, on_both_loops, serving
@@ -19,7 +20,7 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Time limits run out in a fraction of a second."""
     for state in TIMEOUTS_S:
         monkeypatch.setitem(TIMEOUTS_S, state, 0.2)
-    monkeypatch.setattr(server_module, "_SWEEP_S", 0.05)
+    monkeypatch.setattr(server_module, "SWEEP_S", 0.05)
     return iter([None])
 
 
@@ -228,17 +229,18 @@ LAST = [
 def test_a_slow_reader_has_the_same_time_for_the_end_of_its_last_answer_as_for_the_rest(
     run: Run, sent: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server_module, "_SWEEP_S", 0.02)
+    monkeypatch.setattr(server_module, "SWEEP_S", 0.02)
     monkeypatch.setitem(TIMEOUTS_S, ConnectionState.CLOSING, 0.0)
-    monkeypatch.setattr(server_module, "_SOCKET_BUFFER_BYTES", 8_192)  # so that an answer's end waits here
+    monkeypatch.setattr(server_module, "SOCKET_BUFFER_BYTES", 8_192)  # so that an answer's end waits here
 
     async def main() -> None:
         async with serving(Echo()) as server:
+            written = asyncio.Event()
             client, received = await begin_to_read(server, sent), b""
-            connection = next(iter(server._connections))  # pyright: ignore[reportPrivateUsage]
-            while not connection._closing:  # pyright: ignore[reportPrivateUsage] - its last slice is in its buffer
-                received += await asyncio.get_running_loop().sock_recv(client, 4_096)
-                await asyncio.sleep(0)
+            with probing("serving.last_answer_written", written.set):
+                while not written.is_set():
+                    received += await asyncio.get_running_loop().sock_recv(client, 4_096)
+                    await asyncio.sleep(0)
             for _ in range(3):  # sweeps
                 HTTP_CONNECTIONS.labels(ConnectionState.WRITING).set(0)
                 await until(
@@ -254,15 +256,16 @@ def test_a_slow_reader_has_the_same_time_for_the_end_of_its_last_answer_as_for_t
 def test_a_client_that_doesn_t_read_the_end_of_its_last_answer_is_cut_off(
     run: Run, soon: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server_module, "_SOCKET_BUFFER_BYTES", 8_192)
+    monkeypatch.setattr(server_module, "SOCKET_BUFFER_BYTES", 8_192)
 
     async def main() -> None:
         async with serving(Echo()) as server:
             client = await begin_to_read(server, KNOWN.replace(b"/a", b"/large").replace(b"1.1", b"1.0"))
-            connection = next(iter(server._connections))  # pyright: ignore[reportPrivateUsage]
-            while not connection._closing:  # pyright: ignore[reportPrivateUsage]
-                await asyncio.get_running_loop().sock_recv(client, 4_096)
-                await asyncio.sleep(0)
+            written = asyncio.Event()
+            with probing("serving.last_answer_written", written.set):
+                while not written.is_set():
+                    await asyncio.get_running_loop().sock_recv(client, 4_096)
+                    await asyncio.sleep(0)
             await until(lambda: not len(server))
             client.close()
 

@@ -10,6 +10,7 @@ from prometheus_client import REGISTRY
 from org_service.serving import server as server_module
 from org_service.serving.registry import ConnectionState
 from org_service.serving.server import room_for
+from tests.support.probing import probing
 from tests.support.waiting import until
 from tests.unit.serving.plain import GET, KNOWN, begin_to_read, read_on
 from tests.unit.serving.serving import Client, Echo, connected, serving
@@ -110,9 +111,10 @@ async def test_what_a_stranger_puts_behind_a_request_while_its_answer_is_sent_is
     echo = Echo()
     async with serving(echo) as server:
         client = await begin_to_read(server, GET.replace(b"/a", b"/large"))
-        connection = next(iter(server._connections))  # pyright: ignore[reportPrivateUsage] - what has come is nowhere else to be seen
-        await asyncio.get_running_loop().sock_sendall(client, KNOWN.replace(b"/a", b"/behind"))
-        await until(lambda: connection._reader.waiting)  # pyright: ignore[reportPrivateUsage]
+        came = asyncio.Event()
+        with probing("serving.read_ahead", came.set):
+            await asyncio.get_running_loop().sock_sendall(client, KNOWN.replace(b"/a", b"/behind"))
+            await asyncio.wait_for(came.wait(), 10)
         answer = await read_on(client)
         assert b"\r\nconnection: close\r\n" not in answer[:300]  # nobody knew as it began
         assert answer.endswith(b"\r\n\r\n" + b"x" * 2_000_000)
@@ -127,7 +129,7 @@ async def test_a_connection_that_comes_at_the_end_is_turned_away() -> None:
 
 
 async def test_connections_are_counted_by_what_they_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server_module, "_SWEEP_S", 0.02)
+    monkeypatch.setattr(server_module, "SWEEP_S", 0.02)
     async with serving(Echo()) as server, connected(server) as client:
         client.send(KNOWN)
         await client.answer()

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, cast
 
 import pytest
@@ -29,9 +29,11 @@ class Stuck:
         self.outage = outage
         self.started: list[Any] = []
         self.cancelled: list[Any] = []
+        self.tasks: list[asyncio.Task[Any] | None] = []
 
     async def apply(self, records: Sequence[Record]) -> Sequence[Record]:
         self.started.append(records)
+        self.tasks.append(asyncio.current_task())
         try:
             await asyncio.Event().wait()
         except asyncio.CancelledError:
@@ -81,27 +83,57 @@ class Consumer:
             await self._answer.wait()
 
 
-def acknowledging(monkeypatch: pytest.MonkeyPatch, consumer: Consumer) -> Subscriber:
-    monkeypatch.setattr(Subscriber, "_consumer", consumer)
-    return Subscriber(Settings(kafka=KafkaSettings(request_timeout_ms=1_000)), Through())
+class Group:
+    """A group without a broker: what it calls, the test calls."""
+
+    assigned = 1
+
+    def __init__(self, consumer: Any, handle: Callable[[Any], Awaitable[None]]) -> None:
+        self.consumer = consumer
+        self.handle = handle
+
+    async def stop(self) -> None:
+        pass
+
+
+def grouped(consumer: Any, made: list[Group]) -> Any:
+    """Makes such a group, for a subscriber, and hands it to the test."""
+
+    def make(*_: Any, handle: Callable[[Any], Awaitable[None]], **__: Any) -> Group:
+        made.append(Group(consumer, handle))
+        return made[-1]
+
+    return make
+
+
+async def acknowledge(consumer: Consumer, batch: Any) -> None:
+    """Handle a batch to its end."""
+    made: list[Group] = []
+    settings = Settings(kafka=KafkaSettings(request_timeout_ms=1_000))
+    subscriber = Subscriber(settings, Through(), make_group=grouped(consumer, made))
+    await made[0].handle(batch)
+    await subscriber.stop()
+    assert not subscriber.failed.done()
 
 
 def records(*places: tuple[int, int]) -> Any:
     return tuple(FakeRecord(b"k", b"v", [], partition, offset) for partition, offset in places)
 
 
-async def in_hand(subscriber: Subscriber, applier: Stuck, *batches: str) -> list[asyncio.Task[None]]:
-    handling = [asyncio.create_task(subscriber._handle(cast("Any", batch))) for batch in batches]
+async def in_hand(applier: Stuck, *batches: str) -> tuple[Subscriber, list[asyncio.Task[Any]]]:
+    """A subscriber with batches that don't end, and the handling of each."""
+    made: list[Group] = []
+    subscriber = Subscriber(SETTINGS, applier, make_group=grouped(None, made))
+    handling = [asyncio.ensure_future(made[0].handle(batch)) for batch in batches]
     while len(applier.started) < len(batches):
         await asyncio.sleep(0)
-    return handling
+    return subscriber, handling
 
 
 @pytest.mark.parametrize(("outage", "longest_s"), [("away", 0.15), (None, 2.0)])
 async def test_what_does_not_end_in_a_drain_is_let_go_all_of_it(outage: str | None, longest_s: float) -> None:
     applier = Stuck(outage)
-    subscriber = Subscriber(SETTINGS, applier)
-    handling = await in_hand(subscriber, applier, "one", "two")
+    subscriber, handling = await in_hand(applier, "one", "two")
     began = asyncio.get_running_loop().time()
     await subscriber.stop()
     await asyncio.wait(handling)
@@ -113,8 +145,7 @@ async def test_what_does_not_end_in_a_drain_is_let_go_all_of_it(outage: str | No
 async def test_a_third_batch_is_not_asked_for_before_the_first_is_through() -> None:
     """FastStream polls again when a batch is handled, and everything it polled would be held in memory."""
     applier = Stuck("away")
-    subscriber = Subscriber(SETTINGS, applier)
-    first, second = await in_hand(subscriber, applier, "one", "two")
+    subscriber, (first, second) = await in_hand(applier, "one", "two")
     await first
     for _ in range(10):
         await asyncio.sleep(0)
@@ -125,9 +156,9 @@ async def test_a_third_batch_is_not_asked_for_before_the_first_is_through() -> N
 
 async def test_a_batch_that_is_cancelled_by_anybody_else_ends_the_worker() -> None:
     applier = Stuck()
-    subscriber = Subscriber(SETTINGS, applier)
-    (handling,) = await in_hand(subscriber, applier, "one")
-    for task in subscriber._in_hand:
+    subscriber, (handling,) = await in_hand(applier, "one")
+    for task in applier.tasks:
+        assert task is not None
         task.cancel()
     with pytest.raises(RuntimeError, match="cancelled"):
         await subscriber.failed
@@ -135,31 +166,27 @@ async def test_a_batch_that_is_cancelled_by_anybody_else_ends_the_worker() -> No
     await subscriber.stop()
 
 
-async def test_a_batch_is_acknowledged_by_its_own_records_and_only_where_they_are_still_ours(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_a_batch_is_acknowledged_by_its_own_records_and_only_where_they_are_still_ours() -> None:
     """A commit that names one partition of somebody else's is refused for all, and everything would come again."""
     consumer = Consumer(assigned=[0, 2, 3])
-    await acknowledging(monkeypatch, consumer)._finish(records((0, 5), (1, 7), (0, 6), (2, 9)), None)
+    await acknowledge(consumer, records((0, 5), (1, 7), (0, 6), (2, 9)))
     assert consumer.commits == [{0: 7, 2: 10}]
 
 
-async def test_nothing_is_acknowledged_where_all_partitions_moved_on(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_nothing_is_acknowledged_where_all_partitions_moved_on() -> None:
     consumer = Consumer(assigned=[3])
-    await acknowledging(monkeypatch, consumer)._finish(records((0, 5), (1, 7)), None)
+    await acknowledge(consumer, records((0, 5), (1, 7)))
     assert consumer.commits == []
 
 
 @pytest.mark.parametrize(
     "answer", [CommitFailedError(), IllegalStateError(), KafkaConnectionError(), TimeoutError(), asyncio.Event()]
 )
-async def test_an_acknowledgement_that_fails_or_hangs_ends_nothing(
-    monkeypatch: pytest.MonkeyPatch, answer: BaseException | asyncio.Event
-) -> None:
+async def test_an_acknowledgement_that_fails_or_hangs_ends_nothing(answer: BaseException | asyncio.Event) -> None:
     """The batch is committed in Postgres and known when it comes again; aiokafka would wait for ever."""
     consumer = Consumer([0], answer)
     async with asyncio.timeout(5):
-        await acknowledging(monkeypatch, consumer)._finish(records((0, 5)), None)
+        await acknowledge(consumer, records((0, 5)))
     assert consumer.commits == [{0: 6}]
 
 
@@ -194,24 +221,45 @@ class Pausing:
         self.done.append(("resume", at.partition))
 
 
-async def test_a_partition_that_waited_goes_on_only_when_no_record_of_it_is_on_its_way(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+class OnItsWay:
+    """A batch that is applied when the test says so, and of which nothing is to be acknowledged."""
+
+    outage = None
+
+    def __init__(self, authenticator: Waits) -> None:
+        self.authenticator = authenticator
+        self.through = asyncio.Event()
+
+    async def apply(self, records: Sequence[Record]) -> Sequence[Record]:
+        await self.through.wait()
+        return ()
+
+
+class Undisturbed:
+    """A log that continues where it was read."""
+
+    lost = False
+
+
+async def test_a_partition_that_waited_goes_on_only_when_no_record_of_it_is_on_its_way() -> None:
     """One polled before the pause would be admitted ahead of those before it."""
-    applier, authenticator, consumer = Stuck(), Waits(), Pausing()
-    monkeypatch.setattr(applier, "authenticator", authenticator, raising=False)
-    monkeypatch.setattr(Subscriber, "_consumer", consumer)
-    subscriber = CommandSubscriber(Settings(), cast("Any", applier))
-    subscriber._continuity._lost = False
-    on_its_way = asyncio.get_running_loop().create_future()
-    subscriber._last = cast("Any", on_its_way)
-    assert await subscriber._prepare()
+    authenticator, consumer, made = Waits(), Pausing(), list[Group]()
+    applier = OnItsWay(authenticator)
+    subscriber = CommandSubscriber(
+        Settings(), cast("Any", applier), continuity=cast("Any", Undisturbed()), make_group=grouped(consumer, made)
+    )
+    found = {TopicPartition("orgs.commands", 1): records((1, 5))}
+    polled = Polled(found, {}, {})
+    await made[0].handle(records((0, 5)))
+    assert await subscriber.poll(polled.getmany) == found
     assert consumer.done == [("pause", 0), ("seek", 5)]
     authenticator.read = True
-    await subscriber._prepare()
+    await subscriber.poll(polled.getmany)
     assert len(consumer.done) == 2
-    on_its_way.set_result(None)
-    await subscriber._prepare()
+    applier.through.set()
+    for _ in range(10):
+        await asyncio.sleep(0)
+    await subscriber.poll(polled.getmany)
     assert consumer.done[2:] == [("resume", 0)]
     assert not authenticator.waiting
 
@@ -237,7 +285,7 @@ async def test_every_poll_is_a_sign_of_life_also_one_that_fails() -> None:
 
 async def test_a_loop_that_starts_anew_is_counted_and_does_not_spin(monkeypatch: pytest.MonkeyPatch) -> None:
     """FastStream starts it at once, and logs once an hour. An outage is another matter: there FastStream waits."""
-    monkeypatch.setattr(subscriber_module, "_RESTART_PAUSE_S", PAUSE_S)
+    monkeypatch.setattr(subscriber_module, "RESTART_PAUSE_S", PAUSE_S)
     subscriber, consumer = Subscriber(SETTINGS, Through()), Polled(ZeroDivisionError(), KafkaConnectionError())
     restarts, began = CONSUMER_RESTARTS._value.get(), time.monotonic()
     with pytest.raises(ZeroDivisionError):

@@ -9,6 +9,7 @@ import orjson
 from fastapi import APIRouter, Path, Query, Request, Response
 
 from org_events.results import Outcome, ProblemType
+from org_service import probes
 from org_service.domain.access import AccessKind
 from org_service.domain.organization import OrderBy, StoredOrganization, as_published
 from org_service.domain.outcomes import KnownOutcome, UndecidedStatus
@@ -29,6 +30,7 @@ from org_service.edge.http.problems import (
     not_found,
 )
 from org_service.edge.http.request_headers import combined, etag_for, is_current
+from org_service.probes import probe
 from org_service.store import directory, journal, outcomes, relations
 from org_service.store.database import Database
 from org_service.wire.ids import read_uuid
@@ -69,7 +71,7 @@ class Reading:
         self._database = database
         self._policy = policy
         self._commands = commands
-        self._public_url = public_url.rstrip("/")
+        self._public_url = public_url
 
     async def list_organizations(  # noqa: PLR0917 - called by name
         self,
@@ -122,7 +124,7 @@ class Reading:
         link: dict[str, str] = {}
         if following is not None:
             asked = {"search": search, "access": access, "order_by": order_by, "limit": limit, "cursor": following}
-            link = self._link("/v1/orgs", asked)
+            link = link_to_next(self._public_url, "/v1/orgs", asked)
         return Response(content, headers={**_PRIVATE, **link}, media_type=JSON)
 
     async def get_organization(self, request: Request, org_id: OrgId) -> Response:
@@ -173,7 +175,11 @@ class Reading:
         )
         link: dict[str, str] = {}
         if following is not None:
-            link = self._link(f"/v1/orgs/{seen.organization.id}/history", {"limit": limit, "after_version": following})
+            link = link_to_next(
+                self._public_url,
+                f"/v1/orgs/{seen.organization.id}/history",
+                {"limit": limit, "after_version": following},
+            )
         return Response(content, headers={**_PRIVATE, **link}, media_type=JSON)
 
     async def get_command(self, request: Request, command_id: OrgId) -> Response:
@@ -206,6 +212,8 @@ class Reading:
         wanted = read_id(org_id)
         if wanted is None:
             raise not_found()
+        if probes.listeners:
+            await probe("edge.before_look")
         async with self._database.connect() as conn:
             seen = await directory.find(conn, caller_of(request).user_id, wanted, self._policy)
         if seen is None:
@@ -214,9 +222,11 @@ class Reading:
             raise denied(seen.access.role)
         return seen
 
-    def _link(self, path: str, asked: dict[str, Any]) -> dict[str, str]:
-        query = urlencode({name: value for name, value in asked.items() if value is not None})
-        return {"link": f'<{self._public_url}{path}?{query}>; rel="next"'}
+
+def link_to_next(public_url: str, path: str, asked: dict[str, Any]) -> dict[str, str]:
+    """The header that leads to the next page; what is None wasn't asked for."""
+    query = urlencode({name: value for name, value in asked.items() if value is not None})
+    return {"link": f'<{public_url.rstrip("/")}{path}?{query}>; rel="next"'}
 
 
 def pending(command_id: UUID, org_id: UUID | None, status: int, headers: dict[str, str]) -> Response:

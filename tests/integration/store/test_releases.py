@@ -16,7 +16,7 @@ import org_service.store
 from org_events.publishing.client import OrganizationClient
 from org_service import runtime
 from org_service.cli.app import app
-from org_service.errors import StopError
+from org_service.errors import PreconditionError, StopError
 from org_service.settings import DatabaseSettings, Settings
 from org_service.store import migrate
 from org_service.store.engine import Role, Session, connect
@@ -140,7 +140,7 @@ async def test_a_job_of_this_release_leaves_a_newer_schema_as_it_is_and_says_so(
     ahead: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert await migrate.upgrade(ahead.database) == "9000"
-    with pytest.raises(StopError, match="9000"):
+    with pytest.raises(PreconditionError, match="9000"):
         await migrate.downgrade(ahead.database, "base")
     assert await migrate.find_schema(ahead.database) == Schema("9000", migrate.head())
 

@@ -12,7 +12,15 @@ import pytest
 from pydantic import SecretStr
 
 import org_local
-from org_service.settings import AuthSettings, DatabaseSettings, KafkaSettings, RelaySettings, Settings, WorkerSettings
+from org_service.settings import (
+    AuthSettings,
+    DatabaseSettings,
+    KafkaSettings,
+    OperateSettings,
+    RelaySettings,
+    Settings,
+    WorkerSettings,
+)
 from org_service.store import migrate
 from tests.support.topics import create_topics, drop_topics
 
@@ -77,6 +85,7 @@ async def settings(server_url: str, bootstrap_servers: str, template_database: s
         database=DatabaseSettings(url=SecretStr(_beside(server_url, run))),
         worker=WorkerSettings(port=0),
         relay=RelaySettings(port=0),
+        operate=OperateSettings(port=0),
         auth=AuthSettings(commands="trusted"),
     )
     await create_topics(settings)

@@ -30,12 +30,13 @@ from org_service.waiting import Patience, unless
 
 if TYPE_CHECKING:
     from org_service.edge.edge import Edge
+    from org_service.operate.operator import Operator
     from org_service.relay.relay import Relay
     from org_service.worker.worker import Worker
 
-    Part = Worker | Relay | Edge
+    Part = Worker | Relay | Edge | Operator
 
-ServiceRole = Literal["worker", "relay", "edge"]
+ServiceRole = Literal["worker", "relay", "edge", "operate"]
 
 log = get_logger(__name__)
 
@@ -64,6 +65,10 @@ def _part(role: ServiceRole, settings: Settings) -> "Part":
         from org_service.relay.relay import Relay  # noqa: PLC0415
 
         return Relay(settings)
+    if role == "operate":
+        from org_service.operate.operator import Operator  # noqa: PLC0415
+
+        return Operator(settings)
     from org_service.edge.edge import Edge  # noqa: PLC0415
 
     return Edge(settings)
@@ -92,7 +97,7 @@ async def serve(settings: Settings, roles: Collection[ServiceRole]) -> None:
                 host, port = settings.edge.health_host, edge.health_port
                 log.info("the HTTP API", role=role, api=f"http://{settings.edge.host}:{edge.port}")
             else:
-                group = settings.worker if role == "worker" else settings.relay
+                group = {"worker": settings.worker, "relay": settings.relay, "operate": settings.operate}[role]
                 host, stalled_after_s = group.host, group.stalled_after_s
                 health = HealthServer(part, host=host, port=group.port, stalled_after_s=stalled_after_s)
                 port = (await stack.enter_async_context(health)).port

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.contract
 
 ROOT = Path(__file__).parents[2]
 SERVERS = {"kafka": {"condition": "service_healthy"}, "postgres": {"condition": "service_healthy"}}
-PORTS = {"worker": 9101, "relay": 9102, "edge": 9103}
+PORTS = {"worker": 9101, "relay": 9102, "edge": 9103, "operate": 9104}
 """Of the health pages."""
 ROLES = sorted(PORTS)
 
@@ -44,7 +44,7 @@ def is_setting(variable: str) -> bool:
 
 
 def test_the_stack_is_complete(services: dict[str, dict[str, Any]]) -> None:
-    assert set(services) == {"kafka", "postgres", "migrate", "worker", "relay", "edge"}
+    assert set(services) == {"kafka", "postgres", "migrate", "worker", "relay", "edge", "operate"}
 
 
 def test_the_servers_have_the_versions_of_the_local_stack(services: dict[str, dict[str, Any]]) -> None:

@@ -17,7 +17,7 @@ from pydantic import SecretStr
 from org_service.settings import Settings
 from tests.support.waiting import wait_for
 
-Role = Literal["worker", "relay", "edge"]
+Role = Literal["worker", "relay", "edge", "operate"]
 
 START_TIMEOUT_S = 40
 STOP_TIMEOUT_S = 40
@@ -26,7 +26,7 @@ STOP_TIMEOUT_S = 40
 def environment(settings: Settings) -> dict[str, str]:
     """The variables that give a process these settings: what was set in a group, and nothing else of ours."""
     variables = {name: value for name, value in os.environ.items() if not name.startswith("ORGS_")}
-    for group in ("kafka", "database", "worker", "relay", "edge", "auth", "log"):
+    for group in ("kafka", "database", "worker", "relay", "edge", "operate", "auth", "log"):
         values = getattr(settings, group)
         for name in values.model_fields_set:
             value = getattr(values, name)

@@ -6,7 +6,8 @@ DO $$
 DECLARE
     needed text;
 BEGIN
-    FOREACH needed IN ARRAY ARRAY['orgs_owner', 'orgs_worker', 'orgs_relay', 'orgs_edge', 'orgs_reader'] LOOP
+    FOREACH needed IN ARRAY ARRAY['orgs_owner', 'orgs_worker', 'orgs_relay', 'orgs_edge', 'orgs_reader',
+        'orgs_operate'] LOOP
         IF to_regrole(needed) IS NULL THEN
             BEGIN
                 EXECUTE format('CREATE ROLE %I NOLOGIN', needed);

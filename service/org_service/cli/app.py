@@ -5,7 +5,21 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from org_service.cli import config, importing, journal, look, mcp, send, serve, tail, token, topics, up
+from org_service.cli import (
+    config,
+    importing,
+    journal,
+    look,
+    mcp,
+    operations,
+    replay,
+    send,
+    serve,
+    tail,
+    token,
+    topics,
+    up,
+)
 from org_service.cli.shell import CLOSED, OutputClosed, fail, let_go_of_output
 
 
@@ -56,4 +70,8 @@ app.command("serve")(serve.serve)
 app.command("migrate")(serve.migrate)
 app.add_typer(topics.app, name="topics")
 app.add_typer(journal.app, name="journal")
+app.add_typer(replay.app, name="replay")
+app.add_typer(operations.app, name="runs")
+app.command("run")(operations.run_operation)
+app.command("approve")(operations.approve)
 app.add_typer(config.app, name="config")

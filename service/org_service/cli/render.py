@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from org_events.results import Result
     from org_service.domain.organization import StoredOrganization
     from org_service.store.journal import HistoryEntry
+    from org_service.store.operations import Operation
     from org_service.store.parked import ParkedCount, ParkedRecord
 
 VALUE_CHARS_MAX: Final = 120
@@ -30,6 +31,11 @@ _STYLES: Final = {
     "erased": "red",
     "rejected": "red",
     "unreadable": "bold red",
+    "running": "cyan",
+    "paused": "yellow",
+    "done": "green",
+    "failed": "red",
+    "cancelled": "yellow",
 }
 _ADDRESS: Final = ("line1", "line2", "postal_code", "city", "region", "country")
 
@@ -290,3 +296,47 @@ def _text(content: bytes | None) -> str:
         return content.decode()
     except UnicodeDecodeError as error:
         raise UnreadableRecordError("a header or the key is not UTF-8") from error
+
+
+def operation_document(operation: "Operation") -> dict[str, Any]:
+    """An operation as JSON."""
+    document = operation._asdict() | {"state": _state(operation)}
+    del document["now"]
+    return document
+
+
+def operation_line(operation: "Operation") -> Text:
+    """An operation: `0190c5f0-…  running    replay events  1,200 of 5,000  by alice  2026-11-28 …  lost by billing`."""
+    state = _state(operation)
+    progress = (
+        f"{operation.items:,} items"
+        if state in ("planned", "expired")
+        else f"{operation.done:,} of {operation.items:,}"
+    )
+    return Text.assemble(
+        (str(operation.id), "bold"),
+        "  ",
+        word(state, 10),
+        f"{operation.kind}  {progress}",
+        who(operation.requested_by),
+        (f"  {moment(operation.created_at)}", "dim"),
+        f"  {printable(operation.reason)}" if operation.reason else "",
+    )
+
+
+def operation_details(operation: "Operation") -> Iterator[Text]:
+    """What one needs to know of one operation, a line each."""
+    for name, content in operation.facts.items():
+        yield Text.assemble((f"  {name} ", "dim"), value(content))
+    if operation.rate_per_second_max is not None:
+        yield Text.assemble(("  at most ", "dim"), f"{operation.rate_per_second_max:g}/s")
+    if operation.approved_by is not None:
+        yield Text.assemble(("  approved by ", "dim"), printable(operation.approved_by))
+    if operation.counts:
+        yield Text("  " + ", ".join(f"{number:,} {name}" for name, number in sorted(operation.counts.items())))
+    if operation.error is not None:
+        yield Text(f"  {operation.error}", "red")
+
+
+def _state(operation: "Operation") -> str:
+    return "expired" if operation.expired else "abandoned" if operation.abandoned else operation.state.value

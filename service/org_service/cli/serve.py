@@ -10,17 +10,19 @@ from org_service.cli import shell
 if TYPE_CHECKING:
     from org_service.settings import Settings
 
-RoleOption = Literal["worker", "relay", "edge"]
-ROLES: Final[tuple[RoleOption, ...]] = ("worker", "relay", "edge")
+RoleOption = Literal["worker", "relay", "edge", "operate"]
+ROLES: Final[tuple[RoleOption, ...]] = ("worker", "relay", "edge", "operate")
 
 
 def serve(
     role: Annotated[
-        Literal["worker", "relay", "edge", "all"],
-        typer.Option(help="What this process does; the edge needs a token issuer."),
+        Literal["worker", "relay", "edge", "operate", "all"],
+        typer.Option(help="What this process does; the edge needs a token issuer, operate runs what was detached."),
     ] = "all",
 ) -> None:
-    """Run the worker, the relay, the edge (HTTP and MCP) or all three, until SIGTERM or ^C; then drain and exit.
+    """Run the worker, the relay, the edge (HTTP and MCP), detached operations or all of these until SIGTERM or ^C.
+
+    Then it drains and exits.
 
     Example: `orgs serve --role worker`
     """

@@ -186,10 +186,11 @@ def _with_ports(settings: "Settings") -> "Settings":
 
     worker = settings.worker.model_copy(update={"port": choose(settings.worker.port)})
     relay = settings.relay.model_copy(update={"port": choose(settings.relay.port)})
+    operate = settings.operate.model_copy(update={"port": choose(settings.operate.port)})
     edge = settings.edge.model_copy(
         update={"port": choose(settings.edge.port), "health_port": choose(settings.edge.health_port)}
     )
-    return settings.model_copy(update={"worker": worker, "relay": relay, "edge": edge})
+    return settings.model_copy(update={"worker": worker, "relay": relay, "edge": edge, "operate": operate})
 
 
 @contextlib.contextmanager
@@ -223,6 +224,7 @@ def announce(settings: "Settings", over: threading.Event) -> None:
         "worker": (settings.worker.host, settings.worker.port),
         "relay": (settings.relay.host, settings.relay.port),
         "edge": (settings.edge.health_host, settings.edge.health_port),
+        "operate": (settings.operate.host, settings.operate.port),
     }
     say_at = time.monotonic() + PATIENCE_S
     while True:
@@ -232,7 +234,7 @@ def announce(settings: "Settings", over: threading.Event) -> None:
             break
         if time.monotonic() >= say_at:
             say_at = time.monotonic() + PATIENCE_S
-            shell.say("not ready yet, waiting for " + "; ".join(f"the {role}: {why}" for role, why in waiting.items()))
+            shell.say("not ready yet, waiting for " + "; ".join(f"{role}: {why}" for role, why in waiting.items()))
         if over.wait(READY_POLL_S):
             return
     shell.say("ready: try `orgs send create --name Acme` in another terminal; ^C stops")

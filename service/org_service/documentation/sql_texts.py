@@ -15,6 +15,7 @@ SUBJECTS: Final[Mapping[str, str]] = {
     "lists": "What one user sees of all organizations.",
     "accepted": "Commands that were answered with 202.",
     "losses": "Offsets of commands that were gone before a worker read them.",
+    "operations": "What operators plan and run (`orgs runs`).",
     "recovery": "The way out when Kafka has more of the journal than a restored database: `orgs journal advance`.",
     "leader": "The session by which a relay leads and listens.",
     "database": "Health.",
@@ -79,6 +80,8 @@ TEXTS: Final[Mapping[str, str]] = {
     "that a rival journaled fails at journal_command_id_key.",
     "journal/read_after": "Reads the next rows to publish, in order. The leading relay, again and again: for each "
     "chunk of some thousand rows, and once a second when nothing happens. No lock. journal_pkey.",
+    "journal/select_events": f"Reads the next changes of a selection; null asks for all. {_OPERATOR}, a window of the "
+    "journal at a time. No lock. journal_pkey, or journal_org_id_version_key where few organizations are meant.",
     "journal/find_command_id": "Reads whose outcome is at a position. The relay, when it begins to lead. No lock. "
     "journal_pkey.",
     "journal/read_head": "Reads the last position given out. The relay, after each chunk and for `/readyz`; operators. "
@@ -138,6 +141,30 @@ TEXTS: Final[Mapping[str, str]] = {
     "losses/note": "Notes a range of lost offsets, once. The worker, when it finds one. Locks the new row. "
     "lost_range_what_key.",
     "losses/list": f"Lists the latest losses. {_OPERATOR}. No lock. lost_range_pkey.",
+    "operations/add": f"Keeps a plan. {_OPERATOR}. Locks the new row.",
+    "operations/find": f"Reads an operation as it stands. {_OPERATOR}. No lock. operation_pkey.",
+    "operations/list": f"Lists the latest operations. {_OPERATOR}. No lock. operation_created_at_idx.",
+    "operations/find_under_way": f"Finds what is under way on a resource. {_OPERATOR}. No lock. "
+    "operation_resource_key.",
+    "operations/find_detached": "Finds the oldest operation that was left to the role `operate`. Its processes, once a "
+    "second. No lock. operation_created_at_idx.",
+    "operations/approve": f"Notes who approved a plan. {_OPERATOR}. Locks the row. operation_pkey.",
+    "operations/take": "Takes the lease on an operation, to begin or to continue it. Whoever runs it, once. Locks the "
+    "row; fails where another one on the same resource is under way. operation_pkey and operation_resource_key.",
+    "operations/advance": "Notes how far a run is, and renews its lease. Whoever runs it, in the transaction of each "
+    "step. Locks the row until the commit. operation_pkey.",
+    "operations/renew": "Renews the lease, and reads what others ask of the run. Whoever runs it, twice a second. "
+    "Locks the row. operation_pkey.",
+    "operations/end": "Ends or pauses a run. Whoever runs it, once. Locks the row. operation_pkey.",
+    "operations/release": "Leaves a run to any other process. A process of the role `operate` that ends. Locks the "
+    "row. operation_pkey.",
+    "operations/reject": "Ends a plan that can't be begun. The role `operate`. Locks the row. operation_pkey.",
+    "operations/ask": f"Asks the process that runs an operation to pause or cancel it. {_OPERATOR}. Locks the row. "
+    "operation_pkey.",
+    "operations/cancel": f"Cancels an operation that nobody runs. {_OPERATOR}. Locks the row. operation_pkey.",
+    "operations/pause": f"Pauses an operation whose process is gone. {_OPERATOR}. Locks the row. operation_pkey.",
+    "operations/set_rate": f"Bounds the rate of an operation. {_OPERATOR}. Locks the row. operation_pkey.",
+    "operations/detach": f"Leaves an operation to the role `operate`. {_OPERATOR}. Locks the row. operation_pkey.",
     "recovery/lock_head": f"Locks the head of the journal and reads it. {_OPERATOR}. Every worker waits until the "
     "commit.",
     "recovery/count_fresh": f"Counts the rows journaled since a backup was restored. {_OPERATOR}. Reads the whole "

@@ -74,3 +74,16 @@ class AcceptReason(StrEnum):
 
     ASKED_FOR = "asked_for"
     TIMED_OUT = "timed_out"
+
+
+class OperationState(StrEnum):
+    """Where an operation stands."""
+
+    PLANNED = "planned"
+    """Nothing was done yet; a plan that is not run in time can't be run any more."""
+    RUNNING = "running"
+    PAUSED = "paused"
+    DONE = "done"
+    FAILED = "failed"
+    """It can't go on; what it did before stands."""
+    CANCELLED = "cancelled"

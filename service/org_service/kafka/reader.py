@@ -15,7 +15,7 @@ from org_events.kafka.consumer import SteadyConsumer
 from org_events.topics import partition_for
 from org_service import probes
 from org_service.errors import PartitionUnreadableError, TopicsMissingError
-from org_service.kafka.connection import admin
+from org_service.kafka.topics import count_partitions
 from org_service.probes import probe
 from org_service.settings import KafkaSettings
 
@@ -45,14 +45,12 @@ async def reader(
         KafkaError: Kafka can't be reached.
         TopicsMissingError: The topic does not exist.
     """
-    async with admin(kafka) as client:
-        # All topics are asked for: asking for one by name would create it on brokers that still do such things.
-        partitions = [len(each["partitions"]) for each in await client.describe_topics() if each["topic"] == topic]
-    if not partitions:
+    partitions = await count_partitions(kafka, topic)
+    if partitions is None:
         raise TopicsMissingError(
             f"topic {topic} does not exist on Kafka at {kafka.bootstrap_servers}: run `orgs topics apply`."
         )
-    wanted = range(partitions[0]) if key is None else [partition_for(key, partitions[0])]
+    wanted = range(partitions) if key is None else [partition_for(key, partitions)]
     assigned = [TopicPartition(topic, partition) for partition in wanted]
     async with groupless_consumer(kafka, fetch_max_wait_ms=_FETCH_WAIT_MS) as consumer:
         consumer.assign(assigned)

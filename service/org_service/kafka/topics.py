@@ -109,6 +109,19 @@ def raise_if_harmful(plans: Sequence[TopicPlan]) -> None:
         raise StopError(" ".join(["Topics would break the guarantees.", *harmful]))
 
 
+async def count_partitions(kafka: KafkaSettings, topic: str) -> int | None:
+    """How many partitions a topic has; None where there is no such topic.
+
+    Raises:
+        KafkaError: Kafka can't be reached.
+    """
+    async with admin(kafka) as client:
+        # All are asked for: asking for one by name would create it on brokers that still do such things.
+        return next(
+            (len(each["partitions"]) for each in await client.describe_topics() if each["topic"] == topic), None
+        )
+
+
 async def create(kafka: KafkaSettings, specs: Sequence[TopicSpec]) -> None:
     """Create topics and wait until each partition is led; before that, sends would fail.
 

@@ -1,19 +1,24 @@
-"""Let the journal continue past Kafka, after a database was restored from an older backup than Kafka knows.
+"""`orgs journal advance`: let the journal continue past Kafka, after an older backup was restored than Kafka knows.
 
 The relay refuses to continue then, since it would publish other rows under positions that subscribers have seen. What
 was committed after the backup is lost to the database, though its events are in Kafka; what was committed since is
 saved: see `store.recovery`.
 
-Reading the events takes minutes, and a person reads slower still, so no transaction is open meanwhile: Postgres would
-end it, and workers would wait. What was confirmed is compared with what is there when it is carried out.
+Reading the events takes minutes, so no transaction is open meanwhile: Postgres would end it, and workers would wait.
+What was planned is compared with what is there in the transaction that carries it out.
 """
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, ClassVar, NamedTuple
 
+from pydantic import BaseModel, ConfigDict
+
+from org_service import probes
 from org_service.errors import PreconditionError
 from org_service.kafka.reader import read_all
+from org_service.operate.operation import Execution, Plan, Tally
 from org_service.operate.progress import published
+from org_service.probes import probe
 from org_service.settings import Settings
 from org_service.store import journal, recovery
 from org_service.store.database import Database, DatabaseConnection
@@ -30,42 +35,99 @@ class LostChange(NamedTuple):
     event_type: str
 
 
-class Recovery(NamedTuple):
-    """What is to be done, and what stays lost."""
+class Parameters(BaseModel):
+    """How the journal continues, as `Advance`."""
 
-    advance: Advance
-    lost_changes: list[LostChange]
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    published: int
+    restored: int
+    fresh: int
 
 
-async def advance(settings: Settings, confirm: Callable[[Recovery], bool]) -> Recovery | None:
-    """Let the journal continue past what Kafka knows, if `confirm` agrees to what that means.
+class JournalAdvance:
+    """The journal continues past what Kafka knows. Stop the workers first: they would decide on lost data."""
 
-    Stop the workers first, because of what they would decide on lost data. `confirm` may take its time: nothing is
-    locked meanwhile. May be run again: the second time there is nothing to do.
+    kind: ClassVar[str] = "journal advance"
 
-    Returns:
-        What was done; None when `confirm` did not agree, and nothing was changed.
+    def __init__(self, settings: Settings, parameters: Mapping[str, Any]) -> None:
+        self._settings = settings
+        self._asked = Parameters.model_validate(parameters)
 
-    Raises:
-        TopicsMissingError, PartitionUnreadableError: What Kafka has can't be read.
-        PreconditionError: There is no need to, it can't be done, or it would by now be something else than was
-            confirmed. Nothing was changed.
-    """
+    @classmethod
+    async def make(cls, settings: Settings) -> "JournalAdvance":
+        """Make one for what Kafka and the journal have now.
+
+        Raises:
+            TopicsMissingError, PartitionUnreadableError: What Kafka has can't be read.
+            PreconditionError: There is no need to, or it can't be done.
+        """
+        return cls(settings, (await _look(settings))._asdict())
+
+    @property
+    def resource(self) -> str:
+        """All of the journal."""
+        return "journal"
+
+    @property
+    def parameters(self) -> Mapping[str, Any]:
+        """How the journal continues."""
+        return self._asked.model_dump()
+
+    async def plan(self) -> Plan:
+        """See what moves, and which changes stay lost; those of them that the topic still holds."""
+        advance = await _look(self._settings)
+        tally = Tally()
+        lost = await _lost_changes(self._settings, advance)
+        for change in lost:
+            tally.add(repr(change).encode(), change._asdict)
+        notes = [
+            f"Kafka has positions up to {advance.published}, the backup up to {advance.restored}: {advance.lost} "
+            f"decided commands are lost to the service, {len(lost)} of them changed something, as seen outside.",
+            f"{advance.fresh} commands decided since the restore move to positions {advance.published + 1} and later.",
+            "These organizations will publish versions again that subscribers have seen. Stop all workers first.",
+        ]
+        plan = tally.plan(_facts(advance), notes)
+        return plan._replace(items=advance.lost + advance.fresh)
+
+    async def run(self, execution: Execution) -> None:
+        """Move the rows, in one transaction.
+
+        Raises:
+            PreconditionError: It would by now be something else than was planned. Nothing was changed.
+        """
+        if execution.progress is not None:
+            return
+        planned = Advance(**self._asked.model_dump())
+        last = await _last_published(self._settings)
+        database = Database(self._settings.database, "owner", direct=True)
+        async with database.begin() as conn:
+            if await _plan(conn, last) != planned:
+                raise PreconditionError(
+                    "the journal changed since the plan, so nothing was done: stop all workers and plan again."
+                )
+            await recovery.carry_out(conn, planned)
+            counts = {"given up": planned.lost, "moved": planned.fresh}
+            await execution.advance(conn, planned.head, {name: rows for name, rows in counts.items() if rows})
+            if probes.listeners:
+                await probe("operate.before_commit")
+        if probes.listeners:
+            await probe("operate.after_commit")
+
+
+def _facts(advance: Advance) -> Mapping[str, Any]:
+    return {
+        "last position that Kafka has": advance.published,
+        "last position of the backup": advance.restored,
+        "commands decided since the restore": advance.fresh,
+    }
+
+
+async def _look(settings: Settings) -> Advance:
     database = Database(settings.database, "owner", direct=True)
     last = await _last_published(settings)
     async with database.begin() as conn:
-        planned = await _plan(conn, last)
-    found = Recovery(planned, await _lost_changes(settings, planned))
-    if not confirm(found):
-        return None
-    last = await _last_published(settings)
-    async with database.begin() as conn:
-        if await _plan(conn, last) != planned:
-            raise PreconditionError(
-                "the journal changed after you were asked, so nothing was done: stop all workers and run this again."
-            )
-        await recovery.carry_out(conn, planned)
-    return found
+        return await _plan(conn, last)
 
 
 async def _last_published(settings: Settings) -> Published:

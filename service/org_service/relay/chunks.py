@@ -14,8 +14,8 @@ from typing import Final
 from org_events.topics import Topics
 from org_service.domain.outcomes import JournaledOutcome
 from org_service.kafka.client import TopicPartition
-from org_service.kafka.record_batches import RecordBatch
-from org_service.wire.changes import Record, encode
+from org_service.kafka.record_batches import RecordBatch, TopicBatches
+from org_service.wire.changes import encode
 from org_service.wire.position import PARTITION, Position
 
 CHUNK_BYTES_MAX: Final = 32 * 1024 * 1024
@@ -53,32 +53,6 @@ class Layout:
     """Key of the position record."""
 
 
-class _OpenTopic:
-    """The batches of one topic, by partition."""
-
-    def __init__(
-        self, name: str, layout: Layout, batches: dict[TopicPartition, list[RecordBatch]], now_ms: int
-    ) -> None:
-        self._name = name
-        self._now_ms = now_ms
-        self._batches = batches
-        self._open: list[RecordBatch | None] = [None] * layout.partitions[name]
-
-    def append(self, key: bytes, key_hash: int, record: Record) -> int:
-        """Add a record to the batch of its partition; returns its bytes."""
-        value, headers = record
-        partition = key_hash % len(self._open)
-        batch = self._open[partition]
-        added = None if batch is None else batch.add(batch.records, self._now_ms, key, value, headers)
-        if batch is None or added is None:
-            batch = self._open[partition] = RecordBatch()
-            self._batches.setdefault(TopicPartition(self._name, partition), []).append(batch)
-            added = batch.add(0, self._now_ms, key, value, headers)
-            assert added is not None
-        batch.records += 1
-        return added.size
-
-
 async def build(
     rows: Sequence[JournaledOutcome], layout: Layout, *, limit: int, clock: Callable[[], float] = time
 ) -> Chunk:
@@ -96,18 +70,18 @@ async def build(
     now_ms = int(clock() * 1000)
     batches: dict[TopicPartition, list[RecordBatch]] = {}
     results, events, state = (
-        _OpenTopic(name, layout, batches, now_ms)
+        TopicBatches(name, layout.partitions[name], batches, now_ms)
         for name in (layout.topics.results, layout.topics.events, layout.topics.state)
     )
     size = taken = 0
     for row in rows:
         key, key_hash, result, event, new_state = encode(row)
-        size += results.append(key, key_hash, result)
+        size += results.append(key, key_hash, *result)
         if event is not None:
-            size += events.append(key, key_hash, event)
+            size += events.append(key, key_hash, *event)
         # guarantee 5: the state is published in the transaction of its event.
         if new_state is not None:
-            size += state.append(key, key_hash, new_state)
+            size += state.append(key, key_hash, *new_state)
         taken += 1
         if size >= CHUNK_BYTES_MAX:
             break

@@ -30,7 +30,7 @@ _TEXT_CHARS_MAX: Final = 300
 
 _BOUNDS: Final = Bounds(connections_max=64, head_bytes_max=8_192)
 """Orchestrators and collectors of metrics are few, and say little."""
-_PORTS: Final = "ORGS_WORKER__PORT, ORGS_RELAY__PORT or ORGS_EDGE__HEALTH_PORT"
+_PORTS: Final = "ORGS_WORKER__PORT, ORGS_RELAY__PORT, ORGS_OPERATE__PORT or ORGS_EDGE__HEALTH_PORT"
 
 PATHS: Final = ("/livez", "/readyz", "/metrics")
 

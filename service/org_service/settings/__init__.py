@@ -8,6 +8,7 @@ from org_service.settings.database import DatabaseSettings
 from org_service.settings.edge import EdgeSettings
 from org_service.settings.kafka import KafkaSettings
 from org_service.settings.log import LogSettings
+from org_service.settings.operate import OperateSettings
 from org_service.settings.relay import RelaySettings
 from org_service.settings.settings import Settings
 from org_service.settings.values import as_text
@@ -19,6 +20,7 @@ __all__ = [
     "EdgeSettings",
     "KafkaSettings",
     "LogSettings",
+    "OperateSettings",
     "RelaySettings",
     "Settings",
     "WorkerSettings",

@@ -8,6 +8,7 @@ from org_service.settings.database import DatabaseSettings
 from org_service.settings.edge import EdgeSettings
 from org_service.settings.kafka import KafkaSettings
 from org_service.settings.log import LogSettings
+from org_service.settings.operate import OperateSettings
 from org_service.settings.relay import RelaySettings
 from org_service.settings.values import http_url
 from org_service.settings.worker import WorkerSettings
@@ -24,6 +25,7 @@ class Settings(BaseSettings):
     relay: RelaySettings = RelaySettings()
     auth: AuthSettings = AuthSettings()
     edge: EdgeSettings = EdgeSettings()
+    operate: OperateSettings = OperateSettings()
     log: LogSettings = LogSettings()
     api_url: str = Field(default="http://127.0.0.1:9100", description="Where `orgs mcp` finds the HTTP API")
     token: SecretStr = Field(

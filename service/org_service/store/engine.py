@@ -27,7 +27,7 @@ from org_service.errors import RetryError, UnreachableError
 from org_service.probes import probe
 from org_service.settings import DatabaseSettings
 
-Role = Literal["owner", "worker", "relay", "edge", "reader"]
+Role = Literal["owner", "worker", "relay", "edge", "reader", "operate"]
 """Group role a session assumes: `orgs_owner`, `orgs_worker` …"""
 Session = asyncpg.Connection
 """A connection of the driver, outside any pool."""

@@ -11,7 +11,20 @@ from datetime import datetime
 from typing import Any, Final, NamedTuple, cast
 from uuid import UUID
 
-from sqlalchemy import BigInteger, Integer, Uuid, bindparam, func, select, update
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    ColumnElement,
+    DateTime,
+    Integer,
+    Text,
+    Uuid,
+    bindparam,
+    func,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
@@ -31,6 +44,19 @@ class Gap(NamedTuple):
     def holds(self, position: int) -> bool:
         """Whether a position is one of them."""
         return self.first_position <= position <= self.last_position
+
+
+class EventFilter(NamedTuple):
+    """Which changes are meant: all conditions hold. None asks for all."""
+
+    org_ids: Sequence[UUID] | None = None
+    types: Sequence[str] | None = None
+    """Of events, as `org.updated`."""
+    actors: Sequence[str] | None = None
+    command_ids: Sequence[UUID] | None = None
+    from_time: datetime | None = None
+    to_time: datetime | None = None
+    """Recorded before this."""
 
 
 class HistoryEntry(NamedTuple):
@@ -60,6 +86,32 @@ _TAKE_POSITIONS: Final = (
 _READ_AFTER: Final = (
     select(*columns(JournalRow, JournaledOutcome._fields))
     .where(col(JournalRow.position) > _position)
+    .order_by(col(JournalRow.position))
+    .limit(bindparam("limit", type_=Integer))
+)
+_from_time = bindparam("from_time", type_=DateTime(timezone=True))
+_to_time = bindparam("to_time", type_=DateTime(timezone=True))
+
+
+def _among(column: Any, name: str, type_: Any) -> ColumnElement[bool]:
+    """Null asks for all. Planned for each call, so that costs nothing."""
+    values = bindparam(name, type_=ARRAY(type_))
+    return or_(values.is_(None), column == func.any(values))
+
+
+_SELECT_EVENTS: Final = (
+    select(*columns(JournalRow, JournaledOutcome._fields))
+    .where(
+        col(JournalRow.position) > _position,
+        col(JournalRow.position) <= bindparam("through", type_=BigInteger),
+        col(JournalRow.event_type).is_not(None),
+        _among(col(JournalRow.org_id), "org_ids", Uuid),
+        _among(col(JournalRow.event_type), "types", Text),
+        _among(col(JournalRow.actor), "actors", Text),
+        _among(col(JournalRow.command_id), "command_ids", Uuid),
+        or_(_from_time.is_(None), col(JournalRow.recorded_at) >= _from_time),
+        or_(_to_time.is_(None), col(JournalRow.recorded_at) < _to_time),
+    )
     .order_by(col(JournalRow.position))
     .limit(bindparam("limit", type_=Integer))
 )
@@ -132,6 +184,24 @@ async def read_after(conn: AsyncConnection, position: int, limit: int) -> list[J
     if rows and rows[-1].position != position + len(rows):
         _raise_if_unknown_holes(position, rows, await read_gaps(conn))
     return rows
+
+
+async def select_events(
+    conn: AsyncConnection, after: int, through: int, wanted: EventFilter, limit: int
+) -> list[JournaledOutcome]:
+    """Read the next changes of a selection, in order; rows that are not changes are left out.
+
+    Costs as much as the journal has rows between the two positions, whatever is wanted; so ask for a window at a time.
+
+    Args:
+        conn: Any.
+        after: The position before the first one that may be meant.
+        through: The last one that may be meant.
+        wanted: Which of them.
+        limit: At most so many.
+    """
+    parameters = wanted._asdict() | {"position": after, "through": through, "limit": limit}
+    return [JournaledOutcome._make(row) for row in await conn.execute(_SELECT_EVENTS, parameters)]
 
 
 def _raise_if_unknown_holes(position: int, rows: Sequence[JournaledOutcome], known: Sequence[Gap]) -> None:

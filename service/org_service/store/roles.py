@@ -22,7 +22,8 @@ DO $$
 DECLARE
     needed text;
 BEGIN
-    FOREACH needed IN ARRAY ARRAY['orgs_owner', 'orgs_worker', 'orgs_relay', 'orgs_edge', 'orgs_reader'] LOOP
+    FOREACH needed IN ARRAY ARRAY['orgs_owner', 'orgs_worker', 'orgs_relay', 'orgs_edge', 'orgs_reader',
+        'orgs_operate'] LOOP
         IF to_regrole(needed) IS NULL THEN
             BEGIN
                 EXECUTE format('CREATE ROLE %I NOLOGIN', needed);
@@ -66,6 +67,6 @@ async def prepare(conn: AsyncConnection) -> None:
             raise
         raise DeniedError(
             f"The migrating login may not set up the roles ({error.orig}). Give it CREATEROLE and ownership of "
-            "the database, or create orgs_owner, orgs_worker, orgs_relay, orgs_edge and orgs_reader beforehand, "
-            "grant it orgs_owner, and grant orgs_owner CREATE on the schema."
+            "the database, or create orgs_owner, orgs_worker, orgs_relay, orgs_edge, orgs_reader and orgs_operate "
+            "beforehand, grant it orgs_owner, and grant orgs_owner CREATE on the schema."
         ) from error

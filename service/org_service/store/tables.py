@@ -21,6 +21,7 @@ from sqlalchemy import (
     CheckConstraint,
     Column,
     DateTime,
+    Double,
     Identity,
     Index,
     Integer,
@@ -36,7 +37,7 @@ from sqlmodel import Field, SQLModel
 
 from org_events.reference import Role
 from org_events.results import Outcome
-from org_service.domain.reasons import AuthenticatedBy, LossReason, ParkedState, ParkReason
+from org_service.domain.reasons import AuthenticatedBy, LossReason, OperationState, ParkedState, ParkReason
 
 NAME_KEY_CONSTRAINT: Final = "organization_name_key_key"
 COMMAND_ID_CONSTRAINT: Final = "journal_command_id_key"
@@ -55,6 +56,7 @@ def _one_of(column: str, values: Iterable[StrEnum]) -> str:
 _ROLES: Final = _one_of("role", Role)
 _FINAL: Final = (Outcome.APPLIED, Outcome.UNCHANGED, Outcome.REJECTED)
 _OPEN: Final = f"state = '{ParkedState.OPEN}'"
+_UNDER_WAY: Final = _one_of("state", (OperationState.RUNNING, OperationState.PAUSED))
 
 
 def _moment(*, nullable: bool) -> Column[datetime]:
@@ -305,3 +307,52 @@ class LostRangeRow(SQLModel, table=True):
     to_offset: int | None = Field(sa_column=Column(BigInteger))
     why: str = Field(sa_column=Column(Text, nullable=False))
     noticed_at: datetime = Field(sa_column=_moment(nullable=False))
+
+
+class OperationRow(SQLModel, table=True):
+    """What operators plan and run, and the record of who did what and why. Never deleted (guarantee 9)."""
+
+    __tablename__ = "operation"
+    __table_args__: ClassVar[tuple[Any, ...]] = (
+        CheckConstraint(_one_of("state", OperationState), name="operation_state_check"),
+        CheckConstraint("reason <> '' OR state = 'planned'", name="operation_reason_check"),
+        # guarantee 9: of what works on the same thing, one is under way.
+        Index("operation_resource_key", "resource", unique=True, postgresql_where=text(_UNDER_WAY)),
+        Index("operation_created_at_idx", "created_at"),
+    )
+
+    id: UUID = Field(sa_column=Column(Uuid, primary_key=True))
+    kind: str = Field(sa_column=Column(Text, nullable=False))
+    parameters: dict[str, Any] = Field(sa_column=Column(JSONB, nullable=False))
+    resource: str = Field(sa_column=Column(Text, nullable=False))
+    """What it works on: operations on the same wait for each other."""
+    items: int = Field(sa_column=Column(BigInteger, nullable=False))
+    digest: str = Field(sa_column=Column(Text, nullable=False))
+    """Of all that it would touch, in hex."""
+    facts: dict[str, Any] = Field(sa_column=Column(JSONB, nullable=False))
+    """What the plan stands on, by name."""
+    sample: list[Any] = Field(sa_column=Column(JSONB, nullable=False))
+    """The first things that it would touch."""
+    reason: str = Field(sa_column=Column(Text, nullable=False))
+    requested_by: str = Field(sa_column=Column(Text, nullable=False))
+    approved_by: str | None = Field(sa_column=Column(Text))
+    state: str = Field(sa_column=Column(Text, nullable=False))
+    asked_for: str | None = Field(sa_column=Column(Text))
+    """`paused` or `cancelled`, from whoever doesn't run it."""
+    detached: bool = Field(sa_column=Column(Boolean, nullable=False))
+    """Left to a process of the role `operate`."""
+    progress: Any = Field(sa_column=Column(JSONB(none_as_null=True)))
+    """From where it continues; null at the beginning."""
+    done: int = Field(sa_column=Column(BigInteger, nullable=False))
+    counts: dict[str, Any] = Field(sa_column=Column(JSONB, nullable=False))
+    """What became of the items that are done."""
+    rate_per_second_max: float | None = Field(sa_column=Column(Double))
+    runner: str | None = Field(sa_column=Column(Text))
+    """The process that runs it."""
+    leased_until: datetime | None = Field(sa_column=_moment(nullable=True))
+    """After this it is taken for dead, and another process may continue."""
+    error: str | None = Field(sa_column=Column(Text))
+    created_at: datetime = Field(sa_column=_moment(nullable=False))
+    expires_at: datetime = Field(sa_column=_moment(nullable=False))
+    started_at: datetime | None = Field(sa_column=_moment(nullable=True))
+    ended_at: datetime | None = Field(sa_column=_moment(nullable=True))

@@ -36,6 +36,7 @@ def environment() -> dict[str, str]:
     return variables | {
         "ORGS_WORKER__PORT": "0",
         "ORGS_RELAY__PORT": "0",
+        "ORGS_OPERATE__PORT": "0",
         "ORGS_EDGE__PORT": "0",
         "ORGS_EDGE__HEALTH_PORT": "0",
     }
@@ -143,7 +144,7 @@ async def test_up_takes_servers_of_the_environment_and_shows_no_password(setting
 async def test_up_says_ready_when_each_role_is_and_not_before(settings: Settings, tmp_path: Path) -> None:
     """The keys of tokens can't be fetched at first, so worker and edge wait for them, and ready would be a lie."""
     taken: set[int] = set()
-    names = ("ORGS_WORKER__PORT", "ORGS_RELAY__PORT", "ORGS_EDGE__HEALTH_PORT")
+    names = ("ORGS_WORKER__PORT", "ORGS_RELAY__PORT", "ORGS_OPERATE__PORT", "ORGS_EDGE__HEALTH_PORT")
     pages = {name: ports.pick(None, taken) for name in names}
     async with KeyServer(ed_key()) as issuer:
         issuer.status = "503 Service Unavailable"
@@ -163,7 +164,7 @@ async def test_up_says_ready_when_each_role_is_and_not_before(settings: Settings
             assert not [line for line in seen if line.startswith("ready")]
             issuer.status = "200 OK"
             await line_with(up.stderr, "ready: try")
-            assert await asyncio.to_thread(lambda: [readyz(port) for port in pages.values()]) == [200, 200, 200]
+            assert await asyncio.to_thread(lambda: [readyz(port) for port in pages.values()]) == [200] * 4
         finally:
             up.terminate()
             await up.communicate()

@@ -32,6 +32,7 @@ async def served(settings: Settings, tmp_path: Path) -> AsyncIterator[Settings]:
         "ORGS_DATABASE__URL": settings.database.url.get_secret_value(),
         "ORGS_WORKER__PORT": "0",
         "ORGS_RELAY__PORT": "0",
+        "ORGS_OPERATE__PORT": "0",
         "ORGS_EDGE__PORT": "0",
         "ORGS_EDGE__HEALTH_PORT": "0",
         "ORGS_AUTH__COMMANDS": "trusted",

@@ -9,7 +9,15 @@ import asyncpg
 import pytest
 from pydantic import SecretStr
 
-from org_service.settings import AuthSettings, DatabaseSettings, KafkaSettings, RelaySettings, Settings, WorkerSettings
+from org_service.settings import (
+    AuthSettings,
+    DatabaseSettings,
+    KafkaSettings,
+    OperateSettings,
+    RelaySettings,
+    Settings,
+    WorkerSettings,
+)
 from tests.support.edge import People, Site, add_staff, with_edge
 from tests.support.topics import create_topics, drop_topics
 
@@ -31,6 +39,7 @@ def site_apart(server_url: str, bootstrap_servers: str, template_database: str) 
             database=DatabaseSettings(url=SecretStr(f"{server_url.rpartition('/')[0]}/{run}")),
             worker=WorkerSettings(port=0),
             relay=RelaySettings(port=0),
+            operate=OperateSettings(port=0),
             auth=AuthSettings(commands="trusted"),
         )
 

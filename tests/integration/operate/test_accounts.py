@@ -8,7 +8,7 @@ from aiokafka import AIOKafkaProducer
 from pydantic import SecretStr
 
 from org_service.errors import StopError
-from org_service.operate import accounts, journal, progress
+from org_service.operate import accounts, progress
 from org_service.settings import Settings
 from tests.support.database import execute
 from tests.support.idle import wait_until_idle
@@ -131,7 +131,7 @@ async def test_what_an_operator_gave_up_is_no_difference_but_what_it_left_behind
         "DELETE FROM organization; INSERT INTO organization TABLE backup; DELETE FROM journal WHERE position > 2; "
         "UPDATE journal_head SET position = 2",
     )
-    assert await journal.advance(settings, lambda _: True)
+    await orgs("journal", "advance", "--execute", "--reason", "a backup was restored")
 
     found = await accounts.check(settings)
     assert kinds(found) == {"state differs"}

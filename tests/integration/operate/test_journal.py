@@ -1,24 +1,26 @@
 """A database restored from an older backup than Kafka knows, and the way out."""
 
-import asyncio
-from collections.abc import Coroutine
-from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 import pytest
 
+from org_service.domain.reasons import OperationState
 from org_service.errors import PreconditionError, StopError
-from org_service.operate import journal, progress
-from org_service.operate.journal import Recovery
+from org_service.operate import progress, runs
+from org_service.operate.journal import JournalAdvance
+from org_service.operate.operation import PlanMovedError
+from org_service.probes import Point
 from org_service.settings import Settings
+from org_service.store.operations import Operation
 from tests.support import relaying
 from tests.support.database import connected, execute
 from tests.support.idle import wait_until_idle
 from tests.support.operating import Orgs, Service
-from tests.support.probing import probing
+from tests.support.probing import once, probing
 from tests.support.relaying import RECORDED_AT, changes, running
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.integration
 
@@ -63,12 +65,12 @@ async def published_positions(orgs: Orgs) -> list[int]:
 
 
 async def test_a_healthy_journal_is_left_alone(orgs: Orgs, service: Service, settings: Settings) -> None:
-    never = await orgs("journal", "advance", "--yes", code=1)
+    never = await orgs("journal", "advance", code=1)
     assert "has published nothing yet" in never.stderr
     service.start("worker", "relay")
     await create(orgs, 1)
     await wait_until_idle(settings, 20)
-    needless = await orgs("journal", "advance", "--yes", code=1)
+    needless = await orgs("journal", "advance", code=1)
     assert "nothing to do" in needless.stderr
     assert await positions(settings) == ([1], 1)
 
@@ -95,13 +97,13 @@ async def test_after_an_older_backup_nothing_decided_since_is_lost(
     assert "orgs journal advance" in str(trouble)
 
     untouched = await positions(settings)
-    asked = await orgs("journal", "advance", code=1)  # standard input is empty: nobody says yes
+    asked = await orgs("journal", "advance")
     assert await positions(settings) == untouched
-    assert "3 decided commands are lost" in asked.stderr
-    assert asked.stderr.count(" v1 org.created") == 3
+    assert "3 decided commands are lost" in asked.stdout
+    assert asked.stdout.count("org.created") == 3
 
-    done = await orgs("journal", "advance", "--yes")
-    assert f"the journal continues at position {5 + fresh + 1}" in done.stdout
+    done = (await orgs("journal", "advance", "--execute", "--reason", "restored", "--json")).json
+    assert done["counts"] == {"given up": 3} | ({"moved": fresh} if fresh else {})
     assert await positions(settings) == ([1, 2, *range(6, 6 + fresh)], 5 + fresh)
     assert await gaps(settings) == [(3, 5)]
 
@@ -109,7 +111,7 @@ async def test_after_an_older_backup_nothing_decided_since_is_lost(
     await create(orgs, 6)
     await wait_until_idle(settings, 20)
     assert await published_positions(orgs) == list(range(1, 5 + fresh + 2))
-    assert "nothing to do" in (await orgs("journal", "advance", "--yes", code=1)).stderr
+    assert "nothing to do" in (await orgs("journal", "advance", code=1)).stderr
 
 
 async def test_rows_that_cant_be_told_apart_are_left_alone(orgs: Orgs, service: Service, settings: Settings) -> None:
@@ -119,15 +121,9 @@ async def test_rows_that_cant_be_told_apart_are_left_alone(orgs: Orgs, service: 
     await service.stop()
     await restore_older_backup(settings)
     await execute(settings, "UPDATE journal SET recorded_at = recorded_at + interval '1 day' WHERE position = 1")
-    rejected = await orgs("journal", "advance", "--yes", code=1)
+    rejected = await orgs("journal", "advance", code=1)
     assert "Restore a backup that contains position 5" in rejected.stderr
     assert await positions(settings) == ([1, 2], 2)
-
-
-def apart(main: Coroutine[Any, Any, Any]) -> Any:
-    """Run it in a thread, where the test's own loop has to wait."""
-    with ThreadPoolExecutor(1) as threads:
-        return threads.submit(asyncio.run, main).result()
 
 
 def decided_since(count: int, first: int) -> list[dict[str, Any]]:
@@ -149,67 +145,106 @@ async def restore(settings: Settings, position: int, head: int | None = None) ->
     await execute(settings, "UPDATE journal_head SET position = $1", head or position)
 
 
-async def test_no_transaction_is_open_while_kafka_is_read_and_the_operator_thinks(settings: Settings) -> None:
-    """Either takes as long as it takes, and Postgres ends a session that sits idle in a transaction."""
+async def planned(settings: Settings) -> Operation:
+    operation, _ = await runs.keep_plan(
+        settings, await JournalAdvance.make(settings), requested_by="alice", reason="a backup was restored"
+    )
+    return operation
+
+
+async def advance(settings: Settings) -> Operation:
+    return await runs.run(settings, (await planned(settings)).id)
+
+
+async def test_no_transaction_is_open_while_kafka_is_read(settings: Settings) -> None:
+    """It takes as long as it takes, and Postgres ends a session that sits idle in a transaction."""
     await publish(settings, changes(20))
     await restore(settings, 15)
-    seen: list[tuple[str, int | None]] = []
+    seen: list[int | None] = []
 
-    async def look(when: str) -> None:
+    async def look(_: str) -> None:
         async with connected(settings) as conn:
-            seen.append((when, await conn.fetchval(
+            seen.append(await conn.fetchval(
                 "SELECT count(*) FROM pg_stat_activity "
                 "WHERE datname = current_database() AND application_name = 'orgs-owner' AND xact_start IS NOT NULL"
-            )))  # fmt: skip
+            ))  # fmt: skip
 
-    async def look_at_the_reading(_: str) -> None:
-        await look("reading")
-
-    def confirm(found: Recovery) -> bool:
-        apart(look("asking"))
-        return len(found.lost_changes) == 5
-
-    with probing("kafka.before_read_all", look_at_the_reading):
-        assert await journal.advance(settings, confirm)
-    assert seen == [("reading", 0), ("asking", 0)]
+    with probing("kafka.before_read_all", look):
+        assert (await advance(settings)).counts == {"given up": 5}
+    assert set(seen) == {0}
     assert await positions(settings) == ([*range(1, 16)], 20)
 
 
-async def test_what_was_journaled_after_the_operator_was_asked_is_not_moved_unasked(settings: Settings) -> None:
+async def test_what_was_journaled_after_the_plan_is_not_moved_unasked(settings: Settings) -> None:
     await publish(settings, changes(20))
     await restore(settings, 15)
-
-    def confirm(found: Recovery) -> bool:
-        apart(relaying.journal(settings, decided_since(1, first=1)))
-        return True
-
-    with pytest.raises(PreconditionError, match="stop all workers and run this again"):
-        await journal.advance(settings, confirm)
+    operation = await planned(settings)
+    await relaying.journal(settings, decided_since(1, first=1))
+    with pytest.raises(PlanMovedError, match="commands decided since the restore: 0 when it was planned, 1 now"):
+        await runs.run(settings, operation.id)
     assert await positions(settings) == ([*range(1, 17)], 16)
     assert await gaps(settings) == []
-    assert await journal.advance(settings, lambda _: True)
+    assert (await advance(settings)).counts == {"given up": 5, "moved": 1}
     assert await positions(settings) == ([*range(1, 16), 21], 21)
 
 
-async def test_what_was_published_after_the_operator_was_asked_is_not_overlooked(settings: Settings) -> None:
+async def test_what_was_published_after_the_plan_is_not_overlooked(settings: Settings) -> None:
     """By a relay of the old database, which nobody stopped."""
     await publish(settings, changes(20))
     await restore(settings, 15)
-
-    async def publish_more() -> None:
-        await restore(settings, 15, head=20)
-        await publish(settings, decided_since(2, first=1))
-        await restore(settings, 15)
-
-    def confirm(found: Recovery) -> bool:
-        apart(publish_more())
-        return True
-
-    with pytest.raises(PreconditionError, match="stop all workers and run this again"):
-        await journal.advance(settings, confirm)
+    operation = await planned(settings)
+    await restore(settings, 15, head=20)
+    await publish(settings, decided_since(2, first=1))
+    await restore(settings, 15)
+    with pytest.raises(PlanMovedError, match="last position that Kafka has: 20 when it was planned, 22 now"):
+        await runs.run(settings, operation.id)
     assert await positions(settings) == ([*range(1, 16)], 15)
-    assert await journal.advance(settings, lambda _: True)
+    assert (await advance(settings)).counts == {"given up": 7}
     assert await positions(settings) == ([*range(1, 16)], 22)
+
+
+async def test_what_is_journaled_in_the_last_moment_fails_the_run(settings: Settings) -> None:
+    """Between the look of the run and its transaction."""
+    await publish(settings, changes(20))
+    await restore(settings, 15)
+    operation = await planned(settings)
+
+    async def journal_more(*_: Any) -> None:
+        await relaying.journal(settings, decided_since(1, first=1))
+
+    with probing("operate.after_take", journal_more):
+        failed = await runs.run(settings, operation.id)
+    assert failed.state == OperationState.FAILED
+    assert "the journal changed since the plan" in (failed.error or "")
+    assert await positions(settings) == ([*range(1, 17)], 16)
+
+
+class Killed(BaseException):
+    """What no handler of the service catches, as SIGKILL."""
+
+
+@pytest.mark.parametrize("point", ["operate.before_commit", "operate.after_commit"])
+async def test_killed_and_resumed_it_ends_as_if_it_had_not_been(settings: Settings, point: Point) -> None:
+    impatient = settings.model_copy(update={"operate": settings.operate.model_copy(update={"lease_s": 1})})
+    await publish(settings, changes(20))
+    await restore(settings, 15)
+    await relaying.journal(settings, decided_since(2, first=1))
+
+    async def kill() -> None:
+        raise Killed
+
+    operation = await planned(impatient)
+    with probing(point, once(kill)), pytest.raises(Killed):
+        await runs.run(impatient, operation.id)
+
+    async def is_left() -> bool:
+        return (await runs.find(impatient, operation.id)).abandoned
+
+    await until(is_left)
+    done = await runs.run(impatient, operation.id)
+    assert (done.state, done.counts) == (OperationState.DONE, {"given up": 5, "moved": 2})
+    assert await positions(settings) == ([*range(1, 16), 21, 22], 22)
+    assert await gaps(settings) == [(16, 20)]
 
 
 @pytest.mark.parametrize("kept", [2, 0])
@@ -217,12 +252,11 @@ async def test_a_second_recovery_goes_on_from_the_first(settings: Settings, kept
     """From a backup taken after the first one, with some of the commands decided since, or right behind it."""
     await publish(settings, changes(20))
     await restore(settings, 15)
-    await journal.advance(settings, lambda _: True)
+    await advance(settings)
     await publish(settings, decided_since(5, first=1))
     await restore(settings, 20 + kept, head=20 + kept)
-    done = await journal.advance(settings, lambda _: True)
-    assert done is not None
-    assert (done.advance.lost, len(done.lost_changes)) == (5 - kept, 5 - kept)
+    done = await advance(settings)
+    assert (done.counts, len(done.sample)) == ({"given up": 5 - kept}, 5 - kept)
     assert await gaps(settings) == [(16, 20), (21 + kept, 25)]
     await publish(settings, decided_since(1, first=6))
     assert await positions(settings) == ([*range(1, 16), *range(21, 21 + kept), 26], 26)
@@ -233,7 +267,7 @@ async def test_another_row_that_is_not_newer_than_what_was_published_is_left_alo
     await restore(settings, 15)
     await relaying.journal(settings, [{**row, "recorded_at": RECORDED_AT} for row in decided_since(5, first=1)])
     with pytest.raises(PreconditionError, match="Restore a backup that contains position 20"):
-        await journal.advance(settings, lambda _: True)
+        await advance(settings)
     assert await positions(settings) == ([*range(1, 21)], 20)
 
 

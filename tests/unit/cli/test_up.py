@@ -10,7 +10,7 @@ import pytest
 from org_local import ports
 from org_service.cli import shell, up
 from org_service.serving.health import Check, HealthServer
-from org_service.settings import EdgeSettings, RelaySettings, Settings, WorkerSettings
+from org_service.settings import EdgeSettings, OperateSettings, RelaySettings, Settings, WorkerSettings
 from org_service.waiting import Heartbeat
 
 
@@ -45,12 +45,13 @@ async def test_whoever_waits_is_told_which_role_lacks_what_and_ready_comes_when_
     monkeypatch.setattr(shell, "say", say)
     monkeypatch.setattr(up, "PATIENCE_S", 0)
     taken: set[int] = set()
-    numbers = [ports.pick(None, taken) for _ in range(3)]
-    roles = [Role(""), Role("no partitions yet"), Role("")]
+    numbers = [ports.pick(None, taken) for _ in range(4)]
+    roles = [Role(""), Role("no partitions yet"), Role(""), Role("")]
     settings = Settings(
         worker=WorkerSettings(port=numbers[0]),
         relay=RelaySettings(port=numbers[1]),
         edge=EdgeSettings(health_port=numbers[2]),
+        operate=OperateSettings(port=numbers[3]),
     )
     over = threading.Event()
     announcing = asyncio.create_task(asyncio.to_thread(up.announce, settings, over))
@@ -58,14 +59,14 @@ async def test_whoever_waits_is_told_which_role_lacks_what_and_ready_comes_when_
         async with asyncio.timeout(20), AsyncExitStack() as pages:
             missing = "it has not started yet"
             assert await said.get() == (
-                f"not ready yet, waiting for the worker: {missing}; the relay: {missing}; the edge: {missing}"
+                f"not ready yet, waiting for worker: {missing}; relay: {missing}; edge: {missing}; operate: {missing}"
             )
             for role, port in zip(roles, numbers, strict=True):
                 server = HealthServer(role, host="127.0.0.1", port=port, stalled_after_s=60)
                 await pages.enter_async_context(server)
             while "it has not started yet" in (line := await said.get()):
                 pass
-            assert line == "not ready yet, waiting for the relay: consumer: ValueError: no partitions yet"
+            assert line == "not ready yet, waiting for relay: consumer: ValueError: no partitions yet"
             roles[1].lacking = ""
             while (line := await said.get()).startswith("not ready yet"):
                 pass

@@ -1,0 +1,87 @@
+"""Which changes an operator means, and reading them from the journal: so Kafka's retention doesn't matter."""
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Final
+from uuid import UUID
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+
+from org_service.domain.outcomes import JournaledOutcome
+from org_service.errors import PreconditionError
+from org_service.store import journal
+from org_service.store.database import Database
+from org_service.store.journal import EventFilter
+
+WINDOW_POSITIONS: Final = 200_000
+"""Of the journal in one statement: a tenth of a second, whatever is looked for."""
+READ_ROWS_MAX: Final = 5_000
+"""Rows in memory at a time, some MB."""
+
+
+class Selection(BaseModel):
+    """Changes: all conditions hold, and what is empty is not asked for. Positions count from 1, both ends included."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    from_position: int = Field(default=1, ge=1)
+    to_position: int | None = Field(default=None, ge=1)
+    from_time: AwareDatetime | None = None
+    to_time: AwareDatetime | None = None
+    org_ids: tuple[UUID, ...] = ()
+    types: tuple[str, ...] = ()
+    actors: tuple[str, ...] = ()
+    command_ids: tuple[UUID, ...] = ()
+
+    async def pinned(self, database: Database) -> "Selection":
+        """The same with an end: where the journal ends now, if none is named.
+
+        Raises:
+            PreconditionError: It begins behind its end.
+        """
+        async with database.connect() as conn:
+            head = await journal.read_head(conn)
+        end = head if self.to_position is None else min(self.to_position, head)
+        if end < self.from_position:
+            raise PreconditionError(
+                f"there are no changes from position {self.from_position} to {end}: the journal ends at {head}."
+            )
+        return self.model_copy(update={"to_position": end})
+
+    async def read(self, database: Database, after: int, rows_max: int) -> tuple[Sequence[JournaledOutcome], int]:
+        """Read the next changes behind a position.
+
+        Args:
+            database: Where the journal is.
+            after: The last position that was looked at.
+            rows_max: At most so many.
+
+        Returns:
+            In order, perhaps none; and the last position that was looked at.
+        """
+        assert self.to_position is not None
+        through = min(after + WINDOW_POSITIONS, self.to_position)
+        wanted = EventFilter(
+            org_ids=self.org_ids or None,
+            types=self.types or None,
+            actors=self.actors or None,
+            command_ids=self.command_ids or None,
+            from_time=self.from_time,
+            to_time=self.to_time,
+        )
+        async with database.connect() as conn:
+            rows = await journal.select_events(conn, after, through, wanted, rows_max)
+        return rows, rows[-1].position if len(rows) == rows_max else through
+
+    async def read_all(
+        self, database: Database, after: int | None = None, through: int | None = None
+    ) -> AsyncIterator[Sequence[JournaledOutcome]]:
+        """Read all changes behind a position, in steps."""
+        at = self.from_position - 1 if after is None else after
+        end = self.to_position if through is None else through
+        assert end is not None
+        while at < end:
+            rows, at = await self.read(database, at, READ_ROWS_MAX)
+            if rows and rows[-1].position > end:
+                rows = [row for row in rows if row.position <= end]
+            if rows:
+                yield rows

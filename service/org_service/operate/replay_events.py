@@ -1,0 +1,240 @@
+"""`orgs replay events`: changes go out again as they went out before, from the journal.
+
+Same key, partition, body, headers and `ce_id`; one header more names the run. To a topic made for it, to a named one,
+or in place, onto `orgs.events`; never onto `orgs.state`, where an old record would win at the next compaction.
+
+Each step is a Kafka transaction that holds the run's position on `orgs.relay` too, as the relay's own do. So a run that
+was killed continues exactly where Kafka stands, whatever Postgres knows of it, and a reader of committed records sees
+each event of a run once.
+"""
+
+import asyncio
+import dataclasses
+import time
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from secrets import token_hex
+from typing import Any, ClassVar, Final, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from org_events.topics import TopicSpec
+from org_service import probes
+from org_service.domain.outcomes import JournaledOutcome
+from org_service.errors import PreconditionError
+from org_service.kafka import relay_position, topics
+from org_service.kafka.client import TopicPartition
+from org_service.kafka.producer import Producer, unknown_fate
+from org_service.kafka.record_batches import RecordBatch, TopicBatches
+from org_service.operate.changes import Selection
+from org_service.operate.operation import Execution, Plan, Tally
+from org_service.probes import probe
+from org_service.settings import Settings
+from org_service.store.database import Database
+from org_service.wire.changes import encode
+from org_service.wire.position import PARTITION, Position
+from org_service.wire.results import rfc3339
+
+RUN_HEADER: Final = "ce_replayrun"
+"""Which run sent an event again; the relay's events don't have it."""
+STEP_EVENTS_MAX: Final = 4_000
+"""In one transaction of Kafka."""
+_GIVE_WAY: Final = 200
+"""Events encoded before other tasks get their turn."""
+
+Where = Literal["fresh", "named", "in_place"]
+
+
+class Parameters(BaseModel):
+    """What makes a replay again."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    selection: Selection
+    topic: str
+    where: Where
+
+
+class ReplayEvents:
+    """A replay of events."""
+
+    kind: ClassVar[str] = "replay events"
+
+    def __init__(self, settings: Settings, parameters: Mapping[str, Any]) -> None:
+        self._settings = settings
+        self._asked = Parameters.model_validate(parameters)
+
+    @classmethod
+    async def make(cls, settings: Settings, selection: Selection, topic: str, where: Where) -> "ReplayEvents":
+        """Make one whose selection ends where the journal ends now.
+
+        Args:
+            settings: Of the servers.
+            selection: Which events.
+            topic: Its whole name, prefix included.
+            where: `fresh`: the topic is made for it; `named`: it is there; `in_place`: it is `orgs.events`.
+
+        Raises:
+            PreconditionError: The topic can't be one for events.
+        """
+        _see_topic(settings, topic, where)
+        database = Database(settings.database, "operate", direct=True)
+        pinned = await selection.pinned(database)
+        return cls(settings, Parameters(selection=pinned, topic=topic, where=where).model_dump(mode="json"))
+
+    @property
+    def resource(self) -> str:
+        """The topic: two replays into one would mix."""
+        return f"topic {self._asked.topic}"
+
+    @property
+    def parameters(self) -> Mapping[str, Any]:
+        """Selection and topic."""
+        return self._asked.model_dump(mode="json")
+
+    async def plan(self) -> Plan:
+        """Count the events, and see that the topic is as it must be."""
+        tally, selection = Tally(), self._asked.selection
+        async with _reading(self._settings) as database:
+            async for rows in selection.read_all(database):
+                for row in rows:
+                    tally.add(b"%d %b" % (row.position, row.command_id.bytes), lambda row=row: _shown(row))
+        partitions = await topics.count_partitions(self._settings.kafka, self._asked.topic)
+        expected = None if self._asked.where == "fresh" else self._settings.kafka.partitions
+        if partitions != expected:
+            raise PreconditionError(_wrong_topic(self._asked, partitions, self._settings.kafka.partitions))
+        facts = {"topic": self._asked.topic, "partitions of the topic": partitions}
+        notes = [f"positions {selection.from_position:,} to {selection.to_position:,}, to {self._asked.topic}"]
+        if self._asked.where == "in_place":
+            notes.append(
+                "in place: every subscriber gets them again, with the ids and versions that it has seen; one that "
+                "skips versions it has does nothing."
+            )
+        return tally.plan(facts, notes)
+
+    async def run(self, execution: Execution) -> None:
+        """Send what was not sent yet, a transaction a step."""
+        kafka = self._settings.kafka
+        if self._asked.where == "fresh":
+            await topics.create(kafka, [self._spec()])
+        name = f"{kafka.topic_prefix}replay.{execution.run_id}"
+        producer = Producer(kafka, name, self._settings.relay.transaction_timeout_ms)
+        sending = _Sending(self._settings, self._asked, execution, producer)
+        try:
+            async with _reading(self._settings) as database:
+                await sending.send_all(database)
+        finally:
+            await producer.close()
+
+    def _spec(self) -> TopicSpec:
+        kafka = self._settings.kafka
+        specs = kafka.topics.specs(partitions=kafka.partitions, events_retention_ms=kafka.events_retention_ms)
+        events = next(spec for spec in specs if spec.name == kafka.topics.events)
+        return dataclasses.replace(events, name=self._asked.topic)
+
+
+class _Sending:
+    """One life of the producer of a replay."""
+
+    def __init__(self, settings: Settings, asked: Parameters, execution: Execution, producer: Producer) -> None:
+        self._settings = settings
+        self._asked = asked
+        self._execution = execution
+        self._producer = producer
+        self._key = f"replay {execution.run_id}"
+        """Of the run's records on `orgs.relay`."""
+        self._header = (RUN_HEADER, str(execution.run_id).encode())
+
+    async def send_all(self, database: Database) -> None:
+        asked, execution, topic = self._asked, self._execution, self._settings.kafka.topics.relay
+        timeout_s = self._settings.relay.publish_timeout_s
+        async with unknown_fate("beginning"), asyncio.timeout(timeout_s):
+            partitions = (await self._producer.start((asked.topic, topic)))[asked.topic]
+            end = await self._producer.end_of(TopicPartition(topic, PARTITION))
+            last = await relay_position.read(self._settings.kafka, topic, self._key, end)
+        await execution.record(execution.progress, {})  # what was fenced may be a successor: see whose run this is
+        at = int(execution.progress or asked.selection.from_position - 1)
+        if last is not None and last.position > at:
+            # Killed between the two: Kafka has a step that Postgres doesn't know of.
+            sent = [len(rows) async for rows in asked.selection.read_all(database, at, last.position)]
+            at = last.position
+            await execution.record(at, {"sent": sum(sent)})
+        step_max = execution.step_max(STEP_EVENTS_MAX)
+        reading = asyncio.create_task(asked.selection.read(database, at, step_max))
+        try:
+            while at < (asked.selection.to_position or 0):
+                rows, at = await reading
+                step_max = execution.step_max(STEP_EVENTS_MAX)
+                reading = asyncio.create_task(asked.selection.read(database, at, step_max))
+                if rows:
+                    batches = await self._encode(rows, partitions, at)
+                    if probes.listeners:
+                        await probe("operate.before_publish")
+                    async with unknown_fate("the transaction"), asyncio.timeout(timeout_s):
+                        await self._producer.publish(batches)
+                    if probes.listeners:
+                        await probe("operate.after_publish")
+                await execution.record(at, {"sent": len(rows)})
+        finally:
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
+
+    async def _encode(
+        self, rows: Sequence[JournaledOutcome], partitions: int, at: int
+    ) -> dict[TopicPartition, list[RecordBatch]]:
+        now_ms = int(time.time() * 1000)
+        batches: dict[TopicPartition, list[RecordBatch]] = {}
+        events = TopicBatches(self._asked.topic, partitions, batches, now_ms)
+        for number, row in enumerate(rows, 1):
+            key, key_hash, _, event, _ = encode(row)
+            assert event is not None
+            value, headers = event
+            events.append(key, key_hash, value, [*headers, self._header])
+            if number % _GIVE_WAY == 0:
+                await asyncio.sleep(0)
+        own = TopicBatches(self._settings.kafka.topics.relay, 1, batches, now_ms)
+        own.append(self._key.encode(), PARTITION, Position(position=at).to_value(), [])
+        return batches
+
+
+@asynccontextmanager
+async def _reading(settings: Settings) -> AsyncGenerator[Database]:
+    database = Database(settings.database, "operate")
+    try:
+        yield database
+    finally:
+        await database.close()
+
+
+def fresh_topic(settings: Settings) -> str:
+    """A name for a topic that is made for a replay, which no other one has."""
+    return f"{settings.kafka.topics.events}.replay-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{token_hex(2)}"
+
+
+def _shown(row: JournaledOutcome) -> Mapping[str, Any]:
+    return {
+        "position": row.position,
+        "org_id": str(row.org_id),
+        "version": row.version,
+        "type": row.event_type,
+        "recorded_at": rfc3339(row.recorded_at).decode(),
+    }
+
+
+def _see_topic(settings: Settings, topic: str, where: Where) -> None:
+    ours = {spec.name for spec in settings.kafka.topics.specs()}
+    if where == "in_place":
+        ours.remove(settings.kafka.topics.events)
+    if topic in ours:
+        raise PreconditionError(
+            f"{topic} is no place for a replay: to send events again on {settings.kafka.topics.events} itself, say "
+            "--in-place; otherwise name another topic."
+        )
+
+
+def _wrong_topic(asked: Parameters, found: int | None, wanted: int) -> str:
+    if asked.where == "fresh":
+        return f"{asked.topic} exists already: name another topic, or say --to {asked.topic} to add to it."
+    if found is None:
+        return f"{asked.topic} does not exist: leave --to out and a topic is made."
+    return f"{asked.topic} has {found} partitions, not {wanted}: the events of an organization would be on another one."

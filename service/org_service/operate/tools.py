@@ -1,0 +1,27 @@
+"""The kinds of operations, and making one again from what was kept of it."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from org_service.errors import PreconditionError
+from org_service.operate.journal import JournalAdvance
+from org_service.operate.operation import Tool
+from org_service.operate.replay_events import ReplayEvents
+from org_service.settings import Settings
+
+_TOOLS: Final[Mapping[str, Callable[[Settings, Mapping[str, Any]], Tool]]] = {
+    JournalAdvance.kind: JournalAdvance,
+    ReplayEvents.kind: ReplayEvents,
+}
+
+
+def make_tool(settings: Settings, kind: str, parameters: Mapping[str, Any]) -> Tool:
+    """Make a tool again from what was kept of it.
+
+    Raises:
+        PreconditionError: This release doesn't know the kind.
+    """
+    tool = _TOOLS.get(kind)
+    if tool is None:
+        raise PreconditionError(f"this release knows no operation {kind!r}: run it with the release that planned it.")
+    return tool(settings, parameters)

@@ -1,8 +1,8 @@
 """Errors by what to do with them. A rejection is a value (`Decision`), never one of these.
 
 Retry: wait and try the same thing again. TooSlow: try less at once, and wait where it can't be less. Refold: roll back,
-read fresh data, decide again. DataRefused: halve the batch, park the culprit. Stop: end the process with a clear
-message; only an operator can fix it.
+read fresh data, decide again. DataRefused: halve the batch, park the culprit. Systemic: leave the work to other
+processes, and try again later. Stop: end the process with a clear message; only an operator can fix it.
 
 The others are for whoever started the program, and end what they asked for: nothing has to be undone. They differ by
 what to mend: a setting, an input, the topics, a permission, the request itself, or a broken partition.
@@ -39,6 +39,10 @@ class RefoldError(ServiceError):
 
 class DataRefusedError(ServiceError):
     """The database rejects the data of one command in the batch: nothing was written."""
+
+
+class SystemicError(ServiceError):
+    """Our own code fails on too many commands: nothing was written; another process may do better."""
 
 
 class StopError(ServiceError):

@@ -1,7 +1,7 @@
 """A batch of records becomes one Postgres transaction (a large one a few, in parallel), however often it is tried.
 
 Lock and look (`snapshot`), decide (`domain.fold`), write; then the outcomes that nobody else sends (`replies`). What is
-done about errors is `settle`'s. Where our code raises on one command, the fold parks it.
+done about errors is `settle`'s. Where our code raises on one command, the fold parks it; `breaker` says whether it may.
 """
 
 import asyncio
@@ -9,15 +9,18 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 
 from org_service import probes
 from org_service.apply.authenticator import Authenticator
+from org_service.apply.breaker import Breaker, Judgement, UnjudgedError
+from org_service.apply.canary import Reader, decides_nothing
 from org_service.apply.lanes import split_into_lanes
 from org_service.apply.reading import read_each
 from org_service.apply.replies import Replies
 from org_service.apply.settle import Settling
 from org_service.apply.snapshot import read_snapshot
-from org_service.domain.fold import Fold, Plan, where
+from org_service.domain.fold import Decider, Fold, Plan, where
 from org_service.domain.requests import Record, Request, Unreadable
 from org_service.errors import RefoldError
 from org_service.probes import probe
@@ -53,6 +56,9 @@ class Applier:
         *,
         heartbeat: Heartbeat | None = None,
         clock: Callable[[], datetime] = _now,
+        breaker: Breaker | None = None,
+        decider: Decider | None = None,
+        reader: Reader | None = None,
     ) -> None:
         """Make one.
 
@@ -63,12 +69,18 @@ class Applier:
             settings: Lanes, the bound of a queue, and how long outages are waited out.
             heartbeat: Beats at each try of a batch, and while an outage is waited out.
             clock: Tells when a batch is recorded.
+            breaker: Says whether what our code raises on may be parked; None for always.
+            decider: Decides each command, in place of `domain.decide`.
+            reader: Reads each record, in place of `wire.commands`.
         """
         self.authenticator = authenticator
         self._database = database
         self._replies = replies
         self._queued_max = settings.queued_commands_max
         self._clock = clock
+        self._breaker = breaker
+        self._decider = decider
+        self._reader = reader
         self._lanes: list[asyncio.Task[Mapping[int, int]] | None] = [None] * settings.lanes
         """The last one that entered each lane."""
         self._settling = Settling(
@@ -89,18 +101,24 @@ class Applier:
 
         The next batch may be given before this one is through: its records wait in their lanes, already read.
         Safe to repeat with the same records, from the start or any part of them, in any process. Outages are waited
-        out here, so only cancellation leaves this; then the batch was committed or not, and comes again.
+        out here: only cancellation, or the breaker, leaves this. Then the batch was committed or not, and comes again.
 
         Returns:
             The records that were applied. The others are of partitions in `authenticator.waiting`, from the first one
             on that waits: they were released, and come again.
+
+        Raises:
+            SystemicError: Our own code fails on too many of them. Of the lanes that failed nothing was written, and
+                neither this batch nor a later one may be acknowledged: an applier is done with that.
         """
         started = time.perf_counter()
         BATCH_RECORDS.observe(len(records))
         entered: list[asyncio.Task[Mapping[int, int]]] = []
-        for places, lane in split_into_lanes(records, len(self._lanes)):
+        parts = split_into_lanes(records, len(self._lanes))
+        judgement = Judgement(self._breaker, len(parts), self._decides_nothing)
+        for number, (places, lane) in enumerate(parts):
             before = {task for place in places if (task := self._lanes[place]) is not None}
-            task = asyncio.create_task(self._settle_lane(lane, before))
+            task = asyncio.create_task(self._settle_lane(lane, before, judgement, number))
             for place in places:
                 self._lanes[place] = task
             entered.append(task)
@@ -116,19 +134,22 @@ class Applier:
         return [record for record in records if record.offset < waiting.get(record.partition, record.offset + 1)]
 
     async def _settle_lane(
-        self, records: Sequence[Record], before: set[asyncio.Task[Mapping[int, int]]]
+        self, records: Sequence[Record], before: set[asyncio.Task[Mapping[int, int]]], judgement: Judgement, lane: int
     ) -> dict[int, int]:
         """Settle the records of a lane; returns from which offset on partitions wait, where some do."""
-        requests = self.authenticator.admit(read_each(read, records, log))
-        let_go = len(requests) < len(records)
-        waiting = {partition: wait.offset for partition, wait in self.authenticator.waiting.items()} if let_go else {}
-        if before:
-            await asyncio.wait(before)
-            for task in before:
-                task.result()  # cancelled: what comes later in its partitions may not go first
-        if requests:
-            await self._settling.settle(requests, self._transact, self._finish)
-        return waiting
+        try:
+            requests = self.authenticator.admit(read_each(self._reader or read, records, log))
+            let_go = len(requests) < len(records)
+            waiting = {at: wait.offset for at, wait in self.authenticator.waiting.items()} if let_go else {}
+            if before:
+                await asyncio.wait(before)
+                for task in before:
+                    task.result()  # cancelled, or failed: what comes later in its partitions may not go first
+            if requests:
+                await self._settling.settle(requests, partial(self._transact, judgement, lane), self._finish)
+            return waiting
+        finally:
+            judgement.leave(lane)
 
     async def check_parked(self) -> str:
         """How many records wait because our own code raised on them, as text.
@@ -147,11 +168,25 @@ class Applier:
         await self._database.ping()
         return "answers"
 
-    async def _transact(self, requests: Sequence[Request | Unreadable], refused: str | None) -> tuple[Plan, int]:
+    async def _transact(
+        self, judgement: Judgement, lane: int, requests: Sequence[Request | Unreadable], refused: str | None
+    ) -> tuple[Plan, int]:
+        """As `_try`; failures of ours wait for the other lanes outside of it, because these may want our locks."""
+        while True:
+            try:
+                return await self._try(judgement, lane, requests, refused)
+            except UnjudgedError:
+                await judgement.wait()
+
+    async def _try(
+        self, judgement: Judgement, lane: int, requests: Sequence[Request | Unreadable], refused: str | None
+    ) -> tuple[Plan, int]:
         """One transaction; returns its plan and the journal position before its first row.
 
         Args:
-            requests: Of the batch, or of a part of it.
+            judgement: Of the batch: whether what our code raises on may be parked.
+            lane: Of the batch.
+            requests: Of the lane, or of a part of it.
             refused: Why the database refuses the one command of this batch, which is then parked undecided.
         """
         if probes.listeners:
@@ -163,10 +198,12 @@ class Applier:
             snapshot = await read_snapshot(conn, readable, self._queued_max)
             now = self._clock()  # behind the locks, so that an organization's times don't go back
             policy = self.authenticator.policy
-            fold = Fold(snapshot, now, policy, refused=refused, queued_max=self._queued_max)
+            fold = Fold(snapshot, now, policy, refused=refused, queued_max=self._queued_max, decider=self._decider)
             for request in requests:
                 fold.add(request)
             plan = fold.plan
+            if not judgement.is_allowed(lane, plan):
+                raise UnjudgedError
             if plan.parked:
                 # Before the head is taken: a rival with the same records is waited for here.
                 await parked.park(conn, list(map(keep, plan.parked)), now)
@@ -194,9 +231,15 @@ class Applier:
             await probe("apply.after_commit", self)
         return plan, start
 
+    def _decides_nothing(self) -> bool:
+        policy = None if self.authenticator.trusts else self.authenticator.policy
+        return decides_nothing(self._reader or read, self._decider, policy)
+
     async def _finish(self, committed: tuple[Plan, int]) -> None:
         """Count what was committed, and send the outcomes that the relay won't."""
         plan, start = committed
+        if self._breaker is not None:
+            self._breaker.record(plan)
         _count(plan)
         if probes.listeners:
             await probe("apply.before_replies", plan)
@@ -210,7 +253,9 @@ def _count(plan: Plan) -> None:
         COMMANDS.labels(outcome, str(code)).inc(commands)
     for each in plan.parked:
         PARKED.labels(each.unreadable.reason).inc()
-    for command_id, error in plan.defects:
-        log_defect(log, "command parked: our code raised", where(error), error, command_id=str(command_id))
+    for each in plan.defects:
+        if each.command_id is not None:  # of what could not be read that was said when it was read
+            event = "command parked: our code raised"
+            log_defect(log, event, where(each.error), each.error, command_id=str(each.command_id))
     told = [f"{commands} {outcome} {code}" for (outcome, code), commands in decided.items()]
     log.debug("committed", outcomes=", ".join(told), parked=len(plan.parked), answered=len(plan.replies))

@@ -54,8 +54,9 @@ class Authenticator:
         """
         self.policy = load_policy(auth)
         """What each role is denied."""
-        self._trusts = auth.commands == "trusted"
-        self._tokens = None if self._trusts and not auth.issuer else Tokens(auth)
+        self.trusts = auth.commands == "trusted"
+        """Whether a command without a token is its publisher's word."""
+        self._tokens = None if self.trusts and not auth.issuer else Tokens(auth)
         self._leeway_s = auth.leeway_s
         self._fresh_s = max(_READ_S_MIN, 2 * auth.jwks_retry_s)
         self._waiting: dict[int, Wait] = {}
@@ -123,9 +124,9 @@ class Authenticator:
             return request
         if isinstance(request.command, Rejected):
             # Nobody has verified who that is: the journal must not say it.
-            return request if self._trusts and request.authorization is None else request._replace(actor=None)
+            return request if self.trusts and request.authorization is None else request._replace(actor=None)
         if request.authorization is None:
-            return request if self._trusts else _reject(request, NO_TOKEN)
+            return request if self.trusts else _reject(request, NO_TOKEN)
         if self._tokens is None:
             return _reject(request, NO_ISSUER)
         if request.record.timestamp_type != LOG_APPEND_TIME:  # a publisher could choose when its token was valid

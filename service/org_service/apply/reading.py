@@ -30,11 +30,11 @@ def read_each(
             defect = where(error)
             log_defect(
                 log,
-                "record parked: our code raised",
+                "record not read: our code raised",
                 defect,
                 error,
                 topic=record.topic,
                 partition=record.partition,
                 offset=record.offset,
             )
-            yield Unreadable(record, defect, ParkReason.HANDLER_RAISED)
+            yield Unreadable(record, defect, ParkReason.HANDLER_RAISED, error)

@@ -6,6 +6,7 @@ if each had its own transaction. That view is the snapshot it is given: a snapsh
 organization is made once and serves as the `after` of one change and the `before` of the next.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
@@ -31,6 +32,8 @@ from org_service.domain.requests import Record, Rejected, Request, SetAside, Unr
 from org_service.domain.snapshot import Snapshot
 
 ReplyKind = Literal[SkipReason.DUPLICATE, SkipReason.PARKED, SkipReason.COMMAND_ID_REUSED]
+Decider = Callable[..., Decision]
+"""What `decide` is."""
 
 
 class Reply(NamedTuple):
@@ -46,9 +49,15 @@ class Reply(NamedTuple):
 
 
 class Defect(NamedTuple):
-    """Our code raised on a command, which was parked."""
+    """Our code raised on a record, which is to be parked."""
 
-    command_id: UUID
+    record: Record
+    command_id: UUID | None
+    """None where it could not even be read."""
+    organization: str
+    """Whose it is, as text; the record's key where nothing was read of it."""
+    tried: int
+    """How many commands of the batch our code had tried to decide before."""
     error: Exception
 
 
@@ -65,8 +74,15 @@ class Plan:
     journal: list[NewOutcome] = field(default_factory=list[NewOutcome])
     parked: list[SetAside] = field(default_factory=list[SetAside])
     defects: list[Defect] = field(default_factory=list[Defect])
+    rejected_unjudged: int = 0
+    """Rows of the journal for which nothing had to be decided: what was read is no command, or nobody's."""
     replies: list[Reply] = field(default_factory=list[Reply])
     redelivered: int = 0
+
+    @property
+    def tried(self) -> int:
+        """How many commands our code decided, or raised on; not those that wait behind others, or were known."""
+        return len(self.journal) - self.rejected_unjudged + len(self.defects)
 
     def passing_names(self) -> set[str]:
         """Names that were taken and given up again in the batch: no unique index guards what is never written."""
@@ -85,6 +101,7 @@ class Fold:
         *,
         queued_max: int,
         refused: str | None = None,
+        decider: Decider | None = None,
     ) -> None:
         """Begin.
 
@@ -95,6 +112,7 @@ class Fold:
             queued_max: How many open parked commands one organization may have.
             refused: Why the database refuses the one command of this batch, which is then parked undecided (unless
                 somebody else has decided it meanwhile).
+            decider: Decides each command, in place of `decide`.
         """
         self.plan = Plan()
         self._policy = policy
@@ -109,6 +127,7 @@ class Fold:
         self._now = now
         self._queued_max = queued_max
         self._refused = refused
+        self._decider = decider or decide
         self._rows: dict[UUID, tuple[int, bytes]] = {}  # command ids of this batch: journal row, digest
         self._json: dict[UUID, tuple[StoredOrganization, str]] = {}
 
@@ -116,6 +135,8 @@ class Fold:
         """Fold one more record. A command that makes `decide` raise is parked; the rest continues."""
         if isinstance(request, Unreadable):
             # guarantee 2: what cannot be read is parked, not dropped.
+            if request.error is not None:
+                self._note(request.record, None, (request.record.key or b"").decode("latin-1").lower(), request.error)
             self.plan.parked.append(SetAside(request))
         elif not self._known(request):
             if self._refused is not None:
@@ -130,6 +151,9 @@ class Fold:
         self._parked[request.command_id] = request.digest
         if request.org_id is not None:
             self._held[request.org_id] = self._held.get(request.org_id, 0) + 1
+
+    def _note(self, record: Record, command_id: UUID | None, organization: str, error: Exception) -> None:
+        self.plan.defects.append(Defect(record, command_id, organization, self.plan.tried, error))
 
     def _known(self, request: Request) -> bool:
         """Whether the command id was seen before; then its reply is planned."""
@@ -164,7 +188,7 @@ class Fold:
             row = None if decision is None else self._row(request, decision)
         # guarantee 7: a command that our code fails on is parked alone; the rest of the batch is decided.
         except Exception as error:  # noqa: BLE001 - a defect of ours must not hold up other organizations
-            self.plan.defects.append(Defect(request.command_id, error))
+            self._note(request.record, request.command_id, str(request.org_id), error)
             self.park(request, ParkReason.HANDLER_RAISED, where(error))
             return
         if decision is None or row is None:
@@ -180,6 +204,7 @@ class Fold:
         """The outcome of a command; None where it waits for earlier ones of its organization."""
         command, org_id = request.command, request.org_id
         if isinstance(command, Rejected):
+            self.plan.rejected_unjudged += 1
             return reject(command.problem, command.detail)
         assert org_id is not None
         # guarantee 7: only later commands of the same organization wait behind a parked one.
@@ -188,7 +213,7 @@ class Fold:
         organization = self._organizations.get(org_id)
         access = self._access(request, org_id)
         is_partner = org_id in self._clients and self._serves_others(org_id)
-        return decide(command, organization, self._holders, self._moment(org_id), access, is_partner=is_partner)
+        return self._decider(command, organization, self._holders, self._moment(org_id), access, is_partner=is_partner)
 
     def _rejection_in_queue(self, request: Request, command: Command | Invalid, org_id: UUID) -> Decision | None:
         """The rejection that no earlier command can change, or that of a full queue; None for a command that waits.
@@ -199,7 +224,9 @@ class Fold:
         organization = self._organizations.get(org_id)
         if organization is not None and command.type == CreateOrganization.type:
             # Whatever comes before it: the id is taken for good.
-            return decide(command, organization, self._holders, self._moment(org_id), self._access(request, org_id))
+            return self._decider(
+                command, organization, self._holders, self._moment(org_id), self._access(request, org_id)
+            )
         # guarantee 8: a queue reveals nothing to those who cannot see its organization, and holds nothing of theirs.
         access = self._access(request, org_id, if_there=org_id)
         there = organization is not None and organization.deleted_at is None

@@ -60,6 +60,17 @@ class RepeatReason(StrEnum):
     UNKNOWN = "unknown"
 
 
+class TripReason(StrEnum):
+    """Why the breaker tripped."""
+
+    NOTHING_DECIDED = "nothing_decided"
+    """Our code raises even on commands that are known to be good."""
+    MANY_FAILURES = "many_failures"
+    """It raised on too many of the last commands, of too many organizations."""
+    STILL_FAILING = "still_failing"
+    """It had tripped before, and the commands that were tried since failed as well."""
+
+
 class SkipReason(StrEnum):
     """Why a record of a command changes nothing."""
 

@@ -43,6 +43,8 @@ class Unreadable(NamedTuple):
     record: Record
     detail: str
     reason: ParkReason = ParkReason.UNREADABLE
+    error: Exception | None = None
+    """What our code raised, where it is not the record that is to blame."""
 
 
 class Rejected(NamedTuple):

@@ -49,6 +49,31 @@ class WorkerSettings(SettingsGroup):
         default=0.1, gt=0, le=60, description="First wait between retries in an outage; doubles, with jitter"
     )
     retry_wait_max_s: float = Field(default=5, gt=0, le=300, description="Longest wait between retries in an outage")
+    breaker: bool = Field(
+        default=True,
+        description="Accept no commands while our own code fails on too many of them; if false, those are parked",
+    )
+    breaker_window_commands: int = Field(
+        default=200, ge=20, le=100_000, description="The last commands that are judged together, at least a whole batch"
+    )
+    breaker_failures_min: int = Field(
+        default=20, ge=1, le=100_000, description="Failures among these below which the breaker does not trip"
+    )
+    breaker_organizations_min: int = Field(
+        default=5, ge=1, le=100_000, description="Organizations with failures below which the breaker does not trip"
+    )
+    breaker_failures_percent_max: float = Field(
+        default=20, ge=0, lt=100, description="Share of failures up to which the breaker does not trip"
+    )
+    breaker_wait_s: float = Field(
+        default=5, gt=0, le=600, description="First wait before commands are tried again after a trip; doubles"
+    )
+    breaker_wait_max_s: float = Field(
+        default=300,
+        gt=0,
+        le=3_600,
+        description="Longest wait between these tries; each moves partitions to this worker and back",
+    )
     stalled_after_s: float = Field(
         default=120, gt=0, le=3_600, description="/livez fails after the consume loop sent no heartbeat for this long"
     )
@@ -57,3 +82,8 @@ class WorkerSettings(SettingsGroup):
     def retry_waits_s(self) -> tuple[float, float]:
         """The first and the longest pause between tries."""
         return self.retry_wait_s, self.retry_wait_max_s
+
+    @property
+    def breaker_waits_s(self) -> tuple[float, float]:
+        """The first and the longest pause after the breaker tripped."""
+        return self.breaker_wait_s, self.breaker_wait_max_s

@@ -5,7 +5,7 @@ from typing import Final
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from org_service.domain.reasons import AcceptReason, LossReason, RepeatReason, SkipReason
+from org_service.domain.reasons import AcceptReason, LossReason, RepeatReason, SkipReason, TripReason
 
 _SECONDS: Final = (0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24)
 
@@ -31,6 +31,19 @@ BATCH_REPEATS: Final = Counter(
     f"Retried batches, by reason: {RepeatReason.OUTAGE}, {RepeatReason.REFOLD}, {RepeatReason.HALVED} (data rejected), "
     f"{RepeatReason.TOO_SLOW} (halved), {RepeatReason.UNKNOWN}",
     ["why"],
+)
+BREAKER_OPEN: Final = Gauge(
+    "orgs_worker_breaker_open",
+    "1 while this worker leaves commands to others because our own code fails on too many of them, otherwise 0",
+)
+BREAKER_TRIPS: Final = Counter(
+    "orgs_worker_breaker_trips_total",
+    f"Batches given back because our own code fails on too many commands, by reason: {', '.join(TripReason)}",
+    ["why"],
+)
+BREAKER_FAILURES: Final = Gauge(
+    "orgs_worker_breaker_failures",
+    "Commands among the last ones (ORGS_WORKER__BREAKER_WINDOW_COMMANDS) parked as defects",
 )
 COMMANDS_LOST: Final = Counter(
     "orgs_commands_lost_total",

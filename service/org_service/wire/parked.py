@@ -106,7 +106,7 @@ def why_unread(record: Record) -> str:
 
 def keep(set_aside: SetAside) -> KeptRecord:
     """What is kept of a record for an operator: bytes, coordinates, and who was verified in place of a token."""
-    (record, detail, reason), request = set_aside
+    (record, detail, reason, _), request = set_aside
     key, about_key = kept_key(record)
     headers, about_headers = kept_headers(record)
     verified = request is not None and request.user_id is not None

@@ -2,16 +2,23 @@
 
 Start: read the reference data, and only when they are loaded the commands (while Kafka is away: wait). Drain: stop
 taking, finish the batches in flight, commit, acknowledge, leave the groups, close.
+
+Where the breaker trips (`apply.breaker`), the worker leaves the group of the commands, so that workers of another
+release get its partitions within a second, and joins again after a pause to try. Reference data it goes on reading: a
+right that was revoked is revoked for the edge as well.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping
+from typing import Final
 
 from org_service.apply.applier import Applier
 from org_service.apply.authenticator import Authenticator
+from org_service.apply.breaker import Breaker
 from org_service.apply.reference import ReferenceApplier
 from org_service.apply.replies import Replies, lacks_write
-from org_service.errors import RetryError
+from org_service.domain.fold import Decider
+from org_service.errors import RetryError, SystemicError
 from org_service.kafka.client import KafkaError
 from org_service.kafka.transactions import TransactionWatch
 from org_service.settings import Settings
@@ -24,12 +31,21 @@ from org_service.worker.reference import ReferenceSubscriber
 
 log = get_logger(__name__)
 
+_RESTING: Final = "commands are left to other workers"
+
 
 class Worker:
     """One worker process. `run` once; the rest may be asked at any time from the same loop."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, decider: Decider | None = None) -> None:
+        """Make one; nothing is connected yet.
+
+        Args:
+            settings: All of them.
+            decider: Decides each command, in place of `domain.decide`.
+        """
         self._settings = settings
+        self._decider = decider
         worker = settings.worker
         self._starting = Heartbeat()
         self._commands_alive, self._reference_alive = Heartbeat(), Heartbeat()
@@ -39,9 +55,8 @@ class Worker:
         self._database = Database(settings.database, "worker")
         self._authenticator = Authenticator(settings.auth)
         self._replies = Replies(settings.kafka, worker.retry_waits_s, self._commands_alive)
-        self._applier = Applier(
-            self._database, self._authenticator, self._replies, worker, heartbeat=self._commands_alive
-        )
+        self._breaker = Breaker(worker)
+        self._applier = self._make_applier()
         self._reference_database = Database(settings.database, "worker")
         self._reference_applier = ReferenceApplier(self._reference_database, settings, self._reference_alive)
         self._subscriber: CommandSubscriber | None = None
@@ -61,25 +76,92 @@ class Worker:
             joined = await self._join(stop)
             if joined is None:
                 return
-            self._subscriber = joined[0]
+            self._subscriber, reference = joined
             self.heartbeats = (self._commands_alive, self._reference_alive)
             watching = asyncio.create_task(self._transactions.run())
-            stopping = asyncio.create_task(stop.wait())
-            failed = [each.failed for each in joined]
-            await asyncio.wait((stopping, *failed), return_when=asyncio.FIRST_COMPLETED)
-            stopping.cancel()
+            await self._take(stop, reference)
             watching.cancel()
             log.info("draining: finishing the batches in flight")
-            await asyncio.gather(*(each.stop() for each in joined))
+            await self._drain(reference)
             await asyncio.gather(watching, return_exceptions=True)
-            for each in failed:
-                if each.done():
-                    each.result()
         finally:
             await self._authenticator.close()
             await self._replies.stop()
             await self._database.close()
             await self._reference_database.close()
+
+    async def _drain(self, reference: ReferenceSubscriber) -> None:
+        """Finish the batches in flight and leave the groups; raises the defect that ended the work, if one did."""
+        subscribers = [reference] if self._subscriber is None else [self._subscriber, reference]
+        await asyncio.gather(*(each.stop() for each in subscribers))
+        for each in subscribers:
+            if each.failed.done() and not isinstance(each.failed.exception(), SystemicError):
+                each.failed.result()
+
+    async def _take(self, stop: asyncio.Event, reference: ReferenceSubscriber) -> None:
+        """Take commands until `stop` is set or a defect ends the work; with pauses while the breaker is open."""
+        resting = Patience(
+            _RESTING,
+            self._settings.worker.breaker_waits_s,
+            log=log,
+            judge=_judge,
+            heartbeat=self._commands_alive,
+            stop=stop,
+        )
+        async for attempt in resting:
+            with attempt:
+                try:
+                    await self._take_until_tripped(stop, reference)
+                except SystemicError:
+                    if self._breaker.trips == 1:  # it was closed before: the pauses begin again
+                        attempt.succeed()
+                    raise
+
+    async def _take_until_tripped(self, stop: asyncio.Event, reference: ReferenceSubscriber) -> None:
+        """Take commands until `stop` is set or a defect ends the work.
+
+        Raises:
+            SystemicError: The breaker tripped. Nothing is taken, and the partitions are given back.
+            KafkaError: Kafka is away; nothing is taken either.
+        """
+        if reference.failed.done():
+            return
+        subscriber = self._subscriber or await self._rejoin()
+        stopping = asyncio.create_task(stop.wait())
+        await asyncio.wait((stopping, subscriber.failed, reference.failed), return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if stop.is_set() or reference.failed.done():
+            return
+        error = subscriber.failed.exception()
+        if isinstance(error, SystemicError):
+            # guarantee 10: whoever has a better build gets the partitions, with everything that is not decided.
+            self._subscriber = None
+            await subscriber.stop()
+            raise error
+
+    async def _rejoin(self) -> CommandSubscriber:
+        """Take commands again, with nothing kept of those that were given back."""
+        self._applier = self._make_applier()
+        subscriber = CommandSubscriber(self._settings, self._applier, self._commands_alive)
+        try:
+            await subscriber.start()
+        except (KafkaError, OSError):
+            await subscriber.stop()
+            raise
+        self._subscriber = subscriber
+        return subscriber
+
+    def _make_applier(self) -> Applier:
+        worker = self._settings.worker
+        return Applier(
+            self._database,
+            self._authenticator,
+            self._replies,
+            worker,
+            heartbeat=self._commands_alive,
+            breaker=self._breaker if worker.breaker else None,
+            decider=self._decider,
+        )
 
     async def _join(self, stop: asyncio.Event) -> tuple[CommandSubscriber, ReferenceSubscriber] | None:
         """Start consuming, as soon as Kafka and the issuer's keys can be had; None when `stop` came first."""
@@ -154,15 +236,23 @@ class Worker:
             "log": self._check_log,
             "transactions": self._transactions.check,
             "reference": self._check_reference,
+            "breaker": self._check_breaker,
             "parked": self._applier.check_parked,
             **self._authenticator.checks(),
         }
 
     async def _check_kafka(self) -> str:
-        if self._subscriber is None:
+        subscriber = self._subscriber or (None if self._breaker.tripped is None else self._reference)
+        if subscriber is None:
             raise RetryError("not connected yet")
-        await self._subscriber.ping()
+        await subscriber.ping()
         return "answers"
+
+    async def _check_breaker(self) -> str:
+        if self._breaker.tripped is not None:
+            state = _RESTING if self._subscriber is None else "commands are tried again"
+            raise RetryError(f"{state}: {self._breaker.tripped}")
+        return "closed" if self._settings.worker.breaker else "switched off"
 
     async def _check_consumer(self) -> str:
         subscriber = self._subscriber
@@ -170,6 +260,8 @@ class Worker:
             raise RetryError(self._lacking)
         if self._loading:
             raise RetryError("commands wait until the reference data are loaded")
+        if subscriber is None and self._breaker.tripped is not None:
+            raise RetryError(_RESTING)
         if subscriber is None or subscriber.assigned is None:
             raise RetryError("no partitions assigned yet")
         if self._applier.outage is not None:
@@ -181,7 +273,7 @@ class Worker:
 
     async def _check_log(self) -> str:
         if self._subscriber is None:
-            raise RetryError("not connected yet")
+            raise RetryError("not connected yet" if self._breaker.tripped is None else _RESTING)
         return await self._subscriber.check_log()
 
     async def _check_reference(self) -> str:
@@ -196,7 +288,7 @@ class Worker:
 
 
 def _judge(error: Exception) -> Trouble | None:
-    if isinstance(error, RetryError):
+    if isinstance(error, (RetryError, SystemicError)):
         return Trouble(str(error))
     return (
         Trouble(f"Kafka is unavailable ({type(error).__name__})") if isinstance(error, (KafkaError, OSError)) else None

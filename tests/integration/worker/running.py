@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from org_service.domain.fold import Decider
 from org_service.errors import RetryError
 from org_service.settings import Settings
 from org_service.worker.worker import Worker
@@ -13,12 +14,12 @@ _END_TIMEOUT_S = 10
 
 
 @asynccontextmanager
-async def running(settings: Settings) -> AsyncIterator[Worker]:
+async def running(settings: Settings, *, decider: Decider | None = None) -> AsyncIterator[Worker]:
     """A worker, until the block ends, as at SIGTERM; raises what ended it.
 
     A test that fails leaves no worker behind to spoil the next one.
     """
-    worker, stop = Worker(settings), asyncio.Event()
+    worker, stop = Worker(settings, decider=decider), asyncio.Event()
     task = asyncio.create_task(worker.run(stop))
     try:
         yield worker

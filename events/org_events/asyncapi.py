@@ -15,7 +15,7 @@ from org_events.events import EventType, OrganizationEvent
 from org_events.organization import Organization
 from org_events.reference import Membership, Partnership, Reference, Staff
 from org_events.results import RESULT_TYPE, Result
-from org_events.schemas import MODELS, Generator, mode
+from org_events.schemas import MODELS, Generator, choose_mode
 from org_events.topics import Topics, TopicSpec
 
 _BINDING: Final = "0.5.0"
@@ -226,7 +226,7 @@ def _operation(action: str, channel: str, summary: str, messages: dict[str, _Jso
     }
 
 
-def document() -> _Json:
+def make_document() -> _Json:
     """The whole document, for topics without a prefix."""
     topics = Topics()
     specs = {spec.name: spec for spec in topics.specs()}
@@ -234,7 +234,7 @@ def document() -> _Json:
     names = {"commands": topics.commands, "results": topics.results, "events": topics.events, "state": topics.state}
     names |= {"memberships": topics.memberships, "partnerships": topics.partnerships, "staff": topics.staff}
     _, schemas = models_json_schema(
-        [(model, mode(model)) for _, model in MODELS.values()],
+        [(model, choose_mode(model)) for _, model in MODELS.values()],
         ref_template="#/components/schemas/{model}",
         schema_generator=Generator,
     )

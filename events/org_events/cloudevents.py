@@ -69,7 +69,7 @@ def is_structured(content_type: bytes | None) -> bool:
     return content_type is not None and content_type.partition(b";")[0].strip().lower() == STRUCTURED_CONTENT.encode()
 
 
-def by_name(headers: Sequence[tuple[str, bytes | None]]) -> tuple[dict[str, bytes | None], Sequence[str]]:
+def index_headers(headers: Sequence[tuple[str, bytes | None]]) -> tuple[dict[str, bytes | None], Sequence[str]]:
     """A record's headers by their names in lower case, and the names of those that contradict themselves.
 
     Kafka's header names are case-sensitive, those who write them are not: a token in a header named `Authorization` is
@@ -96,8 +96,8 @@ def by_name(headers: Sequence[tuple[str, bytes | None]]) -> tuple[dict[str, byte
     return found, [name for name in twice if name in _ONE_VALUE]
 
 
-def contradiction(name: str) -> str:
-    """What to say of a header that `by_name` found to contradict itself."""
+def describe_contradiction(name: str) -> str:
+    """What to say of a header that `index_headers` found to contradict itself."""
     return f"the header {name} is repeated with different values"
 
 
@@ -105,19 +105,19 @@ def read(headers: Iterable[tuple[str, bytes | None]], value: bytes | None) -> Cl
     """Read a Kafka record in either mode.
 
     Args:
-        headers: As the client gives them; read as `by_name` says, one without a value counts as absent.
+        headers: As the client gives them; read as `index_headers` says, one without a value counts as absent.
         value: The record's value; `None` reads as empty data.
 
     Raises:
         NotACloudEvent: `id` or `type` is missing, an attribute is not text or contradicts itself, or a structured
             envelope is not JSON or longer than `STRUCTURED_BYTES_MAX`.
     """
-    found, twice = by_name(list(headers))
+    found, twice = index_headers(list(headers))
     if is_structured(found.get(CONTENT_TYPE)):
         event = read_structured(value)
         outside = [name for name in twice if not name.startswith("ce_")]  # the event is all in the value
         if outside:
-            raise NotACloudEvent(contradiction(outside[0]), event.id)
+            raise NotACloudEvent(describe_contradiction(outside[0]), event.id)
         return event
     attributes: dict[str, str] = {}
     undecodable: str | None = None
@@ -128,7 +128,7 @@ def read(headers: Iterable[tuple[str, bytes | None]], value: bytes | None) -> Cl
             except UnicodeDecodeError:
                 undecodable = name
     if twice:
-        raise NotACloudEvent(contradiction(twice[0]), None if "ce_id" in twice else attributes.get("id"))
+        raise NotACloudEvent(describe_contradiction(twice[0]), None if "ce_id" in twice else attributes.get("id"))
     if undecodable is not None:
         raise NotACloudEvent(f"header {undecodable} is not UTF-8", attributes.get("id"))
     return _event(attributes, value or b"")

@@ -26,7 +26,7 @@ from org_service.settings import Settings
 from org_service.store import migrate
 from org_service.store.failures import classify
 from org_service.telemetry.logs import get_logger
-from org_service.waiting import Patience, unless
+from org_service.waiting import Patience, run_unless
 
 if TYPE_CHECKING:
     from org_service.edge.edge import Edge
@@ -55,7 +55,7 @@ CLOSE_S: Final = 0.5
 """For connections to close when a drain is given up: none of them has an answer to come."""
 
 
-def _part(role: ServiceRole, settings: Settings) -> "Part":
+def _make_role(role: ServiceRole, settings: Settings) -> "Part":
     """Make a role. Imported here: the libraries of the others take a second of a start, and 30 MB."""
     if role == "worker":
         from org_service.worker.worker import Worker  # noqa: PLC0415
@@ -86,7 +86,7 @@ async def serve(settings: Settings, roles: Collection[ServiceRole]) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _on_signal, stop, number)
-    parts: dict[ServiceRole, Part] = {role: _part(role, settings) for role in sorted(set(roles), reverse=True)}
+    parts: dict[ServiceRole, Part] = {role: _make_role(role, settings) for role in sorted(set(roles), reverse=True)}
     gc.collect()
     gc.freeze()
     gc.set_threshold(*(_GC_OF_REQUESTS if "edge" in parts else _GC_OF_BATCHES))
@@ -102,7 +102,7 @@ async def serve(settings: Settings, roles: Collection[ServiceRole]) -> None:
                 health = HealthServer(part, host=host, port=group.port, stalled_after_s=stalled_after_s)
                 port = (await stack.enter_async_context(health)).port
             log.info("health and metrics", role=role, url=f"http://{host}:{port}")
-        await unless(stop, wait_for_prerequisites(parts.values(), partial(find_missing, settings, next(iter(parts)))))
+        await run_unless(stop, wait_for_prerequisites(parts.values(), partial(find_missing, settings, next(iter(parts)))))
         if not stop.is_set():
             await run_parts(parts, stop, settings)
     log.info("ended", roles=sorted(parts))
@@ -215,7 +215,7 @@ async def find_missing(settings: Settings, role: ServiceRole) -> Sequence[str]:
     """
     missing: list[str] = []
     try:
-        lacking = migrate.lacking(await migrate.find_schema(settings.database, role))
+        lacking = migrate.find_lacking(await migrate.find_schema(settings.database, role))
         if lacking is not None:
             missing.append(lacking)
     except Exception as error:

@@ -173,7 +173,7 @@ class Tries:
             self._patience.fail(trouble, error, self._due_s)
         return trouble is not None
 
-    def again(self, pause_s: float) -> None:
+    def try_again(self, pause_s: float) -> None:
         """Let the loop try again after a pause that is no outage's."""
         self._due_s = pause_s
 
@@ -209,7 +209,7 @@ async def pause(seconds: float, stop: asyncio.Event | None, heartbeat: Heartbeat
             continue
 
 
-async def unless(stop: asyncio.Event, step: Coroutine[Any, Any, T]) -> T | None:
+async def run_unless(stop: asyncio.Event, step: Coroutine[Any, Any, T]) -> T | None:
     """The result of `step`; None when `stop` is set before, then `step` is cancelled."""
     task = asyncio.create_task(step)
     stopping = asyncio.create_task(stop.wait())

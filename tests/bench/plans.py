@@ -22,7 +22,7 @@ from org_service.documentation.files import ROOT
 from org_service.documentation.sql_pages import FOLDER, PLAN_SUFFIX
 from org_service.settings import DatabaseSettings, LogSettings
 from org_service.store import migrate
-from org_service.store.compiled import Compiled, statements
+from org_service.store.compiled import Compiled, list_statements
 from org_service.store.engine import Session, connect
 from org_service.telemetry.logs import set_up_logging
 from tests.bench.hot_statements import Hot, hot_statements
@@ -41,7 +41,7 @@ _SHOWN_MAX: Final = 60
 
 async def explain(session: Session, hot: Hot) -> str:
     """Run a statement, take back what it wrote, and return its plan; long arrays are shortened."""
-    statement = statements()[hot.statement]
+    statement = list_statements()[hot.statement]
     # Explained by itself, a statement would be planned for its parameters whatever the session's plan_cache_mode.
     await session.execute(f"PREPARE hot AS {statement.text}")
     arguments = ", ".join(_argument(parameter, hot.parameters) for parameter in statement.parameters)
@@ -114,7 +114,7 @@ async def write_plans(database: DatabaseSettings, data: PlanData) -> None:
         await session.close()
         how = f"{hot.statement} for {hot.about}, in a session of orgs_{hot.role}, PostgreSQL {version}."
         made = f"By `{COMMAND}`, with rows in the tables: {rows}."
-        of = f"Of the statement whose SHA-256 begins with {digest_of(statements()[hot.statement])}."
+        of = f"Of the statement whose SHA-256 begins with {digest_of(list_statements()[hot.statement])}."
         (ROOT / FOLDER / f"{hot.statement}{PLAN_SUFFIX}").write_text(f"{how}\n{made}\n{of}\n\n{plan}\n")
 
 

@@ -3,11 +3,11 @@
 import pytest
 
 from org_events.schemas import FOLDER
-from org_service.documentation.files import ROOT, generated
+from org_service.documentation.files import ROOT, make_files
 
 pytestmark = pytest.mark.contract
 
-GENERATED = generated()
+GENERATED = make_files()
 
 
 @pytest.mark.parametrize("path", GENERATED)

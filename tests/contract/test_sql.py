@@ -8,7 +8,7 @@ import pytest
 
 import org_service.store
 from org_service.documentation.files import ROOT
-from org_service.documentation.sql_pages import FOLDER, PLAN_SUFFIX, sql_pages, text_of
+from org_service.documentation.sql_pages import FOLDER, PLAN_SUFFIX, make_sql_pages, text_of
 from org_service.store import compiled
 from tests.bench.hot_statements import hot_statements
 from tests.bench.plan_data import PlanData
@@ -28,7 +28,7 @@ PLANS = sorted((ROOT / FOLDER).rglob(f"*{PLAN_SUFFIX}"))
 
 def test_the_folder_has_the_statements_and_nothing_else() -> None:
     written = {str(each.relative_to(ROOT)) for each in (ROOT / FOLDER).rglob("*") if each.is_file()}
-    assert {each for each in written if not each.endswith(PLAN_SUFFIX)} == sql_pages().keys()
+    assert {each for each in written if not each.endswith(PLAN_SUFFIX)} == make_sql_pages().keys()
 
 
 def test_each_hot_statement_has_its_plan_on_a_million_and_nothing_else_has() -> None:
@@ -48,7 +48,7 @@ def test_a_plan_uses_indexes_that_the_description_names_and_reads_only_small_tab
 @pytest.mark.parametrize("path", PLANS, ids=lambda path: f"{path.parent.name}/{path.name}")
 def test_a_plan_is_of_the_statement_as_it_is_now(path: Path) -> None:
     name = str(path.relative_to(ROOT / FOLDER)).removesuffix(PLAN_SUFFIX)
-    said = f"SHA-256 begins with {digest_of(compiled.statements()[name])}."
+    said = f"SHA-256 begins with {digest_of(compiled.list_statements()[name])}."
     assert said in path.read_text(), f"the plan of {name} is of a former statement: run `nice {COMMAND}`"
 
 
@@ -71,7 +71,7 @@ def run_by(path: Path) -> set[str]:
 def test_every_statement_that_is_run_is_a_constant_that_has_a_page(path: Path) -> None:
     if path.name in ELSEWHERE:
         return
-    pages = [name.partition("/")[2] for name in compiled.statements() if name.startswith(f"{path.stem}/")]
+    pages = [name.partition("/")[2] for name in compiled.list_statements() if name.startswith(f"{path.stem}/")]
     for run in run_by(path) - HANDED_ON:
         name = run.removeprefix("self.").strip("_").lower()
         assert any(page == name or page.endswith(f"_{name}") for page in pages), f"{path.name} runs {run}"

@@ -28,9 +28,9 @@ from org_service.edge.http.cursor import read_cursor, write_cursor
 from org_service.edge.http.problems import ProblemError
 from org_service.settings import AuthSettings
 from org_service.wire.commands import read
-from org_service.wire.facts import Fact, kinds, read_fact
+from org_service.wire.facts import Fact, map_kinds, read_fact
 from org_service.wire.ids import read_traceparent
-from org_service.wire.parked import keep
+from org_service.wire.parked import keep_record
 from tests.support import raw_batches
 from tests.support.raw_batches import CODECS, NONE, Raw
 from tests.support.records import FakeRecord
@@ -59,7 +59,7 @@ def command(data: bytes) -> None:
     record = _record(data)
     found = read(record)
     assert isinstance(found, Request | Unreadable)
-    keep(SetAside(Unreadable(record, "as any record may be")))
+    keep_record(SetAside(Unreadable(record, "as any record may be")))
     if isinstance(found, Unreadable):
         assert found.detail
         return
@@ -80,7 +80,7 @@ def command(data: bytes) -> None:
 def fact(data: bytes) -> None:
     """A record of a reference topic becomes a fact with its key, or a reason."""
     record = _record(data)
-    for kind in kinds(Topics()).values():
+    for kind in map_kinds(Topics()).values():
         found = read_fact(kind, record)
         assert isinstance(found, Fact | Unreadable)
         if isinstance(found, Fact):
@@ -99,7 +99,7 @@ def envelope(data: bytes) -> None:
 def token(data: bytes) -> None:
     """A header, a token's parts and its claims are read, or rejected."""
     for step in (
-        lambda: tokens.bearer(data),
+        lambda: tokens.parse_bearer(data),
         lambda: tokens._split(data),
         lambda: tokens._read_header(data, _AUTH.algorithms),
         lambda: tokens._read_claims(data, _AUTH),
@@ -115,11 +115,11 @@ def headers(data: bytes) -> None:
         lambda: request_headers.read_if_match(text),
         lambda: request_headers.forbids_any(text),
         lambda: request_headers.is_current(text, b'"v1"'),
-        lambda: request_headers.preference(text, 10.0),
-        lambda: request_headers.media_type(text),
-        lambda: request_headers.single(text.split(";"), "if-match"),
+        lambda: request_headers.parse_preference(text, 10.0),
+        lambda: request_headers.parse_media_type(text),
+        lambda: request_headers.require_single(text.split(";"), "if-match"),
         lambda: read_traceparent(text),
-        lambda: request_headers.sane_request_id(text),
+        lambda: request_headers.is_sane_request_id(text),
     )
     for step in steps:
         with suppress(ProblemError):
@@ -156,7 +156,7 @@ def _compare_readers(data: bytes) -> None:
             _in_32_bits(header.base_offset, _fields(record))
             for record in cast("Any", DefaultRecordBatch(cast("Any", data)))
         ]
-        ours = [_fields(record) for record in batches._by_the_letter(header, data, Batches(Budget(), b""), whole=False)]
+        ours = [_fields(record) for record in batches._read_strictly(header, data, Batches(Budget(), b""), whole=False)]
         assert ours == theirs
 
 

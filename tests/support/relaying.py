@@ -136,7 +136,7 @@ class Running:
 
     async def until(self, reached: Callable[[Relay], bool], timeout_s: float = 30) -> None:
         """Wait for a state of the relay; its own error ends the wait."""
-        waiting = asyncio.create_task(self.relay.until(reached))
+        waiting = asyncio.create_task(self.relay.wait_until(reached))
         done, _ = await asyncio.wait({waiting, self.task}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
         waiting.cancel()
         if self.task in done:

@@ -15,7 +15,7 @@ from org_service.operate.reference import FactEntry
 from org_service.settings import KafkaSettings, Settings
 from org_service.store.database import Database
 from org_service.store.facts import FACT_TABLES
-from org_service.wire.facts import kinds
+from org_service.wire.facts import map_kinds
 
 FILE = Path(__file__).with_name("reference.jsonl")
 _KINDS: dict[str, type[Reference]] = {"membership": Membership, "partnership": Partnership, "staff": Staff}
@@ -56,7 +56,7 @@ async def share(demo: Demo) -> None:
 async def _on_topics(kafka: KafkaSettings) -> dict[type[Reference], set[str]]:
     """The keys of each kind whose last record is not a tombstone."""
     live: dict[type[Reference], set[str]] = {}
-    for topic, kind in kinds(kafka.topics).items():
+    for topic, kind in map_kinds(kafka.topics).items():
         last: dict[bytes | None, bytes | None] = {}
         async for records in read_all(kafka, topic):
             last.update((record.key, record.value) for record in records)

@@ -130,12 +130,12 @@ class Batches:
             raise CorruptRecordException("not a record batch of Kafka 0.11 or later")
         return _Batch(self, data)
 
-    def unpacked(self, size: int) -> None:
+    def note_unpacked(self, size: int) -> None:
         """Note down what was unpacked."""
         self.open_bytes = size
         self._budget.spent += size
 
-    def held(self, size: int) -> None:
+    def note_held(self, size: int) -> None:
         """Note down what the objects of unusual records take."""
         self._budget.spent += size
 
@@ -196,7 +196,7 @@ class _Batch:
         if header.records > RECORDS_MAX:
             raise TooLarge
         records = unpack(header.attributes & _CODEC, memoryview(self._data)[_HEADER.size :])
-        self._batches.unpacked(len(records))
+        self._batches.note_unpacked(len(records))
         plain = header.without_codec(len(records)) + records
         return _read(cast("Any", DefaultRecordBatch(cast("Any", plain))), header, plain, self._batches)
 
@@ -230,7 +230,7 @@ def _read(compiled: Any, header: _Header, data: bytes, batches: Batches) -> Iter
     What was given before something was found wrong is given again; the fetcher drops it by its offset.
 
     Raises:
-        CorruptRecordException: See `_by_the_letter`.
+        CorruptRecordException: See `_read_strictly`.
         _TooManyHeaders: See `_Headers`.
     """
     whole = header.records == header.last_offset_delta + 1  # else it is compacted
@@ -252,7 +252,7 @@ def _read(compiled: Any, header: _Header, data: bytes, batches: Batches) -> Iter
             raise
         except Exception:  # noqa: BLE001, S110 - it raises whatever comes; what is really wrong is said by the letter
             pass
-    yield from _by_the_letter(header, data, batches, whole=whole)
+    yield from _read_strictly(header, data, batches, whole=whole)
 
 
 def _is_usual(data: bytes, records: int) -> bool:
@@ -270,9 +270,9 @@ def _is_usual(data: bytes, records: int) -> bool:
                 at += 1
                 if length > 0x3FFF:
                     reader = RecordReader(data, at - 2)
-                    length = reader.number() << 1
+                    length = reader.read_number() << 1
                     at = reader.at
-                    if reader.headers_ahead() > HEADERS_MAX:
+                    if reader.count_headers_ahead() > HEADERS_MAX:
                         return False
             if data[at] > 0x7F:
                 return False
@@ -298,12 +298,12 @@ class _Headers:
         unusual = headers - _HEADERS_USUAL * records
         if unusual > 0:
             self._left -= unusual
-            self._batches.held(_HEADER_MEMORY * headers)
+            self._batches.note_held(_HEADER_MEMORY * headers)
             if self._left < 0:
                 raise _TooManyHeaders
 
 
-def _by_the_letter(header: _Header, data: bytes, batches: Batches, *, whole: bool) -> Iterator[UnpackedRecord]:
+def _read_strictly(header: _Header, data: bytes, batches: Batches, *, whole: bool) -> Iterator[UnpackedRecord]:
     """The records as a broker reads them.
 
     Raises:
@@ -314,17 +314,17 @@ def _by_the_letter(header: _Header, data: bytes, batches: Batches, *, whole: boo
     reader, allowed = RecordReader(data, _HEADER.size), _Headers(batches)
     try:
         for place in range(header.records):
-            end = reader.number()
+            end = reader.read_number()
             end += reader.at
             reader.at += 1  # attributes, none of which is in use
-            timestamp = signed(header.first_timestamp + reader.number(64))
-            delta = reader.number()
-            key, value = reader.content(), reader.content()
-            number = reader.number()
+            timestamp = signed(header.first_timestamp + reader.read_number(64))
+            delta = reader.read_number()
+            key, value = reader.read_content(), reader.read_content()
+            number = reader.read_number()
             if number > HEADERS_MAX:
                 raise _TooManyHeaders
             allowed.count(1, number)
-            headers = [reader.header() for _ in range(number)]
+            headers = [reader.read_header() for _ in range(number)]
             if reader.at != end:
                 raise CorruptRecordException("the length of a record is wrong")
             yield UnpackedRecord(

@@ -65,7 +65,7 @@ class OtherClusterError(KafkaError):
     """An address leads to another cluster than before; its offsets mean other records, so it isn't talked to."""
 
 
-def enduring(client: _Client) -> _Client:
+def make_enduring(client: _Client) -> _Client:
     """Make a consumer, producer or admin client outlive its brokers' addresses.
 
     Args:
@@ -151,7 +151,7 @@ class EnduringClient(AIOKafkaClient):
 
     def _close_silent(self, which: tuple[_Node, ConnectionGroup], wait_s: float) -> None:
         connection = self._conns.get(which)
-        if connection is None or not connection.connected() or _still_s(connection) < wait_s:
+        if connection is None or not connection.connected() or _measure_silence_s(connection) < wait_s:
             return
         reader: Any = connection._reader
         if not reader._buffer:  # a large answer on a slow line has come in part
@@ -192,7 +192,7 @@ class EnduringClient(AIOKafkaClient):
         try:
             return await super()._metadata_update(cluster_metadata, topics)
         except OtherClusterError as error:
-            self._refuse(error)
+            self._note_other_cluster(error)
             return False
 
     async def _ask_bootstrap(self, cluster_metadata: ClusterMetadata, request: MetadataRequest) -> bool:
@@ -208,10 +208,10 @@ class EnduringClient(AIOKafkaClient):
                 async with asyncio.timeout(SILENCE_S):
                     metadata: Any = await connection.send(request)
                 if metadata.brokers:
-                    self._go_on(cluster_metadata, metadata)
+                    self._continue_with(cluster_metadata, metadata)
                     return True
             except OtherClusterError as error:
-                self._refuse(error)
+                self._note_other_cluster(error)
             except (KafkaError, OSError, TimeoutError) as error:
                 _log.debug("%s does not return metadata: %r", node, error)
             finally:
@@ -219,12 +219,12 @@ class EnduringClient(AIOKafkaClient):
                 self._conns.pop((node, ConnectionGroup.DEFAULT), None)
         return False
 
-    def _refuse(self, error: OtherClusterError) -> None:
+    def _note_other_cluster(self, error: OtherClusterError) -> None:
         if self._other is None or str(self._other) != str(error):
             _log.error("%s; nothing was read from it or sent to it. If this is intended, restart this program", error)
         self._other = error
 
-    def _go_on(self, cluster_metadata: ClusterMetadata, metadata: Any) -> None:
+    def _continue_with(self, cluster_metadata: ClusterMetadata, metadata: Any) -> None:
         before = {(broker.host, broker.port) for broker in self.cluster.brokers()}
         cluster_metadata.update_metadata(metadata)
         if cluster_metadata is not self.cluster:
@@ -235,7 +235,7 @@ class EnduringClient(AIOKafkaClient):
         for (node, _), connection in list(self._conns.items()):
             broker = self.cluster.broker_metadata(node)
             moved = broker is None or (broker.host, broker.port) != (connection.host, connection.port)
-            if moved or (connection._requests and _still_s(connection) > SILENCE_S):
+            if moved or (connection._requests and _measure_silence_s(connection) > SILENCE_S):
                 connection.close()  # callers waiting for a response get an error, and retry
 
     async def _get_conn(
@@ -268,13 +268,13 @@ class EnduringClient(AIOKafkaClient):
         await super().close()
 
 
-def _still_s(connection: AIOKafkaConnection) -> float:
+def _measure_silence_s(connection: AIOKafkaConnection) -> float:
     """For how long nothing has come from there."""
     return time.monotonic() - connection._last_action
 
 
 def _is_idle(connection: AIOKafkaConnection) -> bool:
-    return not connection._requests and _still_s(connection) > IDLE_S
+    return not connection._requests and _measure_silence_s(connection) > IDLE_S
 
 
 async def _answers(connection: AIOKafkaConnection) -> bool:

@@ -50,8 +50,8 @@ from aiokafka.errors import (
 from aiokafka.protocol.fetch import FetchRequest
 
 from org_events.kafka.batches import POLL_BYTES_MAX, Batches, Budget
-from org_events.kafka.brokers import enduring
-from org_events.kafka.sick import OnSick, Sick, Ward
+from org_events.kafka.brokers import make_enduring
+from org_events.kafka.sick import OnSick, Sick, SickPartitions
 
 _log = logging.getLogger(__name__)
 
@@ -81,24 +81,24 @@ class SteadyConsumer(AIOKafkaConsumer):
         on_offset_lost: Callable[[], None] | None = None,
         **options: Any,
     ) -> None:
-        self._ward = Ward(on_sick)
+        self._sick_partitions = SickPartitions(on_sick)
         self._on_offset_lost = on_offset_lost
         self._steady_fetcher: Any = None
         super().__init__(*topics, **options)
         self._subscription.__class__ = _Subscription
-        enduring(self)
+        make_enduring(self)
 
     @property
     def sick(self) -> Mapping[TopicPartition, Sick]:
         """The partitions that can't be read now."""
-        return self._ward.sick
+        return self._sick_partitions.sick
 
     async def stop(self) -> None:
         """As `AIOKafkaConsumer.stop`; where it is cancelled, or fails, no connection stays open either."""
         try:
             await super().stop()
         finally:
-            self._ward.keep(())
+            self._sick_partitions.drop_unassigned(())
             await self._client.close()
 
     @property
@@ -111,15 +111,15 @@ class SteadyConsumer(AIOKafkaConsumer):
         self._steady_fetcher = made
         if made is not None:
             made.__class__ = _Fetcher
-            made.adopt(self._ward, self._on_offset_lost)
+            made.take_over(self._sick_partitions, self._on_offset_lost)
 
 
 class _Fetched(FetchResult):
     """What was fetched of a partition; never raises for what it holds."""
 
-    def __init__(self, keeper: "_Fetcher", at: TopicPartition, **options: Any) -> None:
+    def __init__(self, fetcher: "_Fetcher", at: TopicPartition, **options: Any) -> None:
         super().__init__(at, **options)
-        self._keeper = keeper
+        self._fetcher = fetcher
         self._batches: Batches = options["partition_records"]._records
 
     @property
@@ -129,12 +129,12 @@ class _Fetched(FetchResult):
 
     def getall(self, max_records: int | None = None) -> list[Any]:
         """Hand out the next records, those before a batch that can't be read included."""
-        at, source, keeper = self._topic_partition, self._partition_records, self._keeper
-        if not self.check_assignment(at) or source is None or not keeper.may_open(self):
+        at, source, fetcher = self._topic_partition, self._partition_records, self._fetcher
+        if not self.check_assignment(at) or source is None or not fetcher.may_open(self):
             return []
         records: list[Any] = []
         failure: Exception | None = None
-        rest, spent = None, keeper.budget.spent
+        rest, spent = None, fetcher.budget.spent
         try:
             for record in source:
                 records.append(record)
@@ -144,15 +144,15 @@ class _Fetched(FetchResult):
         except Exception as error:  # noqa: BLE001 - decoders raise whatever they like; the partition waits, and it is said
             failure = error
         if not records:  # what was unpacked is gone again
-            keeper.budget.spent = spent
+            fetcher.budget.spent = spent
         self._update_position()
         self._partition_records = rest
         if failure is not None:
-            keeper.ward.unreadable(at, source.next_fetch_offset, failure)
-        elif at in keeper.ward.cases:
-            keeper.ward.well(at)
+            fetcher.sick_partitions.note_unreadable(at, source.next_fetch_offset, failure)
+        elif at in fetcher.sick_partitions.cases:
+            fetcher.sick_partitions.note_read(at)
         if rest is not None:
-            keeper.put_last(at)
+            fetcher.move_to_end(at)
         return records
 
     def getone(self) -> Any:
@@ -163,21 +163,21 @@ class _Fetched(FetchResult):
 class _Fetcher(Fetcher):
     """aiokafka's fetcher, with readers and results of ours; what it does it does by itself."""
 
-    def adopt(self, ward: Ward, on_offset_lost: Callable[[], None] | None) -> None:
+    def take_over(self, sick_partitions: SickPartitions, on_offset_lost: Callable[[], None] | None) -> None:
         """Take over a fetcher that was made and has not run yet."""
-        self.ward = ward
+        self.sick_partitions = sick_partitions
         self._on_offset_lost = on_offset_lost
         self.budget = Budget()
         self._asked_who_leads = 0.0
-        self._client = _ConsumerClient(self._client, ward)
-        self._fetch = _rebound(
+        self._client = _ConsumerClient(self._client, sick_partitions)
+        self._fetch = _rebind(
             self,
             "_proc_fetch_request",
             MemoryRecords=partial(Batches, self.budget),
             FetchResult=partial(_Fetched, self),
         )
-        self._take_many = _rebound(self, "fetched_records", FetchResult=_Fetched)
-        self._take_one = _rebound(self, "next_record", FetchResult=_Fetched)
+        self._take_many = _rebind(self, "fetched_records", FetchResult=_Fetched)
+        self._take_one = _rebind(self, "next_record", FetchResult=_Fetched)
 
     async def fetched_records(self, *args: Any, **options: Any) -> Any:
         """Hand out what was fetched."""
@@ -211,17 +211,17 @@ class _Fetcher(Fetcher):
         others = (each.open_bytes for each in self._records.values() if isinstance(each, _Fetched))
         return sum(others) <= OPEN_BYTES_MAX
 
-    def put_last(self, at: TopicPartition) -> None:
+    def move_to_end(self, at: TopicPartition) -> None:
         """The others have their turn first, at the next poll."""
         self._records.move_to_end(at)
 
     async def _proc_fetch_request(self, assignment: Any, node_id: int, request: Any) -> bool:
-        return await self._surviving(self._fetch(assignment, node_id, request))
+        return await self._survive_errors(self._fetch(assignment, node_id, request))
 
     async def _update_fetch_positions(self, assignment: Any, node_id: int, tps: Any) -> bool:
-        return await self._surviving(super()._update_fetch_positions(assignment, node_id, tps))
+        return await self._survive_errors(super()._update_fetch_positions(assignment, node_id, tps))
 
-    async def _surviving(self, step: Any) -> bool:
+    async def _survive_errors(self, step: Any) -> bool:
         """Go on after an error that isn't foreseen: aiokafka would end the task that fetches, and say nothing."""
         try:
             return await step
@@ -235,17 +235,17 @@ class _Fetcher(Fetcher):
         state = self._subscriptions.subscription.assignment.state_value(tp)
         offset = state.position if state.has_valid_position else -1
         if self._on_offset_lost is None or not isinstance(error, OffsetOutOfRangeError | NoOffsetForPartitionError):
-            self.ward.unreadable(tp, offset, error)
+            self.sick_partitions.note_unreadable(tp, offset, error)
             return
-        self.ward.refused(tp, offset, error)
+        self.sick_partitions.note_refused(tp, offset, error)
         self._on_offset_lost()
 
     def _get_actions_per_node(self, assignment: Any) -> Any:
-        ward = self.ward
-        if not ward.cases:
+        sick_partitions = self.sick_partitions
+        if not sick_partitions.cases:
             return self._with_patience(assignment, super()._get_actions_per_node(assignment))
-        ward.keep(assignment.tps)
-        rested = _Rested(assignment, ward.resting())
+        sick_partitions.drop_unassigned(assignment.tps)
+        rested = _Rested(assignment, sick_partitions.list_paused())
         return self._with_patience(assignment, super()._get_actions_per_node(rested))
 
     def _with_patience(self, assignment: Any, actions: Any) -> Any:
@@ -255,7 +255,7 @@ class _Fetcher(Fetcher):
             for at in assignment.tps:
                 if self._client.cluster.leader_for_partition(at) in (None, -1):
                     state = assignment.state_value(at)
-                    self.ward.refused(
+                    self.sick_partitions.note_refused(
                         at,
                         state.position if state.has_valid_position else -1,
                         UnknownTopicOrPartitionError("no leader"),
@@ -278,9 +278,9 @@ class _Rested:
 class _ConsumerClient:
     """The fetcher's client; sees what brokers answer to its fetches."""
 
-    def __init__(self, client: Any, ward: Ward) -> None:
+    def __init__(self, client: Any, sick_partitions: SickPartitions) -> None:
         self._client = client
-        self._ward = ward
+        self._sick_partitions = sick_partitions
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._client, name)
@@ -293,7 +293,7 @@ class _ConsumerClient:
         return response
 
     def _look_at(self, request: Any, response: Any) -> None:
-        cases = self._ward.cases
+        cases = self._sick_partitions.cases
         for topic, partitions in response.topics:
             for number, code, *_ in partitions:
                 error = for_code(code)
@@ -303,13 +303,15 @@ class _ConsumerClient:
                     at = TopicPartition(topic, number)
                     case = cases.get(at)
                     # A bad batch that is gone by now was stepped over by a reset; nothing need come behind it.
-                    if case and (not case.unread or case.sick.offset != _asked_from(request, topic, number)):
-                        self._ward.well(at)
+                    if case and (not case.unread or case.sick.offset != _find_asked_offset(request, topic, number)):
+                        self._ward.note_read(at)
                 elif error not in (OffsetOutOfRangeError, TopicAuthorizationFailedError):  # the fetcher's own
-                    self._ward.refused(TopicPartition(topic, number), _asked_from(request, topic, number), error())
+                    self._sick_partitions.note_refused(
+                        TopicPartition(topic, number), _find_asked_offset(request, topic, number), error()
+                    )
 
 
-def _asked_from(request: Any, topic: str, number: int) -> int:
+def _find_asked_offset(request: Any, topic: str, number: int) -> int:
     return next(
         offset
         for name, partitions in request.topics
@@ -331,7 +333,7 @@ class _Subscription(SubscriptionState):
                 self._last_fetch_ended = time.monotonic()
 
 
-def _rebound(fetcher: Fetcher, name: str, **ours: Any) -> Any:
+def _rebind(fetcher: Fetcher, name: str, **ours: Any) -> Any:
     """A method of aiokafka's fetcher in which some names of its module stand for things of ours."""
     method = cast("FunctionType", getattr(Fetcher, name))
     namespace = {**vars(aiokafka_fetcher), **ours}

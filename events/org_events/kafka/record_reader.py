@@ -18,7 +18,7 @@ class RecordReader:
         self._data = data
         self.at = at
 
-    def number(self, bits: int = 32) -> int:
+    def read_number(self, bits: int = 32) -> int:
         """A signed number: zigzag, seven bits a byte; what exceeds its bits is dropped, as in Java."""
         raw = shift = 0
         while True:
@@ -32,9 +32,9 @@ class RecordReader:
             if shift >= bits:
                 raise CorruptRecordException("a number is not terminated")
 
-    def content(self) -> bytes | None:
+    def read_content(self) -> bytes | None:
         """Bytes behind their length, None where that is negative."""
-        length = self.number()
+        length = self.read_number()
         if length < 0:
             return None
         start, self.at = self.at, self.at + length
@@ -42,20 +42,20 @@ class RecordReader:
             raise IndexError
         return self._data[start : self.at]
 
-    def headers_ahead(self) -> int:
+    def count_headers_ahead(self) -> int:
         """How many headers the record says it has whose attributes are next; stays where it is."""
         ahead = RecordReader(self._data, self.at + 1)
-        ahead.number(64)
-        ahead.number()
+        ahead.read_number(64)
+        ahead.read_number()
         ahead.skip()
         ahead.skip()
-        return ahead.number()
+        return ahead.read_number()
 
     def skip(self) -> None:
         """Step over bytes behind their length."""
-        length = self.number()
+        length = self.read_number()
         self.at += max(length, 0)
 
-    def header(self) -> tuple[str, bytes | None]:
+    def read_header(self) -> tuple[str, bytes | None]:
         """A header; its name as it is, or written as `\\xff` where it isn't UTF-8."""
-        return (self.content() or b"").decode(errors="backslashreplace"), self.content()
+        return (self.read_content() or b"").decode(errors="backslashreplace"), self.read_content()

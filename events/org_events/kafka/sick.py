@@ -55,7 +55,7 @@ class _Case(NamedTuple):
     """How long it was tried, in a row."""
 
 
-class Ward:
+class SickPartitions:
     """The partitions that can't be read, and when each is tried again."""
 
     def __init__(self, on_sick: OnSick | None) -> None:
@@ -65,15 +65,15 @@ class Ward:
         self.cases: dict[TopicPartition, _Case] = {}
         self.sick: Mapping[TopicPartition, Sick] = MappingProxyType({})
 
-    def unreadable(self, at: TopicPartition, offset: int, error: Exception) -> None:
+    def note_unreadable(self, at: TopicPartition, offset: int, error: Exception) -> None:
         """What a broker sent from this offset on can't be read."""
         self._note(at, offset, error, RETRY_S, patience_s=0.0, unread=True)
 
-    def refused(self, at: TopicPartition, offset: int, error: Exception) -> None:
+    def note_refused(self, at: TopicPartition, offset: int, error: Exception) -> None:
         """Nothing comes."""
         self._note(at, offset, error, REFUSED_RETRY_S, patience_s=PATIENCE_S, unread=False)
 
-    def well(self, at: TopicPartition) -> None:
+    def note_read(self, at: TopicPartition) -> None:
         """It was read."""
         case = self.cases.pop(at, None)
         if case is not None and case.told:
@@ -81,13 +81,13 @@ class Ward:
             _log.warning("%s, partition %d can be read again, from offset %d on", *at, case.sick.offset)
             self._tell(at, None)
 
-    def keep(self, assigned: Collection[TopicPartition]) -> None:
+    def drop_unassigned(self, assigned: Collection[TopicPartition]) -> None:
         """Only these are ours."""
         for at in [at for at in self.cases if at not in assigned]:
             if self.cases.pop(at).told:
                 self._tell(at, None)
 
-    def resting(self) -> set[TopicPartition]:
+    def list_paused(self) -> set[TopicPartition]:
         """Those that are not to be asked for now."""
         now = time.monotonic()
         return {at for at, case in self.cases.items() if case.retry_at > now}

@@ -62,7 +62,7 @@ def unpack(codec: int, data: memoryview, bytes_max: int = UNPACKED_BYTES_MAX) ->
         raise CorruptRecordException(f"codec {codec}: {error}") from error
 
 
-def _gzip(data: memoryview, bytes_max: int) -> bytes:
+def _unpack_gzip(data: memoryview, bytes_max: int) -> bytes:
     parts: list[bytes] = []
     left = bytes_max
     inflater = zlib.decompressobj(wbits=31)
@@ -94,7 +94,7 @@ def _gzip(data: memoryview, bytes_max: int) -> bytes:
     return b"".join(parts)
 
 
-def _snappy(data: memoryview, bytes_max: int) -> bytes:
+def _unpack_snappy(data: memoryview, bytes_max: int) -> bytes:
     if bytes(data[: len(_XERIAL_MAGIC)]) != _XERIAL_MAGIC:
         return _snappy_block(data, bytes_max)
     parts: list[bytes] = []
@@ -120,7 +120,7 @@ def _snappy_block(data: memoryview, bytes_max: int) -> bytes:
     return bytes(cramjam.snappy.decompress_raw(data))
 
 
-def _lz4(data: memoryview, bytes_max: int) -> bytes:
+def _unpack_lz4(data: memoryview, bytes_max: int) -> bytes:
     """One frame, block by block, as Kafka's own reader does: a checksum of the content isn't checked.
 
     Blocks don't depend on each other: brokers refuse frames in which they do (KIP-57).
@@ -156,7 +156,7 @@ def _lz4_block(packed: memoryview, block: bytearray) -> bytes:
     return bytes(memoryview(block)[:length])
 
 
-def _zstd(data: memoryview, bytes_max: int) -> bytes:
+def _unpack_zstd(data: memoryview, bytes_max: int) -> bytes:
     small = bytearray(min(bytes_max, _ZSTD_RATIO * len(data)))
     length = _zstd_into(data, small)
     if length is not None:
@@ -184,8 +184,8 @@ _FULL: Final = "failed to write whole buffer"
 """How cramjam says that the room was too small; Rust's `Write::write_all` words it."""
 
 _DECODERS: Final[Mapping[int, Callable[[memoryview, int], bytes]]] = {
-    GZIP: _gzip,
-    SNAPPY: _snappy,
-    LZ4: _lz4,
-    ZSTD: _zstd,
+    GZIP: _unpack_gzip,
+    SNAPPY: _unpack_snappy,
+    LZ4: _unpack_lz4,
+    ZSTD: _unpack_zstd,
 }

@@ -136,7 +136,7 @@ class OrganizationClient:
             KafkaUnavailable: None answers.
             NotConnected: Not started, stopped, or the reader of outcomes has died: start a new client.
         """
-        if not await self._connection.publisher().reaches_a_broker():
+        if not await self._connection.publisher().can_reach_broker():
             raise KafkaUnavailable("No broker responds")
 
     def on_behalf_of(self, actor: str | None = None, *, token: str | Callable[[], str] | None = None) -> Self:
@@ -325,7 +325,7 @@ class OrganizationClient:
         deadline = self._deadline(timeout_s)
         request = hash((command.type, body))
         try:
-            others = await expected.turn(command_id, request, deadline)
+            others = await expected.wait_turn(command_id, request, deadline)
         except TimeoutError as error:
             raise KafkaUnavailable(
                 f"{command.type} {command_id} was not sent: its id belongs to another command"

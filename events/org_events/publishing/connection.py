@@ -18,7 +18,7 @@ from aiokafka.errors import (
     TopicAuthorizationFailedError,
 )
 
-from org_events.kafka.brokers import enduring
+from org_events.kafka.brokers import make_enduring
 from org_events.kafka.consumer import SteadyConsumer
 from org_events.publishing.errors import KafkaRefused, KafkaUnavailable, NotConnected, TopicMissing
 from org_events.publishing.outcomes import Expected, OutcomeReader
@@ -143,7 +143,7 @@ class Connection:
         self._publisher, self._reader = publisher, reader
 
     def _make_producer(self) -> AIOKafkaProducer:
-        return enduring(
+        return make_enduring(
             AIOKafkaProducer(
                 bootstrap_servers=self._bootstrap_servers,
                 enable_idempotence=True,
@@ -174,6 +174,6 @@ async def _partitions(publisher: Publisher, topic: str, wait_s: float) -> set[in
             async with asyncio.timeout(each_s):
                 return await publisher.partitions(topic)
         # Only a broker that answers can say that a topic is missing; the one that was asked first may be dead.
-        if not await publisher.reaches_a_broker():
+        if not await publisher.can_reach_broker():
             raise KafkaTimeoutError(f"no broker says whether {topic} exists")
     raise TopicMissing(topic)

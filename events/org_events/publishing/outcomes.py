@@ -48,7 +48,7 @@ class Expected:
     def __len__(self) -> int:
         return len(self._futures)
 
-    async def turn(self, command_id: UUID, request: int, deadline: float) -> bytes | None:
+    async def wait_turn(self, command_id: UUID, request: int, deadline: float) -> bytes | None:
         """Wait until no other request under this id is undecided; its outcome, or None where there was none.
 
         A result names its command id alone. Of two requests under one id the second is rejected, and which of the two
@@ -84,9 +84,9 @@ class Expected:
 
         Args:
             command_id: Of the command.
-            request: As for `turn`, which comes first.
-            others: What `turn` gave. Whoever sent that other request again gets a copy of it, byte for byte, which is
-                no answer to this one.
+            request: As for `wait_turn`, which comes first.
+            others: What `wait_turn` gave. Whoever sent that other request again gets a copy of it, byte for byte,
+                which is no answer to this one.
         """
         key = _key(command_id)
         self._requests[key] = request

@@ -55,7 +55,7 @@ class Publisher:
         """The partitions of a topic that exists."""
         return await (await self._healthy()).partitions_for(topic)
 
-    async def reaches_a_broker(self) -> bool:
+    async def can_reach_broker(self) -> bool:
         """Whether one answers."""
         try:
             return await (await self._healthy()).client.force_metadata_update()

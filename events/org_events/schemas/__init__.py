@@ -68,18 +68,18 @@ class Generator(GenerateJsonSchema):
         return generated
 
 
-def mode(model: type[BaseModel]) -> Literal["validation", "serialization"]:
+def choose_mode(model: type[BaseModel]) -> Literal["validation", "serialization"]:
     """How a model is described: what others publish as it may be written, the rest as the service writes it."""
     return "validation" if issubclass(model, Command | Reference) else "serialization"
 
 
-def documents() -> dict[str, str]:
+def make_documents() -> dict[str, str]:
     """The text of every schema file by its name."""
     return {f"{name}.json": _document(schema_id, model) for name, (schema_id, model) in MODELS.items()}
 
 
 def _document(schema_id: str, model: type[BaseModel]) -> str:
-    schema: dict[str, Any] = model.model_json_schema(schema_generator=Generator, mode=mode(model))
+    schema: dict[str, Any] = model.model_json_schema(schema_generator=Generator, mode=choose_mode(model))
     return to_text({"$schema": DIALECT, "$id": schema_id} | schema)
 
 

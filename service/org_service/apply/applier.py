@@ -20,7 +20,7 @@ from org_service.apply.reading import read_each
 from org_service.apply.replies import Replies
 from org_service.apply.settle import Settling
 from org_service.apply.snapshot import read_snapshot
-from org_service.domain.fold import Decider, Fold, Plan, where
+from org_service.domain.fold import Decider, Fold, Plan, describe_place
 from org_service.domain.requests import Record, Request, Unreadable
 from org_service.errors import RefoldError
 from org_service.probes import probe
@@ -32,7 +32,7 @@ from org_service.telemetry.logs import get_logger, log_defect
 from org_service.telemetry.metrics import BATCH_RECORDS, BATCH_SECONDS, COMMANDS, PARKED
 from org_service.waiting import Heartbeat
 from org_service.wire.commands import read
-from org_service.wire.parked import keep
+from org_service.wire.parked import keep_record
 
 log = get_logger(__name__)
 
@@ -206,7 +206,7 @@ class Applier:
                 raise UnjudgedError
             if plan.parked:
                 # Before the head is taken: a rival with the same records is waited for here.
-                await parked.park(conn, list(map(keep, plan.parked)), now)
+                await parked.park(conn, list(map(keep_record, plan.parked)), now)
             if probes.listeners:
                 await probe("apply.before_positions")
             start = await journal.take_positions(conn, len(plan.journal)) if plan.names else 0
@@ -225,7 +225,7 @@ class Applier:
                 # unique id.
                 await journal.append(conn, start, plan.journal)
             # The head is ours from here on: whatever has an earlier position is committed, and can be seen.
-            if await organizations.find_holders(conn, plan.passing_names()):
+            if await organizations.find_holders(conn, plan.find_passing_names()):
                 raise RefoldError("another transaction took a name that this batch held temporarily")
         if probes.listeners:
             await probe("apply.after_commit", self)

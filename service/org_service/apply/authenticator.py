@@ -14,8 +14,8 @@ from typing import Final, NamedTuple
 
 from org_events.results import ProblemType
 from org_service.auth.policy import load_policy
-from org_service.auth.tokens import TokenRejected, Tokens, bearer
-from org_service.domain.requests import LOG_APPEND_TIME, Rejected, Request, Unreadable, broker_time
+from org_service.auth.tokens import TokenRejected, Tokens, parse_bearer
+from org_service.domain.requests import LOG_APPEND_TIME, Rejected, Request, Unreadable, read_broker_time
 from org_service.settings import AuthSettings
 
 NO_TOKEN = "The header authorization is missing; it must be Bearer followed by a token."  # noqa: S105 - no secret
@@ -132,8 +132,8 @@ class Authenticator:
         if request.record.timestamp_type != LOG_APPEND_TIME:  # a publisher could choose when its token was valid
             return _reject(request, NOT_STAMPED)
         try:
-            token, at = bearer(request.authorization), broker_time(request.record)
-            user_id = self._tokens.known(token, at)
+            token, at = parse_bearer(request.authorization), read_broker_time(request.record)
+            user_id = self._tokens.find_known(token, at)
             if user_id is None:
                 user_id = self._tokens.judge(token, at, self._since_s(request, at, now_s))
         except TokenRejected as error:

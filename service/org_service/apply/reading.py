@@ -6,7 +6,7 @@ from typing import TypeVar
 import structlog
 
 from org_service import probes
-from org_service.domain.fold import where
+from org_service.domain.fold import describe_place
 from org_service.domain.reasons import ParkReason
 from org_service.domain.requests import Record, Unreadable
 from org_service.telemetry.logs import log_defect
@@ -27,7 +27,7 @@ def read_each(
                 probes.notify("apply.before_read", record)
             yield read(record)
         except Exception as error:  # noqa: BLE001 - a defect of ours must not hold up the other records
-            defect = where(error)
+            defect = describe_place(error)
             log_defect(
                 log,
                 "record not read: our code raised",

@@ -30,8 +30,8 @@ from org_events.topics import partitions_for
 from org_service import probes
 from org_service.kafka.client import AIOKafkaConsumer, ConsumerRecord, CorruptRecordException, TopicPartition
 from org_service.kafka.reader import groupless_consumer
-from org_service.kafka.topic_ids import topic_ids
-from org_service.kafka.topics import tombstones_kept_ms
+from org_service.kafka.topic_ids import fetch_topic_ids
+from org_service.kafka.topics import fetch_tombstones_kept_ms
 from org_service.probes import probe
 from org_service.settings import Settings
 from org_service.store import reference_progress
@@ -40,7 +40,7 @@ from org_service.store.facts import FACT_TABLES
 from org_service.store.reference_progress import Progress, ReferencePartition
 from org_service.telemetry.logs import get_logger
 from org_service.telemetry.metrics import REFERENCE_RECORDS
-from org_service.wire.facts import FACT_KEY_BYTES_MAX, kinds
+from org_service.wire.facts import FACT_KEY_BYTES_MAX, map_kinds
 
 log = get_logger(__name__)
 
@@ -85,7 +85,7 @@ class Marks:
         """Forget them; the consumer is put elsewhere."""
         self._marks.clear()
 
-    async def passed(self, consumer: AIOKafkaConsumer) -> dict[ReferencePartition, float]:
+    async def take_passed(self, consumer: AIOKafkaConsumer) -> dict[ReferencePartition, float]:
         """Take out the marks that the consumer has passed; returns when each was made, by the monotonic clock.
 
         Makes new ones every minute, for partitions that have none. To be called between polls; costs nothing as a rule.
@@ -143,7 +143,7 @@ async def confirm(
         DBAPIError: As the driver has it.
     """
     topics = sorted({at.topic for at in passed})
-    if await topic_ids(consumer, topics) != {topic: ids[topic] for topic in topics}:
+    if await fetch_topic_ids(consumer, topics) != {topic: ids[topic] for topic in topics}:
         return False
     async with database.begin() as conn:
         progress = await reference_progress.lock(conn, passed)
@@ -163,7 +163,7 @@ async def absence_max_s(settings: Settings, topics: Collection[str]) -> dict[str
     Raises:
         KafkaError: No broker answers, or a topic does not exist.
     """
-    kept_ms = await tombstones_kept_ms(settings.kafka, topics)
+    kept_ms = await fetch_tombstones_kept_ms(settings.kafka, topics)
     return {topic: max(kept / 1000 * _SHARE, _CONFIRMS_MIN * CONFIRM_S) for topic, kept in kept_ms.items()}
 
 
@@ -175,7 +175,7 @@ def is_too_long(age_s: float | None, absence_s: float) -> bool:
     return age_s is None or abs(age_s) > absence_s
 
 
-def grouped(ids: Mapping[str, UUID], ends: Mapping[ReferencePartition, int]) -> list[Group]:
+def make_groups(ids: Mapping[str, UUID], ends: Mapping[ReferencePartition, int]) -> list[Group]:
     """Part what must be reconciled into groups of a bounded number of keys.
 
     Args:
@@ -215,7 +215,7 @@ async def reconcile(settings: Settings, database: Database, groups: Sequence[Gro
         log.warning(
             "reference data were not read for too long: looking for facts that the topic no longer contains", **said
         )
-        deleted = await _reconcile(settings, database, kinds(settings.kafka.topics)[group.topic], group, beat)
+        deleted = await _reconcile(settings, database, map_kinds(settings.kafka.topics)[group.topic], group, beat)
         if deleted is None:
             return
         REFERENCE_RECORDS.labels(group.topic, "lacking").inc(deleted)
@@ -232,13 +232,13 @@ async def _reconcile(
         held, ends = await _read_keys(consumer, group, settings.kafka.partitions, beat)
         if probes.listeners:
             await probe("reference.keys_read")
-        if (await topic_ids(consumer, [group.topic]))[group.topic] != group.topic_id:
+        if (await fetch_topic_ids(consumer, [group.topic]))[group.topic] != group.topic_id:
             return None
     table, lacking = FACT_TABLES[kind], list[tuple[Any, ...]]()
     async with database.connect() as conn:
         async for page in table.read_keys(conn):
             beat()
-            lacking += _lacking(page, held, set(group.partitions), settings.kafka.partitions)
+            lacking += _find_lacking(page, held, set(group.partitions), settings.kafka.partitions)
     async with database.begin() as conn:
         progress = await reference_progress.lock(conn, group.ends)
         if any(
@@ -269,7 +269,7 @@ async def _read_keys(
         for each, sick in consumer.sick.items():  # what it holds behind this isn't lacking
             raise CorruptRecordException(f"{each.topic}, partition {each.partition} is {sick}")
         if not batches:
-            await topic_ids(consumer, [group.topic])  # raises in an outage; a consumer alone says nothing
+            await fetch_topic_ids(consumer, [group.topic])  # raises in an outage; a consumer alone says nothing
         for each, records in batches.items():
             for record in records:
                 if isinstance(record.value, UnreadBatch):  # nor is what may be in this
@@ -290,7 +290,7 @@ async def _read_keys(
     return held, {each.partition: end for each, end in ends.items()}
 
 
-def _lacking(
+def _find_lacking(
     rows: Sequence[tuple[Any, ...]], held: Collection[bytes], ours: Collection[int], partitions: int
 ) -> list[tuple[Any, ...]]:
     """Those rows that belong on our partitions, and whose keys these don't hold."""

@@ -22,13 +22,13 @@ from uuid import UUID
 from org_events.reference import Reference
 from org_service import probes
 from org_service.apply.reading import read_each
-from org_service.apply.reconcile import Marks, absence_max_s, confirm, grouped, is_too_long, may_continue, reconcile
+from org_service.apply.reconcile import Marks, absence_max_s, confirm, is_too_long, make_groups, may_continue, reconcile
 from org_service.apply.settle import Settling, count_trouble, wait_reason
 from org_service.domain.reasons import ParkReason
 from org_service.domain.requests import Record, SetAside, Unreadable
 from org_service.errors import RetryError, ServiceError
 from org_service.kafka.client import AIOKafkaConsumer, IllegalStateError, KafkaError, TopicPartition
-from org_service.kafka.topic_ids import topic_ids
+from org_service.kafka.topic_ids import fetch_topic_ids
 from org_service.probes import probe
 from org_service.settings import Settings
 from org_service.store import parked, reference_progress
@@ -39,8 +39,8 @@ from org_service.store.reference_progress import Progress, ReferencePartition
 from org_service.telemetry.logs import get_logger
 from org_service.telemetry.metrics import PARKED, REFERENCE_RECORDS
 from org_service.waiting import Heartbeat, Patience, Trouble
-from org_service.wire.facts import Fact, kinds, read_fact, set_strays_aside
-from org_service.wire.parked import keep
+from org_service.wire.facts import Fact, map_kinds, read_fact, set_strays_aside
+from org_service.wire.parked import keep_record
 
 log = get_logger(__name__)
 
@@ -70,7 +70,7 @@ class ReferenceApplier:
             heartbeat: Beats at each try, and while an outage is waited out.
         """
         self._settings = settings
-        self._kinds = kinds(settings.kafka.topics)
+        self._kinds = map_kinds(settings.kafka.topics)
         self._database = database
         self._turn = asyncio.Lock()
         self._lost = True
@@ -101,7 +101,7 @@ class ReferenceApplier:
         """Whether the position in its partitions must be found first."""
         return self._lost
 
-    def lose(self) -> None:
+    def mark_place_lost(self) -> None:
         """Release what is in flight, and find the position again before the next poll."""
         self._lost = True
 
@@ -129,7 +129,7 @@ class ReferenceApplier:
         self._lost = False  # a rebalance from here on sets it again
         self._marks.clear()
         assigned = list(consumer.assignment())
-        ids = await topic_ids(consumer, sorted({each.topic for each in assigned}))
+        ids = await fetch_topic_ids(consumer, sorted({each.topic for each in assigned}))
         for topic in ids:
             found, wanted = len(consumer.partitions_for_topic(topic) or ()), self._settings.kafka.partitions
             if found != wanted:  # nobody could say then where a key belongs
@@ -138,7 +138,7 @@ class ReferenceApplier:
         ends = cast("dict[TopicPartition, int]", await consumer.end_offsets(assigned))
         progress, away = await self._begin(ids, {ReferencePartition(*each): end for each, end in ends.items()})
         if away:  # and then look again
-            await reconcile(self._settings, self._database, grouped(ids, away), self._heartbeat.beat)
+            await reconcile(self._settings, self._database, make_groups(ids, away), self._heartbeat.beat)
             self._lost = True
             return False
         try:
@@ -181,10 +181,10 @@ class ReferenceApplier:
         away = {at: ends[at] for at in progress.keys() - anew if is_too_long(ages[at], self._absence_s[at.topic])}
         return progress | anew, away
 
-    async def passed(self, consumer: AIOKafkaConsumer) -> Mapping[ReferencePartition, float]:
+    async def take_passed(self, consumer: AIOKafkaConsumer) -> Mapping[ReferencePartition, float]:
         """Which partitions may be confirmed, and as of when, by the monotonic clock. Call between polls."""
         try:
-            return await self._marks.passed(consumer)
+            return await self._marks.take_passed(consumer)
         except KafkaError:  # it says so itself where records are wanted
             self._marks.clear()
             return {}
@@ -198,7 +198,7 @@ class ReferenceApplier:
         try:
             ids, absence_s = self._topic_ids, self._absence_s
             if not await confirm(consumer, self._database, ids=ids, absence_s=absence_s, starts=starts, passed=passed):
-                self.lose()
+                self.mark_place_lost()
         except Exception as error:  # noqa: BLE001 - an outage shows where records wait; another try comes in a minute
             log.warning("could not record that reference data are complete", why=str(_classify(error) or type(error)))
 
@@ -229,7 +229,7 @@ class ReferenceApplier:
             if at not in starts:
                 start = self._reached.get(at)
                 if self._lost or start is None or record.offset < start:  # Kafka went back: it lost what it had
-                    self.lose()
+                    self.mark_place_lost()
                     return None
                 starts[at] = start
             reached[at] = record.offset + 1
@@ -259,7 +259,7 @@ class ReferenceApplier:
         assert self._consumer is not None
         ends = _ends(facts)
         topics = sorted({at.topic for at in ends})
-        if await topic_ids(self._consumer, topics) != {topic: self._topic_ids[topic] for topic in topics}:
+        if await fetch_topic_ids(self._consumer, topics) != {topic: self._topic_ids[topic] for topic in topics}:
             return None
         async with self._database.begin() as conn:
             progress = await reference_progress.lock(conn, ends)
@@ -269,7 +269,7 @@ class ReferenceApplier:
             await _write(conn, [each for each in new if isinstance(each, Fact)])
             unreadable = [each for each in new if isinstance(each, Unreadable)]
             if unreadable:
-                await parked.park(conn, [keep(SetAside(each)) for each in unreadable], datetime.now(UTC))
+                await parked.park(conn, [keep_record(SetAside(each)) for each in unreadable], datetime.now(UTC))
             reached = {
                 at: Progress(progress[at].topic_id, max(end, progress[at].next_offset)) for at, end in ends.items()
             }
@@ -281,7 +281,7 @@ class ReferenceApplier:
         if applied is None:
             if not self._lost:
                 log.info("the position in the reference topics is lost, and is being determined again")
-                self.lose()
+                self.mark_place_lost()
             return
         for each in applied.parked:
             PARKED.labels(each.reason).inc()

@@ -10,7 +10,7 @@ from typing import Final
 from org_events.publishing.publisher import Publisher
 from org_events.results import ProblemType
 from org_service.domain.decide import Decision, reject
-from org_service.domain.fold import Plan, Reply, parked_outcome
+from org_service.domain.fold import Plan, Reply, make_parked_outcome
 from org_service.domain.outcomes import KnownOutcome, NewOutcome
 from org_service.domain.reasons import SkipReason
 from org_service.kafka.client import (
@@ -23,7 +23,7 @@ from org_service.settings import KafkaSettings
 from org_service.telemetry.logs import get_logger
 from org_service.telemetry.metrics import RECORDS_SKIPPED
 from org_service.waiting import Heartbeat, Patience, Trouble
-from org_service.wire.results import ResultRecord, result_record
+from org_service.wire.results import ResultRecord, make_result_record
 
 log = get_logger(__name__)
 
@@ -34,7 +34,7 @@ SILENCE_S: Final = 5.0
 _REFUSED: Final = (TopicAuthorizationFailedError, ClusterAuthorizationFailedError)
 
 
-def lacks_write(topic: str) -> str:
+def explain_missing_write(topic: str) -> str:
     """What to say where Kafka doesn't let us write."""
     return f"Kafka denies writing to {topic}, where duplicates get their outcome: grant this login Write on it"
 
@@ -85,7 +85,7 @@ class Replies:
 
     def _judge(self, error: Exception) -> Trouble | None:
         if isinstance(error, _REFUSED):
-            return Trouble(lacks_write(self._topic))
+            return Trouble(explain_missing_write(self._topic))
         if isinstance(error, (KafkaError, OSError, TimeoutError)):
             return Trouble(f"Kafka is unavailable ({type(error).__name__})")
         return None
@@ -115,7 +115,7 @@ def _records(plan: Plan, start: int, now: datetime) -> Iterator[ResultRecord]:
 
 def _first_outcome(row: KnownOutcome | NewOutcome, position: int) -> ResultRecord:
     """The first outcome, as the relay sends it: the same body and `ce_id`."""
-    return result_record(
+    return make_result_record(
         derived_from=f"result:{position}",
         command_id=row.command_id,
         org_id=row.org_id,
@@ -134,9 +134,9 @@ def _undecided(reply: Reply, now: datetime) -> ResultRecord:
     """An outcome that is not in the journal; its `ce_id` comes from the record's coordinates."""
     request, record = reply.request, reply.request.record
     word = "parked" if reply.kind == SkipReason.PARKED else "reused"  # as ids were derived ever since
-    decision = parked_outcome() if reply.kind == SkipReason.PARKED else _reused()
+    decision = make_parked_outcome() if reply.kind == SkipReason.PARKED else _reused()
     assert decision.problem is not None
-    return result_record(
+    return make_result_record(
         derived_from=f"{word}:{record.topic}:{record.partition}:{record.offset}:{record.timestamp}",
         command_id=request.command_id,
         org_id=request.org_id,

@@ -15,7 +15,7 @@ import structlog
 
 from org_service.domain.reasons import RepeatReason
 from org_service.errors import DataRefusedError, RefoldError, ServiceError, SystemicError, TooSlowError
-from org_service.store.failures import sqlstate
+from org_service.store.failures import describe_sqlstate
 from org_service.telemetry.metrics import BATCH_REPEATS
 from org_service.waiting import Heartbeat, Patience, Trouble
 
@@ -95,7 +95,7 @@ class Settling:
                 if isinstance(trouble, RefoldError) and refolds < REFOLDS_MAX:
                     refolds += 1
                     BATCH_REPEATS.labels(RepeatReason.REFOLD).inc()
-                    tries.again(random.uniform(0, _REFOLD_PAUSE_S * refolds))  # noqa: S311 - no secret
+                    tries.try_again(random.uniform(0, _REFOLD_PAUSE_S * refolds))  # noqa: S311 - no secret
                 elif refused is None and _is_in_data(trouble):
                     await self._halve_or_park(batch, transact, done, error)
                 elif isinstance(trouble, TooSlowError) and len(batch) > 1:
@@ -113,7 +113,7 @@ class Settling:
         if len(batch) > 1:
             await self._halve(batch, transact, done, RepeatReason.HALVED)
             return
-        detail = sqlstate(error)
+        detail = describe_sqlstate(error)
         self._log.error(f"{self._name}: one record is parked, the database rejects its data", sqlstate=detail)
         await self.settle(batch, transact, done, detail)
 

@@ -9,7 +9,14 @@ from collections.abc import Sequence
 
 from org_service import probes
 from org_service.domain.requests import Rejected, Request
-from org_service.domain.snapshot import Snapshot, deleted, is_torn, names_wanted, pairs_asked, restored
+from org_service.domain.snapshot import (
+    Snapshot,
+    find_asked_pairs,
+    find_deleted,
+    find_restored,
+    find_wanted_names,
+    is_torn,
+)
 from org_service.errors import RefoldError
 from org_service.probes import probe
 from org_service.store import organizations, outcomes, parked, relations
@@ -29,8 +36,8 @@ async def read_snapshot(conn: DatabaseConnection, requests: Sequence[Request], q
     """
     org_ids = {each.org_id for each in requests if each.org_id is not None and not isinstance(each.command, Rejected)}
     command_ids = [each.command_id for each in requests]
-    names = await organizations.find_names(conn, restored(requests))
-    wanted = names_wanted(requests, names)
+    names = await organizations.find_names(conn, find_restored(requests))
+    wanted = find_wanted_names(requests, names)
 
     locked = await organizations.lock(conn, org_ids, wanted)
     if probes.listeners:
@@ -41,8 +48,8 @@ async def read_snapshot(conn: DatabaseConnection, requests: Sequence[Request], q
     journaled = await outcomes.find_journaled(conn, command_ids)
     held, waiting = await parked.find(conn, org_ids, command_ids, queued_max)
     holders = await organizations.find_holders(conn, wanted)
-    access = await relations.find_relations(conn, pairs_asked(requests))
-    clients = await relations.find_clients(conn, deleted(requests))
+    access = await relations.find_relations(conn, find_asked_pairs(requests))
+    clients = await relations.find_clients(conn, find_deleted(requests))
 
     snapshot = Snapshot(locked, journaled, held, waiting, holders, access, clients)
     if is_torn(snapshot, org_ids, names):

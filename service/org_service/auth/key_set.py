@@ -56,7 +56,7 @@ class KeySet(NamedTuple):
 NO_KEYS: Final = KeySet({}, ())
 
 
-def plain(algorithm: str) -> str:
+def normalize_algorithm(algorithm: str) -> str:
     """The one name of an algorithm that may have two."""
     return _ALIASES.get(algorithm, algorithm)
 
@@ -101,7 +101,7 @@ def _read_key(jwk: dict[str, Any], number: int) -> tuple[str | None, Key] | str:
     if not (
         jwk.get("use", "sig") == "sig"
         and isinstance(named, str)
-        and plain(named) == algorithm
+        and normalize_algorithm(named) == algorithm
         and _may_verify(jwk.get("key_ops"))
     ):
         return f"it is not for signatures with {algorithm}"

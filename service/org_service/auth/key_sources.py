@@ -122,7 +122,7 @@ class Url:
             await client.aclose()
 
 
-def source_of(auth: AuthSettings) -> KeySource:
+def make_source(auth: AuthSettings) -> KeySource:
     """Where the settings say the keys are.
 
     Raises:

@@ -96,7 +96,7 @@ class Keys:
         if self._renewing is None:
             self._renewing = asyncio.create_task(self._keep_fresh(), name="renew the keys of tokens")
 
-    def fitting(self, kid: str | None, at_s: float) -> Iterator[tuple[Key, bool]]:
+    def find_fitting(self, kid: str | None, at_s: float) -> Iterator[tuple[Key, bool]]:
         """The keys that may have signed a token: those with its `kid`, and those without any.
 
         Args:
@@ -119,11 +119,11 @@ class Keys:
         """Whether a read that brought keys began at that moment, by the monotonic clock, or later."""
         return self._began_s >= since_s
 
-    def want(self) -> None:
+    def request_read(self) -> None:
         """See to it that the set is read again, as soon as that may be. Costs nothing to repeat."""
         self._wanted.set()
 
-    async def next_read(self) -> None:
+    async def wait_for_read(self) -> None:
         """Wait for the end of the next read; one may be under way.
 
         Raises:
@@ -136,7 +136,7 @@ class Keys:
             raise RetryError(
                 "No key verifies the token. The keys are read again soon, and may then include the token's."
             )
-        self.want()
+        self.request_read()
         self._waiting += 1
         try:
             await asyncio.shield(self._done)

@@ -23,8 +23,8 @@ from jwt.algorithms import OKPAlgorithm
 from pydantic import TypeAdapter, ValidationError
 
 from org_events.reference import USER_ID_CHARS_MAX, UserId
-from org_service.auth.key_set import plain
-from org_service.auth.key_sources import source_of
+from org_service.auth.key_set import normalize_algorithm
+from org_service.auth.key_sources import make_source
 from org_service.auth.keys import Keys
 from org_service.errors import ConfigurationError, RetryError
 from org_service.settings import AuthSettings
@@ -58,7 +58,7 @@ class Verified(NamedTuple):
     """It is valid before this moment."""
 
 
-def bearer(header: bytes) -> bytes:
+def parse_bearer(header: bytes) -> bytes:
     """The token of an `authorization` header (RFC 6750, section 2.1).
 
     Raises:
@@ -95,7 +95,7 @@ class Tokens:
                 "ORGS_AUTH__JWKS_FILE or ORGS_AUTH__JWKS_URL to where the issuer's public keys are."
             )
         if self._keys is None:
-            self._keys = Keys(source_of(self._auth), self._verified.clear, stale_max_s=self._auth.jwks_stale_max_s)
+            self._keys = Keys(make_source(self._auth), self._verified.clear, stale_max_s=self._auth.jwks_stale_max_s)
         await self._keys.start()
 
     @property
@@ -103,7 +103,7 @@ class Tokens:
         """How often the keys were read: what `judge` could not decide is worth another try when this has changed."""
         return 0 if self._keys is None else self._keys.reads
 
-    def known(self, token: bytes, at: datetime) -> str | None:
+    def find_known(self, token: bytes, at: datetime) -> str | None:
         """The user of a token that was verified before; None where `judge` or `verify` must be asked.
 
         Args:
@@ -127,14 +127,14 @@ class Tokens:
         """The user that a token names; None where only keys that are read later can tell: they are from now on wanted.
 
         Args:
-            token: As `known`.
-            at: As `known`.
+            token: As `find_known`.
+            at: As `find_known`.
             since_s: When it was here at the latest, by the monotonic clock: keys read since then reject it finally.
 
         Raises:
             TokenRejected: It names nobody.
         """
-        user_id = self.known(token, at)
+        user_id = self.find_known(token, at)
         if user_id is not None:
             return user_id
         assert self._keys is not None, "start() comes first"
@@ -148,8 +148,8 @@ class Tokens:
         if not verified.from_s <= at_s < verified.until_s:
             _reject_for_time(verified, at)
         why = _NO_KEY
-        for key, lasts in self._keys.fitting(kid, at_s):
-            if key.algorithm != plain(algorithm):
+        for key, lasts in self._keys.find_fitting(kid, at_s):
+            if key.algorithm != normalize_algorithm(algorithm):
                 why = _OTHER_ALGORITHM if why == _NO_KEY else why
                 continue
             try:
@@ -161,12 +161,12 @@ class Tokens:
                 self._remember(token, verified)
             return verified.user_id
         if not self._keys.were_read_since(since_s):
-            self._keys.want()
+            self._keys.request_read()
             return None
         raise TokenRejected(why)
 
     async def verify(self, token: bytes, at: datetime) -> str:
-        """The user that a token names, after a wait for newer keys where need be; arguments as `known`.
+        """The user that a token names, after a wait for newer keys where need be; arguments as `find_known`.
 
         May be asked concurrently. The wait is bounded, and so is the number of those who wait.
 
@@ -177,7 +177,7 @@ class Tokens:
         since_s = time.monotonic()
         while (user_id := self.judge(token, at, since_s)) is None:
             assert self._keys is not None
-            await self._keys.next_read()
+            await self._keys.wait_for_read()
         return user_id
 
     async def check(self) -> str:
@@ -227,7 +227,7 @@ def _decode(part: bytes) -> bytes:
 
 def _read_object(content: bytes, what: str) -> dict[str, Any]:
     try:
-        document = json.loads(content.decode(), object_pairs_hook=_unique, parse_constant=_reject_constant)
+        document = json.loads(content.decode(), object_pairs_hook=_reject_duplicates, parse_constant=_reject_constant)
     except (ValueError, RecursionError):
         raise TokenRejected(f"The token's {what} is not JSON, or has a duplicate member.") from None
     if not isinstance(document, dict):
@@ -235,7 +235,7 @@ def _read_object(content: bytes, what: str) -> dict[str, Any]:
     return cast("dict[str, Any]", document)
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _reject_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Of two members with one name, each reader could believe another (RFC 7515, section 4)."""
     document = dict(pairs)
     if len(document) != len(pairs):
@@ -254,7 +254,7 @@ def _read_header(content: bytes, algorithms: Iterable[str]) -> tuple[str, str | 
     algorithm, kid, content_type = header.get("alg"), header.get("kid"), header.get("cty")
     if not isinstance(algorithm, str) or algorithm.lower() == "none":
         raise TokenRejected("The token is not signed.")
-    if plain(algorithm) not in map(plain, algorithms):
+    if normalize_algorithm(algorithm) not in map(normalize_algorithm, algorithms):
         raise TokenRejected(f"The token's algorithm is not accepted; accepted: {', '.join(algorithms)}.")
     if "crit" in header:
         raise TokenRejected("The token requires an extension (crit); none is supported.")

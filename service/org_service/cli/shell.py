@@ -92,9 +92,9 @@ def write_json(document: object) -> None:
 
 
 def _as_text(value: object) -> str:
-    from org_service.wire.results import rfc3339
+    from org_service.wire.results import format_rfc3339
 
-    return rfc3339(value).decode() if isinstance(value, datetime) else str(value)
+    return format_rfc3339(value).decode() if isinstance(value, datetime) else str(value)
 
 
 def write_text(line: str) -> None:
@@ -132,7 +132,7 @@ def fail_if_harmful(plans: "Sequence[TopicPlan]", so_far: str = "") -> None:
     """
     from org_service.kafka import topics
 
-    if harmful := topics.harm(plans):
+    if harmful := topics.list_harm(plans):
         fail("\n  ".join([f"{so_far}:", *harmful] if so_far else harmful))
 
 

@@ -135,9 +135,9 @@ _BY_SQLSTATE: Final = {
 
 def _postgres(error: BaseException) -> Explanation | None:
     from org_service.errors import RetryError
-    from org_service.store.failures import classify, misconfigured
+    from org_service.store.failures import classify, find_misconfiguration
 
-    wrong = misconfigured(error)
+    wrong = find_misconfiguration(error)
     if wrong is not None:
         return Explanation(f"invalid setting:\n  ORGS_DATABASE__URL: {wrong}", USAGE)
     where = _places()[1]

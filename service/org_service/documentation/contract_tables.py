@@ -166,7 +166,7 @@ def _outcomes() -> str:
 
 
 def _headers() -> str:
-    messages: dict[str, Any] = asyncapi.document()["components"]["messages"]
+    messages: dict[str, Any] = asyncapi.make_document()["components"]["messages"]
     described = {
         "event": messages[EventType.UPDATED]["headers"],
         "result": messages["org.result"]["headers"],

@@ -7,7 +7,7 @@ from prometheus_client import Counter, Gauge, Histogram
 from org_service.telemetry import metrics
 
 
-def metrics_page() -> str:
+def make_metrics_page() -> str:
     """Every metric as a Markdown page: name, kind, labels, meaning."""
     lines = [
         "# Metrics",

@@ -5,6 +5,6 @@ from org_service.edge.edge import Edge
 from org_service.settings import AuthSettings, Settings
 
 
-def document() -> str:
+def make_document() -> str:
     """The document as it is committed; nothing is started for it."""
     return to_text(Edge(Settings.model_construct(auth=AuthSettings())).app.openapi())

@@ -10,7 +10,7 @@ from pydantic.fields import FieldInfo
 from org_service.settings import Settings, as_text
 
 
-def settings_page() -> str:
+def make_settings_page() -> str:
     """Every setting as a Markdown page: variable, default, bounds, what it is for."""
     lines = [
         "# Settings",

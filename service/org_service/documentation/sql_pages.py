@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Final
 
 from org_service.documentation.sql_texts import SUBJECTS, TEXTS
-from org_service.store.compiled import Compiled, statements
+from org_service.store.compiled import Compiled, list_statements
 
 FOLDER: Final = "docs/sql"
 PLAN_SUFFIX: Final = ".plan.txt"
@@ -17,7 +17,7 @@ _BREAKS: Final = re.compile(
 )
 
 
-def sql_pages(planned: Collection[str] = ()) -> Mapping[str, str]:
+def make_sql_pages(planned: Collection[str] = ()) -> Mapping[str, str]:
     """The text of each file, by its path in the checkout.
 
     Args:
@@ -26,7 +26,7 @@ def sql_pages(planned: Collection[str] = ()) -> Mapping[str, str]:
     Raises:
         KeyError: A statement has no description.
     """
-    found = statements()
+    found = list_statements()
     pages = {f"{FOLDER}/{name}.sql": _page(name, statement) for name, statement in found.items()}
     return pages | {f"{FOLDER}/README.md": _index(found, planned)}
 

@@ -91,7 +91,7 @@ ACTION: Final[Mapping[str, str]] = {
 """The action that each command is, by command type; what may delete may take a deletion back."""
 
 
-def access_to(
+def decide_access(
     organization: StoredOrganization,
     *,
     memberships: Mapping[UUID, UserMembership],
@@ -110,12 +110,12 @@ def access_to(
     """
     if organization.deleted_at is not None:
         return None
-    return access_if_there(
+    return decide_access_if_there(
         organization.id, memberships=memberships, partnerships=partnerships, staff=staff, policy=policy
     )
 
 
-def access_if_there(
+def decide_access_if_there(
     org_id: UUID,
     *,
     memberships: Mapping[UUID, UserMembership],
@@ -123,7 +123,7 @@ def access_if_there(
     staff: bool,
     policy: Policy,
 ) -> Access | None:
-    """What one user is in an organization, provided that it is there and not deleted; arguments as `access_to`."""
+    """What one user is in an organization, provided that it is there and not deleted; arguments as `decide_access`."""
     own = memberships.get(org_id)
     direct = own is not None and own.active
     if staff:
@@ -141,7 +141,7 @@ def access_if_there(
     return None if strongest is None else Access(strongest, AccessKind.PARTNERSHIP, policy.denied[strongest])
 
 
-def access_beyond(*, staff: bool, policy: Policy) -> Access:
+def decide_access_beyond(*, staff: bool, policy: Policy) -> Access:
     """What a user is where there is no organization to be anything in: to create one, or restore one.
 
     Staff are admin; anybody else counts as `user`, whatever they are elsewhere.
@@ -151,7 +151,7 @@ def access_beyond(*, staff: bool, policy: Policy) -> Access:
     return Access(Role.USER, None, policy.denied[Role.USER])
 
 
-def command_access(
+def decide_command_access(
     command_type: str,
     organization: StoredOrganization | None,
     *,
@@ -161,7 +161,7 @@ def command_access(
     policy: Policy,
     if_there: UUID | None = None,
 ) -> Access | None:
-    """What one user is for one command; arguments as `access_to`, None for an organization that never was.
+    """What one user is for one command; arguments as `decide_access`, None for an organization that never was.
 
     A deleted organization can be seen by staff alone, and only to restore it.
 
@@ -170,11 +170,17 @@ def command_access(
             as if it were there. Who could not see it then sees it in no case.
     """
     if command_type == CreateOrganization.type:
-        return access_beyond(staff=staff, policy=policy)
+        return decide_access_beyond(staff=staff, policy=policy)
     if if_there is not None:
-        return access_if_there(if_there, memberships=memberships, partnerships=partnerships, staff=staff, policy=policy)
+        return decide_access_if_there(
+            if_there, memberships=memberships, partnerships=partnerships, staff=staff, policy=policy
+        )
     if organization is None:
         return None
     if organization.deleted_at is not None:
-        return access_beyond(staff=True, policy=policy) if staff and command_type == RestoreOrganization.type else None
-    return access_to(organization, memberships=memberships, partnerships=partnerships, staff=staff, policy=policy)
+        return (
+            decide_access_beyond(staff=True, policy=policy)
+            if staff and command_type == RestoreOrganization.type
+            else None
+        )
+    return decide_access(organization, memberships=memberships, partnerships=partnerships, staff=staff, policy=policy)

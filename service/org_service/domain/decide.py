@@ -83,8 +83,8 @@ def decide(
         organization: The row of its organization, a deleted one included; None where there never was one.
         holders: Who holds the names that the command may claim.
         now: Becomes `created_at`, `updated_at` and the like; with its time zone, UTC, and not before the organization's
-            last change (`organization.moment_after`).
-        access: What the actor is there (`access.command_access`); None where they can't see it.
+            last change (`organization.choose_moment`).
+        access: What the actor is there (`access.decide_command_access`); None where they can't see it.
         is_partner: Whether the organization is still partner of others; asked only for a delete.
 
     Returns:
@@ -97,7 +97,7 @@ def decide(
     # Whoever may create, but sees no other's organizations, doesn't learn which ids are taken before it matters.
     sees = access is not None and (not creates or access.staff or access.role is None)
     version = organization.version if organization is not None and sees else None
-    rejection = stateless_rejection(command, access, version)
+    rejection = reject_stateless(command, access, version)
     if rejection is not None:
         return rejection
     assert access is not None
@@ -105,11 +105,11 @@ def decide(
     if isinstance(command, CreateOrganization):
         return _create(command, organization, holders, now, version)
     assert organization is not None
-    conflict = _conflict(cast("_Existing", command), organization, access, is_partner)
+    conflict = _find_conflict(cast("_Existing", command), organization, access, is_partner)
     return conflict or _RULES[type(command)](command, organization, holders, now)
 
 
-def stateless_rejection(command: Command | Invalid, access: Access | None, version: int | None) -> Decision | None:
+def reject_stateless(command: Command | Invalid, access: Access | None, version: int | None) -> Decision | None:
     """The rejection of a command whatever state its organization is in: 404, 403, 422; None where that must be known.
 
     Args:
@@ -248,7 +248,7 @@ _Existing = (
 )
 
 
-def _conflict(
+def _find_conflict(
     command: _Existing, organization: StoredOrganization, access: Access, is_partner: bool
 ) -> Decision | None:
     """The rejection, if a precondition doesn't hold or the organization is in no state for the command."""

@@ -22,13 +22,13 @@ from org_events.commands import (
 from org_events.results import Outcome, ProblemType
 from org_service import probes
 from org_service.domain import details
-from org_service.domain.access import TRUSTED, Access, command_access
-from org_service.domain.decide import Decision, Invalid, decide, reject, stateless_rejection
-from org_service.domain.organization import StoredOrganization, changed_fields, moment_after, to_json
+from org_service.domain.access import TRUSTED, Access, decide_command_access
+from org_service.domain.decide import Decision, Invalid, decide, reject, reject_stateless
+from org_service.domain.organization import StoredOrganization, choose_moment, find_changed_fields, to_json
 from org_service.domain.outcomes import KnownOutcome, NewOutcome
 from org_service.domain.policy import Policy
 from org_service.domain.reasons import ParkReason, SkipReason
-from org_service.domain.requests import Record, Rejected, Request, SetAside, Unreadable, broker_time
+from org_service.domain.requests import Record, Rejected, Request, SetAside, Unreadable, read_broker_time
 from org_service.domain.snapshot import Snapshot
 
 ReplyKind = Literal[SkipReason.DUPLICATE, SkipReason.PARKED, SkipReason.COMMAND_ID_REUSED]
@@ -84,7 +84,7 @@ class Plan:
         """How many commands our code decided, or raised on; not those that wait behind others, or were known."""
         return len(self.journal) - self.rejected_unjudged + len(self.defects)
 
-    def passing_names(self) -> set[str]:
+    def find_passing_names(self) -> set[str]:
         """Names that were taken and given up again in the batch: no unique index guards what is never written."""
         kept = {organization.name_key for organization in (*self.created.values(), *self.updated.values())}
         return self.claimed - kept
@@ -189,7 +189,7 @@ class Fold:
         # guarantee 7: a command that our code fails on is parked alone; the rest of the batch is decided.
         except Exception as error:  # noqa: BLE001 - a defect of ours must not hold up other organizations
             self._note(request.record, request.command_id, str(request.org_id), error)
-            self.park(request, ParkReason.HANDLER_RAISED, where(error))
+            self.park(request, ParkReason.HANDLER_RAISED, describe_place(error))
             return
         if decision is None or row is None:
             self.park(request, ParkReason.QUEUED_BEHIND, "An earlier command of this organization is parked.")
@@ -231,14 +231,14 @@ class Fold:
         access = self._access(request, org_id, if_there=org_id)
         there = organization is not None and organization.deleted_at is None
         version = organization.version if organization is not None and there else None
-        rejection = stateless_rejection(command, access, version)
+        rejection = reject_stateless(command, access, version)
         if rejection is not None or self._held[org_id] < self._queued_max:
             return rejection
         return reject(ProblemType.QUEUE_FULL, details.queue_full(self._held[org_id]), version)
 
     def _moment(self, org_id: UUID) -> datetime:
         """When a decision about an organization is made."""
-        return moment_after(self._organizations.get(org_id), self._now)
+        return choose_moment(self._organizations.get(org_id), self._now)
 
     def _row(self, request: Request, decision: Decision) -> NewOutcome:
         """The row of a decision; changes nothing but the cache of JSON, so it may fail anywhere."""
@@ -247,7 +247,7 @@ class Fold:
         event, before, after = decision.event, decision.before, decision.after
         changed = None
         if event is not None:
-            changed = _names_json(changed_fields(before, after))
+            changed = _names_json(find_changed_fields(before, after))
         record = request.record
         # By position, in the order of its fields: half the cost, and this is the hottest place of the worker.
         return NewOutcome(
@@ -276,7 +276,7 @@ class Fold:
             return TRUSTED
         assert self._policy is not None
         relations = self._relations
-        return command_access(
+        return decide_command_access(
             request.command.type,
             self._organizations.get(org_id),
             memberships=relations.memberships.get(request.user_id, {}),
@@ -331,7 +331,7 @@ def _is_redelivery(known: KnownOutcome, record: Record) -> bool:
     if (known.command_partition, known.command_offset) != (record.partition, record.offset):
         return False
     if known.command_time_ms is None:
-        return broker_time(record) <= known.recorded_at
+        return read_broker_time(record) <= known.recorded_at
     return known.command_time_ms == record.timestamp
 
 
@@ -341,13 +341,13 @@ def _names_json(names: tuple[str, ...]) -> str:
     return orjson.dumps(names).decode()
 
 
-def parked_outcome() -> Decision:
+def make_parked_outcome() -> Decision:
     """The outcome, not final, of a command set aside."""
     parked = reject(ProblemType.PARKED, details.PARKED)
     return parked._replace(outcome=Outcome.PARKED)
 
 
-def where(error: Exception) -> str:
+def describe_place(error: Exception) -> str:
     """The type and place of a defect, without its message, which may quote the payload."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:

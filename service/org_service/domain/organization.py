@@ -39,7 +39,7 @@ COMPARED_FIELDS: Final = ("name", "domain", "primary_address", "deactivated")
 """The fields an event's `changed` may name, in this order."""
 
 
-def moment_after(organization: StoredOrganization | None, now: datetime) -> datetime:
+def choose_moment(organization: StoredOrganization | None, now: datetime) -> datetime:
     """When something about an organization is recorded: now, but never before its last change, which a worker whose
     clock is ahead may have made.
     """
@@ -57,7 +57,7 @@ def name_key(name: str) -> str:
     return unicodedata.normalize("NFKC", _IGNORABLE.sub("", folded)).strip()
 
 
-def as_published(organization: StoredOrganization) -> dict[str, Any]:
+def to_published(organization: StoredOrganization) -> dict[str, Any]:
     """The organization as everybody outside sees it (`org_events.Organization`); times as they are."""
     return {
         "id": str(organization.id),  # the driver's own UUID class is unknown to orjson
@@ -74,13 +74,13 @@ def as_published(organization: StoredOrganization) -> dict[str, Any]:
 
 def to_json(organization: StoredOrganization) -> str:
     """The organization as in `orgs.state`, events and results."""
-    return orjson.dumps(as_published(organization), option=_UTC_Z).decode()
+    return orjson.dumps(to_published(organization), option=_UTC_Z).decode()
 
 
 _NOBODY: Final = (None, None, None, False)
 
 
-def changed_fields(before: StoredOrganization | None, after: StoredOrganization | None) -> tuple[str, ...]:
+def find_changed_fields(before: StoredOrganization | None, after: StoredOrganization | None) -> tuple[str, ...]:
     """Those of `COMPARED_FIELDS` that differ; a missing organization counts as all null and not deactivated."""
     return tuple(compress(COMPARED_FIELDS, map(ne, _compared(before), _compared(after))))
 

@@ -81,6 +81,6 @@ class SetAside(NamedTuple):
     request: Request | None = None
 
 
-def broker_time(record: Record) -> datetime:
+def read_broker_time(record: Record) -> datetime:
     """When the broker took the record, UTC; within what a datetime can hold, where a publisher chose the time."""
     return datetime.fromtimestamp(min(max(record.timestamp, 0), _LATEST_MS) / 1000, UTC)

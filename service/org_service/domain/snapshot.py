@@ -29,12 +29,12 @@ class Snapshot(NamedTuple):
     """Of organizations that may be deleted: whom they serve as partners, and whether that one is alive."""
 
 
-def restored(requests: Iterable[Request]) -> list[UUID]:
+def find_restored(requests: Iterable[Request]) -> list[UUID]:
     """The organizations that a command of the batch would restore: they claim the names they had."""
     return [request.command.org_id for request in requests if isinstance(request.command, RestoreOrganization)]
 
 
-def names_wanted(requests: Iterable[Request], names: Mapping[UUID, str]) -> set[str]:
+def find_wanted_names(requests: Iterable[Request], names: Mapping[UUID, str]) -> set[str]:
     """Every `name_key` that a command of the batch may claim; `names` are those of restored organizations."""
     keys = {name_key(name) for name in names.values()}
     for request in requests:
@@ -46,7 +46,7 @@ def names_wanted(requests: Iterable[Request], names: Mapping[UUID, str]) -> set[
     return keys
 
 
-def pairs_asked(requests: Iterable[Request]) -> set[tuple[str, UUID]]:
+def find_asked_pairs(requests: Iterable[Request]) -> set[tuple[str, UUID]]:
     """Which users act on which organizations; trusted publishers aren't asked about."""
     return {
         (request.user_id, request.org_id)
@@ -55,7 +55,7 @@ def pairs_asked(requests: Iterable[Request]) -> set[tuple[str, UUID]]:
     }
 
 
-def deleted(requests: Iterable[Request]) -> list[UUID]:
+def find_deleted(requests: Iterable[Request]) -> list[UUID]:
     """The organizations that a command of the batch would delete."""
     return [request.command.org_id for request in requests if isinstance(request.command, DeleteOrganization)]
 

@@ -14,10 +14,10 @@ from org_service.edge.http import bodies, changing, docs_page, reading
 from org_service.edge.http.changing import Changing
 from org_service.edge.http.commands import Commands
 from org_service.edge.http.gate import Gate
-from org_service.edge.http.openapi import complete
+from org_service.edge.http.openapi import complete_document
 from org_service.edge.http.reading import Reading
 from org_service.edge.http.request_headers import RequestHeaders
-from org_service.edge.http.target import Target, path_of
+from org_service.edge.http.target import Target, decode_path
 from org_service.edge.mcp import http as mcp_http
 from org_service.serving.exchange import Scope
 from org_service.settings import Settings
@@ -92,7 +92,7 @@ class Application(FastAPI):
             HTTPException: There is no such path (404), or it doesn't know the method (405).
             ProblemError: The body has another media type (415).
         """
-        method, path = scope["method"], path_of(scope["raw_path"])
+        method, path = scope["method"], decode_path(scope["raw_path"])
         asked = "GET" if method == "HEAD" else method
         route = next((route for route in self.router.routes if self._knows(route, asked, path)), None)
         if route is None:
@@ -110,7 +110,7 @@ class Application(FastAPI):
         if not self.openapi_schema:
             public_url = self._settings.edge.public_url.rstrip("/")
             self.servers = [{"url": public_url}] if public_url else []
-            self.openapi_schema = complete(super().openapi())
+            self.openapi_schema = complete_document(super().openapi())
         return self.openapi_schema
 
 
@@ -118,7 +118,9 @@ def make_app(settings: Settings, tokens: Tokens, database: Database, policy: Pol
     """Make the application. It does nothing by itself: what it uses must be started."""
     app = Application(settings, tokens)
     read = Reading(database, policy, commands, settings.edge.public_url)
-    app.include_router(reading.router(read))
-    app.include_router(changing.router(Changing(commands, settings.edge.outcome_timeout_s, settings.edge.public_url)))
-    app.include_router(docs_page.router(app.openapi))
+    app.include_router(reading.make_router(read))
+    app.include_router(
+        changing.make_router(Changing(commands, settings.edge.outcome_timeout_s, settings.edge.public_url))
+    )
+    app.include_router(docs_page.make_router(app.openapi))
     return app

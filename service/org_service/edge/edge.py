@@ -21,7 +21,7 @@ from org_service.edge.http.problems import answer, answer_malformed, unavailable
 from org_service.errors import RetryError
 from org_service.serving.exchange import Receive, Scope, Send
 from org_service.serving.health import Check, HealthServer
-from org_service.serving.server import Bounds, HttpServer, listen, room_for
+from org_service.serving.server import Bounds, HttpServer, listen, raise_file_limit
 from org_service.settings import Settings
 from org_service.store.database import Database
 from org_service.telemetry.logs import get_logger
@@ -88,7 +88,7 @@ class Edge:
             raise
         self.port = listener.getsockname()[1]
         bounds = Bounds(
-            connections_max=room_for(edge.connections_max),
+            connections_max=raise_file_limit(edge.connections_max),
             head_bytes_max=edge.header_bytes_max,
             address_connections_max=edge.address_connections_max,
         )
@@ -134,7 +134,7 @@ class Edge:
         return {
             "edge": self._check_open,
             "postgres": self._check_postgres,
-            "kafka": self._commands.kafka,
+            "kafka": self._commands.describe_kafka,
             "keys": self._tokens.check,
         }
 

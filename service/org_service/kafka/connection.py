@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 
-from org_events.kafka.brokers import enduring
+from org_events.kafka.brokers import make_enduring
 from org_service.settings import KafkaSettings
 
 
@@ -17,7 +17,7 @@ async def admin(kafka: KafkaSettings) -> AsyncGenerator[AIOKafkaAdminClient]:
     Raises:
         KafkaError: Kafka can't be reached.
     """
-    client = enduring(AIOKafkaAdminClient(**kafka.connection()))
+    client = make_enduring(AIOKafkaAdminClient(**kafka.connection()))
     try:
         await client.start()
         yield client
@@ -27,4 +27,6 @@ async def admin(kafka: KafkaSettings) -> AsyncGenerator[AIOKafkaAdminClient]:
 
 def make_producer(kafka: KafkaSettings, *, linger_ms: int = 0) -> AIOKafkaProducer:
     """An idempotent producer, not started: what it acknowledges is on every in-sync replica."""
-    return enduring(AIOKafkaProducer(**kafka.connection(), acks="all", enable_idempotence=True, linger_ms=linger_ms))
+    return make_enduring(
+        AIOKafkaProducer(**kafka.connection(), acks="all", enable_idempotence=True, linger_ms=linger_ms)
+    )

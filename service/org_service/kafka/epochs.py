@@ -55,7 +55,7 @@ class _AskEpochEnds(RequestStruct):
     )
 
 
-async def epoch_ends(
+async def fetch_epoch_ends(
     consumer: AIOKafkaConsumer, epochs: Mapping[TopicPartition, int], leaders: Mapping[TopicPartition, int]
 ) -> dict[TopicPartition, int]:
     """Where the epochs of partitions end in their logs now: an offset, `UNKNOWN` where the log never knew the epoch.

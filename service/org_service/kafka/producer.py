@@ -132,7 +132,7 @@ class _ProduceRequest:
 class Producer:
     """One life of a transactional producer: `start`, then transactions one after the other, `close`.
 
-    Not for concurrent use. Every error of `start`, `end_of` and `publish` is final: close it.
+    Not for concurrent use. Every error of `start`, `find_end` and `publish` is final: close it.
     """
 
     def __init__(self, kafka: KafkaSettings, transactional_id: str, transaction_timeout_ms: int) -> None:
@@ -170,7 +170,7 @@ class Producer:
             await _once_ready(self._init_producer_id)
         return counts
 
-    async def end_of(self, at: TopicPartition) -> int:
+    async def find_end(self, at: TopicPartition) -> int:
         """The high watermark of a partition: the offset after all that is written, committed or not."""
         async with unknown_fate("ListOffsets"):
             request = OffsetRequest(_ANY_REPLICA, _READ_UNCOMMITTED, [(at.topic, [(at.partition, _LATEST)])])

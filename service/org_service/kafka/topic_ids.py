@@ -135,7 +135,7 @@ async def describe(consumer: AIOKafkaConsumer, topics: Sequence[str]) -> Mapping
     return found
 
 
-async def topic_ids(consumer: AIOKafkaConsumer, topics: Sequence[str]) -> Mapping[str, UUID]:
+async def fetch_topic_ids(consumer: AIOKafkaConsumer, topics: Sequence[str]) -> Mapping[str, UUID]:
     """Ask a broker for the ids of topics; raises as `describe`."""
     return {name: topic.topic_id for name, topic in (await describe(consumer, topics)).items()}
 

@@ -18,7 +18,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaTimeoutError, TopicAlreadyExistsError, TopicAuthorizationFailedError, for_code
 
-from org_events.kafka.brokers import enduring
+from org_events.kafka.brokers import make_enduring
 from org_events.topics import DAY_MS, TopicSpec
 from org_service.errors import DeniedError, RetryError, StopError
 from org_service.kafka.connection import admin
@@ -94,7 +94,7 @@ async def plan(kafka: KafkaSettings) -> list[TopicPlan]:
     ]
 
 
-def harm(plans: Sequence[TopicPlan]) -> list[str]:
+def list_harm(plans: Sequence[TopicPlan]) -> list[str]:
     """What to do about each difference that would break the guarantees; as a rule nothing."""
     return [difference.advice for plan in plans for difference in plan.differences if difference.harmful]
 
@@ -105,7 +105,7 @@ def raise_if_harmful(plans: Sequence[TopicPlan]) -> None:
     Raises:
         StopError: One or more would; the message says what to do about each.
     """
-    if harmful := harm(plans):
+    if harmful := list_harm(plans):
         raise StopError(" ".join(["Topics would break the guarantees.", *harmful]))
 
 
@@ -154,7 +154,7 @@ async def create(kafka: KafkaSettings, specs: Sequence[TopicSpec]) -> None:
 async def _led(kafka: KafkaSettings, specs: Sequence[TopicSpec]) -> None:
     """Wait until a leader answers for each partition: brokers name one a while before it takes records."""
     patient = kafka.model_copy(update={"request_timeout_ms": round(LEADER_WAIT_S * 1000)})
-    consumer = enduring(AIOKafkaConsumer(**patient.connection(), group_id=None))
+    consumer = make_enduring(AIOKafkaConsumer(**patient.connection(), group_id=None))
     try:
         await consumer.start()
         # Each on its own: of all partitions together the client would learn of one topic after the other.
@@ -258,7 +258,7 @@ def find_differences(
     return differences
 
 
-async def tombstones_kept_ms(kafka: KafkaSettings, topics: Collection[str]) -> dict[str, int]:
+async def fetch_tombstones_kept_ms(kafka: KafkaSettings, topics: Collection[str]) -> dict[str, int]:
     """How long each compacted topic keeps tombstones; Kafka's default for one whose settings we may not read.
 
     Raises:

@@ -18,7 +18,7 @@ from aiokafka.errors import KafkaError
 from aiokafka.protocol.api import RequestStruct
 from aiokafka.protocol.types import CompactArray, CompactString, Int16, Int32, Int64, Schema, TaggedFields
 
-from org_service.kafka.epochs import epoch_ends
+from org_service.kafka.epochs import fetch_epoch_ends
 from org_service.kafka.reader import groupless_consumer
 from org_service.kafka.requests import BrokerAnswer, all_brokers, ask
 from org_service.kafka.topic_ids import describe
@@ -164,7 +164,7 @@ class TransactionWatch:
         }
         leaders = {each: topics[each.topic].leaders[each.partition] for each in at}
         stable = cast("dict[TopicPartition, int]", await consumer.end_offsets(list(at)))
-        ends = await epoch_ends(consumer, at, leaders)
+        ends = await fetch_epoch_ends(consumer, at, leaders)
         now = time.monotonic()
         stuck = {each: offset for each, offset in stable.items() if offset < ends[each]}
         self._stuck = {each: (offset, self._since(each, offset, now)) for each, offset in stuck.items()}

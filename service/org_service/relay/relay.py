@@ -42,7 +42,7 @@ from org_service.telemetry.metrics import (
     RELAY_ROWS,
     RELAY_SECONDS,
 )
-from org_service.waiting import Heartbeat, Patience, Trouble, pause, unless
+from org_service.waiting import Heartbeat, Patience, Trouble, pause, run_unless
 from org_service.wire.position import PARTITION
 
 log = get_logger(__name__)
@@ -99,7 +99,7 @@ class Relay:
         """Whether this is the leader."""
         return self.state not in (State.NOT_STARTED, State.STANDING_BY)
 
-    async def until(self, reached: Callable[["Relay"], bool]) -> None:
+    async def wait_until(self, reached: Callable[["Relay"], bool]) -> None:
         """Wait until `reached(self)`, judged at each change of state or position."""
         while not reached(self):
             await self._changed.wait()
@@ -146,7 +146,7 @@ class Relay:
             stack.callback(self._stand_by)
             RELAY_LEADER.set(1)
             log.info("this relay is the leader", relay=self._name)
-            await _first(self._lead(signal, stop), self._watch(lock))
+            await _run_until_first_ends(self._lead(signal, stop), self._watch(lock))
 
     async def _try_to_lead(self, lock: LeaderLock) -> bool:
         if probes.listeners:
@@ -171,7 +171,7 @@ class Relay:
             relay = self._relay
             self._producer = Producer(self._settings.kafka, self._name, relay.transaction_timeout_ms)
             try:
-                rebuilt = await unless(stop, self._rebuild(self._producer))
+                rebuilt = await run_unless(stop, self._rebuild(self._producer))
                 if rebuilt is not None:
                     await self._publish_from(*rebuilt, self._producer, signal, stop)
             except FencedError:
@@ -205,7 +205,7 @@ class Relay:
             )
             # guarantee 4: the position is read after InitProducerId has ended the former leader's transaction, so it
             # cannot move.
-            end = await producer.end_of(TopicPartition(topics.relay, PARTITION))
+            end = await producer.find_end(TopicPartition(topics.relay, PARTITION))
             last = await relay_position.read(kafka, topics.relay, name, end)
             if last is None and await relay_position.is_published(kafka, topics.events, partitions[topics.events]):
                 raise StopError(NO_POSITION.format(topic=topics.relay, relay=name, events=topics.events))
@@ -224,14 +224,14 @@ class Relay:
         try:
             while not stop.is_set():
                 self.heartbeat.beat()
-                chunk = await (ahead or self._source.next_chunk(position, layout, rows_max))
+                chunk = await (ahead or self._source.read_next_chunk(position, layout, rows_max))
                 ahead = None
                 if chunk is None:
-                    self._caught_up()
-                    await unless(stop, signal.wait(self._relay.poll_interval_s))
+                    self._note_caught_up()
+                    await run_unless(stop, signal.wait(self._relay.poll_interval_s))
                     continue
                 if chunk.more:
-                    ahead = asyncio.create_task(self._source.next_chunk(chunk.last.position, layout, rows_max))
+                    ahead = asyncio.create_task(self._source.read_next_chunk(chunk.last.position, layout, rows_max))
                 await self._publish(producer, chunk)
                 position = chunk.last.position
         finally:
@@ -259,7 +259,7 @@ class Relay:
         self.position = position
         RELAY_POSITION.set(position)
 
-    def _caught_up(self) -> None:
+    def _note_caught_up(self) -> None:
         self._tries.succeed()
         self._waiting_since = None
         RELAY_LAG_POSITIONS.set(0)
@@ -277,7 +277,7 @@ class Relay:
             self._waiting_since = self._waiting_since or datetime.now(UTC)
             return
         with suppress(RetryError):
-            self._waiting_since = await self._source.waiting_since(self.position)
+            self._waiting_since = await self._source.find_waiting_since(self.position)
             RELAY_LAG_POSITIONS.set(max(0, self._source.head - self.position))
 
     def _enter(self, state: State) -> None:
@@ -337,7 +337,7 @@ def _check_partitions(found: Mapping[str, int], wanted: Mapping[str, int]) -> No
             )
 
 
-async def _first(*steps: Coroutine[Any, Any, Any]) -> None:
+async def _run_until_first_ends(*steps: Coroutine[Any, Any, Any]) -> None:
     """Run steps in parallel until the first one ends; cancel the others and wait for their end. Raises its error."""
     tasks = [asyncio.create_task(step) for step in steps]
     try:

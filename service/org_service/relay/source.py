@@ -10,7 +10,7 @@ from org_service.relay.chunks import Chunk, Layout, build
 from org_service.settings import DatabaseSettings
 from org_service.store import journal
 from org_service.store.database import Database
-from org_service.store.failures import classified
+from org_service.store.failures import classify_errors
 
 WAY_OUT = (
     "The database was probably restored from an older backup. Stop the workers first: what they journal now "
@@ -39,11 +39,11 @@ class Source:
 
     async def ping(self) -> None:
         """Return if Postgres answers a query."""
-        with classified():
+        with classify_errors():
             async with self._database.connect() as connection:
                 await journal.read_head(connection)
 
-    async def next_chunk(self, after: int, layout: Layout, rows_max: int) -> Chunk | None:
+    async def read_next_chunk(self, after: int, layout: Layout, rows_max: int) -> Chunk | None:
         """The next rows, encoded for `layout`; None when there are none.
 
         Raises:
@@ -52,7 +52,7 @@ class Source:
         """
         if probes.listeners:
             await probe("relay.before_read", after)
-        with classified():
+        with classify_errors():
             async with self._database.connect() as connection:
                 rows = await journal.read_after(connection, after, rows_max)
                 if not rows or len(rows) >= rows_max:
@@ -65,9 +65,9 @@ class Source:
             raise _ahead(after, self.head)
         return None
 
-    async def waiting_since(self, after: int) -> datetime | None:
+    async def find_waiting_since(self, after: int) -> datetime | None:
         """When the first row after a position was recorded; None when there is none."""
-        with classified():
+        with classify_errors():
             async with self._database.connect() as connection:
                 rows = await journal.read_after(connection, after, 1)
                 self.head = await journal.read_head(connection)
@@ -82,7 +82,7 @@ class Source:
             RetryError: Postgres is away.
             StopError: It isn't, or the journal ends before it.
         """
-        with classified():
+        with classify_errors():
             async with self._database.connect() as connection:
                 journaled = await journal.find_command_id(connection, position)
                 self.head = await journal.read_head(connection)

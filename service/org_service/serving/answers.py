@@ -11,7 +11,7 @@ _LINE_END: Final = re.compile(rb"[\r\n\0]")
 HeaderLines = Iterable[tuple[bytes, bytes]]
 
 
-def head(status: int, headers: HeaderLines) -> bytes:
+def encode_head(status: int, headers: HeaderLines) -> bytes:
     """The status line and the headers.
 
     Raises:
@@ -59,9 +59,9 @@ class Answer:
             self._headers.append((b"connection", b"close"))
         if self._chunked:
             self._headers.append((b"transfer-encoding", b"chunked"))
-        return head(self._status, self._headers)
+        return encode_head(self._status, self._headers)
 
-    def part(self, content: bytes | memoryview) -> list[bytes | memoryview]:
+    def encode_part(self, content: bytes | memoryview) -> list[bytes | memoryview]:
         """A part of the body, framed; what has no body leaves it out.
 
         Raises:
@@ -77,7 +77,7 @@ class Answer:
                 raise ValueError("a response is longer than its Content-Length")
         return [content]
 
-    def end(self) -> bytes:
+    def encode_end(self) -> bytes:
         """The end of the body.
 
         Raises:

@@ -40,7 +40,7 @@ class ConnectionOwner(Protocol):
         """A connection is gone, or as good as gone."""
         ...
 
-    def bound_slow_strangers(self) -> None:
+    def limit_slow_unknown(self) -> None:
         """Break the connection that nobody known hasn't read from for longest, where there are too many."""
         ...
 
@@ -127,7 +127,7 @@ class HttpConnection(asyncio.Protocol):
         self._paused = True
         self._settle()
         if not self.known and not self._closing:
-            self._server.bound_slow_strangers()
+            self._server.limit_slow_unknown()
 
     def resume_writing(self) -> None:
         """It has read most of it; of the last answer, all that was left here."""
@@ -156,7 +156,7 @@ class HttpConnection(asyncio.Protocol):
         if not self._transport.is_closing():
             self._transport.write(data)
 
-    async def writable(self) -> None:
+    async def wait_writable(self) -> None:
         """Wait until the client has read enough; returns where it is gone, too."""
         if self._paused:
             if self._drained is None:
@@ -177,7 +177,7 @@ class HttpConnection(asyncio.Protocol):
             self._reject(error)
             return None
 
-    def reusable(self) -> bool:
+    def is_reusable(self) -> bool:
         """Whether another request may follow."""
         self._reader.drop_body()
         return self._reader.whole and not self._server.draining and (self.known or not self._reader.waiting)
@@ -190,7 +190,7 @@ class HttpConnection(asyncio.Protocol):
         """Break it."""
         self._transport.abort()
 
-    def answered(self, *, closes: bool) -> None:
+    def finish_answer(self, *, closes: bool) -> None:
         """Go on with the next request, or end."""
         self._exchange = None
         # The answer may have been long: what was true when it began is checked again.

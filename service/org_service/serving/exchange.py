@@ -35,7 +35,7 @@ class Peer(Protocol):
         """Send bytes."""
         ...
 
-    async def writable(self) -> None:
+    async def wait_writable(self) -> None:
         """Wait until the peer has read enough of what was sent; returns where it is gone, too."""
         ...
 
@@ -47,7 +47,7 @@ class Peer(Protocol):
         """Read on."""
         ...
 
-    def reusable(self) -> bool:
+    def is_reusable(self) -> bool:
         """Whether another request may follow the one in flight; asked as its answer begins."""
         ...
 
@@ -55,7 +55,7 @@ class Peer(Protocol):
         """Of every answer."""
         ...
 
-    def answered(self, *, closes: bool) -> None:
+    def finish_answer(self, *, closes: bool) -> None:
         """The answer was written."""
         ...
 
@@ -147,24 +147,24 @@ class Exchange:
             parts.append(self._answer.begin(close=self._closes))
         rest = memoryview(content)
         while len(rest) > SLICE_BYTES and not self._gone:
-            await self._write([*parts, *self._answer.part(rest[:SLICE_BYTES])])
+            await self._write([*parts, *self._answer.encode_part(rest[:SLICE_BYTES])])
             rest, parts = rest[SLICE_BYTES:], []
-        parts += self._answer.part(rest)
+        parts += self._answer.encode_part(rest)
         if not more:
-            parts.append(self._answer.end())
+            parts.append(self._answer.encode_end())
         await self._write(parts)
         if not more and not self._gone:
             self._finished = True
-            self._peer.answered(closes=self._closes)
+            self._peer.finish_answer(closes=self._closes)
 
     def _begin(self, start: Message) -> Answer:
         headers = [*self._peer.default_headers(), *start.get("headers", ())]
         answer = Answer(self._head.method, self._head.version, start["status"], headers)
         self._waits_to_continue = False
-        self._closes = not self._head.keep_alive or answer.closes or _CLOSE in headers or not self._peer.reusable()
+        self._closes = not self._head.keep_alive or answer.closes or _CLOSE in headers or not self._peer.is_reusable()
         return answer
 
     async def _write(self, parts: list[bytes | memoryview]) -> None:
-        await self._peer.writable()
+        await self._peer.wait_writable()
         if not self._gone:
             self._peer.write(b"".join(parts))

@@ -36,7 +36,7 @@ TIMEOUTS_S: Final = {
     ConnectionState.WRITING: 10.0,  # for the next 64 KiB
     ConnectionState.CLOSING: 5.0,  # so that the answer isn't lost in a reset (RFC 9112, section 9.6)
 }
-SLOW_STRANGERS_MAX: Final = 256
+SLOW_UNKNOWN_MAX: Final = 256
 """Clients nobody knows that don't read their answers; each holds up to 128 KiB."""
 
 
@@ -87,7 +87,7 @@ class Registry(Generic[_T]):
         del self._queues[place][connection]
         return True
 
-    def overdue(self, now: float) -> Iterator[tuple[_T, ConnectionState]]:
+    def find_overdue(self, now: float) -> Iterator[tuple[_T, ConnectionState]]:
         """Connections whose time in their state is over; each must enter another state, or leave, before the next."""
         for (state, _), queue in self._queues.items():
             timeout_s = TIMEOUTS_S.get(state)
@@ -97,7 +97,7 @@ class Registry(Generic[_T]):
                     break
                 yield connection, state
 
-    def expendable(self) -> _T | None:
+    def find_expendable(self) -> _T | None:
         """The connection that is missed least when there are too many: nobody's request is ever in it.
 
         First those that have their answer; then those of nobody known, the oldest first; then idle ones of callers.
@@ -122,7 +122,7 @@ class Registry(Generic[_T]):
                 return min(oldest, key=lambda each: each[:2])[2]
         return None
 
-    def slow_stranger(self) -> _T | None:
+    def find_slow_unknown(self) -> _T | None:
         """The connection of nobody known that hasn't read its answer for longest, where there are too many of them."""
-        strangers = self._queues[ConnectionState.WRITING, False]
-        return next(iter(strangers)) if len(strangers) > SLOW_STRANGERS_MAX else None
+        unknown = self._queues[ConnectionState.WRITING, False]
+        return next(iter(unknown)) if len(unknown) > SLOW_UNKNOWN_MAX else None

@@ -137,7 +137,7 @@ class HttpServer:
             return False
         if len(self._connections) >= bounds.connections_max:
             HTTP_CLOSED.labels("full").inc()
-            expendable = self._connections.expendable()
+            expendable = self._connections.find_expendable()
             if expendable is None:
                 return False
             self.forget(expendable)
@@ -161,9 +161,9 @@ class HttpServer:
         if not self._connections:
             self._none_left.set()
 
-    def bound_slow_strangers(self) -> None:
+    def limit_slow_unknown(self) -> None:
         """Break the connection that nobody known hasn't read from for longest, where there are too many."""
-        slow = self._connections.slow_stranger()
+        slow = self._connections.find_slow_unknown()
         if slow is not None:
             HTTP_CLOSED.labels("slow").inc()
             slow.abort()
@@ -179,7 +179,7 @@ class HttpServer:
         """A whole answer to what can't be read."""
         HTTP_CLOSED.labels("malformed").inc()
         status, headers, body = self._answer_malformed(status, detail)
-        return answers.head(status, [*self.default_headers(), *headers, (b"connection", b"close")]) + body
+        return answers.encode_head(status, [*self.default_headers(), *headers, (b"connection", b"close")]) + body
 
     def default_headers(self) -> list[tuple[bytes, bytes]]:
         """The date, which every answer has (RFC 9110, section 6.6.1)."""
@@ -192,7 +192,7 @@ class HttpServer:
         """Close connections whose time is over, as long as the server serves."""
         while True:
             await asyncio.sleep(SWEEP_S)
-            for connection, state in self._connections.overdue(time.monotonic()):
+            for connection, state in self._connections.find_overdue(time.monotonic()):
                 HTTP_CLOSED.labels(_LATE[state]).inc()
                 connection.expire(state)
                 if state in (ConnectionState.WRITING, ConnectionState.CLOSING):
@@ -237,7 +237,7 @@ def listen(host: str, port: int, what: str, setting: str) -> socket.socket:
     return listener
 
 
-def room_for(connections_max: int) -> int:
+def raise_file_limit(connections_max: int) -> int:
     """How many connections the limit of open files leaves room for; raises the limit as far as it may."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = connections_max + _FILES_BESIDES

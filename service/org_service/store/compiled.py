@@ -67,7 +67,7 @@ class Compiled(NamedTuple):
     """The name of $1, $2 …; with its value where the statement has it fixed."""
 
 
-def statements() -> Mapping[str, Compiled]:
+def list_statements() -> Mapping[str, Compiled]:
     """Every statement, by subject and name."""
     found: dict[str, Compiled] = {}
     for module in MODULES:

@@ -1,7 +1,7 @@
 """What one user is shown: an organization, or a page of those they can see.
 
 The statements only fetch: organizations that a user may be able to see, with the rows that say why (memberships,
-partnerships, staff). What the user is in each, `domain.access.access_to` decides, for the edge as for the worker.
+partnerships, staff). What the user is in each, `domain.access.decide_access` decides, for the edge as for the worker.
 """
 
 import unicodedata
@@ -26,7 +26,7 @@ from sqlalchemy.orm import aliased
 from sqlmodel import col
 
 from org_events.reference import Role
-from org_service.domain.access import Access, AccessKind, Partner, UserMembership, access_to
+from org_service.domain.access import Access, AccessKind, Partner, UserMembership, decide_access
 from org_service.domain.organization import OrderBy, StoredOrganization, name_key
 from org_service.domain.policy import READ, Policy
 from org_service.store.lists import Shape, list_active, list_related
@@ -160,7 +160,7 @@ def _judged(rows: Sequence[Sequence[Any]], *, staff: bool, policy: Policy) -> Se
                 partnerships.append(Partner(partner_id, Role(role), active))
                 memberships[partner_id] = _membership(member)
     organization = StoredOrganization._make(first[:_WIDTH])
-    access = access_to(organization, memberships=memberships, partnerships=partnerships, staff=staff, policy=policy)
+    access = decide_access(organization, memberships=memberships, partnerships=partnerships, staff=staff, policy=policy)
     # Of one that does not exist everything is None, also when it was deleted: that alone would let it pass.
     return None if access is None or first[0] is None else Seen(organization, access)
 

@@ -70,12 +70,12 @@ def classify(error: BaseException) -> RetryError | RefoldError | DataRefusedErro
     return None
 
 
-def misconfigured(error: BaseException) -> str | None:
+def find_misconfiguration(error: BaseException) -> str | None:
     """What the driver can't do with the URL: its own words, which name parameters and files; None for other errors."""
     return next((str(each) for each in _causes(error) if isinstance(each, asyncpg.ClientConfigurationError)), None)
 
 
-def sqlstate(error: BaseException) -> str:
+def describe_sqlstate(error: BaseException) -> str:
     """What the database said, by its code alone: its message may quote the payload."""
     for each in _causes(error):
         state = getattr(each, "sqlstate", None)
@@ -85,7 +85,7 @@ def sqlstate(error: BaseException) -> str:
 
 
 @contextmanager
-def classified() -> Generator[None]:
+def classify_errors() -> Generator[None]:
     """Raise what `classify` says in place of the error of the body; what it doesn't know passes as it is."""
     try:
         yield

@@ -19,7 +19,7 @@ import asyncpg
 from org_service.errors import RetryError
 from org_service.settings import DatabaseSettings
 from org_service.store.engine import Role, Session, connect
-from org_service.store.failures import classified
+from org_service.store.failures import classify_errors
 from org_service.store.tables import JOURNAL_CHANNEL
 
 SIGN_OF_LIFE_S: Final = 5.0
@@ -37,7 +37,7 @@ class _OwnSession:
         self._session: Session | None = None
 
     async def __aenter__(self) -> Self:
-        with classified():
+        with classify_errors():
             self._session = await connect(self._database, self._role)
         return self
 
@@ -56,7 +56,7 @@ class _OwnSession:
         """One value, within `SIGN_OF_LIFE_S`."""
         if self._session is None:
             raise RetryError("The session is closed: enter it again")
-        with classified():
+        with classify_errors():
             return cast("Any", await self._session.fetchval(query, *args, timeout=SIGN_OF_LIFE_S))
 
 
@@ -76,7 +76,7 @@ class JournalSignal(_OwnSession):
         assert self._session is not None
         try:
             self._session.add_termination_listener(self._wake)
-            with classified():
+            with classify_errors():
                 await self._session.add_listener(JOURNAL_CHANNEL, self._wake)
         except BaseException:
             await self.__aexit__(None, None, None)

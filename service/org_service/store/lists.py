@@ -82,12 +82,12 @@ class Shape(NamedTuple):
         """Whether names make the order."""
         return self.order_by.endswith("name")
 
-    def sorted(self, source: Any) -> list[ColumnElement[Any]]:
+    def make_order(self, source: Any) -> list[ColumnElement[Any]]:
         """The order, for ORDER BY."""
         columns: list[ColumnElement[Any]] = [getattr(source, key) for key in self.keys]
         return [column.desc() for column in columns] if self.order_by.startswith("-") else columns
 
-    def beyond(self) -> ColumnElement[bool]:
+    def make_following(self) -> ColumnElement[bool]:
         """What comes after the page before."""
         # Names of deleted organizations are null and stand at one end of the index: not to be passed one by one.
         there = col(OrganizationRow.name_key).is_not(None) if self.by_name else true()
@@ -170,9 +170,9 @@ def list_related(shape: Shape) -> Prepared:
         case AccessKind.STAFF:
             candidates = direct.where(~true())
     candidate = candidates.subquery("candidate")
-    found = _organizations_of(candidate, _there, shape.beyond(), _found if shape.searching else true())
+    found = _organizations_of(candidate, _there, shape.make_following(), _found if shape.searching else true())
     fetched = select(found).select_from(candidate).join(found, true()).subquery("fetched")
-    page = select(fetched).order_by(*shape.sorted(fetched.c)).limit(_rows_max).subquery("page")
+    page = select(fetched).order_by(*shape.make_order(fetched.c)).limit(_rows_max).subquery("page")
     caller = select(_IS_STAFF.label("staff"), _default(mine).label("default_id")).subquery("caller")
     return Prepared(
         select(caller, page, *(mine.c[field] for field in UserMembership._fields), *reached.c[1:])
@@ -180,7 +180,7 @@ def list_related(shape: Shape) -> Prepared:
         .outerjoin(page, true())
         .outerjoin(mine, mine.c.org_id == page.c.id)
         .outerjoin(reached, reached.c.org_id == page.c.id)
-        .order_by(*shape.sorted(page.c))
+        .order_by(*shape.make_order(page.c))
     )
 
 
@@ -192,7 +192,7 @@ def list_active(shape: Shape) -> Prepared:
         col(MembershipRow.org_id) == col(OrganizationRow.id),
         col(MembershipRow.active),
     )
-    wanted = and_(_active, shape.beyond(), true() if shape.access is None else ~direct)
+    wanted = and_(_active, shape.make_following(), true() if shape.access is None else ~direct)
     parts = _searched(shape, wanted) if shape.searching else [_in_order(shape, wanted)]
     if shape.access is None:
         mine = (
@@ -200,7 +200,7 @@ def list_active(shape: Shape) -> Prepared:
             .where(col(MembershipRow.user_id) == _user_id, col(MembershipRow.active))
             .subquery("mine")
         )
-        conditions = (_there, ~_active, shape.beyond(), _found if shape.searching else true())
+        conditions = (_there, ~_active, shape.make_following(), _found if shape.searching else true())
         deactivated = _organizations_of(mine, *conditions)
         parts.append(_first(shape, select(deactivated).select_from(mine).join(deactivated, true()).subquery()))
     chosen = union_all(*parts).subquery("chosen")
@@ -210,19 +210,21 @@ def list_active(shape: Shape) -> Prepared:
         select(*_LISTED, *columns(own, UserMembership._fields))
         .join(page, page.c.id == col(OrganizationRow.id))
         .outerjoin(own, and_(col(own.user_id) == _user_id, col(own.org_id) == page.c.id))
-        .order_by(*shape.sorted(OrganizationRow))
+        .order_by(*shape.make_order(OrganizationRow))
     )
 
 
 def _first(shape: Shape, source: FromClause) -> Rows:
     """The first rows of a source in the order of the list."""
     return (
-        select(source.c.id, source.c.name_key, source.c.created_at).order_by(*shape.sorted(source.c)).limit(_rows_max)
+        select(source.c.id, source.c.name_key, source.c.created_at)
+        .order_by(*shape.make_order(source.c))
+        .limit(_rows_max)
     )
 
 
 def _in_order(shape: Shape, wanted: ColumnElement[bool]) -> Rows:
-    return select(*_KEYS).where(wanted).order_by(*shape.sorted(OrganizationRow)).limit(_rows_max)
+    return select(*_KEYS).where(wanted).order_by(*shape.make_order(OrganizationRow)).limit(_rows_max)
 
 
 def _searched(shape: Shape, wanted: ColumnElement[bool]) -> list[Rows]:
@@ -230,7 +232,7 @@ def _searched(shape: Shape, wanted: ColumnElement[bool]) -> list[Rows]:
     walked = (
         select(*_KEYS, col(OrganizationRow.domain))
         .where(wanted)
-        .order_by(*shape.sorted(OrganizationRow))
+        .order_by(*shape.make_order(OrganizationRow))
         .limit(literal_column(str(NAMES_WALKED_MAX if shape.by_name else TIMES_WALKED_MAX)))
         .subquery("walked")
     )

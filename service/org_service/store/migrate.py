@@ -134,7 +134,7 @@ async def schema_of(conn: AsyncConnection) -> Schema:
     return Schema(None) if row is None else Schema(*row)
 
 
-def lacking(schema: Schema) -> str | None:
+def find_lacking(schema: Schema) -> str | None:
     """What must be done before this program can run on a schema; None where it can.
 
     Raises:
@@ -200,7 +200,7 @@ async def upgrade(database: DatabaseSettings, revision: str = "head", *, report:
     """
     async with _prepared(database) as (conn, schema):
         if _is_ahead(schema):
-            lacking(schema)
+            find_lacking(schema)
             return str(schema.revision)
         await _run(conn, report, lambda config: command.upgrade(config, revision))
         return str((await schema_of(conn)).revision)

@@ -68,7 +68,7 @@ _FIND_CLIENTS: Final = (
 
 
 async def find_relations(conn: AsyncConnection, pairs: Collection[tuple[str, UUID]]) -> Relations:
-    """What the reference data say of users and organizations, as `access.access_to` wants to know it.
+    """What the reference data say of users and organizations, as `access.decide_access` wants to know it.
 
     Args:
         pairs: A user and an organization each; no other pair can be asked about.

@@ -8,7 +8,7 @@ from org_events.commands import exact_integer
 _DIGEST_BYTES: Final = 16
 
 
-def request_digest(command_type: bytes, canonical: bytes) -> bytes:
+def digest_request(command_type: bytes, canonical: bytes) -> bytes:
     """The digest that tells a repeated command from another one under the same id.
 
     Args:
@@ -27,7 +27,7 @@ def write_version_plainly(body: dict[str, Any]) -> bool:
     return True
 
 
-def depth(body: Any) -> int:
+def measure_depth(body: Any) -> int:
     """How deep parsed JSON nests: the number of objects and arrays around its innermost value. Doesn't recurse."""
     levels, level = 0, [body]
     while level:

@@ -18,8 +18,8 @@ from org_events.cloudevents import (
     TRACEPARENT,
     TRACEPARENT_ATTRIBUTE,
     NotACloudEvent,
-    by_name,
-    contradiction,
+    describe_contradiction,
+    index_headers,
     is_structured,
     read_structured,
 )
@@ -35,7 +35,7 @@ from org_events.commands import (
 from org_events.results import FieldError
 from org_service.domain.decide import Invalid
 from org_service.domain.requests import Record, Rejected, Request, Unreadable
-from org_service.wire.body import depth, request_digest, write_version_plainly
+from org_service.wire.body import digest_request, measure_depth, write_version_plainly
 from org_service.wire.ids import is_uuid, make_uuid, read_traceparent, read_uuid
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ _TOKEN_ATTRIBUTE: Final = "ce_authorization"  # noqa: S105 - a name
 
 def read(record: Record) -> Request | Unreadable:
     """Read one record of `orgs.commands`, binary or structured CloudEvent."""
-    headers, twice = by_name(record.headers)
+    headers, twice = index_headers(record.headers)
     value = record.value
     content_type = headers.get(CONTENT_TYPE)
     if content_type != JSON_CONTENT and is_structured(content_type):
@@ -71,14 +71,14 @@ def read(record: Record) -> Request | Unreadable:
                 headers[f"ce_{name}"] = _bytes(event.attributes[name])
         value = event.data
     elif "ce_id" in twice:
-        return Unreadable(record, contradiction("ce_id"))
+        return Unreadable(record, describe_contradiction("ce_id"))
     raw_id = headers.get("ce_id")
     if raw_id is None:
         return Unreadable(record, "the header ce_id is missing")
     command_id = read_uuid(raw_id)
     if command_id is None:
         return Unreadable(record, "the header ce_id is not a UUID of 36 characters")
-    problem = _sentence(contradiction(twice[0])) if twice else None
+    problem = _sentence(describe_contradiction(twice[0])) if twice else None
     if _TOKEN_ATTRIBUTE in headers:
         problem = "Send the token in the record's header authorization, not among the event's attributes."
     if raw_id in _RESERVED:
@@ -91,7 +91,7 @@ def _broken_envelope(record: Record, value: bytes, error: NotACloudEvent) -> Req
     if command_id is None:
         return Unreadable(record, str(error))
     rejected = Rejected("", f"The record is not a CloudEvent: {error}.")
-    return Request(record, command_id, read_uuid(record.key), rejected, request_digest(b"", value), None, None)
+    return Request(record, command_id, read_uuid(record.key), rejected, digest_request(b"", value), None, None)
 
 
 def _sentence(text: str) -> str:
@@ -127,7 +127,7 @@ def _read_body(
     else:
         command = Rejected(command_type if model else ascii(command_type)[1:-1][:_TYPE_CHARS_SHOWN], problem)
         org_id = read_uuid(record.key) or read_uuid(_bytes(_org_id(body)))
-    digest = request_digest(raw_type, canonical)
+    digest = digest_request(raw_type, canonical)
     authorization = (headers[AUTHORIZATION] or b"") if AUTHORIZATION in headers else None
     return Request(record, command_id, org_id, command, digest, actor, traceparent, authorization)
 
@@ -143,7 +143,7 @@ def _parse(value: bytes) -> tuple[Any, bytes, str | None]:
             return _parse(value[len(_BOM) :])  # it means nothing (RFC 8259, section 8.1); looked for where it hurts
         return None, value, f"The body is not JSON: {error.msg} at character {error.pos}."
     # No more brackets than the depth allows is the rule; only otherwise is it worth a walk.
-    if value.count(b"{") + value.count(b"[") > PAYLOAD_DEPTH_MAX and depth(body) > PAYLOAD_DEPTH_MAX:
+    if value.count(b"{") + value.count(b"[") > PAYLOAD_DEPTH_MAX and measure_depth(body) > PAYLOAD_DEPTH_MAX:
         return body, value, f"The body is nested more than {PAYLOAD_DEPTH_MAX} levels deep."
     return body, _canonical(body), None
 

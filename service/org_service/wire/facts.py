@@ -30,7 +30,7 @@ class Fact(NamedTuple):
     """The values of its fields, the key's first; None for a tombstone: the fact is taken back."""
 
 
-def kinds(topics: Topics) -> Mapping[str, type[Reference]]:
+def map_kinds(topics: Topics) -> Mapping[str, type[Reference]]:
     """What each reference topic holds, by its name."""
     return {topics.memberships: Membership, topics.partnerships: Partnership, topics.staff: Staff}
 

@@ -10,7 +10,7 @@ from org_events.cloudevents import AUTHORIZATION, CONTENT_TYPE, STRUCTURED_BYTES
 from org_events.kafka.batches import BATCH_HEADER_BYTES, UnreadBatch
 from org_service.domain.outcomes import KeptRecord
 from org_service.domain.reasons import AuthenticatedBy
-from org_service.domain.requests import Record, Rejected, Request, SetAside, broker_time
+from org_service.domain.requests import Record, Rejected, Request, SetAside, read_broker_time
 
 HEADERS_BYTES_MAX: Final = 64 * 1024
 """Of a record that is set aside; as much as a command. Nothing else bounds it below what Postgres takes in one row."""
@@ -23,7 +23,7 @@ _HEADER_BYTES: Final = 8
 """That a header costs beside its name and value."""
 
 
-def kept_headers(record: Record) -> tuple[str, str]:
+def keep_headers(record: Record) -> tuple[str, str]:
     """What is kept of a record's headers that is set aside, and what to say of the rest.
 
     No token is kept: whoever can read it could use it.
@@ -68,7 +68,7 @@ def _is_token(name: str) -> bool:
     return AUTHORIZATION in name.lower()
 
 
-def kept_key(record: Record) -> tuple[bytes | None, str]:
+def keep_key(record: Record) -> tuple[bytes | None, str]:
     """What is kept of a record's key that is set aside, and what to say of the rest; an organization's has 36 bytes."""
     key = record.key
     if key is None or len(key) <= KEY_BYTES_KEPT:
@@ -86,7 +86,7 @@ class KeptValue(NamedTuple):
     """SHA-256 of the same, in hex."""
 
 
-def kept_value(record: Record) -> KeptValue:
+def keep_value(record: Record) -> KeptValue:
     """Keep a value that can be read as a command whole: an operator may let it go. Of others the beginning will do.
 
     Of a batch that was not read only its header is kept: there may be tokens among its records.
@@ -99,24 +99,24 @@ def kept_value(record: Record) -> KeptValue:
     return KeptValue(value[:VALUE_BYTES_KEPT], len(value), sha256(value).hexdigest())
 
 
-def why_unread(record: Record) -> str:
+def explain_unread(record: Record) -> str:
     """Why a whole batch stands in the place of a value; empty where none does."""
     return record.value.why if isinstance(record.value, UnreadBatch) else ""
 
 
-def keep(set_aside: SetAside) -> KeptRecord:
+def keep_record(set_aside: SetAside) -> KeptRecord:
     """What is kept of a record for an operator: bytes, coordinates, and who was verified in place of a token."""
     (record, detail, reason, _), request = set_aside
-    key, about_key = kept_key(record)
-    headers, about_headers = kept_headers(record)
+    key, about_key = keep_key(record)
+    headers, about_headers = keep_headers(record)
     verified = request is not None and request.user_id is not None
     about_token = "" if verified or not holds_token(record) else "its token was not verified, and is not stored"
-    value, value_bytes, value_sha256 = kept_value(record)
+    value, value_bytes, value_sha256 = keep_value(record)
     return KeptRecord(
         topic=record.topic,
         partition=record.partition,
         offset=record.offset,
-        broker_time=broker_time(record),
+        broker_time=read_broker_time(record),
         key=key,
         value=value,
         headers=headers,
@@ -124,7 +124,7 @@ def keep(set_aside: SetAside) -> KeptRecord:
         command_id=None if request is None else request.command_id,
         request_digest=None if request is None else request.digest,
         reason=reason,
-        detail="; ".join(filter(None, (detail, why_unread(record), about_key, about_headers, about_token))),
+        detail="; ".join(filter(None, (detail, explain_unread(record), about_key, about_headers, about_token))),
         actor=None if request is None else request.actor,
         authenticated_by=_authenticated_by(request),
         value_bytes=value_bytes,

@@ -34,7 +34,7 @@ MOMENTS_CACHED: Final = 256
 
 
 @lru_cache(maxsize=MOMENTS_CACHED)
-def rfc3339(moment: datetime) -> bytes:
+def format_rfc3339(moment: datetime) -> bytes:
     """As in headers and bodies: UTC, with Z."""
     return moment.astimezone(UTC).isoformat().replace("+00:00", "Z").encode()
 
@@ -52,7 +52,7 @@ _VARIANT: Final = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abc
 """The first digit of a UUID's fourth group, whose upper two bits are fixed (RFC 9562, section 4.1)."""
 
 
-def derived_id(name: str) -> bytes:
+def derive_id(name: str) -> bytes:
     """UUIDv5 of `name` in the namespace of our ids, as text: equal to `uuid.uuid5`, at a third of its cost."""
     digits = sha1(_NAMESPACE + name.encode(), usedforsecurity=False).hexdigest()
     return (
@@ -60,7 +60,7 @@ def derived_id(name: str) -> bytes:
     ).encode()
 
 
-def shared_headers(
+def make_shared_headers(
     command_id: bytes, subject: bytes | None, position: bytes | None, time: bytes, traceparent: str | None
 ) -> list[Header]:
     """The headers that the result of a command and its event have in common.
@@ -100,15 +100,15 @@ def encode_result(  # noqa: PLR0917 - by position, because the relay makes thous
     Args:
         derived_from: What the `ce_id` is derived from; the same text gives the same id.
         command_id: 36 characters.
-        subject: As `shared_headers`.
+        subject: As `make_shared_headers`.
         outcome: Of the command.
         code: Of the outcome.
         version: JSON.
         organization: JSON.
-        position: As `shared_headers`.
+        position: As `make_shared_headers`.
         problem: JSON text; None where there is none.
         final: JSON.
-        shared: From `shared_headers`.
+        shared: From `make_shared_headers`.
     """
     body = RESULT_BODY % (
         command_id,
@@ -121,7 +121,7 @@ def encode_result(  # noqa: PLR0917 - by position, because the relay makes thous
         NULL if problem is None else problem.encode(),
         final,
     )
-    return body, [("ce_id", derived_id(derived_from)), _RESULT_TYPE, _RESULT_SCHEMA, *shared]
+    return body, [("ce_id", derive_id(derived_from)), _RESULT_TYPE, _RESULT_SCHEMA, *shared]
 
 
 class ResultRecord(NamedTuple):
@@ -132,7 +132,7 @@ class ResultRecord(NamedTuple):
     headers: list[Header]
 
 
-def result_record(
+def make_result_record(
     *,
     derived_from: str,
     command_id: UUID,
@@ -177,6 +177,6 @@ def result_record(
         place,
         problem,
         TRUE if final else FALSE,
-        shared_headers(command, subject, place, rfc3339(recorded_at), traceparent),
+        make_shared_headers(command, subject, place, format_rfc3339(recorded_at), traceparent),
     )
     return ResultRecord(subject or command, value, headers)

@@ -95,7 +95,7 @@ class CommandSubscriber(Subscriber):
         return self._continuity.detail
 
     def _assigned(self) -> None:
-        self._continuity.lose()
+        self._continuity.mark_lost()
 
     def _is_astray(self) -> bool:
         return self._continuity.lost
@@ -160,7 +160,7 @@ class CommandSubscriber(Subscriber):
             await asyncio.sleep(LOOK_S)
             try:
                 async with asyncio.timeout(LOOK_S):
-                    await self._continuity.look(self._consumer)
+                    await self._continuity.look_for_changes(self._consumer)
             except StopError as error:
                 self.fail(error)
                 return

@@ -35,13 +35,13 @@ from org_service.kafka.client import (
     KafkaError,
     TopicPartition,
 )
-from org_service.kafka.epochs import UNKNOWN, epoch_ends
+from org_service.kafka.epochs import UNKNOWN, fetch_epoch_ends
 from org_service.kafka.offsets import read_committed
 from org_service.kafka.topic_ids import Topic, describe
 from org_service.settings import Settings
 from org_service.store import losses
 from org_service.store.database import Database
-from org_service.store.failures import classified
+from org_service.store.failures import classify_errors
 from org_service.store.losses import Loss
 from org_service.telemetry.logs import get_logger
 from org_service.telemetry.metrics import COMMANDS_LOST
@@ -82,7 +82,7 @@ def parse(text: str | None) -> Note | None:
             return None
 
 
-def fingerprint(record: Record) -> tuple[int, int]:
+def make_fingerprint(record: Record) -> tuple[int, int]:
     """What tells a record from another one at its offset."""
     return record.timestamp, zlib.crc32(record.value or b"", zlib.crc32(record.key or b""))
 
@@ -108,7 +108,7 @@ class GoOn(NamedTuple):
     """From, to, why; as in `Loss`."""
 
 
-def place(found: Found, topic_id: UUID) -> GoOn:
+def decide_place(found: Found, topic_id: UUID) -> GoOn:
     """Where to continue in a partition. Pure: the table of the module's text."""
     offset, note, begin, end, same = found
     if offset is None:
@@ -141,7 +141,7 @@ class Continuity:
         """Whether `settle` must be called before the next poll."""
         return self._lost
 
-    def lose(self) -> None:
+    def mark_lost(self) -> None:
         """Hear that the offsets may not fit to the log any more."""
         self._lost = True
 
@@ -155,10 +155,12 @@ class Continuity:
     def commit_of(self, record: Record) -> tuple[int, str]:
         """What to commit behind a record: offset and note."""
         now = self._now
-        note = None if now is None else Note(now.topic_id, now.epochs.get(record.partition, -1), fingerprint(record))
+        note = (
+            None if now is None else Note(now.topic_id, now.epochs.get(record.partition, -1), make_fingerprint(record))
+        )
         return record.offset + 1, "" if note is None else note.to_text()
 
-    async def look(self, consumer: AIOKafkaConsumer) -> None:
+    async def look_for_changes(self, consumer: AIOKafkaConsumer) -> None:
         """See whether the topic or a partition's leader is another one than before; one small request.
 
         Raises:
@@ -168,7 +170,7 @@ class Continuity:
         before = self._now
         now = await self._describe(consumer)
         if before is not None and (now.topic_id != before.topic_id or now.epochs != before.epochs):
-            self.lose()
+            self.mark_lost()
 
     async def settle(self, consumer: AIOKafkaConsumer) -> bool:
         """Put every assigned partition where it must continue; whether that is done. No batch may be in flight.
@@ -219,12 +221,12 @@ class Continuity:
         committed = await read_committed(self._settings.kafka, self._group, assigned)
         notes = {at: parse(each.metadata) for at, each in committed.items()}
         asked = {at: _epoch_read(notes.get(at), at, now) for at in assigned}
-        ends = await epoch_ends(consumer, asked, {at: now.leaders[at.partition] for at in assigned})
+        ends = await fetch_epoch_ends(consumer, asked, {at: now.leaders[at.partition] for at in assigned})
         places: dict[TopicPartition, GoOn] = {}
         for at in assigned:
             offset = committed[at].offset if committed[at].offset >= 0 else None
             found = Found(offset, notes.get(at), begins[at], ends[at], same=False)
-            chosen = place(found, now.topic_id)
+            chosen = decide_place(found, now.topic_id)
             note = found.note
             if (
                 chosen.lost is not None
@@ -235,7 +237,7 @@ class Continuity:
                 assert offset is not None
                 # A leader that was elected just before the commit is not in the note: then this is no loss.
                 same = await self._record_at(TopicPartition(*at), offset - 1) == note.record
-                chosen = place(found._replace(same=same), now.topic_id)
+                chosen = decide_place(found._replace(same=same), now.topic_id)
             places[at] = chosen
         return places
 
@@ -253,7 +255,7 @@ class Continuity:
         finally:
             await reader.stop()
         records = batches.get(at, [])
-        return fingerprint(records[0]) if records and records[0].offset == offset else None
+        return make_fingerprint(records[0]) if records and records[0].offset == offset else None
 
     async def _note_down(self, now: Topic, lost: Mapping[TopicPartition, tuple[int, int | None, LossReason]]) -> None:
         if not lost:
@@ -262,7 +264,7 @@ class Continuity:
         found = [Loss(at.topic, now.topic_id, at.partition, *what, moment) for at, what in sorted(lost.items())]
         database = Database(self._settings.database, "worker", direct=True)
         try:
-            with classified():
+            with classify_errors():
                 async with database.begin() as conn:
                     await losses.note(conn, found)
         finally:

@@ -16,16 +16,16 @@ from org_service import probes
 from org_service.apply.reconcile import absence_max_s, is_too_long
 from org_service.kafka.client import TopicPartition
 from org_service.kafka.reader import groupless_consumer
-from org_service.kafka.topic_ids import topic_ids
+from org_service.kafka.topic_ids import fetch_topic_ids
 from org_service.probes import probe
 from org_service.settings import Settings
 from org_service.store import reference_progress
 from org_service.store.database import Database
-from org_service.store.failures import classified
+from org_service.store.failures import classify_errors
 from org_service.store.reference_progress import ReferencePartition
 from org_service.telemetry.logs import get_logger
 from org_service.waiting import pause
-from org_service.wire.facts import kinds
+from org_service.wire.facts import map_kinds
 
 log = get_logger(__name__)
 
@@ -61,7 +61,7 @@ async def _wait(
     stop: asyncio.Event,
     beat: Callable[[], None],
 ) -> None:
-    topics = sorted(kinds(settings.kafka.topics))
+    topics = sorted(map_kinds(settings.kafka.topics))
     partitions = [TopicPartition(topic, number) for topic in topics for number in range(settings.kafka.partitions)]
     ids: Mapping[str, UUID] = {}
     ends: dict[TopicPartition, int] = {}
@@ -71,11 +71,11 @@ async def _wait(
     async def goes_on() -> bool:
         """Whether the ends are those of the topics that are there now; a heartbeat, and raises in an outage."""
         beat()
-        return not stop.is_set() and await topic_ids(consumer, topics) == ids
+        return not stop.is_set() and await fetch_topic_ids(consumer, topics) == ids
 
     while not stop.is_set():
         if not await goes_on():  # the first look, or a topic was created again
-            ids = await topic_ids(consumer, topics)
+            ids = await fetch_topic_ids(consumer, topics)
             ends = cast("dict[TopicPartition, int]", await consumer.end_offsets(partitions))
             absence_s = await absence_max_s(settings, topics)
         if probes.listeners:
@@ -105,7 +105,7 @@ async def _applied(
 
     What was applied of former topics doesn't count.
     """
-    with classified():
+    with classify_errors():
         async with database.connect() as conn:
             progress = await reference_progress.read(conn)
             ages = await reference_progress.read_ages(conn)

@@ -9,7 +9,7 @@ from org_service.settings import Settings
 from org_service.store.reference_progress import ReferencePartition
 from org_service.telemetry.logs import get_logger
 from org_service.waiting import Heartbeat
-from org_service.wire.facts import kinds
+from org_service.wire.facts import map_kinds
 from org_service.worker.feed import Feed
 from org_service.worker.subscriber import Subscriber
 
@@ -31,7 +31,7 @@ class ReferenceSubscriber(Subscriber):
     def __init__(self, settings: Settings, applier: ReferenceApplier, heartbeat: Heartbeat | None = None) -> None:
         """Declare the subscription; nothing is connected yet."""
         feed = Feed(
-            sorted(kinds(settings.kafka.topics)),
+            sorted(map_kinds(settings.kafka.topics)),
             f"{settings.worker.group_id}{GROUP_SUFFIX}",
             _BATCH_TIMEOUT_MS,
             _FETCH_WAIT_MS,
@@ -39,16 +39,16 @@ class ReferenceSubscriber(Subscriber):
         )
         super().__init__(settings, applier, feed, heartbeat)
         self._reference = applier
-        applier.lose()
+        applier.mark_place_lost()
 
     def _assigned(self) -> None:
-        self._reference.lose()
+        self._reference.mark_place_lost()
 
     async def _prepare(self) -> bool:
         reference, consumer = self._reference, self._consumer
         if self._draining:
             return True
-        passed: Mapping[ReferencePartition, float] = {} if reference.lost else await reference.passed(consumer)
+        passed: Mapping[ReferencePartition, float] = {} if reference.lost else await reference.take_passed(consumer)
         if not (reference.lost or passed):
             return True
         if self._last is not None:

@@ -181,7 +181,7 @@ class Subscriber:
         """Take on a batch; returns when the one before it is through. FastStream skips a batch that raises."""
         before, self._last = self._last, asyncio.create_task(self._finish(records, self._last))
         self._in_hand.add(self._last)
-        self._last.add_done_callback(self._out_of_hand)
+        self._last.add_done_callback(self._forget_task)
         if before is not None:
             await asyncio.wait((before,))
 
@@ -203,7 +203,7 @@ class Subscriber:
             # The partitions moved on, or Kafka is away: the records come again and the journal knows them.
             log.info("offsets not committed; redelivered records will be skipped", why=type(error).__name__)
 
-    def _out_of_hand(self, task: asyncio.Task[None]) -> None:
+    def _forget_task(self, task: asyncio.Task[None]) -> None:
         self._in_hand.discard(task)
         if task.cancelled():
             # Not by us: what comes later may not go first, so nothing would be done any more.

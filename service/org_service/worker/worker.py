@@ -16,7 +16,7 @@ from org_service.apply.applier import Applier
 from org_service.apply.authenticator import Authenticator
 from org_service.apply.breaker import Breaker
 from org_service.apply.reference import ReferenceApplier
-from org_service.apply.replies import Replies, lacks_write
+from org_service.apply.replies import Replies, explain_missing_write
 from org_service.domain.fold import Decider
 from org_service.errors import RetryError, SystemicError
 from org_service.kafka.client import KafkaError
@@ -205,7 +205,7 @@ class Worker:
         """
         results = self._settings.kafka.topics.results
         if not await reference.may_write(results):
-            self._lacking = lacks_write(results)
+            self._lacking = explain_missing_write(results)
             raise RetryError(self._lacking)
 
     async def _load(self, reference: ReferenceSubscriber, stop: asyncio.Event) -> bool:

@@ -72,9 +72,9 @@ async def test_a_rotation_in_two_steps_leaves_no_gap(server: KeyServer, opening:
     await tokens.verify(old, before)
     server.hold(OLD, NEW)
     assert await tokens.verify(NEW.token(), AT) == "ann"
-    assert tokens.known(old, before) == "ann"
+    assert tokens.find_known(old, before) == "ann"
     server.hold(NEW)
-    await until(lambda: tokens.known(old, datetime.now(UTC)) is None)
+    await until(lambda: tokens.find_known(old, datetime.now(UTC)) is None)
     with pytest.raises(TokenRejected, match="not one of the issuer's"):
         await tokens.verify(old, datetime.now(UTC))
     assert await tokens.verify(old, before) == "ann", "it was used while the key was listed"
@@ -130,13 +130,13 @@ async def test_keys_that_cannot_be_fetched_any_more_end(server: KeyServer, openi
     assert await tokens.verify(token, datetime.now(UTC)) == "ann"
     assert re.match(r"1 key, read [0-5] s ago", await tokens.check())
     await server.stop()
-    await until(lambda: tokens.known(token, datetime.now(UTC)) is None)
+    await until(lambda: tokens.find_known(token, datetime.now(UTC)) is None)
     with pytest.raises(RetryError, match="ConnectError"):
         await tokens.verify(token, datetime.now(UTC))
     with pytest.raises(RetryError, match="tokens wait"):
         await tokens.check()
     await server.start()
-    await until(lambda: tokens.known(token, datetime.now(UTC)))
+    await until(lambda: tokens.find_known(token, datetime.now(UTC)))
 
 
 async def test_an_outage_stops_no_token_of_a_known_key_and_rejects_none_of_another(

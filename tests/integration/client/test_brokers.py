@@ -1,4 +1,4 @@
-"""What `enduring` does to aiokafka's clients, whose internals it stands on."""
+"""What `make_enduring` does to aiokafka's clients, whose internals it stands on."""
 
 import asyncio
 import re
@@ -18,7 +18,7 @@ from aiokafka.protocol.metadata import MetadataRequest
 
 import org_events
 import org_service
-from org_events.kafka.brokers import EnduringClient, enduring
+from org_events.kafka.brokers import EnduringClient, make_enduring
 
 pytestmark = pytest.mark.integration
 
@@ -29,7 +29,7 @@ def of(client: Any) -> Any:
 
 @pytest.mark.parametrize("make", [AIOKafkaConsumer, AIOKafkaProducer, AIOKafkaAdminClient])
 async def test_connections_keep_themselves_alive(bootstrap_servers: str, make: Any) -> None:
-    client = enduring(make(bootstrap_servers=bootstrap_servers))
+    client = make_enduring(make(bootstrap_servers=bootstrap_servers))
     await client.start()
     try:
         assert await of(client).force_metadata_update()
@@ -58,7 +58,7 @@ async def test_a_start_that_is_given_up_leaves_no_connection_open(
         return asyncio.get_running_loop().create_future()  # a broker that says nothing
 
     monkeypatch.setattr(AIOKafkaConnection, "send", sent)
-    client = enduring(make(bootstrap_servers=bootstrap_servers))
+    client = make_enduring(make(bootstrap_servers=bootstrap_servers))
     starting = asyncio.create_task(client.start())
     connection = await asyncio.wait_for(asking, 10)
     assert connection.connected()
@@ -80,7 +80,7 @@ async def test_a_broker_that_hangs_up_on_whom_it_let_in_is_one_that_does_not_ans
         writer.close()
 
     async with await asyncio.start_server(let_in, "127.0.0.1", 0) as server:
-        client = enduring(
+        client = make_enduring(
             AIOKafkaAdminClient(
                 bootstrap_servers=f"127.0.0.1:{server.sockets[0].getsockname()[1]}",
                 security_protocol="SASL_PLAINTEXT",
@@ -99,7 +99,7 @@ async def test_metadata_that_can_not_be_read_are_asked_for_again(
     bootstrap_servers: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing may end the task that keeps them fresh: new leaders would never be found."""
-    client = enduring(AIOKafkaAdminClient(bootstrap_servers=bootstrap_servers))
+    client = make_enduring(AIOKafkaAdminClient(bootstrap_servers=bootstrap_servers))
     await client.start()
     try:
         with monkeypatch.context() as patched:
@@ -111,7 +111,7 @@ async def test_metadata_that_can_not_be_read_are_asked_for_again(
 
 
 async def test_only_the_client_that_was_given_is_changed(bootstrap_servers: str) -> None:
-    ours = enduring(AIOKafkaConsumer(bootstrap_servers=bootstrap_servers))
+    ours = make_enduring(AIOKafkaConsumer(bootstrap_servers=bootstrap_servers))
     others = AIOKafkaConsumer(bootstrap_servers=bootstrap_servers)
     assert type(of(ours)) is EnduringClient
     assert type(of(others)) is AIOKafkaClient

@@ -364,7 +364,7 @@ async def test_only_post_is_known(site: Site, method: str) -> None:
     ],
 )
 def test_hosts_and_origins_are_those_that_are_known(edge: EdgeSettings, checked: bool, host: str, origin: str) -> None:
-    security = mcp_http.transport_security(edge)
+    security = mcp_http.make_transport_security(edge)
     assert security.enable_dns_rebinding_protection is checked
     if checked:
         assert host in security.allowed_hosts

@@ -68,9 +68,9 @@ async def publish(settings: Settings, rows: int) -> tuple[float, float]:
     """Run a relay from its first position to the last row."""
     relay, stop = Relay(settings), asyncio.Event()
     running = asyncio.create_task(relay.run(stop))
-    await relay.until(lambda relay: relay.position is not None)
+    await relay.wait_until(lambda relay: relay.position is not None)
     began, busy = time.perf_counter(), time.process_time()
-    await relay.until(lambda relay: (relay.position or 0) >= rows)
+    await relay.wait_until(lambda relay: (relay.position or 0) >= rows)
     took, worked = time.perf_counter() - began, time.process_time() - busy
     stop.set()
     await running

@@ -73,7 +73,7 @@ async def test_it_stops_when_the_journal_is_restored_under_its_feet(settings: Se
     relay = Relay(settings)
     task = asyncio.create_task(relay.run(asyncio.Event()))
     async with asyncio.timeout(20):
-        await relay.until(lambda relay: relay.position == head)
+        await relay.wait_until(lambda relay: relay.position == head)
         await restore(settings, 15)
         with pytest.raises(StopError, match="the journal ends at 15"):
             await task

@@ -61,7 +61,7 @@ async def test_a_follower_never_leads_beside_the_leader(settings: Settings) -> N
     quick = relay_settings(settings, poll_interval_s=0.05)
     async with running(quick) as first, running(quick) as second:
         leader, follower = await leader_of(first, second)
-        leading = asyncio.create_task(follower.relay.until(lambda relay: relay.leading))
+        leading = asyncio.create_task(follower.relay.wait_until(lambda relay: relay.leading))
         with probing("relay.before_try_to_lead", count):
             for turn in range(5):
                 await leader.published(await journal(settings, changes(5, after=turn * 5)))

@@ -31,7 +31,7 @@ async def end(settings: Settings) -> int:
         with suppress(UnknownFateError, TopicsMissingError):
             try:
                 await producer.start([settings.kafka.topics.relay])
-                found.append(await producer.end_of(TopicPartition(settings.kafka.topics.relay, 0)))
+                found.append(await producer.find_end(TopicPartition(settings.kafka.topics.relay, 0)))
             finally:
                 await producer.close()
         return bool(found)

@@ -16,7 +16,7 @@ from org_service.settings import DatabaseSettings
 from org_service.store import accepted
 from org_service.store import engine as engine_module
 from org_service.store.engine import Role, Session, connect, create_engine
-from org_service.store.failures import classified, classify
+from org_service.store.failures import classify, classify_errors
 from tests.integration.store.conftest import CreateDatabase, CreateLogin
 from tests.integration.store.proxy import network_to
 
@@ -227,7 +227,7 @@ async def test_the_edge_leaves_a_server_that_is_read_only_when_it_can_write_noth
     await admin.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
     async with edge.connect() as conn:
         standby = await conn.scalar(text("SELECT pg_backend_pid()"))
-        with pytest.raises(RetryError, match="25006"), classified():
+        with pytest.raises(RetryError, match="25006"), classify_errors():
             await accepted.remember(conn, uuid4(), "ann", uuid4(), datetime.now(UTC))
     await admin.execute("SET default_transaction_read_only = off")
     await admin.execute(f"ALTER DATABASE {name} RESET default_transaction_read_only")

@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from org_service.errors import DataRefusedError, RefoldError, RetryError, StopError, TooSlowError
 from org_service.settings import DatabaseSettings
 from org_service.store.engine import Session, connect, create_engine
-from org_service.store.failures import classified, classify
+from org_service.store.failures import classify, classify_errors
 from tests.integration.store.conftest import CreateDatabase, CreateLogin
 from tests.integration.store.proxy import network_to
 from tests.integration.store.rows import ACME, insert_journal, insert_organization, insert_parked
@@ -92,14 +92,14 @@ async def test_a_command_id_that_is_journaled_meanwhile_is_folded_again(
 ) -> None:
     command_id = await insert_journal(admin, 1)
     session = await connect(database, "worker")
-    with pytest.raises(RefoldError, match="journal_command_id_key"), classified():
+    with pytest.raises(RefoldError, match="journal_command_id_key"), classify_errors():
         await insert_journal(session, 2, command_id=command_id)
     await session.close()
 
 
 async def test_a_record_parked_meanwhile_is_folded_again(database: DatabaseSettings, admin: Session) -> None:
     await insert_parked(admin, 1)
-    with pytest.raises(RefoldError, match="parked_coordinates_key"), classified():
+    with pytest.raises(RefoldError, match="parked_coordinates_key"), classify_errors():
         await insert_parked(admin, 1)
 
 
@@ -131,7 +131,7 @@ async def test_a_serialization_failure_is_folded_again(worker: AsyncEngine, admi
     async with engine.connect() as conn:
         await conn.execute(text("SELECT position FROM journal_head"))
         await admin.execute("UPDATE journal_head SET position = 1")
-        with pytest.raises(RefoldError, match="40001"), classified():
+        with pytest.raises(RefoldError, match="40001"), classify_errors():
             await conn.execute(text("UPDATE journal_head SET position = 2"))
 
 
@@ -145,7 +145,7 @@ async def test_a_statement_or_transaction_that_takes_too_long_is_too_slow(
     async with patient.connect() as conn:
         await conn.execute(text("SET transaction_timeout = '100ms'"))
         await conn.commit()
-        with pytest.raises(TooSlowError, match="25P04"), classified():
+        with pytest.raises(TooSlowError, match="25P04"), classify_errors():
             await conn.execute(text("SELECT pg_sleep(5)"))
 
 
@@ -154,7 +154,7 @@ async def test_a_lock_that_takes_too_long_is_retried(worker: AsyncEngine, admin:
         await admin.execute("LOCK TABLE journal")
         async with worker.connect() as conn:
             await conn.execute(text("SET LOCAL lock_timeout = '50ms'"))
-            with pytest.raises(RetryError, match="55P03"), classified():
+            with pytest.raises(RetryError, match="55P03"), classify_errors():
                 await conn.execute(text("SELECT count(*) FROM journal"))
 
 
@@ -164,7 +164,7 @@ async def test_a_session_ended_by_the_server_is_retried(worker: AsyncEngine, adm
         async with worker.connect() as conn:
             pid = await conn.scalar(text("SELECT pg_backend_pid()"))
             await admin.execute("SELECT pg_terminate_backend($1)", pid)
-            with pytest.raises(RetryError), classified():
+            with pytest.raises(RetryError), classify_errors():
                 await (conn.commit() if last == "COMMIT" else conn.execute(text(last)))
 
     sleeping = asyncio.create_task(_error(worker, "SELECT pg_sleep(30)"))
@@ -181,9 +181,9 @@ async def test_a_session_ended_by_the_server_is_retried(worker: AsyncEngine, adm
 async def test_a_transaction_whose_connection_was_lost_earlier_is_retried(worker: AsyncEngine, admin: Session) -> None:
     async with worker.connect() as conn:
         await admin.execute("SELECT pg_terminate_backend($1)", await conn.scalar(text("SELECT pg_backend_pid()")))
-        with pytest.raises(RetryError), classified():
+        with pytest.raises(RetryError), classify_errors():
             await conn.execute(text("SELECT 1"))
-        with pytest.raises(RetryError, match="lost earlier"), classified():
+        with pytest.raises(RetryError, match="lost earlier"), classify_errors():
             await conn.execute(text("SELECT 1"))
 
 
@@ -203,7 +203,7 @@ async def test_a_standby_is_retried(worker: AsyncEngine) -> None:
     """After a fail-over the old primary may still be there, read-only."""
     async with worker.connect() as conn:
         await conn.execute(text("SET TRANSACTION READ ONLY"))
-        with pytest.raises(RetryError, match="25006"), classified():
+        with pytest.raises(RetryError, match="25006"), classify_errors():
             await conn.execute(text("UPDATE journal_head SET position = 1"))
 
 
@@ -286,5 +286,5 @@ def test_errors_of_other_origin_are_not_ours_to_judge() -> None:
 
 
 def test_unknown_trouble_passes_through() -> None:
-    with pytest.raises(ZeroDivisionError), classified():
+    with pytest.raises(ZeroDivisionError), classify_errors():
         raise ZeroDivisionError

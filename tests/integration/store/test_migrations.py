@@ -21,7 +21,7 @@ from org_service.errors import DeniedError, PreconditionError, RetryError
 from org_service.settings import DatabaseSettings, Settings
 from org_service.store import migrate, roles, tables
 from org_service.store.engine import Role, Session, connect, create_engine
-from org_service.store.failures import classified
+from org_service.store.failures import classify_errors
 from tests.integration.store.conftest import CreateDatabase, CreateLogin
 from tests.integration.store.proxy import network_to
 from tests.integration.store.rows import AT, insert_journal, insert_organization, insert_parked
@@ -71,7 +71,7 @@ async def test_a_server_that_falls_silent_is_not_asked_for_its_version_for_ever(
             with (
                 probing("store.after_connect", fall_silent),
                 pytest.raises(RetryError, match="does not respond in time"),
-                classified(),
+                classify_errors(),
             ):
                 await migrate.current(far)
 

@@ -22,7 +22,7 @@ from org_service.errors import RetryError, UnreachableError
 from org_service.settings import DatabaseSettings
 from org_service.store import accepted, migrate
 from org_service.store.engine import create_engine
-from org_service.store.failures import classified
+from org_service.store.failures import classify_errors
 from org_service.store.leader import JournalSignal, LeaderLock
 from tests.support.waiting import until
 
@@ -87,7 +87,7 @@ async def test_all_but_readers_find_the_primary_wherever_it_is_and_wait_for_it(
     edge = create_engine(both, "edge").execution_options(isolation_level="AUTOCOMMIT")
     assert not await _in_recovery(edge)
     primary.postgres.stop()
-    with pytest.raises(RetryError), classified():
+    with pytest.raises(RetryError), classify_errors():
         await _in_recovery(edge)
     await admin.execute("SELECT pg_promote()")
     command_id, org_id = uuid4(), uuid4()

@@ -11,7 +11,7 @@ from pydantic import SecretStr
 
 from org_events.reference import Role
 from org_service.apply.reference import ReferenceApplier
-from org_service.kafka.topic_ids import topic_ids
+from org_service.kafka.topic_ids import fetch_topic_ids
 from org_service.settings import Settings
 from org_service.telemetry.metrics import BATCH_REPEATS
 from org_service.worker import reference
@@ -140,12 +140,12 @@ async def test_the_id_of_a_topic_is_its_own(settings: Settings, feed: Feed) -> N
     consumer = AIOKafkaConsumer(bootstrap_servers=settings.kafka.bootstrap_servers)
     async with consumer:
         names = [feed.topics.staff, feed.topics.memberships]
-        first = await topic_ids(consumer, names)
+        first = await fetch_topic_ids(consumer, names)
         assert len(set(first.values())) == 2
         assert UUID(int=0) not in first.values()
-        assert await topic_ids(consumer, names) == first
+        assert await fetch_topic_ids(consumer, names) == first
         with pytest.raises(KafkaError, match=r"nowhere\.orgs"):
-            await topic_ids(consumer, [feed.topics.staff, "nowhere.orgs"])
+            await fetch_topic_ids(consumer, [feed.topics.staff, "nowhere.orgs"])
 
 
 async def test_an_outage_of_postgres_is_waited_out_and_told(

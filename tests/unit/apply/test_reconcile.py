@@ -15,7 +15,7 @@ def test_partitions_are_reconciled_in_groups_of_a_bounded_number_of_keys(monkeyp
     monkeypatch.setattr(reconcile, "KEYS_MAX", 10)
     ids = {"a": UUID(int=1), "b": UUID(int=2)}
     ends = {("a", 0): 4, ("a", 1): 6, ("a", 2): 1, ("a", 3): 50, ("b", 0): 0}
-    groups = reconcile.grouped(ids, {ReferencePartition(*at): end for at, end in ends.items()})
+    groups = reconcile.make_groups(ids, {ReferencePartition(*at): end for at, end in ends.items()})
     assert [(group.topic, group.topic_id, group.partitions) for group in groups] == [
         ("a", UUID(int=1), [0, 1]),
         ("a", UUID(int=1), [2]),
@@ -25,7 +25,7 @@ def test_partitions_are_reconciled_in_groups_of_a_bounded_number_of_keys(monkeyp
 
 
 @pytest.mark.parametrize(("age_s", "too_long"), [(None, True), (0, False), (99, False), (101, True), (-101, True)])
-def test_how_long_is_too_long(age_s: float | None, too_long: bool) -> None:
+def test_which_absences_are_too_long(age_s: float | None, too_long: bool) -> None:
     assert reconcile.is_too_long(age_s, 100) is too_long
 
 
@@ -48,12 +48,12 @@ async def test_a_partition_is_confirmed_as_of_when_it_ended_where_the_reader_is_
 
     moments = iter([0, 100, 200, 300, 400, 430])
     marks, consumer = Marks(clock=lambda: next(moments)), cast("AIOKafkaConsumer", Consumer())
-    assert await marks.passed(consumer) == {ReferencePartition("t", 0): 100}
+    assert await marks.take_passed(consumer) == {ReferencePartition("t", 0): 100}
     ends |= {0: 9, 1: 9}
-    assert await marks.passed(consumer) == {}
+    assert await marks.take_passed(consumer) == {}
     positions |= {0: 8, 1: 8}
-    assert await marks.passed(consumer) == {ReferencePartition("t", 1): 100}
+    assert await marks.take_passed(consumer) == {ReferencePartition("t", 1): 100}
     positions[0] = 9
-    assert await marks.passed(consumer) == {ReferencePartition("t", 0): 200}
+    assert await marks.take_passed(consumer) == {ReferencePartition("t", 0): 200}
     marks.clear()
-    assert await marks.passed(consumer) == {}  # not yet time for new ones
+    assert await marks.take_passed(consumer) == {}  # not yet time for new ones

@@ -18,5 +18,5 @@ async def rejection(tokens: Tokens, token: bytes, at: datetime = AT) -> str:
     with pytest.raises(TokenRejected) as again:
         await tokens.verify(token, at)
     assert str(again.value) == str(first.value)
-    assert tokens.known(token, AT) is None, "it was remembered as a good one"
+    assert tokens.find_known(token, AT) is None, "it was remembered as a good one"
     return str(first.value)

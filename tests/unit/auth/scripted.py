@@ -79,9 +79,9 @@ class Opened:
 def verifies(keys: Keys, signer: Signer, at_s: float | None = None) -> bool:
     """Whether the signer's key may verify a token of that moment, or of now."""
     moment_s = module.time.time() if at_s is None else at_s
-    return any(key.public == signer.private.public_key() for key, _ in keys.fitting(signer.kid, moment_s))
+    return any(key.public == signer.private.public_key() for key, _ in keys.find_fitting(signer.kid, moment_s))
 
 
 async def soon(keys: Keys) -> None:
     """Ask for a read, and wait for its end."""
-    await asyncio.wait_for(keys.next_read(), 10)
+    await asyncio.wait_for(keys.wait_for_read(), 10)

@@ -2,12 +2,12 @@
 
 import pytest
 
-from org_service.auth.tokens import TokenRejected, bearer
+from org_service.auth.tokens import TokenRejected, parse_bearer
 
 
 @pytest.mark.parametrize("header", [b"Bearer a.b.c", b"bearer a.b.c", b"BEARER   a.b.c", b" Bearer a.b.c "])
 def test_the_scheme_is_bearer_in_any_case(header: bytes) -> None:
-    assert bearer(header) == b"a.b.c"
+    assert parse_bearer(header) == b"a.b.c"
 
 
 @pytest.mark.parametrize(
@@ -29,4 +29,4 @@ def test_the_scheme_is_bearer_in_any_case(header: bytes) -> None:
 )
 def test_a_header_is_bearer_and_one_token_or_rejected(header: bytes) -> None:
     with pytest.raises(TokenRejected, match="must be Bearer followed by one token"):
-        bearer(header)
+        parse_bearer(header)

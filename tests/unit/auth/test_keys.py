@@ -9,7 +9,7 @@ from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
 from org_service.auth import keys as module
-from org_service.auth.key_sources import source_of
+from org_service.auth.key_sources import make_source
 from org_service.auth.keys import Keys
 from org_service.errors import ConfigurationError, RetryError
 from org_service.settings import AuthSettings
@@ -45,7 +45,7 @@ async def test_keys_are_read_once_an_interval_however_many_are_wanted(opened: Op
 
     async def ask() -> None:
         while source.reads < 5:
-            keys.want()
+            keys.request_read()
             await soon(keys)
 
     await asyncio.gather(*(ask() for _ in range(50)))
@@ -75,7 +75,7 @@ async def test_a_read_under_way_brings_keys_but_rejects_nobody_who_came_meanwhil
     source.answer = jwks(OLD, NEW)
     source.open.clear()
     source.asked.clear()
-    keys.want()
+    keys.request_read()
     await asyncio.wait_for(source.asked.wait(), 10)
     came_s = time.monotonic()
     asking = asyncio.create_task(soon(keys))
@@ -297,11 +297,11 @@ async def test_closing_ends_the_renewing_and_may_be_done_twice() -> None:
 )
 def test_keys_must_come_from_somewhere(settings: dict[str, str], said: str) -> None:
     with pytest.raises(ConfigurationError, match=said):
-        source_of(AuthSettings.model_validate(settings))
+        make_source(AuthSettings.model_validate(settings))
 
 
 def test_secrets_in_a_url_are_not_shown() -> None:
-    source = source_of(AuthSettings(jwks_url="https://me:sesame@issuer.example:8443/jwks.json?key=sesame"))
+    source = make_source(AuthSettings(jwks_url="https://me:sesame@issuer.example:8443/jwks.json?key=sesame"))
     assert source.name == "https://issuer.example:8443/jwks.json"
 
 
@@ -316,5 +316,5 @@ def test_secrets_in_a_url_are_not_shown() -> None:
 )
 def test_keys_over_plain_http_are_warned_of(url: str, warned: bool) -> None:
     with capture_logs() as logs:
-        source_of(AuthSettings(jwks_url=url))
+        make_source(AuthSettings(jwks_url=url))
     assert [entry["log_level"] for entry in logs] == ["warning"] * warned

@@ -90,7 +90,7 @@ async def test_a_rotated_key_counts_at_once_and_the_old_one_still_does(tokens: T
     assert await tokens.verify(old, AT) == "ann"
     file.hold(OLD, NEW)
     assert await tokens.verify(NEW.token(), AT) == "ann"
-    assert tokens.known(old, AT) == "ann"
+    assert tokens.find_known(old, AT) == "ann"
     assert await tokens.verify(OLD.token(sub="bob"), AT) == "bob"
 
 
@@ -98,7 +98,7 @@ async def test_a_removed_key_is_forgotten_with_its_tokens_though_nobody_asks(tok
     old = lasting(OLD)
     await tokens.verify(old, now())
     file.hold(NEW)
-    await until(lambda: tokens.known(old, now()) is None)
+    await until(lambda: tokens.find_known(old, now()) is None)
     with pytest.raises(TokenRejected, match="not one of the issuer's"):
         await tokens.verify(old, now())
 
@@ -119,7 +119,7 @@ async def test_a_key_that_became_another_verifies_nothing_of_the_old(tokens: Tok
     old = lasting(OLD)
     await tokens.verify(old, now())
     file.hold(NEW.called("old"))
-    await until(lambda: tokens.known(old, now()) is None)
+    await until(lambda: tokens.find_known(old, now()) is None)
     with pytest.raises(TokenRejected, match="signature is invalid"):
         await tokens.verify(old, now())
 

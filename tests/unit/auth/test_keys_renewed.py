@@ -26,9 +26,9 @@ async def test_keys_are_renewed_on_time_though_a_read_is_wanted_and_may_not_begi
     source = Scripted(jwks(OLD), retry_s=3600, renew_after_s=0.05)
     keys = opened(source)
     await keys.start()
-    keys.want()
+    keys.request_read()
     await source.asked_again()
-    keys.want()
+    keys.request_read()
     await source.asked_again()
     await source.asked_again()
 
@@ -103,7 +103,7 @@ async def test_a_withdrawn_key_verifies_what_was_used_before_the_last_read_that_
     await soon(keys)
     assert verifies(keys, OLD, at_s=1100)
     assert not verifies(keys, OLD, at_s=1100.1)
-    assert [lasts for _, lasts in keys.fitting("old", 1000)] == [False], "nothing is remembered of it"
+    assert [lasts for _, lasts in keys.find_fitting("old", 1000)] == [False], "nothing is remembered of it"
     assert verifies(keys, NEW, at_s=1000)
     source.answer = jwks(OLD, NEW)
     await soon(keys)

@@ -34,14 +34,14 @@ async def test_times_are_judged_at_the_moment_given(
         await tokens.verify(token, AT)
     if said is None:
         assert await tokens.verify(token, at) == "ann"
-        assert tokens.known(token, at) == "ann"
+        assert tokens.find_known(token, at) == "ann"
         return
     with pytest.raises(TokenRejected) as rejected:
         await tokens.verify(token, at)
     assert str(rejected.value) == said
     if not first:
         with pytest.raises(TokenRejected) as rejected:
-            tokens.known(token, at)
+            tokens.find_known(token, at)
         assert str(rejected.value) == said
 
 
@@ -59,7 +59,7 @@ async def test_fractions_of_seconds_count(tokens: Tokens) -> None:
     token = ED.token(exp=AT_S - LEEWAY_S + 0.5)
     assert await tokens.verify(token, AT + timedelta(milliseconds=499)) == "ann"
     with pytest.raises(TokenRejected, match="expired"):
-        tokens.known(token, AT + timedelta(milliseconds=500))
+        tokens.find_known(token, AT + timedelta(milliseconds=500))
 
 
 async def test_a_token_that_expired_long_ago_is_good_for_a_command_of_its_time(tokens: Tokens) -> None:
@@ -84,9 +84,9 @@ async def test_the_tokens_used_last_are_remembered(tmp_path: Path) -> None:
     first, second, third = (ED.token(sub=name) for name in ("a", "b", "c"))
     await tokens.verify(first, AT)
     await tokens.verify(second, AT)
-    assert tokens.known(first, AT) == "a"
+    assert tokens.find_known(first, AT) == "a"
     await tokens.verify(third, AT)
-    assert [tokens.known(token, AT) for token in (first, second, third)] == ["a", None, "c"]
+    assert [tokens.find_known(token, AT) for token in (first, second, third)] == ["a", None, "c"]
     await tokens.close()
 
 
@@ -94,5 +94,5 @@ async def test_nothing_need_be_remembered(tmp_path: Path) -> None:
     tokens = Tokens(issuing.auth(tmp_path, ED, tokens_cached=0))
     await tokens.start()
     assert await tokens.verify(ED.token(), AT) == "ann"
-    assert tokens.known(ED.token(), AT) is None
+    assert tokens.find_known(ED.token(), AT) is None
     await tokens.close()

@@ -26,9 +26,9 @@ def signed_with_secret(secret: bytes, algorithm: str = "HS256", kid: str = "rsa"
 @pytest.mark.parametrize("signer", [rsa_key(), ec_key(), ED], ids=["RS256", "ES256", "EdDSA"])
 async def test_a_good_token_names_its_user_and_is_known_from_then_on(tokens: Tokens, signer: Signer) -> None:
     token = signer.token(sub="ann")
-    assert tokens.known(token, AT) is None
+    assert tokens.find_known(token, AT) is None
     assert await tokens.verify(token, AT) == "ann"
-    assert tokens.known(token, AT) == "ann"
+    assert tokens.find_known(token, AT) == "ann"
     assert await tokens.verify(token, AT) == "ann"
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from org_service.auth.tokens import TokenRejected, Tokens, bearer
+from org_service.auth.tokens import TokenRejected, Tokens, parse_bearer
 from tests.support import issuer as issuing
 from tests.support.issuer import AT, CLAIMS, base64url, ec_key, ed_key, rsa_key
 
@@ -98,7 +98,7 @@ def test_whatever_the_issuer_signs_breaks_nothing(ask: Ask, header: dict[str, An
 @given(st.binary(max_size=60) | st.binary(max_size=40).map(lambda rest: b"Bearer " + rest))
 def test_a_header_gives_a_token_or_is_rejected(header: bytes) -> None:
     try:
-        token = bearer(header)
+        token = parse_bearer(header)
     except TokenRejected:
         return
     assert header.lower().strip().startswith(b"bearer ")

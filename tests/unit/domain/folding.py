@@ -16,7 +16,7 @@ from org_service.domain.requests import Request
 from org_service.domain.snapshot import Snapshot
 from org_service.settings import AuthSettings
 from org_service.wire.commands import read
-from org_service.wire.parked import keep
+from org_service.wire.parked import keep_record
 from tests.support.records import FakeRecord, record_of
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -28,7 +28,7 @@ def organization(org_id: UUID, name: str) -> StoredOrganization:
 
 
 def parked_of(plan: Plan) -> list[KeptRecord]:
-    return [keep(each) for each in plan.parked]
+    return [keep_record(each) for each in plan.parked]
 
 
 def fold(

@@ -10,18 +10,18 @@ import pytest
 
 from org_events.commands import COMMANDS, CreateOrganization
 from org_events.reference import Role
+from  import choose_default_organization
 from org_service.domain.access import (
     Access,
     AccessKind,
     Partner,
     UserMembership,
-    access_to,
-    command_access,
+    decide_access,
+    decide_command_access,
 )
 from org_service.domain.decide import decide
 from org_service.domain.organization import StoredOrganization
 from org_service.domain.policy import read_policy
-from tests.support.default_organization import default_organization
 
 POLICY = read_policy(files("org_service").joinpath("policy.toml").read_text())
 NOW = datetime(2026, 5, 1, tzinfo=UTC)
@@ -112,7 +112,7 @@ RELATIONS = {"direct": direct, "partnership": partnership, "staff": staff, "noth
 def test_every_role_access_state_and_command(role: Role, access: str, state: str, command: str, code: int) -> None:
     model = COMMANDS[f"org.{command}"]
     fields = {"name": "Globex"} if command in ("create", "update") else {}
-    given = command_access(model.type, STATES[state], **RELATIONS[access](role), policy=POLICY)
+    given = decide_command_access(model.type, STATES[state], **RELATIONS[access](role), policy=POLICY)
     decision = decide(model.model_validate({"org_id": ORG, **fields}), STATES[state], {}, NOW, given)
     assert decision.code == code
     sees = code != 404 and (command != "create" or access == "staff") and state != "missing"
@@ -135,13 +135,13 @@ def test_the_kinds_of_access_in_their_order_of_preference(role: Role) -> None:
         (nothing(role), None),
     ]
     for given, wanted in cases:
-        assert access_to(ACTIVE, **given, policy=POLICY) == wanted
+        assert decide_access(ACTIVE, **given, policy=POLICY) == wanted
 
 
 def test_of_several_partners_the_strongest_role_counts() -> None:
     memberships = {org: UserMembership(org, Role.USER, NOW, True) for org in (PARTNER, OTHER)}
     partners = [Partner(PARTNER, Role.USER, True), Partner(OTHER, Role.SUPPORT, True)]
-    access = access_to(ACTIVE, memberships=memberships, partnerships=partners, staff=False, policy=POLICY)
+    access = decide_access(ACTIVE, memberships=memberships, partnerships=partners, staff=False, policy=POLICY)
     assert access is not None
     assert access.role is Role.SUPPORT
 
@@ -149,21 +149,21 @@ def test_of_several_partners_the_strongest_role_counts() -> None:
 def test_a_deleted_organization_is_seen_by_nobody() -> None:
     for role in Role:
         for relations in RELATIONS.values():
-            assert access_to(STATES["deleted"] or ACTIVE, **relations(role), policy=POLICY) is None
+            assert decide_access(STATES["deleted"] or ACTIVE, **relations(role), policy=POLICY) is None
 
 
 def test_the_default_is_the_earliest_joined_active_membership() -> None:
     def member(org: UUID, day: int, active: bool = True) -> UserMembership:
         return UserMembership(org, Role.USER, datetime(2026, 1, day, tzinfo=UTC), active)
 
-    assert default_organization([]) is None
-    assert default_organization([member(ORG, 1, active=False)]) is None
-    assert default_organization([member(ORG, 3), member(PARTNER, 2), member(OTHER, 1, active=False)]) == PARTNER
-    assert default_organization([member(OTHER, 2), member(PARTNER, 2)]) == PARTNER
+    assert choose_default_organization([]) is None
+    assert choose_default_organization([member(ORG, 1, active=False)]) is None
+    assert choose_default_organization([member(ORG, 3), member(PARTNER, 2), member(OTHER, 1, active=False)]) == PARTNER
+    assert choose_default_organization([member(OTHER, 2), member(PARTNER, 2)]) == PARTNER
 
 
 def test_a_name_that_is_taken_is_said_only_to_those_who_may_try() -> None:
-    access = command_access("org.create", None, **nothing(Role.ADMIN), policy=POLICY)
+    access = decide_command_access("org.create", None, **nothing(Role.ADMIN), policy=POLICY)
     decision = decide(CreateOrganization(org_id=ORG, name="Globex"), None, {"globex": OTHER}, NOW, access)
     assert decision.code == 403
 

@@ -22,7 +22,7 @@ from org_events.reference import Role
 from org_events.results import FieldError, Outcome, ProblemType
 from org_service.domain.access import Access, AccessKind
 from org_service.domain.decide import Invalid, decide
-from org_service.domain.organization import StoredOrganization, changed_fields, name_key, to_json
+from org_service.domain.organization import StoredOrganization, find_changed_fields, name_key, to_json
 
 ORG = UUID("00000000-0000-4000-8000-000000000001")
 OTHER = UUID("00000000-0000-4000-8000-000000000002")
@@ -96,7 +96,7 @@ def test_a_created_organization_has_what_was_sent() -> None:
 def test_absent_means_unchanged_and_null_clears() -> None:
     decision = decide(UpdateOrganization(org_id=ORG, domain=None), ACTIVE, {}, NOW)
     assert decision.after == ACTIVE._replace(domain=None, updated_at=NOW, version=4)
-    assert changed_fields(decision.before, decision.after) == ("domain",)
+    assert find_changed_fields(decision.before, decision.after) == ("domain",)
 
 
 def test_an_address_is_replaced_whole() -> None:
@@ -225,7 +225,7 @@ def test_delete_frees_the_name_and_restore_brings_everything_back() -> None:
 def test_changed_names_what_differs(
     before: StoredOrganization | None, after: StoredOrganization | None, expected: tuple[str, ...]
 ) -> None:
-    assert changed_fields(before, after) == expected
+    assert find_changed_fields(before, after) == expected
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,9 @@ from org_events.commands import (
 from org_events.reference import Role
 from org_service.domain.outcomes import KnownOutcome
 from org_service.domain.requests import Rejected, Request, SetAside, Unreadable
-from org_service.domain.snapshot import Snapshot, is_torn, names_wanted, restored
+from org_service.domain.snapshot import Snapshot, find_restored, find_wanted_names, is_torn
 from org_service.wire.commands import read
-from org_service.wire.parked import keep
+from org_service.wire.parked import keep_record
 from tests.support.records import FakeRecord, record_of
 from tests.unit.domain.folding import NOW, A, B, C, fold, organization, outcomes, parked_of, related
 
@@ -31,7 +31,7 @@ def test_two_organizations_swap_names_in_one_batch() -> None:
     assert outcomes(plan) == [("applied", 200, 2), ("applied", 200, 2), ("applied", 200, 3)]
     assert {o.id: o.name for o in plan.updated.values()} == {A: "Globex", B: "Acme"}
     assert plan.claimed == {"between", "acme", "globex"}
-    assert plan.passing_names() == {"between"}
+    assert plan.find_passing_names() == {"between"}
 
 
 def test_a_name_taken_earlier_in_the_batch_is_taken_and_a_freed_one_is_free() -> None:
@@ -166,8 +166,8 @@ def test_of_a_rejection_that_is_parked_nobody_vouched_for_anybody() -> None:
     request = read(record_of(UpdateOrganization(org_id=A, name="New"), actor=None))
     assert isinstance(request, Request)
     rejected = request._replace(command=Rejected(request.command.type, "No."))
-    assert keep(SetAside(Unreadable(request.record, "why"), rejected)).authenticated_by is None
-    assert keep(SetAside(Unreadable(request.record, "why"), request)).authenticated_by == "publisher"
+    assert keep_record(SetAside(Unreadable(request.record, "why"), rejected)).authenticated_by is None
+    assert keep_record(SetAside(Unreadable(request.record, "why"), request)).authenticated_by == "publisher"
 
 
 def test_of_an_unreadable_record_the_token_is_dropped_and_nobody_was_verified() -> None:
@@ -188,8 +188,8 @@ def test_every_name_that_may_be_claimed_is_asked_for() -> None:
         )
         if isinstance(request := read(record_of(command)), Request)
     ]
-    assert restored(requests) == [A]
-    assert names_wanted(requests, {A: "Old Name"}) == {"strasse", "acme", "old name"}
+    assert find_restored(requests) == [A]
+    assert find_wanted_names(requests, {A: "Old Name"}) == {"strasse", "acme", "old name"}
 
 
 def journaled(org_id: UUID, outcome: str) -> KnownOutcome:

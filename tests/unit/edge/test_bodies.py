@@ -4,8 +4,8 @@ from uuid import UUID
 
 import pytest
 
-from org_service.edge.http.bodies import command_bodies, read_object
-from org_service.edge.http.changing import derived_org_id
+from org_service.edge.http.bodies import make_bodies, read_object
+from org_service.edge.http.changing import derive_org_id
 from org_service.edge.http.problems import ProblemError
 
 ORG = UUID("0a000000-0000-4000-8000-000000000001")
@@ -100,7 +100,7 @@ def test_nesting_that_would_end_a_recursion_is_rejected() -> None:
 
 
 def test_there_is_one_body_for_each_version_that_if_match_lists() -> None:
-    bodies = command_bodies({"name": "Acme"}, ORG, (7, 9))
+    bodies = make_bodies({"name": "Acme"}, ORG, (7, 9))
     assert [body.value for body in bodies] == [
         b'{"expected_version":7,"name":"Acme","org_id":"0a000000-0000-4000-8000-000000000001"}',
         b'{"expected_version":9,"name":"Acme","org_id":"0a000000-0000-4000-8000-000000000001"}',
@@ -109,8 +109,8 @@ def test_there_is_one_body_for_each_version_that_if_match_lists() -> None:
 
 
 def test_without_if_match_the_body_is_what_was_sent_and_the_organization() -> None:
-    (body,) = command_bodies({"name": 5, "expected_version": 3}, ORG, None)
-    assert command_bodies({"name": 5, "expected_version": 3.0}, ORG, None) == [body]
+    (body,) = make_bodies({"name": 5, "expected_version": 3}, ORG, None)
+    assert make_bodies({"name": 5, "expected_version": 3.0}, ORG, None) == [body]
     assert body.value == b'{"expected_version":3,"name":5,"org_id":"0a000000-0000-4000-8000-000000000001"}'
     assert body.expected_version is None
 
@@ -129,17 +129,17 @@ def test_a_body_that_can_t_be_a_command_is_rejected(
     fields: dict[str, object], versions: tuple[int, ...] | None, status: int
 ) -> None:
     with pytest.raises(ProblemError) as rejection:
-        command_bodies(fields, ORG, versions)
+        make_bodies(fields, ORG, versions)
     assert rejection.value.status == status
 
 
 def test_the_organization_may_be_named_in_the_body_too() -> None:
-    (body,) = command_bodies({"org_id": str(ORG).upper()}, ORG, None)
+    (body,) = make_bodies({"org_id": str(ORG).upper()}, ORG, None)
     assert body.value == b'{"org_id":"0a000000-0000-4000-8000-000000000001"}'
 
 
 def test_an_id_nobody_chose_is_the_same_for_the_same_command() -> None:
-    first = derived_org_id(COMMAND)
+    first = derive_org_id(COMMAND)
     assert (first.version, first.variant) == (4, "specified in RFC 4122")
-    assert first == derived_org_id(COMMAND)
-    assert first != derived_org_id(ORG)
+    assert first == derive_org_id(COMMAND)
+    assert first != derive_org_id(ORG)

@@ -33,7 +33,7 @@ class Decides:
 async def location(outcome: Decided | Pending, public_url: str) -> str:
     app = FastAPI()
     commands: Any = Decides(outcome)
-    app.include_router(changing.router(Changing(commands, 10, public_url)))
+    app.include_router(changing.make_router(Changing(commands, 10, public_url)))
 
     async def let_in(scope: Scope, receive: Receive, send: Send) -> None:
         await app({**scope, CALLER: Caller("ann", "a.b.c"), BODY: b'{"name": "Acme"}'}, receive, send)

@@ -9,32 +9,32 @@ from hypothesis import strategies as st
 from org_service.edge.http.problems import ProblemError
 from org_service.edge.http.request_headers import (
     NO_VERSION,
-    combined,
-    command_id_for,
-    etag,
-    etag_for,
+    combine,
+    derive_command_id,
     forbids_any,
     is_current,
-    preference,
+    is_sane_request_id,
+    make_etag,
+    make_etag_for,
+    parse_preference,
     read_if_match,
-    sane_request_id,
-    single,
+    require_single,
 )
 from org_service.wire.ids import read_traceparent
 
 
 def test_an_etag_is_the_version_in_quotes() -> None:
-    assert etag(7) == b'"v7"'
-    assert etag_for(7, "1f0c9a3e") == b'"v7-1f0c9a3e"'
+    assert make_etag(7) == b'"v7"'
+    assert make_etag_for(7, "1f0c9a3e") == b'"v7-1f0c9a3e"'
 
 
 def test_the_lines_of_a_list_are_one_list_and_a_header_that_is_none_comes_once() -> None:
-    assert combined([]) is None
-    assert combined(['"v7"', '"v8", "v9"']) == '"v7", "v8", "v9"'
-    assert single([], "Idempotency-Key") is None
-    assert single(["a", " a "], "Idempotency-Key") == "a"
+    assert combine([]) is None
+    assert combine(['"v7"', '"v8", "v9"']) == '"v7", "v8", "v9"'
+    assert require_single([], "Idempotency-Key") is None
+    assert require_single(["a", " a "], "Idempotency-Key") == "a"
     with pytest.raises(ProblemError) as rejected:
-        single(["a", "b"], "Idempotency-Key")
+        require_single(["a", "b"], "Idempotency-Key")
     assert rejected.value.status == 400
     assert rejected.value.problem["detail"] == "Send Idempotency-Key once; it has 2 values."
 
@@ -121,36 +121,36 @@ def test_if_none_match_compares_weakly(if_none_match: str, current: bool) -> Non
 @given(st.text(max_size=50))
 def test_any_header_is_read_or_rejected_with_400(text: str) -> None:
     statuses: set[int] = set()
-    for read in (read_if_match, forbids_any, lambda t: is_current(t, b'"v7"'), lambda t: command_id_for("ann", t)):
+    for read in (read_if_match, forbids_any, lambda t: is_current(t, b'"v7"'), lambda t: derive_command_id("ann", t)):
         try:
             read(text)
         except ProblemError as rejection:
             statuses.add(rejection.status)
     assert statuses <= {400}
-    assert 0 <= preference(text, 10).wait_s <= 10
+    assert 0 <= parse_preference(text, 10).wait_s <= 10
 
 
 def test_a_key_is_the_same_bare_and_quoted_and_another_for_another_actor() -> None:
-    first = command_id_for("ann", "a-key")
-    assert first == command_id_for("ann", '"a-key"')
+    first = derive_command_id("ann", "a-key")
+    assert first == derive_command_id("ann", '"a-key"')
     assert first == UUID("20dfd3ae-3206-543a-9975-74d4c0631e45")
-    assert first != command_id_for("bob", "a-key")
-    assert first != command_id_for("ann", "another")
+    assert first != derive_command_id("bob", "a-key")
+    assert first != derive_command_id("ann", "another")
 
 
 def test_actor_and_key_can_t_be_shifted_into_each_other() -> None:
-    assert command_id_for("ann", "bkey") != command_id_for("annb", "key")
+    assert derive_command_id("ann", "bkey") != derive_command_id("annb", "key")
 
 
 @pytest.mark.parametrize("key", ["", '""', "a key", "k" * 256, "schl\u00fcssel", 'a"b', "\x7f", '"'])
 def test_a_key_that_is_not_visible_ascii_is_rejected(key: str) -> None:
     with pytest.raises(ProblemError) as rejected:
-        command_id_for("ann", key)
+        derive_command_id("ann", key)
     assert rejected.value.status == 400
 
 
 def test_a_key_of_255_characters_is_taken() -> None:
-    assert command_id_for("ann", "k" * 255).version == 5
+    assert derive_command_id("ann", "k" * 255).version == 5
 
 
 @pytest.mark.parametrize(
@@ -186,16 +186,20 @@ def test_a_key_of_255_characters_is_taken() -> None:
 def test_prefer_shortens_the_wait_and_claims_only_what_was_done(
     prefer: str | None, wait_s: float, decided: str | None, pending: str | None
 ) -> None:
-    read = preference(prefer, 10)
-    assert (read.wait_s, read.applied(pending=False), read.applied(pending=True)) == (wait_s, decided, pending)
+    read = parse_preference(prefer, 10)
+    assert (read.wait_s, read.describe_applied(pending=False), read.describe_applied(pending=True)) == (
+        wait_s,
+        decided,
+        pending,
+    )
 
 
 def test_a_request_id_may_hold_nothing_that_breaks_a_log_line() -> None:
-    assert sane_request_id("req-1.A_b:/+=")
-    assert not sane_request_id("")
-    assert not sane_request_id("a b")
-    assert not sane_request_id("a\nb")
-    assert not sane_request_id("x" * 129)
+    assert is_sane_request_id("req-1.A_b:/+=")
+    assert not is_sane_request_id("")
+    assert not is_sane_request_id("a b")
+    assert not is_sane_request_id("a\nb")
+    assert not is_sane_request_id("x" * 129)
 
 
 def test_a_trace_context_is_handed_on_only_if_it_is_one() -> None:

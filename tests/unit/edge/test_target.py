@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from org_service.edge.http.problems import ProblemError
-from org_service.edge.http.target import path_of, query_of
+from org_service.edge.http.target import clean_query, decode_path
 
 
 @pytest.mark.parametrize(
@@ -18,7 +18,7 @@ from org_service.edge.http.target import path_of, query_of
     ],
 )
 def test_an_encoded_slash_is_not_a_slash(raw_path: bytes, path: str) -> None:
-    assert path_of(raw_path) == path
+    assert decode_path(raw_path) == path
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ def test_an_encoded_slash_is_not_a_slash(raw_path: bytes, path: str) -> None:
     ],
 )
 def test_an_empty_parameter_is_an_absent_one(raw: bytes, query: bytes) -> None:
-    assert query_of(raw) == query
+    assert clean_query(raw) == query
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def test_an_empty_parameter_is_an_absent_one(raw: bytes, query: bytes) -> None:
 )
 def test_what_is_not_utf_8_is_rejected_by_name(raw: bytes, name: str) -> None:
     with pytest.raises(ProblemError) as rejected:
-        query_of(b"limit=2&" + raw)
+        clean_query(b"limit=2&" + raw)
     assert rejected.value.status == 400
     assert [(each["path"], each["code"]) for each in rejected.value.problem["errors"]] == [(name, "not_utf8")]
 
@@ -51,7 +51,7 @@ def test_what_is_not_utf_8_is_rejected_by_name(raw: bytes, name: str) -> None:
 def test_any_query_is_read_or_rejected_with_400(raw: bytes) -> None:
     statuses: set[int] = set()
     try:
-        query_of(raw)
+        clean_query(raw)
     except ProblemError as rejection:
         statuses.add(rejection.status)
     assert statuses <= {400}

@@ -6,18 +6,18 @@ from contextlib import suppress
 
 import pytest
 
-from org_service.auth.tokens import TokenRejected, bearer
+from org_service.auth.tokens import TokenRejected, parse_bearer
 from org_service.edge.http.problems import ProblemError
 from org_service.edge.http.request_headers import (
-    command_id_for,
+    derive_command_id,
     is_current,
+    is_sane_request_id,
     is_unencoded,
-    media_type,
-    preference,
+    parse_media_type,
+    parse_preference,
     read_if_match,
-    sane_request_id,
 )
-from org_service.edge.http.target import path_of, query_of
+from org_service.edge.http.target import clean_query, decode_path
 from org_service.serving.framing import MalformedError, RequestReader
 from org_service.wire.ids import read_traceparent
 
@@ -59,17 +59,17 @@ def head(line: str) -> Callable[[str], object]:
 
 
 READERS: dict[str, Callable[[str], object]] = {
-    "Prefer": lambda text: preference(text, 10),
+    "Prefer": lambda text: parse_preference(text, 10),
     "If-Match": read_if_match,
     "If-None-Match": lambda text: is_current(text, b'"v7"'),
-    "Content-Type": media_type,
+    "Content-Type": parse_media_type,
     "Content-Encoding": lambda text: is_unencoded([text]),
-    "Idempotency-Key": lambda text: command_id_for("user", text),
-    "X-Request-Id": sane_request_id,
+    "Idempotency-Key": lambda text: derive_command_id("user", text),
+    "X-Request-Id": is_sane_request_id,
     "traceparent": read_traceparent,
-    "Authorization": lambda text: bearer(text.encode("latin-1")),
-    "a path": lambda text: path_of(text.encode("latin-1")),
-    "a query": lambda text: query_of(text.encode("latin-1")),
+    "Authorization": lambda text: parse_bearer(text.encode("latin-1")),
+    "a path": lambda text: decode_path(text.encode("latin-1")),
+    "a query": lambda text: clean_query(text.encode("latin-1")),
     "a header's value": head("GET / HTTP/1.1\r\nhost: x\r\norigin: %s\r\n"),
     "a header's name": head("GET / HTTP/1.1\r\nhost: x\r\n%s: x\r\n"),
     "Host": head("GET / HTTP/1.1\r\nhost: %s\r\n"),

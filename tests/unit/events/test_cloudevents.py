@@ -10,8 +10,8 @@ from org_events.cloudevents import (
     EVENT_ID_NAMESPACE,
     CloudEvent,
     NotACloudEvent,
-    by_name,
     command_headers,
+    index_headers,
     is_structured,
     read,
     read_structured,
@@ -75,7 +75,7 @@ def test_binary_mode_takes_a_missing_value_as_empty_data() -> None:
 def test_header_names_count_in_either_case() -> None:
     headers = [("CE_ID", COMMAND_TEXT.encode()), ("Ce_Type", b"org.update"), ("X-Other", b"1")]
     assert read(headers, b"") == CloudEvent(COMMAND_TEXT, "org.update", b"")
-    assert by_name([("Authorization", b"Bearer x"), ("AUTHORIZATION", b"Bearer x")]) == (
+    assert index_headers([("Authorization", b"Bearer x"), ("AUTHORIZATION", b"Bearer x")]) == (
         {"authorization": b"Bearer x"},
         [],
     )
@@ -88,22 +88,22 @@ def test_a_header_that_contradicts_itself_is_told(
     name: str, second: str, values: tuple[bytes | None, bytes | None]
 ) -> None:
     other = name.upper() if second.isupper() else name
-    assert by_name([(name, values[0]), ("ce_source", b"/x"), (other, values[1])])[1] == [name]
+    assert index_headers([(name, values[0]), ("ce_source", b"/x"), (other, values[1])])[1] == [name]
 
 
 def test_a_header_that_is_there_twice_with_one_value_is_one_header() -> None:
-    assert by_name([*BINARY, *BINARY]) == (dict(BINARY), [])
+    assert index_headers([*BINARY, *BINARY]) == (dict(BINARY), [])
 
 
 def test_of_another_repeated_header_the_last_counts() -> None:
-    assert by_name([("ce_source", b"/a"), ("ce_source", b"/b"), ("x", b"1"), ("x", b"2")]) == (
+    assert index_headers([("ce_source", b"/a"), ("ce_source", b"/b"), ("x", b"1"), ("x", b"2")]) == (
         {"ce_source": b"/b", "x": b"2"},
         [],
     )
 
 
 def test_a_contradictory_traceparent_counts_as_absent() -> None:
-    assert by_name([("traceparent", b"00-a"), ("Traceparent", b"00-b"), ("x", b"1")]) == ({"x": b"1"}, [])
+    assert index_headers([("traceparent", b"00-a"), ("Traceparent", b"00-b"), ("x", b"1")]) == ({"x": b"1"}, [])
 
 
 def test_a_contradictory_event_is_rejected_and_its_id_told_where_it_has_one() -> None:

@@ -129,12 +129,12 @@ def test_an_unknown_outcome_says_what_to_do() -> None:
 async def test_another_request_under_the_same_id_waits_until_the_first_is_decided() -> None:
     expected = Expected()
     far = asyncio.get_running_loop().time() + 30
-    assert await expected.turn(A, 1, far) is None
+    assert await expected.wait_turn(A, 1, far) is None
     first = expected.expect(A, 1)
-    assert await expected.turn(A, 1, far) is None  # a repetition: both get the same
+    assert await expected.wait_turn(A, 1, far) is None  # a repetition: both get the same
     with pytest.raises(TimeoutError):
-        await expected.turn(A, 2, 0.0)
-    second = asyncio.create_task(expected.turn(A, 2, far))
+        await expected.wait_turn(A, 2, 0.0)
+    second = asyncio.create_task(expected.wait_turn(A, 2, far))
     await asyncio.sleep(0)
     assert not second.done()
     expected.settle(A_KEY, b"first")
@@ -144,7 +144,7 @@ async def test_another_request_under_the_same_id_waits_until_the_first_is_decide
     assert (first.result(), other.done()) == (b"first", False)
     expected.settle(A_KEY, b'{"position":null}')
     assert other.result() == b'{"position":null}'
-    assert await expected.turn(A, 3, far) is None
+    assert await expected.wait_turn(A, 3, far) is None
 
 
 async def test_what_is_forgotten_is_forgotten_whole() -> None:
@@ -153,7 +153,7 @@ async def test_what_is_forgotten_is_forgotten_whole() -> None:
     for command_id in (A, B):
         expected.expect(command_id, 1, b"other")
         expected.leave(command_id)
-    assert await expected.turn(A, 2, far) is None
+    assert await expected.wait_turn(A, 2, far) is None
     outcome = expected.expect(C, 1, b"other")
     expected.settle(C_KEY, b"{}")
     expected.forget(C, outcome)

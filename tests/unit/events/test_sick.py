@@ -7,7 +7,7 @@ from aiokafka import TopicPartition
 from aiokafka.errors import CorruptRecordException, NotLeaderForPartitionError
 
 from org_events.kafka import sick
-from org_events.kafka.sick import Sick, Ward
+from org_events.kafka.sick import Sick, SickPartitions
 
 AT = TopicPartition("orgs.commands", 3)
 
@@ -21,30 +21,30 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
 def test_what_cannot_be_read_is_sick_at_once(clock: SimpleNamespace) -> None:
     told: list[Sick | None] = []
-    Ward(lambda _, each: told.append(each)).unreadable(AT, 7, CorruptRecordException())
+    SickPartitions(lambda _, each: told.append(each)).note_unreadable(AT, 7, CorruptRecordException())
     assert [each.offset for each in told if each] == [7]
 
 
 def test_fetches_that_are_refused_for_long_are_sick(clock: SimpleNamespace) -> None:
     told: list[Sick | None] = []
-    ward = Ward(lambda _, each: told.append(each))
+    sick = SickPartitions(lambda _, each: told.append(each))
     for _ in range(12):
-        ward.refused(AT, 7, NotLeaderForPartitionError())
+        sick.note_refused(AT, 7, NotLeaderForPartitionError())
         clock.s += 0.45
     assert told == []
     clock.s += 0.5
-    ward.refused(AT, 7, NotLeaderForPartitionError())
+    sick.note_refused(AT, 7, NotLeaderForPartitionError())
     assert [each.offset for each in told if each] == [7]
-    ward.well(AT)
+    sick.note_read(AT)
     assert told[-1] is None
 
 
 def test_refusals_that_come_slowly_are_sick_as_well(clock: SimpleNamespace) -> None:
     told: list[Sick | None] = []
-    ward = Ward(lambda _, each: told.append(each))
+    sick = SickPartitions(lambda _, each: told.append(each))
     for _ in range(6):
         assert told == []
-        ward.refused(AT, 7, NotLeaderForPartitionError())
+        sick.note_refused(AT, 7, NotLeaderForPartitionError())
         clock.s += 20
     assert [each.offset for each in told if each] == [7]
 
@@ -52,14 +52,14 @@ def test_refusals_that_come_slowly_are_sick_as_well(clock: SimpleNamespace) -> N
 @pytest.mark.parametrize("before", range(1, 6))
 def test_a_process_that_was_frozen_between_two_refusals_has_not_waited(clock: SimpleNamespace, before: int) -> None:
     told: list[Sick | None] = []
-    ward = Ward(lambda _, each: told.append(each))
+    sick = SickPartitions(lambda _, each: told.append(each))
     for _ in range(before):
         clock.s += 0.5
-        ward.refused(AT, 7, NotLeaderForPartitionError())
+        sick.note_refused(AT, 7, NotLeaderForPartitionError())
     clock.s += 60
     for _ in range(4):
-        ward.refused(AT, 7, NotLeaderForPartitionError())
+        sick.note_refused(AT, 7, NotLeaderForPartitionError())
         clock.s += 0.2
     assert told == []
-    ward.well(AT)
+    sick.note_read(AT)
     assert told == []

@@ -9,7 +9,7 @@ from prometheus_client import REGISTRY
 
 from org_service.serving import server as server_module
 from org_service.serving.registry import ConnectionState
-from org_service.serving.server import room_for
+from org_service.serving.server import raise_file_limit
 from tests.support.probing import probing
 from tests.support.waiting import until
 from tests.unit.serving.plain import GET, KNOWN, begin_to_read, read_on
@@ -60,7 +60,7 @@ async def test_one_address_has_no_more_connections_than_it_may() -> None:
 
 
 async def test_strangers_that_don_t_read_are_bounded_in_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("org_service.serving.registry.SLOW_STRANGERS_MAX", 2)
+    monkeypatch.setattr("org_service.serving.registry.SLOW_UNKNOWN_MAX", 2)
     async with serving(Echo()) as server, AsyncExitStack() as stack:
         for _ in range(4):
             client: Client = await stack.enter_async_context(connected(server))
@@ -140,7 +140,7 @@ def test_connections_are_no_more_than_open_files_allow(monkeypatch: pytest.Monke
     limits = {"now": (1_024, 4_096)}
     monkeypatch.setattr(resource, "getrlimit", lambda _: limits["now"])
     monkeypatch.setattr(resource, "setrlimit", lambda _, pair: limits.update(now=pair))
-    assert room_for(2_000) == 2_000
+    assert raise_file_limit(2_000) == 2_000
     assert limits["now"] == (2_256, 4_096)
-    assert room_for(10_000) == 3_840
+    assert raise_file_limit(10_000) == 3_840
     assert limits["now"] == (4_096, 4_096)

@@ -138,7 +138,7 @@ def test_a_result_has_the_headers_of_the_contract() -> None:
 )
 def test_the_workers_copy_of_a_result_for_a_duplicate_is_the_same(row: JournaledOutcome) -> None:
     result = encode(row).result
-    copy = wire.result_record(
+    copy = wire.make_result_record(
         derived_from="result:41",
         command_id=row.command_id,
         org_id=row.org_id,

@@ -12,7 +12,7 @@ import pytest
 
 from org_events.commands import PAYLOAD_BYTES_MAX, UpdateOrganization
 from org_service.domain.decide import Invalid
-from org_service.domain.requests import Rejected, Request, Unreadable, broker_time
+from org_service.domain.requests import Rejected, Request, Unreadable, read_broker_time
 from org_service.wire.commands import read
 from tests.support.records import FakeRecord
 
@@ -354,7 +354,7 @@ def test_a_long_row_of_combining_marks_costs_no_time() -> None:
 
 @pytest.mark.parametrize(("timestamp", "year"), [(-1, 1970), (2**62, 9999)])
 def test_a_time_that_no_calendar_has_is_no_trouble(timestamp: int, year: int) -> None:
-    assert broker_time(dataclasses.replace(record(), timestamp=timestamp)).year == year
+    assert read_broker_time(dataclasses.replace(record(), timestamp=timestamp)).year == year
 
 
 def test_a_nul_behind_many_values_of_a_long_name_costs_no_memory() -> None:

@@ -13,13 +13,13 @@ from org_events.commands import PAYLOAD_BYTES_MAX
 from org_events.reference import Membership, Role
 from org_events.topics import Topics
 from org_service.domain.requests import SetAside, Unreadable
-from org_service.wire.facts import Fact, kinds, read_fact
-from org_service.wire.parked import keep
+from org_service.wire.facts import Fact, map_kinds, read_fact
+from org_service.wire.parked import keep_record
 from tests.support.records import FakeRecord
 
 ORG = "0b5c6f0e-0000-4000-8000-00000000000a"
 PARTNER = "11111111-1111-4111-8111-111111111111"
-KINDS = kinds(Topics("t."))
+KINDS = map_kinds(Topics("t."))
 MEMBERSHIP = {"user_id": "ann", "org_id": ORG, "role": "admin", "joined_at": "2024-05-17T11:30:00+02:00"}
 JOINED = datetime(2024, 5, 17, 9, 30, tzinfo=UTC)
 
@@ -137,7 +137,7 @@ def test_whatever_the_contract_writes_is_read(
 def test_a_parked_record_is_kept_byte_for_byte_whatever_time_it_claims() -> None:
     for timestamp, year in ((-1, 1970), (2**62, 9999)):
         record = FakeRecord(None, b"\xff", [("h", b"\xfe"), ("n", None)], 4, 17, "t.orgs.staff", timestamp)
-        row = keep(SetAside(Unreadable(record, "why")))
+        row = keep_record(SetAside(Unreadable(record, "why")))
         assert (row.topic, row.partition, row.offset, row.key, row.value) == ("t.orgs.staff", 4, 17, None, b"\xff")
         assert row.headers == '[["h","/g=="],["n",null]]'
         assert (row.org_id, row.command_id, row.reason, row.detail) == (None, None, "unreadable", "why")

@@ -5,7 +5,7 @@ from uuid import UUID
 import pytest
 
 from org_service.domain.reasons import LossReason
-from org_service.worker.continuity import Found, GoOn, Note, parse, place
+from org_service.worker.continuity import Found, GoOn, Note, decide_place, parse
 
 OURS, ANOTHER = UUID(int=1), UUID(int=2)
 NOTE = Note(OURS, 4, (1_700_000_000_000, 77))
@@ -43,7 +43,7 @@ NOTE = Note(OURS, 4, (1_700_000_000_000, 77))
     ],
 )
 def test_where_to_go_on(found: Found, expected: GoOn) -> None:
-    assert place(found, OURS) == expected
+    assert decide_place(found, OURS) == expected
 
 
 @pytest.mark.parametrize("note", [NOTE, NOTE._replace(record=None)])

@@ -10,8 +10,8 @@ from org_events.commands import PAYLOAD_BYTES_MAX, PAYLOAD_DEPTH_MAX
 from org_service.edge.http.commands import CommandBody
 from org_service.edge.http.limits import too_large
 from org_service.edge.http.problems import HttpProblem, ProblemError, Wrong, bad_request
-from org_service.edge.http.request_headers import NO_VERSION, is_unencoded, media_type
-from org_service.wire.body import depth, write_version_plainly
+from org_service.edge.http.request_headers import NO_VERSION, is_unencoded, parse_media_type
+from org_service.wire.body import measure_depth, write_version_plainly
 
 JSON: Final = "application/json"
 MERGE_PATCH: Final = "application/merge-patch+json"
@@ -82,7 +82,7 @@ def read_object(content: bytes, content_type: str | None, encodings: Sequence[st
     if not isinstance(parsed, dict):
         said = ", not a string that contains one" if isinstance(parsed, str) else ""
         raise bad_request(f"The body must be a JSON object{said}.")
-    if content.count(b"{") + content.count(b"[") > PAYLOAD_DEPTH_MAX and depth(parsed) > PAYLOAD_DEPTH_MAX:
+    if content.count(b"{") + content.count(b"[") > PAYLOAD_DEPTH_MAX and measure_depth(parsed) > PAYLOAD_DEPTH_MAX:
         raise bad_request(f"The body is nested more than {PAYLOAD_DEPTH_MAX} levels deep.")
     return cast("dict[str, Any]", parsed)
 
@@ -90,7 +90,7 @@ def read_object(content: bytes, content_type: str | None, encodings: Sequence[st
 def _wrong_media_type(content_type: str | None, accepted: Sequence[str]) -> str | None:
     if not content_type:
         return "The header Content-Type is missing."
-    found = media_type(content_type)
+    found = parse_media_type(content_type)
     if found is None:
         return "The header Content-Type is malformed (RFC 9110, section 8.3)."
     name, parameters = found
@@ -101,7 +101,7 @@ def _wrong_media_type(content_type: str | None, accepted: Sequence[str]) -> str 
     return None
 
 
-def command_bodies(fields: Mapping[str, Any], org_id: UUID, versions: tuple[int, ...] | None) -> Sequence[CommandBody]:
+def make_bodies(fields: Mapping[str, Any], org_id: UUID, versions: tuple[int, ...] | None) -> Sequence[CommandBody]:
     """The bodies of a command, one for each version that the headers let through; canonical: a repetition is the same.
 
     Raises:

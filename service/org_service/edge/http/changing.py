@@ -21,7 +21,7 @@ from org_events.commands import (
     UpdateOrganization,
 )
 from org_events.results import Outcome, ProblemType
-from org_service.edge.http.bodies import JSON, MERGE_PATCH, NEVER, command_bodies, read_object
+from org_service.edge.http.bodies import JSON, MERGE_PATCH, NEVER, make_bodies, read_object
 from org_service.edge.http.commands import ChangeRequest, CommandBody, Commands, Decided, Pending
 from org_service.edge.http.gate import BODY
 from org_service.edge.http.openapi import describe_body, describe_headers, describe_problems, describe_success
@@ -31,23 +31,23 @@ from org_service.edge.http.problems import (
     ProblemError,
     Wrong,
     bad_request,
-    decided,
     not_found,
     version_not_named,
+    wrap_problem,
 )
-from org_service.edge.http.reading import OrgId, caller_of, pending, read_id
+from org_service.edge.http.reading import OrgId, answer_pending, get_caller, read_id
 from org_service.edge.http.request_headers import (
     COMMAND_ID,
     ETAGS_MAX,
     IDEMPOTENCY_KEY_CHARS_MAX,
     IfMatch,
-    combined,
-    command_id_for,
-    etag,
+    combine,
+    derive_command_id,
     forbids_any,
-    preference,
+    make_etag,
+    parse_preference,
     read_if_match,
-    single,
+    require_single,
 )
 
 _NO_VERSION_YET: Final = "An organization that does not exist yet has no version: omit If-Match and If-None-Match."
@@ -89,7 +89,7 @@ IdempotencyKey = Annotated[
 Prefer = Annotated[str | None, Header(alias="Prefer", description="`respond-async`, or `wait=N` seconds; then 202")]
 
 
-def derived_org_id(command_id: UUID) -> UUID:
+def derive_org_id(command_id: UUID) -> UUID:
     """The id of an organization whose creator chose none: the same for the same command, in the form of version 4."""
     digest = blake2b(b"org\0" + command_id.bytes, digest_size=16).digest()
     return UUID(bytes=digest, version=4)
@@ -118,10 +118,10 @@ async def _wishes(
     """The headers as HTTP reads them, in whatever number of lines they came."""
     lines = request.headers.getlist
     return Wishes(
-        single(lines("idempotency-key"), "Idempotency-Key"),
-        combined(lines("prefer")),
-        read_if_match(combined(lines("if-match"))),
-        forbids_any(combined(lines("if-none-match"))),
+        require_single(lines("idempotency-key"), "Idempotency-Key"),
+        combine(lines("prefer")),
+        read_if_match(combine(lines("if-match"))),
+        forbids_any(combine(lines("if-none-match"))),
     )
 
 
@@ -163,7 +163,7 @@ class Changing:
             raise bad_request("id must not be the nil or max UUID (RFC 9562, sections 5.9 and 5.10).", [wrong])
         if wishes.versions is not None:
             raise ProblemError(ProblemType.PRECONDITION, _NO_VERSION_YET, status=412)
-        change = self._change(CreateOrganization.type, org_id, command_id, command_bodies(fields, org_id, None), wishes)
+        change = self._change(CreateOrganization.type, org_id, command_id, make_bodies(fields, org_id, None), wishes)
         return await self._answer(request, change, wishes, 201)
 
     async def update(self, request: Request, org_id: OrgId, wishes: Guarded) -> Response:
@@ -205,26 +205,28 @@ class Changing:
         wanted = read_id(org_id)
         if wanted is None:
             raise not_found()
-        change = self._change(command_type, wanted, command_id, command_bodies(fields, wanted, wishes.versions), wishes)
+        change = self._change(command_type, wanted, command_id, make_bodies(fields, wanted, wishes.versions), wishes)
         return await self._answer(request, change, wishes, status)
 
     def _change(
         self, command_type: str, org_id: UUID, command_id: UUID, bodies: Sequence[CommandBody], wishes: Wishes
     ) -> ChangeRequest:
-        wait_s = preference(wishes.prefer, self._wait_max_s).wait_s
+        wait_s = parse_preference(wishes.prefer, self._wait_max_s).wait_s
         return ChangeRequest(command_type, org_id, command_id, bodies, repeatable=wishes.key is not None, wait_s=wait_s)
 
     async def _answer(self, request: Request, change: ChangeRequest, wishes: Wishes, status: int) -> Response:
-        outcome = await self._commands.execute(caller_of(request), change)
-        applied = preference(wishes.prefer, self._wait_max_s).applied(pending=isinstance(outcome, Pending))
+        outcome = await self._commands.execute(get_caller(request), change)
+        applied = parse_preference(wishes.prefer, self._wait_max_s).describe_applied(
+            pending=isinstance(outcome, Pending)
+        )
         given = {COMMAND_ID: str(change.command_id)} | ({} if applied is None else {"preference-applied": applied})
         if isinstance(outcome, Pending):
             given |= {"location": self._command_url(change.command_id), "retry-after": str(RETRY_AFTER_S)}
-            return pending(change.command_id, change.org_id, 202, given)
+            return answer_pending(change.command_id, change.org_id, 202, given)
         if outcome.problem is not None:
             raise self._problem_of(outcome, outcome.problem, wishes)
         if outcome.version is not None and outcome.organization is not None:
-            given["etag"] = etag(outcome.version).decode()
+            given["etag"] = make_etag(outcome.version).decode()
         if status == 201:
             given["location"] = f"{self._public_url}/v1/orgs/{outcome.org_id}"
         if status == 204:
@@ -234,7 +236,7 @@ class Changing:
     def _problem_of(self, outcome: Decided, problem: dict[str, Any], wishes: Wishes) -> ProblemError:
         """What the worker rejected or parked; the same whenever it is asked for."""
         if outcome.outcome == Outcome.PARKED:
-            problem_error = decided({**problem, "command_id": str(outcome.command_id)}, 500)
+            problem_error = wrap_problem({**problem, "command_id": str(outcome.command_id)}, 500)
             problem_error.headers = [(b"location", self._command_url(outcome.command_id).encode())]
             return problem_error
         if problem["type"] == ProblemType.PRECONDITION and outcome.body.expected_version not in (
@@ -242,7 +244,7 @@ class Changing:
             outcome.version,
         ):
             return _unmatched(problem, outcome.version, wishes)
-        return decided(problem, outcome.code)
+        return wrap_problem(problem, outcome.code)
 
     def _command_url(self, command_id: UUID) -> str:
         return f"{self._public_url}/v1/commands/{command_id}"
@@ -251,27 +253,27 @@ class Changing:
 def _unmatched(problem: dict[str, Any], version: int | None, wishes: Wishes) -> ProblemError:
     """The worker's problem in terms of the headers, where a precondition of these doesn't hold."""
     if wishes.if_absent:
-        return decided(problem, 412, "If-None-Match is *, and the organization exists.")
+        return wrap_problem(problem, 412, "If-None-Match is *, and the organization exists.")
     if wishes.if_match.weak:
-        return decided(problem, 412, _WEAK.format(version=version))
-    return decided(problem, 412, version_not_named(version).problem["detail"])
+        return wrap_problem(problem, 412, _WEAK.format(version=version))
+    return wrap_problem(problem, 412, version_not_named(version).problem["detail"])
 
 
 def _object(request: Request, *, patch: bool) -> dict[str, Any]:
     lines = request.headers.getlist
-    content_type = single(lines("content-type"), "Content-Type")
+    content_type = require_single(lines("content-type"), "Content-Type")
     return read_object(request.scope[BODY], content_type, lines("content-encoding"), patch=patch)
 
 
 def _chosen_id(wanted: object, command_id: UUID) -> UUID | None:
     """The id of an organization to create; None where it can't be one."""
     if wanted is None:
-        return derived_org_id(command_id)
+        return derive_org_id(command_id)
     return read_id(wanted) if isinstance(wanted, str) else None
 
 
 def _command_id(request: Request, wishes: Wishes) -> UUID:
-    return uuid4() if wishes.key is None else command_id_for(caller_of(request).user_id, wishes.key)
+    return uuid4() if wishes.key is None else derive_command_id(get_caller(request).user_id, wishes.key)
 
 
 _ETAG: Final = {"ETag": 'The version after the change, such as `"v8"`'}
@@ -304,7 +306,7 @@ def _documented(done: int, shown: dict[str, Any], *conflicts: str, existing: boo
     return {"responses": {done: shown, 202: _ACCEPTED, **describe_problems(*_OF_ALL, *own, *conflicts, also=also)}}
 
 
-def router(changing: Changing) -> APIRouter:
+def make_router(changing: Changing) -> APIRouter:
     """The operations with their documentation."""
     routes = APIRouter(prefix="/v1", default_response_class=Response, tags=["organizations"])
     name_taken, deactivated = ProblemType.NAME_TAKEN, ProblemType.DEACTIVATED

@@ -34,7 +34,7 @@ from org_service.store.failures import classify
 from org_service.telemetry.logs import get_logger
 from org_service.telemetry.metrics import HTTP_ACCEPTED
 from org_service.waiting import Patience, Trouble
-from org_service.wire.body import request_digest
+from org_service.wire.body import digest_request
 
 log = get_logger(__name__)
 
@@ -137,7 +137,7 @@ class Commands:
         if client is not None:
             await client.stop()
 
-    async def kafka(self) -> str:
+    async def describe_kafka(self) -> str:
         """Whether changes can be taken now, as text."""
         if self._client is None:
             return "not connected: changes are answered with 503"
@@ -148,7 +148,7 @@ class Commands:
         unread = self._client.unread
         return "answers" if unread is None else f"responds; outcomes are late where results cannot be read: {unread}"
 
-    def accepted(self, command_id: UUID) -> Accepted | None:
+    def find_accepted(self, command_id: UUID) -> Accepted | None:
         """A command that was accepted and is not in Postgres yet."""
         return self._pending.get(command_id)
 
@@ -204,7 +204,7 @@ class Commands:
             shown = found.org_id if isinstance(found, KnownOutcome) and found.after is not None else None
             hidden = await directory.is_hidden(conn, caller.user_id, shown, self._policy)
         digest, command_type = found.request_digest, change.command_type.encode()
-        body = next((each for each in change.bodies if request_digest(command_type, each.value) == digest), None)
+        body = next((each for each in change.bodies if digest_request(command_type, each.value) == digest), None)
         if body is None:
             raise key_reused()
         if isinstance(found, Undecided):

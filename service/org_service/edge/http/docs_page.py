@@ -60,7 +60,7 @@ def _asset(name: str) -> _Asset:
     return _Asset(plain, gzip.compress(plain, mtime=0))
 
 
-def router(document: Callable[[], dict[str, Any]]) -> APIRouter:
+def make_router(document: Callable[[], dict[str, Any]]) -> APIRouter:
     """The pages, which need no token. What takes time to make is made once, and not in the loop.
 
     Args:

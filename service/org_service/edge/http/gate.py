@@ -17,18 +17,18 @@ import structlog
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
-from org_service.auth.tokens import TokenRejected, Tokens, bearer
+from org_service.auth.tokens import TokenRejected, Tokens, parse_bearer
 from org_service.edge.http.limits import WAIT_S, Buckets, Disconnected, read_body, too_many
 from org_service.edge.http.problems import (
     ProblemError,
     Wrong,
     answer,
     bad_request,
+    dependency_unavailable,
     internal_error,
     method_not_allowed,
     no_such_path,
     no_token,
-    something_away,
     unauthenticated,
     unavailable,
     wrong_parameters,
@@ -176,8 +176,8 @@ class Gate:
             raise no_token()
         now = datetime.now(UTC)
         try:
-            token = bearer(header)
-            user_id = self._tokens.known(token, now) or await self._tokens.verify(token, now)
+            token = parse_bearer(header)
+            user_id = self._tokens.find_known(token, now) or await self._tokens.verify(token, now)
         except TokenRejected as rejected:
             raise unauthenticated(str(rejected), token_given=True) from rejected
         except RetryError as away:  # not logged: anybody may bring it about, and `Keys` has said what is away
@@ -198,7 +198,7 @@ class Gate:
         outage = classify(error)
         if isinstance(outage, RetryError):
             log.warning("a dependency of a request is unavailable", why=type(error).__name__)
-            return something_away()
+            return dependency_unavailable()
         log.error("a request failed", exc_info=error)
         return internal_error()
 

@@ -156,7 +156,7 @@ SCHEMAS: tuple[type[BaseModel], ...] = (
 )  # fmt: skip
 
 
-def json_schemas() -> dict[str, Any]:
+def make_json_schemas() -> dict[str, Any]:
     """Every model as a JSON Schema for the document's components, by name."""
     schemas: dict[str, Any] = {}
     for model in SCHEMAS:

@@ -13,12 +13,13 @@ from org_service.domain import details
 from org_service.domain.policy import UPDATE
 from org_service.edge.http.bodies import OTHER_MEDIA_TYPE, unsupported_media_type
 from org_service.edge.http.limits import too_large, too_many
-from org_service.edge.http.models import Limit, json_schemas
+from org_service.edge.http.models import Limit, make_json_schemas
 from org_service.edge.http.problems import (
     TITLES,
     HttpProblem,
     ProblemError,
     Wrong,
+    dependency_unavailable,
     internal_error,
     key_reused,
     malformed,
@@ -26,7 +27,6 @@ from org_service.edge.http.problems import (
     no_such_command,
     no_token,
     not_found,
-    something_away,
     version_not_named,
     wrong_parameters,
 )
@@ -79,7 +79,7 @@ def _make_examples() -> list[ProblemError]:
         malformed(too_long_head.status, too_long_head.detail),
         internal_error(),
         ProblemError(ProblemType.PARKED, details.PARKED),
-        something_away(),
+        dependency_unavailable(),
     ]
 
 
@@ -159,10 +159,10 @@ def _content(model: str) -> dict[str, Any]:
     return {"schema": {"$ref": f"#/components/schemas/{model}"}}
 
 
-def complete(document: dict[str, Any]) -> dict[str, Any]:
+def complete_document(document: dict[str, Any]) -> dict[str, Any]:
     """The framework's document with our schemas, and without the answers that it would give but we don't."""
     components = document.setdefault("components", {})
-    components["schemas"] = dict(sorted(json_schemas().items()))
+    components["schemas"] = dict(sorted(make_json_schemas().items()))
     components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}}
     document["security"] = [{"token": []}]
     for operations in document["paths"].values():

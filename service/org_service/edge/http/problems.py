@@ -100,7 +100,7 @@ class ProblemError(Exception):
         }
 
 
-def decided(problem: dict[str, Any], status: int, detail: str | None = None) -> ProblemError:
+def wrap_problem(problem: dict[str, Any], status: int, detail: str | None = None) -> ProblemError:
     """The worker's problem as an answer.
 
     Args:
@@ -172,7 +172,7 @@ def unavailable(detail: str, retry_after_s: int = RETRY_AFTER_S, **members: Any)
     return ProblemError(HttpProblem.UNAVAILABLE, detail, headers=[(b"retry-after", b"%d" % retry_after_s)], **members)
 
 
-def something_away() -> ProblemError:
+def dependency_unavailable() -> ProblemError:
     """503: Kafka or Postgres doesn't answer."""
     return unavailable("The service is temporarily unavailable; nothing was decided. Try again.")
 

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from org_events.results import Outcome, ProblemType
 from org_service import probes
 from org_service.domain.access import AccessKind
-from org_service.domain.organization import OrderBy, StoredOrganization, as_published
+from org_service.domain.organization import OrderBy, StoredOrganization, to_published
 from org_service.domain.outcomes import KnownOutcome, UndecidedStatus
 from org_service.domain.policy import READ, Policy
 from org_service.edge.http.bodies import JSON
@@ -29,7 +29,7 @@ from org_service.edge.http.problems import (
     no_such_command,
     not_found,
 )
-from org_service.edge.http.request_headers import combined, etag_for, is_current
+from org_service.edge.http.request_headers import combine, make_etag_for, is_current
 from org_service.probes import probe
 from org_service.store import directory, journal, outcomes, relations
 from org_service.store.database import Database
@@ -47,14 +47,14 @@ def read_id(text: str) -> UUID | None:
     return read_uuid(text.encode(errors="replace"))
 
 
-def caller_of(request: Request) -> Caller:
+def get_caller(request: Request) -> Caller:
     """Who asks; the gate lets nobody else in."""
     return request.scope[CALLER]
 
 
-def organization_json(organization: StoredOrganization, access: dict[str, Any]) -> bytes:
+def encode_organization(organization: StoredOrganization, access: dict[str, Any]) -> bytes:
     """`SeenOrganization`."""
-    return orjson.dumps(as_published(organization) | access, option=_WRITE)
+    return orjson.dumps(to_published(organization) | access, option=_WRITE)
 
 
 class Reading:
@@ -101,7 +101,7 @@ class Reading:
             readable=True,
         )
         async with self._database.connect() as conn:
-            page = await directory.list_for(conn, caller_of(request).user_id, listing, self._policy)
+            page = await directory.list_for(conn, get_caller(request).user_id, listing, self._policy)
         following = None if page.after is None else write_cursor(question, page.after)
         content = orjson.dumps(
             {
@@ -132,12 +132,12 @@ class Reading:
         seen = await self._seen(request, org_id)
         role, kind, denied = seen.access.role, seen.access.kind, seen.access.denied_actions
         access: dict[str, Any] = {"role": role, "access": kind, "denied_actions": denied}
-        tag = etag_for(seen.organization.version, blake2b(orjson.dumps(access), digest_size=4).hexdigest())
+        tag = make_etag_for(seen.organization.version, blake2b(orjson.dumps(access), digest_size=4).hexdigest())
         tagged = {**_PRIVATE, "etag": tag.decode()}
-        if_none_match = combined(request.headers.getlist("if-none-match"))
+        if_none_match = combine(request.headers.getlist("if-none-match"))
         if if_none_match is not None and is_current(if_none_match, tag):
             return Response(status_code=304, headers=tagged)
-        content = organization_json(seen.organization, access)
+        content = encode_organization(seen.organization, access)
         return Response(content, headers=tagged, media_type=JSON)
 
     async def get_history(
@@ -184,10 +184,10 @@ class Reading:
 
     async def get_command(self, request: Request, command_id: OrgId) -> Response:
         """The status of a change. Only for the actor who requested it, and for staff."""
-        wanted, caller = read_id(command_id), caller_of(request)
+        wanted, caller = read_id(command_id), get_caller(request)
         if wanted is None:
             raise no_such_command()
-        accepted = self._commands.accepted(wanted)
+        accepted = self._commands.find_accepted(wanted)
         async with self._database.connect() as conn:
             found = await outcomes.find(conn, wanted)
             promised = accepted if found is None else found
@@ -201,7 +201,7 @@ class Reading:
         if isinstance(found, KnownOutcome):
             content = _decided(found, hidden=hidden)
         elif found is None or found.status == "pending":
-            return pending(wanted, promised.org_id, 200, {"retry-after": str(RETRY_AFTER_S), **_PRIVATE})
+            return answer_pending(wanted, promised.org_id, 200, {"retry-after": str(RETRY_AFTER_S), **_PRIVATE})
         else:
             problem = _expired().problem if found.status == "expired" else None
             content = _undecided(wanted, found.org_id, found.status, problem)
@@ -215,7 +215,7 @@ class Reading:
         if probes.listeners:
             await probe("edge.before_look")
         async with self._database.connect() as conn:
-            seen = await directory.find(conn, caller_of(request).user_id, wanted, self._policy)
+            seen = await directory.find(conn, get_caller(request).user_id, wanted, self._policy)
         if seen is None:
             raise not_found()
         if READ in seen.access.denied_actions:
@@ -229,7 +229,7 @@ def link_to_next(public_url: str, path: str, asked: dict[str, Any]) -> dict[str,
     return {"link": f'<{public_url.rstrip("/")}{path}?{query}>; rel="next"'}
 
 
-def pending(command_id: UUID, org_id: UUID | None, status: int, headers: dict[str, str]) -> Response:
+def answer_pending(command_id: UUID, org_id: UUID | None, status: int, headers: dict[str, str]) -> Response:
     """The status of a command that isn't decided yet."""
     content = _undecided(command_id, org_id, "pending", None)
     return Response(orjson.dumps(content), status, headers, media_type=JSON)
@@ -288,7 +288,7 @@ _LINK: Final = {"Link": 'The next page, `rel="next"`; absent on the last page'}
 _ETAG: Final = {"ETag": 'The version and the caller\'s role, such as `"v7-1f0c9a3e"`'}
 
 
-def router(reading: Reading) -> APIRouter:
+def make_router(reading: Reading) -> APIRouter:
     """The operations with their documentation."""
     routes = APIRouter(prefix="/v1", default_response_class=Response)
     visible = describe_problems(ProblemType.FORBIDDEN, ProblemType.NOT_FOUND)

@@ -63,7 +63,7 @@ class RequestHeaders:
     def request_id(self) -> str | None:
         """The client's `X-Request-Id`; None where it must not go into logs and answers as it is."""
         text = self._lines.get(b"x-request-id", b"").decode("latin-1")
-        return text if sane_request_id(text) else None
+        return text if is_sane_request_id(text) else None
 
     @property
     def traceparent(self) -> str | None:
@@ -94,12 +94,12 @@ class RequestHeaders:
         return () if value is None else (value.decode("latin-1"),)
 
 
-def combined(lines: Sequence[str]) -> str | None:
+def combine(lines: Sequence[str]) -> str | None:
     """The value of a list-valued header that came in several lines (RFC 9110, section 5.3); None where it is absent."""
     return ", ".join(lines) if lines else None
 
 
-def single(lines: Sequence[str], header: str) -> str | None:
+def require_single(lines: Sequence[str], header: str) -> str | None:
     """The value of a header that is not a list; None where it is absent.
 
     Raises:
@@ -134,12 +134,12 @@ def _unquoted(word: str) -> str:
     return re.sub(r"\\(.)", r"\1", word[1:-1]) if word.startswith('"') else word
 
 
-def etag(version: int) -> bytes:
+def make_etag(version: int) -> bytes:
     """The entity tag of one version of an organization."""
     return b'"v%d"' % version
 
 
-def etag_for(version: int, access: str) -> bytes:
+def make_etag_for(version: int, access: str) -> bytes:
     """The entity tag of one version as one caller sees it.
 
     Args:
@@ -222,7 +222,7 @@ def is_current(if_none_match: str, tag: bytes) -> bool:
     return text == "*" or any(f'"{inside}"'.encode() == tag for _, inside in _etags(text, "If-None-Match"))
 
 
-def command_id_for(actor: str, key: str) -> UUID:
+def derive_command_id(actor: str, key: str) -> UUID:
     """The command id of an `Idempotency-Key`: the same for the same actor and key, bare or quoted.
 
     Raises:
@@ -245,13 +245,13 @@ class Preference(NamedTuple):
     asynchronous: bool = False
     """Whether `respond-async` was asked for."""
 
-    def applied(self, *, pending: bool) -> str | None:
+    def describe_applied(self, *, pending: bool) -> str | None:
         """What was applied: `respond-async` only where the answer came before the outcome (RFC 7240, section 4.1)."""
         names = ["respond-async"] if self.asynchronous and pending else []
         return ", ".join([*names, *([self.waited] if self.waited else [])]) or None
 
 
-def preference(prefer: str | None, wait_max_s: float) -> Preference:
+def parse_preference(prefer: str | None, wait_max_s: float) -> Preference:
     """What `Prefer` asks for (RFC 7240): `respond-async`, `wait=N`, of each the first; what can't be read is ignored.
 
     With both, the outcome is waited for that long (section 4.3). A wait beyond `wait_max_s` ends there, and isn't
@@ -270,7 +270,7 @@ def preference(prefer: str | None, wait_max_s: float) -> Preference:
     return Preference(min(float(wait), wait_max_s), waited, asynchronous)
 
 
-def media_type(content_type: str) -> tuple[str, dict[str, str]] | None:
+def parse_media_type(content_type: str) -> tuple[str, dict[str, str]] | None:
     """The type in lower case and its parameters (RFC 9110, section 8.3.1); None where it can't be read."""
     first, *parameters = list(_split(content_type, ";")) or [""]
     named = _MEDIA_TYPE.fullmatch(first)
@@ -290,6 +290,6 @@ def accepts_gzip(accept_encoding: str | None) -> bool:
     return "gzip" in (accept_encoding or "")
 
 
-def sane_request_id(text: str) -> bool:
+def is_sane_request_id(text: str) -> bool:
     """Whether a client's `X-Request-Id` may go into logs and answers as it is."""
     return _REQUEST_ID.fullmatch(text) is not None

@@ -15,7 +15,7 @@ from org_service.serving.exchange import Asgi, Receive, Scope, Send
 _SLASH: Final = re.compile(rb"%2f", re.IGNORECASE)
 
 
-def path_of(raw_path: bytes) -> str:
+def decode_path(raw_path: bytes) -> str:
     """The path by which to route; an encoded slash stays encoded, so it can't part one segment into two.
 
     Args:
@@ -24,7 +24,7 @@ def path_of(raw_path: bytes) -> str:
     return unquote(_SLASH.sub(b"%252F", raw_path).decode("latin-1"))
 
 
-def query_of(raw: bytes) -> bytes:
+def clean_query(raw: bytes) -> bytes:
     """The query without empty parameters.
 
     Raises:
@@ -62,7 +62,7 @@ class Target:
         """Hand on one request; its scope is changed, so that whoever handed it in sees the same path."""
         raw_path: bytes | None = scope.get("raw_path")
         if raw_path is not None and _SLASH.search(raw_path):
-            scope["path"] = path_of(raw_path)
+            scope["path"] = decode_path(raw_path)
         if scope["query_string"]:
-            scope["query_string"] = query_of(scope["query_string"])
+            scope["query_string"] = clean_query(scope["query_string"])
         await self._inner(scope, receive, send)

@@ -51,7 +51,7 @@ class Mounted:
         self._api = httpx2.AsyncClient(
             transport=httpx2.ASGITransport(app=uncounted), base_url="http://orgs", timeout=None
         )
-        self._names = TransportSecurityMiddleware(transport_security(edge))
+        self._names = TransportSecurityMiddleware(make_transport_security(edge))
         self._sessions = StreamableHTTPSessionManager(
             make_server(self._api), json_response=True, stateless=True, max_request_body_size=edge.body_bytes_max
         )
@@ -116,7 +116,7 @@ def _without_mark(body: bytes, receive: Receive) -> Receive:
     return replay
 
 
-def transport_security(edge: EdgeSettings) -> TransportSecuritySettings:
+def make_transport_security(edge: EdgeSettings) -> TransportSecuritySettings:
     """Against web pages that make a browser ask on their behalf (DNS rebinding): known names and origins only.
 
     Who binds to more than loopback and says no `public_url` has names that nobody here knows: then any will do. A page

@@ -129,7 +129,7 @@ class Tools:
             wait_s = 0 if request is None else request.scope[WAIT_S]
             if wait_s:
                 return _error_result(too_many(wait_s).problem)
-            arguments = _checked(params.name, params.arguments or {})
+            arguments = _check_arguments(params.name, params.arguments or {})
             headers = {} if request is None else {n: request.headers[n] for n in _FORWARDED if n in request.headers}
             result = await self._tools[params.name](headers, arguments)
         except _ToolError as rejected:
@@ -141,25 +141,25 @@ class Tools:
         return (await self._ask("GET", "/v1/orgs", headers, params=query)).content
 
     async def _get_organization(self, headers: dict[str, str], arguments: Arguments) -> Any:
-        return (await self._ask("GET", _path(arguments), headers)).content
+        return (await self._ask("GET", _take_path(arguments), headers)).content
 
     async def _update_organization(self, headers: dict[str, str], arguments: Arguments) -> Any:
-        path = _path(arguments)
-        key, keyed = _keyed(headers, arguments)
-        fields = _cleared(arguments)
+        path = _take_path(arguments)
+        key, keyed = _take_key(headers, arguments)
+        fields = _apply_clear(arguments)
         answer = await self._ask("PATCH", path, keyed, json=fields)
         pending = answer.status == 202
         return {
-            **_done(answer, key),
+            **_make_result(answer, key),
             "changed": None if pending else await self._changed(answer, headers),
             "organization": None if pending else answer.content,
             **await self._rights(path, headers),
         }
 
     async def _delete_organization(self, headers: dict[str, str], arguments: Arguments) -> Any:
-        path = _path(arguments)
-        key, keyed = _keyed(headers, arguments)
-        return _done(await self._ask("DELETE", path, keyed, json=arguments), key)
+        path = _take_path(arguments)
+        key, keyed = _take_key(headers, arguments)
+        return _make_result(await self._ask("DELETE", path, keyed, json=arguments), key)
 
     async def _changed(self, answer: _ApiAnswer, headers: dict[str, str]) -> Any:
         """The fields that a change changed; None where that can't be learned now."""
@@ -209,7 +209,7 @@ class Tools:
         return _ApiAnswer(response.status_code, content, response.headers.get(COMMAND_ID))
 
 
-def _checked(name: str, arguments: Arguments) -> Arguments:
+def _check_arguments(name: str, arguments: Arguments) -> Arguments:
     """The arguments that are given, if the tool is there and knows them; null is the same as leaving one out.
 
     Raises:
@@ -234,7 +234,7 @@ def _checked(name: str, arguments: Arguments) -> Arguments:
     return {each: value for each, value in arguments.items() if value is not None}
 
 
-def _cleared(arguments: Arguments) -> Arguments:
+def _apply_clear(arguments: Arguments) -> Arguments:
     """The fields of a change, with null for those that `clear` names.
 
     Raises:
@@ -256,7 +256,7 @@ def _cleared(arguments: Arguments) -> Arguments:
     return fields | dict.fromkeys(cast("list[str]", named))
 
 
-def _path(arguments: Arguments) -> str:
+def _take_path(arguments: Arguments) -> str:
     """The organization's path; takes its id out of the arguments.
 
     Raises:
@@ -269,7 +269,7 @@ def _path(arguments: Arguments) -> str:
         raise _ToolError(_bad_request("The arguments are invalid; see errors.", wrong)) from error
 
 
-def _keyed(headers: dict[str, str], arguments: Arguments) -> tuple[str, dict[str, str]]:
+def _take_key(headers: dict[str, str], arguments: Arguments) -> tuple[str, dict[str, str]]:
     """The key of a change, taken out of the arguments or made up, and the headers with it.
 
     Raises:
@@ -286,13 +286,13 @@ def _keyed(headers: dict[str, str], arguments: Arguments) -> tuple[str, dict[str
     return key, headers | {"idempotency-key": key}
 
 
-def _done(answer: _ApiAnswer, key: str) -> dict[str, Any]:
+def _make_result(answer: _ApiAnswer, key: str) -> dict[str, Any]:
     pending = answer.status == 202
     command_id = answer.content["command_id"] if pending else None
     return {"status": "pending" if pending else "done", "idempotency_key": key, "command_id": command_id}
 
 
-def _in_words(problem: dict[str, Any]) -> str:
+def _describe_problem(problem: dict[str, Any]) -> str:
     """A problem for a reader of text: what is wrong, what to do, which field, and its stable type."""
     errors = [f"- {each['path']}: {each['message']} ({each['code']})" for each in problem.get("errors") or ()]
     first = f"{problem['title']} ({problem['status']}). {problem.get('detail') or ''}".rstrip()
@@ -309,7 +309,7 @@ def _error_result(problem: dict[str, Any]) -> CallToolResult:
     Not as structured content: clients hold that against the tool's output schema, of errors too (the TypeScript SDK),
     and fail where the agent should have read why.
     """
-    return CallToolResult(content=[_text(_in_words(problem))], is_error=True, _meta={"problem": problem})
+    return CallToolResult(content=[_text(_describe_problem(problem))], is_error=True, _meta={"problem": problem})
 
 
 async def _with_an_object(ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:

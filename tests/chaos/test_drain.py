@@ -42,7 +42,7 @@ def drained_s(process: ServiceProcess) -> float:
     return time.monotonic() - began
 
 
-def test_a_drain_under_load_is_quick_and_nothing_comes_again(settings: Settings, tmp_path: Path) -> None:
+def test_a_drain_under_load_is_quick_and_nothing_is_redelivered(settings: Settings, tmp_path: Path) -> None:
     sendings = list(Crowd(SEED, ORGANIZATIONS).commands(COMMANDS))
     rows, took_s = rows_of(sendings), list[float]()
     with Arena(in_small_batches(settings), tmp_path) as arena:
@@ -130,7 +130,7 @@ def loop_beside() -> Generator[asyncio.AbstractEventLoop]:
 @pytest.mark.parametrize("trouble", ["away", "silent"])
 @pytest.mark.parametrize("server", ["kafka", "postgres"])
 @pytest.mark.parametrize("role", ["worker", "relay"])
-def test_a_drain_in_an_outage_is_quick_and_what_was_in_hand_comes_again(
+def test_a_drain_in_an_outage_is_quick_and_batches_in_flight_are_redelivered(
     settings: Settings, tmp_path: Path, role: Role, server: str, trouble: str
 ) -> None:
     with Arena(settings, tmp_path) as arena, through_proxy(settings, server) as (befalls, through):

@@ -30,7 +30,7 @@ TAKE_OVER_S = SILENCE_MAX_S + 5
 SETTLE_TIMEOUT_S = 60
 
 
-def test_who_wakes_up_after_others_took_over_does_nothing_twice(settings: Settings, tmp_path: Path) -> None:
+def test_a_process_that_resumes_after_a_takeover_does_nothing_twice(settings: Settings, tmp_path: Path) -> None:
     sendings = Crowd(SEED, ORGANIZATIONS).commands(COMMANDS)
     with Arena(restless(settings), tmp_path) as arena:
         processes = [arena.add(role, f"{role}-{each}") for role in ROLES for each in (1, 2)]

@@ -104,7 +104,7 @@ def flow(arena: Arena, sendings: Iterator[Sending], hand_overs: HandOvers) -> No
 @pytest.mark.chaos
 @pytest.mark.integration
 @pytest.mark.timeout(300)
-def test_workers_that_join_and_leave_double_nothing_and_fail_nothing(settings: Settings, tmp_path: Path) -> None:
+def test_workers_that_join_and_leave_cause_no_duplicate_and_no_failure(settings: Settings, tmp_path: Path) -> None:
     with Arena(settings, tmp_path) as arena:
         relay, first = arena.add("relay"), arena.add("worker", "first")
         first.wait_until_ready()

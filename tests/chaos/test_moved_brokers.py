@@ -125,7 +125,7 @@ async def test_the_service_finds_brokers_whose_old_addresses_are_silent(
         assert took_s < FOUND_WITHIN_S
 
 
-async def test_connections_that_were_forgotten_while_idle_cost_no_time_out(
+async def test_connections_dropped_while_idle_cause_no_time_out(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(brokers, "IDLE_S", 0.3)
@@ -145,7 +145,7 @@ async def test_connections_that_were_forgotten_while_idle_cost_no_time_out(
         assert took_s < 5  # a request has 20 s
 
 
-async def test_connections_that_were_forgotten_in_use_cost_a_bounded_silence(
+async def test_connections_dropped_in_use_cause_a_bounded_silence(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(brokers, "SILENCE_S", 0.5)
@@ -164,7 +164,7 @@ async def test_connections_that_were_forgotten_in_use_cost_a_bounded_silence(
         assert took_s < 5  # a request has 20 s
 
 
-async def test_a_cluster_with_another_id_is_not_taken_for_the_one_before(settings: Settings) -> None:
+async def test_a_cluster_with_another_id_is_recognized_as_another(settings: Settings) -> None:
     admin = AdminClient({"bootstrap.servers": settings.kafka.bootstrap_servers})
     ours = cast("str", (await asyncio.to_thread(admin.list_topics, timeout=20)).cluster_id)
     async with kafka_proxy(settings.kafka.bootstrap_servers) as proxy:

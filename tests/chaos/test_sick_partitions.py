@@ -204,9 +204,7 @@ async def wide(settings: Settings) -> AsyncIterator[Settings]:
     await drop_topics(made)
 
 
-def test_a_batch_that_cannot_be_read_costs_no_other_partition_anything(
-    wide: Settings, stack: Stack, tmp_path: Path
-) -> None:
+def test_an_unreadable_batch_does_not_affect_other_partitions(wide: Settings, stack: Stack, tmp_path: Path) -> None:
     """One flipped bit lost 1,203 of 1,963 commands in silence."""
     with Arena(wide, tmp_path) as arena:
         workers = [arena.add("worker", f"worker-{number}") for number in range(WORKERS)]

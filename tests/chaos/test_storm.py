@@ -20,7 +20,7 @@ SEED = 20_300_101
 @pytest.mark.chaos
 @pytest.mark.integration
 @pytest.mark.timeout(240)
-def test_kills_while_commands_flow_leave_an_exact_account(settings: Settings, tmp_path: Path) -> None:
+def test_killed_processes_leave_an_exact_account(settings: Settings, tmp_path: Path) -> None:
     sendings = list(Crowd(SEED, ORGANIZATIONS).commands(COMMANDS))
     kills = plan(rows_of(sendings), KILLS, SEED)
     with Arena(storm_settings(settings), tmp_path) as arena:

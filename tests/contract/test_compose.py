@@ -53,7 +53,7 @@ def test_the_servers_have_the_versions_of_the_local_stack(services: dict[str, di
 
 
 @pytest.mark.parametrize("name", ["kafka", "postgres", *ROLES])
-def test_whatever_runs_on_says_whether_it_is_healthy(services: dict[str, dict[str, Any]], name: str) -> None:
+def test_every_long_running_service_has_a_health_check(services: dict[str, dict[str, Any]], name: str) -> None:
     healthcheck = services[name]["healthcheck"]
     assert healthcheck["test"][0] in {"CMD", "CMD-SHELL"}
     assert seconds(healthcheck["timeout"]) <= seconds(healthcheck["interval"])

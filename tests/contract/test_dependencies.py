@@ -23,7 +23,7 @@ def requirement(project: str, name: str) -> Requirement:
         ("service", "asyncpg", "0.31.0", "0.32.0"),  # SQLAlchemy 12728: a task cancelled in COMMIT hangs
     ],
 )
-def test_a_version_that_does_harm_can_t_be_installed(project: str, name: str, harmful: str, first_good: str) -> None:
+def test_a_harmful_version_cannot_be_installed(project: str, name: str, harmful: str, first_good: str) -> None:
     versions = requirement(project, name).specifier
     assert not versions.contains(harmful)
     assert versions.contains(first_good)

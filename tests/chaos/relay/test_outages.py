@@ -63,7 +63,7 @@ async def test_the_connection_breaks_at_a_step_whose_request_arrives_late(settin
 
 
 @pytest.mark.parametrize("step", [ADD_PARTITIONS_TO_TXN, PRODUCE, END_TXN])
-async def test_a_step_that_is_refused_because_another_has_begun_is_no_yes(settings: Settings, step: int) -> None:
+async def test_a_step_refused_because_another_has_begun_is_not_taken_for_success(settings: Settings, step: int) -> None:
     """A commit that is refused looks like any other answer: taken for a yes, its rows would wait for later ones."""
     async with relay_through_proxy(settings, hold=[step]) as (relay, proxy):
         head = await journal(settings, changes(20))
@@ -117,7 +117,7 @@ async def test_an_answer_is_lost(settings: Settings, step: int) -> None:
     assert_exactly_once(await seen(settings), range(1, 21))
 
 
-async def test_a_broker_that_hangs_is_given_up_after_the_publish_timeout(settings: Settings) -> None:
+async def test_a_hanging_broker_is_given_up_after_the_publish_timeout(settings: Settings) -> None:
     async with relay_through_proxy(settings, request_timeout_ms=60_000, publish_timeout_s=1) as (relay, proxy):
         await relay.published(await journal(settings, changes(20)))
         proxy.freeze()
@@ -130,7 +130,7 @@ async def test_a_broker_that_hangs_is_given_up_after_the_publish_timeout(setting
     assert_exactly_once(await seen(settings), range(1, 41))
 
 
-async def test_a_broker_that_hangs_while_the_relay_begins_is_given_up_too(settings: Settings) -> None:
+async def test_a_broker_that_hangs_at_the_start_of_the_relay_is_given_up_too(settings: Settings) -> None:
     async with relay_through_proxy(
         settings, request_timeout_ms=60_000, mute=[INIT_PRODUCER_ID], publish_timeout_s=1
     ) as (relay, proxy):
@@ -171,7 +171,7 @@ async def test_postgres_goes_away_and_comes_back(settings: Settings) -> None:
     assert_exactly_once(await seen(settings), range(1, 41))
 
 
-async def test_postgres_hangs_and_the_leader_gives_up_its_lead(settings: Settings) -> None:
+async def test_a_leader_gives_up_when_postgres_hangs(settings: Settings) -> None:
     async with postgres_proxy(settings.database.url.get_secret_value()) as (proxy, url):
         quick = relay_settings(settings, database_url=url, retry_wait_max_s=0.2)
         async with running(quick) as relay:

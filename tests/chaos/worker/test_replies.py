@@ -43,7 +43,7 @@ def plan() -> Plan:
     return Plan(replies=[Reply(SkipReason.PARKED, request) for request in requests if isinstance(request, Request)])
 
 
-async def test_lanes_that_answer_in_an_outage_all_get_through_when_it_is_over(settings: Settings) -> None:
+async def test_lanes_that_answer_in_an_outage_all_succeed_after_it(settings: Settings) -> None:
     beats = Beats()
     async with kafka_proxy(settings.kafka.bootstrap_servers) as proxy:
         servers: dict[str, Any] = {"bootstrap_servers": f"127.0.0.1:{proxy.port}", "request_timeout_ms": 2_000}
@@ -82,7 +82,7 @@ async def test_answers_are_sent_when_kafka_has_them_and_not_before(settings: Set
     assert len(await read_results(settings)) == ANSWERS
 
 
-async def test_answers_that_kafka_does_not_take_are_waited_for_with_signs_of_life(
+async def test_answers_that_kafka_does_not_accept_are_retried_with_heartbeats(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An outage that begins when the producer is there: it tries again by itself, for ever, and tells nobody."""

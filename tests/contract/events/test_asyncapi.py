@@ -79,7 +79,7 @@ def test_the_service_receives_reference_data(name: str) -> None:
     assert len(DOCUMENT["operations"][name]["messages"]) == 2
 
 
-def test_a_header_the_document_does_not_know_is_found() -> None:
+def test_an_undocumented_header_is_found() -> None:
     headers = command_headers(command_id=COMMAND, command_type="org.update", source="/billing")
     with pytest.raises(AssertionError, match="ce_color"):
         check("org.update", [*headers, ("ce_color", b"red")], COMMANDS["org.update"](org_id=ORG).to_body())

@@ -40,7 +40,7 @@ def direction(name: str) -> Direction:
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in RELEASED.glob("*.json")))
-def test_nothing_breaks_who_knows_the_released_schemas(name: str) -> None:
+def test_the_schemas_are_compatible_with_the_released_ones(name: str) -> None:
     old, new = load(RELEASED / f"{name}.json"), load(FOLDER / f"{name}.json")
     assert old["$id"] == new["$id"]
     assert breaches(old, new, direction(name)) == []
@@ -125,7 +125,7 @@ def test_the_models_read_what_fits_the_schemas() -> None:
         ({"org_id": ORG_TEXT, "primary_address": {"line1": "1", "city": "Oslo"}}, False),
     ],
 )
-def test_an_update_is_told_apart_from_a_typo(body: dict[str, Any], fits: bool) -> None:
+def test_an_update_is_distinguished_from_a_typo(body: dict[str, Any], fits: bool) -> None:
     schema = load(FOLDER / "update-organization.json")
     assert jsonschema.Draft202012Validator(schema).is_valid(body) is fits
 
@@ -221,7 +221,9 @@ SAMPLE: dict[str, Any] = {
 
 
 @pytest.mark.parametrize(("what", "change", "accepted", "published"), CHANGES, ids=[row[0] for row in CHANGES])
-def test_the_checker_finds_what_breaks_whom(what: str, change: Any, accepted: list[str], published: list[str]) -> None:
+def test_the_checker_finds_incompatible_changes(
+    what: str, change: Any, accepted: list[str], published: list[str]
+) -> None:
     changed = deepcopy(SAMPLE)
     change(changed)
     assert breaches(SAMPLE, changed, "accepted") == accepted

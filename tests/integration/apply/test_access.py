@@ -189,7 +189,7 @@ async def test_a_partner_may_be_deleted_after_its_last_client_in_the_same_batch(
     assert [row["code"] for row in await outcomes(database)] == [200] * 4
 
 
-async def test_staff_go_through_where_an_organization_is_deactivated_or_deleted(
+async def test_staff_may_change_deactivated_and_deleted_organizations(
     applier: Applier, database: asyncpg.Connection, issuer: Issuer
 ) -> None:
     org_id, staff, ann = uuid4(), issuer.token("staff"), issuer.token("ann")
@@ -207,7 +207,7 @@ async def test_staff_go_through_where_an_organization_is_deactivated_or_deleted(
     assert [row["code"] for row in await outcomes(database)] == [200, 409, 200, 200, 404, 200]
 
 
-async def test_where_publishers_are_trusted_a_token_is_judged_all_the_same(
+async def test_a_token_is_verified_even_where_publishers_are_trusted(
     guarded: Settings, database: asyncpg.Connection, issuer: Issuer
 ) -> None:
     org_id = uuid4()
@@ -226,7 +226,7 @@ async def test_where_publishers_are_trusted_a_token_is_judged_all_the_same(
     ]  # fmt: skip
 
 
-async def test_a_held_organization_is_nothing_to_strangers_and_its_queue_is_bounded(
+async def test_a_held_organization_is_hidden_from_others_and_its_queue_is_bounded(
     guarded: Settings, database: asyncpg.Connection, issuer: Issuer
 ) -> None:
     org_id = uuid4()
@@ -252,7 +252,7 @@ async def test_a_held_organization_is_nothing_to_strangers_and_its_queue_is_boun
     ]  # fmt: skip
 
 
-async def test_nobody_is_believed_who_was_not_verified(
+async def test_an_unverified_user_is_never_recorded(
     settings: Settings, guarded: Settings, database: asyncpg.Connection, issuer: Issuer
 ) -> None:
     """In the journal, where operators look for who did it."""

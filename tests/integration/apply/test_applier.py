@@ -53,7 +53,7 @@ async def test_a_commit_wakes_whoever_listens_to_the_journal(applier: Applier, s
         assert await signal.wait(10)
 
 
-async def test_a_redelivered_batch_changes_nothing_and_answers_nobody(
+async def test_a_redelivered_batch_changes_nothing_and_sends_no_answers(
     applier: Applier, database: asyncpg.Connection, settings: Settings
 ) -> None:
     org_id, create = created("Acme")
@@ -174,9 +174,7 @@ async def test_a_commit_whose_answer_was_lost_is_recognized(applier: Applier, da
     assert [(r["position"], r["code"]) for r in await journal(database)] == [(1, 200)]
 
 
-async def test_a_terminated_session_is_an_outage_that_is_waited_out(
-    applier: Applier, database: asyncpg.Connection
-) -> None:
+async def test_a_terminated_session_is_retried_as_an_outage(applier: Applier, database: asyncpg.Connection) -> None:
     """The backend is killed in the middle of a batch, again and again: the batch is applied once, in the end."""
     kills = iter(range(3))
 

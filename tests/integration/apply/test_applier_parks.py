@@ -90,7 +90,7 @@ async def test_unreadable_bytes_are_parked_once_with_everything_they_came_with(
     assert [tuple(row) for row in rows] == [(b"\xff", b"\x00\xfe", '[["h","/w=="],["n",null]]', "unreadable", None)]
 
 
-async def test_a_huge_record_is_parked_by_its_beginnings_and_holds_up_nobody(
+async def test_a_huge_record_is_parked_in_part_and_delays_nothing(
     applier: Applier, database: asyncpg.Connection
 ) -> None:
     """Base64 of a long header alone would pass the gigabyte that Postgres takes in a row."""
@@ -104,7 +104,7 @@ async def test_a_huge_record_is_parked_by_its_beginnings_and_holds_up_nobody(
     assert [row["code"] for row in await journal(database)] == [200]
 
 
-async def test_values_that_are_kept_in_part_are_known_by_their_length_and_digest(
+async def test_truncated_values_are_identified_by_length_and_digest(
     applier: Applier, database: asyncpg.Connection
 ) -> None:
     """An operator who may not see what is parked can still tell which are the same."""
@@ -117,7 +117,7 @@ async def test_values_that_are_kept_in_part_are_known_by_their_length_and_digest
     assert "SHA-256" not in rows[0]["detail"]
 
 
-async def test_what_has_an_offset_of_a_parked_record_is_parked_too(
+async def test_a_record_at_the_offset_of_a_parked_one_is_parked_too(
     applier: Applier, database: asyncpg.Connection
 ) -> None:
     """A topic that was created anew, or lost its end, gives offsets out again."""

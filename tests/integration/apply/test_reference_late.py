@@ -39,7 +39,7 @@ def record(feed: Feed, fact: Membership, offset: int, partition: int = 0) -> Fak
     return FakeRecord(fact.key(), fact.to_body(), [], partition, offset, feed.topics.memberships)
 
 
-async def test_a_worker_that_lost_its_partitions_can_not_put_older_data_back(
+async def test_a_worker_that_lost_its_partitions_cannot_put_older_data_back(
     settings: Settings, database: asyncpg.Connection, feed: Feed
 ) -> None:
     topic = feed.topics.memberships
@@ -87,7 +87,7 @@ async def test_a_batch_of_a_topic_that_is_gone_writes_nothing(
     assert await roles(database) == users(0, 1)
 
 
-async def test_a_topic_created_anew_between_two_batches_is_noticed_before_anything_is_written(
+async def test_a_topic_recreated_between_two_batches_is_noticed_before_anything_is_written(
     settings: Settings, database: asyncpg.Connection, feed: Feed
 ) -> None:
     """The group need not notice: offsets may go on as if nothing had happened."""
@@ -104,7 +104,7 @@ async def test_a_topic_created_anew_between_two_batches_is_noticed_before_anythi
 
 
 @pytest.mark.parametrize("partition", [0, 1])
-async def test_offsets_that_go_back_or_come_unasked_are_let_go(
+async def test_records_that_go_back_or_were_not_assigned_are_dropped(
     settings: Settings, database: asyncpg.Connection, feed: Feed, partition: int
 ) -> None:
     """Kafka lost its end under a running worker; or a rebalance gave a partition whose place isn't known yet."""

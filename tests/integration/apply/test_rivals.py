@@ -40,7 +40,9 @@ async def appliers(settings: Settings) -> AsyncIterator[list[Applier]]:
         yield [await stack.enter_async_context(applying(each)) for _ in range(RIVALS)]
 
 
-async def test_rivals_for_one_name_take_turns(settings: Settings, database: asyncpg.Connection) -> None:
+async def test_transactions_that_compete_for_one_name_take_turns(
+    settings: Settings, database: asyncpg.Connection
+) -> None:
     """Each takes the name and gives it up again; three or more that write it at once would wait in a circle."""
     enough = asyncio.Event()
 
@@ -69,7 +71,7 @@ async def test_rivals_for_one_name_take_turns(settings: Settings, database: asyn
     assert await database.fetchval("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()") == 0
 
 
-async def test_a_clash_with_rivals_is_never_parked_however_often_it_comes(
+async def test_a_conflict_with_concurrent_transactions_is_never_parked(
     appliers: list[Applier], database: asyncpg.Connection
 ) -> None:
     tries = itertools.count()
@@ -84,7 +86,7 @@ async def test_a_clash_with_rivals_is_never_parked_however_often_it_comes(
     assert appliers[0].outage is None
 
 
-async def test_unknown_trouble_is_waited_out_and_nothing_is_parked_for_it(
+async def test_an_unknown_error_is_retried_and_parks_nothing(
     appliers: list[Applier], database: asyncpg.Connection
 ) -> None:
     tries = itertools.count()
@@ -102,7 +104,7 @@ async def test_unknown_trouble_is_waited_out_and_nothing_is_parked_for_it(
     assert outages == [None, "ZeroDivisionError", "ZeroDivisionError", "ZeroDivisionError"]
 
 
-async def test_a_role_that_is_not_there_yet_is_waited_for_and_nothing_is_parked_for_it(
+async def test_a_role_that_does_not_exist_yet_is_waited_for_and_parks_nothing(
     appliers: list[Applier], database: asyncpg.Connection
 ) -> None:
     """A cluster that was restored without its roles, say: what Postgres refuses is the session, not the command."""
@@ -122,7 +124,7 @@ async def test_a_role_that_is_not_there_yet_is_waited_for_and_nothing_is_parked_
     assert outages == [None, refused, refused, refused]
 
 
-async def test_a_clash_that_outlives_every_rival_is_in_the_data_and_its_culprit_is_parked_alone(
+async def test_a_conflict_that_persists_is_in_the_data_and_only_its_culprit_is_parked(
     appliers: list[Applier], database: asyncpg.Connection
 ) -> None:
     """A rule that only the database knows: folding again can't help, and trying for ever would hold up everybody."""
@@ -139,7 +141,7 @@ async def test_a_clash_that_outlives_every_rival_is_in_the_data_and_its_culprit_
     ]
 
 
-async def test_what_a_rival_decided_meanwhile_is_not_parked(
+async def test_a_command_decided_by_another_worker_is_not_parked(
     appliers: list[Applier], database: asyncpg.Connection
 ) -> None:
     mine, rival, org_id = appliers[0], appliers[1], uuid4()
@@ -158,7 +160,7 @@ async def test_what_a_rival_decided_meanwhile_is_not_parked(
     assert await database.fetchval("SELECT count(*) FROM parked") == 0
 
 
-async def test_what_a_rival_creates_between_the_locks_and_the_look_is_not_taken_for_missing(
+async def test_an_organization_created_between_locks_and_reads_is_not_taken_for_missing(
     appliers: list[Applier], database: asyncpg.Connection
 ) -> None:
     """Nothing was there to lock, and then the journal knows the create: what comes behind it would get a 404."""
@@ -169,7 +171,7 @@ async def test_what_a_rival_creates_between_the_locks_and_the_look_is_not_taken_
     assert await codes(database) == [(200, 1), (200, 2)]
 
 
-async def test_a_name_that_a_batch_has_only_for_a_moment_is_nobody_elses_at_that_moment(
+async def test_a_name_used_only_within_a_batch_has_no_other_holder_at_that_time(
     appliers: list[Applier], database: asyncpg.Connection
 ) -> None:
     """No unique index sees a name that is taken and given up within a batch."""
@@ -187,7 +189,7 @@ async def codes(database: asyncpg.Connection) -> list[tuple[int, int | None]]:
 
 
 @pytest.mark.parametrize("wanted", ["the organization", "its name"])
-async def test_rows_are_locked_in_order_of_id_so_that_nobody_waits_in_a_circle(
+async def test_rows_are_locked_in_order_of_id_so_that_no_deadlock_occurs(
     appliers: list[Applier], database: asyncpg.Connection, wanted: str
 ) -> None:
     """In the order in which they lie in the table, the second one would be locked first."""
@@ -206,7 +208,7 @@ async def test_rows_are_locked_in_order_of_id_so_that_nobody_waits_in_a_circle(
 
 
 @pytest.mark.parametrize("trouble", [RetryError("away"), DataRefusedError("away")])
-async def test_parking_waits_an_outage_out_and_shows_it(
+async def test_parking_waits_an_outage_out_and_reports_it(
     settings: Settings, database: asyncpg.Connection, trouble: Exception
 ) -> None:
     """Also where the database rejects even that; to halve and park it again would be the same, without a pause."""
@@ -285,7 +287,7 @@ def update(org_id: UUID, domain: str) -> Any:
     return record_of(UpdateOrganization(org_id=org_id, domain=domain))
 
 
-async def test_a_long_queue_behind_a_parked_command_costs_the_others_nothing(
+async def test_a_long_queue_behind_a_parked_command_does_not_slow_others(
     appliers: list[Applier], database: asyncpg.Connection
 ) -> None:
     held, org_id = uuid4(), uuid4()
@@ -308,7 +310,7 @@ async def test_a_long_queue_behind_a_parked_command_costs_the_others_nothing(
 @pytest.mark.parametrize(
     ("setting", "value"), [("default_transaction_isolation", "repeatable read"), ("synchronous_commit", "off")]
 )
-async def test_the_order_of_locks_and_looks_does_not_depend_on_the_databases_defaults(
+async def test_the_order_of_locks_and_reads_does_not_depend_on_database_defaults(
     settings: Settings, database: asyncpg.Connection, setting: str, value: str
 ) -> None:
     name = await database.fetchval("SELECT current_database()")

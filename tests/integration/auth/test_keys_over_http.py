@@ -91,7 +91,7 @@ async def test_many_tokens_of_a_new_key_make_one_request(server: KeyServer, open
     assert server.requests == 2
 
 
-async def test_made_up_keys_make_one_request_an_interval(server: KeyServer, opening: Callable[..., Tokens]) -> None:
+async def test_unknown_key_ids_cause_one_request_an_interval(server: KeyServer, opening: Callable[..., Tokens]) -> None:
     tokens = opening(jwks_retry_s=3600)
     await tokens.start()
     made_up = [NEW.called(f"made up {number}").token() for number in range(100)]
@@ -105,7 +105,7 @@ async def test_made_up_keys_make_one_request_an_interval(server: KeyServer, open
     assert server.requests == 2
 
 
-async def test_a_good_token_of_a_new_key_is_not_rejected_for_made_up_ones_before_it(
+async def test_a_good_token_of_a_new_key_is_not_rejected_after_unknown_key_ids(
     server: KeyServer, opening: Callable[..., Tokens]
 ) -> None:
     """Rejected for good for up to 10 s after any unknown key id, it would be."""
@@ -139,7 +139,7 @@ async def test_keys_that_cannot_be_fetched_any_more_end(server: KeyServer, openi
     await until(lambda: tokens.find_known(token, datetime.now(UTC)))
 
 
-async def test_an_outage_stops_no_token_of_a_known_key_and_rejects_none_of_another(
+async def test_an_outage_affects_no_token_of_a_known_key_and_rejects_no_other(
     server: KeyServer, opening: Callable[..., Tokens]
 ) -> None:
     tokens = opening(jwks_max_age_s=0.05)
@@ -160,7 +160,7 @@ async def test_an_outage_stops_no_token_of_a_known_key_and_rejects_none_of_anoth
     await until(user, "ann")
 
 
-async def test_a_silent_server_holds_up_only_who_needs_it_and_not_for_long(
+async def test_a_silent_server_delays_only_callers_that_need_it_and_not_for_long(
     server: KeyServer, opening: Callable[..., Tokens]
 ) -> None:
     tokens = opening(jwks_timeout_s=0.5)
@@ -174,7 +174,9 @@ async def test_a_silent_server_holds_up_only_who_needs_it_and_not_for_long(
         await waiting
 
 
-async def test_a_server_that_drips_is_as_good_as_away(server: KeyServer, opening: Callable[..., Tokens]) -> None:
+async def test_a_server_that_answers_too_slowly_counts_as_unavailable(
+    server: KeyServer, opening: Callable[..., Tokens]
+) -> None:
     tokens = opening(jwks_timeout_s=0.5)
     server.drips = True
     began = time.monotonic()
@@ -226,7 +228,7 @@ async def test_a_bad_set_stops_the_start_and_later_leaves_the_good_one(
     assert await tokens.verify(OLD.token(), AT) == "ann"
 
 
-async def test_closing_ends_a_fetch_in_hand(server: KeyServer, opening: Callable[..., Tokens]) -> None:
+async def test_closing_ends_a_fetch_in_flight(server: KeyServer, opening: Callable[..., Tokens]) -> None:
     tokens = opening()
     await tokens.start()
     server.silent = True

@@ -35,7 +35,7 @@ async def test_a_second_import_of_the_same_file_changes_nothing(orgs: Orgs, sett
     assert (await orgs("show", "företag 7", "--json")).json["version"] == 1
 
 
-async def test_every_line_that_did_not_go_through_is_named(orgs: Orgs, tmp_path: Path) -> None:
+async def test_every_line_that_was_not_imported_is_named(orgs: Orgs, tmp_path: Path) -> None:
     file = tmp_path / "some.csv"
     file.write_text(
         "name,domain,line1,city,country\n"
@@ -65,7 +65,7 @@ async def test_a_dry_run_reads_everything_and_sends_nothing(orgs: Orgs, settings
     assert (await orgs("tail", "commands", "--from-start", "--no-follow")).stdout == ""
 
 
-async def test_what_comes_through_a_pipe_is_imported(orgs: Orgs, tmp_path: Path) -> None:
+async def test_lines_from_a_pipe_are_imported(orgs: Orgs, tmp_path: Path) -> None:
     pipe = tmp_path / "pipe.jsonl"
     os.mkfifo(pipe)
     writing = asyncio.create_task(asyncio.to_thread(pipe.write_text, '{"name": "One"}\n{"name": "Two"}\n'))
@@ -74,7 +74,7 @@ async def test_what_comes_through_a_pipe_is_imported(orgs: Orgs, tmp_path: Path)
     assert outcomes(answer.json) == {("applied", 200): 2}
 
 
-async def test_an_import_that_is_stopped_says_how_to_go_on(
+async def test_a_stopped_import_says_how_to_continue(
     orgs: Orgs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import_rows = publish.import_rows

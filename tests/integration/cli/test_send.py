@@ -14,7 +14,7 @@ ADDRESS = ("--line1", "Storgata 1", "--city", "Oslo", "--country", "NO", "--post
 
 
 @pytest.mark.usefixtures("running")
-async def test_a_life_is_told_in_outcomes_shown_and_remembered(orgs: Orgs) -> None:
+async def test_the_life_of_an_organization_is_shown_in_outcomes_and_history(orgs: Orgs) -> None:
     created = await orgs(*ACME, *ADDRESS)
     assert created.stdout.startswith("applied 200  v1  Acme AS · acme.example · Storgata 1, 0155, Oslo, NO\n")
     assert (await orgs("send", "update", ORG, "--clear", "domain", "--expected-version", "1")).stdout.startswith(

@@ -43,7 +43,7 @@ async def test_a_membership_is_published_as_the_contract_says(orgs: Orgs) -> Non
 
 
 @pytest.mark.usefixtures("running")
-async def test_what_is_sent_arrives_in_the_tables_and_goes_again(orgs: Orgs) -> None:
+async def test_facts_that_were_sent_arrive_in_the_tables_and_can_be_removed(orgs: Orgs) -> None:
     serving = ("send", "partnership", "--partner", OTHER, "--org", ORG)
     await orgs(*ANN, "--role", "admin")
     await orgs(*serving)
@@ -80,7 +80,7 @@ async def test_many_facts_are_published_in_order(orgs: Orgs) -> None:
         (("send", "staff", "--user", "x" * 201), "user_id: "),
     ],
 )
-async def test_what_is_written_wrongly_is_not_sent(orgs: Orgs, arguments: tuple[str, ...], said: str) -> None:
+async def test_invalid_arguments_are_not_sent(orgs: Orgs, arguments: tuple[str, ...], said: str) -> None:
     wrong = await orgs(*arguments, code=2)
     assert said in wrong.stderr
     assert "Traceback" not in wrong.stderr
@@ -98,7 +98,7 @@ def test_the_command_line_knows_every_role() -> None:
 
 
 @pytest.mark.parametrize("when", ["it begins", "records are under way"])
-async def test_who_sends_facts_is_told_when_kafka_stops_to_answer(
+async def test_sending_facts_fails_with_a_message_when_kafka_stops_answering(
     stack: org_local.Stack, orgs: Orgs, monkeypatch: pytest.MonkeyPatch, when: str
 ) -> None:
     starts = AIOKafkaProducer.start

@@ -64,7 +64,7 @@ def test_it_does_not_start_where_publishers_choose_the_time_that_tokens_are_judg
         process.close()
 
 
-async def test_it_waits_for_the_migration_alive_but_not_ready_and_then_begins(
+async def test_it_waits_for_the_migration_alive_but_not_ready_and_then_starts(
     unmigrated: Settings, tmp_path: Path
 ) -> None:
     process = ServiceProcess("relay", unmigrated, tmp_path)
@@ -80,7 +80,7 @@ async def test_it_waits_for_the_migration_alive_but_not_ready_and_then_begins(
         process.close()
 
 
-async def test_a_second_signal_ends_it_at_once_though_a_batch_is_in_hand(
+async def test_a_second_signal_ends_it_at_once_with_a_batch_in_flight(
     settings: Settings, database: asyncpg.Connection, tmp_path: Path
 ) -> None:
     """What was in hand is neither committed nor acknowledged, so it comes again."""

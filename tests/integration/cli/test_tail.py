@@ -34,7 +34,7 @@ async def five_changes(orgs: Orgs, running: object) -> None:
 
 
 @pytest.mark.usefixtures("five_changes")
-async def test_events_results_and_commands_are_told_line_by_line(orgs: Orgs) -> None:
+async def test_events_results_and_commands_are_printed_line_by_line(orgs: Orgs) -> None:
     events = (await orgs("tail", "events", *ALL)).stdout.splitlines()
     assert len(events) == 5
     assert events[0].endswith("v1 created     Acme    by alice")
@@ -57,7 +57,9 @@ async def test_the_last_few_and_those_of_one_organization(orgs: Orgs) -> None:
     assert [each["key"] for each in last_of_one] == [OTHER]
 
 
-async def test_what_cant_be_read_is_shown_by_its_coordinates(orgs: Orgs, settings: Settings, running: object) -> None:
+async def test_an_unreadable_record_is_shown_by_its_coordinates(
+    orgs: Orgs, settings: Settings, running: object
+) -> None:
     async with AIOKafkaProducer(bootstrap_servers=settings.kafka.bootstrap_servers) as producer:
         sent = await producer.send_and_wait(
             settings.kafka.topics.commands, b"\xff\x1b[2J", key=b"\xfe", headers=[("ce_id", b"\xff")], partition=1
@@ -80,7 +82,7 @@ async def test_what_cant_be_read_is_shown_by_its_coordinates(orgs: Orgs, setting
     assert not {"key", "value", "headers"} & record.keys()
 
 
-async def test_what_the_topic_lost_is_listed_latest_first(orgs: Orgs, database: asyncpg.Connection) -> None:
+async def test_lost_commands_are_listed_latest_first(orgs: Orgs, database: asyncpg.Connection) -> None:
     nothing = await orgs("lost")
     assert (nothing.stdout, nothing.stderr) == ("", "nothing was lost\n")
     await database.executemany(
@@ -119,7 +121,7 @@ async def test_a_token_is_never_shown(orgs: Orgs) -> None:
 
 
 @pytest.mark.usefixtures("running")
-async def test_following_shows_what_comes_and_ends_cleanly_on_ctrl_c(
+async def test_following_shows_new_records_and_ends_cleanly_on_ctrl_c(
     orgs: Orgs, settings: Settings, tmp_path: Path
 ) -> None:
     await orgs("send", "create", "--id", ORG, "--name", "Before")
@@ -142,7 +144,7 @@ async def test_following_shows_what_comes_and_ends_cleanly_on_ctrl_c(
 
 @pytest.mark.usefixtures("five_changes")
 @pytest.mark.parametrize("as_json", [(), ("--json",)])
-async def test_a_reader_who_has_gone_ends_the_watch_in_silence(
+async def test_a_closed_pipe_ends_the_watch_silently(
     settings: Settings, tmp_path: Path, as_json: tuple[str, ...]
 ) -> None:
     unread, output = os.pipe()

@@ -61,9 +61,7 @@ ALL = {
 }  # fmt: skip
 
 
-async def test_missing_topics_are_created_as_the_contract_says_and_then_all_is_well(
-    none_there: Settings, new_orgs: Orgs
-) -> None:
+async def test_missing_topics_are_created_as_the_contract_says(none_there: Settings, new_orgs: Orgs) -> None:
     dry = await new_orgs("topics", "apply", "--dry-run")
     assert "dry run: 8 to create" in dry.stderr
     assert await names(none_there) == set()
@@ -105,7 +103,7 @@ async def test_a_topic_that_would_break_the_guarantees_is_rejected_before_anythi
     assert await names(none_there) == {topic}
 
 
-async def test_partitions_added_by_hand_are_rejected_with_advice_that_leads_out(settings: Settings, orgs: Orgs) -> None:
+async def test_partitions_added_by_hand_are_rejected_with_advice(settings: Settings, orgs: Orgs) -> None:
     """The number to set is no way out where topics differ: the next one would ask for the other number."""
     kafka, names = settings.kafka, [spec.name for spec in settings.kafka.topics.specs() if spec.partitions != 1]
     await asyncio.to_thread(surgery.add_partitions, kafka.bootstrap_servers, kafka.topics.commands, 6)
@@ -119,7 +117,7 @@ async def test_partitions_added_by_hand_are_rejected_with_advice_that_leads_out(
     assert "If all topics were created with 6, set ORGS_KAFKA__PARTITIONS=6. If partitions were added to them" in said
 
 
-async def test_what_may_lose_records_but_has_not_yet_is_reported(none_there: Settings) -> None:
+async def test_settings_that_may_lose_records_are_reported(none_there: Settings) -> None:
     """Topics of earlier releases have Kafka's defaults, and this release must start on them."""
     risky: dict[str, Any] = {
         "unclean_leader_election_enable": "true",
@@ -142,7 +140,7 @@ async def test_what_may_lose_records_but_has_not_yet_is_reported(none_there: Set
     ]
 
 
-async def test_harm_done_to_topics_ends_a_running_process_with_the_advice(
+async def test_harmful_topic_settings_end_a_running_process_with_advice(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Keys part as soon as a producer hears of new partitions; everything would go on saying that it is ready."""
@@ -164,7 +162,7 @@ async def test_harm_done_to_topics_ends_a_running_process_with_the_advice(
     assert asked.is_set()
 
 
-async def test_a_retention_of_ones_own_is_only_reported(settings: Settings, orgs: Orgs) -> None:
+async def test_a_custom_retention_is_only_reported(settings: Settings, orgs: Orgs) -> None:
     answer = await orgs("topics", "apply", ORGS_KAFKA__EVENTS_RETENTION_MS="1000")
     assert "retention.ms is 7776000000, not 1000" in " ".join(answer.stdout.split())
 
@@ -217,7 +215,7 @@ async def test_more_room_for_a_batch_than_needed_is_fine(none_there: Settings) -
         (topics.Described(partitions=2, led=2, copies=1), "1", [("partitions", "1", "2", True)]),
     ],
 )
-def test_what_will_pass_or_is_a_matter_of_taste_is_only_reported(
+def test_temporary_and_optional_differences_are_only_reported(
     described: topics.Described, in_sync: str, found: list[tuple[str, str, str, bool]]
 ) -> None:
     """A partition without a leader above all: it is an outage, and whoever starts in one waits."""

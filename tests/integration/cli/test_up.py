@@ -83,7 +83,7 @@ def readyz(port: int) -> int:
 
 
 @pytest.mark.timeout(180)
-async def test_up_brings_everything_other_terminals_find_it_and_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
+async def test_up_starts_everything_other_terminals_find_it_and_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
     up = await start(tmp_path, "-m", "org_service.cli", "up")
     try:
         await line_with(up.stderr, "ready: try")
@@ -116,7 +116,7 @@ async def test_up_brings_everything_other_terminals_find_it_and_ctrl_c_leaves_no
     assert "orgs up" in said
 
 
-async def test_up_takes_servers_of_the_environment_and_shows_no_password(settings: Settings, tmp_path: Path) -> None:
+async def test_up_uses_servers_of_the_environment_and_shows_no_password(settings: Settings, tmp_path: Path) -> None:
     parts = urlsplit(settings.database.url.get_secret_value())
     url = parts._replace(netloc=f"postgres:sesame@{parts.netloc.rpartition('@')[2]}").geturl()
     servers = {
@@ -141,7 +141,7 @@ async def test_up_takes_servers_of_the_environment_and_shows_no_password(setting
     assert b"sesame" not in b"".join(rest)
 
 
-async def test_up_says_ready_when_each_role_is_and_not_before(settings: Settings, tmp_path: Path) -> None:
+async def test_up_reports_ready_only_when_each_role_is(settings: Settings, tmp_path: Path) -> None:
     """The keys of tokens can't be fetched at first, so worker and edge wait for them, and ready would be a lie."""
     taken: set[int] = set()
     names = ("ORGS_WORKER__PORT", "ORGS_RELAY__PORT", "ORGS_OPERATE__PORT", "ORGS_EDGE__HEALTH_PORT")

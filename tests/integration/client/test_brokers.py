@@ -28,7 +28,7 @@ def of(client: Any) -> Any:
 
 
 @pytest.mark.parametrize("make", [AIOKafkaConsumer, AIOKafkaProducer, AIOKafkaAdminClient])
-async def test_connections_keep_themselves_alive(bootstrap_servers: str, make: Any) -> None:
+async def test_connections_use_tcp_keep_alive(bootstrap_servers: str, make: Any) -> None:
     client = make_enduring(make(bootstrap_servers=bootstrap_servers))
     await client.start()
     try:
@@ -45,7 +45,7 @@ async def test_connections_keep_themselves_alive(bootstrap_servers: str, make: A
 
 
 @pytest.mark.parametrize("make", [AIOKafkaConsumer, AIOKafkaProducer, AIOKafkaAdminClient])
-async def test_a_start_that_is_given_up_leaves_no_connection_open(
+async def test_an_abandoned_start_leaves_no_connection_open(
     bootstrap_servers: str, make: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """aiokafka's own leaves the one on which it asked for the brokers."""
@@ -68,7 +68,7 @@ async def test_a_start_that_is_given_up_leaves_no_connection_open(
     assert not connection.connected()
 
 
-async def test_a_broker_that_hangs_up_on_whom_it_let_in_is_one_that_does_not_answer() -> None:
+async def test_a_broker_that_closes_accepted_connections_counts_as_unreachable() -> None:
     """The last step of a login runs in a thread, and the connection may be gone when it comes back."""
 
     async def let_in(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -95,7 +95,7 @@ async def test_a_broker_that_hangs_up_on_whom_it_let_in_is_one_that_does_not_ans
         await client.close()
 
 
-async def test_metadata_that_can_not_be_read_are_asked_for_again(
+async def test_metadata_that_cannot_be_read_are_asked_for_again(
     bootstrap_servers: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing may end the task that keeps them fresh: new leaders would never be found."""
@@ -119,7 +119,7 @@ async def test_only_the_client_that_was_given_is_changed(bootstrap_servers: str)
     await others.stop()
 
 
-def test_every_client_of_ours_endures() -> None:
+def test_every_client_is_made_enduring() -> None:
     made = 0
     for package in (org_events, org_service):
         for path in Path(package.__path__[0]).rglob("*.py"):

@@ -190,9 +190,7 @@ async def test_results_of_other_publishers_and_of_aborted_transactions_are_passe
     assert (await waiting).code == 200
 
 
-async def test_calls_that_run_at_once_get_their_own_outcomes(
-    service: AnsweringService, orgs: OrganizationClient
-) -> None:
+async def test_concurrent_calls_get_their_own_outcomes(service: AnsweringService, orgs: OrganizationClient) -> None:
     service.answer = lambda command: result(command, version=int(command.body["name"]))
     outcomes = await asyncio.gather(*(orgs.update(uuid4(), name=str(n)) for n in range(1, 101)))
     assert [outcome.version for outcome in outcomes] == list(range(1, 101))

@@ -122,7 +122,7 @@ def damage(stack: Stack, topic: str, what: str) -> None:
 
 @pytest.mark.parametrize("place", [0, 6, 11], ids=["first", "in the middle", "last"])
 @pytest.mark.parametrize("what", ["a flipped bit", "an unknown codec"])
-async def test_a_batch_that_cannot_be_read_holds_up_its_partition_and_loses_nothing(
+async def test_an_unreadable_batch_delays_its_partition_and_loses_nothing(
     settings: Settings, stack: Stack, topic: str, what: str, place: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     await fill(settings, topic)
@@ -157,7 +157,7 @@ async def read_on(consumer: SteadyConsumer, seconds: float) -> Counter[tuple[int
     return found
 
 
-async def test_a_bad_batch_that_expires_is_bad_no_more_though_nothing_comes_behind_it(
+async def test_an_expired_bad_batch_no_longer_blocks_even_if_nothing_follows(
     settings: Settings, stack: Stack, topic: str
 ) -> None:
     await fill(settings, topic)
@@ -173,7 +173,7 @@ async def test_a_bad_batch_that_expires_is_bad_no_more_though_nothing_comes_behi
         assert await consumer.position(TopicPartition(topic, SICK)) == end
 
 
-async def test_it_is_the_same_one_record_at_a_time_and_with_getone(
+async def test_an_unreadable_batch_is_handled_the_same_with_getone(
     settings: Settings, stack: Stack, topic: str
 ) -> None:
     await fill(settings, topic)
@@ -185,9 +185,7 @@ async def test_it_is_the_same_one_record_at_a_time_and_with_getone(
     assert {(record.partition, record.offset) for record in records} == ALL - BEHIND
 
 
-async def test_a_partition_moves_to_another_member_with_what_is_wrong_with_it(
-    settings: Settings, stack: Stack, topic: str
-) -> None:
+async def test_a_sick_partition_is_sick_for_its_next_member_too(settings: Settings, stack: Stack, topic: str) -> None:
     """And comes back: nobody steps over it, and nobody shows what isn't theirs."""
     await fill(settings, topic)
     damage(stack, topic, "a flipped bit")
@@ -215,7 +213,7 @@ async def test_a_partition_moves_to_another_member_with_what_is_wrong_with_it(
 
 
 @pytest.mark.parametrize("end", ["cancelled", "failed"])
-async def test_a_member_that_stops_polling_leaves_its_group_whatever_became_of_its_last_poll(
+async def test_a_member_that_stops_polling_leaves_its_group_whatever_its_last_poll_did(
     settings: Settings, topic: str, end: str
 ) -> None:
     """aiokafka counts polls under way, and one that raises or is cancelled as under way for ever."""
@@ -236,7 +234,7 @@ async def test_a_member_that_stops_polling_leaves_its_group_whatever_became_of_i
 
 
 @pytest.mark.parametrize("error", [TopicAuthorizationFailedError("t"), OffsetOutOfRangeError({})])
-async def test_what_aiokafka_would_raise_in_the_next_poll_is_of_one_partition(
+async def test_errors_that_aiokafka_raises_in_the_next_poll_concern_one_partition(
     settings: Settings, topic: str, error: KafkaError
 ) -> None:
     await fill(settings, topic)
@@ -248,7 +246,7 @@ async def test_what_aiokafka_would_raise_in_the_next_poll_is_of_one_partition(
         assert consumer.sick == {}
 
 
-async def test_a_refusal_that_lasts_is_said_and_does_not_spin(
+async def test_a_lasting_refusal_is_reported_and_does_not_spin(
     settings: Settings, topic: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A broker that can't read its own disk answers at once, for ever; leaders that change do so for a moment."""
@@ -279,9 +277,7 @@ async def test_a_refusal_that_lasts_is_said_and_does_not_spin(
     assert found == Counter(ALL)
 
 
-async def test_a_topic_that_is_deleted_is_said_and_not_asked_for_without_a_pause(
-    settings: Settings, topic: str
-) -> None:
+async def test_a_deleted_topic_is_reported_and_asked_for_with_pauses(settings: Settings, topic: str) -> None:
     await fill(settings, topic)
     async with consuming(settings, topic) as consumer:
         await read(consumer, len(ALL))
@@ -302,7 +298,7 @@ async def test_a_topic_that_is_deleted_is_said_and_not_asked_for_without_a_pause
         assert rounds <= 12
 
 
-async def test_an_error_nobody_foresaw_does_not_end_the_fetching(
+async def test_an_unexpected_error_does_not_end_fetching(
     settings: Settings, topic: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     await fill(settings, topic)
@@ -347,7 +343,7 @@ async def test_every_codec_is_read(settings: Settings, topic: str, codec: str) -
         assert await read(consumer, len(ALL)) == Counter(ALL)
 
 
-async def test_other_consumers_of_the_process_are_as_they_were(settings: Settings, topic: str) -> None:
+async def test_other_consumers_of_the_process_are_unchanged(settings: Settings, topic: str) -> None:
     async with consuming(settings, topic):
         plain = AIOKafkaConsumer(topic, bootstrap_servers=settings.kafka.bootstrap_servers)
         await plain.start()
@@ -357,7 +353,7 @@ async def test_other_consumers_of_the_process_are_as_they_were(settings: Setting
     assert fetcher._proc_fetch_request.__func__ is Fetcher._proc_fetch_request
 
 
-async def test_one_poll_hands_out_no_more_than_it_may_unpack_and_the_next_one_goes_on(
+async def test_one_poll_returns_no_more_than_it_may_unpack_and_the_next_one_continues(
     settings: Settings, topic: str
 ) -> None:
     """12 partitions with a record of 20 MiB each, 2 KB as it comes, handed out 240 MiB at once."""
@@ -376,7 +372,7 @@ async def test_one_poll_hands_out_no_more_than_it_may_unpack_and_the_next_one_go
     assert sorted(found) == [*range(PARTITIONS)]
 
 
-async def test_a_consumer_ends_though_its_task_takes_the_end_for_that_of_a_fetch(
+async def test_a_consumer_stops_even_if_its_task_takes_the_cancellation_for_that_of_a_fetch(
     settings: Settings, topic: str
 ) -> None:
     """aiokafka's does while it waits for the end of its former fetches, just after an assignment."""

@@ -30,7 +30,7 @@ async def collect(results: AsyncIterator[Result], command_ids: list[UUID]) -> No
 
 
 @pytest.mark.timeout(180)
-async def test_twenty_thousand_commands_flow_in_order(
+async def test_twenty_thousand_commands_are_applied_in_order(
     service: AnsweringService, orgs: OrganizationClient, record_property: Callable[[str, object], None]
 ) -> None:
     count = 20_000
@@ -57,9 +57,7 @@ async def test_a_second_run_with_the_same_ids_gets_the_first_outcomes(
     assert len(service.received) == 600
 
 
-async def test_no_more_commands_are_taken_than_may_be_in_flight(
-    service: AnsweringService, orgs: OrganizationClient
-) -> None:
+async def test_commands_in_flight_are_bounded(service: AnsweringService, orgs: OrganizationClient) -> None:
     taken = given = most = 0
 
     def source() -> Iterator[tuple[UUID, Command]]:
@@ -76,12 +74,12 @@ async def test_no_more_commands_are_taken_than_may_be_in_flight(
     assert 40 <= most <= 51
 
 
-async def test_a_bound_that_lets_nothing_through_is_rejected(orgs: OrganizationClient) -> None:
+async def test_a_bound_of_zero_is_rejected(orgs: OrganizationClient) -> None:
     with pytest.raises(ValueError, match="in_flight_max"):
         await anext(orgs.execute_many([], in_flight_max=0))
 
 
-async def test_an_outcome_is_given_before_a_slow_source_goes_on(
+async def test_an_outcome_is_yielded_before_a_slow_source_continues(
     service: AnsweringService, orgs: OrganizationClient
 ) -> None:
     go_on = asyncio.Event()
@@ -98,7 +96,7 @@ async def test_an_outcome_is_given_before_a_slow_source_goes_on(
     assert names == ["first", "second"]
 
 
-async def test_what_the_source_raises_comes_after_the_outcomes_before_it(
+async def test_an_error_of_the_source_follows_the_outcomes_before_it(
     service: AnsweringService, orgs: OrganizationClient
 ) -> None:
     def source() -> Iterator[tuple[UUID, Command]]:
@@ -126,7 +124,7 @@ async def test_the_first_command_without_an_outcome_is_named(
     assert caught.value.command == UpdateOrganization(org_id=ORGS[3], name="3")
 
 
-async def test_leaving_early_ends_the_sending(service: AnsweringService, orgs: OrganizationClient) -> None:
+async def test_leaving_early_stops_sending(service: AnsweringService, orgs: OrganizationClient) -> None:
     taken = 0
 
     def source() -> Iterator[tuple[UUID, Command]]:

@@ -36,7 +36,7 @@ def silent(_: Received) -> None:
 
 
 @pytest.mark.parametrize("timeout_s", [3, 30])
-async def test_missing_topics_are_named_with_the_way_out(bootstrap_servers: str, timeout_s: float) -> None:
+async def test_missing_topics_are_named_with_advice(bootstrap_servers: str, timeout_s: float) -> None:
     client = OrganizationClient(
         bootstrap_servers=bootstrap_servers, source="/tests", topics=Topics("nowhere."), timeout_s=timeout_s
     )
@@ -44,7 +44,7 @@ async def test_missing_topics_are_named_with_the_way_out(bootstrap_servers: str,
         await client.start()
 
 
-async def test_no_kafka_is_told_when_the_time_is_up() -> None:
+async def test_an_unreachable_kafka_is_reported_after_the_time_out() -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{unused.getsockname()[1]}"
@@ -53,7 +53,7 @@ async def test_no_kafka_is_told_when_the_time_is_up() -> None:
             await client.start()
 
 
-async def test_a_client_that_is_not_started_or_was_stopped_says_so(bootstrap_servers: str, topics: Topics) -> None:
+async def test_a_client_that_is_not_running_says_so(bootstrap_servers: str, topics: Topics) -> None:
     client = OrganizationClient(bootstrap_servers=bootstrap_servers, source="/tests", topics=topics)
     with pytest.raises(NotConnected, match="async with"):
         await client.restore(ORG)
@@ -71,7 +71,7 @@ async def test_a_client_may_be_started_again(service: AnsweringService, orgs: Or
     assert (await orgs.restore(ORG)).code == 200
 
 
-async def test_who_waits_while_the_client_stops_is_told(service: AnsweringService, orgs: OrganizationClient) -> None:
+async def test_calls_that_wait_while_the_client_stops_fail(service: AnsweringService, orgs: OrganizationClient) -> None:
     service.answer = silent
     waiting = asyncio.create_task(orgs.restore(ORG))
     await service.arrived(1)
@@ -129,9 +129,7 @@ async def test_a_short_outage_only_delays(
     assert [received.body["name"] for received in service.received[1:]] == [str(number) for number in range(20)]
 
 
-async def test_stopping_does_not_wait_for_ever_while_kafka_is_away(
-    stack: org_local.Stack, orgs: OrganizationClient
-) -> None:
+async def test_stopping_is_bounded_while_kafka_is_away(stack: org_local.Stack, orgs: OrganizationClient) -> None:
     stack.kafka.pause()
     try:
         waiting = asyncio.create_task(orgs.send(UpdateOrganization(org_id=ORG, name="Acme")))
@@ -144,7 +142,7 @@ async def test_stopping_does_not_wait_for_ever_while_kafka_is_away(
         stack.kafka.resume()
 
 
-async def test_stopping_does_not_wait_for_ever_after_a_request_that_timed_out(
+async def test_stopping_is_bounded_after_a_request_that_timed_out(
     stack: org_local.Stack, topics: Topics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(publisher, "STOP_TIMEOUT_S", 0.2)  # over before the metadata are given up
@@ -171,7 +169,7 @@ def _is_put_back(client: OrganizationClient) -> bool:
     return any(batch.retry_count for batches in producer._message_accumulator._batches.values() for batch in batches)
 
 
-async def test_a_stop_whose_caller_gives_up_comes_to_its_end(stack: org_local.Stack, orgs: OrganizationClient) -> None:
+async def test_a_stop_finishes_even_if_its_caller_gives_up(stack: org_local.Stack, orgs: OrganizationClient) -> None:
     stack.kafka.pause()
     try:
         waiting = asyncio.create_task(orgs.update(ORG, name="Acme"))
@@ -243,7 +241,7 @@ async def _send_until_taken(orgs: OrganizationClient, command: Command) -> None:
                 return
 
 
-async def test_results_in_partitions_that_came_later_are_read(
+async def test_results_in_partitions_added_later_are_read(
     admin: AIOKafkaAdminClient, bootstrap_servers: str, topics: Topics, service: AnsweringService
 ) -> None:
     # The default asks for new partitions every five minutes.

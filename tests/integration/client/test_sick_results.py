@@ -18,7 +18,7 @@ ORGS = {partition_for(str(each).encode(), 3): each for each in (UUID(int=number,
 """An organization of each partition."""
 
 
-async def test_outcomes_of_other_partitions_come_and_the_one_that_does_not_says_why(
+async def test_outcomes_of_other_partitions_arrive_and_a_missing_one_says_why(
     stack: Stack, topics: Topics, service: AnsweringService, orgs: OrganizationClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sick, "RETRY_S", 0.2)

@@ -117,7 +117,9 @@ async def test_an_actor_who_asks_too_often_waits_and_nobody_else(settings: Setti
         assert (await bob.get("/v1/orgs")).status_code == 200
 
 
-async def test_more_requests_than_can_be_in_hand_are_turned_away_at_once(settings: Settings, people: People) -> None:
+async def test_requests_beyond_the_concurrency_limit_are_turned_away_at_once(
+    settings: Settings, people: People
+) -> None:
     bounded = with_edge(settings, people, concurrency_max=1)
     async with running(bounded, worker=False) as edge, client(edge, people) as root, asyncio.TaskGroup() as group:
         waiting = group.create_task(root.delete(f"/v1/orgs/{uuid4()}", headers={"prefer": "wait=2"}))
@@ -172,7 +174,7 @@ async def test_without_kafka_reads_go_on_and_changes_are_rejected_with_their_com
         await running_edge
 
 
-async def test_a_change_that_kafka_doesn_t_confirm_is_not_promised_and_repeating_it_is_one_change(
+async def test_an_unconfirmed_change_is_not_promised_and_repeating_it_is_one_change(
     settings: Settings, people: People, stack: org_local.Stack
 ) -> None:
     await add_staff(settings, "root")
@@ -234,7 +236,7 @@ async def test_readiness_takes_no_connection_from_requests_and_needs_none_of_the
         assert (await root.get("/v1/orgs")).status_code == 200
 
 
-async def test_a_body_that_doesn_t_come_is_given_up(
+async def test_a_body_that_does_not_arrive_is_given_up(
     settings: Settings, people: People, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("org_service.edge.http.limits.BODY_TIMEOUT_S", 0.2)
@@ -250,7 +252,7 @@ async def test_a_body_that_doesn_t_come_is_given_up(
     assert b"urn:orgs:problem:request-timeout" in answer
 
 
-async def test_slow_bodies_are_no_requests_in_flight(settings: Settings, people: People) -> None:
+async def test_slow_bodies_do_not_count_as_requests_in_flight(settings: Settings, people: People) -> None:
     bounded = with_edge(settings, people, concurrency_max=1)
     async with running(bounded, worker=False) as edge, client(edge, people) as root:
         slow = [await asyncio.open_connection("127.0.0.1", edge.port) for _ in range(20)]
@@ -272,7 +274,7 @@ async def test_before_it_has_started_the_edge_says_so(settings: Settings, people
         assert (await readiness(edge))[1]["edge"] is False
 
 
-async def test_a_defect_is_a_500_that_tells_nothing_and_is_logged_under_the_request_s_id(
+async def test_a_defect_is_a_500_without_details_and_is_logged_with_the_request_id(
     settings: Settings, people: People
 ) -> None:
     async def fail() -> None:
@@ -314,7 +316,7 @@ def without_id(answer: httpx2.Response) -> dict[str, Any]:
     return {name: value for name, value in answer.json().items() if name != "command_id"}
 
 
-async def test_a_role_that_may_not_read_is_told_so(settings: Settings, people: People, tmp_path: Path) -> None:
+async def test_a_role_that_may_not_read_gets_a_403(settings: Settings, people: People, tmp_path: Path) -> None:
     packaged = (Path(org_service.__file__).parent / "policy.toml").read_text()
     strict = tmp_path / "policy.toml"
     strict.write_text(packaged.replace("[roles.user]\ndenied = [", '[roles.user]\ndenied = [ "Organization:read",'))
@@ -334,9 +336,7 @@ async def test_a_role_that_may_not_read_is_told_so(settings: Settings, people: P
             assert (answer.status_code, answer.json()["type"]) == (403, "urn:orgs:problem:forbidden")
 
 
-async def test_at_the_end_requests_in_hand_are_finished_and_new_ones_are_not_taken(
-    settings: Settings, people: People
-) -> None:
+async def test_a_drain_finishes_requests_in_flight_and_accepts_no_new_ones(settings: Settings, people: People) -> None:
     stop = asyncio.Event()
     async with Edge(with_edge(settings, people)) as edge, client(edge, people) as root:
         running_edge = asyncio.create_task(edge.run(stop))
@@ -352,9 +352,7 @@ async def test_at_the_end_requests_in_hand_are_finished_and_new_ones_are_not_tak
         await asyncio.wait_for(running_edge, 10)
 
 
-async def test_browsers_of_other_origins_are_let_in_only_where_that_was_asked_for(
-    settings: Settings, people: People
-) -> None:
+async def test_browsers_of_other_origins_are_allowed_only_if_configured(settings: Settings, people: People) -> None:
     preflight = {"origin": "https://app.example", "access-control-request-method": "PATCH"}
     async with running(with_edge(settings, people), worker=False) as edge, client(edge, people) as root:
         answer = await root.options("/v1/orgs", headers=preflight)

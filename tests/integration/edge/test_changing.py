@@ -84,7 +84,7 @@ def test_if_match_lists_versions(site: Site, org_id: str, if_match: str, status:
     assert (answer.status_code, deleted.status_code) == (status, 412)
 
 
-def test_who_may_not_is_told_so_before_any_precondition(site: Site, org_id: str) -> None:
+def test_a_missing_permission_is_reported_before_any_precondition(site: Site, org_id: str) -> None:
     with site.client("uwe") as uwe, site.client("nobody") as nobody:
         rejected = uwe.patch(f"/v1/orgs/{org_id}", json={"domain": "?"}, headers={"if-match": '"v7"'})
         unseen = nobody.patch(f"/v1/orgs/{org_id}", json={"domain": "?"}, headers={"if-match": '"v7"'})
@@ -117,7 +117,7 @@ def test_a_repeated_request_gets_the_first_answer_again(site: Site, org_id: str)
     assert versions(site, org_id) == [1, 2, 3]
 
 
-def test_a_repeated_rejection_stays_the_rejection(site: Site, org_id: str) -> None:
+def test_a_repeated_request_gets_the_same_rejection(site: Site, org_id: str) -> None:
     headers = {"idempotency-key": "rejected-1", "if-match": '"v2"'}
     with site.client("ada") as ada:
         first = ada.patch(f"/v1/orgs/{org_id}", json={"domain": "one.com"}, headers=headers)
@@ -159,7 +159,7 @@ def test_a_repetition_with_several_versions_is_the_same_request(site: Site, org_
     assert versions(site, org_id) == [1, 2]
 
 
-def test_many_repetitions_at_once_are_one_change(site: Site, org_id: str) -> None:
+def test_many_concurrent_repetitions_are_one_change(site: Site, org_id: str) -> None:
     def change(_: int) -> httpx2.Response:
         with site.client("ada") as ada:
             return ada.patch(f"/v1/orgs/{org_id}", json={"domain": "once.com"}, headers={"idempotency-key": "at-once"})
@@ -171,7 +171,7 @@ def test_many_repetitions_at_once_are_one_change(site: Site, org_id: str) -> Non
     assert versions(site, org_id) == [1, 2]
 
 
-def test_many_requests_with_one_key_at_once_are_one_change_and_mistakes(site: Site, org_id: str) -> None:
+def test_concurrent_requests_with_one_key_are_one_change_and_the_rest_are_rejected(site: Site, org_id: str) -> None:
     def change(number: int) -> tuple[int, int, str]:
         with site.client("ada") as ada:
             answer = ada.patch(
@@ -198,7 +198,7 @@ def follow(client: httpx2.Client, location: str) -> dict[str, object]:
         assert told.headers["retry-after"] == "1"
 
 
-def test_who_doesn_t_wait_is_told_where_the_outcome_will_be(site: Site, org_id: str) -> None:
+def test_an_asynchronous_request_gets_the_location_of_its_outcome(site: Site, org_id: str) -> None:
     with site.client("ada") as ada:
         for prefer in ("respond-async", "wait=0"):
             accepted = ada.patch(f"/v1/orgs/{org_id}", json={"domain": f"{prefer[:4]}.com"}, headers={"prefer": prefer})
@@ -218,7 +218,7 @@ def test_a_wait_that_is_long_enough_gets_the_outcome(site: Site, org_id: str) ->
     assert (answer.status_code, answer.headers["preference-applied"]) == (200, "wait=9")
 
 
-def test_a_trace_goes_on_in_the_event_and_the_request_id_comes_back(site: Site, org_id: str) -> None:
+def test_a_trace_continues_in_the_event_and_the_request_id_is_returned(site: Site, org_id: str) -> None:
     trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
     with site.client("ada") as ada:
         answer = ada.patch(

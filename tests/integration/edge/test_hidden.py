@@ -45,7 +45,7 @@ async def create(hiding: Site, name: str) -> str:
         return (await root.post("/v1/orgs", json={"name": name, "domain": f"{SECRET}.com"})).json()["id"]
 
 
-async def test_what_a_role_may_not_read_is_in_no_answer(hiding: Site) -> None:
+async def test_no_answer_contains_what_a_role_may_not_read(hiding: Site) -> None:
     org_id = await create(hiding, f"{SECRET} one")
     await add_member(hiding.settings, "ugo", org_id, "user")
     path = f"/v1/orgs/{org_id}"
@@ -95,7 +95,7 @@ async def test_a_page_is_filled_with_what_may_be_read(hiding: Site) -> None:
     assert [each["name"] for each in newest["organizations"]] == ["Page 3", "Page 0"]
 
 
-async def test_an_outcome_of_better_days_shows_nothing(hiding: Site) -> None:
+async def test_an_outcome_from_before_a_lost_right_shows_nothing(hiding: Site) -> None:
     org_id = await create(hiding, "Old name")
     await add_member(hiding.settings, "ada", org_id, "admin")
     async with client(hiding, "ada") as ada:
@@ -111,7 +111,7 @@ async def test_an_outcome_of_better_days_shows_nothing(hiding: Site) -> None:
     assert SECRET not in told.text + again.text
 
 
-async def test_neither_an_agent_nor_a_publisher_gets_at_it(hiding: Site) -> None:
+async def test_neither_an_agent_nor_a_publisher_can_read_it(hiding: Site) -> None:
     org_id = await create(hiding, f"{SECRET} two")
     await add_member(hiding.settings, "ugo", org_id, "user")
     async with (

@@ -132,7 +132,7 @@ async def test_the_same_key_is_the_same_change_and_another_payload_is_rejected(s
     assert problem_of(other)["type"] == "urn:orgs:problem:command-id-reused"
 
 
-async def test_a_change_whose_outcome_takes_too_long_is_pending_and_told_under_its_key(site: Site, name: str) -> None:
+async def test_a_change_whose_outcome_takes_too_long_is_pending_and_found_by_its_key(site: Site, name: str) -> None:
     org_id = site.create(name)
     await add_member(site.settings, "ann", org_id, "admin")
     async with plain_http.async_client(base_url=site.url, headers=site.people.headers("ann")) as api:
@@ -155,7 +155,7 @@ async def test_a_change_whose_outcome_takes_too_long_is_pending_and_told_under_i
             assert (await client.call_tool("delete_organization", deletion)).structured_content["status"] == "pending"
 
 
-async def test_an_agent_is_told_what_it_is_denied_and_rejected_if_it_tries(site: Site, name: str) -> None:
+async def test_an_agent_sees_what_its_role_denies_and_is_rejected_if_it_tries(site: Site, name: str) -> None:
     org_id = site.create(name)
     await add_member(site.settings, "uma", org_id, "user")
     async with agent(site, "uma") as client:
@@ -168,7 +168,7 @@ async def test_an_agent_is_told_what_it_is_denied_and_rejected_if_it_tries(site:
     assert "type: urn:orgs:problem:forbidden" in text_of(rejected)
 
 
-async def test_what_an_agent_cannot_see_is_not_found_before_its_fields_are_looked_at(site: Site, name: str) -> None:
+async def test_an_invisible_organization_is_not_found_before_fields_are_checked(site: Site, name: str) -> None:
     org_id = site.create(name)
     async with agent(site, "nobody") as client:
         for unseen in (org_id, str(uuid4())):
@@ -207,7 +207,7 @@ async def test_wrong_fields_are_named_one_by_one(site: Site, name: str) -> None:
         ("list_organizations", {"access": "everything"}, "access", "enum"),
     ],
 )
-async def test_arguments_that_make_no_request_are_a_result_that_says_so(
+async def test_invalid_arguments_give_an_error_result(
     site: Site, tool: str, arguments: dict[str, Any], path: str, code: str
 ) -> None:
     async with agent(site, "ann") as client:
@@ -241,7 +241,7 @@ INITIALIZE = {
 ACCEPTS = {"accept": "application/json, text/event-stream"}
 
 
-async def test_nobody_without_a_token_gets_as_far_as_the_protocol(site: Site) -> None:
+async def test_requests_without_a_token_do_not_reach_the_protocol(site: Site) -> None:
     async with plain_http.async_client(base_url=site.url, headers=ACCEPTS) as http:
         rejected = await http.post("/mcp", json=INITIALIZE)
         expired = await http.post(
@@ -300,7 +300,7 @@ async def test_null_never_clears(site: Site, name: str) -> None:
         ({"primary_address": json.dumps(ADDRESS)}, "primary_address", "model_type"),
     ],
 )
-async def test_arguments_of_another_type_are_fields_that_are_wrong(
+async def test_arguments_of_another_type_are_wrong_fields(
     site: Site, name: str, arguments: dict[str, Any], path: str, code: str
 ) -> None:
     org_id = site.create(name)
@@ -317,7 +317,7 @@ def message(method: str, **params: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("arguments", ['{"org_id": "x"}', "text", ["list"], 7])
-async def test_arguments_as_a_text_get_a_422_that_says_so(site: Site, arguments: Any) -> None:
+async def test_arguments_sent_as_text_get_a_422_with_a_reason(site: Site, arguments: Any) -> None:
     headers = site.people.headers("ann", {**ACCEPTS, "mcp-protocol-version": "2025-06-18"})
     called = message("tools/call", name="get_organization", arguments=arguments)
     async with plain_http.async_client(base_url=site.url, headers=headers) as http:
@@ -329,7 +329,7 @@ async def test_arguments_as_a_text_get_a_422_that_says_so(site: Site, arguments:
     assert error["message"] == "Must be an object" + (", not a string with its JSON" * isinstance(arguments, str))
 
 
-async def test_a_byte_order_mark_before_a_message_means_nothing(site: Site) -> None:
+async def test_a_byte_order_mark_before_a_message_is_ignored(site: Site) -> None:
     headers = site.people.headers("ann", {**ACCEPTS, "content-type": "application/json; charset=utf8"})
     async with plain_http.async_client(base_url=site.url, headers=headers) as http:
         answer = await http.post("/mcp", content=b"\xef\xbb\xbf" + json.dumps(INITIALIZE).encode())
@@ -337,7 +337,7 @@ async def test_a_byte_order_mark_before_a_message_means_nothing(site: Site) -> N
 
 
 @pytest.mark.parametrize("method", ["GET", "DELETE", "PUT"])
-async def test_only_post_is_known(site: Site, method: str) -> None:
+async def test_only_post_is_supported(site: Site, method: str) -> None:
     async with plain_http.async_client(base_url=site.url, headers=site.people.headers("ann", ACCEPTS)) as http:
         answer = await http.request(method, "/mcp")
     assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
@@ -363,7 +363,7 @@ async def test_only_post_is_known(site: Site, method: str) -> None:
         (EdgeSettings(host="0.0.0.0"), False, None, None),
     ],
 )
-def test_hosts_and_origins_are_those_that_are_known(edge: EdgeSettings, checked: bool, host: str, origin: str) -> None:
+def test_only_known_hosts_and_origins_are_allowed(edge: EdgeSettings, checked: bool, host: str, origin: str) -> None:
     security = mcp_http.make_transport_security(edge)
     assert security.enable_dns_rebinding_protection is checked
     if checked:

@@ -74,7 +74,7 @@ async def test_a_call_that_never_reaches_its_tool_counts_too(
     assert (result["isError"], result["_meta"]["problem"]["status"]) == (True, 429)
 
 
-async def test_only_what_a_tool_can_answer_is_left_to_it_when_it_comes_too_soon(http: httpx2.AsyncClient) -> None:
+async def test_only_tool_calls_over_the_rate_limit_are_answered_by_the_tool(http: httpx2.AsyncClient) -> None:
     for _ in range(BURST):
         await http.post("/mcp", json=message("ping"))
     notified = {name: value for name, value in CALLED.items() if name != "id"}

@@ -47,14 +47,14 @@ async def test_an_agent_changes_an_organization_over_the_network(site: Site, tmp
         assert deleted.structured_content["status"] == "done"
 
 
-async def test_a_token_that_is_not_taken_is_a_result_that_says_so(site: Site, tmp_path: Path) -> None:
+async def test_an_invalid_token_gives_an_error_result(site: Site, tmp_path: Path) -> None:
     async with agent(tmp_path, site.url, site.people.token("ann", aud="others")) as client:
         rejected = await client.call_tool("list_organizations")
     assert rejected.is_error
     assert problem_of(rejected)["type"] == "urn:orgs:problem:unauthenticated"
 
 
-async def test_an_api_that_is_away_is_a_result_that_says_so(tmp_path: Path) -> None:
+async def test_an_unreachable_api_gives_an_error_result(tmp_path: Path) -> None:
     nobody = f"http://{ports.LOOPBACK}:{ports.pick(None, set())}"
     async with agent(tmp_path, nobody, "a.b.c") as client:
         rejected = await client.call_tool("update_organization", {"org_id": str(uuid4()), "name": "A"})
@@ -63,7 +63,7 @@ async def test_an_api_that_is_away_is_a_result_that_says_so(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("status", ["200 OK", "502 Bad Gateway"])
-async def test_an_address_of_something_else_is_a_result_that_says_so(tmp_path: Path, status: str) -> None:
+async def test_the_address_of_another_service_gives_an_error_result(tmp_path: Path, status: str) -> None:
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(f"HTTP/1.1 {status}\r\ncontent-length: 5\r\nconnection: close\r\n\r\nhello".encode())
@@ -79,7 +79,7 @@ async def test_an_address_of_something_else_is_a_result_that_says_so(tmp_path: P
     assert status[:3] in problem_of(rejected)["detail"]
 
 
-async def test_the_output_holds_the_protocol_alone_and_ends_with_the_input(site: Site, tmp_path: Path) -> None:
+async def test_the_output_contains_only_the_protocol_and_ends_with_the_input(site: Site, tmp_path: Path) -> None:
     env = {"ORGS_API_URL": site.url, "ORGS_TOKEN": site.people.token("ann"), "ORGS_LOG__LEVEL": "debug"}
     program = await asyncio.create_subprocess_exec(
         sys.executable, *ORGS, cwd=tmp_path, env=env, stdin=-1, stdout=-1, stderr=-1
@@ -110,7 +110,7 @@ async def test_an_expired_token_says_what_to_do(site: Site, tmp_path: Path) -> N
     assert problem["detail"] == ("The token had expired. Put a fresh token into ORGS_TOKEN and restart `orgs mcp`.")
 
 
-async def test_a_line_end_behind_token_and_address_is_none_of_them(site: Site, tmp_path: Path) -> None:
+async def test_a_line_end_after_token_and_address_is_ignored(site: Site, tmp_path: Path) -> None:
     async with agent(tmp_path, f" {site.url}\n", f"{site.people.token('ann')}\r\n") as client:
         assert not (await client.call_tool("list_organizations")).is_error
 

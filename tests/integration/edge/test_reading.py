@@ -136,7 +136,7 @@ def test_an_organization_is_shown_whole(site: Site) -> None:
     ("if_none_match", "status"),
     [("{}", 304), ("W/{}", 304), ("*", 304), ('"v2", {}', 304), ('"v2"', 200), ('"v1"', 200)],
 )
-def test_what_the_client_has_already_is_not_sent_again(
+def test_a_current_copy_of_the_client_is_answered_with_304(
     site: Site, five: list[str], if_none_match: str, status: int
 ) -> None:
     with site.client("lea") as lea:
@@ -172,7 +172,7 @@ def test_a_history_is_read_page_by_page(site: Site) -> None:
     assert first.json()["changes"][0]["actor"] == "root"
 
 
-def test_a_missing_and_an_invisible_organization_can_t_be_told_apart(site: Site, five: list[str]) -> None:
+def test_a_missing_and_an_invisible_organization_cannot_be_told_apart(site: Site, five: list[str]) -> None:
     org_id = site.create("Reading secret")
     deleted = site.create("Reading deleted")
     with site.client("root") as root:
@@ -198,7 +198,7 @@ def _without_id(answer: httpx2.Response) -> tuple[tuple[str, str], ...]:
     )
 
 
-def test_what_became_of_a_command_is_told_its_actor_and_staff_alone(site: Site) -> None:
+def test_only_its_actor_and_staff_see_what_became_of_a_command(site: Site) -> None:
     org_id = site.create("Reading commands")
     site.member("cas", org_id)
     site.member("cy", org_id)
@@ -226,7 +226,7 @@ def test_what_became_of_a_command_is_told_its_actor_and_staff_alone(site: Site) 
     }
 
 
-def test_a_command_that_kafka_lost_has_expired_for_who_was_promised_its_outcome(site: Site) -> None:
+def test_a_command_that_kafka_lost_is_expired_for_its_actor(site: Site) -> None:
     command_id, org_id, topic_id = uuid4(), uuid4(), uuid4()
     site.execute(
         'INSERT INTO accepted_command (command_id, actor, org_id, accepted_at, partition, "offset")'

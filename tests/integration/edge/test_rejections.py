@@ -55,7 +55,7 @@ def test_a_parameter_that_makes_no_sense_is_rejected(site: Site, query: str) -> 
 
 
 @pytest.mark.parametrize("query", ["after_version=-1", "after_version=9223372036854775808", "limit=x"])
-def test_a_wrong_place_in_a_history_is_rejected(site: Site, org_id: str, query: str) -> None:
+def test_an_invalid_position_in_a_history_is_rejected(site: Site, org_id: str, query: str) -> None:
     with site.client("amy") as amy:
         rejected(amy.get(f"/v1/orgs/{org_id}/history?{query}"), 400, "bad-request")
         assert amy.get(f"/v1/orgs/{org_id}/history?after_version=9223372036854775807").json()["changes"] == []
@@ -81,7 +81,7 @@ def test_a_cursor_of_another_list_is_rejected(site: Site, org_id: str) -> None:
         ({"idempotency-key": "k" * 256}, b"{}"),
     ],
 )
-def test_a_change_that_can_t_be_read_is_rejected(
+def test_a_change_that_cannot_be_read_is_rejected(
     site: Site, org_id: str, headers: dict[str, str], content: bytes
 ) -> None:
     with site.client("amy") as amy:
@@ -91,13 +91,13 @@ def test_a_change_that_can_t_be_read_is_rejected(
         rejected(answer, 400, "bad-request")
 
 
-def test_an_etag_that_is_none_is_rejected(site: Site, org_id: str) -> None:
+def test_an_invalid_etag_is_rejected(site: Site, org_id: str) -> None:
     with site.client("amy") as amy:
         rejected(amy.get(f"/v1/orgs/{org_id}", headers={"if-none-match": "v1"}), 400, "bad-request")
 
 
 @pytest.mark.parametrize("wanted", ["1", 1, "", {}])
-def test_an_organization_can_t_be_made_under_what_is_no_id(site: Site, wanted: object) -> None:
+def test_an_organization_cannot_be_created_under_an_invalid_id(site: Site, wanted: object) -> None:
     with site.client("root") as root:
         answer = rejected(root.post("/v1/orgs", json={"id": wanted, "name": "Acme"}), 400, "bad-request")
     assert answer.json()["errors"][0]["path"] == "id"
@@ -129,7 +129,7 @@ def test_nobody_is_let_in_without_a_good_token(site: Site) -> None:
             rejected(anybody.get("/v1/orgs", headers=twice), 401, "unauthenticated")
 
 
-def test_a_role_is_told_what_it_is_denied(site: Site, org_id: str) -> None:
+def test_a_rejection_names_what_the_role_denies(site: Site, org_id: str) -> None:
     with site.client("ugo") as ugo:
         for answer in (
             ugo.patch(f"/v1/orgs/{org_id}", json={"name": "Mine"}),
@@ -142,7 +142,7 @@ def test_a_role_is_told_what_it_is_denied(site: Site, org_id: str) -> None:
             rejected(answer, 403, "forbidden")
 
 
-def test_a_path_that_is_none_is_not_found(site: Site) -> None:
+def test_an_unknown_path_is_not_found(site: Site) -> None:
     with site.client("amy") as amy:
         for path in ("/", "/v1", "/v1/", "/v1/orgs/", "/v2/orgs", "/docs/nothing.js", "/docs/../x", "/v1/orgs/a/b"):
             rejected(amy.get(path), 404, "no-such-path")
@@ -160,7 +160,7 @@ def test_a_path_that_is_none_is_not_found(site: Site) -> None:
     ],
 )
 @pytest.mark.parametrize("method", ["PUT", "OPTIONS", "TRACE"])
-def test_a_method_that_the_path_doesn_t_know_is_answered_with_those_it_knows(
+def test_an_unsupported_method_is_answered_with_the_supported_ones(
     site: Site, path: str, allowed: str, method: str
 ) -> None:
     with site.client("amy") as amy:
@@ -229,7 +229,7 @@ def test_a_body_that_is_too_large_is_rejected(site: Site, org_id: str) -> None:
         ("PATCH", "/v1/orgs/{org}", "text/plain", True, 415, "unsupported-media-type"),
     ],
 )
-def test_who_asks_and_for_what_is_judged_before_a_byte_of_the_body_came(
+def test_caller_and_path_are_checked_before_the_body_arrives(
     site: Site, org_id: str, method: str, path: str, media_type: str, token: bool, status: int, problem: str
 ) -> None:
     def send(connection: Raw) -> None:
@@ -309,7 +309,7 @@ def test_a_header_without_an_end_is_rejected_while_it_comes(site: Site) -> None:
     assert status == 431
 
 
-def test_headers_within_the_limit_are_taken_with_a_body_beyond_it(site: Site, org_id: str) -> None:
+def test_headers_within_the_limit_are_accepted_with_a_body_beyond_it(site: Site, org_id: str) -> None:
     with site.client("amy") as amy:
         padding = {"x-padding": "x" * 14_000}
         for _ in range(2):
@@ -318,7 +318,7 @@ def test_headers_within_the_limit_are_taken_with_a_body_beyond_it(site: Site, or
         assert amy.post(f"/v1/orgs/{org_id}/reactivate", json=body).status_code == 200
 
 
-def test_what_is_no_http_gets_a_problem(site: Site) -> None:
+def test_a_request_that_is_not_http_gets_a_problem(site: Site) -> None:
     status, whole = raw(site, lambda connection: connection.send(b"HELLO\r\n\r\n"))
     assert status == 400
     assert b"urn:orgs:problem:bad-request" in whole

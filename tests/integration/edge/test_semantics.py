@@ -88,7 +88,7 @@ def test_a_weak_tag_is_explained(site: Site, org_id: str) -> None:
     assert "without W/" in answer.json()["detail"]
 
 
-def test_if_none_match_says_nothing_of_what_the_caller_may_not_see(site: Site, org_id: str) -> None:
+def test_if_none_match_reveals_nothing_the_caller_may_not_see(site: Site, org_id: str) -> None:
     with site.client("stranger") as stranger:
         unseen = stranger.delete(f"/v1/orgs/{org_id}", headers={"if-none-match": "*"})
     assert unseen.status_code == 404
@@ -105,7 +105,7 @@ def test_a_precondition_on_what_is_yet_to_be_created_fails(site: Site, headers: 
 
 
 @pytest.mark.parametrize("reserved", [NIL, MAX, MAX.upper()])
-def test_an_id_that_nobody_chose_is_rejected(site: Site, reserved: str) -> None:
+def test_a_reserved_uuid_is_rejected(site: Site, reserved: str) -> None:
     with site.client("root") as root:
         answer = root.post("/v1/orgs", json={"name": "Nil", "id": reserved})
         assert root.get(f"/v1/orgs/{reserved}").status_code == 404
@@ -113,7 +113,7 @@ def test_an_id_that_nobody_chose_is_rejected(site: Site, reserved: str) -> None:
     assert [error["code"] for error in answer.json()["errors"]] == ["reserved_uuid"]
 
 
-def test_empty_parameters_are_absent_ones(site: Site, org_id: str) -> None:
+def test_empty_parameters_count_as_absent(site: Site, org_id: str) -> None:
     with site.client("sem") as sem:
         plain = sem.get("/v1/orgs")
         empty = sem.get("/v1/orgs?search=&access=&order_by=&limit=&cursor=")
@@ -180,7 +180,7 @@ def test_an_etag_changes_with_the_callers_role(site: Site, org_id: str) -> None:
         assert root.delete(path, headers={"if-match": before.headers["etag"]}).status_code == 204
 
 
-def test_requests_at_once_with_one_key_and_two_bodies_each_get_their_own_answer(site: Site, org_id: str) -> None:
+def test_concurrent_requests_with_one_key_and_two_bodies_each_get_their_own_answer(site: Site, org_id: str) -> None:
     def change(number: int) -> tuple[int, str]:
         answer = patch(site, org_id, [("idempotency-key", f"both-{org_id}")], domain=f"both{number}.com")
         return answer.status_code, answer.json().get("domain", answer.json().get("type"))
@@ -195,7 +195,7 @@ def test_requests_at_once_with_one_key_and_two_bodies_each_get_their_own_answer(
     )
 
 
-async def test_commands_sent_at_once_under_one_id_with_two_payloads_each_get_their_own_answer(site: Site) -> None:
+async def test_concurrent_commands_with_one_id_and_two_payloads_each_get_their_own_answer(site: Site) -> None:
     kafka = site.settings.kafka
     org_id = UUID(site.create(f"Two payloads {uuid4()}"))
     async with OrganizationClient(

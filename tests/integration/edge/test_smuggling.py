@@ -109,7 +109,7 @@ def asks(site: Site, port: int, user: str = "caller") -> None:
 
 
 @pytest.mark.parametrize("case", CASES, ids=NAMES)
-def test_the_edge_answers_what_has_one_reading_and_closes_at_what_has_two(site: Site, case: Case) -> None:
+def test_the_edge_answers_unambiguous_requests_and_closes_on_ambiguous_ones(site: Site, case: Case) -> None:
     token = f"authorization: Bearer {site.people.token('caller')}\r\n".encode()
     connection = Raw(edge_port(site))
     sent = case.sent if case.status is not None else case.sent.replace(b"Host: x\r\n", b"Host: x\r\n" + token, 1)
@@ -143,7 +143,7 @@ def test_behind_a_proxy_a_caller_gets_the_answer_to_their_own_request(site: Site
 
 @pytest.mark.parametrize("upgrade", ["h2c", "websocket", "TLS/1.0"])
 @pytest.mark.parametrize("framing", ["length", "chunks"])
-def test_behind_a_proxy_nothing_of_a_strangers_body_is_run_with_a_callers_token(
+def test_behind_a_proxy_no_part_of_a_body_is_run_with_another_callers_token(
     site: Site, proxy_port: int, upgrade: str, framing: str
 ) -> None:
     org_id = site.create(f"Smuggled {secrets.token_hex(4)}")
@@ -182,7 +182,7 @@ def test_a_change_with_an_upgrade_keeps_its_precondition(site: Site, upgrade: st
         assert una.get(f"/v1/orgs/{org_id}").json()["version"] == 1
 
 
-def test_a_token_in_a_trailer_lets_nobody_in(site: Site) -> None:
+def test_a_token_in_a_trailer_is_ignored(site: Site) -> None:
     connection = Raw(edge_port(site))
     connection.send(b"POST /v1/orgs HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n")
     connection.send(b'transfer-encoding: chunked\r\n\r\nf\r\n{"name": "New"}\r\n0\r\n')

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.integration
 HEAP_MB = 256
 
 
-def test_data_are_where_an_odd_name_says(tmp_path: Path) -> None:
+def test_data_are_stored_under_an_unusual_name(tmp_path: Path) -> None:
     folder = tmp_path / r"jörg's \new 100% ${x} #1=\u0041 日本 😀"
 
     with org_local.start(folder, kafka_heap_mb=HEAP_MB):
@@ -28,7 +28,7 @@ def test_data_are_where_an_odd_name_says(tmp_path: Path) -> None:
     ("name", "reason"),
     [("a,b", "a comma as a separator of two folders; choose"), (os.fsdecode(b"j\xf6rg"), "is not UTF-8; choose")],
 )
-def test_a_name_that_cannot_be_said_to_kafka_is_rejected_before_anything_is_made(
+def test_a_name_that_kafka_cannot_use_is_rejected_before_anything_is_created(
     tmp_path: Path, name: str, reason: str
 ) -> None:
     with pytest.raises(org_local.LocalStackError, match=reason):

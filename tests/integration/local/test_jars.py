@@ -67,9 +67,7 @@ def test_a_changed_jar_is_rejected_and_not_kept(cache: Path, tmp_path: Path, mon
     assert leftovers(cache) == []
 
 
-def test_two_programs_that_fetch_at_once_fetch_once(
-    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_two_concurrent_programs_fetch_once(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     resolved: list[str] = []
 
     def resolve(_: object) -> list[FakeArtifact]:
@@ -86,7 +84,7 @@ def test_two_programs_that_fetch_at_once_fetch_once(
     assert resolved == ["once"]
 
 
-def test_a_fetch_that_was_killed_half_way_is_done_again_and_leaves_nothing(
+def test_an_interrupted_fetch_is_repeated_and_leaves_nothing(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     half = cache / "fetch-killed" / "jars"

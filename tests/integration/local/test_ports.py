@@ -48,7 +48,7 @@ def test_ports_stay_out_of_the_range_of_outgoing_connections() -> None:
     assert ports.pick(min(picked), taken) != min(picked)
 
 
-def test_a_claimed_port_is_nobody_elses_until_the_claim_is_closed() -> None:
+def test_a_claimed_port_stays_claimed_until_the_claim_is_closed() -> None:
     port, claim = ports.claim(None)
     with claim:
         assert port < 32_768
@@ -77,7 +77,7 @@ def test_a_port_claimed_by_a_process_that_was_killed_is_free() -> None:
     assert again == port
 
 
-async def test_two_copies_of_a_folder_started_at_once_have_servers_of_their_own(tmp_path: Path) -> None:
+async def test_two_copies_of_a_folder_started_together_have_their_own_servers(tmp_path: Path) -> None:
     numbers: dict[str, int] = {}
     for name in ("kafka_1", "controller_1", "postgres"):
         numbers[name] = ports.pick(None, set())

@@ -143,7 +143,7 @@ def test_postgres_starts_when_its_former_number_belongs_to_another_process(
                 bystander.kill()
 
 
-async def test_a_port_that_was_taken_meanwhile_is_replaced(tmp_path: Path) -> None:
+async def test_a_port_taken_in_the_meantime_is_replaced(tmp_path: Path) -> None:
     with await asyncio.to_thread(org_local.start, tmp_path, kafka_heap_mb=HEAP_MB) as first:
         await write(first)
         old_ports = (first.kafka.brokers[0].port, first.postgres.port)
@@ -209,7 +209,7 @@ def test_the_owner_ends_with_an_error_when_a_server_dies(tmp_path: Path) -> None
         assert_gone(servers)
 
 
-def test_a_second_stack_on_the_same_folder_is_told_who_holds_it(
+def test_a_second_stack_on_the_same_folder_reports_who_holds_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ORGS_KAFKA__BOOTSTRAP_SERVERS", "127.0.0.1:1")

@@ -47,7 +47,7 @@ def read(servers: str, topic: str) -> Sequence[tuple[int, bytes | None]]:
         consumer.close()
 
 
-def test_a_flipped_byte_spoils_the_batch_that_holds_the_offset(stack: org_local.Stack, topic: str) -> None:
+def test_a_flipped_byte_damages_the_batch_with_the_offset(stack: org_local.Stack, topic: str) -> None:
     servers = stack.bootstrap_servers
     publish(servers, topic, b"one", b"two")
     surgery.flip_byte(stack, topic, 0, 1, mask=0x01)
@@ -57,7 +57,7 @@ def test_a_flipped_byte_spoils_the_batch_that_holds_the_offset(stack: org_local.
     assert read(servers, topic) == [(0, b"one"), (1, b"two")]
 
 
-def test_a_cut_tail_is_gone_and_its_offsets_are_given_out_again(stack: org_local.Stack, topic: str) -> None:
+def test_a_truncated_tail_is_gone_and_its_offsets_are_reused(stack: org_local.Stack, topic: str) -> None:
     servers = stack.bootstrap_servers
     publish(servers, topic, *(b"old %d" % n for n in range(4)))
     with pytest.raises(LookupError, match="no batch"):

@@ -57,9 +57,7 @@ TAMPERINGS = (
 
 
 @pytest.mark.usefixtures("history")
-async def test_a_table_that_was_changed_by_hand_is_found_out(
-    settings: Settings, service: Service, server_url: str
-) -> None:
+async def test_a_table_changed_by_hand_is_found(settings: Settings, service: Service, server_url: str) -> None:
     """Each change is made to a copy of the database, beside the same topics."""
     await service.stop()
     url = settings.database.url.get_secret_value()
@@ -80,7 +78,7 @@ async def test_a_table_that_was_changed_by_hand_is_found_out(
 
 
 @pytest.mark.usefixtures("history")
-async def test_events_that_were_never_decided_or_come_twice_are_found_out(settings: Settings) -> None:
+async def test_undecided_or_duplicate_events_are_found(settings: Settings) -> None:
     topics = settings.kafka.topics
     again = {
         "org_id": OTHER, "version": 2, "position": 5, "changed": [], "before": None, "after": None,
@@ -101,7 +99,7 @@ async def test_events_that_were_never_decided_or_come_twice_are_found_out(settin
 
 
 @pytest.mark.usefixtures("history")
-async def test_commands_that_nobody_took_are_found_out(settings: Settings, service: Service) -> None:
+async def test_unread_commands_are_found(settings: Settings, service: Service) -> None:
     await service.stop()
     topic = settings.kafka.topics.commands
     await publish(settings, topic, ORG, b"{}", ce_id=b"0190c5f0-7d1c-7b7e-9d57-0000000000ff", ce_type=b"org.update")
@@ -112,7 +110,7 @@ async def test_commands_that_nobody_took_are_found_out(settings: Settings, servi
     assert (await progress.behind(settings)).commands == 2
 
 
-async def test_what_an_operator_gave_up_is_no_difference_but_what_it_left_behind_is(
+async def test_commands_given_up_by_an_operator_balance_but_their_remains_do_not(
     orgs: Orgs, service: Service, settings: Settings
 ) -> None:
     update = ("send", "update", ORG, "--clear", "domain", "--command-id", "0190c5f0-7d1c-7b7e-9d57-0000000000aa")

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.integration
 ALL = ("--from-start", "--no-follow", "--json")
 
 
-async def test_every_reader_goes_on_whatever_codec_the_topics_have(
+async def test_every_reader_works_with_every_codec_of_the_topics(
     settings: Settings, stack: Stack, orgs: Orgs, service: Service
 ) -> None:
     """Worker, relay, the client, `orgs tail`, the accounts; readers of reference data, also after a long absence."""

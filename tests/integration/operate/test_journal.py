@@ -114,7 +114,7 @@ async def test_after_an_older_backup_nothing_decided_since_is_lost(
     assert "nothing to do" in (await orgs("journal", "advance", code=1)).stderr
 
 
-async def test_rows_that_cant_be_told_apart_are_left_alone(orgs: Orgs, service: Service, settings: Settings) -> None:
+async def test_indistinguishable_rows_are_left_unchanged(orgs: Orgs, service: Service, settings: Settings) -> None:
     service.start("worker", "relay")
     await create(orgs, 1, 2, 3, 4, 5)
     await wait_until_idle(settings, 20)
@@ -248,7 +248,7 @@ async def test_killed_and_resumed_it_ends_as_if_it_had_not_been(settings: Settin
 
 
 @pytest.mark.parametrize("kept", [2, 0])
-async def test_a_second_recovery_goes_on_from_the_first(settings: Settings, kept: int) -> None:
+async def test_a_second_recovery_continues_from_the_first(settings: Settings, kept: int) -> None:
     """From a backup taken after the first one, with some of the commands decided since, or right behind it."""
     await publish(settings, changes(20))
     await restore(settings, 15)
@@ -262,7 +262,7 @@ async def test_a_second_recovery_goes_on_from_the_first(settings: Settings, kept
     assert await positions(settings) == ([*range(1, 16), *range(21, 21 + kept), 26], 26)
 
 
-async def test_another_row_that_is_not_newer_than_what_was_published_is_left_alone(settings: Settings) -> None:
+async def test_another_row_not_newer_than_the_published_one_is_left_unchanged(settings: Settings) -> None:
     await publish(settings, changes(20))
     await restore(settings, 15)
     await relaying.journal(settings, [{**row, "recorded_at": RECORDED_AT} for row in decided_since(5, first=1)])

@@ -26,7 +26,7 @@ async def test_the_moment_is_when_the_last_row_was_journaled(settings: Settings)
 
 
 @pytest.mark.parametrize("value", [b'{"position": 3}', b'{"position": 3, "command_id": null, "recorded_at": null}'])
-async def test_a_record_that_doesnt_tell_it_was_written_no_later_than_this(settings: Settings, value: bytes) -> None:
+async def test_a_record_without_a_moment_was_written_no_later_than_this(settings: Settings, value: bytes) -> None:
     async with AIOKafkaProducer(bootstrap_servers=settings.kafka.bootstrap_servers) as producer:
         await producer.send_and_wait(
             settings.kafka.topics.relay, value, key=settings.relay.name.encode(), timestamp_ms=1_772_000_000_123

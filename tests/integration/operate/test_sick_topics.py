@@ -84,7 +84,7 @@ async def test_the_command_line_says_which_partition_is_missing(settings: Settin
     assert "everything before it, and all other partitions, was read" in said
 
 
-async def test_nobody_takes_a_part_for_the_whole(settings: Settings, stack: Stack) -> None:
+async def test_a_partial_read_is_never_reported_as_complete(settings: Settings, stack: Stack) -> None:
     """Accounts, counts and the plan of `orgs journal advance` would be wrong without a word."""
     topics = settings.kafka.topics
     await fill(settings, stack, topics.commands)

@@ -56,7 +56,7 @@ async def test_it_stops_where_a_restored_journal_has_grown_past_kafkas_position(
     assert "`orgs journal advance`" in said
 
 
-async def test_it_stops_where_partitions_were_added_rather_than_part_the_changes_of_an_organization(
+async def test_it_stops_where_partitions_were_added_rather_than_split_an_organization(
     settings: Settings,
 ) -> None:
     """Versions 1 and 2 on one partition, 3 on another: a subscriber would see 3 first, and nothing would say so."""
@@ -68,7 +68,7 @@ async def test_it_stops_where_partitions_were_added_rather_than_part_the_changes
     assert surgery.ends(kafka.bootstrap_servers, kafka.topics.events, [3, 4, 5]) == {3: 0, 4: 0, 5: 0}
 
 
-async def test_it_stops_when_the_journal_is_restored_under_its_feet(settings: Settings) -> None:
+async def test_it_stops_when_the_journal_is_restored_while_it_runs(settings: Settings) -> None:
     head = await journal(settings, changes(20))
     relay = Relay(settings)
     task = asyncio.create_task(relay.run(asyncio.Event()))
@@ -79,7 +79,7 @@ async def test_it_stops_when_the_journal_is_restored_under_its_feet(settings: Se
             await task
 
 
-async def test_after_the_operator_advanced_the_journal_it_goes_on(settings: Settings) -> None:
+async def test_it_continues_after_the_operator_advanced_the_journal(settings: Settings) -> None:
     await publish(settings, 20)
     await restore(settings, 15)
     await execute(settings, "UPDATE journal_head SET position = 20")
@@ -89,14 +89,14 @@ async def test_after_the_operator_advanced_the_journal_it_goes_on(settings: Sett
     assert_exactly_once(await seen(settings), range(1, 26))
 
 
-async def test_it_never_passes_a_hole(settings: Settings) -> None:
+async def test_it_never_skips_a_hole(settings: Settings) -> None:
     await journal(settings, changes(20))
     await execute(settings, "DELETE FROM journal WHERE position = 11")
     assert "no row at position 11" in await stopped(settings)
     assert (await seen(settings)).events == []
 
 
-async def test_without_topics_it_says_how_to_make_them(settings: Settings) -> None:
+async def test_without_topics_it_says_how_to_create_them(settings: Settings) -> None:
     kafka = settings.kafka.model_copy(update={"topic_prefix": f"{settings.kafka.topic_prefix}not-there."})
     assert "orgs topics apply" in await stopped(settings.model_copy(update={"kafka": kafka}))
 
@@ -110,7 +110,7 @@ async def test_it_stops_where_kafka_has_events_but_no_position_of_this_relay(set
     assert_exactly_once(await seen(settings), range(1, 21))
 
 
-async def test_what_was_published_and_taken_back_is_no_contradiction(settings: Settings) -> None:
+async def test_an_aborted_transaction_is_not_a_contradiction(settings: Settings) -> None:
     """The first transaction of a new system may be aborted."""
     writer = AIOKafkaProducer(
         bootstrap_servers=settings.kafka.bootstrap_servers, transactional_id=f"{settings.kafka.topic_prefix}orgs"

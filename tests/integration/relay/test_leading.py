@@ -72,7 +72,7 @@ async def test_a_follower_never_leads_beside_the_leader(settings: Settings) -> N
     assert_exactly_once(await seen(settings), range(1, 26))
 
 
-async def test_an_error_that_nobody_foresaw_ends_a_term_and_not_the_relay(settings: Settings) -> None:
+async def test_an_unexpected_error_ends_a_term_and_not_the_relay(settings: Settings) -> None:
     due = iter([True])
 
     async def fail(after: int) -> None:

@@ -57,11 +57,11 @@ async def producer(settings: Settings, name: str, **options: Any) -> AIOKafkaPro
     return started
 
 
-async def test_there_is_none_before_the_first_transaction(settings: Settings) -> None:
+async def test_there_is_no_position_before_the_first_transaction(settings: Settings) -> None:
     assert await read(settings) is None
 
 
-async def test_it_is_found_behind_thousands_of_records_of_others(settings: Settings) -> None:
+async def test_the_position_is_found_before_thousands_of_other_records(settings: Settings) -> None:
     topic = settings.kafka.topics.relay
     writer = await producer(settings, "writer")
     async with writer.transaction():
@@ -93,7 +93,7 @@ async def test_a_tombstone_says_that_nothing_is_published_until_the_next_record(
     assert published.position == 0
 
 
-async def test_it_is_found_however_it_is_compressed(settings: Settings) -> None:
+async def test_the_position_is_found_with_every_codec(settings: Settings) -> None:
     topic = settings.kafka.topics.relay
     for number, codec in enumerate(CODECS):
         writer = await producer(settings, codec, compression_type=codec)
@@ -119,7 +119,7 @@ async def test_a_batch_that_nobody_can_read_may_hold_it(settings: Settings) -> N
     assert await read(settings) == 8
 
 
-async def test_what_was_aborted_does_not_count(settings: Settings) -> None:
+async def test_aborted_records_do_not_count(settings: Settings) -> None:
     topic = settings.kafka.topics.relay
     writer = await producer(settings, "writer")
     async with writer.transaction():
@@ -150,7 +150,7 @@ async def test_an_open_transaction_of_another_relay_is_waited_for(settings: Sett
     await other.stop()
 
 
-async def test_a_record_that_is_no_position_stops_the_relay(settings: Settings) -> None:
+async def test_an_invalid_position_stops_the_relay(settings: Settings) -> None:
     writer = await producer(settings, "writer")
     async with writer.transaction():
         await writer.send(settings.kafka.topics.relay, b'{"position": "far"}', key=OURS)

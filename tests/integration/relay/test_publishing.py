@@ -38,7 +38,7 @@ async def test_everything_is_published_once_and_in_order(settings: Settings) -> 
     assert_exactly_once(await seen(settings), range(1, 601))
 
 
-async def test_transactions_follow_each_other_at_once_and_leave_no_doubt(settings: Settings) -> None:
+async def test_consecutive_transactions_need_no_pause(settings: Settings) -> None:
     """Markers of one are still being written when the next begins: the broker says "not yet", which is no refusal."""
     async with running(relay_settings(settings, batch_rows_max=1)) as relay:
         await relay.published(await journal(settings, changes(1)))
@@ -54,7 +54,7 @@ def rebuilds() -> float:
     return sum(sample.value for sample in samples if sample.name == "orgs_relay_rebuilds_total")
 
 
-async def test_a_relay_that_was_stopped_goes_on_where_it_ended(settings: Settings) -> None:
+async def test_a_stopped_relay_continues_where_it_ended(settings: Settings) -> None:
     for turn in range(3):
         head = await journal(settings, changes(40, after=turn * 40))
         async with running(settings) as relay:
@@ -143,7 +143,7 @@ async def test_the_result_of_a_command_for_no_known_organization_has_the_command
     assert json.loads(result.value or b"")["org_id"] is None
 
 
-async def test_records_lie_in_the_partitions_where_another_client_puts_the_same_keys(settings: Settings) -> None:
+async def test_records_are_in_the_partitions_another_client_chooses_for_their_keys(settings: Settings) -> None:
     rows = [applied(org(number), 1) for number in range(50)]
     async with running(settings) as relay:
         await relay.published(await journal(settings, rows))
@@ -177,7 +177,7 @@ async def test_records_carry_the_time_of_the_journal_and_are_kept_from_their_pub
         assert began_ms - 1 <= only(records).timestamp <= time.time() * 1000
 
 
-async def test_a_worker_whose_clock_is_ahead_holds_up_nobody(settings: Settings) -> None:
+async def test_a_worker_whose_clock_is_ahead_delays_nothing(settings: Settings) -> None:
     """A broker refuses records that claim to be from more than an hour ahead."""
     tomorrow = datetime.now(UTC) + timedelta(days=1)
     async with running(settings) as relay:

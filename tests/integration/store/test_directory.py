@@ -67,7 +67,7 @@ async def test_a_member_sees_their_organization_with_their_role(admin: Session, 
 
 
 @pytest.mark.parametrize("case", ["missing", "deleted", "invisible", "membership not active"])
-async def test_what_cannot_be_seen_is_none(admin: Session, edge: AsyncConnection, case: str) -> None:
+async def test_an_invisible_organization_is_none(admin: Session, edge: AsyncConnection, case: str) -> None:
     if case != "missing":
         gone: dict[str, Any] = {"name_key": None, "deleted_at": AT} if case == "deleted" else {}
         await insert_organization(admin, ACME, "Acme", **gone)
@@ -185,9 +185,7 @@ async def test_members_of_a_partner_see_its_clients_with_the_strongest_role_of_t
 
 
 @pytest.mark.parametrize("case", ["partner deactivated", "partner deleted", "partner missing", "no longer a member"])
-async def test_nobody_comes_through_a_partner_that_is_not_active(
-    admin: Session, edge: AsyncConnection, case: str
-) -> None:
+async def test_an_inactive_partner_gives_no_access(admin: Session, edge: AsyncConnection, case: str) -> None:
     await insert_organization(admin, ACME, "Acme")
     gone: dict[str, Any] = {"name_key": None, "deleted_at": AT} if case == "partner deleted" else {}
     if case != "partner missing":
@@ -256,7 +254,7 @@ async def test_a_search_finds_what_begins_like_it_by_name_or_domain_in_any_case(
         ("-created_at", ""),
     ],
 )
-async def test_a_place_that_is_not_of_the_order_is_a_value_error(
+async def test_a_cursor_of_another_order_is_a_value_error(
     edge: AsyncConnection, order_by: lists.OrderBy, after: str
 ) -> None:
     with pytest.raises(ValueError):

@@ -38,7 +38,7 @@ async def test_a_session_has_the_rights_of_its_role_and_no_others(database: Data
     await engine.dispose()
 
 
-async def test_a_login_that_has_just_the_rights_assumes_no_role(
+async def test_a_login_with_only_these_rights_assumes_no_role(
     database: DatabaseSettings, create_login: CreateLogin
 ) -> None:
     login = (await create_login(database)).model_copy(update={"assume_role": False})
@@ -116,7 +116,7 @@ async def _commit(conn: AsyncConnection) -> None:
 
 @pytest.mark.parametrize("action", [_select, _commit])
 @pytest.mark.parametrize("cancelled", [False, True], ids=["left alone", "cancelled"])
-async def test_no_call_waits_for_ever_in_a_silent_network(
+async def test_no_call_waits_forever_in_a_silent_network(
     create_database: CreateDatabase,
     template_database: str,
     monkeypatch: pytest.MonkeyPatch,

@@ -51,7 +51,7 @@ async def counts(conn: AsyncConnection) -> tuple[int, int, int]:
     return memberships, partnerships, staff
 
 
-async def test_facts_are_written_changed_and_taken_back(conn: AsyncConnection) -> None:
+async def test_facts_are_written_changed_and_removed(conn: AsyncConnection) -> None:
     await MEMBERSHIPS.upsert(conn, [("ann", ACME, "user", AT, True), ("bob", ACME, "admin", AT, True)])
     await MEMBERSHIPS.upsert(conn, [("ann", ACME, "support", AT, False), ("ann", GLOBEX, "user", AT, True)])
     assert await rows(conn, "user_id, org_id, role, joined_at, active", "membership") == [
@@ -80,7 +80,7 @@ async def test_nothing_to_write_is_no_statement(conn: AsyncConnection) -> None:
     assert await counts(conn) == (0, 0, 0)
 
 
-async def test_a_fact_that_is_there_as_it_is_isnt_touched(engine: AsyncEngine) -> None:
+async def test_an_unchanged_fact_is_not_written_again(engine: AsyncEngine) -> None:
     """A topic that is read again would otherwise write a million rows anew, for nothing."""
     same, other = ("ann", ACME, "user", AT, True), ("bob", ACME, "user", AT, True)
     async with engine.begin() as conn:
@@ -137,7 +137,7 @@ async def test_progress_begins_at_0_and_is_kept(conn: AsyncConnection) -> None:
     }
 
 
-async def test_who_comes_second_waits_and_then_sees_what_the_first_one_did(engine: AsyncEngine, admin: Session) -> None:
+async def test_the_second_transaction_waits_and_then_sees_the_first(engine: AsyncEngine, admin: Session) -> None:
     async with engine.begin() as conn:
         await reference_progress.begin(conn, {FIRST: TOPIC_ID, SECOND: TOPIC_ID})
 

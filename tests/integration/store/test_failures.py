@@ -56,7 +56,7 @@ async def _error(engine: AsyncEngine, statement: Any, **parameters: Any) -> Exce
         (ARRAY(SmallInteger), [70_000]),
     ],
 )
-async def test_a_value_that_no_column_takes_is_refused_data(worker: AsyncEngine, type_: Any, value: Any) -> None:
+async def test_a_value_that_no_column_accepts_is_refused_data(worker: AsyncEngine, type_: Any, value: Any) -> None:
     verdict = classify(await _error(worker, select(bindparam("value", type_=type_)), value=value))
     assert isinstance(verdict, DataRefusedError)
     assert SECRET not in str(verdict)
@@ -103,7 +103,7 @@ async def test_a_record_parked_meanwhile_is_folded_again(database: DatabaseSetti
         await insert_parked(admin, 1)
 
 
-async def test_a_position_given_out_twice_is_nothing_to_fold_again(admin: Session) -> None:
+async def test_a_duplicate_position_is_not_folded_again(admin: Session) -> None:
     await insert_journal(admin, 1)
     with pytest.raises(asyncpg.UniqueViolationError) as caught:
         await insert_journal(admin, 1, version=2)
@@ -232,7 +232,7 @@ async def test_a_plan_made_before_a_migration_is_retried_and_then_works(
         ("0A000 25P02 28000 42501 42601 42P01 55000 57P04 XX000 XX001 XX002", type(None)),
     ],
 )
-async def test_what_postgres_answers_is_judged_by_its_code_and_what_is_not_listed_is_unknown(
+async def test_errors_of_postgres_are_classified_by_sqlstate_and_unlisted_ones_are_unknown(
     admin: Session, states: str, verdict: type[object]
 ) -> None:
     """Retried what passes by itself; the rest of the codes has to wait for somebody who knows what it is."""
@@ -242,7 +242,7 @@ async def test_what_postgres_answers_is_judged_by_its_code_and_what_is_not_liste
         assert type(classify(caught.value)) is verdict, state
 
 
-async def test_what_the_worker_looks_at_first_clashes_with_rivals_alone(admin: Session) -> None:
+async def test_constraints_the_worker_checks_first_conflict_only_with_concurrent_transactions(admin: Session) -> None:
     """However often it comes again, nobody is parked for it; two changes of one version are wrong in the data."""
     await insert_organization(admin, ACME, "Acme")
     command_id = await insert_journal(admin, 1)
@@ -278,7 +278,7 @@ def test_a_session_that_ended_between_two_calls_is_retried() -> None:
     assert classify(asyncpg.InternalClientError("unexpected data type")) is None
 
 
-def test_errors_of_other_origin_are_not_ours_to_judge() -> None:
+def test_errors_of_other_origin_are_not_classified() -> None:
     for error in (ValueError("x"), KeyError("x"), StopError("x"), asyncio.CancelledError()):
         assert classify(error) is None
     retry = RetryError("x")

@@ -172,7 +172,7 @@ async def test_a_head_without_a_row_stops_its_reader(admin: Session, relay: Asyn
         await journal.read_head(relay)
 
 
-async def test_a_position_tells_whose_outcome_stands_there(admin: Session, relay: AsyncConnection) -> None:
+async def test_a_position_has_the_command_id_of_its_outcome(admin: Session, relay: AsyncConnection) -> None:
     command_id = await insert_journal(admin, 1)
     assert await journal.find_command_id(relay, 1) == command_id
     assert await journal.find_command_id(relay, 2) is None

@@ -84,7 +84,7 @@ async def test_a_server_without_a_free_connection_is_a_retry_error(
             await session.__aenter__()
 
 
-async def test_one_holder_a_name(database: DatabaseSettings) -> None:
+async def test_a_name_has_one_holder(database: DatabaseSettings) -> None:
     async with LeaderLock(database, "orgs") as leader, LeaderLock(database, "orgs") as follower:
         assert await leader.try_acquire()
         assert not await follower.try_acquire()
@@ -141,7 +141,7 @@ async def test_a_leader_that_falls_silent_loses_the_lock_and_the_follower_leads(
             await leader.check()
 
 
-async def test_a_leader_that_checks_and_a_follower_that_rests_lose_nothing(
+async def test_a_leader_that_checks_and_a_follower_that_waits_keep_their_state(
     database: DatabaseSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("org_service.store.leader.SILENCE_MAX_S", 0.4)

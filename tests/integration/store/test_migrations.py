@@ -61,7 +61,7 @@ async def _catalog(database: DatabaseSettings) -> list[tuple[Any, ...]]:
     return rows
 
 
-async def test_a_server_that_falls_silent_is_not_asked_for_its_version_for_ever(database: DatabaseSettings) -> None:
+async def test_asking_a_silent_server_for_its_version_is_bounded(database: DatabaseSettings) -> None:
     async with network_to(database.model_copy(update={"connect_timeout_s": 1, "statement_timeout_s": 1})) as (net, far):
 
         async def fall_silent(_: Session) -> None:
@@ -76,7 +76,7 @@ async def test_a_server_that_falls_silent_is_not_asked_for_its_version_for_ever(
                 await migrate.current(far)
 
 
-async def test_up_down_and_up_again(empty_database: DatabaseSettings) -> None:
+async def test_upgrade_downgrade_and_upgrade_again(empty_database: DatabaseSettings) -> None:
     assert await migrate.current(empty_database) is None
     steps: list[str] = []
     await migrate.upgrade(empty_database, report=steps.append)
@@ -162,7 +162,7 @@ async def test_the_tokens_of_parked_commands_become_the_names_of_their_users(emp
     ]
 
 
-async def test_names_get_the_form_by_which_they_are_compared_now(database: DatabaseSettings) -> None:
+async def test_names_get_the_form_used_for_comparisons(database: DatabaseSettings) -> None:
     await migrate.downgrade(database, "0009")
     later = AT + timedelta(days=1)
     rows = [
@@ -271,7 +271,7 @@ async def test_two_upgrades_at_once_apply_each_migration_once(empty_database: Da
     assert [step.split(":")[0] for step in steps] == [f"up {number:04}" for number in range(1, 14)]
 
 
-async def test_an_upgrade_gives_up_when_another_one_goes_on_for_too_long(
+async def test_an_upgrade_gives_up_when_another_one_takes_too_long(
     empty_database: DatabaseSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(migrate, "LOCK_WAIT_S", 0.1)
@@ -302,7 +302,7 @@ async def test_the_owner_role_owns_everything(admin: Session) -> None:
     assert [row[0] for row in await admin.fetch(owners)] == ["orgs_owner"]
 
 
-async def test_a_login_that_may_not_make_roles_will_do_where_all_is_prepared(
+async def test_a_login_that_may_not_create_roles_suffices_if_all_is_prepared(
     empty_database: DatabaseSettings, create_login: CreateLogin, server: Session
 ) -> None:
     admin = await connect(empty_database, None)
@@ -322,11 +322,11 @@ async def test_a_process_whose_login_inherits_nothing_finds_the_version_as_its_r
     assert await runtime.find_missing(settings.model_copy(update={"database": login}), "worker") == []
 
 
-async def test_before_the_roles_are_there_the_version_is_none(empty_database: DatabaseSettings) -> None:
+async def test_before_the_roles_exist_the_version_is_none(empty_database: DatabaseSettings) -> None:
     assert await migrate.current(empty_database, cast("Role", "nobody")) is None
 
 
-async def test_a_login_without_rights_stops_with_a_way_out_and_changes_nothing(
+async def test_a_login_without_rights_stops_with_advice_and_changes_nothing(
     empty_database: DatabaseSettings, create_login: CreateLogin
 ) -> None:
     login = await create_login(empty_database)

@@ -41,7 +41,7 @@ async def test_an_organization_is_found_by_id_and_by_its_name_in_any_case(
     assert found.deleted_at is None
 
 
-async def test_deleted_organizations_are_found_too_the_living_one_first(
+async def test_deleted_organizations_are_found_too_after_the_existing_one(
     admin: Session, reader: AsyncConnection
 ) -> None:
     for place, org_id in enumerate((OTHER, THIRD)):
@@ -52,7 +52,7 @@ async def test_deleted_organizations_are_found_too_the_living_one_first(
     assert [found.id for found in await organizations.find_by_id_or_name(reader, str(OTHER))] == [OTHER]
 
 
-async def test_nothing_is_found_where_there_is_nothing(reader: AsyncConnection) -> None:
+async def test_nothing_is_found_in_an_empty_database(reader: AsyncConnection) -> None:
     assert await organizations.find_by_id_or_name(reader, "acme") == []
     assert await organizations.find_by_id_or_name(reader, str(ACME)) == []
     assert await journal.read_history(reader, ACME, 10) == []

@@ -145,7 +145,7 @@ async def test_a_job_of_this_release_leaves_a_newer_schema_as_it_is_and_says_so(
     assert await migrate.find_schema(ahead.database) == Schema("9000", migrate.head())
 
 
-def test_the_command_says_so_and_ends_well(ahead: Settings) -> None:
+def test_the_command_reports_a_newer_schema_and_succeeds(ahead: Settings) -> None:
     done = CliRunner(env=environment(ahead)).invoke(app, ["migrate"])
     assert (done.exit_code, done.stdout) == (
         0,
@@ -190,7 +190,7 @@ async def test_programs_that_ask_for_their_own_version_alone_find_it_for_as_long
         assert await _exact(empty_database) == "0004"
 
 
-async def test_a_database_of_the_last_release_goes_on_from_where_it_is(empty_database: DatabaseSettings) -> None:
+async def test_a_database_of_the_last_release_is_upgraded_in_place(empty_database: DatabaseSettings) -> None:
     """It has the table that alembic makes, and no other."""
     await migrate.upgrade(empty_database, "0004")
     session = await connect(empty_database, None)

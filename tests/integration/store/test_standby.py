@@ -98,7 +98,7 @@ async def test_all_but_readers_find_the_primary_wherever_it_is_and_wait_for_it(
     await edge.dispose()
 
 
-async def test_who_finds_nobody_says_where_it_looked_and_never_the_password() -> None:
+async def test_a_failed_search_for_the_primary_names_the_hosts_and_never_the_password() -> None:
     database = DatabaseSettings(url=SecretStr("postgresql://ann:secret@127.0.0.1:1/orgs?host=/nowhere"))
     assert database.address == "ann@127.0.0.1:1/orgs"
     with pytest.raises(UnreachableError, match=r"^Postgres at ann@127\.0\.0\.1:1/orgs cannot be reached: ") as caught:

@@ -96,7 +96,7 @@ async def test_commands_deleted_before_they_were_read_are_noted_down_and_the_lat
     assert await lost(database) == [(0, 3, 7, "expired")]
 
 
-async def test_a_log_that_lost_its_end_and_was_written_on_is_read_from_where_it_lost_it(
+async def test_a_truncated_log_that_was_continued_is_read_from_the_truncation(
     settings: Settings, database: asyncpg.Connection, stack: org_local.Stack
 ) -> None:
     """Committed 12, ends at 9, new commands at 9 to 13: a consumer goes on at 12, and 9, 10 and 11 wait for ever."""
@@ -115,7 +115,7 @@ async def test_a_log_that_lost_its_end_and_was_written_on_is_read_from_where_it_
     assert await database.fetchval("SELECT count(*) FROM journal") == 17
 
 
-async def test_a_log_that_loses_its_end_under_a_worker_is_noticed(
+async def test_a_log_truncated_while_a_worker_runs_is_noticed(
     settings: Settings, database: asyncpg.Connection, stack: org_local.Stack
 ) -> None:
     """Nothing new yet, so the offset lies beyond the end: it is no reason to read 14 days again."""
@@ -129,7 +129,7 @@ async def test_a_log_that_loses_its_end_under_a_worker_is_noticed(
     assert await lost(database) == [(0, 4, 6, "truncated")]
 
 
-async def test_a_broker_that_restarts_and_loses_nothing_costs_nothing(
+async def test_a_broker_restart_without_loss_has_no_effect(
     settings: Settings, database: asyncpg.Connection, stack: org_local.Stack
 ) -> None:
     async with running(settings):
@@ -186,9 +186,7 @@ async def _fails(worker: Worker, check: str, message: str) -> bool:
     return False
 
 
-async def test_a_commit_for_a_topic_that_was_created_again_is_not_believed(
-    settings: Settings, database: asyncpg.Connection
-) -> None:
+async def test_a_commit_for_a_recreated_topic_is_not_trusted(settings: Settings, database: asyncpg.Connection) -> None:
     """Kafka forgets commits with their topic, but a worker that hung commits once more when it wakes up."""
     kafka, topic = settings.kafka, settings.kafka.topics.commands
     [spec] = [each for each in kafka.topics.specs(partitions=3) if each.name == topic]
@@ -206,7 +204,7 @@ async def test_a_commit_for_a_topic_that_was_created_again_is_not_believed(
     assert await lost(database) == [(0, 2, None, "recreated")]
 
 
-async def test_a_worker_ends_rather_than_take_from_a_topic_with_partitions_that_were_added(
+async def test_a_worker_ends_rather_than_read_a_topic_with_added_partitions(
     settings: Settings, database: asyncpg.Connection
 ) -> None:
     kafka = settings.kafka

@@ -78,7 +78,7 @@ async def test_a_worker_that_trusts_its_publishers_does_not_wait(
         await until(lambda: has_joined(worker), True)
 
 
-async def test_what_a_transaction_leaves_behind_its_records_is_not_waited_for(
+async def test_the_marker_of_a_transaction_is_not_waited_for(
     judging: Settings, database: asyncpg.Connection, feed: Feed
 ) -> None:
     """Marks have offsets too, and records that were taken back: no progress gets there."""
@@ -95,9 +95,7 @@ async def test_what_a_transaction_leaves_behind_its_records_is_not_waited_for(
         assert await roles(database) == {ann.user_id: "user"}
 
 
-async def test_a_worker_that_still_loads_ends_when_it_is_asked_to(
-    judging: Settings, database: asyncpg.Connection, feed: Feed
-) -> None:
+async def test_a_loading_worker_stops_when_asked(judging: Settings, database: asyncpg.Connection, feed: Feed) -> None:
     await feed.members(member("ann"))
     impatient = judging.model_copy(update={"drain_timeout_s": 0.5})
     async with asyncio.timeout(20), database.transaction():
@@ -117,7 +115,7 @@ async def test_a_reader_that_failed_ends_the_worker_that_waits_for_it(judging: S
             await Worker(judging).run(asyncio.Event())
 
 
-async def test_a_reader_that_hangs_is_no_sign_of_life(
+async def test_a_hanging_reader_is_not_a_heartbeat(
     judging: Settings, feed: Feed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The loop that waits for it goes on, and mustn't speak for it."""
@@ -148,7 +146,7 @@ async def test_a_reader_that_hangs_is_no_sign_of_life(
         assert not await has_joined(worker)
 
 
-async def test_an_outage_that_begins_in_the_middle_of_a_look_ends_the_waiting(
+async def test_an_outage_during_a_check_ends_the_wait(
     settings: Settings, feed: Feed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever started it tries again; a consumer alone gives no records, and no error either."""
@@ -162,7 +160,7 @@ async def test_an_outage_that_begins_in_the_middle_of_a_look_ends_the_waiting(
                 await first_load.wait_until_loaded(through, asyncio.Event(), lambda: None)
 
 
-async def test_a_topic_created_anew_in_the_middle_of_a_look_is_not_waited_for_to_its_former_end(
+async def test_a_topic_recreated_during_a_check_is_not_awaited_to_its_former_end(
     settings: Settings, database: asyncpg.Connection, feed: Feed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     topic, created = feed.topics.memberships, asyncio.Event()
@@ -183,7 +181,7 @@ async def test_a_topic_created_anew_in_the_middle_of_a_look_is_not_waited_for_to
             assert await roles(database) == {"ann": "user"}
 
 
-async def test_a_look_that_goes_on_is_a_sign_of_life_and_ends_when_it_is_asked_to(
+async def test_a_long_check_is_a_heartbeat_and_stops_when_asked(
     settings: Settings, feed: Feed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As where a partition has no leader."""

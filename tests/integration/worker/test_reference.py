@@ -27,7 +27,7 @@ def feed(settings: Settings) -> Feed:
     return Feed(settings)
 
 
-async def test_facts_arrive_change_and_are_taken_back(
+async def test_facts_arrive_change_and_are_removed(
     settings: Settings, database: asyncpg.Connection, feed: Feed
 ) -> None:
     partner = uuid4()
@@ -100,7 +100,7 @@ async def test_what_cannot_be_read_is_parked_as_it_came_and_the_rest_is_applied(
 
 
 @pytest.mark.parametrize("header", [("x-note", b"\xff\xfe"), ("x-note", None), ("content-type", b"\xff")])
-async def test_a_header_that_is_not_utf8_costs_nothing(
+async def test_a_header_that_is_not_utf8_is_accepted(
     settings: Settings, database: asyncpg.Connection, feed: Feed, header: tuple[str, bytes | None]
 ) -> None:
     await feed.raw(feed.topics.staff, [(b"sue", b'{"user_id": "sue"}')], headers=[header])

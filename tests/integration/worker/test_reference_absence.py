@@ -74,7 +74,7 @@ async def is_confirmed(database: asyncpg.Connection) -> bool:
 
 
 @pytest.mark.parametrize("age", [LONG, None, -LONG])
-async def test_what_the_topics_no_longer_hold_is_deleted_after_a_long_absence(
+async def test_facts_no_longer_in_the_topics_are_deleted_after_a_long_absence(
     settings: Settings, database: asyncpg.Connection, feed: Feed, age: timedelta | None
 ) -> None:
     """And nothing else: not what they hold, nor what they hold in a form that can't be read, nor what comes next."""
@@ -122,7 +122,7 @@ async def test_a_short_absence_deletes_nothing(settings: Settings, database: asy
     assert await revoked(database) == 3
 
 
-async def test_a_topic_created_again_deletes_nothing_however_long_nobody_read(
+async def test_a_recreated_topic_deletes_nothing_however_long_the_absence(
     settings: Settings, database: asyncpg.Connection, feed: Feed
 ) -> None:
     """It may be empty because nobody has filled it yet."""
@@ -157,7 +157,7 @@ async def test_a_topic_without_records_is_confirmed_again_and_again(
         await until(lambda: revoked(database), 0)
 
 
-async def test_who_finds_that_somebody_else_is_ahead_deletes_nothing(
+async def test_a_worker_that_is_behind_another_deletes_nothing(
     settings: Settings, database: asyncpg.Connection, feed: Feed
 ) -> None:
     """Records that were read since may have said again what was not there before."""
@@ -187,7 +187,7 @@ async def database_of(settings: Settings) -> AsyncIterator[Database]:
     await made.close()
 
 
-async def test_a_reading_that_breaks_off_is_tried_again_and_told(
+async def test_an_interrupted_read_is_retried_and_reported(
     settings: Settings, database: asyncpg.Connection, feed: Feed
 ) -> None:
     outages = iter([KafkaError("away")])
@@ -207,7 +207,7 @@ async def test_a_reading_that_breaks_off_is_tried_again_and_told(
     assert next(outages, None) is None
 
 
-async def test_a_fact_on_a_partition_that_is_not_its_keys_is_parked_whoever_reads_first(
+async def test_a_fact_on_the_wrong_partition_is_parked_whoever_reads_first(
     settings: Settings, database: asyncpg.Connection, feed: Feed
 ) -> None:
     """Another partitioner: the order of such records and those on the right partition is not defined."""
@@ -231,7 +231,7 @@ async def test_a_fact_on_a_partition_that_is_not_its_keys_is_parked_whoever_read
         await until(lambda: roles(database), {ann: "user", bob: "user"})
 
 
-async def test_nothing_is_applied_where_nobody_can_say_which_partition_is_right(
+async def test_nothing_is_applied_if_the_right_partition_is_unknown(
     settings: Settings, database: asyncpg.Connection, feed: Feed
 ) -> None:
     """A wrong setting would park good facts, and delete what was applied by the right one."""

@@ -82,7 +82,7 @@ async def test_a_database_that_is_restored_under_a_running_worker_catches_up_at_
 
 
 @pytest.mark.parametrize("count", [3, 20])
-async def test_a_topic_created_anew_while_no_worker_ran_is_read_from_its_beginning(
+async def test_a_topic_recreated_while_no_worker_ran_is_read_from_its_beginning(
     settings: Settings,
     database: asyncpg.Connection,
     feed: Feed,
@@ -108,7 +108,7 @@ async def test_a_topic_created_anew_while_no_worker_ran_is_read_from_its_beginni
 
 
 @pytest.mark.parametrize("count", [3, 20])
-async def test_a_topic_created_anew_under_a_running_worker_is_read_from_its_beginning(
+async def test_a_topic_recreated_under_a_running_worker_is_read_from_its_beginning(
     settings: Settings, database: asyncpg.Connection, feed: Feed, count: int
 ) -> None:
     topic = feed.topics.memberships
@@ -148,7 +148,7 @@ async def test_the_id_of_a_topic_is_its_own(settings: Settings, feed: Feed) -> N
             await fetch_topic_ids(consumer, [feed.topics.staff, "nowhere.orgs"])
 
 
-async def test_an_outage_of_postgres_is_waited_out_and_told(
+async def test_an_outage_of_postgres_is_waited_out_and_reported(
     settings: Settings, database: asyncpg.Connection, feed: Feed
 ) -> None:
     quick = settings.worker.model_copy(update={"retry_wait_max_s": 0.2})
@@ -194,7 +194,7 @@ def _oldest(worker: Worker) -> float:
     return min(each.at_s for each in worker.heartbeats)
 
 
-async def test_a_killed_session_costs_nothing(settings: Settings, database: asyncpg.Connection, feed: Feed) -> None:
+async def test_a_killed_session_has_no_effect(settings: Settings, database: asyncpg.Connection, feed: Feed) -> None:
     """The backend is killed just before a batch needs it: the batch is applied once, in the end."""
     kills = iter([True])
     outages = BATCH_REPEATS.labels("outage")._value.get()
@@ -216,7 +216,7 @@ async def test_a_killed_session_costs_nothing(settings: Settings, database: asyn
     assert await progress(database) == 5
 
 
-async def test_a_batch_whose_partitions_all_moved_on_ends_nobody(
+async def test_a_batch_whose_partitions_all_moved_does_not_end_the_worker(
     settings: Settings, database: asyncpg.Connection, feed: Feed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """There is nothing to acknowledge then, and aiokafka raises on an empty commit."""
@@ -228,14 +228,14 @@ async def test_a_batch_whose_partitions_all_moved_on_ends_nobody(
         await until(lambda: roles(database), {"ann": "user", "bob": "user"})
 
 
-async def test_a_worker_that_never_found_its_place_ends_when_it_is_asked_to(settings: Settings) -> None:
+async def test_a_worker_that_never_found_its_position_stops_when_asked(settings: Settings) -> None:
     nowhere = settings.database.model_copy(update={"url": SecretStr("postgresql://127.0.0.1:1/orgs")})
     async with asyncio.timeout(20), reading(settings.model_copy(update={"database": nowhere})) as applier:
         await until(lambda: "cannot be reached" in (applier.outage or ""))
         assert applier.lost
 
 
-async def test_the_batch_in_hand_is_finished_before_the_end(
+async def test_the_batch_in_flight_is_finished_before_the_end(
     settings: Settings, database: asyncpg.Connection, feed: Feed
 ) -> None:
     await give(feed, 0, 5)
@@ -246,7 +246,7 @@ async def test_the_batch_in_hand_is_finished_before_the_end(
     assert await progress(database) == 5
 
 
-async def test_a_loop_that_hangs_is_told_whichever_it_is(settings: Settings) -> None:
+async def test_a_hanging_loop_is_reported_whichever_it_is(settings: Settings) -> None:
     async with running(settings) as worker:
         await until(lambda: has_joined(worker))
         assert len(worker.heartbeats) == 2

@@ -91,7 +91,7 @@ async def forget(database: asyncpg.Connection) -> None:
     await database.execute("UPDATE reference_progress SET confirmed_at = now() - interval '1 hour'")
 
 
-async def test_progress_never_passes_what_can_not_be_read_and_all_other_partitions_go_on(
+async def test_progress_stops_at_an_unreadable_batch_and_all_other_partitions_continue(
     settings: Settings, stack: Stack, database: asyncpg.Connection, caplog: pytest.LogCaptureFixture
 ) -> None:
     """1,270 of 2,927 memberships were lost, and the progress was behind them."""
@@ -128,7 +128,7 @@ async def test_progress_never_passes_what_can_not_be_read_and_all_other_partitio
         assert await worker.checks()["reference"]() == "9 partitions"
 
 
-async def test_commands_wait_for_reference_data_that_can_not_be_read_and_it_is_said(
+async def test_commands_wait_for_unreadable_reference_data_and_it_is_reported(
     settings: Settings, stack: Stack, database: asyncpg.Connection, tmp_path: Path
 ) -> None:
     """A worker that starts then judges nothing by half of what is known."""
@@ -158,7 +158,7 @@ async def test_commands_wait_for_reference_data_that_can_not_be_read_and_it_is_s
         assert await database.fetchval(FACTS) == sent
 
 
-async def test_nothing_is_deleted_after_a_long_absence_while_a_partition_can_not_be_read(
+async def test_nothing_is_deleted_after_a_long_absence_while_a_partition_is_unreadable(
     settings: Settings, stack: Stack, database: asyncpg.Connection
 ) -> None:
     publishers = Publishers(settings)
@@ -180,7 +180,7 @@ async def test_nothing_is_deleted_after_a_long_absence_while_a_partition_can_not
         await until(lambda: database.fetchval(FACTS), sent)
 
 
-async def test_nothing_is_deleted_after_a_long_absence_while_nobody_can_read_a_batch(
+async def test_nothing_is_deleted_after_a_long_absence_while_a_batch_is_unreadable(
     settings: Settings, database: asyncpg.Connection
 ) -> None:
     """It is stepped over, but nobody knows whose rows it stands for."""

@@ -59,7 +59,7 @@ async def denied(settings: Settings, operation: AclOperation = AclOperation.WRIT
 
 
 @pytest.mark.parametrize("operation", [AclOperation.WRITE, AclOperation.DESCRIBE])
-async def test_a_worker_that_may_not_answer_duplicates_takes_no_commands_and_says_why(
+async def test_a_worker_without_the_right_to_answer_duplicates_reads_no_commands_and_says_why(
     settings: Settings, operation: AclOperation
 ) -> None:
     quick = settings.worker.model_copy(update={"retry_wait_max_s": 0.5})
@@ -73,7 +73,7 @@ async def _is_denied(worker: Worker) -> bool:
     return "grant this login Write on it" in await said(worker, "consumer")
 
 
-async def test_a_right_that_is_taken_while_running_is_an_outage_that_is_said(
+async def test_a_right_revoked_while_running_is_a_reported_outage(
     settings: Settings, database: asyncpg.Connection
 ) -> None:
     quick = settings.worker.model_copy(update={"retry_wait_max_s": 0.5})

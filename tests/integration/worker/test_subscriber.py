@@ -36,7 +36,7 @@ ONE_ID = UUID("7d5a2b10-4c8e-4a53-9f0f-2f6a3a0b9c11")
 
 
 @pytest.mark.parametrize("header", [("x-note", b"\xff\xfe"), ("x-note", None), ("reply_to", b"\xff")])
-async def test_a_header_that_is_not_utf8_costs_nothing(
+async def test_a_header_that_is_not_utf8_is_accepted(
     settings: Settings, database: asyncpg.Connection, header: tuple[str, bytes | None]
 ) -> None:
     """FastStream's own parser raises on it, and the next commit passes the whole batch: lost in silence."""
@@ -174,7 +174,7 @@ async def test_a_refused_acknowledgement_ends_in_redelivery_not_in_loss_or_doubl
     assert await committed(settings) == 2
 
 
-async def test_a_defect_of_ours_never_leaves_the_handler(settings: Settings, database: asyncpg.Connection) -> None:
+async def test_a_defect_never_leaves_the_handler(settings: Settings, database: asyncpg.Connection) -> None:
     """FastStream would skip (or redeliver for ever, without delay) the whole batch."""
 
     def raising(request: Request) -> None:
@@ -190,7 +190,7 @@ async def test_a_defect_of_ours_never_leaves_the_handler(settings: Settings, dat
     assert await committed(settings) == 3
 
 
-async def test_a_batch_that_fails_ends_the_worker_and_neither_it_nor_a_later_one_is_acknowledged(
+async def test_a_failed_batch_ends_the_worker_and_neither_it_nor_a_later_one_is_acknowledged(
     settings: Settings, database: asyncpg.Connection
 ) -> None:
     applied = asyncio.Event()
@@ -212,7 +212,7 @@ async def test_a_batch_that_fails_ends_the_worker_and_neither_it_nor_a_later_one
     assert await committed(settings) == 0
 
 
-async def test_the_batches_in_hand_are_finished_and_acknowledged_before_the_end(
+async def test_the_batches_in_flight_are_finished_and_acknowledged_before_the_end(
     settings: Settings, database: asyncpg.Connection
 ) -> None:
     one_by_one = settings.model_copy(update={"worker": settings.worker.model_copy(update={"batch_records_max": 1})})
@@ -235,7 +235,7 @@ class Through:
         return records
 
 
-async def test_a_topic_that_is_missing_is_not_made(settings: Settings) -> None:
+async def test_a_missing_topic_is_not_created(settings: Settings) -> None:
     """FastStream would make it when the subscriber starts, with settings of the broker's own."""
     prefix = f"{settings.kafka.topic_prefix}missing."
     kafka = settings.kafka.model_copy(update={"topic_prefix": prefix, "request_timeout_ms": 1_000})
@@ -273,7 +273,7 @@ async def test_commands_are_read_however_their_publishers_compress_them(
 
 
 @pytest.mark.parametrize("codec", ["gzip", "zstd"])
-async def test_a_bomb_is_parked_in_part_and_its_partition_goes_on(
+async def test_a_compression_bomb_is_parked_in_part_and_its_partition_continues(
     settings: Settings, database: asyncpg.Connection, codec: str
 ) -> None:
     """Unpacked, it filled the memory, and then the table."""
@@ -291,7 +291,7 @@ async def test_a_bomb_is_parked_in_part_and_its_partition_goes_on(
     assert await committed(settings) == 13
 
 
-async def test_a_batch_that_a_broker_accepts_and_nobody_can_read_is_parked_and_its_partition_goes_on(
+async def test_an_unreadable_batch_that_brokers_accept_is_parked_and_its_partition_continues(
     settings: Settings, database: asyncpg.Connection
 ) -> None:
     """A hundred bytes stopped a partition for good; what stands before the bad record is applied, what follows too."""
@@ -315,7 +315,7 @@ async def test_a_batch_that_a_broker_accepts_and_nobody_can_read_is_parked_and_i
     assert await committed(settings) == 12
 
 
-async def test_a_partition_that_cannot_be_read_waits_and_is_said_and_all_others_go_on(
+async def test_an_unreadable_partition_waits_and_is_reported_and_all_others_continue(
     settings: Settings, stack: Stack, database: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One flipped bit lost more than half of the commands of the other partitions, in silence."""

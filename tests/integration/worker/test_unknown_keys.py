@@ -75,7 +75,7 @@ def counting(database: asyncpg.Connection, code: int) -> Callable[[], Awaitable[
     return lambda: database.fetchval(COUNT, code)
 
 
-async def test_a_command_of_a_new_key_waits_for_it_with_its_partition_alone(
+async def test_a_command_of_a_new_key_delays_only_its_partition(
     guarded: Settings, database: asyncpg.Connection, server: KeyServer
 ) -> None:
     """It was rejected for good, for up to 10 s after any unknown key id."""
@@ -100,7 +100,7 @@ async def test_a_command_of_a_new_key_waits_for_it_with_its_partition_alone(
     assert await counting(database, 401)() == 1
 
 
-async def test_made_up_keys_slow_their_partition_down_to_no_batch_an_interval(
+async def test_unknown_key_ids_do_not_slow_their_partition_to_one_batch_an_interval(
     guarded: Settings, database: asyncpg.Connection, server: KeyServer
 ) -> None:
     """One read answers everything published before it, in however many batches that comes."""
@@ -115,7 +115,7 @@ async def test_made_up_keys_slow_their_partition_down_to_no_batch_an_interval(
     assert server.requests <= 3  # one at the start, and not one for each of 20 batches
 
 
-async def test_honest_commands_go_on_while_made_up_keys_come_all_the_time(
+async def test_valid_commands_continue_while_unknown_key_ids_keep_arriving(
     guarded: Settings, database: asyncpg.Connection, server: KeyServer
 ) -> None:
     auth = guarded.auth.model_copy(update={"jwks_retry_s": 0.5, "leeway_s": 0.5})
@@ -137,7 +137,7 @@ async def test_honest_commands_go_on_while_made_up_keys_come_all_the_time(
     assert server.requests <= 2 + (took_s + 2) / 0.5
 
 
-async def test_while_keys_cannot_be_fetched_nobody_is_rejected_and_others_go_on(
+async def test_while_keys_cannot_be_fetched_nothing_is_rejected_and_others_continue(
     guarded: Settings, database: asyncpg.Connection, server: KeyServer
 ) -> None:
     auth = guarded.auth.model_copy(update={"jwks_retry_s": 0.2})
@@ -162,7 +162,7 @@ async def test_while_keys_cannot_be_fetched_nobody_is_rejected_and_others_go_on(
     assert await counting(database, 401)() == 0
 
 
-async def test_what_waits_for_keys_is_decided_by_whoever_gets_its_partition(
+async def test_commands_that_wait_for_keys_are_decided_by_the_next_owner_of_their_partition(
     guarded: Settings, database: asyncpg.Connection, server: KeyServer
 ) -> None:
     """Also by the one that had it before, and had left it alone."""

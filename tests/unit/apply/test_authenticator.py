@@ -38,7 +38,7 @@ def test_a_trusted_publisher_says_who_acts() -> None:
 @pytest.mark.parametrize("name", ["authorization", "Authorization", "AUTHORIZATION"])
 @pytest.mark.parametrize("content", [None, b"", b" ", b"Bearer ", b"Basic YTpi"])
 @pytest.mark.parametrize("issuer", [False, True], ids=["no issuer", "issuer"])
-def test_what_is_no_token_is_rejected_and_never_no_token(
+def test_an_invalid_token_is_rejected_and_never_treated_as_missing(
     tmp_path: Path, name: str, content: bytes | None, issuer: bool
 ) -> None:
     settings = auth(tmp_path, ed_key(), commands="trusted") if issuer else AuthSettings(commands="trusted")
@@ -115,7 +115,7 @@ async def test_a_partition_waits_from_the_first_record_on_that_no_key_verifies(
     assert not authenticator.waiting
 
 
-async def test_one_read_rejects_whatever_was_here_before_it(authenticator: Authenticator) -> None:
+async def test_one_read_of_keys_rejects_every_record_received_before_it(authenticator: Authenticator) -> None:
     batch = [signed(NEW, 0, offset) for offset in range(3)]
     assert outcomes(authenticator, batch) == []
     await may_go_on(authenticator, 0)
@@ -124,7 +124,7 @@ async def test_one_read_rejects_whatever_was_here_before_it(authenticator: Authe
     assert authenticator.waiting[0].offset == 3, "it came after the read"
 
 
-async def test_what_came_behind_after_the_read_does_not_make_the_first_one_wait_again(
+async def test_records_received_after_the_read_do_not_make_the_first_one_wait_again(
     authenticator: Authenticator,
 ) -> None:
     first, late = signed(NEW, 0, 0), signed(NEW, 0, 1)
@@ -136,7 +136,7 @@ async def test_what_came_behind_after_the_read_does_not_make_the_first_one_wait_
     assert authenticator.waiting[0].offset == 1
 
 
-async def test_where_partitions_moved_nothing_is_waited_for_nor_known_to_be_here(authenticator: Authenticator) -> None:
+async def test_after_partitions_moved_nothing_waits_and_no_arrival_is_remembered(authenticator: Authenticator) -> None:
     batch = [signed(NEW, 0, 5)]
     outcomes(authenticator, batch)
     await may_go_on(authenticator, 0)
@@ -149,7 +149,7 @@ async def test_where_partitions_moved_nothing_is_waited_for_nor_known_to_be_here
 
 
 @pytest.mark.parametrize(("age_s", "waits"), [(0, True), (4, True), (10, False), (100_000, False)])
-async def test_a_record_is_rejected_at_once_where_keys_were_read_after_it_as_far_as_clocks_differ(
+async def test_a_record_is_rejected_at_once_if_keys_were_read_after_it_allowing_for_clock_skew(
     authenticator: Authenticator, age_s: float, waits: bool
 ) -> None:
     """They differ by up to 5 s."""

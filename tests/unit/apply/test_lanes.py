@@ -26,5 +26,5 @@ def test_a_small_batch_is_one_transaction() -> None:
     assert len(split_into_lanes(records(5_000), 1)) == 1
 
 
-def test_a_lane_without_records_is_no_lane() -> None:
+def test_an_empty_lane_is_dropped() -> None:
     assert len(split_into_lanes(records(500, partitions=1), 4)) == 1

@@ -39,7 +39,7 @@ def test_a_set_with_a_shared_secret_is_rejected_whole(secret: dict[str, str]) ->
     [b"", b"{", b"\xff", b"<html>", b"[]", b"null", b"{}", b'{"keys": null}', b'{"keys": {}}', b"[" * 100_000],
     ids=lambda content: repr(content[:10]),
 )
-def test_what_is_no_key_set_is_rejected(content: bytes) -> None:
+def test_an_invalid_key_set_is_rejected(content: bytes) -> None:
     with pytest.raises(KeySetError, match="it is not "):
         read_key_set(content)
 
@@ -76,7 +76,7 @@ def changed(document: dict[str, Any], **changes: Any) -> dict[str, Any]:
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_a_key_that_is_of_no_use_is_passed_over(key: Any, why: str) -> None:
+def test_an_unusable_key_is_skipped(key: Any, why: str) -> None:
     content = json.dumps({"keys": [key, ed_key("good").jwk()]}).encode()
     keys, unusable = read_key_set(content)
     assert list(keys) == ["good"]

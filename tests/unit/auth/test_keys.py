@@ -38,7 +38,7 @@ async def test_known_keys_are_not_asked_for_again(opened: Opened) -> None:
     assert source.reads == 1
 
 
-async def test_keys_are_read_once_an_interval_however_many_are_wanted(opened: Opened) -> None:
+async def test_keys_are_read_once_an_interval_however_often_they_are_requested(opened: Opened) -> None:
     source = Scripted(jwks(OLD), retry_s=0.1)
     keys = opened(source)
     await keys.start()
@@ -53,7 +53,7 @@ async def test_keys_are_read_once_an_interval_however_many_are_wanted(opened: Op
     assert all(later - earlier >= 0.1 for earlier, later in pairwise(wanted)), wanted
 
 
-async def test_many_who_need_a_new_key_ask_once(opened: Opened) -> None:
+async def test_many_callers_that_need_a_new_key_cause_one_read(opened: Opened) -> None:
     source = Scripted(jwks(OLD))
     keys = opened(source)
     await keys.start()
@@ -68,7 +68,7 @@ async def test_many_who_need_a_new_key_ask_once(opened: Opened) -> None:
     assert source.reads == 2
 
 
-async def test_a_read_under_way_brings_keys_but_rejects_nobody_who_came_meanwhile(opened: Opened) -> None:
+async def test_a_read_in_progress_brings_keys_but_rejects_no_token_that_arrived_during_it(opened: Opened) -> None:
     source = Scripted(jwks(OLD), retry_s=0.3)
     keys = opened(source)
     await keys.start()
@@ -88,7 +88,7 @@ async def test_a_read_under_way_brings_keys_but_rejects_nobody_who_came_meanwhil
     assert keys.were_read_since(came_s)
 
 
-async def test_one_who_gives_up_takes_nothing_from_the_others(opened: Opened) -> None:
+async def test_a_caller_that_gives_up_does_not_affect_the_others(opened: Opened) -> None:
     source = Scripted(jwks(OLD))
     keys = opened(source)
     await keys.start()
@@ -106,7 +106,7 @@ async def test_one_who_gives_up_takes_nothing_from_the_others(opened: Opened) ->
     assert source.reads == 2
 
 
-async def test_who_would_wait_for_long_is_told_at_once(opened: Opened) -> None:
+async def test_a_caller_that_would_wait_too_long_fails_at_once(opened: Opened) -> None:
     source = Scripted(jwks(OLD), retry_s=3600)
     keys = opened(source)
     await keys.start()
@@ -116,7 +116,9 @@ async def test_who_would_wait_for_long_is_told_at_once(opened: Opened) -> None:
     assert source.reads == 2
 
 
-async def test_no_more_than_so_many_wait_for_a_read(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_number_of_callers_waiting_for_a_read_is_bounded(
+    opened: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "WAITING_MAX", 2)
     source = Scripted(jwks(OLD))
     keys = opened(source)
@@ -132,7 +134,7 @@ async def test_no_more_than_so_many_wait_for_a_read(opened: Opened, monkeypatch:
     await soon(keys)
 
 
-async def test_an_outage_leaves_known_keys_in_force_and_is_no_reason_to_ask_more_often(opened: Opened) -> None:
+async def test_an_outage_leaves_known_keys_valid_and_causes_no_extra_reads(opened: Opened) -> None:
     source = Scripted(jwks(OLD), retry_s=0.2)
     keys = opened(source)
     await keys.start()
@@ -155,7 +157,7 @@ async def test_an_outage_leaves_known_keys_in_force_and_is_no_reason_to_ask_more
     [b"<html>", jwks(NEW.private_jwk()), jwks(NEW, {"kty": "oct", "k": "AAAA"})],
     ids=["no JSON", "private", "oct"],
 )
-async def test_a_bad_set_leaves_the_last_good_one_in_force(opened: Opened, bad: bytes) -> None:
+async def test_a_bad_set_leaves_the_last_good_one_valid(opened: Opened, bad: bytes) -> None:
     source = Scripted(jwks(OLD))
     keys = opened(source)
     await keys.start()
@@ -173,7 +175,7 @@ async def test_a_bad_set_leaves_the_last_good_one_in_force(opened: Opened, bad: 
     assert opened.removals == 0
 
 
-async def test_an_emptied_set_takes_the_keys_away_but_rejects_nobody(opened: Opened) -> None:
+async def test_an_empty_set_removes_the_keys_but_rejects_no_token(opened: Opened) -> None:
     source = Scripted(jwks(OLD))
     keys = opened(source)
     await keys.start()
@@ -199,7 +201,7 @@ async def test_an_emptied_set_takes_the_keys_away_but_rejects_nobody(opened: Ope
         await keys.check()
 
 
-async def test_who_has_had_no_keys_yet_is_not_said_to_keep_the_last_ones(opened: Opened) -> None:
+async def test_before_the_first_keys_the_log_does_not_claim_that_old_ones_are_kept(opened: Opened) -> None:
     keys = opened(Scripted(AWAY))
     with capture_logs() as logs, pytest.raises(RetryError):
         await keys.start()
@@ -226,7 +228,7 @@ async def test_reads_of_keys_are_counted_and_the_last_good_one_is_shown(opened: 
     assert REGISTRY.get_sample_value("orgs_keys_read_timestamp_seconds") == 1000
 
 
-async def test_keys_that_were_never_read_are_none(opened: Opened) -> None:
+async def test_keys_that_were_never_read_are_unavailable(opened: Opened) -> None:
     keys = opened(Scripted(AWAY))
     with pytest.raises(RetryError, match="not read yet"):
         await keys.check()
@@ -259,7 +261,7 @@ async def test_a_start_with_bad_keys_says_what_is_wrong(opened: Opened, answer: 
     assert str(stopped.value).startswith(f"The token keys in {Scripted.name} cannot be used: {why}")
 
 
-async def test_keys_passed_over_are_told_once(opened: Opened) -> None:
+async def test_skipped_keys_are_reported_once(opened: Opened) -> None:
     source = Scripted(jwks(OLD, {"kty": "AKP"}))
     keys = opened(source)
     with capture_logs() as logs:
@@ -271,7 +273,7 @@ async def test_keys_passed_over_are_told_once(opened: Opened) -> None:
     ]
 
 
-async def test_closing_ends_the_renewing_and_may_be_done_twice() -> None:
+async def test_closing_stops_renewal_and_may_be_done_twice() -> None:
     source = Scripted(jwks(OLD), renew_after_s=0.01)
     keys = Keys(source, lambda: None, stale_max_s=86_400)
     await keys.start()
@@ -314,7 +316,7 @@ def test_secrets_in_a_url_are_not_shown() -> None:
         ("http://localhost/jwks.json", False),
     ],
 )
-def test_keys_over_plain_http_are_warned_of(url: str, warned: bool) -> None:
+def test_keys_over_plain_http_cause_a_warning(url: str, warned: bool) -> None:
     with capture_logs() as logs:
         make_source(AuthSettings(jwks_url=url))
     assert [entry["log_level"] for entry in logs] == ["warning"] * warned

@@ -94,7 +94,7 @@ async def test_a_rotated_key_counts_at_once_and_the_old_one_still_does(tokens: T
     assert await tokens.verify(OLD.token(sub="bob"), AT) == "bob"
 
 
-async def test_a_removed_key_is_forgotten_with_its_tokens_though_nobody_asks(tokens: Tokens, file: KeyFile) -> None:
+async def test_a_removed_key_is_forgotten_with_its_tokens_without_a_request(tokens: Tokens, file: KeyFile) -> None:
     old = lasting(OLD)
     await tokens.verify(old, now())
     file.hold(NEW)
@@ -115,7 +115,7 @@ async def test_a_removed_key_verifies_what_was_used_before_and_still_nothing_lat
         await tokens.verify(old, now())
 
 
-async def test_a_key_that_became_another_verifies_nothing_of_the_old(tokens: Tokens, file: KeyFile) -> None:
+async def test_a_replaced_key_verifies_no_token_of_the_old_one(tokens: Tokens, file: KeyFile) -> None:
     old = lasting(OLD)
     await tokens.verify(old, now())
     file.hold(NEW.called("old"))
@@ -162,7 +162,7 @@ async def test_a_file_that_did_not_change_is_not_read_again(
     ],
     ids=["empty", "half", "private", "too long"],
 )
-async def test_a_damaged_file_leaves_the_keys_in_force_until_it_is_whole(
+async def test_a_damaged_file_leaves_the_keys_valid_until_it_is_repaired(
     tokens: Tokens, file: KeyFile, damage: bytes, why: str
 ) -> None:
     file.write(damage)
@@ -173,7 +173,7 @@ async def test_a_damaged_file_leaves_the_keys_in_force_until_it_is_whole(
     assert await tokens.verify(NEW.token(), AT) == "ann"
 
 
-async def test_a_file_that_is_gone_for_a_while_leaves_the_keys_in_force(tmp_path: Path, file: KeyFile) -> None:
+async def test_a_temporarily_missing_file_leaves_the_keys_valid(tmp_path: Path, file: KeyFile) -> None:
     auth = issuing.auth(tmp_path, OLD)
     file.age(3600)
     tokens = Tokens(auth)
@@ -188,7 +188,7 @@ async def test_a_file_that_is_gone_for_a_while_leaves_the_keys_in_force(tmp_path
     await tokens.close()
 
 
-async def test_what_is_certainly_wrong_is_rejected_whatever_the_keys(tokens: Tokens, file: KeyFile) -> None:
+async def test_a_malformed_token_is_rejected_whatever_the_keys(tokens: Tokens, file: KeyFile) -> None:
     file.take_away()
     for token, said in (
         (NEW.token(iss="https://elsewhere.example"), "another issuer"),

@@ -11,7 +11,7 @@ from tests.support.issuer import Signer, jwks
 from tests.unit.auth.scripted import AWAY, NEW, OLD, Clock, Opened, Scripted, soon, verifies
 
 
-async def test_keys_are_renewed_though_nobody_asks(opened: Opened) -> None:
+async def test_keys_are_renewed_without_a_request(opened: Opened) -> None:
     source = Scripted(jwks(OLD), renew_after_s=0.01)
     keys = opened(source)
     await keys.start()
@@ -22,7 +22,7 @@ async def test_keys_are_renewed_though_nobody_asks(opened: Opened) -> None:
     assert opened.removals == 1
 
 
-async def test_keys_are_renewed_on_time_though_a_read_is_wanted_and_may_not_begin(opened: Opened) -> None:
+async def test_keys_are_renewed_on_time_while_a_requested_read_must_wait(opened: Opened) -> None:
     source = Scripted(jwks(OLD), retry_s=3600, renew_after_s=0.05)
     keys = opened(source)
     await keys.start()

@@ -90,7 +90,7 @@ async def test_the_tokens_used_last_are_remembered(tmp_path: Path) -> None:
     await tokens.close()
 
 
-async def test_nothing_need_be_remembered(tmp_path: Path) -> None:
+async def test_the_token_cache_may_be_disabled(tmp_path: Path) -> None:
     tokens = Tokens(issuing.auth(tmp_path, ED, tokens_cached=0))
     await tokens.start()
     assert await tokens.verify(ED.token(), AT) == "ann"

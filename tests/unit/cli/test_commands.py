@@ -55,7 +55,7 @@ def run_apart(*arguments: str, **variables: str) -> subprocess.CompletedProcess[
 
 
 @pytest.mark.parametrize("arguments", [("config", "show"), ("config", "show", "--json")], ids=" ".join)
-def test_a_reader_who_has_gone_ends_a_command_in_silence(arguments: tuple[str, ...]) -> None:
+def test_a_closed_pipe_ends_a_command_silently(arguments: tuple[str, ...]) -> None:
     unread, output = os.pipe()
     os.close(unread)
     program = (sys.executable, "-m", "org_service.cli", *arguments)
@@ -64,7 +64,7 @@ def test_a_reader_who_has_gone_ends_a_command_in_silence(arguments: tuple[str, .
     assert (ended.returncode, ended.stderr) == (141, b"")
 
 
-def test_what_the_encoding_of_the_terminal_cant_say_is_escaped() -> None:
+def test_characters_the_terminal_cannot_encode_are_escaped() -> None:
     shown = run_apart("config", "show", PYTHONIOENCODING="latin-1", ORGS_AUTH__ISSUER="Ωmega")
     assert (shown.returncode, shown.stderr) == (0, b"")
     assert rb"\u03a9mega" in shown.stdout
@@ -94,7 +94,7 @@ def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (["migrate"], "Postgres"),
     ],
 )
-def test_a_server_that_is_away_is_one_clear_line_and_code_3(arguments: list[str], server: str) -> None:
+def test_an_unreachable_server_gives_one_clear_line_and_exit_code_3(arguments: list[str], server: str) -> None:
     result = runner.invoke(app, arguments)
     assert result.exit_code == 3, result.output
     (line,) = result.stderr.strip().splitlines()
@@ -106,7 +106,7 @@ def test_a_server_that_is_away_is_one_clear_line_and_code_3(arguments: list[str]
 
 
 @pytest.mark.usefixtures("nowhere")
-def test_a_stack_that_was_killed_is_suspected(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_local_stack_is_suggested_as_the_cause(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ORGS_KAFKA__BOOTSTRAP_SERVERS")
     Path(".local").mkdir()
     Path(".local/stack.env").write_text("ORGS_KAFKA__BOOTSTRAP_SERVERS=127.0.0.1:1\n")
@@ -153,7 +153,7 @@ def test_a_parameter_of_the_url_that_the_driver_refuses_is_named(monkeypatch: py
         (["send", "create", "--name", "Acme", "--actor", ""], "--actor is empty"),
     ],
 )
-def test_what_is_written_wrongly_is_not_sent_and_ends_with_2(arguments: list[str], said: str) -> None:
+def test_invalid_arguments_are_not_sent_and_end_with_exit_code_2(arguments: list[str], said: str) -> None:
     result = runner.invoke(app, arguments)
     assert result.exit_code == 2, result.output
     assert said in result.stderr
@@ -161,7 +161,7 @@ def test_what_is_written_wrongly_is_not_sent_and_ends_with_2(arguments: list[str
 
 
 @pytest.mark.parametrize("error", [KeyError, OSError])
-def test_a_user_without_a_name_acts_by_number(monkeypatch: pytest.MonkeyPatch, error: type[Exception]) -> None:
+def test_a_user_without_a_name_acts_under_their_number(monkeypatch: pytest.MonkeyPatch, error: type[Exception]) -> None:
     def no_such_user() -> str:
         raise error
 

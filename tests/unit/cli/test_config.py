@@ -41,7 +41,7 @@ def write_stack_env(text: str) -> None:
         ("ORGS_API_URL", "https://staging"),
     ],
 )
-def test_the_stack_file_lends_nothing_to_other_servers(
+def test_the_stack_file_is_ignored_for_other_servers(
     variable: str, server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Neither its trust in publishers, nor its issuer, nor its token, nor the other server."""
@@ -57,9 +57,7 @@ def test_the_stack_file_lends_nothing_to_other_servers(
 
 
 @pytest.mark.parametrize("name", ["ORGS_KAFKA__BOOTSTRAP_SERVERS", "orgs_kafka__bootstrap_servers"])
-def test_servers_that_are_those_of_the_stack_file_take_the_rest_from_it(
-    name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_servers_of_the_stack_file_use_its_other_settings(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     write_stack_env(f"{name}=stack:1\nORGS_AUTH__COMMANDS=trusted\n")
     monkeypatch.setenv("ORGS_KAFKA__BOOTSTRAP_SERVERS", "stack:1")
     assert shown()["ORGS_AUTH__COMMANDS"]["value"] == "trusted"
@@ -154,7 +152,7 @@ def test_a_wrong_setting_is_named_without_its_value(monkeypatch: pytest.MonkeyPa
         ),
     ],
 )
-def test_what_would_be_waited_for_in_vain_is_rejected_at_once(
+def test_settings_that_can_never_work_are_rejected_at_once(
     monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], said: str
 ) -> None:
     for name, value in variables.items():
@@ -183,7 +181,7 @@ def test_a_setting_is_shown_as_it_may_be_written(
     assert shown()[name]["value"] == as_shown
 
 
-def test_what_kubernetes_sets_for_a_service_is_no_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_variables_that_kubernetes_sets_for_a_service_are_not_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ORGS_WORKER_PORT", "tcp://10.0.0.1:9101")
     assert shown()["ORGS_WORKER__PORT"]["value"] == "9101"
 

@@ -55,7 +55,7 @@ def test_ids_are_the_same_every_time_and_differ_with_the_content(tmp_path: Path)
         ('{"name": "A", "org_id": "0190c5f0-7d1c-7b7e-9d57-000000000001"}', "org_id: use id"),
     ],
 )
-def test_a_bad_line_is_told_with_its_number_and_the_next_is_read(
+def test_a_bad_line_is_reported_with_its_number_and_the_next_is_read(
     tmp_path: Path, line: str | bytes, reason: str
 ) -> None:
     raw = line.encode() if isinstance(line, str) else line
@@ -68,7 +68,7 @@ def test_a_bad_line_is_told_with_its_number_and_the_next_is_read(
     assert after.line == 3
 
 
-def test_a_line_without_end_is_not_held_in_memory(tmp_path: Path) -> None:
+def test_an_endless_line_is_not_held_in_memory(tmp_path: Path) -> None:
     bad, good = rows(tmp_path / "a", '{"name": "' + "x" * 3_000_000 + '"}\n{"name": "Two"}')
     assert bad == BadLine(1, "longer than 1048576 characters")
     assert isinstance(good, Row)
@@ -107,7 +107,7 @@ def test_csv_cells_become_fields_and_empty_ones_null(tmp_path: Path) -> None:
         "name\tdomain\r\nAcme\tacme.example\r\n\t\r\n\r\n\r\nBolt\t\r\n",
     ],
 )
-def test_what_spreadsheets_write_is_read(tmp_path: Path, text: str) -> None:
+def test_files_written_by_spreadsheets_are_read(tmp_path: Path, text: str) -> None:
     acme, bolt = rows(tmp_path / "a", text, "csv")
     assert isinstance(acme, Row)
     assert isinstance(bolt, Row)
@@ -121,7 +121,7 @@ def test_a_cell_that_no_column_is_named_for_is_a_bad_line(tmp_path: Path) -> Non
     assert bad == BadLine(2, "4 cells, the header has 2")
 
 
-def test_lines_that_an_open_quote_swallows_are_told(tmp_path: Path) -> None:
+def test_lines_inside_an_unclosed_quote_are_reported(tmp_path: Path) -> None:
     first, rest = rows(tmp_path / "a", 'name,domain\nOne,\n"Two,x\nThree,\nFour,\n', "csv")
     assert isinstance(first, Row)
     assert rest == BadLine(3, "not CSV: unexpected end of data; a quote joins all lines up to 5 to this one")
@@ -130,7 +130,7 @@ def test_lines_that_an_open_quote_swallows_are_told(tmp_path: Path) -> None:
     assert isinstance(last, Row)
 
 
-def test_a_name_that_isnt_utf8_is_called_that(tmp_path: Path) -> None:
+def test_a_name_that_is_not_utf8_is_reported_as_such(tmp_path: Path) -> None:
     bad, good = rows(tmp_path / "a", b"name,domain\nCaf\xe9,\nOne,\n", "csv")
     assert bad == BadLine(2, "name: not in UTF-8")
     assert isinstance(good, Row)
@@ -139,7 +139,7 @@ def test_a_name_that_isnt_utf8_is_called_that(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "header", ["", "domain", "name,nmae", "name,name", "name,domain;city", '"name', "n" * 1_100_000]
 )
-def test_a_csv_header_that_isnt_understood_stops_before_anything_is_sent(tmp_path: Path, header: str) -> None:
+def test_an_unknown_csv_header_stops_the_import_before_anything_is_sent(tmp_path: Path, header: str) -> None:
     with pytest.raises(BadInputError, match="must begin with a line that names its columns"):
         rows(tmp_path / "a", f"{header}\nx,y\n", "csv")
 
@@ -156,7 +156,7 @@ def test_the_format_comes_from_the_name() -> None:
         format_of(Path("a.xlsx"))
 
 
-def test_the_demo_has_a_thousand_organizations_that_can_live_side_by_side() -> None:
+def test_the_demo_has_a_thousand_organizations_that_do_not_conflict() -> None:
     organizations = list(read(DEMO, "jsonl"))
     good = [row for row in organizations if isinstance(row, Row)]
     assert len(good) == len(organizations) == 1000

@@ -32,7 +32,7 @@ def event(changed: list[str], before: Any, after: Any, kind: bytes = b"org.updat
     return record(json.dumps(body).encode(), ce_type=kind)
 
 
-def test_an_event_shows_version_name_and_what_changed_from_what_to_what() -> None:
+def test_an_event_shows_version_name_and_each_change() -> None:
     shown = line("events", event(["domain"], {"name": "Acme", "domain": "acme.com"}, {"name": "Acme", "domain": None}))
     assert shown.plain == "22:13:20.123    v3 updated     Acme  domain acme.com → null  by alice"
 
@@ -63,25 +63,25 @@ def test_a_deactivation_reads_no_and_yes() -> None:
         record(b'{"version": 1, "changed": ["domain"], "before": 7, "after": []}', ce_type=b"org.updated"),
     ],
 )
-def test_what_cant_be_read_is_shown_by_its_coordinates(bad: ConsumerRecord[bytes, bytes]) -> None:
+def test_an_unreadable_record_is_shown_by_its_coordinates(bad: ConsumerRecord[bytes, bytes]) -> None:
     shown = line("events", bad).plain
     assert "unreadable" in shown
     assert "orgs.x[3] offset 17" in shown
 
 
 @pytest.mark.parametrize("what", ["results", "commands"])
-def test_results_and_commands_that_cant_be_read_are_shown_too(what: Any) -> None:
+def test_results_and_commands_that_cannot_be_read_are_shown_too(what: Any) -> None:
     assert "orgs.x[3] offset 17" in line(what, record(b"\x80", key=None)).plain
 
 
-def test_a_command_shows_who_asks_for_what() -> None:
+def test_a_command_shows_actor_and_request() -> None:
     shown = line(
         "commands", record(b'{"org_id": "x", "domain": null}', ce_id=b"c-1", ce_type=b"org.update", ce_actor=b"bob")
     )
     assert shown.plain == f"22:13:20.123  update      {ORG}  domain null  by bob  command c-1"
 
 
-def test_a_terminal_obeys_nothing_that_a_publisher_wrote() -> None:
+def test_control_sequences_of_a_publisher_do_not_reach_the_terminal() -> None:
     hostile = record(
         b'{"org_id": "x", "na\\u001b[2Jme": "\\u001b]0;pwned\\u0007", "domain": "\\u202eevil"}',
         ce_id=b"c\x1b[1m", ce_type=b"org.\x1bc", ce_actor=b"\x07",
@@ -93,7 +93,7 @@ def test_a_terminal_obeys_nothing_that_a_publisher_wrote() -> None:
     ("claimed", "shown"),
     [(1_700_000_000_123, "22:13:20.123"), (-1, "23:59:59.999"), (-(2**60), f"-{2**60} ms"), (2**62, f"{2**62} ms")],
 )
-def test_a_time_that_no_calendar_has_is_shown_as_it_is(claimed: int, shown: str) -> None:
+def test_a_time_outside_the_calendar_is_shown_as_a_number(claimed: int, shown: str) -> None:
     assert render.clock(claimed) == shown
 
 

@@ -37,7 +37,7 @@ def claims(token: str) -> dict[str, Any]:
     return jwt.decode(token, options={"verify_signature": False})
 
 
-def test_a_token_is_all_that_is_printed_and_the_service_believes_it() -> None:
+def test_only_the_token_is_printed_and_the_service_accepts_it() -> None:
     issuer = Issuer.open(Path(".local"))
     printed = run("--user", "ann").stdout
     assert printed == printed.strip() + "\n"
@@ -100,7 +100,7 @@ def test_where_there_is_no_local_stack_it_says_how_to_start_one() -> None:
         {"ORGS_AUTH__ISSUER": "orgs-local", "ORGS_AUTH__JWKS_URL": "https://issuer.example/jwks.json"},
     ],
 )
-def test_where_tokens_come_from_elsewhere_it_makes_none(variables: dict[str, str]) -> None:
+def test_no_token_is_created_where_another_issuer_is_configured(variables: dict[str, str]) -> None:
     Issuer.open(Path(".local"))
     result = run("--user", "ann", code=1, **variables)
     assert result.stdout == ""
@@ -108,7 +108,7 @@ def test_where_tokens_come_from_elsewhere_it_makes_none(variables: dict[str, str
 
 
 @pytest.mark.parametrize("user", ["", "ann smith", "ånn", "a" * 201, "ann\n"])
-def test_a_user_that_no_token_may_name_is_written_wrongly(user: str) -> None:
+def test_a_user_id_that_no_token_may_have_is_a_usage_error(user: str) -> None:
     Issuer.open(Path(".local"))
     assert "--user must be 1 to 200 visible ASCII characters." in run("--user", user, code=2).stderr
 

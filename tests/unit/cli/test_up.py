@@ -33,7 +33,7 @@ class Role:
         return "all there"
 
 
-async def test_whoever_waits_is_told_which_role_lacks_what_and_ready_comes_when_none_lacks_anything(
+async def test_a_slow_start_reports_what_each_role_waits_for_and_ready_follows_when_all_are_ready(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     said: asyncio.Queue[str] = asyncio.Queue()

@@ -162,7 +162,7 @@ def test_the_default_is_the_earliest_joined_active_membership() -> None:
     assert choose_default_organization([member(OTHER, 2), member(PARTNER, 2)]) == PARTNER
 
 
-def test_a_name_that_is_taken_is_said_only_to_those_who_may_try() -> None:
+def test_a_taken_name_is_reported_only_to_those_who_may_use_it() -> None:
     access = decide_command_access("org.create", None, **nothing(Role.ADMIN), policy=POLICY)
     decision = decide(CreateOrganization(org_id=ORG, name="Globex"), None, {"globex": OTHER}, NOW, access)
     assert decision.code == 403

@@ -93,7 +93,7 @@ def test_a_created_organization_has_what_was_sent() -> None:
     assert decision.before is None
 
 
-def test_absent_means_unchanged_and_null_clears() -> None:
+def test_a_missing_field_stays_unchanged_and_null_clears_it() -> None:
     decision = decide(UpdateOrganization(org_id=ORG, domain=None), ACTIVE, {}, NOW)
     assert decision.after == ACTIVE._replace(domain=None, updated_at=NOW, version=4)
     assert find_changed_fields(decision.before, decision.after) == ("domain",)
@@ -263,7 +263,7 @@ def test_names_that_look_alike_have_one_key(name: str) -> None:
         ("E\u034f\u0301cole", "\u00e9cole"),
     ],
 )
-def test_joiners_may_stand_in_a_name_and_count_for_nothing(name: str, same: str) -> None:
+def test_joiners_are_allowed_in_a_name_and_ignored_in_comparisons(name: str, same: str) -> None:
     assert NAME.validate_python(name) == name
     assert name_key(name) == name_key(same) == same
 
@@ -284,7 +284,7 @@ def test_json_is_the_contracts_organization() -> None:
 
 
 @pytest.mark.parametrize("command", [name for name in COMMANDS if name != "create"])
-def test_who_may_not_read_an_organization_changes_nothing_and_learns_nothing(command: str) -> None:
+def test_a_caller_who_may_not_read_an_organization_changes_nothing_and_learns_nothing(command: str) -> None:
     access = Access(Role.USER, AccessKind.DIRECT, ("Organization:read",))
     decision = decide(COMMANDS[command], ACTIVE, {}, NOW, access)
     assert decision.problem is not None
@@ -292,6 +292,6 @@ def test_who_may_not_read_an_organization_changes_nothing_and_learns_nothing(com
     assert decision.problem.detail == "The role user is denied Organization:read."
 
 
-def test_who_may_read_no_organization_may_create_one() -> None:
+def test_a_caller_who_may_read_no_organization_may_create_one() -> None:
     access = Access(Role.USER, None, ("Organization:read",))
     assert decide(COMMANDS["create"], None, {}, NOW, access).event is EventType.CREATED

@@ -120,7 +120,7 @@ def test_an_organization_that_is_its_own_partner_may_be_deleted() -> None:
     assert [row.code for row in plan.journal] == [409]
 
 
-def test_a_partner_serves_who_was_created_earlier_in_the_batch() -> None:
+def test_a_partner_serves_a_client_created_earlier_in_the_batch() -> None:
     plan = fold(
         CreateOrganization(org_id=B, name="Client"),
         DeleteOrganization(org_id=A),
@@ -132,7 +132,7 @@ def test_a_partner_serves_who_was_created_earlier_in_the_batch() -> None:
     assert [row.code for row in plan.journal] == [200, 409, 200, 200]
 
 
-def test_unreadable_bytes_are_parked_and_hold_back_nobody() -> None:
+def test_unreadable_records_are_parked_and_hold_back_no_organization() -> None:
     plan = fold(
         FakeRecord(str(A).encode(), b"\xff", [("ce_id", b"\xff")]),
         UpdateOrganization(org_id=A, name="New"),
@@ -150,7 +150,7 @@ def with_token(record: FakeRecord, name: str = "authorization") -> FakeRecord:
 
 
 @pytest.mark.parametrize("name", ["authorization", "Authorization"])
-def test_of_a_parked_command_who_was_verified_is_kept_and_not_the_token(name: str) -> None:
+def test_a_parked_command_keeps_the_verified_user_and_not_the_token(name: str) -> None:
     update = with_token(record_of(UpdateOrganization(org_id=A, name="New")), name)
     known = (organization(A, "Acme"),)
     plan = fold(update, known=known, by="ann", relations=related(ann=Role.ADMIN), held={A: 1})
@@ -161,7 +161,7 @@ def test_of_a_parked_command_who_was_verified_is_kept_and_not_the_token(name: st
     assert [(row.actor, row.authenticated_by) for row in parked_of(plan)] == [("crm", "publisher")]
 
 
-def test_of_a_rejection_that_is_parked_nobody_vouched_for_anybody() -> None:
+def test_a_parked_rejection_has_no_verified_user() -> None:
     """A defect of ours, or the database, may keep a rejection out of the journal as well."""
     request = read(record_of(UpdateOrganization(org_id=A, name="New"), actor=None))
     assert isinstance(request, Request)
@@ -170,7 +170,7 @@ def test_of_a_rejection_that_is_parked_nobody_vouched_for_anybody() -> None:
     assert keep_record(SetAside(Unreadable(request.record, "why"), request)).authenticated_by == "publisher"
 
 
-def test_of_an_unreadable_record_the_token_is_dropped_and_nobody_was_verified() -> None:
+def test_an_unreadable_record_keeps_no_token_and_has_no_verified_user() -> None:
     plan = fold(with_token(FakeRecord(None, b"?", [("ce_authorization", b"Bearer secret"), ("x", b"y")])))
     (row,) = parked_of(plan)
     assert (row.actor, row.authenticated_by, row.headers) == (None, None, '[["x","eQ=="]]')
@@ -209,7 +209,7 @@ def journaled(org_id: UUID, outcome: str) -> KnownOutcome:
         ({}, [], {A: "Another"}, True),
     ],
 )
-def test_a_snapshot_into_which_another_transaction_got_is_torn(
+def test_a_snapshot_with_another_transactions_commit_in_it_is_torn(
     holders: dict[str, UUID], known: list[KnownOutcome], names: dict[UUID, str], torn: bool
 ) -> None:
     snapshot = Snapshot({A: organization(A, "Acme")}, {each.command_id: each for each in known}, {}, {}, holders)

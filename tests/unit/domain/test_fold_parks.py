@@ -75,7 +75,7 @@ DELETED = organization(A, "Acme")._replace(name_key=None, deleted_at=NOW)
 
 
 @pytest.mark.parametrize("known", [(organization(A, "Acme"),), (DELETED,), ()], ids=["there", "deleted", "not there"])
-def test_a_stranger_gets_from_an_organization_that_is_held_what_anybody_gets_who_can_not_see_it(
+def test_a_caller_who_cannot_see_a_held_organization_gets_the_usual_404(
     known: tuple[StoredOrganization, ...],
 ) -> None:
     free = fold(*EVERYTHING[1:], known=known, by="mallory", relations=related())
@@ -85,7 +85,7 @@ def test_a_stranger_gets_from_an_organization_that_is_held_what_anybody_gets_who
     assert (held.parked, held.replies) == ([], [])
 
 
-def test_an_id_that_is_taken_is_taken_whatever_waits() -> None:
+def test_a_taken_id_is_rejected_even_if_commands_wait() -> None:
     for known in (organization(A, "Acme"), DELETED):
         plan = fold(EVERYTHING[0], known=(known,), by="staff", relations=related(), held={A: 1})
         assert outcomes(plan) == [("rejected", 409, 1)]
@@ -93,28 +93,28 @@ def test_an_id_that_is_taken_is_taken_whatever_waits() -> None:
 
 
 @pytest.mark.parametrize("known", [(organization(A, "Acme"),), (DELETED,), ()], ids=["there", "deleted", "not there"])
-def test_who_may_change_an_organization_waits_in_its_queue(known: tuple[StoredOrganization, ...]) -> None:
+def test_a_permitted_command_waits_in_the_queue_of_its_organization(known: tuple[StoredOrganization, ...]) -> None:
     for user in ("ann", "staff"):
         plan = fold(*EVERYTHING[1:], known=known, by=user, relations=related(ann=Role.ADMIN), held={A: 1})
         assert [row.reason for row in parked_of(plan)] == ["queued_behind"] * 5
         assert plan.journal == []
 
 
-def test_nobody_waits_for_what_their_role_is_denied() -> None:
+def test_a_command_that_the_role_denies_is_rejected_without_waiting() -> None:
     plan = fold(
         EVERYTHING[1], known=(organization(A, "Acme"),), by="bob", relations=related(bob=Role.USER), held={A: 1}
     )
     assert (outcomes(plan), parked_of(plan)) == ([("rejected", 403, 1)], [])
 
 
-def test_a_wrong_field_is_told_at_once() -> None:
+def test_a_wrong_field_is_rejected_without_waiting() -> None:
     update = record_of(UpdateOrganization(org_id=A, name="New"))
     wrong = replace(update, value=f'{{"org_id": "{A}", "name": ""}}'.encode())
     plan = fold(wrong, known=(organization(A, "Acme"),), held={A: 1})
     assert (outcomes(plan), parked_of(plan)) == ([("rejected", 422, 1)], [])
 
 
-def test_a_queue_takes_no_more_than_its_bound_and_then_says_so() -> None:
+def test_a_full_queue_rejects_further_commands() -> None:
     plan = fold(
         *(UpdateOrganization(org_id=A, name=f"New {n}") for n in range(4)),
         UpdateOrganization(org_id=B, name="Elsewhere"),
@@ -127,14 +127,14 @@ def test_a_queue_takes_no_more_than_its_bound_and_then_says_so() -> None:
     assert all("queue-full" in (row.problem or "") for row in plan.journal)
 
 
-def test_strangers_learn_nothing_of_a_full_queue() -> None:
+def test_callers_who_cannot_see_the_organization_learn_nothing_of_a_full_queue() -> None:
     plan = fold(
         EVERYTHING[1], known=(organization(A, "Acme"),), by="mallory", relations=related(), held={A: 9}, queued_max=9
     )
     assert outcomes(plan) == [("rejected", 404, None)]
 
 
-def test_the_id_of_a_parked_command_is_known_and_good_for_no_other_payload() -> None:
+def test_the_id_of_a_parked_command_cannot_be_reused_for_another_payload() -> None:
     again = record_of(UpdateOrganization(org_id=A, name="New"), command_id := uuid4())
     other = record_of(UpdateOrganization(org_id=A, name="Other"), command_id)
     request = read(again)
@@ -144,7 +144,7 @@ def test_the_id_of_a_parked_command_is_known_and_good_for_no_other_payload() -> 
     assert [reply.kind for reply in plan.replies] == ["parked", "command_id_reused"]
 
 
-def test_what_is_no_command_is_answered_although_its_organization_is_held() -> None:
+def test_a_malformed_command_is_answered_although_its_organization_is_held() -> None:
     broken = record_of(UpdateOrganization(org_id=A, name="Later"))
     plan = fold(
         FakeRecord(broken.key, b"{", broken.headers),
@@ -161,7 +161,7 @@ def test_a_command_whose_data_are_refused_is_parked_and_holds_back_its_organizat
     assert (plan.journal, [reply.kind for reply in plan.replies]) == ([], ["parked"])
 
 
-def test_a_command_that_somebody_has_decided_meanwhile_is_not_parked() -> None:
+def test_a_command_decided_in_the_meantime_is_not_parked() -> None:
     update = record_of(UpdateOrganization(org_id=A, name="New"))
     request = read(update)
     assert isinstance(request, Request)

@@ -10,7 +10,7 @@ from org_service.domain.policy import ACTIONS, PolicyError, read_policy
 NONE = "\n".join(f"[roles.{role}]\ndenied = []" for role in Role)
 
 
-def test_what_is_not_listed_is_permitted_and_the_order_is_always_the_same() -> None:
+def test_unlisted_actions_are_permitted_and_their_order_is_fixed() -> None:
     policy = read_policy(
         NONE.replace("[roles.user]\ndenied = []", '[roles.user]\ndenied = ["Report:read", "Organization:delete"]')
     )
@@ -46,12 +46,12 @@ def test_the_packaged_policy_has_every_role_and_denies_staff_nothing() -> None:
         ("roles = 1", r"\[roles.admin\] is missing"),
     ],
 )
-def test_a_mistake_is_an_error_that_says_where(text: str, mistake: str) -> None:
+def test_a_mistake_is_reported_with_its_location(text: str, mistake: str) -> None:
     with pytest.raises(PolicyError, match=mistake):
         read_policy(text)
 
 
-def test_all_mistakes_are_named_at_once() -> None:
+def test_all_mistakes_are_reported_together() -> None:
     with pytest.raises(PolicyError) as raised:
         read_policy('[roles.user]\ndenied = ["A:b", "C:d"]')
     assert all(part in str(raised.value) for part in ("'A:b'", "'C:d'", "[roles.admin] is missing"))

@@ -34,11 +34,11 @@ def rejected(
         'application/json; profile="a; charset=latin-1"',
     ],
 )
-def test_json_is_accepted_however_it_is_announced(content_type: str) -> None:
+def test_json_is_accepted_under_each_of_its_media_types(content_type: str) -> None:
     assert read_object(b'{"a":1}', content_type, [], patch=False) == {"a": 1}
 
 
-def test_a_patch_may_be_a_merge_patch_and_says_so_when_it_is_something_else() -> None:
+def test_a_patch_may_be_a_merge_patch_and_other_types_get_accept_patch() -> None:
     assert read_object(b"{}", "application/merge-patch+json", [], patch=True) == {}
     rejected(415, b"{}", "application/merge-patch+json")
     rejection = rejected(415, b"{}", "application/json-patch+json", patch=True)
@@ -59,25 +59,25 @@ def test_a_patch_may_be_a_merge_patch_and_says_so_when_it_is_something_else() ->
         ('application/json; v="', "Content-Type is malformed (RFC 9110, section 8.3)."),
     ],
 )
-def test_another_media_type_is_rejected_in_words(content_type: str | None, words: str) -> None:
+def test_another_media_type_is_rejected_with_an_explanation(content_type: str | None, words: str) -> None:
     detail = rejected(415, b"{}", content_type).problem["detail"]
     assert words in detail
     assert detail.endswith("Send application/json, in UTF-8 and without Content-Encoding.")
 
 
 @pytest.mark.parametrize("lines", [["gzip"], ["identity", "gzip"], ["identity, br"]])
-def test_a_packed_body_is_rejected(lines: list[str]) -> None:
+def test_an_encoded_body_is_rejected(lines: list[str]) -> None:
     with pytest.raises(ProblemError) as rejection:
         read_object(b"{}", "application/json", lines, patch=False)
     assert rejection.value.status == 415
 
 
 @pytest.mark.parametrize("lines", [[], [""], ["identity"], ["Identity,", "identity"]])
-def test_a_body_that_is_not_packed_may_say_so(lines: list[str]) -> None:
+def test_an_identity_encoding_is_accepted(lines: list[str]) -> None:
     assert read_object(b"{}", "application/json", lines, patch=False) == {}
 
 
-def test_a_byte_order_mark_is_read_and_another_encoding_named() -> None:
+def test_a_byte_order_mark_is_accepted_and_another_encoding_is_named() -> None:
     assert read_object(b'\xef\xbb\xbf{"a":1}', "application/json", [], patch=False) == {"a": 1}
     assert "UTF-16" in rejected(400, '{"a":1}'.encode("utf-16")).problem["detail"]
     assert "not a string that contains one" in rejected(400, b'"{}"').problem["detail"]
@@ -86,7 +86,7 @@ def test_a_byte_order_mark_is_read_and_another_encoding_named() -> None:
 @pytest.mark.parametrize(
     "content", [b"", b"{", b"[]", b"1", b'"a"', b"null", b'{"a":NaN}', b"\xff", b'{"a":"\xed\xa0\x80"}']
 )
-def test_what_is_no_json_object_is_rejected(content: bytes) -> None:
+def test_a_body_that_is_not_a_json_object_is_rejected(content: bytes) -> None:
     rejected(400, content)
 
 
@@ -95,7 +95,7 @@ def test_nesting_is_bounded_where_the_worker_bounds_it() -> None:
     rejected(400, b'{"a":' + b"[" * 16 + b"1" + b"]" * 16 + b"}")
 
 
-def test_nesting_that_would_end_a_recursion_is_rejected() -> None:
+def test_nesting_beyond_the_recursion_limit_is_rejected() -> None:
     rejected(400, b'{"a":' + b"[" * 900 + b"]" * 900 + b"}")
 
 
@@ -125,7 +125,7 @@ def test_without_if_match_the_body_is_what_was_sent_and_the_organization() -> No
         ({"numbers": [1e9] * 6000}, None, 413),
     ],
 )
-def test_a_body_that_can_t_be_a_command_is_rejected(
+def test_a_body_that_cannot_be_a_command_is_rejected(
     fields: dict[str, object], versions: tuple[int, ...] | None, status: int
 ) -> None:
     with pytest.raises(ProblemError) as rejection:
@@ -138,7 +138,7 @@ def test_the_organization_may_be_named_in_the_body_too() -> None:
     assert body.value == b'{"org_id":"0a000000-0000-4000-8000-000000000001"}'
 
 
-def test_an_id_nobody_chose_is_the_same_for_the_same_command() -> None:
+def test_a_generated_id_is_the_same_for_the_same_command() -> None:
     first = derive_org_id(COMMAND)
     assert (first.version, first.variant) == (4, "specified in RFC 4122")
     assert first == derive_org_id(COMMAND)

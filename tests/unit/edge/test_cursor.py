@@ -74,7 +74,7 @@ def test_any_text_is_rejected_and_never_raises_anything_else(text: str) -> None:
         (BY_NAME, b'["a", 7]'),
     ],
 )
-def test_a_made_up_cursor_with_the_right_digest_can_t_reach_the_database(question: str, content: bytes) -> None:
+def test_a_forged_cursor_with_the_right_digest_does_not_reach_the_database(question: str, content: bytes) -> None:
     assert rejected(question, made_up(question, content))
 
 

@@ -26,12 +26,12 @@ def test_a_bucket_never_holds_more_than_the_burst() -> None:
     assert [buckets.take("ann", at) for at in (0.0, 1000.0, 1000.0, 1000.0)] == [0, 0, 0, 1]
 
 
-def test_one_actor_is_not_held_up_by_another() -> None:
+def test_one_actor_is_not_slowed_down_by_another() -> None:
     buckets = Buckets(rate_per_s=1, burst=1)
     assert (buckets.take("ann", 0.0), buckets.take("bob", 0.0), buckets.take("ann", 0.0)) == (0, 0, 1)
 
 
-def test_the_number_of_buckets_is_bounded_and_who_acted_longest_ago_goes_first() -> None:
+def test_the_number_of_buckets_is_bounded_and_the_least_recently_used_goes_first() -> None:
     buckets = Buckets(rate_per_s=0.001, burst=1, actors_max=2)
     for actor in ("ann", "bob", "cyd"):
         assert buckets.take(actor, 0.0) == 0

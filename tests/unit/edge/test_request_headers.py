@@ -28,7 +28,7 @@ def test_an_etag_is_the_version_in_quotes() -> None:
     assert make_etag_for(7, "1f0c9a3e") == b'"v7-1f0c9a3e"'
 
 
-def test_the_lines_of_a_list_are_one_list_and_a_header_that_is_none_comes_once() -> None:
+def test_lines_of_a_list_header_are_combined_and_other_headers_must_be_single() -> None:
     assert combine([]) is None
     assert combine(['"v7"', '"v8", "v9"']) == '"v7", "v8", "v9"'
     assert require_single([], "Idempotency-Key") is None
@@ -71,7 +71,7 @@ def test_if_match_lets_through_just_the_versions_it_names(
     assert read_if_match(if_match).versions == versions
 
 
-def test_a_weak_tag_of_ours_is_noticed() -> None:
+def test_a_weak_form_of_our_tag_is_recognized() -> None:
     assert [read_if_match(each).weak for each in ('W/"v7"', '"v8", W/"v7-1f0c9a3e"', 'W/"other"', '"v7"')] == [
         True,
         True,
@@ -80,7 +80,7 @@ def test_a_weak_tag_of_ours_is_noticed() -> None:
     ]
 
 
-def test_a_change_may_forbid_that_there_is_anything_and_no_more() -> None:
+def test_a_change_may_have_if_none_match_star_and_nothing_else() -> None:
     assert [forbids_any(each) for each in (None, "*", " * ")] == [False, True, True]
     for header in ("", '"v7"', '*, "v7"'):
         with pytest.raises(ProblemError) as rejected:
@@ -138,7 +138,7 @@ def test_a_key_is_the_same_bare_and_quoted_and_another_for_another_actor() -> No
     assert first != derive_command_id("ann", "another")
 
 
-def test_actor_and_key_can_t_be_shifted_into_each_other() -> None:
+def test_characters_cannot_move_between_actor_and_key() -> None:
     assert derive_command_id("ann", "bkey") != derive_command_id("annb", "key")
 
 
@@ -149,7 +149,7 @@ def test_a_key_that_is_not_visible_ascii_is_rejected(key: str) -> None:
     assert rejected.value.status == 400
 
 
-def test_a_key_of_255_characters_is_taken() -> None:
+def test_a_key_of_255_characters_is_accepted() -> None:
     assert derive_command_id("ann", "k" * 255).version == 5
 
 
@@ -183,7 +183,7 @@ def test_a_key_of_255_characters_is_taken() -> None:
         ("handling=strict", 10, None, None),
     ],
 )
-def test_prefer_shortens_the_wait_and_claims_only_what_was_done(
+def test_prefer_shortens_the_wait_and_reports_only_what_was_applied(
     prefer: str | None, wait_s: float, decided: str | None, pending: str | None
 ) -> None:
     read = parse_preference(prefer, 10)
@@ -194,7 +194,7 @@ def test_prefer_shortens_the_wait_and_claims_only_what_was_done(
     )
 
 
-def test_a_request_id_may_hold_nothing_that_breaks_a_log_line() -> None:
+def test_a_request_id_must_not_break_a_log_line() -> None:
     assert is_sane_request_id("req-1.A_b:/+=")
     assert not is_sane_request_id("")
     assert not is_sane_request_id("a b")
@@ -202,7 +202,7 @@ def test_a_request_id_may_hold_nothing_that_breaks_a_log_line() -> None:
     assert not is_sane_request_id("x" * 129)
 
 
-def test_a_trace_context_is_handed_on_only_if_it_is_one() -> None:
+def test_only_a_valid_trace_context_is_passed_on() -> None:
     good = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
     assert read_traceparent(good) == good
     assert read_traceparent(good.upper()) is None

@@ -32,7 +32,7 @@ def test_an_encoded_slash_is_not_a_slash(raw_path: bytes, path: str) -> None:
         (b"&&search=%C3%A9", b"search=%C3%A9"),
     ],
 )
-def test_an_empty_parameter_is_an_absent_one(raw: bytes, query: bytes) -> None:
+def test_an_empty_parameter_counts_as_absent(raw: bytes, query: bytes) -> None:
     assert clean_query(raw) == query
 
 
@@ -40,7 +40,7 @@ def test_an_empty_parameter_is_an_absent_one(raw: bytes, query: bytes) -> None:
     ("raw", "name"),
     [(b"search=%ff", "search"), (b"search=a%C3", "search"), (b"search=\xe9", "search"), (b"%ff=a", "\ufffd")],
 )
-def test_what_is_not_utf_8_is_rejected_by_name(raw: bytes, name: str) -> None:
+def test_a_parameter_that_is_not_utf_8_is_rejected_by_name(raw: bytes, name: str) -> None:
     with pytest.raises(ProblemError) as rejected:
         clean_query(b"limit=2&" + raw)
     assert rejected.value.status == 400

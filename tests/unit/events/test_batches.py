@@ -29,7 +29,7 @@ def at_offset(offset: int, content: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("codec", [NONE, *CODECS.values()], ids=["none", *CODECS])
-def test_records_are_what_was_sent(codec: int) -> None:
+def test_records_are_read_as_they_were_sent(codec: int) -> None:
     sent = [Raw(b"a", b"k", [(b"ce_id", b"1"), (b"x", None)]), Raw(None), Raw(b"", b"")]
     found = read(at_offset(7, batch(codec, sent, timestamp=1_700_000_000_000)))
     assert [(each.offset, each.key, each.value, list(each.headers)) for each in found] == [
@@ -48,7 +48,7 @@ def test_records_are_what_was_sent(codec: int) -> None:
         pytest.param(Raw(b"b", headers=[(b"\xff\xfe", b"v")]), id="a header name that is not UTF-8"),
     ],
 )
-def test_what_the_fast_reader_cannot_read_is_read_all_the_same(codec: int, odd: Raw) -> None:
+def test_records_that_the_fast_reader_cannot_read_are_read_by_the_slow_one(codec: int, odd: Raw) -> None:
     found = read(batch(codec, [Raw(b"a"), odd, Raw(b"c", b"k", [(b"n", b"v")])], timestamp=5))
     assert [(each.offset, each.value) for each in found] == [(0, b"a"), (1, b"b"), (2, b"c")]
     assert (found[2].key, list(found[2].headers), found[2].timestamp) == (b"k", [("n", b"v")], 5)
@@ -60,7 +60,7 @@ def test_a_header_name_that_is_not_utf8_is_written_as_it_is() -> None:
 
 
 @pytest.mark.parametrize("deltas", [(0, 0, 0), (1000, 2000, 3000), (0, 5000, 2), (-10, 1, 2)])
-def test_offsets_that_a_publisher_made_up_are_no_offsets(deltas: tuple[int, int, int]) -> None:
+def test_forged_offsets_are_ignored(deltas: tuple[int, int, int]) -> None:
     """A broker takes them where nothing is compressed. Believed, records are skipped, or commits pass what comes."""
     sent = [Raw(value, offset_delta=delta) for value, delta in zip((b"a", b"b", b"c"), deltas, strict=True)]
     found = read(at_offset(40, batch(NONE, sent)))
@@ -74,7 +74,7 @@ def test_a_compacted_batch_keeps_its_holes() -> None:
 
 
 @pytest.mark.parametrize("codec", [GZIP, ZSTD, LZ4], ids=["gzip", "zstd", "lz4"])
-def test_a_bomb_is_one_record_and_what_is_around_it_is_read(codec: int) -> None:
+def test_a_compression_bomb_is_one_record_and_its_neighbours_are_read(codec: int) -> None:
     content = bomb(codec, 100 * MIB)
     before, after, between = batch(codec, [Raw(b"a")]), batch(NONE, [Raw(b"c")]), at_offset(1, content)
     found = read(before, between, at_offset(2, after))
@@ -98,7 +98,7 @@ def test_as_many_records_as_are_allowed_are_read() -> None:
     assert [each.offset for each in read(framed(ZSTD, payload, 100_000))] == list(range(100_000))
 
 
-def test_a_poll_unpacks_so_much_and_hands_out_what_it_has() -> None:
+def test_a_poll_unpacks_up_to_its_bound_and_returns_what_it_has() -> None:
     """A thousand batches of one MiB of zeros are 1 MiB as they come."""
     big = batch(ZSTD, [Raw(bytes(20 * MIB))])
     budget = Budget()
@@ -109,7 +109,7 @@ def test_a_poll_unpacks_so_much_and_hands_out_what_it_has() -> None:
     assert (taken, budget.spent > POLL_BYTES_MAX) == (2, True)
 
 
-def test_what_a_broker_cut_off_is_left_and_a_first_batch_that_is_not_whole_is_said() -> None:
+def test_a_truncated_last_batch_is_left_and_a_truncated_first_batch_is_reported() -> None:
     whole = batch(NONE, [Raw(b"a")])
     assert [each.value for each in read(whole, whole[:30])] == [b"a"]
     assert read() == []
@@ -140,7 +140,7 @@ UNREADABLE: dict[str, tuple[int, bytes]] = {
 
 
 @pytest.mark.parametrize("why", UNREADABLE)
-def test_what_nobody_can_read_is_one_record_behind_what_can_be_read(why: str) -> None:
+def test_the_unreadable_rest_of_a_batch_is_one_record_after_the_readable_ones(why: str) -> None:
     """Seen on a broker: it accepts such batches. Tried again for ever, each would stop its partition."""
     codec, second = UNREADABLE[why]
     content = at_offset(5, framed(codec, packed(codec, [FIRST + second]), 3))
@@ -158,14 +158,14 @@ def test_what_nobody_can_read_is_one_record_behind_what_can_be_read(why: str) ->
 
 
 @pytest.mark.parametrize("codec", CODECS.values(), ids=list(CODECS))
-def test_what_nobody_can_unpack_is_one_record(codec: int) -> None:
+def test_a_batch_that_cannot_be_unpacked_is_one_record(codec: int) -> None:
     found = read(framed(codec, packed(codec, [FIRST * 10_000])[:-9], 1), at_offset(1, batch(codec, [Raw(b"b")])))
     assert [each.offset for each in found] == [0, 1]
     assert "it cannot be parsed although its checksum is correct (" in found[0].value.why
     assert found[1].value == b"b"
 
 
-def test_what_was_damaged_and_a_codec_nobody_knows_are_not_stepped_over() -> None:
+def test_damaged_batches_and_unknown_codecs_are_not_skipped() -> None:
     """A disk is repaired, a codec installed; no record stands for what is there."""
     with pytest.raises(UnsupportedCodecError):
         read(batch(5, [Raw(b"a")]))
@@ -177,14 +177,14 @@ def test_what_was_damaged_and_a_codec_nobody_knows_are_not_stepped_over() -> Non
 
 
 @pytest.mark.parametrize("length", [2**62, 2**63 - 1])
-def test_lengths_at_which_sums_overflow_are_not_believed(length: int) -> None:
+def test_lengths_that_would_overflow_are_not_trusted(length: int) -> None:
     """aiokafka finds no error, or another one; Java knows no such lengths."""
     (found,) = read(framed(NONE, sized(b"\0" + varint(0) + varint(0) + varint(-1) + varint(length) + varint(0)), 1))
     assert found.value.why.endswith("(a number is not terminated); the records before it were read")
 
 
 @pytest.mark.parametrize("codec", [NONE, ZSTD], ids=["none", "zstd"])
-def test_bits_that_java_drops_are_dropped(codec: int) -> None:
+def test_bits_that_java_ignores_are_ignored(codec: int) -> None:
     far = b"\xfe" + b"\xff" * 8 + b"\x7f"  # 70 bits, of which 64 are an odd number's zigzag
     body = b"\0" + far + wide(1) + wide(1) + b"k" + wide(1) + b"b" + wide(1) + wide(1) + b"n" + wide(1) + b"v"
     payload = FIRST + wide(len(body)) + body + record(Raw(b"c"), 2)
@@ -226,7 +226,7 @@ def test_the_headers_of_a_batch_are_bounded_too(attributes: int) -> None:
     assert isinstance(found[-1].value, UnreadBatch)
 
 
-def test_what_headers_take_counts_for_the_poll() -> None:
+def test_the_size_of_headers_counts_towards_the_poll() -> None:
     budget, content = Budget(), batch(NONE, [Raw(b"a", headers=[EMPTY] * 10_000)])
     batches = Batches(budget, content * 100)
     taken = 0
@@ -235,7 +235,7 @@ def test_what_headers_take_counts_for_the_poll() -> None:
     assert taken == 34  # of 1 MB each
 
 
-def test_a_bomb_of_headers_holds_up_nobody() -> None:
+def test_a_bomb_of_headers_does_not_delay_others() -> None:
     """1 MiB of them without compression, 3 KB with it."""
     for codec, number in ((NONE, 500_000), (ZSTD, 16_000_000)):
         body = b"\0" + varint(0) + varint(0) + varint(-1) + varint(-1) + varint(number) + b"\0\1" * number
@@ -246,7 +246,7 @@ def test_a_bomb_of_headers_holds_up_nobody() -> None:
         assert time.process_time() - before < 0.5
 
 
-def test_a_wrong_sum_is_seen_before_anything_is_unpacked() -> None:
+def test_a_wrong_checksum_is_found_before_anything_is_unpacked() -> None:
     content = bytearray(batch(ZSTD, [Raw(b"a")]))
     assert Batches(Budget(), bytes(content)).next_batch().validate_crc()
     content[-1] ^= 1

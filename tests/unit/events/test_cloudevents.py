@@ -72,7 +72,7 @@ def test_binary_mode_takes_a_missing_value_as_empty_data() -> None:
     assert read(BINARY, None).data == b""
 
 
-def test_header_names_count_in_either_case() -> None:
+def test_header_names_are_case_insensitive() -> None:
     headers = [("CE_ID", COMMAND_TEXT.encode()), ("Ce_Type", b"org.update"), ("X-Other", b"1")]
     assert read(headers, b"") == CloudEvent(COMMAND_TEXT, "org.update", b"")
     assert index_headers([("Authorization", b"Bearer x"), ("AUTHORIZATION", b"Bearer x")]) == (
@@ -84,18 +84,16 @@ def test_header_names_count_in_either_case() -> None:
 @pytest.mark.parametrize("name", ["ce_id", "ce_type", "ce_actor", "content-type", "authorization"])
 @pytest.mark.parametrize("second", ["ce_id", "CE_ID"], ids=["exact", "other case"])
 @pytest.mark.parametrize("values", [(b"a", b"b"), (b"a", None), (None, b"a"), (b"a", b"")])
-def test_a_header_that_contradicts_itself_is_told(
-    name: str, second: str, values: tuple[bytes | None, bytes | None]
-) -> None:
+def test_a_contradictory_header_is_reported(name: str, second: str, values: tuple[bytes | None, bytes | None]) -> None:
     other = name.upper() if second.isupper() else name
     assert index_headers([(name, values[0]), ("ce_source", b"/x"), (other, values[1])])[1] == [name]
 
 
-def test_a_header_that_is_there_twice_with_one_value_is_one_header() -> None:
+def test_a_header_repeated_with_the_same_value_counts_once() -> None:
     assert index_headers([*BINARY, *BINARY]) == (dict(BINARY), [])
 
 
-def test_of_another_repeated_header_the_last_counts() -> None:
+def test_of_any_other_repeated_header_the_last_value_counts() -> None:
     assert index_headers([("ce_source", b"/a"), ("ce_source", b"/b"), ("x", b"1"), ("x", b"2")]) == (
         {"ce_source": b"/b", "x": b"2"},
         [],
@@ -106,7 +104,7 @@ def test_a_contradictory_traceparent_counts_as_absent() -> None:
     assert index_headers([("traceparent", b"00-a"), ("Traceparent", b"00-b"), ("x", b"1")]) == ({"x": b"1"}, [])
 
 
-def test_a_contradictory_event_is_rejected_and_its_id_told_where_it_has_one() -> None:
+def test_a_contradictory_event_is_rejected_and_its_id_is_reported_if_it_has_one() -> None:
     with pytest.raises(NotACloudEvent, match="ce_type is repeated") as caught:
         read([*BINARY, ("ce_type", b"org.delete")], b"")
     assert caught.value.event_id == COMMAND_TEXT
@@ -151,20 +149,20 @@ def test_an_id_or_type_without_a_value_is_missing(name: str, content: bytes | No
         read([*(each for each in BINARY if each[0] != name), (name, content)], b"")
 
 
-def test_null_headers_elsewhere_do_no_harm() -> None:
+def test_null_values_of_other_headers_are_accepted() -> None:
     assert read([*BINARY, ("ce_actor", None), ("content-type", None), ("x", None)], b"").attributes == {
         "specversion": "1.0"
     }
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe", b"\xc3(", b"\xed\xa0\x80"])
-def test_an_attribute_that_is_not_utf8_is_rejected_but_the_id_is_told(content: bytes) -> None:
+def test_an_attribute_that_is_not_utf8_is_rejected_but_the_id_is_reported(content: bytes) -> None:
     with pytest.raises(NotACloudEvent, match="header ce_actor is not UTF-8") as caught:
         read([("ce_actor", content), *BINARY], b"")
     assert caught.value.event_id == COMMAND_TEXT
 
 
-def test_an_id_that_is_not_utf8_can_not_be_told() -> None:
+def test_an_id_that_is_not_utf8_is_not_reported() -> None:
     with pytest.raises(NotACloudEvent) as caught:
         read([*BINARY, ("ce_id", b"\xff")], b"")
     assert caught.value.event_id is None
@@ -191,7 +189,7 @@ def test_a_control_character_in_an_attribute_is_rejected(content: bytes) -> None
         (b"\xff", False),
     ],
 )
-def test_the_content_type_tells_the_mode(content_type: bytes | None, structured: bool) -> None:
+def test_the_content_type_determines_the_mode(content_type: bytes | None, structured: bool) -> None:
     assert is_structured(content_type) is structured
 
 
@@ -241,7 +239,7 @@ def test_an_envelope_must_be_a_json_object_in_utf8(value: bytes | None) -> None:
 
 
 @pytest.mark.parametrize("value", [b"[" * 100_000, b'{"data":' * 10_000])
-def test_an_envelope_that_nests_too_deep_is_told_so(value: bytes) -> None:
+def test_an_envelope_that_nests_too_deep_is_rejected_with_a_reason(value: bytes) -> None:
     with pytest.raises(NotACloudEvent, match="nested too deeply"):
         read_structured(value)
 
@@ -261,14 +259,14 @@ def test_an_envelope_that_nests_too_deep_is_told_so(value: bytes) -> None:
         ({"data": {}, "data_base64": ""}, "data and data_base64 must not both"),
     ],
 )
-def test_a_wrong_envelope_is_rejected_but_the_id_is_told(members: dict[str, Any], message: str) -> None:
+def test_a_wrong_envelope_is_rejected_but_the_id_is_reported(members: dict[str, Any], message: str) -> None:
     with pytest.raises(NotACloudEvent, match=message) as caught:
         read_structured(envelope(**members))
     assert caught.value.event_id == COMMAND_TEXT
 
 
 @pytest.mark.parametrize("event_id", [None, "", {}, 1.5])
-def test_an_envelope_without_an_id_has_none_to_tell(event_id: Any) -> None:
+def test_an_envelope_without_an_id_reports_none(event_id: Any) -> None:
     with pytest.raises(NotACloudEvent) as caught:
         read_structured(envelope(id=event_id))
     assert caught.value.event_id is None

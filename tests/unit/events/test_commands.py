@@ -47,7 +47,7 @@ ADDRESS = Address(line1="Karl Johans gate 1", city="Oslo", country="NO")
         (CreateOrganization(org_id=ORG, name="Acme"), {"org_id": ORG_TEXT, "name": "Acme"}),
     ],
 )
-def test_absent_and_null_are_kept_apart_through_a_round_trip(command: Command, body: dict[str, Any]) -> None:
+def test_absent_and_null_stay_distinct_in_a_round_trip(command: Command, body: dict[str, Any]) -> None:
     assert json.loads(command.to_body()) == body
     read = type(command).model_validate_json(command.to_body())
     assert read == command

@@ -23,17 +23,17 @@ def test_the_contract_is_imported_without_a_kafka_client() -> None:
     assert ended.returncode == 0, ended.stderr
 
 
-def test_the_face_names_all_that_it_imports() -> None:
+def test_the_public_package_exports_everything_it_imports() -> None:
     for package in (org_events, publishing):
         classes = {name for name, value in vars(package).items() if isinstance(value, type)}
         assert classes <= set(package.__all__)
 
 
-def test_every_model_on_the_wire_is_on_the_face() -> None:
+def test_every_model_on_the_wire_is_public() -> None:
     models = {*COMMANDS.values(), *(model for _, model in MODELS.values())}
     assert {model.__name__ for model in models} <= set(org_events.__all__)
 
 
-def test_every_error_of_the_client_is_on_the_face() -> None:
+def test_every_error_of_the_client_is_public() -> None:
     raised = {name for name, value in vars(errors).items() if isinstance(value, type) and issubclass(value, Exception)}
     assert raised <= set(publishing.__all__)

@@ -232,7 +232,7 @@ PUBLISHED: dict[str, Any] = {
 }
 
 
-def test_a_published_organization_is_read_though_rules_tightened_and_fields_came() -> None:
+def test_a_published_organization_is_read_after_rules_became_stricter_and_fields_were_added() -> None:
     organization = Organization.model_validate(
         PUBLISHED | {"billing": {"plan": "gold"}, "primary_address": PUBLISHED["primary_address"] | {"floor": "3"}}
     )

@@ -13,7 +13,7 @@ A, B, C = (UUID(int=n) for n in (1, 2, 3))
 A_KEY, B_KEY, C_KEY = (f"00000000-0000-0000-0000-00000000000{n}".encode() for n in (1, 2, 3))
 
 
-async def test_a_result_settles_who_waits_for_it_and_nobody_else() -> None:
+async def test_a_result_completes_only_the_call_that_waits_for_it() -> None:
     expected = Expected()
     a, b = expected.expect(A), expected.expect(B)
     expected.settle(A_KEY, b"{}")
@@ -29,7 +29,7 @@ async def test_of_several_results_the_first_counts() -> None:
     assert a.result() == b"first"
 
 
-async def test_two_who_wait_at_once_get_the_same_result() -> None:
+async def test_two_concurrent_waiters_get_the_same_result() -> None:
     expected = Expected()
     assert expected.expect(A) is expected.expect(A)
 
@@ -65,7 +65,7 @@ async def test_outcomes_that_come_as_their_callers_give_up_are_kept_up_to_the_bo
     assert expected.claim(C).result() == b"{}"
 
 
-async def test_of_the_unclaimed_the_oldest_goes_first() -> None:
+async def test_the_oldest_unclaimed_outcome_is_dropped_first() -> None:
     expected = Expected(unclaimed_max=2)
     for command_id in (A, B, C):
         expected.expect(command_id)
@@ -77,7 +77,7 @@ async def test_of_the_unclaimed_the_oldest_goes_first() -> None:
     assert [expected.claim(command_id).done() for command_id in (A, B, C)] == [False, True, True]
 
 
-async def test_who_waits_is_never_dropped_for_the_unclaimed() -> None:
+async def test_a_waiting_call_is_never_dropped_for_unclaimed_outcomes() -> None:
     expected = Expected(unclaimed_max=1)
     waiting = expected.expect(A)
     expected.leave(A)
@@ -90,7 +90,7 @@ async def test_who_waits_is_never_dropped_for_the_unclaimed() -> None:
     assert len(expected) == 2
 
 
-async def test_what_was_handed_out_is_forgotten() -> None:
+async def test_a_returned_outcome_is_forgotten() -> None:
     expected = Expected()
     expected.forget(A, expected.expect(A))
     expected.leave(A)
@@ -107,7 +107,7 @@ async def test_a_new_sending_is_not_forgotten_with_the_outcome_of_an_earlier_one
     assert again.result() == b"{}"
 
 
-async def test_when_results_can_not_be_read_everybody_who_waits_is_told() -> None:
+async def test_when_results_cannot_be_read_all_waiting_calls_fail() -> None:
     expected = Expected()
     a, b = expected.expect(A), expected.expect(B)
     expected.settle(A_KEY, b"{}")
@@ -147,7 +147,7 @@ async def test_another_request_under_the_same_id_waits_until_the_first_is_decide
     assert await expected.wait_turn(A, 3, far) is None
 
 
-async def test_what_is_forgotten_is_forgotten_whole() -> None:
+async def test_a_forgotten_command_leaves_nothing_behind() -> None:
     expected = Expected(unclaimed_max=1)
     far = asyncio.get_running_loop().time() + 30
     for command_id in (A, B):

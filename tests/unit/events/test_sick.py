@@ -19,13 +19,13 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     return now
 
 
-def test_what_cannot_be_read_is_sick_at_once(clock: SimpleNamespace) -> None:
+def test_a_partition_that_cannot_be_read_is_sick_at_once(clock: SimpleNamespace) -> None:
     told: list[Sick | None] = []
     SickPartitions(lambda _, each: told.append(each)).note_unreadable(AT, 7, CorruptRecordException())
     assert [each.offset for each in told if each] == [7]
 
 
-def test_fetches_that_are_refused_for_long_are_sick(clock: SimpleNamespace) -> None:
+def test_a_partition_whose_fetches_are_refused_for_long_is_sick(clock: SimpleNamespace) -> None:
     told: list[Sick | None] = []
     sick = SickPartitions(lambda _, each: told.append(each))
     for _ in range(12):
@@ -39,7 +39,7 @@ def test_fetches_that_are_refused_for_long_are_sick(clock: SimpleNamespace) -> N
     assert told[-1] is None
 
 
-def test_refusals_that_come_slowly_are_sick_as_well(clock: SimpleNamespace) -> None:
+def test_a_partition_with_slow_refusals_is_sick_too(clock: SimpleNamespace) -> None:
     told: list[Sick | None] = []
     sick = SickPartitions(lambda _, each: told.append(each))
     for _ in range(6):
@@ -50,7 +50,9 @@ def test_refusals_that_come_slowly_are_sick_as_well(clock: SimpleNamespace) -> N
 
 
 @pytest.mark.parametrize("before", range(1, 6))
-def test_a_process_that_was_frozen_between_two_refusals_has_not_waited(clock: SimpleNamespace, before: int) -> None:
+def test_time_in_which_a_process_was_frozen_does_not_count_between_refusals(
+    clock: SimpleNamespace, before: int
+) -> None:
     told: list[Sick | None] = []
     sick = SickPartitions(lambda _, each: told.append(each))
     for _ in range(before):

@@ -38,11 +38,11 @@ def test_murmur2_agrees_with_aiokafka_for_every_length() -> None:
     # (murmur2 & 0x7FFFFFFF) % partitions, by hand from the values above
     [(b"abc", 12, 3), (b"abc", 1, 0), (b"21", 12, 0), (b"foobar", 12, 6)],
 )
-def test_a_key_goes_where_kafkas_default_partitioner_puts_it(key: bytes, partitions: int, partition: int) -> None:
+def test_a_key_gets_the_partition_of_kafkas_default_partitioner(key: bytes, partitions: int, partition: int) -> None:
     assert partition_for(key, partitions) == partition
 
 
-def test_many_keys_at_once_go_where_each_goes_alone() -> None:
+def test_many_keys_together_get_the_same_partitions_as_each_alone() -> None:
     """Some lengths with few keys, some with many: those are hashed in one number."""
     source = random.Random(20_250_102)
     keys = [source.randbytes(length) for length in range(70) for _ in range(source.choice([1, 15, 16, 40]))]
@@ -107,7 +107,7 @@ def test_the_topics_are_as_the_contract_says() -> None:
     assert all(spec.config["message.timestamp.type"] == "CreateTime" for spec in list(specs.values())[1:])
 
 
-def test_the_data_topics_share_a_partition_count_and_events_may_be_kept_for_ever() -> None:
+def test_the_data_topics_share_a_partition_count_and_events_may_be_kept_forever() -> None:
     specs = {spec.name: spec for spec in Topics("t-").specs(partitions=3, events_retention_ms=-1)}
     assert [specs[f"t-orgs.{name}"].partitions for name in ("commands", "results", "events", "state", "relay")] == [
         3,

@@ -17,13 +17,13 @@ TEXT = b"Acme " * 40_000
 
 
 @pytest.mark.parametrize("codec", CODECS.values(), ids=list(CODECS))
-def test_what_was_compressed_comes_out(codec: int) -> None:
+def test_compressed_data_are_unpacked(codec: int) -> None:
     assert unpack(codec, memoryview(packed(codec, [TEXT]))) == TEXT
     assert unpack(codec, memoryview(packed(codec, [b"x"]))) == b"x"
 
 
 @pytest.mark.parametrize("codec", CODECS.values(), ids=list(CODECS))
-def test_the_bound_is_what_may_come_out_and_not_a_byte_more(codec: int) -> None:
+def test_data_are_unpacked_up_to_the_bound_and_not_a_byte_more(codec: int) -> None:
     data = memoryview(packed(codec, [TEXT]))
     assert unpack(codec, data, bytes_max=200_000) == TEXT
     with pytest.raises(TooLarge):
@@ -44,7 +44,7 @@ def test_the_bound_is_what_may_come_out_and_not_a_byte_more(codec: int) -> None:
         pytest.param(LZ4, packed(LZ4, [b"a"])[:-4] + struct.pack("<I", 7), id="lz4 with a wrong checksum behind it"),
     ],
 )
-def test_what_a_broker_lets_in_is_read(codec: int, data: bytes) -> None:
+def test_frames_that_brokers_accept_are_read(codec: int, data: bytes) -> None:
     """Each was tried: a broker takes it, and Python's own decoders reject it, at every try."""
     assert unpack(codec, memoryview(data)) == b"a"
 
@@ -75,7 +75,7 @@ def test_thousands_of_empty_gzip_members_cost_no_more_than_their_bytes() -> None
         pytest.param(ZSTD, b"x" * 40, CorruptRecordException, id="no zstd"),
     ],
 )
-def test_what_nobody_can_read_is_said(codec: int, data: bytes, raised: type[Exception]) -> None:
+def test_unreadable_frames_are_reported(codec: int, data: bytes, raised: type[Exception]) -> None:
     with pytest.raises(raised):
         unpack(codec, memoryview(data))
 

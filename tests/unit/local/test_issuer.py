@@ -28,7 +28,7 @@ async def user_of(token: str, auth: AuthSettings, at: datetime | None = None) ->
         await tokens.close()
 
 
-async def test_the_service_believes_its_tokens(tmp_path: Path) -> None:
+async def test_the_service_accepts_its_tokens(tmp_path: Path) -> None:
     issuer = Issuer.open(tmp_path)
     assert await user_of(issuer.token("ann"), settings(issuer)) == "ann"
     assert await user_of(issuer.token("ann", audience="mine"), settings(issuer, audience="mine")) == "ann"
@@ -88,7 +88,7 @@ def test_only_the_owner_can_read_the_key(tmp_path: Path, umask: int) -> None:
     assert modes == {"issuer.json": 0o600, "jwks.json": 0o644}
 
 
-def test_a_key_that_others_could_read_is_closed_to_them(tmp_path: Path) -> None:
+def test_a_key_readable_by_others_gets_stricter_permissions(tmp_path: Path) -> None:
     Issuer.open(tmp_path)
     (tmp_path / "issuer.json").chmod(0o644)
     Issuer.open(tmp_path)
@@ -108,7 +108,7 @@ async def test_a_published_set_that_was_lost_is_written_again(tmp_path: Path) ->
     assert await user_of(token, settings(Issuer.open(tmp_path))) == "ann"
 
 
-def test_what_an_interrupted_start_left_behind_is_no_hindrance(tmp_path: Path) -> None:
+def test_files_left_by_an_interrupted_start_are_ignored(tmp_path: Path) -> None:
     (tmp_path / "issuer.new").write_text("half")
     Issuer.open(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["issuer.json", "issuer.lock", "jwks.json"]
@@ -141,14 +141,14 @@ def test_processes_that_open_it_at_once_get_the_same_issuer(tmp_path: Path) -> N
     assert set(answers) == {Issuer.load(tmp_path / "data").token("ann", issued_s=1) + "\n"}
 
 
-def test_a_folder_without_an_issuer_is_told(tmp_path: Path) -> None:
+def test_a_folder_without_an_issuer_is_reported(tmp_path: Path) -> None:
     with pytest.raises(LocalStackError, match="contains no token issuer: `orgs up` creates it"):
         Issuer.load(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("content", ["", "{", "{}", "[]", "\x00"])
-def test_a_damaged_key_is_told_and_never_replaced(tmp_path: Path, content: str) -> None:
+def test_a_damaged_key_is_reported_and_never_replaced(tmp_path: Path, content: str) -> None:
     (tmp_path / "issuer.json").write_text(content)
     for opens in (Issuer.open, Issuer.load):
         with pytest.raises(LocalStackError, match=r"issuer\.json is damaged: remove it"):
@@ -156,7 +156,7 @@ def test_a_damaged_key_is_told_and_never_replaced(tmp_path: Path, content: str) 
     assert (tmp_path / "issuer.json").read_text() == content
 
 
-def test_a_folder_that_can_not_be_written_is_told(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(LocalStackError, match="cannot be used: File exists"):
         Issuer.open(tmp_path / "file")

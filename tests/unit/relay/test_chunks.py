@@ -57,7 +57,7 @@ async def test_a_batch_belongs_to_its_producer_and_transaction() -> None:
     assert found.validate_crc()
 
 
-async def test_records_of_a_partition_stand_in_order_of_position() -> None:
+async def test_records_of_a_partition_are_in_order_of_position() -> None:
     chunk = await build([row(1), row(2, org=2), row(3)], LAYOUT, limit=10)
     positions: dict[tuple[str, bytes | None], list[bytes | None]] = {}
     for (topic, _), batches in chunk.batches.items():
@@ -94,7 +94,7 @@ async def test_a_full_read_means_there_may_be_more(rows: int, limit: int, more: 
     assert chunk.more is more
 
 
-async def test_a_chunk_ends_at_its_bound_of_bytes_but_takes_one_row_at_least(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_chunk_ends_at_its_size_limit_but_has_at_least_one_row(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chunks, "CHUNK_BYTES_MAX", 10_000)
     large = '"' + "x" * 2_000 + '"'
     chunk = await build([row(position, after=large) for position in range(1, 6)], LAYOUT, limit=10)
@@ -119,7 +119,7 @@ async def test_a_record_larger_than_a_batch_gets_one_of_its_own() -> None:
     assert [batch.records for batch in batches] == [1, 1, 1]
 
 
-async def test_the_numbers_of_a_partitions_records_begin_anew_where_the_protocol_says() -> None:
+async def test_sequence_numbers_of_a_partition_wrap_where_the_protocol_says() -> None:
     at, producer = TopicPartition(TOPICS.events, 0), Producer(KafkaSettings(), "orgs", 10_000)
     producer._sequences[at] = 2**31 - 2
     batches = [RecordBatch(), RecordBatch()]
@@ -131,7 +131,7 @@ async def test_the_numbers_of_a_partitions_records_begin_anew_where_the_protocol
     await producer.close()
 
 
-async def test_others_get_their_turn_while_a_large_chunk_is_encoded() -> None:
+async def test_other_tasks_run_while_a_large_chunk_is_encoded() -> None:
     """The lock is watched and health is answered by the same loop."""
     building = asyncio.create_task(build([row(position) for position in range(1, 1_001)], LAYOUT, limit=1_000))
     turns = 0

@@ -42,7 +42,7 @@ async def run(parts: dict[Any, Part], stop: asyncio.Event, settings: Settings) -
         await runtime.run_parts(cast("Any", parts), stop, settings)
 
 
-async def test_an_edge_is_through_with_its_requests_before_worker_and_relay_are_asked_to_end() -> None:
+async def test_an_edge_finishes_its_requests_before_worker_and_relay_are_stopped() -> None:
     said: list[str] = []
     answered, stop = asyncio.Event(), asyncio.Event()
     parts = {"worker": Part("worker", said), "relay": Part("relay", said), "edge": Part("edge", said, answered)}
@@ -71,7 +71,7 @@ async def test_a_part_that_ends_by_itself_drains_the_others_and_what_it_raised_i
     assert said == ["worker asked", "worker through"]
 
 
-async def test_what_hangs_after_the_drain_time_out_is_let_go_each_in_its_own_time() -> None:
+async def test_parts_that_hang_after_the_drain_time_out_are_abandoned_each_at_its_own_limit() -> None:
     """An edge that hangs takes nothing of the time in which worker and relay finish what they have in hand."""
     said: list[str] = []
     never, stop = asyncio.Event(), asyncio.Event()
@@ -85,7 +85,7 @@ async def test_what_hangs_after_the_drain_time_out_is_let_go_each_in_its_own_tim
     assert EDGE_OUTCOME_S + 1 + 0.3 <= took_s < EDGE_OUTCOME_S + 1 + 0.3 + 2 * runtime.CLOSE_S + 1
 
 
-async def test_a_process_that_waits_for_what_it_stands_on_goes_on_beating(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_process_that_waits_for_its_dependencies_keeps_its_heartbeat(monkeypatch: pytest.MonkeyPatch) -> None:
     """A restart would mend neither a missing topic nor a database that nobody migrated."""
     part, looks = Part("worker", []), 0
 
@@ -107,7 +107,7 @@ def plan_of(*differences: Difference) -> list[TopicPlan]:
     return [TopicPlan(Topics().specs()[0], True, differences)]
 
 
-async def test_topics_are_looked_at_again_whatever_the_look_before_found(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_topics_are_checked_again_whatever_the_last_check_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """An outage of Kafka ends no process, what does no harm is said once, and harm is noticed however late."""
     odd = Difference("retention.ms", "1", "2", harmful=False, advice="set it")
     harm = Difference("cleanup.policy", "compact", "delete", harmful=True, advice="don't")

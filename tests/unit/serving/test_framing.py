@@ -88,7 +88,7 @@ def read_by_llhttp(sent: bytes) -> Read:
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
-def test_both_agree_where_a_request_ends_or_nothing_behind_it_is_read(case: Case) -> None:
+def test_both_parsers_agree_where_a_request_ends_or_nothing_after_it_is_read(case: Case) -> None:
     found, status = read(case.sent + SECOND)
     if case.status is None:
         assert status is None
@@ -99,7 +99,7 @@ def test_both_agree_where_a_request_ends_or_nothing_behind_it_is_read(case: Case
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
-def test_it_makes_no_difference_in_which_parts_it_comes(case: Case) -> None:
+def test_the_way_a_request_is_split_makes_no_difference(case: Case) -> None:
     sent = case.sent + SECOND
     whole = read(sent)
     for cut in range(1, min(len(sent), 400)):
@@ -151,7 +151,7 @@ def test_whatever_is_accepted_h11_and_llhttp_read_alike(sent: bytes) -> None:
         assert found == read_by_llhttp(sent)[: len(found)]
 
 
-def test_a_body_that_was_not_read_is_never_looked_at_as_a_head() -> None:
+def test_an_unread_body_is_never_parsed_as_a_head() -> None:
     reader = RequestReader(16_384)
     reader.feed(b"POST /a HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(SECOND) + SECOND)
     assert reader.next_head() is not None

@@ -88,7 +88,7 @@ async def test_an_outage_fails_readiness_and_not_liveness() -> None:
     }
 
 
-async def test_it_is_ready_when_all_checks_are_well() -> None:
+async def test_it_is_ready_when_all_checks_pass() -> None:
     async with serving(Probe(postgres=fine, kafka=fine)) as server:
         status, body, _ = await ask(server, "/readyz")
     assert (status, body["status"]) == (200, "ready")
@@ -133,14 +133,14 @@ async def test_metrics_are_prometheus_text() -> None:
 
 
 @pytest.mark.parametrize("path", ["/", "/livez/", "/admin"])
-async def test_there_is_nothing_else(path: str) -> None:
+async def test_other_paths_are_not_found(path: str) -> None:
     async with serving(Probe()) as server:
         status, body, _ = await ask(server, path)
     assert status == 404
     assert body == {"error": "only /livez, /readyz, /metrics exist"}
 
 
-async def test_only_reading_is_allowed() -> None:
+async def test_only_get_and_head_are_allowed() -> None:
     async with serving(Probe()) as server:
         status, _, headers = await ask(server, "/livez", "POST")
         assert (status, headers["allow"]) == (405, "GET, HEAD")

@@ -67,7 +67,7 @@ def test_a_body_that_comes_as_the_answer_before_it_goes_out_is_never_read_as_a_r
 
 
 @on_both_loops
-def test_posts_sent_in_pieces_without_waiting_are_run_whole_and_one_after_the_other(run: Run) -> None:
+def test_pipelined_posts_sent_in_pieces_are_run_whole_and_in_sequence(run: Run) -> None:
     rng = random.Random(7)
     sent = [(f"/{number}", INNER + b"x" * rng.randrange(3_000)) for number in range(150)]
     data = b"".join(post(*each) for each in sent)

@@ -36,7 +36,7 @@ async def test_requests_of_one_connection_are_answered_in_order_and_none_is_read
         assert (await client.answer()).endswith(b"/2 ")
 
 
-async def test_what_a_stranger_puts_behind_a_request_is_not_run() -> None:
+async def test_bytes_after_an_unauthenticated_request_are_not_run_as_a_request() -> None:
     echo = Echo()
     async with serving(echo) as server, connected(server) as client:
         client.send(GET + KNOWN.replace(b"/a", b"/behind"))
@@ -59,7 +59,7 @@ async def test_an_upgrade_is_ignored_and_its_request_has_its_body() -> None:
     assert [body for _, _, body in echo.seen] == [b'{"expected_version":7'] * 3
 
 
-async def test_trailers_are_no_headers() -> None:
+async def test_trailers_are_not_headers() -> None:
     echo = Echo()
     async with serving(echo) as server, connected(server) as client:
         client.send(
@@ -80,7 +80,7 @@ async def test_trailers_without_an_end_are_rejected_and_the_application_never_ru
     assert echo.seen == []
 
 
-async def test_a_body_that_breaks_off_in_the_middle_is_answered_and_the_application_never_has_it() -> None:
+async def test_a_malformed_body_is_answered_and_never_reaches_the_application() -> None:
     echo = Echo()
     async with serving(echo) as server, connected(server) as client:
         client.send(b"POST /a HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n2\r\n{}\r\n")
@@ -102,7 +102,7 @@ async def test_a_body_that_nobody_reads_ends_its_connection_and_the_answer_arriv
     assert [path for _, path, _ in echo.seen] == ["/unread"]
 
 
-async def test_a_body_that_came_and_was_not_wanted_is_dropped_and_the_connection_stays() -> None:
+async def test_a_received_but_unread_body_is_dropped_and_the_connection_stays_open() -> None:
     echo = Echo()
     async with serving(echo) as server, connected(server) as client:
         for _ in range(2):
@@ -110,7 +110,7 @@ async def test_a_body_that_came_and_was_not_wanted_is_dropped_and_the_connection
             assert b"connection: close" not in await client.answer()
 
 
-async def test_who_never_stops_sending_after_the_last_answer_is_cut_off_after_so_many_bytes() -> None:
+async def test_a_client_that_keeps_sending_after_the_last_answer_is_disconnected_after_a_limit() -> None:
     async with serving(Echo()) as server, connected(server) as client:
         client.send(b"POST /unread HTTP/1.1\r\nhost: x\r\ncontent-length: 90000000\r\n\r\n")
         await client.answer()
@@ -125,7 +125,7 @@ async def flood(client: Client) -> None:
         await client.writer.drain()
 
 
-async def test_a_client_is_told_to_go_on_only_when_its_body_is_wanted() -> None:
+async def test_a_client_gets_100_continue_only_when_its_body_is_read() -> None:
     async with serving(Echo()) as server, connected(server) as client:
         head = b"POST %b HTTP/1.1\r\nhost: x\r\nauthorization: t\r\nexpect: 100-continue\r\ncontent-length: 2\r\n\r\n"
         client.send(head % b"/a")
@@ -167,7 +167,7 @@ async def test_a_connection_without_a_whole_request_ends(soon: None, sent: bytes
         await until(lambda: not len(server))
 
 
-async def test_a_head_that_comes_byte_by_byte_has_no_more_time_than_another(soon: None) -> None:
+async def test_a_head_sent_byte_by_byte_gets_no_extra_time(soon: None) -> None:
     async with serving(Echo()) as server, connected(server) as client:
 
         async def drip() -> None:
@@ -181,7 +181,7 @@ async def test_a_head_that_comes_byte_by_byte_has_no_more_time_than_another(soon
 
 
 @pytest.mark.parametrize("sent", [b"", b"GET /a HTTP/1.1\r\nhost: x\r\nx-slow: "], ids=["nothing", "a part"])
-async def test_a_connection_that_had_its_answer_ends_without_another_whole_request(soon: None, sent: bytes) -> None:
+async def test_a_connection_is_closed_after_its_answer_unless_a_whole_request_follows(soon: None, sent: bytes) -> None:
     async with serving(Echo()) as server, connected(server) as client:
         client.send(KNOWN)
         await client.answer()
@@ -190,14 +190,14 @@ async def test_a_connection_that_had_its_answer_ends_without_another_whole_reque
         await until(lambda: not len(server))
 
 
-async def test_a_client_that_stays_after_its_last_answer_is_cut_off(soon: None) -> None:
+async def test_a_client_that_stays_after_its_last_answer_is_disconnected(soon: None) -> None:
     async with serving(Echo()) as server, connected(server) as client:
         client.send(b"POST /unread HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n")
         await client.answer()
         await until(lambda: not len(server))  # though it neither sends the rest nor closes
 
 
-async def test_what_comes_behind_a_request_in_flight_is_read_only_so_far() -> None:
+async def test_bytes_after_a_request_in_flight_are_read_up_to_a_limit() -> None:
     echo = Echo()
     async with serving(echo) as server, connected(server) as client:
         echo.hold = asyncio.Event()
@@ -208,7 +208,7 @@ async def test_what_comes_behind_a_request_in_flight_is_read_only_so_far() -> No
         echo.hold.set()
 
 
-async def test_a_client_that_doesn_t_read_its_answer_is_cut_off(soon: None) -> None:
+async def test_a_client_that_does_not_read_its_answer_is_disconnected(soon: None) -> None:
     async with serving(Echo()) as server, connected(server) as client:
         client.writer.transport.pause_reading()  # pyright: ignore[reportAttributeAccessIssue]
         client.send(KNOWN.replace(b"/a", b"/large"))
@@ -253,7 +253,7 @@ def test_a_slow_reader_has_the_same_time_for_the_end_of_its_last_answer_as_for_t
 
 
 @on_both_loops
-def test_a_client_that_doesn_t_read_the_end_of_its_last_answer_is_cut_off(
+def test_a_client_that_does_not_read_the_end_of_its_last_answer_is_disconnected(
     run: Run, soon: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(server_module, "SOCKET_BUFFER_BYTES", 8_192)

@@ -16,7 +16,7 @@ from tests.unit.serving.plain import GET, KNOWN, begin_to_read, read_on
 from tests.unit.serving.serving import Client, Echo, connected, serving
 
 
-async def test_when_all_is_full_the_oldest_silent_stranger_goes_and_callers_stay() -> None:
+async def test_when_all_connections_are_used_the_oldest_idle_unauthenticated_one_is_closed() -> None:
     async with serving(Echo(), connections_max=3) as server, AsyncExitStack() as stack:
         caller = await stack.enter_async_context(connected(server))
         caller.send(KNOWN)
@@ -46,7 +46,7 @@ async def test_when_every_connection_has_a_request_in_flight_a_new_one_is_turned
         await client.answer()
 
 
-async def test_one_address_has_no_more_connections_than_it_may() -> None:
+async def test_connections_per_address_are_bounded() -> None:
     async with serving(Echo(), address_connections_max=1) as server:
         async with connected(server) as client:
             client.send(KNOWN)
@@ -59,7 +59,9 @@ async def test_one_address_has_no_more_connections_than_it_may() -> None:
             await client.answer()
 
 
-async def test_strangers_that_don_t_read_are_bounded_in_number(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_number_of_unauthenticated_clients_that_do_not_read_is_bounded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr("org_service.serving.registry.SLOW_UNKNOWN_MAX", 2)
     async with serving(Echo()) as server, AsyncExitStack() as stack:
         for _ in range(4):
@@ -78,7 +80,7 @@ async def test_an_application_that_fails_breaks_the_connection() -> None:
         assert await client.is_closed()
 
 
-async def test_at_the_end_nothing_new_comes_in_and_what_is_in_flight_is_answered() -> None:
+async def test_a_drain_accepts_nothing_new_and_answers_requests_in_flight() -> None:
     echo = Echo()
     async with serving(echo) as server, connected(server) as client, connected(server) as idle:
         idle.send(KNOWN)
@@ -95,7 +97,7 @@ async def test_at_the_end_nothing_new_comes_in_and_what_is_in_flight_is_answered
         await ending
 
 
-async def test_an_answer_that_began_before_the_end_is_the_last_one_of_its_connection() -> None:
+async def test_an_answer_begun_before_the_drain_is_the_last_one_of_its_connection() -> None:
     echo = Echo()
     async with serving(echo) as server:
         client = await begin_to_read(server, KNOWN.replace(b"/a", b"/large") + KNOWN.replace(b"/a", b"/behind"))
@@ -107,7 +109,7 @@ async def test_an_answer_that_began_before_the_end_is_the_last_one_of_its_connec
     assert [path for _, path, _ in echo.seen] == ["/large"]
 
 
-async def test_what_a_stranger_puts_behind_a_request_while_its_answer_is_sent_is_not_run() -> None:
+async def test_bytes_after_an_unauthenticated_request_during_its_answer_are_not_run_as_a_request() -> None:
     echo = Echo()
     async with serving(echo) as server:
         client = await begin_to_read(server, GET.replace(b"/a", b"/large"))
@@ -121,14 +123,14 @@ async def test_what_a_stranger_puts_behind_a_request_while_its_answer_is_sent_is
     assert [path for _, path, _ in echo.seen] == ["/large"]
 
 
-async def test_a_connection_that_comes_at_the_end_is_turned_away() -> None:
+async def test_a_connection_during_the_drain_is_turned_away() -> None:
     async with serving(Echo()) as server:
         server.draining = True  # a moment before it stops listening
         async with connected(server) as client:
             assert await client.is_closed()
 
 
-async def test_connections_are_counted_by_what_they_do(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_connections_are_counted_by_state(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server_module, "SWEEP_S", 0.02)
     async with serving(Echo()) as server, connected(server) as client:
         client.send(KNOWN)

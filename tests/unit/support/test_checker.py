@@ -35,7 +35,7 @@ def story() -> Story:
     return it
 
 
-def test_an_exact_story_passes_and_says_what_it_looked_at(story: Story) -> None:
+def test_an_exact_history_passes_and_reports_what_was_checked(story: Story) -> None:
     findings = judge(story.observed, story.published)
     assert findings.ok, findings.text()
     assert findings.counts == {
@@ -204,13 +204,13 @@ SPOILS: list[tuple[str, Callable[[Observed], object]]] = [
 
 
 @pytest.mark.parametrize(("kind", "spoil"), SPOILS, ids=[f"{number} {row[0]}" for number, row in enumerate(SPOILS)])
-def test_one_thing_wrong_is_found(story: Story, kind: str, spoil: Callable[[Observed], object]) -> None:
+def test_a_single_error_is_found(story: Story, kind: str, spoil: Callable[[Observed], object]) -> None:
     spoil(story.observed)
     findings = judge(story.observed, story.published)
     assert kind in findings.differences, findings.text()
 
 
-def test_a_command_nobody_published_is_found(story: Story) -> None:
+def test_a_command_that_was_never_published_is_found(story: Story) -> None:
     assert "a command in the log was published by nobody" in judge(story.observed, story.published[1:]).differences
 
 
@@ -242,7 +242,7 @@ def test_positions_out_of_partition_order_are_found(story: Story) -> None:
     assert "an organization's positions are not in partition order" in judge(story.observed).differences
 
 
-def test_a_copy_too_many_is_found_where_it_is_known_how_often_a_record_came(story: Story) -> None:
+def test_an_extra_copy_is_found_if_the_number_of_deliveries_is_known(story: Story) -> None:
     copy = _copy(story.observed.results)
     assert judge(story.observed, story.published, deliveries_max=1).ok
     _repeat(story.observed.results, copy)

@@ -11,7 +11,7 @@ INPUTS = 400
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_no_bytes_make_a_decoder_raise_what_it_does_not_promise(name: str) -> None:
+def test_no_bytes_make_a_decoder_raise_an_undocumented_error(name: str) -> None:
     target, seeds = TARGETS[name]
     numbers = random.Random(SEED)
     for seed in seeds:

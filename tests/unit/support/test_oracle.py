@@ -240,18 +240,18 @@ def test_wrong_fields_are_named_by_path(send: Script) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "  ", "a\u0007b", "x" * 201, 5, ["x"], True])
-def test_these_are_no_names(send: Script, name: Any) -> None:
+def test_invalid_names(send: Script, name: Any) -> None:
     assert send("org.create", A, name=name).wrong_fields == ("name",)
 
 
 @pytest.mark.parametrize(
     "domain", ["com", "a_b.com", "-a.com", "a-.com", "ø.no", "a" * 64 + ".no", "a." * 126 + "no", "1.2", 7]
 )
-def test_these_are_no_domains(send: Script, domain: Any) -> None:
+def test_invalid_domains(send: Script, domain: Any) -> None:
     assert send("org.create", A, name="x", domain=domain).wrong_fields == ("domain",)
 
 
-def test_a_duplicate_gets_the_first_outcome_though_the_organization_moved_on() -> None:
+def test_a_duplicate_gets_the_first_outcome_though_the_organization_changed_since() -> None:
     it = Oracle()
     first = it.expect(A.encode(), headers(1, "org.create"), b'{"org_id":"%s","name":"Acme"}' % A.encode())
     it.expect(A.encode(), headers(2, "org.update"), b'{"org_id":"%s","name":"New"}' % A.encode())
@@ -300,7 +300,7 @@ def test_a_structured_copy_of_a_binary_command_is_a_duplicate() -> None:
         ([("content-type", b"application/cloudevents+json")], b'{"type": "org.create"}'),
     ],
 )
-def test_without_a_readable_id_nobody_can_be_answered(heads: list[tuple[str, bytes | None]], value: bytes) -> None:
+def test_a_command_without_a_readable_id_gets_no_answer(heads: list[tuple[str, bytes | None]], value: bytes) -> None:
     assert Oracle().expect(A.encode(), heads, value) == Expected("unreadable")
 
 
@@ -328,7 +328,7 @@ def test_with_a_readable_id_the_answer_is_a_400_that_is_remembered(key: bytes | 
     assert it.expect(A.encode(), headers(1, "org.create"), b'{"org_id":"%s","name":"y"}' % A.encode()).kind == "reused"
 
 
-def test_the_key_is_no_part_of_the_payload() -> None:
+def test_the_key_is_not_part_of_the_payload() -> None:
     it = Oracle()
     value = b'{"org_id":"%s","name":"x"}' % A.encode()
     assert it.expect(B.encode(), headers(1, "org.create"), value).code == 400

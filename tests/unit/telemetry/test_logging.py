@@ -51,7 +51,7 @@ def test_an_exception_is_logged_by_type_and_place_and_its_message_never(
     assert SECRET not in written
 
 
-def test_an_exception_that_is_handed_over_is_treated_alike(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_exception_passed_as_an_argument_is_logged_the_same_way(capsys: pytest.CaptureFixture[str]) -> None:
     set_up_logging(LogSettings(format="json"))
     get_logger("ours").error("it failed", exc_info=KeyError(SECRET), records=3)
     line = json.loads(capsys.readouterr().err)

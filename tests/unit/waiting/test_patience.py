@@ -30,7 +30,7 @@ async def failing(times: int, error: Exception, patience: Patience) -> list[str 
     return outages
 
 
-async def test_a_step_is_tried_until_it_is_done_and_what_is_waited_for_is_said_meanwhile() -> None:
+async def test_a_step_is_retried_until_it_succeeds_and_its_outage_is_reported() -> None:
     counted: list[Trouble] = []
     with capture_logs() as lines:
         patience = patient(count=counted.append)
@@ -40,7 +40,7 @@ async def test_a_step_is_tried_until_it_is_done_and_what_is_waited_for_is_said_m
     assert counted == [Trouble("away")] * 2
 
 
-async def test_trouble_nobody_foresaw_is_waited_out_where_the_caller_says_so_and_logged_with_its_origin() -> None:
+async def test_an_unexpected_error_is_retried_if_the_caller_says_so_and_logged_with_its_origin() -> None:
     with capture_logs() as lines:
         patience = patient(judge=lambda error: Trouble(type(error).__name__, foreseen=False))
         assert await failing(1, ZeroDivisionError("a payload"), patience) == [None, "ZeroDivisionError"]
@@ -50,7 +50,7 @@ async def test_trouble_nobody_foresaw_is_waited_out_where_the_caller_says_so_and
 
 
 @pytest.mark.parametrize("error", [StopError("stop"), ZeroDivisionError()])
-async def test_what_is_not_worth_waiting_for_is_raised(error: Exception) -> None:
+async def test_an_error_that_retries_cannot_fix_is_raised(error: Exception) -> None:
     with pytest.raises(type(error)):
         await failing(1, error, patient())
 
@@ -73,7 +73,7 @@ async def test_pauses_double_to_the_longest_and_are_short_again_after_a_success(
     assert pauses == [0.1, 0.2, 0.4, 0.5, 0.1]
 
 
-def test_no_two_processes_march_in_step() -> None:
+def test_pauses_have_jitter() -> None:
     patience = patient((1, 8))
     drawn = [patience.pause_s(3) for _ in range(100)]
     assert len(set(drawn)) > 90
@@ -90,7 +90,7 @@ async def test_a_loop_has_its_own_pauses_and_shares_the_outage() -> None:
 
 
 @pytest.mark.parametrize("stops", [True, False])
-async def test_a_loop_ends_when_it_is_asked_to_also_in_a_pause(stops: bool) -> None:
+async def test_a_loop_stops_when_asked_even_in_a_pause(stops: bool) -> None:
     stop, tried = asyncio.Event(), 0
     if stops:
         stop.set()
@@ -103,7 +103,7 @@ async def test_a_loop_ends_when_it_is_asked_to_also_in_a_pause(stops: bool) -> N
     assert tried == (0 if stops else 1)
 
 
-async def test_whoever_waits_goes_on_beating_however_long(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_waiting_loop_keeps_its_heartbeat(monkeypatch: pytest.MonkeyPatch) -> None:
     """The pause may be longer than what /livez allows a silent loop."""
     monkeypatch.setattr(waiting, "BEAT_INTERVAL_S", 0.01)
     heartbeat, stop, beats = Heartbeat(), asyncio.Event(), set[float]()
@@ -117,7 +117,7 @@ async def test_whoever_waits_goes_on_beating_however_long(monkeypatch: pytest.Mo
         await wait
 
 
-async def test_each_try_is_a_sign_of_life() -> None:
+async def test_each_try_is_a_heartbeat() -> None:
     heartbeat = Heartbeat()
     heartbeat.at_s = 0.0
     seen: list[float] = []
@@ -129,7 +129,7 @@ async def test_each_try_is_a_sign_of_life() -> None:
     assert 0.0 < seen[0] < seen[1] < seen[2]
 
 
-async def test_cancellation_leaves_at_once() -> None:
+async def test_cancellation_ends_the_loop_at_once() -> None:
     async def loop(began: Callable[[], None]) -> None:
         async for attempt in patient():
             with attempt:

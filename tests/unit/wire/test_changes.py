@@ -174,7 +174,7 @@ def test_a_deleted_organizations_state_is_a_tombstone() -> None:
 
 
 @pytest.mark.parametrize("outcome", ["unchanged", "rejected"])
-def test_what_changed_nothing_has_a_result_alone(outcome: str) -> None:
+def test_a_command_that_changed_nothing_has_only_a_result(outcome: str) -> None:
     records = encode(REJECTED._replace(outcome=outcome))
     assert (records.event, records.state) == (None, None)
     assert body(records.result)["outcome"] == outcome

@@ -62,7 +62,7 @@ def test_a_user_id_may_hold_colons() -> None:
     assert fact("memberships", key, None).key == ("idp:7:ann", UUID(ORG))
 
 
-def test_a_tombstone_takes_back_what_its_key_names() -> None:
+def test_a_tombstone_removes_the_fact_of_its_key() -> None:
     assert fact("memberships", KEY, None)[2:] == (("ann", UUID(ORG)), None)
     assert fact("partnerships", f"{PARTNER}:{ORG}".encode(), None)[2:] == ((UUID(PARTNER), UUID(ORG)), None)
     assert fact("staff", b"sue", None)[2:] == (("sue",), None)
@@ -103,7 +103,7 @@ def test_a_tombstone_takes_back_what_its_key_names() -> None:
         (f"a n:{ORG}".encode(), None, "a tombstone's key: user_id: string_pattern_mismatch"),
     ],
 )
-def test_what_cannot_be_read_says_why_without_a_byte_of_it(key: bytes | None, value: Any, says: str) -> None:
+def test_an_unreadable_record_is_explained_without_quoting_it(key: bytes | None, value: Any, says: str) -> None:
     found = read("memberships", key, value)
     assert isinstance(found, Unreadable)
     assert found.reason == "unreadable"

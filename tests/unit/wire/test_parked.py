@@ -21,7 +21,7 @@ def test_headers_are_kept_byte_for_byte() -> None:
     )
 
 
-def test_of_headers_that_are_too_large_those_of_a_command_are_kept_then_the_small_ones() -> None:
+def test_of_too_large_headers_those_of_a_command_are_kept_then_the_small_ones() -> None:
     many = [("x", b"1"), ("big", b"b" * 64 * 1024), ("ce_id", b"i" * 60_000), ("z", b"z" * 6_000), ("y", None)]
     kept, note = keep_headers(record(headers=many))
     assert [name for name, _ in json.loads(kept)] == ["x", "ce_id", "y"]

@@ -19,6 +19,6 @@ def test_an_operator_may_write_a_number_alone_and_the_future_may_add_members() -
 
 
 @pytest.mark.parametrize("value", [b"", b"41", b"{}", b'{"position": -1}', b'{"position": "far"}', b"\xff"])
-def test_what_is_not_a_position_is_never_guessed_at(value: bytes) -> None:
+def test_an_invalid_position_is_never_guessed(value: bytes) -> None:
     with pytest.raises(NotAPosition):
         read_position(value)

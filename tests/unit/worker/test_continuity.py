@@ -42,7 +42,7 @@ NOTE = Note(OURS, 4, (1_700_000_000_000, 77))
         ),
     ],
 )
-def test_where_to_go_on(found: Found, expected: GoOn) -> None:
+def test_where_to_continue(found: Found, expected: GoOn) -> None:
     assert decide_place(found, OURS) == expected
 
 
@@ -52,5 +52,5 @@ def test_a_note_is_read_as_it_was_written(note: Note) -> None:
 
 
 @pytest.mark.parametrize("text", [None, "", "orgs1", "orgs2 00 1 2 3", "orgs1 x 1 2 3", f"orgs1 {'0' * 32} 1 2 x"])
-def test_what_is_not_a_note_is_none(text: str | None) -> None:
+def test_an_invalid_note_is_ignored(text: str | None) -> None:
     assert parse(text) is None

@@ -131,7 +131,7 @@ async def in_hand(applier: Stuck, *batches: str) -> tuple[Subscriber, list[async
 
 
 @pytest.mark.parametrize(("outage", "longest_s"), [("away", 0.15), (None, 2.0)])
-async def test_what_does_not_end_in_a_drain_is_let_go_all_of_it(outage: str | None, longest_s: float) -> None:
+async def test_batches_that_do_not_end_in_a_drain_are_all_cancelled(outage: str | None, longest_s: float) -> None:
     applier = Stuck(outage)
     subscriber, handling = await in_hand(applier, "one", "two")
     began = asyncio.get_running_loop().time()
@@ -142,7 +142,7 @@ async def test_what_does_not_end_in_a_drain_is_let_go_all_of_it(outage: str | No
     assert not subscriber.failed.done()
 
 
-async def test_a_third_batch_is_not_asked_for_before_the_first_is_through() -> None:
+async def test_a_third_batch_is_not_fetched_before_the_first_is_done() -> None:
     """FastStream polls again when a batch is handled, and everything it polled would be held in memory."""
     applier = Stuck("away")
     subscriber, (first, second) = await in_hand(applier, "one", "two")
@@ -154,7 +154,7 @@ async def test_a_third_batch_is_not_asked_for_before_the_first_is_through() -> N
     await second
 
 
-async def test_a_batch_that_is_cancelled_by_anybody_else_ends_the_worker() -> None:
+async def test_a_batch_cancelled_from_elsewhere_ends_the_worker() -> None:
     applier = Stuck()
     subscriber, (handling,) = await in_hand(applier, "one")
     for task in applier.tasks:
@@ -166,14 +166,14 @@ async def test_a_batch_that_is_cancelled_by_anybody_else_ends_the_worker() -> No
     await subscriber.stop()
 
 
-async def test_a_batch_is_acknowledged_by_its_own_records_and_only_where_they_are_still_ours() -> None:
+async def test_a_batch_is_acknowledged_by_its_own_records_and_only_on_assigned_partitions() -> None:
     """A commit that names one partition of somebody else's is refused for all, and everything would come again."""
     consumer = Consumer(assigned=[0, 2, 3])
     await acknowledge(consumer, records((0, 5), (1, 7), (0, 6), (2, 9)))
     assert consumer.commits == [{0: 7, 2: 10}]
 
 
-async def test_nothing_is_acknowledged_where_all_partitions_moved_on() -> None:
+async def test_nothing_is_acknowledged_if_all_partitions_moved() -> None:
     consumer = Consumer(assigned=[3])
     await acknowledge(consumer, records((0, 5), (1, 7)))
     assert consumer.commits == []
@@ -241,7 +241,7 @@ class Undisturbed:
     lost = False
 
 
-async def test_a_partition_that_waited_goes_on_only_when_no_record_of_it_is_on_its_way() -> None:
+async def test_a_waiting_partition_continues_only_when_none_of_its_records_is_in_flight() -> None:
     """One polled before the pause would be admitted ahead of those before it."""
     authenticator, consumer, made = Waits(), Pausing(), list[Group]()
     applier = OnItsWay(authenticator)
@@ -264,7 +264,7 @@ async def test_a_partition_that_waited_goes_on_only_when_no_record_of_it_is_on_i
     assert not authenticator.waiting
 
 
-async def test_what_is_polled_in_a_drain_is_let_go() -> None:
+async def test_records_polled_in_a_drain_are_dropped() -> None:
     """It isn't acknowledged, so the next worker finds it; taken, it would have to be finished as well."""
     subscriber, found = Subscriber(SETTINGS, Through()), {TopicPartition("orgs.commands", 0): records((0, 5))}
     consumer = Polled(found, found)
@@ -273,7 +273,7 @@ async def test_what_is_polled_in_a_drain_is_let_go() -> None:
     assert await subscriber.poll(consumer.getmany) == {}
 
 
-async def test_every_poll_is_a_sign_of_life_also_one_that_fails() -> None:
+async def test_every_poll_is_a_heartbeat_even_a_failed_one() -> None:
     subscriber, consumer = Subscriber(SETTINGS, Through()), Polled({}, KafkaConnectionError())
     before = subscriber.heartbeat.at_s
     await subscriber.poll(consumer.getmany)
@@ -283,7 +283,7 @@ async def test_every_poll_is_a_sign_of_life_also_one_that_fails() -> None:
     assert before < between < subscriber.heartbeat.at_s
 
 
-async def test_a_loop_that_starts_anew_is_counted_and_does_not_spin(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_restarted_loop_is_counted_and_does_not_spin(monkeypatch: pytest.MonkeyPatch) -> None:
     """FastStream starts it at once, and logs once an hour. An outage is another matter: there FastStream waits."""
     monkeypatch.setattr(subscriber_module, "RESTART_PAUSE_S", PAUSE_S)
     subscriber, consumer = Subscriber(SETTINGS, Through()), Polled(ZeroDivisionError(), KafkaConnectionError())

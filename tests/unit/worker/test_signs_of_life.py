@@ -60,7 +60,7 @@ async def test_a_worker_that_joined_and_has_partitions_is_ready_even_if_there_ar
         (joined(reference_outage="Postgres is away"), "reference", "reference data wait: Postgres is away"),
     ],
 )
-async def test_what_keeps_a_worker_from_being_ready_is_said(worker: Worker, check: str, said: str) -> None:
+async def test_the_reason_why_a_worker_is_not_ready_is_reported(worker: Worker, check: str, said: str) -> None:
     with pytest.raises(RetryError) as caught:
         await worker.checks()[check]()
     assert str(caught.value) == said

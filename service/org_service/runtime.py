@@ -102,7 +102,9 @@ async def serve(settings: Settings, roles: Collection[ServiceRole]) -> None:
                 health = HealthServer(part, host=host, port=group.port, stalled_after_s=stalled_after_s)
                 port = (await stack.enter_async_context(health)).port
             log.info("health and metrics", role=role, url=f"http://{host}:{port}")
-        await run_unless(stop, wait_for_prerequisites(parts.values(), partial(find_missing, settings, next(iter(parts)))))
+        await run_unless(
+            stop, wait_for_prerequisites(parts.values(), partial(find_missing, settings, next(iter(parts))))
+        )
         if not stop.is_set():
             await run_parts(parts, stop, settings)
     log.info("ended", roles=sorted(parts))

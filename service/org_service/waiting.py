@@ -29,7 +29,7 @@ BEAT_INTERVAL_S: Final = 1.0
 
 
 class Heartbeat:
-    """When a loop last gave a sign of life, which `/livez` judges it by. Several that stand for one may share it."""
+    """When a loop last gave a heartbeat, by which `/livez` judges it. Several that stand for one may share it."""
 
     def __init__(self) -> None:
         self.at_s = time.monotonic()
@@ -106,7 +106,7 @@ class Patience:
         return self._stop is not None and self._stop.is_set()
 
     def beat(self) -> None:
-        """Give a sign of life."""
+        """Give a heartbeat."""
         if self._heartbeat is not None:
             self._heartbeat.beat()
 
@@ -127,7 +127,7 @@ class Patience:
         return min(longest_s, first_s * 2 ** min(failures, 16)) * random.uniform(0.5, 1)  # noqa: S311 - no secret
 
     async def pause(self, seconds: float) -> None:
-        """Sleep, showing signs of life, but no longer than until the stop."""
+        """Sleep with heartbeats, but no longer than until the stop."""
         await pause(seconds, self._stop, self._heartbeat)
 
 
@@ -185,7 +185,7 @@ class Tries:
         return waited_out
 
     async def pause(self) -> None:
-        """Wait after a failure that was told already."""
+        """Wait after a failure that was reported already."""
         await self._patience.pause(self._next_s())
 
     def _next_s(self) -> float:

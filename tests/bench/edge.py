@@ -168,7 +168,7 @@ def edge_read(site: Site, issuer: Issuer, plan: EdgePlan, say: Say) -> dict[str,
 
 
 def http_update(site: Site, issuer: Issuer, services: Services, plan: EdgePlan, say: Say) -> dict[str, Any]:
-    """PATCH a few times a second, until its answer is there: published, decided, told; worker and relay run."""
+    """PATCH a few times a second, until its answer is there: published, decided, reported; worker and relay run."""
     data = EdgeData(_UPDATED, _UPDATED * 2)
     asyncio.run(data.load(site.database_url))
     tokens = Tokens(issuer)

@@ -7,7 +7,7 @@ results nor a state topic: less than the service does, so its figure is an upper
 Given the best it can have: uvloop, asyncpg, a pool, no access log, no second SELECT after commit. Durable as the
 service is: offsets are committed after the handler (`AckPolicy.ACK`), the producer is idempotent with acks=all.
 `ack_first`, FastStream's default, commits offsets in the background and so loses commands in a crash. With more than
-one worker FastStream wants `AckPolicy.ACK`, and reads partitions side by side, which keeps each organization's order.
+one worker FastStream wants `AckPolicy.ACK`, and reads partitions in parallel, which keeps each organization's order.
 """
 
 import sys

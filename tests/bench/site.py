@@ -122,7 +122,7 @@ class Services:
 
 @contextmanager
 def running(servers: Sequence[Server]) -> Generator[Services]:
-    """Start processes side by side, wait until all are ready, and stop them at the end."""
+    """Start processes in parallel, wait until all are ready, and stop them at the end."""
     with ExitStack() as undo, ThreadPoolExecutor(len(servers)) as pool:
         for server in servers:
             undo.callback(server.stop)

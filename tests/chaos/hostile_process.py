@@ -61,26 +61,26 @@ def kinds(token: str) -> list[Kind]:
 
 
 class _Hostile(asyncio.Protocol):
-    def __init__(self, crowd: "_Crowd", kind: Kind) -> None:
-        self.crowd = crowd
+    def __init__(self, clients: "_HostileClients", kind: Kind) -> None:
+        self.clients = clients
         self.kind = kind
         self.transport: Any = None
 
     def connection_made(self, transport: Any) -> None:
         self.transport = transport
-        self.crowd.open.add(self)
-        self.crowd.opened += 1
+        self.clients.open.add(self)
+        self.clients.opened += 1
         if not self.kind.reads:
             transport.pause_reading()
         if self.kind.opens:
             transport.write(self.kind.opens)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.crowd.open.discard(self)
-        self.crowd.wanted.append(self.kind)
+        self.clients.open.discard(self)
+        self.clients.wanted.append(self.kind)
 
 
-class _Crowd:
+class _HostileClients:
     def __init__(self, port: int, rate: float) -> None:
         self.open: set[_Hostile] = set()
         self.opened = 0
@@ -116,15 +116,15 @@ class _Crowd:
 
 
 async def main(port: int, connections: int, rate: float, token: str) -> None:
-    crowd = _Crowd(port, rate)
+    clients = _HostileClients(port, rate)
     wanted = [kind for kind in kinds(token) for _ in range(max(1, connections * kind.share // 100))]
     random.Random(1).shuffle(wanted)
-    crowd.wanted.extend(wanted)
-    tasks = [asyncio.create_task(crowd.gather()), asyncio.create_task(crowd.drip())]
-    await until(lambda: crowd.opened >= len(wanted), timeout_s=OPEN_TIMEOUT_S)
+    clients.wanted.extend(wanted)
+    tasks = [asyncio.create_task(clients.gather()), asyncio.create_task(clients.drip())]
+    await until(lambda: clients.opened >= len(wanted), timeout_s=OPEN_TIMEOUT_S)
     print("open", flush=True)
     await asyncio.to_thread(sys.stdin.read)
-    print(len(crowd.open), flush=True)
+    print(len(clients.open), flush=True)
     for task in tasks:
         task.cancel()
 

@@ -30,11 +30,9 @@ import psutil
 
 import org_local
 from org_service.settings import Settings
+from tests.chaos.log_corruption import LogCorruption
 from tests.chaos.storm import fresh_settings
-from tests.chaos.surgeon import Surgeon
 from tests.support import raw_batches
-from tests.support.arena import Arena
-from tests.support.crowd import Crowd
 from tests.support.findings import Findings
 from tests.support.hostile import BIG_BOMB, ROUGH, SPOILS, big_bomb, of_nobody
 from tests.support.hostile_facts import BOMB_EVERY, CODECS, FEINTS, ROUGH_EVERY, Facts
@@ -42,7 +40,9 @@ from tests.support.observed import Observed, Record
 from tests.support.partitioner import partition_of
 from tests.support.processes import ServiceProcess, wait_for
 from tests.support.published import Published
+from tests.support.random_commands import RandomCommands
 from tests.support.sending import Publisher, Sending, binary
+from tests.support.system import System
 
 AHEAD_MAX = 200
 """Commands published but not journaled: enough for batches, and for outcomes within a second on a busy machine."""
@@ -176,49 +176,49 @@ def run(
     """
     began = time.monotonic()
     kafka = settings.kafka
-    with Arena(settings, folder) as arena:
-        arena.publisher.close()
-        codecs = Codecs(kafka.bootstrap_servers, arena.topics.commands, kafka.partitions)
-        arena.publisher = codecs  # pyright: ignore[reportAttributeAccessIssue] - it does what is asked of one here
+    with System(settings, folder) as system:
+        system.publisher.close()
+        codecs = Codecs(kafka.bootstrap_servers, system.topics.commands, kafka.partitions)
+        system.publisher = codecs  # pyright: ignore[reportAttributeAccessIssue] - it does what is asked of one here
         facts = Facts(settings, seed, without)
-        worker, relay = arena.add("worker"), arena.add("relay")
+        worker, relay = system.add("worker"), system.add("relay")
         worker.wait_until_ready()
         relay.wait_until_ready()
         memory = Memory(worker)
-        surgeon = Surgeon(stack, worker, codecs, arena.topics.commands)
-        kinds = _send(arena, codecs, facts, surgeon, Plan(records // 2, orgs, seed, without))
+        corruption = LogCorruption(stack, worker, codecs, system.topics.commands)
+        kinds = _send(system, codecs, facts, corruption, Plan(records // 2, orgs, seed, without))
         facts.flush()
-        arena.settle(SETTLE_TIMEOUT_S)
+        system.settle(SETTLE_TIMEOUT_S)
         wanted = facts.facts, facts.parked
         found: Any = None
 
         def settled() -> bool:
             nonlocal found
-            found = asyncio.run(facts.read(arena.database_url))
+            found = asyncio.run(facts.read(system.database_url))
             return found == wanted
 
         with suppress(TimeoutError):  # the account says what differs
             wait_for(settled, "end of the reference data", SETTLE_TIMEOUT_S, 0.2)
-        arena.blind = {(arena.topics.commands, *at) for at in codecs.rough}
-        observed = arena.observe()
+        system.blind = {(system.topics.commands, *at) for at in codecs.rough}
+        observed = system.observe()
         codecs.tell(observed)
-        findings = arena.check(observed)
+        findings = system.check(observed)
         held = {name: len(each) for name, each in found[0].items()}
-        findings.counts |= held | {"bad facts": len(facts.parked), "sick partitions": len(surgeon.sick)}
+        findings.counts |= held | {"bad facts": len(facts.parked), "sick partitions": len(corruption.sick)}
         _compare(findings, wanted, found, facts.refused)
         peaks = memory.stop()
-        for process in arena.processes:
+        for process in system.processes:
             findings.unless(process.terminate() == 0, "a process ended badly", lambda p=process: p.tail())
-        lines = [line for process in arena.processes for line in process.errors()]
+        lines = [line for process in system.processes for line in process.errors()]
         errors = [line for line in lines if not any(each in line["event"] for each in ("parked", "cannot be read"))]
         return Outcome(
             findings,
-            *_latest(observed, surgeon),
+            *_latest(observed, corruption),
             peaks,
             kinds,
             errors,
             time.monotonic() - began,
-            len(surgeon.sick),
+            len(corruption.sick),
         )
 
 
@@ -231,14 +231,16 @@ class Plan(NamedTuple):
     without: Sequence[str]
 
 
-def _send(arena: Arena, codecs: Codecs, facts: Facts, surgeon: Surgeon, plan: Plan) -> Counter[str]:
+def _send(system: System, codecs: Codecs, facts: Facts, corruption: LogCorruption, plan: Plan) -> Counter[str]:
     """Send everything, no faster than it is decided; returns how often commands were spoiled in each way."""
-    numbers = random.Random(f"what is spoiled {plan.seed}")  # the crowd has the seed itself: ids would be the same
+    numbers = random.Random(
+        f"what is spoiled {plan.seed}"
+    )  # `RandomCommands` has the seed itself: ids would be the same
     spoils = {name: spoil for name, spoil in SPOILS.items() if name not in plan.without}
     rough = {name: make for name, make in ROUGH.items() if name not in plan.without}
     kinds: Counter[str] = Counter()
     known: set[str] = set()
-    for number, sending in enumerate(Crowd(plan.seed, plan.orgs).commands(plan.commands)):
+    for number, sending in enumerate(RandomCommands(plan.seed, plan.orgs).commands(plan.commands)):
         codecs.send(sending)
         command_id = str(UUID(int=numbers.getrandbits(128), version=4))
         body = binary(command_id, "org.update", sending.org_id, name=f"N {number}")
@@ -257,11 +259,11 @@ def _send(arena: Arena, codecs: Codecs, facts: Facts, surgeon: Surgeon, plan: Pl
         facts.send(number)
         if number % 1_000 == 500:
             facts.abort()
-        surgeon.step(number)
-        if number % 20 == 0 and not surgeon.frozen:
+        corruption.step(number)
+        if number % 20 == 0 and not corruption.frozen:
             least = len(known) - AHEAD_MAX
-            wait_for(lambda least=least: arena.head() > least, "progress", SETTLE_TIMEOUT_S)
-    surgeon.mend()
+            wait_for(lambda least=least: system.head() > least, "progress", SETTLE_TIMEOUT_S)
+    corruption.repair()
     return kinds
 
 
@@ -274,7 +276,7 @@ def _compare(findings: Findings, wanted: Any, found: Any, refused: Sequence[str]
             findings.add(f"{what} is {'missing' if each in should else 'too much'}", str(each))
 
 
-def _latest(observed: Observed, surgeon: Surgeon) -> tuple[float, str]:
+def _latest(observed: Observed, corruption: LogCorruption) -> tuple[float, str]:
     """The longest time between a command's record and that of its result, where its partition could be read.
 
     Not counted is the time in which the worker was frozen.
@@ -282,7 +284,9 @@ def _latest(observed: Observed, surgeon: Surgeon) -> tuple[float, str]:
     sent: dict[str, Record] = {}
     for record in observed.commands:
         command_id = dict(record.headers).get("ce_id")
-        waits = any(record.partition == at and since <= record.timestamp <= until for at, since, until in surgeon.sick)
+        waits = any(
+            record.partition == at and since <= record.timestamp <= until for at, since, until in corruption.sick
+        )
         if command_id is not None and not waits:
             sent.setdefault(command_id.decode(errors="replace"), record)
     late = [(0, "")]
@@ -293,7 +297,7 @@ def _latest(observed: Observed, surgeon: Surgeon) -> tuple[float, str]:
                 place = f"partition {command.partition}, offset {command.offset}, at {command.timestamp}"
                 frozen_ms = sum(
                     max(0, min(until, record.timestamp) - max(since, command.timestamp))
-                    for since, until in surgeon.frozen_ms
+                    for since, until in corruption.frozen_ms
                 )
                 late.append((record.timestamp - command.timestamp - frozen_ms, place))
     longest, place = max(late)

@@ -3,10 +3,10 @@
     python -m tests.chaos.storm --commands 10000 --kills 20 --orgs 500 --seed 7
 
 Two relays run, so that a follower takes over from the killed leader while that one starts again and is the follower
-then; and two workers, so that what one had in hand goes to another one that is alive. The same seed sends the same
+then; and two workers, so that what one had in flight goes to another one that is alive. The same seed sends the same
 commands and kills the same roles at the same places of the journal (a place is reached a few milliseconds sooner or
 later, so runs differ where it matters). What is published runs ahead of the journal, and of the next kill, by a bounded
-number of commands, so every kill hits while there is work in hand. A killed process is started again at once, and is
+number of commands, so every kill hits while there is work in flight. A killed process is started again at once, and is
 not killed again before it has done some work. SIGKILL excuses nobody: the killed ones say no more, and for the others
 the loss of a neighbour is no error, so nobody may log one.
 """
@@ -30,11 +30,11 @@ from pydantic import SecretStr
 
 import org_local
 from org_service.settings import AuthSettings, DatabaseSettings, KafkaSettings, RelaySettings, Settings, WorkerSettings
-from tests.support.arena import Arena, rows_of
-from tests.support.crowd import Crowd
 from tests.support.findings import Findings
 from tests.support.processes import Role, ServiceProcess, environment
+from tests.support.random_commands import RandomCommands
 from tests.support.sending import Sending
+from tests.support.system import System, rows_of
 from tests.support.waiting import POLL_S
 
 AHEAD_MAX = 2_500
@@ -112,9 +112,9 @@ class Storm:
     """Publishes and kills until both are done."""
 
     def __init__(
-        self, arena: Arena, sendings: Sequence[Sending], kills: Sequence[Kill], *, workers: int = WORKERS
+        self, system: System, sendings: Sequence[Sending], kills: Sequence[Kill], *, workers: int = WORKERS
     ) -> None:
-        self._arena = arena
+        self._system = system
         self._sendings = sendings
         self._kills = list(kills)
         self._rows = rows_of(sendings)
@@ -134,15 +134,15 @@ class Storm:
         """
         numbers: dict[Role, int] = {"worker": self._workers, "relay": RELAYS}
         for role, number in numbers.items():
-            self._processes += (self._arena.add(role, f"{role}-{each}") for each in range(1, number + 1))
+            self._processes += (self._system.add(role, f"{role}-{each}") for each in range(1, number + 1))
         self._flow()
         self._say("settling")
-        self._arena.settle(SETTLE_TIMEOUT_S)
+        self._system.settle(SETTLE_TIMEOUT_S)
         for process in self._processes:
             process.wait_until_ready()  # before that a SIGTERM may meet Python itself, which doesn't drain
         statuses = {process.name: process.terminate() for process in self._processes}
         self._say("checking")
-        findings = self._arena.check()
+        findings = self._system.check()
         kills: dict[str, int] = {role: sum(process.kills for process in self._of(role)) for role in numbers}
         errors = {process.name: process.errors() for process in self._processes}
         return Outcome(findings, kills, statuses, errors, time.monotonic() - self._began)
@@ -152,7 +152,7 @@ class Storm:
         head, moved = -1, time.monotonic()
         sent_all = False
         while self._kills or not sent_all:
-            now = self._arena.head()
+            now = self._system.head()
             if now != head:
                 head, moved = now, time.monotonic()
             elif time.monotonic() - moved > STALL_TIMEOUT_S:
@@ -180,7 +180,7 @@ class Storm:
                 return True
             if sending.command_id is not None:
                 self._known.add(sending.command_id)
-            self._arena.publisher.send(sending)
+            self._system.publisher.send(sending)
         return False
 
     def _victim(self, role: Role) -> ServiceProcess | None:
@@ -200,7 +200,7 @@ class Storm:
         process.start()
         self._processes.remove(process)
         self._processes.append(process)
-        self._say(f"killed {process.name} at position {self._arena.head():,}, {len(self._kills)} kills to come")
+        self._say(f"killed {process.name} at position {self._system.head():,}, {len(self._kills)} kills to come")
 
     def _of(self, role: Role) -> list[ServiceProcess]:
         return [process for process in self._processes if process.role == role]
@@ -251,15 +251,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     seed = secrets.randbelow(2**32) if options.seed is None else options.seed
     print(f"seed {seed}", file=sys.stderr)
-    sendings = list(Crowd(seed, options.orgs).commands(options.commands))
+    sendings = list(RandomCommands(seed, options.orgs).commands(options.commands))
     kills = plan(rows_of(sendings), options.kills, seed)
     with (
         tempfile.TemporaryDirectory(prefix="orgs-storm-") as folder,
         org_local.start() as stack,
         fresh_settings(stack) as settings,
-        Arena(storm_settings(settings), Path(folder)) as arena,
+        System(storm_settings(settings), Path(folder)) as system,
     ):
-        outcome = Storm(arena, sendings, kills, workers=options.workers).run()
+        outcome = Storm(system, sendings, kills, workers=options.workers).run()
     print(outcome.findings.text())
     for name, lines in outcome.errors.items():
         print(*(f"{name} logged: {line}" for line in lines), sep="\n", end="")

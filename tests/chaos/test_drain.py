@@ -1,4 +1,4 @@
-"""SIGTERM: what is in hand is finished and acknowledged, so nothing comes again; an outage holds up no ending."""
+"""SIGTERM: batches in flight are finished and acknowledged, so nothing is redelivered; an outage delays no drain."""
 
 import asyncio
 import threading
@@ -14,9 +14,9 @@ from pydantic import SecretStr
 
 from org_service.settings import Settings
 from tests.chaos.relay.proxy import Proxy, kafka_proxy, postgres_proxy
-from tests.support.arena import Arena, rows_of
-from tests.support.crowd import Crowd
 from tests.support.processes import Role, ServiceProcess
+from tests.support.random_commands import RandomCommands
+from tests.support.system import System, rows_of
 from tests.support.waiting import wait_for
 
 pytestmark = [pytest.mark.chaos, pytest.mark.integration, pytest.mark.timeout(180)]
@@ -26,7 +26,7 @@ ORGANIZATIONS = 500
 BATCH_MAX = 500
 SEED = 20_300_103
 DRAINS = 4
-"""Of each role, each with work in hand."""
+"""Of each role, each with work in flight."""
 DRAIN_MAX_S = 10.0
 SETTLE_TIMEOUT_S = 60
 REDELIVERED = "orgs_records_skipped_total{why=redelivered}"
@@ -43,26 +43,26 @@ def drained_s(process: ServiceProcess) -> float:
 
 
 def test_a_drain_under_load_is_quick_and_nothing_is_redelivered(settings: Settings, tmp_path: Path) -> None:
-    sendings = list(Crowd(SEED, ORGANIZATIONS).commands(COMMANDS))
+    sendings = list(RandomCommands(SEED, ORGANIZATIONS).commands(COMMANDS))
     rows, took_s = rows_of(sendings), list[float]()
-    with Arena(in_small_batches(settings), tmp_path) as arena:
+    with System(in_small_batches(settings), tmp_path) as system:
         for sending in sendings:
-            arena.publisher.send(sending)
-        reached = {"worker": arena.head, "relay": arena.relay_position}
-        processes = {role: arena.add(role) for role in ("worker", "relay")}
+            system.publisher.send(sending)
+        reached = {"worker": system.head, "relay": system.relay_position}
+        processes = {role: system.add(role) for role in ("worker", "relay")}
         started_at = dict.fromkeys(processes, 0)
         for role in DRAINS * ("worker", "relay"):
             process, at = processes[role], started_at[role]
-            wait_for(partial(has_gone_on, reached[role], at), f"work of the {role}", SETTLE_TIMEOUT_S)
-            assert reached["worker"]() < rows, "there was nothing in hand"
+            wait_for(partial(has_progressed, reached[role], at), f"work of the {role}", SETTLE_TIMEOUT_S)
+            assert reached["worker"]() < rows, "there was nothing in flight"
             assert process.metrics().get(REDELIVERED, 0) == 0
             took_s.append(drained_s(process))
             started_at[role] = reached[role]()
             process.start()
-        arena.settle(SETTLE_TIMEOUT_S)
+        system.settle(SETTLE_TIMEOUT_S)
         assert processes["worker"].metrics().get(REDELIVERED, 0) == 0
         took_s += [drained_s(process) for process in processes.values()]
-        findings = arena.check()
+        findings = system.check()
     print(f"seed {SEED}, drained in {', '.join(f'{each:.2f}' for each in took_s)} s\n{findings.text()}")
     assert findings.ok, findings.text()
     assert max(took_s) < DRAIN_MAX_S
@@ -75,7 +75,7 @@ def in_small_batches(settings: Settings) -> Settings:
     return settings.model_copy(update={"worker": worker, "relay": relay})
 
 
-def has_gone_on(reached: Callable[[], int], since: int) -> bool:
+def has_progressed(reached: Callable[[], int], since: int) -> bool:
     return reached() > since
 
 
@@ -101,10 +101,10 @@ def through_proxy(settings: Settings, server: str) -> Generator[tuple[Callable[[
             proxy = entered
             servers = {"bootstrap_servers": f"127.0.0.1:{proxy.port}"}
             through = settings.model_copy(update={"kafka": settings.kafka.model_copy(update=servers)})
-        yield lambda trouble: run(befall(proxy, trouble)), through
+        yield lambda trouble: run(inject(proxy, trouble)), through
 
 
-async def befall(proxy: Proxy, trouble: str) -> None:
+async def inject(proxy: Proxy, trouble: str) -> None:
     if trouble == "away":
         await proxy.down()
     elif trouble == "silent":
@@ -133,22 +133,22 @@ def loop_beside() -> Generator[asyncio.AbstractEventLoop]:
 def test_a_drain_in_an_outage_is_quick_and_batches_in_flight_are_redelivered(
     settings: Settings, tmp_path: Path, role: Role, server: str, trouble: str
 ) -> None:
-    with Arena(settings, tmp_path) as arena, through_proxy(settings, server) as (befalls, through):
+    with System(settings, tmp_path) as system, through_proxy(settings, server) as (inject_trouble, through):
         process = ServiceProcess(role, through, tmp_path, f"{role}-behind-proxy")
-        arena.processes.append(process)
+        system.processes.append(process)
         process.start()
         process.wait_until_ready()
-        other = arena.add("relay" if role == "worker" else "worker")
+        other = system.add("relay" if role == "worker" else "worker")
         other.wait_until_ready()
-        befalls(trouble)
-        for sending in Crowd(SEED, ORGANIZATIONS).commands(500):
-            arena.publisher.send(sending)
+        inject_trouble(trouble)
+        for sending in RandomCommands(SEED, ORGANIZATIONS).commands(500):
+            system.publisher.send(sending)
         wait_for(lambda: not process.ready(), "sign of the outage", TROUBLE_TIMEOUT_S)
         took_s = drained_s(process)
-        befalls("over")
-        arena.add(role, "successor")
-        arena.settle(SETTLE_TIMEOUT_S)
-        findings = arena.check()
+        inject_trouble("over")
+        system.add(role, "successor")
+        system.settle(SETTLE_TIMEOUT_S)
+        findings = system.check()
         assert other.terminate() == 0
     print(f"drained in {took_s:.2f} s")
     assert findings.ok, findings.text()

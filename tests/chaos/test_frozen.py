@@ -9,10 +9,10 @@ import pytest
 from org_service.settings import Settings
 from org_service.store.leader import SILENCE_MAX_S
 from tests.chaos.storm import LEADS, WORKED
-from tests.support.arena import Arena
-from tests.support.crowd import Crowd
 from tests.support.processes import Role, ServiceProcess
+from tests.support.random_commands import RandomCommands
 from tests.support.sending import Sending
+from tests.support.system import System
 from tests.support.waiting import wait_for
 
 pytestmark = [pytest.mark.chaos, pytest.mark.integration, pytest.mark.timeout(180)]
@@ -31,30 +31,30 @@ SETTLE_TIMEOUT_S = 60
 
 
 def test_a_process_that_resumes_after_a_takeover_does_nothing_twice(settings: Settings, tmp_path: Path) -> None:
-    sendings = Crowd(SEED, ORGANIZATIONS).commands(COMMANDS)
-    with Arena(restless(settings), tmp_path) as arena:
-        processes = [arena.add(role, f"{role}-{each}") for role in ROLES for each in (1, 2)]
+    sendings = RandomCommands(SEED, ORGANIZATIONS).commands(COMMANDS)
+    with System(restless(settings), tmp_path) as system:
+        processes = [system.add(role, f"{role}-{each}") for role in ROLES for each in (1, 2)]
         for process in processes:
             process.wait_until_ready()
-        publish(arena, sendings, COMMANDS // 3)
-        frozen = [in_the_midst(processes, role) for role in ROLES]
+        publish(system, sendings, COMMANDS // 3)
+        frozen = [wait_for_working(processes, role) for role in ROLES]
         for process in frozen:
             process.freeze()
         began = time.monotonic()
         awake = [process for process in processes if process not in frozen]
-        publish(arena, sendings, COMMANDS // 3)
+        publish(system, sendings, COMMANDS // 3)
         wait_for(lambda: any(leads(process) for process in awake), "another leader", TAKE_OVER_S)
         took_over_s = time.monotonic() - began
-        arena.settle(SETTLE_TIMEOUT_S)
-        publish(arena, sendings, COMMANDS // 3)
+        system.settle(SETTLE_TIMEOUT_S)
+        publish(system, sendings, COMMANDS // 3)
         for process in frozen:
             process.thaw()
-        arena.settle(SETTLE_TIMEOUT_S)
+        system.settle(SETTLE_TIMEOUT_S)
         for process in frozen:
             process.wait_until_ready()
         leaders = [process.name for process in processes if leads(process)]
         statuses = [process.terminate() for process in processes]
-        findings = arena.check()
+        findings = system.check()
         # Whoever was frozen finds connections closed, and time-outs long past; and where the relay froze inside a
         # transaction, that is open until another one leads, which is said after half of this time.
         expected = ("aiokafka", "asyncio", "org_service.kafka.transactions")
@@ -68,7 +68,7 @@ def test_a_process_that_resumes_after_a_takeover_does_nothing_twice(settings: Se
 
 
 def restless(settings: Settings) -> Settings:
-    """Small batches, so that there is always work in hand, and little patience with the silent."""
+    """Small batches, so that there is always work in flight, and short time-outs for silent servers."""
     worker = settings.worker.model_copy(
         update={"batch_records_max": BATCH_MAX, "session_timeout_ms": SESSION_TIMEOUT_MS}
     )
@@ -77,17 +77,17 @@ def restless(settings: Settings) -> Settings:
     return settings.model_copy(update={"worker": worker, "relay": relay, "database": database})
 
 
-def publish(arena: Arena, sendings: Iterator[Sending], number: int) -> None:
+def publish(system: System, sendings: Iterator[Sending], number: int) -> None:
     for _ in range(number):
-        arena.publisher.send(next(sendings))
+        system.publisher.send(next(sendings))
 
 
 def leads(process: ServiceProcess) -> bool:
     return process.metrics().get(LEADS) == 1
 
 
-def in_the_midst(processes: list[ServiceProcess], role: Role) -> ServiceProcess:
-    """One of this role that has begun to work, as soon as there is one; for a relay, the one that leads."""
+def wait_for_working(processes: list[ServiceProcess], role: Role) -> ServiceProcess:
+    """Wait for a process of this role that has begun to work; for a relay, the one that leads."""
     found: list[ServiceProcess] = []
 
     def one_works() -> bool:

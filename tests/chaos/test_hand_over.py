@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from org_service.settings import Settings
-from tests.support.arena import Arena
-from tests.support.crowd import Crowd
 from tests.support.processes import ServiceProcess
+from tests.support.random_commands import RandomCommands
 from tests.support.sending import Sending
+from tests.support.system import System
 from tests.support.waiting import POLL_S
 
 COMMANDS = 36_000
@@ -33,8 +33,8 @@ SETTLE_TIMEOUT_S = 60
 class HandOvers:
     """A second and a third worker that come and go, one small step at each call, none of which waits."""
 
-    def __init__(self, arena: Arena) -> None:
-        self._arena = arena
+    def __init__(self, system: System) -> None:
+        self._system = system
         self._steps = self._plan()
         self.joined = 0
         self.left = 0
@@ -53,7 +53,7 @@ class HandOvers:
         for number in range(HAND_OVERS // 4):
             pair: list[ServiceProcess] = []
             for place in ("second", "third"):
-                process = self._arena.add("worker", f"{place}-{number}")
+                process = self._system.add("worker", f"{place}-{number}")
                 pair.append(process)
                 while not has_worked(process):
                     yield
@@ -82,20 +82,20 @@ def assert_quick(process: ServiceProcess) -> None:
     assert metrics[BATCH_BUCKET] == metrics[BATCHES], f"{process.name}: a batch took more than {BATCH_BOUND_S} s"
 
 
-def flow(arena: Arena, sendings: Iterator[Sending], hand_overs: HandOvers) -> None:
+def flow(system: System, sendings: Iterator[Sending], hand_overs: HandOvers) -> None:
     """Publish everything while workers come and go, so that each hand-over has its share of the commands."""
     known: set[str] = set()
     due, last = 0.0, time.monotonic()
     sending = next(sendings, None)
     while sending is not None:
-        head, now = arena.head(), time.monotonic()
+        head, now = system.head(), time.monotonic()
         share = COMMANDS // (HAND_OVERS + 1) * (hand_overs.done + 1)
         due += (now - last) * (RATE_PER_S if due < share else TRICKLE_PER_S)
         last = now
-        while sending is not None and arena.publisher.sent < due and len(known) - head < AHEAD_MAX:
+        while sending is not None and system.publisher.sent < due and len(known) - head < AHEAD_MAX:
             if sending.command_id is not None:
                 known.add(sending.command_id)
-            arena.publisher.send(sending)
+            system.publisher.send(sending)
             sending = next(sendings, None)
         hand_overs.step()
         time.sleep(POLL_S)
@@ -105,19 +105,19 @@ def flow(arena: Arena, sendings: Iterator[Sending], hand_overs: HandOvers) -> No
 @pytest.mark.integration
 @pytest.mark.timeout(300)
 def test_workers_that_join_and_leave_cause_no_duplicate_and_no_failure(settings: Settings, tmp_path: Path) -> None:
-    with Arena(settings, tmp_path) as arena:
-        relay, first = arena.add("relay"), arena.add("worker", "first")
+    with System(settings, tmp_path) as system:
+        relay, first = system.add("relay"), system.add("worker", "first")
         first.wait_until_ready()
-        hand_overs = HandOvers(arena)
-        flow(arena, Crowd(SEED, ORGANIZATIONS).commands(COMMANDS), hand_overs)
-        arena.settle(SETTLE_TIMEOUT_S)
-        staying = [process for process in arena.processes if process.running]
+        hand_overs = HandOvers(system)
+        flow(system, RandomCommands(SEED, ORGANIZATIONS).commands(COMMANDS), hand_overs)
+        system.settle(SETTLE_TIMEOUT_S)
+        staying = [process for process in system.processes if process.running]
         for process in staying:
             if process.role == "worker" and has_worked(process):
                 assert_quick(process)
         hand_overs.statuses += [process.terminate() for process in staying]
-        findings = arena.check()
-        errors = {process.name: process.errors() for process in arena.processes}
+        findings = system.check()
+        errors = {process.name: process.errors() for process in system.processes}
     print(f"seed {SEED}, {hand_overs.joined} joined, {hand_overs.left} left\n{findings.text()}")
     assert relay.starts == first.starts == 1
     assert findings.ok, findings.text()

@@ -11,7 +11,7 @@ from tests.support.processes import ServiceProcess
 
 CONNECTIONS = 600
 CONNECTIONS_MAX = 400
-"""Fewer than there are, so that strangers must go for callers to come in."""
+"""Fewer than there are, so that unauthenticated clients must go for callers to come in."""
 
 
 @pytest.mark.chaos

@@ -1,5 +1,5 @@
 """All brokers that a program knows are gone at once, while the bootstrap address leads to others; and connections that
-something on the way forgot, and told nobody."""
+something on the way dropped without a message."""
 
 import asyncio
 import time

@@ -17,14 +17,14 @@ import pytest
 
 from org_local.stack import Stack
 from org_service.settings import Settings
-from tests.support import raw_batches, surgery
-from tests.support.arena import Arena
-from tests.support.batches import Place
-from tests.support.crowd import Crowd
+from tests.support import log_faults, raw_batches
+from tests.support.log_faults import Batch
 from tests.support.processes import ServiceProcess
 from tests.support.published import Published
+from tests.support.random_commands import RandomCommands
+from tests.support.record_transactions import Place
 from tests.support.sending import Sending
-from tests.support.surgery import Batch
+from tests.support.system import System
 from tests.support.topics import create_topics, drop_topics
 from tests.support.waiting import wait_for
 
@@ -47,9 +47,9 @@ UNKNOWN_CODEC = 6
 class Traffic:
     """Commands, sent without a pause by a thread of its own."""
 
-    def __init__(self, arena: Arena, seed: int) -> None:
-        self._publisher = arena.publisher
-        self._commands = Crowd(seed, 300)
+    def __init__(self, system: System, seed: int) -> None:
+        self._publisher = system.publisher
+        self._commands = RandomCommands(seed, 300)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self.sent: list[Sending] = []
@@ -87,8 +87,8 @@ class Traffic:
 class Watch:
     """What is answered, and what may be."""
 
-    def __init__(self, arena: Arena) -> None:
-        self._arena = arena
+    def __init__(self, system: System) -> None:
+        self._system = system
         self._since: dict[Place, int] = {}
         self._answered: set[str] = set()
 
@@ -96,7 +96,7 @@ class Watch:
         """Until all commands that are there now have an outcome, but for those in sick batches and behind them."""
         behind = dict(zip(partitions, (each.first for each in sick), strict=True))
         # Of the others nobody knows yet where they are, nor whether they may be answered.
-        all_now = [entry for entry in self._arena.publisher.published if entry.partition is not None]
+        all_now = [entry for entry in self._system.publisher.published if entry.partition is not None]
         free = {
             entry.command_id
             for entry in all_now
@@ -109,8 +109,8 @@ class Watch:
         assert not stuck & self._answered
 
     def _answers(self) -> set[str]:
-        topic = self._arena.topics.results
-        found, self._since = self._arena.read_on(topic, self._since)
+        topic = self._system.topics.results
+        found, self._since = self._system.read_on(topic, self._since)
         self._answered |= {command_id for each in found if (command_id := each.header("ce_commandid"))}
         return self._answered
 
@@ -118,13 +118,13 @@ class Watch:
 @contextmanager
 def spoiled(
     stack: Stack,
-    arena: Arena,
+    system: System,
     traffic: Traffic,
     workers: Sequence[ServiceProcess],
     sick: Mapping[int, str],
 ) -> Iterator[list[Batch]]:
     """The next batches of some partitions can't be read; afterwards they can."""
-    topic, partitions = arena.topics.commands, list(sick)
+    topic, partitions = system.topics.commands, list(sick)
     for worker in workers:
         worker.freeze()
     traffic.wait_for_more(20 * WORKERS)  # answers the fetch that each has under way
@@ -136,7 +136,9 @@ def spoiled(
         worker.thaw()
     found = [
         next(
-            each for each in surgery.batches(stack.kafka.brokers[0], topic, partition) if each.first <= end <= each.last
+            each
+            for each in log_faults.batches(stack.kafka.brokers[0], topic, partition)
+            if each.first <= end <= each.last
         )
         for partition, end in zip(partitions, ends, strict=True)
     ]
@@ -145,10 +147,10 @@ def spoiled(
 
 
 def spoil(stack: Stack, topic: str, sick: Mapping[int, str], offsets: Sequence[int]) -> None:
-    """Damage batches, or mend those that were."""
+    """Damage batches, or repair damaged ones."""
     for (partition, what), offset in zip(sick.items(), offsets, strict=True):
         if what == "a flipped bit":
-            surgery.flip_byte(stack, topic, partition, offset, mask=1)
+            log_faults.flip_byte(stack, topic, partition, offset, mask=1)
         elif raw_batches.set_codec(stack, topic, partition, offset, UNKNOWN_CODEC) == UNKNOWN_CODEC:
             raw_batches.set_codec(stack, topic, partition, offset, raw_batches.NONE)
 
@@ -165,12 +167,12 @@ def complaints(workers: Sequence[ServiceProcess]) -> list[str]:
     return sorted(line.partition(" on (")[0] for line in lines if "cannot be read" in line)
 
 
-def sick_round(stack: Stack, arena: Arena, traffic: Traffic, workers: Sequence[ServiceProcess]) -> None:
+def sick_round(stack: Stack, system: System, traffic: Traffic, workers: Sequence[ServiceProcess]) -> None:
     """Let partitions be sick for a while, and see that nobody else is."""
-    topic, partitions = arena.topics.commands, list(SICK)
-    with spoiled(stack, arena, traffic, workers, SICK) as bad:
+    topic, partitions = system.topics.commands, list(SICK)
+    with spoiled(stack, system, traffic, workers, SICK) as bad:
         traffic.wait_for_more(MORE)
-        Watch(arena).wait_until_answered(bad, partitions)
+        Watch(system).wait_until_answered(bad, partitions)
         wait_for(lambda: stuck(workers, topic) == set(partitions), "word of each sick partition", TIMEOUT_S)
         assert not all(worker.ready() for worker in workers)
         told = complaints(workers)
@@ -181,13 +183,13 @@ def sick_round(stack: Stack, arena: Arena, traffic: Traffic, workers: Sequence[S
         worker.wait_until_ready()
 
 
-def step_over(stack: Stack, arena: Arena, traffic: Traffic, workers: Sequence[ServiceProcess]) -> Batch:
+def step_over(stack: Stack, system: System, traffic: Traffic, workers: Sequence[ServiceProcess]) -> Batch:
     """Give a batch up as docs/operating.md says: delete it, and send its commands again under the same ids."""
-    topic, partition = arena.topics.commands, STEPPED_OVER
-    with spoiled(stack, arena, traffic, workers, {partition: "a flipped bit"}) as bad:
+    topic, partition = system.topics.commands, STEPPED_OVER
+    with spoiled(stack, system, traffic, workers, {partition: "a flipped bit"}) as bad:
         (batch,) = bad
         wait_for(lambda: stuck(workers, topic) == {partition}, "word of the sick partition", TIMEOUT_S)
-        surgery.delete_records(stack.bootstrap_servers, topic, {partition: batch.last + 1})
+        log_faults.delete_records(stack.bootstrap_servers, topic, {partition: batch.last + 1})
         wait_for(lambda: not stuck(workers, topic), "step over the batch", TIMEOUT_S)
     return batch
 
@@ -206,30 +208,30 @@ async def wide(settings: Settings) -> AsyncIterator[Settings]:
 
 def test_an_unreadable_batch_does_not_affect_other_partitions(wide: Settings, stack: Stack, tmp_path: Path) -> None:
     """One flipped bit lost 1,203 of 1,963 commands in silence."""
-    with Arena(wide, tmp_path) as arena:
-        workers = [arena.add("worker", f"worker-{number}") for number in range(WORKERS)]
-        relay = arena.add("relay")
-        for process in arena.processes:
+    with System(wide, tmp_path) as system:
+        workers = [system.add("worker", f"worker-{number}") for number in range(WORKERS)]
+        relay = system.add("relay")
+        for process in system.processes:
             process.wait_until_ready()
-        with Traffic(arena, SEED) as traffic:
+        with Traffic(system, SEED) as traffic:
             traffic.wait_for_more(MORE)
-            sick_round(stack, arena, traffic, workers)
-            batch = step_over(stack, arena, traffic, workers)
+            sick_round(stack, system, traffic, workers)
+            batch = step_over(stack, system, traffic, workers)
             given_up = range(batch.first, batch.last + 1)
             traffic.wait_for_more(MORE)
-        publisher = arena.publisher
+        publisher = system.publisher
         publisher.flush()
         lost = [each for each in publisher.published if each.partition == STEPPED_OVER and each.offset in given_up]
         for entry in lost:
             publisher.send(traffic.sending(entry))
-        arena.settle(TIMEOUT_S)
-        observed = arena.observe()
+        system.settle(TIMEOUT_S)
+        observed = system.observe()
         gone = [each for each in publisher.records if each.partition == STEPPED_OVER and each.offset <= batch.last]
         observed.commands += [each for each in gone if each.offset < batch.first]  # decided before they were deleted
         publisher.published[:] = [each for each in publisher.published if each not in lost]
-        findings = arena.check(observed)
-        ranges = asyncio.run(lost_ranges(arena.database_url))
-        statuses = [process.terminate() for process in arena.processes]
+        findings = system.check(observed)
+        ranges = asyncio.run(lost_ranges(system.database_url))
+        statuses = [process.terminate() for process in system.processes]
         unexpected = relay.errors()
     print(f"seed {SEED}, {len(traffic.sent)} commands\n{findings.text()}")
     assert findings.ok, findings.text()

@@ -8,8 +8,8 @@ import org_local
 from org_local.stack import BOOTSTRAP_SERVERS_VARIABLE, DATABASE_URL_VARIABLE
 from org_service.settings import Settings
 from tests.chaos.storm import Storm, main, plan, storm_settings
-from tests.support.arena import Arena, rows_of
-from tests.support.crowd import Crowd
+from tests.support.random_commands import RandomCommands
+from tests.support.system import System, rows_of
 
 COMMANDS = 10_000
 KILLS = 20
@@ -21,10 +21,10 @@ SEED = 20_300_101
 @pytest.mark.integration
 @pytest.mark.timeout(240)
 def test_killed_processes_leave_an_exact_account(settings: Settings, tmp_path: Path) -> None:
-    sendings = list(Crowd(SEED, ORGANIZATIONS).commands(COMMANDS))
+    sendings = list(RandomCommands(SEED, ORGANIZATIONS).commands(COMMANDS))
     kills = plan(rows_of(sendings), KILLS, SEED)
-    with Arena(storm_settings(settings), tmp_path) as arena:
-        outcome = Storm(arena, sendings, kills).run()
+    with System(storm_settings(settings), tmp_path) as system:
+        outcome = Storm(system, sendings, kills).run()
     print(f"seed {SEED}, kills {outcome.kills}, {outcome.seconds:.0f} s\n{outcome.findings.text()}")
     assert outcome.findings.ok, outcome.findings.text()
     assert sum(outcome.kills.values()) == KILLS

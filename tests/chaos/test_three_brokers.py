@@ -9,10 +9,10 @@ import pytest
 
 import org_local
 from tests.chaos.storm import fresh_settings
-from tests.support.arena import Arena
-from tests.support.crowd import Crowd
 from tests.support.processes import ServiceProcess
+from tests.support.random_commands import RandomCommands
 from tests.support.sending import Sending
+from tests.support.system import System
 from tests.support.waiting import POLL_S
 
 BROKERS = 3
@@ -22,7 +22,7 @@ COMMANDS = 6_000
 ORGANIZATIONS = 300
 SEED = 20_300_104
 AHEAD_MAX = 1_000
-"""Commands published but not journaled: a broker that is lost always has some in hand."""
+"""Commands published but not journaled: a broker that is lost always has some in flight."""
 SHARE = COMMANDS // (2 * BROKERS + 1)
 """Of the commands, journaled before the next step: kill, start again, kill …"""
 STALL_TIMEOUT_S = 60
@@ -63,20 +63,20 @@ class Outages:
             yield
 
 
-def flow(arena: Arena, sendings: Iterator[Sending], outages: Outages) -> None:
+def flow(system: System, sendings: Iterator[Sending], outages: Outages) -> None:
     """Publish everything, never far ahead of the journal, while brokers come and go."""
     known: set[str] = set()
     last, moved = -1, time.monotonic()
     sending = next(sendings, None)
     while sending is not None or not outages.over:
-        head = arena.head()
+        head = system.head()
         if head != last:
             last, moved = head, time.monotonic()
-        assert time.monotonic() < moved + STALL_TIMEOUT_S, tails(arena.processes)
+        assert time.monotonic() < moved + STALL_TIMEOUT_S, tails(system.processes)
         while sending is not None and len(known) < head + AHEAD_MAX:
             if sending.command_id is not None:
                 known.add(sending.command_id)
-            arena.publisher.send(sending)
+            system.publisher.send(sending)
             sending = next(sendings, None)
         outages.step(head)
         time.sleep(POLL_S)
@@ -94,16 +94,16 @@ def test_each_of_three_brokers_may_be_lost_while_commands_flow(tmp_path: Path) -
     with (
         org_local.start(brokers=BROKERS, kafka_heap_mb=HEAP_MB) as stack,
         fresh_settings(stack) as settings,
-        Arena(settings, tmp_path) as arena,
+        System(settings, tmp_path) as system,
     ):
         print(f"{time.monotonic() - began:.1f} s: up")
-        processes = [arena.add("worker"), arena.add("relay")]
+        processes = [system.add("worker"), system.add("relay")]
         outages = Outages(stack)
-        flow(arena, Crowd(SEED, ORGANIZATIONS).commands(COMMANDS), outages)
+        flow(system, RandomCommands(SEED, ORGANIZATIONS).commands(COMMANDS), outages)
         print(f"{time.monotonic() - began:.1f} s: settling")
-        arena.settle(SETTLE_TIMEOUT_S)
+        system.settle(SETTLE_TIMEOUT_S)
         statuses = [process.terminate() for process in processes]
-        findings = arena.check(kafka_was_away=True)
+        findings = system.check(kafka_was_away=True)
         # The client says so of each connection to a broker that is away.
         errors = {process.name: process.errors("aiokafka") for process in processes}
     print(f"{time.monotonic() - began:.1f} s, seed {SEED}\n{findings.text()}")

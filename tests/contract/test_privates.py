@@ -18,7 +18,7 @@ PRIVATE = {
     "unit/apply/test_authenticator.py": "a last read of the keys that was long ago, by the real clock",
     "unit/events/test_outcomes.py": "an outcome and a caller that gives up in one turn of the loop; what is kept",
     "unit/relay/test_chunks.py": "two billion records of a partition would have to be sent",
-    "unit/worker/test_signs_of_life.py": "a table of states; servers would have to be brought into each of them",
+    "unit/worker/test_heartbeats.py": "a table of states; servers would have to be brought into each of them",
 }
 """Files that name what is private in the code (or in a library by the same name), and why."""
 PATCHED = {

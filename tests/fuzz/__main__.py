@@ -1,4 +1,4 @@
-"""Fuzz what reads strangers' bytes, guided by coverage (atheris), one target after the other.
+"""Fuzz the decoders of untrusted bytes, guided by coverage (atheris), one target after the other.
 
     python -m tests.fuzz --seconds 600 --seed 7 --only command
 

@@ -1,4 +1,4 @@
-"""What strangers' bytes are read by, as functions of bytes: each raises only what its contract says, whatever comes.
+"""The decoders of untrusted bytes, as functions of bytes: each raises only what its contract says, whatever comes.
 
 Each is called by the fuzzer (`python -m tests.fuzz`) and, with fewer inputs, by the suite.
 """

@@ -1,4 +1,4 @@
-"""The account checker: do the log, the journal, the tables and what was published tell one and the same story?
+"""The account checker: do the log, the journal, the tables and what was published tell the same thing?
 
 It trusts nobody. The commands come from the topic itself, the order from the journal, what should have happened from
 the serial oracle, what did happen from the topics and tables. Each rule is a function below; together
@@ -63,7 +63,7 @@ def judge(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Check what stands in a database and its topics. Returns 0 when everything is exact."""
-    parser = argparse.ArgumentParser(description="Check that log, journal, tables and topics tell one story.")
+    parser = argparse.ArgumentParser(description="Check that log, journal, tables and topics agree.")
     parser.add_argument("--bootstrap", required=True, help="Kafka, as host:port")
     parser.add_argument("--database", required=True, help="postgresql://…, with rights to read all tables")
     parser.add_argument("--prefix", default="", help="before every topic name")

@@ -17,7 +17,7 @@ import asyncpg
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from org_events.topics import Topics
-from tests.support.batches import Place, marker_of, read_spans
+from tests.support.record_transactions import Place, marker_of, read_spans
 
 LOG_LEVEL = 2
 """librdkafka writes to standard error what is worse than an error (syslog's "critical"); errors are raised anyway."""

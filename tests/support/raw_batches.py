@@ -14,7 +14,7 @@ import cramjam
 from aiokafka.record.util import calc_crc32c
 
 from org_local.stack import Stack
-from tests.support.surgery import batches
+from tests.support.log_faults import batches
 from tests.support.waiting import until
 
 NONE, GZIP, SNAPPY, LZ4, ZSTD = range(5)

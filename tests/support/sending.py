@@ -1,6 +1,6 @@
 """Commands as raw records, good and bad, and a publisher that writes down what it sent.
 
-Built from the wire contract by hand: what a stranger's program may send, not what the contract's own models allow.
+Built from the wire contract by hand: what any program may send, not what the contract's own models allow.
 """
 
 import json

@@ -13,7 +13,7 @@ More of the kind, fixed with it:
 - an error in the task that fetches ended it, and nothing came in forever, silently;
 - a record larger than a fetch was stepped over;
 - fetches that a broker refuses, and a topic that was deleted, were asked for again without a pause;
-- a consumer that was assigned anew and then stopped could wait for its own end for ever;
+- a consumer that was reassigned and then stopped could wait for its own end forever;
 - a partition with a large backlog was drained before the next one had its turn.
 
 There is no public way: positions move inside of the fetcher. So this stands on its inner parts, and nothing else of

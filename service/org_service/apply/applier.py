@@ -256,6 +256,6 @@ def _count(plan: Plan) -> None:
     for each in plan.defects:
         if each.command_id is not None:  # of what could not be read that was said when it was read
             event = "command parked: our code raised"
-            log_defect(log, event, where(each.error), each.error, command_id=str(each.command_id))
+            log_defect(log, event, describe_place(each.error), each.error, command_id=str(each.command_id))
     told = [f"{commands} {outcome} {code}" for (outcome, code), commands in decided.items()]
     log.debug("committed", outcomes=", ".join(told), parked=len(plan.parked), answered=len(plan.replies))

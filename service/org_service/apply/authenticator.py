@@ -2,7 +2,7 @@
 
 A token is judged as of the moment the broker took the record, so a replay of old commands says what it said then. Most
 tokens were seen before and cost a look into a table. Where no key verifies a token, only keys that are read later can
-tell whether its key is a new one or a stranger's. Its partition waits for them, alone: it is left at that record, the
+tell whether its key is a new one or a forged one. Its partition waits for them, alone: it is left at that record, the
 consumer goes back to it once the keys were read, and all other partitions continue. So whoever makes up key ids delays
 the partitions they may write to, each time until the next read, and nobody else.
 """

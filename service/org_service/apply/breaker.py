@@ -24,7 +24,7 @@ from collections.abc import Callable, Collection, Sequence
 from itertools import chain
 from typing import Final, NamedTuple
 
-from org_service.domain.fold import Defect, Plan, where
+from org_service.domain.fold import Defect, Plan, describe_place
 from org_service.domain.reasons import TripReason
 from org_service.domain.requests import Record
 from org_service.errors import SystemicError
@@ -120,7 +120,7 @@ class Breaker:
 
     def _trip(self, why: TripReason, defects: Collection[Defect], said: str) -> None:
         first = next(iter(defects))
-        place = where(first.error)
+        place = describe_place(first.error)
         self.tripped = f"our own code raised {said} ({place}). {_WHAT_TO_DO}"
         self.trips += 1
         BREAKER_OPEN.set(1)

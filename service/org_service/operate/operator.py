@@ -15,7 +15,7 @@ from org_service.settings import Settings
 from org_service.store import operations
 from org_service.store.database import Database
 from org_service.telemetry.logs import get_logger
-from org_service.waiting import Heartbeat, Patience, pause, unless
+from org_service.waiting import Heartbeat, Patience, pause, run_unless
 
 log = get_logger(__name__)
 
@@ -63,7 +63,7 @@ class Operator:
             self._running = found
             beating = asyncio.create_task(self._beat())
             try:
-                await unless(stop, self._carry_out(found))
+                await run_unless(stop, self._carry_out(found))
             finally:
                 self._running = None
                 beating.cancel()

@@ -39,7 +39,7 @@ _ADDRESS: Final = ("line1", "line2", "city", "region", "postal_code", "country")
 _COLUMNS: Final = ("id", "name", "domain", *_ADDRESS)
 _SEPARATORS: Final = ",;\t"
 _SEPARATOR_LINE: Final = re.compile(r'"?sep=([,;\t])"?[,;\t]*\r?\n', re.IGNORECASE)
-"""A first line by which spreadsheets are told the separator."""
+"""A first line that tells spreadsheets the separator."""
 
 
 class Row(NamedTuple):

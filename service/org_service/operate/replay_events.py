@@ -33,7 +33,7 @@ from org_service.settings import Settings
 from org_service.store.database import Database
 from org_service.wire.changes import encode
 from org_service.wire.position import PARTITION, Position
-from org_service.wire.results import rfc3339
+from org_service.wire.results import format_rfc3339
 
 RUN_HEADER: Final = "ce_replayrun"
 """Which run sent an event again; the relay's events don't have it."""
@@ -150,7 +150,7 @@ class _Sending:
         timeout_s = self._settings.relay.publish_timeout_s
         async with unknown_fate("beginning"), asyncio.timeout(timeout_s):
             partitions = (await self._producer.start((asked.topic, topic)))[asked.topic]
-            end = await self._producer.end_of(TopicPartition(topic, PARTITION))
+            end = await self._producer.find_end(TopicPartition(topic, PARTITION))
             last = await relay_position.read(self._settings.kafka, topic, self._key, end)
         await execution.record(execution.progress, {})  # what was fenced may be a successor: see whose run this is
         at = int(execution.progress or asked.selection.from_position - 1)
@@ -217,7 +217,7 @@ def _shown(row: JournaledOutcome) -> Mapping[str, Any]:
         "org_id": str(row.org_id),
         "version": row.version,
         "type": row.event_type,
-        "recorded_at": rfc3339(row.recorded_at).decode(),
+        "recorded_at": format_rfc3339(row.recorded_at).decode(),
     }
 
 

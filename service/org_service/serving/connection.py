@@ -2,7 +2,7 @@
 
 Nothing is done ahead: the next request is checked when the one before has its answer. A request that can't be read,
 or whose body nobody wanted to read, is the last one of its connection, and so is one of somebody unknown with bytes
-behind it: what a stranger puts in front of another's request is never run.
+behind it: what an attacker puts in front of another client's request is never run.
 """
 
 import asyncio

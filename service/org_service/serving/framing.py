@@ -196,7 +196,7 @@ class RequestReader:
     def drop_body(self) -> None:
         """Pass over a body that nobody wants, if it has come and has a length; then it is `whole`.
 
-        Chunks aren't checked: it takes time to find their end, and they may be a stranger's.
+        Chunks aren't checked: it takes time to find their end, and they may be an attacker's.
         """
         if isinstance(self._framing, _Length):
             self.read_body()

@@ -89,7 +89,7 @@ HTTP_SECONDS: Final = Histogram(
     ["route", "method"],
     buckets=(0.001, 0.0025, *_SECONDS),
 )
-HTTP_IN_HAND: Final = Gauge("orgs_http_requests_in_hand", "Requests received completely and not answered yet")
+HTTP_IN_FLIGHT: Final = Gauge("orgs_http_requests_in_hand", "Requests received completely and not answered yet")
 HTTP_CONNECTIONS: Final = Gauge(
     "orgs_http_connections", "Connections, by state: new, idle, head, active, writing, closing", ["state"]
 )

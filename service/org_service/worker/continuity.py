@@ -95,7 +95,7 @@ class Found(NamedTuple):
     note: Note | None
     begin: int
     end: int
-    """Of the epoch in the note, or of the log where there is none; `UNKNOWN` where it can't be told."""
+    """Of the epoch in the note, or of the log where there is none; `UNKNOWN` where it is not known."""
     same: bool
     """Whether the record before `offset` is the one of the note; asked only where `end` is in doubt."""
 

@@ -80,7 +80,7 @@ class Subscriber:
         self._draining = False
         self._last: asyncio.Task[None] | None = None
         """The last batch taken on; it ends after the one before it."""
-        self._in_hand: set[asyncio.Task[None]] = set()
+        self._in_flight: set[asyncio.Task[None]] = set()
         self._group = make_group(settings, feed, poll=self.poll, handle=self._handle, lose=self._assigned)
 
     @property
@@ -113,9 +113,9 @@ class Subscriber:
         """
         self._draining = True
         deadline = time.monotonic() + self._drain_timeout_s - _LEAVE_S
-        while self._in_hand and self._applier.outage is None and time.monotonic() < deadline:
-            await asyncio.wait(self._in_hand, timeout=_DRAINING_PAUSE_S)
-        for task in self._in_hand:
+        while self._in_flight and self._applier.outage is None and time.monotonic() < deadline:
+            await asyncio.wait(self._in_flight, timeout=_DRAINING_PAUSE_S)
+        for task in self._in_flight:
             task.cancel()
         await self._group.stop()
 
@@ -180,7 +180,7 @@ class Subscriber:
     async def _handle(self, records: Records) -> None:
         """Take on a batch; returns when the one before it is through. FastStream skips a batch that raises."""
         before, self._last = self._last, asyncio.create_task(self._finish(records, self._last))
-        self._in_hand.add(self._last)
+        self._in_flight.add(self._last)
         self._last.add_done_callback(self._forget_task)
         if before is not None:
             await asyncio.wait((before,))
@@ -204,7 +204,7 @@ class Subscriber:
             log.info("offsets not committed; redelivered records will be skipped", why=type(error).__name__)
 
     def _forget_task(self, task: asyncio.Task[None]) -> None:
-        self._in_hand.discard(task)
+        self._in_flight.discard(task)
         if task.cancelled():
             # Not by us: what comes later may not go first, so nothing would be done any more.
             error = None if self._draining else RuntimeError("a batch was cancelled")

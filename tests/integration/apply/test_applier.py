@@ -86,7 +86,7 @@ async def test_a_duplicate_gets_the_first_outcome_and_another_payload_is_rejecte
 async def test_a_duplicate_is_answered_when_the_outcome_is_committed_and_not_before(
     applier: Applier, database: asyncpg.Connection, settings: Settings
 ) -> None:
-    """An outcome that was told and then rolled back would be a change that never was."""
+    """An outcome that was sent and then rolled back would be a change that never was."""
     committed: list[int] = []
 
     async def watched(*_: Any) -> None:

@@ -120,7 +120,7 @@ async def test_truncated_values_are_identified_by_length_and_digest(
 async def test_a_record_at_the_offset_of_a_parked_one_is_parked_too(
     applier: Applier, database: asyncpg.Connection
 ) -> None:
-    """A topic that was created anew, or lost its end, gives offsets out again."""
+    """A recreated or truncated topic assigns offsets again."""
     first = FakeRecord(b"\xff", b"first", [])
     later = dataclasses.replace(first, value=b"later", timestamp=first.timestamp + 1)
     for record in (first, later, later):

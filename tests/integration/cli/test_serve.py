@@ -83,7 +83,7 @@ async def test_it_waits_for_the_migration_alive_but_not_ready_and_then_starts(
 async def test_a_second_signal_ends_it_at_once_with_a_batch_in_flight(
     settings: Settings, database: asyncpg.Connection, tmp_path: Path
 ) -> None:
-    """What was in hand is neither committed nor acknowledged, so it comes again."""
+    """What was in flight is neither committed nor acknowledged, so it is redelivered."""
     record = record_of(CreateOrganization(org_id=uuid4(), name="Acme"))
     publisher = Publisher(settings.kafka.bootstrap_servers, settings.kafka.topics.commands)
     process = ServiceProcess("worker", settings, tmp_path)

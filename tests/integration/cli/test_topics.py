@@ -12,7 +12,7 @@ from org_service.errors import StopError
 from org_service.kafka import topics
 from org_service.settings import Settings
 from org_service.store import migrate
-from tests.support import surgery
+from tests.support import log_faults
 from tests.support.operating import Orgs
 
 pytestmark = pytest.mark.integration
@@ -106,13 +106,13 @@ async def test_a_topic_that_would_break_the_guarantees_is_rejected_before_anythi
 async def test_partitions_added_by_hand_are_rejected_with_advice(settings: Settings, orgs: Orgs) -> None:
     """The number to set is no way out where topics differ: the next one would ask for the other number."""
     kafka, names = settings.kafka, [spec.name for spec in settings.kafka.topics.specs() if spec.partitions != 1]
-    await asyncio.to_thread(surgery.add_partitions, kafka.bootstrap_servers, kafka.topics.commands, 6)
+    await asyncio.to_thread(log_faults.add_partitions, kafka.bootstrap_servers, kafka.topics.commands, 6)
     said = " ".join((await orgs("topics", "apply", code=1)).stderr.split())
     assert "has 6 partitions, not 3. Do not add partitions to other topics, and do not change" in said
     assert "ORGS_KAFKA__PARTITIONS=" not in said
     assert "ORGS_KAFKA__TOPIC_PREFIX" in said
     for name in set(names) - {kafka.topics.commands}:
-        await asyncio.to_thread(surgery.add_partitions, kafka.bootstrap_servers, name, 6)
+        await asyncio.to_thread(log_faults.add_partitions, kafka.bootstrap_servers, name, 6)
     said = " ".join((await orgs("topics", "apply", code=1)).stderr.split())
     assert "If all topics were created with 6, set ORGS_KAFKA__PARTITIONS=6. If partitions were added to them" in said
 
@@ -155,7 +155,7 @@ async def test_harmful_topic_settings_end_a_running_process_with_advice(
     running = asyncio.create_task(runtime.run_parts(cast("Any", {"worker": Idle()}), stop, settings))
     await asyncio.sleep(0)
     kafka = settings.kafka
-    await asyncio.to_thread(surgery.add_partitions, kafka.bootstrap_servers, kafka.topics.events, 6)
+    await asyncio.to_thread(log_faults.add_partitions, kafka.bootstrap_servers, kafka.topics.events, 6)
     async with asyncio.timeout(30):
         with pytest.raises(StopError, match="has 6 partitions, not 3"):
             await running

@@ -27,7 +27,7 @@ from org_events.kafka.consumer import SteadyConsumer
 from org_events.kafka.sick import OnSick, Sick
 from org_local.stack import Stack
 from org_service.settings import Settings
-from tests.support import raw_batches, surgery
+from tests.support import log_faults, raw_batches
 from tests.support.raw_batches import CODECS, NONE, ZSTD, Raw
 from tests.support.waiting import until
 
@@ -44,7 +44,7 @@ BEHIND = {(SICK, offset) for offset in range(RECORDS, BATCHES * RECORDS)}
 def topic(settings: Settings) -> str:
     """A topic of twelve partitions."""
     name = f"{settings.kafka.topic_prefix}twelve"
-    surgery.create_topic(settings.kafka.bootstrap_servers, name, PARTITIONS, {})
+    log_faults.create_topic(settings.kafka.bootstrap_servers, name, PARTITIONS, {})
     return name
 
 
@@ -113,7 +113,7 @@ async def ordered(consumer: SteadyConsumer, sick: TopicPartition, place: int) ->
 def damage(stack: Stack, topic: str, what: str) -> None:
     """Let the second batch of one partition be unreadable, or readable again."""
     if what == "a flipped bit":
-        surgery.flip_byte(stack, topic, SICK, RECORDS, mask=1)
+        log_faults.flip_byte(stack, topic, SICK, RECORDS, mask=1)
     else:
         before = raw_batches.set_codec(stack, topic, SICK, RECORDS, 6)
         if before == 6:
@@ -167,7 +167,7 @@ async def test_an_expired_bad_batch_no_longer_blocks_even_if_nothing_follows(
         await read(consumer, len(ALL) - len(BEHIND))
         while not consumer.sick:
             await consumer.getmany(timeout_ms=50)
-        await asyncio.to_thread(surgery.delete_records, servers, topic, {SICK: end})
+        await asyncio.to_thread(log_faults.delete_records, servers, topic, {SICK: end})
         while consumer.sick:
             await consumer.getmany(timeout_ms=50)
         assert await consumer.position(TopicPartition(topic, SICK)) == end
@@ -281,7 +281,7 @@ async def test_a_deleted_topic_is_reported_and_asked_for_with_pauses(settings: S
     await fill(settings, topic)
     async with consuming(settings, topic) as consumer:
         await read(consumer, len(ALL))
-        await asyncio.to_thread(surgery.delete_topic, settings.kafka.bootstrap_servers, topic)
+        await asyncio.to_thread(log_faults.delete_topic, settings.kafka.bootstrap_servers, topic)
         async with asyncio.timeout(20):
             while len(consumer.sick) < PARTITIONS:
                 await consumer.getmany(timeout_ms=50)

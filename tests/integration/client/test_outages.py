@@ -1,4 +1,4 @@
-"""Kafka away, topics missing, sends that fail: what the caller is told, and that the client recovers."""
+"""Kafka away, topics missing, sends that fail: which error the caller gets, and that the client recovers."""
 
 import asyncio
 import socket

@@ -63,7 +63,7 @@ async def orgs(served: Settings) -> AsyncIterator[OrganizationClient]:
         yield orgs
 
 
-async def live_a_life(orgs: OrganizationClient) -> list[Result]:
+async def run_every_command(orgs: OrganizationClient) -> list[Result]:
     """One organization from its creation to its restoration, with two commands that change nothing."""
     return [
         await orgs.create(ORG, name="Acme"),
@@ -106,7 +106,7 @@ async def read(settings: Settings, topic: str, count: int) -> list[ConsumerRecor
 async def test_every_record_of_a_life_is_as_the_document_describes_it(
     served: Settings, orgs: OrganizationClient
 ) -> None:
-    outcomes = await live_a_life(orgs)
+    outcomes = await run_every_command(orgs)
     assert [(outcome.outcome, outcome.code, outcome.version) for outcome in outcomes] == [
         (Outcome.APPLIED, 200, 1),
         (Outcome.APPLIED, 200, 2),

@@ -1,4 +1,4 @@
-"""Results that can't be read: who waits for another one notices nothing, who waits for them is told why none comes."""
+"""Results that can't be read: calls that wait for others are not affected, calls that wait for them learn why."""
 
 import asyncio
 from uuid import UUID, uuid4
@@ -10,7 +10,7 @@ from org_events.kafka import sick
 from org_events.publishing import OrganizationClient, OutcomeUnknown
 from org_local.stack import Stack
 from tests.integration.client.answering import AnsweringService, Received, result
-from tests.support import surgery
+from tests.support import log_faults
 
 pytestmark = pytest.mark.integration
 
@@ -33,10 +33,10 @@ async def test_outcomes_of_other_partitions_arrive_and_a_missing_one_says_why(
         for partition, org_id in ORGS.items()
     }
     await service.arrived(3)
-    offset = surgery.ends(stack.bootstrap_servers, topics.results, [1])[1]
+    offset = log_faults.ends(stack.bootstrap_servers, topics.results, [1])[1]
     async with service.transaction():  # nobody can read what was written until it ends
         await service.send(*(result(command) for command in service.received))
-        await asyncio.to_thread(surgery.flip_byte, stack, topics.results, 1, offset, mask=1)
+        await asyncio.to_thread(log_faults.flip_byte, stack, topics.results, 1, offset, mask=1)
     for partition in (0, 2):
         assert (await waiting[partition]).code == 200
     assert orgs.unread is not None
@@ -46,6 +46,6 @@ async def test_outcomes_of_other_partitions_arrive_and_a_missing_one_says_why(
     ):
         await waiting[1]
     later = asyncio.create_task(orgs.outcome(ids[1], timeout_s=20))
-    await asyncio.to_thread(surgery.flip_byte, stack, topics.results, 1, offset, mask=1)
+    await asyncio.to_thread(log_faults.flip_byte, stack, topics.results, 1, offset, mask=1)
     assert (await later).code == 200
     assert orgs.unread is None

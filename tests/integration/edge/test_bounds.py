@@ -303,9 +303,9 @@ async def test_a_parked_change_is_a_500_that_names_its_command(settings: Setting
             assert (parked.status_code, parked.json()["type"]) == (500, "urn:orgs:problem:parked")
             told = await root.get(parked.headers["location"])
             assert (told.json()["status"], told.json()["command_id"]) == ("parked", parked.json()["command_id"])
-        stranger = {"authorization": people.headers("mallory")["authorization"]}
+        mallory = {"authorization": people.headers("mallory")["authorization"]}
         here, nowhere = [
-            await root.patch(f"/v1/orgs/{each}", json={"domain": "mallory.com"}, headers=stranger)
+            await root.patch(f"/v1/orgs/{each}", json={"domain": "mallory.com"}, headers=mallory)
             for each in (org_id, uuid4())
         ]
         assert here.status_code == 404
@@ -342,12 +342,12 @@ async def test_a_drain_finishes_requests_in_flight_and_accepts_no_new_ones(setti
         running_edge = asyncio.create_task(edge.run(stop))
         await until(partial(is_ready, edge))
         await until(edge.checks()["kafka"], "answers")
-        in_hand = asyncio.create_task(root.delete(f"/v1/orgs/{uuid4()}", headers={"prefer": "wait=2"}))
+        in_flight = asyncio.create_task(root.delete(f"/v1/orgs/{uuid4()}", headers={"prefer": "wait=2"}))
         await until(lambda: REGISTRY.get_sample_value("orgs_http_requests_in_hand"))
         stop.set()
         await until(partial(answers, edge), False)
-        assert not in_hand.done()
-        answer = await in_hand
+        assert not in_flight.done()
+        answer = await in_flight
         assert (answer.status_code, answer.headers["connection"]) == (202, "close")
         await asyncio.wait_for(running_edge, 10)
 

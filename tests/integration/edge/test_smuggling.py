@@ -1,7 +1,7 @@
 """Requests that could be read in two ways, at a running edge: alone, and behind a proxy that reuses its connection.
 
-Behind a proxy a stranger and a caller share the connection to the edge. If the two programs disagree where the
-stranger's request ends, the caller gets the answer to another request, or the stranger's bytes act with their token.
+Behind a proxy an attacker and a caller share the connection to the edge. If the two programs disagree where the
+attacker's request ends, the caller gets the answer to another request, or the attacker's bytes act with their token.
 
 `make smuggle` runs the same behind a real nginx (`ORGS_TEST_PROXY=nginx`, and `nginx-websocket`).
 """
@@ -133,11 +133,11 @@ def test_the_edge_answers_unambiguous_requests_and_closes_on_ambiguous_ones(site
 
 @pytest.mark.parametrize("case", CASES, ids=NAMES)
 def test_behind_a_proxy_a_caller_gets_the_answer_to_their_own_request(site: Site, proxy_port: int, case: Case) -> None:
-    stranger = Raw(proxy_port)
-    stranger.send(case.sent + b"GET /v1/smuggled HTTP/1.1\r\nx-y: z")
+    attacker = Raw(proxy_port)
+    attacker.send(case.sent + b"GET /v1/smuggled HTTP/1.1\r\nx-y: z")
     for _ in range(2):
         asks(site, proxy_port)
-    stranger.close()
+    attacker.close()
     asks(site, proxy_port)
 
 
@@ -152,17 +152,17 @@ def test_behind_a_proxy_no_part_of_a_body_is_run_with_another_callers_token(
         head, sent = "Transfer-Encoding: chunked", b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
     else:
         head, sent = f"Content-Length: {len(body)}", body
-    stranger = Raw(proxy_port)
-    stranger.send(
+    attacker = Raw(proxy_port)
+    attacker.send(
         f"POST /v1/orgs HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: {upgrade}\r\n{head}\r\n\r\n".encode()
     )
-    stranger.send(sent)
-    answer = stranger.answer()
+    attacker.send(sent)
+    answer = attacker.answer()
     assert answer is not None
     assert answer[0] in {401, 502}
     asks(site, proxy_port, "root")
     asks(site, proxy_port, "root")
-    stranger.close()
+    attacker.close()
     with site.client("root") as root:
         assert root.get(f"/v1/orgs/{org_id}").json()["version"] == 1
 

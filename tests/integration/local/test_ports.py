@@ -28,7 +28,7 @@ def remember(folder: Path, **numbers: int) -> Path:
 
 
 def take_blindly(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a stack have the remembered ports, as if a stranger took them after the look."""
+    """Let a stack have the remembered ports, as if another program took them after the check."""
     claim = ports.claim
 
     def blind(last: int | None) -> tuple[int, socket.socket]:

@@ -13,7 +13,7 @@ from org_events.reference import Membership, Partnership, Role, Staff
 from org_local.stack import Stack
 from org_service.operate import accounts, reference
 from org_service.settings import Settings
-from tests.support import surgery
+from tests.support import log_faults
 from tests.support.database import execute
 from tests.support.fact_counts import Counts, facts_in_tables, facts_on_topics
 from tests.support.idle import wait_until_idle
@@ -45,7 +45,7 @@ async def test_every_reader_works_with_every_codec_of_the_topics(
     await orgs("send", "create", "--id", ORG, "--name", "none", "--no-wait")
     for number, codec in enumerate(CODECS):
         for name in names:
-            await asyncio.to_thread(surgery.configure, kafka.bootstrap_servers, name, {"compression.type": codec})
+            await asyncio.to_thread(log_faults.configure, kafka.bootstrap_servers, name, {"compression.type": codec})
         await reference.publish(kafka, map(reference.FactEntry, facts[3 * number :][:3]))
         service.start("worker", "relay")  # the relay finds where it was, in what the codec before this one packed
         await orgs("send", "update", ORG, "--name", codec)

@@ -64,7 +64,7 @@ async def published_positions(orgs: Orgs) -> list[int]:
     return sorted(event["value"]["position"] for event in events)
 
 
-async def test_a_healthy_journal_is_left_alone(orgs: Orgs, service: Service, settings: Settings) -> None:
+async def test_a_healthy_journal_is_left_unchanged(orgs: Orgs, service: Service, settings: Settings) -> None:
     never = await orgs("journal", "advance", code=1)
     assert "has published nothing yet" in never.stderr
     service.start("worker", "relay")

@@ -16,7 +16,7 @@ from org_service.kafka.reader import Record, read_all
 from org_service.operate import accounts, progress, tail
 from org_service.operate.tail import View
 from org_service.settings import Settings
-from tests.support import surgery
+from tests.support import log_faults
 from tests.support.fact_counts import facts_on_topics
 from tests.support.operating import Orgs
 
@@ -39,7 +39,7 @@ async def fill(settings: Settings, stack: Stack, topic: str, partitions: int = P
                     batch.append(key=b"k", value=b'{"position": 1}', timestamp=None)
                 await producer.send_batch(batch, topic, partition=partition)
             await producer.flush()
-    await asyncio.to_thread(surgery.flip_byte, stack, topic, sick, BAD, mask=1)
+    await asyncio.to_thread(log_faults.flip_byte, stack, topic, sick, BAD, mask=1)
 
 
 def places(records: list[Record]) -> Counter[tuple[int, int]]:
@@ -69,7 +69,7 @@ async def test_tail_shows_what_can_be_read_and_goes_on_with_the_rest_when_it_can
         async for records in tail.watch(settings.kafka, topic, view):
             shown += records
             if len(shown) == (ALL - BEHIND).total():
-                await asyncio.to_thread(surgery.flip_byte, stack, topic, SICK, BAD, mask=1)
+                await asyncio.to_thread(log_faults.flip_byte, stack, topic, SICK, BAD, mask=1)
             if len(shown) == ALL.total():
                 break
     assert places(shown) == ALL

@@ -9,7 +9,7 @@ from aiokafka import AIOKafkaProducer
 from org_service.errors import StopError
 from org_service.relay import Relay
 from org_service.settings import Settings
-from tests.support import surgery
+from tests.support import log_faults
 from tests.support.database import execute
 from tests.support.relaying import assert_exactly_once, changes, journal, running, seen
 
@@ -62,10 +62,10 @@ async def test_it_stops_where_partitions_were_added_rather_than_split_an_organiz
     """Versions 1 and 2 on one partition, 3 on another: a subscriber would see 3 first, and nothing would say so."""
     await publish(settings, 20)
     kafka = settings.kafka
-    await asyncio.to_thread(surgery.add_partitions, kafka.bootstrap_servers, kafka.topics.events, 6)
+    await asyncio.to_thread(log_faults.add_partitions, kafka.bootstrap_servers, kafka.topics.events, 6)
     await journal(settings, changes(5, after=20))
     assert "has 6 partitions, not 3" in await stopped(settings)
-    assert surgery.ends(kafka.bootstrap_servers, kafka.topics.events, [3, 4, 5]) == {3: 0, 4: 0, 5: 0}
+    assert log_faults.ends(kafka.bootstrap_servers, kafka.topics.events, [3, 4, 5]) == {3: 0, 4: 0, 5: 0}
 
 
 async def test_it_stops_when_the_journal_is_restored_while_it_runs(settings: Settings) -> None:

@@ -11,7 +11,6 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from org_events.reference import Role
-from  import choose_default_organization
 from org_service.domain.access import AccessKind, Partner, UserMembership, decide_access
 from org_service.domain.organization import StoredOrganization, name_key
 from org_service.store import directory, lists
@@ -19,6 +18,7 @@ from org_service.store.directory import Entry, Listing
 from org_service.store.engine import Session
 from tests.integration.store.conftest import POLICY
 from tests.integration.store.rows import AT
+from tests.support.default_organization import default_organization
 
 pytestmark = pytest.mark.integration
 
@@ -51,7 +51,7 @@ class World(NamedTuple):
         """The whole list of a user."""
         own = self.memberships.get(user_id, {})
         there = {each.id for each in self.organizations if each.deleted_at is None}
-        default = choose_default_organization(membership for membership in own.values() if membership.org_id in there)
+        default = default_organization(membership for membership in own.values() if membership.org_id in there)
         seen = [each for each in (self.seen(user_id, one) for one in self.organizations) if each is not None]
         seen = [
             each for each in seen if each.organization.deactivated_at is None or each.access.kind != AccessKind.STAFF

@@ -81,7 +81,7 @@ async def test_nothing_to_write_is_no_statement(conn: AsyncConnection) -> None:
 
 
 async def test_an_unchanged_fact_is_not_written_again(engine: AsyncEngine) -> None:
-    """A topic that is read again would otherwise write a million rows anew, for nothing."""
+    """A topic that is read again would otherwise write a million rows again, for nothing."""
     same, other = ("ann", ACME, "user", AT, True), ("bob", ACME, "user", AT, True)
     async with engine.begin() as conn:
         await MEMBERSHIPS.upsert(conn, [same, other])

@@ -109,7 +109,7 @@ REFERENCE = {"membership", "partnership", "staff"}
 
 
 async def _refused(session: Session, statement: str) -> bool:
-    """Whether Postgres refuses it for want of rights; whatever it does is rolled back."""
+    """Whether Postgres refuses it for lack of rights; whatever it does is rolled back."""
     transaction = session.transaction()
     await transaction.start()
     try:

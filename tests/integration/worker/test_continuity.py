@@ -20,7 +20,7 @@ from org_service.worker import commands
 from org_service.worker.continuity import Note
 from org_service.worker.worker import Worker
 from tests.integration.worker.running import running
-from tests.support import surgery
+from tests.support import log_faults
 from tests.support.records import record_of
 from tests.support.waiting import until
 
@@ -84,7 +84,7 @@ async def test_commands_deleted_before_they_were_read_are_noted_down_and_the_lat
         await until_decided(database, ids)
         await until_committed(settings, 3)
     await send(settings, 4)
-    await asyncio.to_thread(surgery.delete_records, kafka.bootstrap_servers, topic, {0: 7})
+    await asyncio.to_thread(log_faults.delete_records, kafka.bootstrap_servers, topic, {0: 7})
     later = await send(settings, 1)
     async with running(settings) as worker:
         await until_decided(database, later)
@@ -104,7 +104,7 @@ async def test_a_truncated_log_that_was_continued_is_read_from_the_truncation(
     async with running(settings):
         await until_decided(database, ids)
         await until_committed(settings, 12)
-    await asyncio.to_thread(surgery.cut_tail, stack, settings.kafka.topics.commands, 0, 9)
+    await asyncio.to_thread(log_faults.cut_tail, stack, settings.kafka.topics.commands, 0, 9)
     new = await send(settings, 5)
     async with running(settings):
         await until_decided(database, new)
@@ -122,7 +122,7 @@ async def test_a_log_truncated_while_a_worker_runs_is_noticed(
     async with running(settings):
         await until_decided(database, await send(settings, 6))
         await until_committed(settings, 6)
-        await asyncio.to_thread(surgery.cut_tail, stack, settings.kafka.topics.commands, 0, 4)
+        await asyncio.to_thread(log_faults.cut_tail, stack, settings.kafka.topics.commands, 0, 4)
         await until_committed(settings, 4)
         new = await send(settings, 3)
         await until_decided(database, new)
@@ -170,9 +170,9 @@ async def test_a_topic_that_is_deleted_and_created_again_under_a_worker_is_read_
     async with running(settings) as worker:
         await until_decided(database, await send(settings, 2))
         await until_committed(settings, 2)
-        await asyncio.to_thread(surgery.delete_topic, kafka.bootstrap_servers, topic)
+        await asyncio.to_thread(log_faults.delete_topic, kafka.bootstrap_servers, topic)
         await until(lambda: _fails(worker, "log", "does not exist"))
-        await asyncio.to_thread(surgery.create_topic, kafka.bootstrap_servers, topic, 3, spec.config)
+        await asyncio.to_thread(log_faults.create_topic, kafka.bootstrap_servers, topic, 3, spec.config)
         async with asyncio.timeout(30):
             await until_decided(database, await send(settings, 4))
         assert "where it was read" in await worker.checks()["log"]() or await lost(database)
@@ -195,7 +195,7 @@ async def test_a_commit_for_a_recreated_topic_is_not_trusted(settings: Settings,
     async with AIOKafkaConsumer(bootstrap_servers=servers, group_id=group, enable_auto_commit=False) as late:
         late.assign([at := TopicPartition(topic, 0)])
         await late.commit({at: 1})
-        await asyncio.to_thread(surgery.recreate_topic, kafka.bootstrap_servers, topic, 3, spec.config)
+        await asyncio.to_thread(log_faults.recreate_topic, kafka.bootstrap_servers, topic, 3, spec.config)
         await until_committed(settings, OFFSET_INVALID)  # forgotten some time after the topic
         await late.commit({at: (2, Note(uuid4(), 0, (1_700_000_000_000, 7)).to_text())})
     ids = await send(settings, 4)
@@ -212,4 +212,4 @@ async def test_a_worker_ends_rather_than_read_a_topic_with_added_partitions(
         async with asyncio.timeout(60), asyncio.TaskGroup() as group:
             group.create_task(Worker(settings).run(asyncio.Event()))
             await until_decided(database, await send(settings, 1))
-            await asyncio.to_thread(surgery.add_partitions, kafka.bootstrap_servers, kafka.topics.commands, 6)
+            await asyncio.to_thread(log_faults.add_partitions, kafka.bootstrap_servers, kafka.topics.commands, 6)

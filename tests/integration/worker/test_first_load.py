@@ -166,13 +166,13 @@ async def test_a_topic_recreated_during_a_check_is_not_awaited_to_its_former_end
     topic, created = feed.topics.memberships, asyncio.Event()
     await feed.members(*(member(f"user-{n}") for n in range(30)))
 
-    async def create_anew() -> None:
+    async def recreate() -> None:
         await feed.delete_topic(topic)
         await feed.create_topic(topic)
         await feed.members(member("ann"))
         created.set()
 
-    before_a_look(monkeypatch, create_anew)
+    before_a_look(monkeypatch, recreate)
     loading = asyncio.create_task(first_load.wait_until_loaded(settings, asyncio.Event(), lambda: None))
     async with asyncio.timeout(40):
         await created.wait()

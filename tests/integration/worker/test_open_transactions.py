@@ -12,7 +12,7 @@ from org_service.settings import Settings
 from org_service.telemetry.metrics import PARTITIONS_HELD
 from tests.integration.worker.publishing import send
 from tests.integration.worker.running import running
-from tests.support import surgery
+from tests.support import log_faults
 from tests.support.records import record_of
 from tests.support.waiting import until
 
@@ -29,7 +29,7 @@ async def test_an_open_transaction_is_reported_with_its_owner_until_it_ends(
     async with running(settings) as worker:
         await until(lambda: _held(topic), 0)
         publisher = f"{settings.kafka.topic_prefix}billing"
-        stuck = await asyncio.to_thread(surgery.begin_transaction, servers, publisher, topic, 0)
+        stuck = await asyncio.to_thread(log_faults.begin_transaction, servers, publisher, topic, 0)
         held = f"blocked: {topic}[0] at offset 0 by the transaction of '{publisher}' (producer "
 
         async def says_so() -> bool:

@@ -23,7 +23,7 @@ from org_service.store.database import Database
 from org_service.store.reference_progress import ReferencePartition
 from org_service.telemetry.metrics import PARKED, REFERENCE_RECORDS
 from tests.integration.worker.running import running
-from tests.support import surgery
+from tests.support import log_faults
 from tests.support.probing import probing
 from tests.support.reference_feed import ACME, JOINED, Feed, at_home, member, reading, roles
 from tests.support.waiting import until
@@ -93,7 +93,7 @@ async def test_facts_no_longer_in_the_topics_are_deleted_after_a_long_absence(
     await feed.members(member("next"))
     # A transaction that nobody ends is no reason to wait: what it holds counts when it is committed.
     open_one = await asyncio.to_thread(
-        surgery.begin_transaction, settings.kafka.bootstrap_servers, topics.staff, topics.staff, 0
+        log_faults.begin_transaction, settings.kafka.bootstrap_servers, topics.staff, topics.staff, 0
     )
     async with reading(settings):
         await until(lambda: revoked(database), 0)
@@ -131,7 +131,7 @@ async def test_a_recreated_topic_deletes_nothing_however_long_the_absence(
     await restore(database, LONG)
     servers, partitions = settings.kafka.bootstrap_servers, settings.kafka.partitions
     for topic in topics_of(feed):
-        await asyncio.to_thread(surgery.recreate_topic, servers, topic, partitions, {"cleanup.policy": "compact"})
+        await asyncio.to_thread(log_faults.recreate_topic, servers, topic, partitions, {"cleanup.policy": "compact"})
     await feed.members(member("ann"))
     async with reading(settings):
         await until(lambda: roles(database), {"ann": "user", "revoked": "admin"})

@@ -1,4 +1,4 @@
-"""No older data come back and none are passed over: rebalances, restored databases, topics created anew, outages."""
+"""No older data come back and none are skipped: rebalances, restored databases, recreated topics, outages."""
 
 import asyncio
 from uuid import UUID
@@ -190,7 +190,7 @@ async def _later(worker: Worker, beat: float) -> bool:
 
 
 def _oldest(worker: Worker) -> float:
-    """When the loop that has been silent for longest gave its last sign of life."""
+    """The oldest of the loops' last heartbeats."""
     return min(each.at_s for each in worker.heartbeats)
 
 

@@ -19,9 +19,9 @@ from org_service.apply import reconcile
 from org_service.errors import RetryError
 from org_service.settings import AuthSettings, Settings
 from tests.integration.worker.running import running
-from tests.support import raw_batches, surgery
+from tests.support import log_faults, raw_batches
+from tests.support.log_faults import Batch
 from tests.support.reference_feed import ACME, Feed, member, reading
-from tests.support.surgery import Batch
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.integration
@@ -60,8 +60,8 @@ class Publishers:
 
 async def damage(stack: Stack, topic: str, partition: int) -> Batch:
     """Flip a bit in the middle of a partition, or flip it back."""
-    end = surgery.ends(stack.bootstrap_servers, topic, [partition])[partition]
-    return await asyncio.to_thread(surgery.flip_byte, stack, topic, partition, end // 2, mask=1)
+    end = log_faults.ends(stack.bootstrap_servers, topic, [partition])[partition]
+    return await asyncio.to_thread(log_faults.flip_byte, stack, topic, partition, end // 2, mask=1)
 
 
 async def progress(database: asyncpg.Connection) -> dict[tuple[str, int], int]:
@@ -74,7 +74,7 @@ def ends(settings: Settings, topics: list[str]) -> dict[tuple[str, int], int]:
     return {
         (topic, partition): end
         for topic in topics
-        for partition, end in surgery.ends(servers, topic, range(settings.kafka.partitions)).items()
+        for partition, end in log_faults.ends(servers, topic, range(settings.kafka.partitions)).items()
     }
 
 
@@ -121,7 +121,7 @@ async def test_progress_stops_at_an_unreadable_batch_and_all_other_partitions_co
             assert f"{topic}, partition {partition}: unreadable from offset {batch.first}: Corrupt" in str(told.value)
             assert caplog.text.count(f"{topic}, partition {partition} cannot be read from offset {batch.first} on") == 1
         for (topic, partition), batch in bad.items():
-            await asyncio.to_thread(surgery.flip_byte, stack, topic, partition, batch.first, mask=1)
+            await asyncio.to_thread(log_faults.flip_byte, stack, topic, partition, batch.first, mask=1)
         await until(lambda: database.fetchval(FACTS), sent)
         await until(lambda: progress(database), ends(settings, publishers.topics))
         await until(lambda: unconfirmed(database), set())
@@ -153,7 +153,7 @@ async def test_commands_wait_for_unreadable_reference_data_and_it_is_reported(
 
         await until(says_so)
         assert await readyz("consumer") == "commands wait until the reference data are loaded"
-        await asyncio.to_thread(surgery.flip_byte, stack, topic, 1, bad.first, mask=1)
+        await asyncio.to_thread(log_faults.flip_byte, stack, topic, 1, bad.first, mask=1)
         await until(lambda: readyz("consumer"), "3 partitions")
         assert await database.fetchval(FACTS) == sent
 
@@ -176,7 +176,7 @@ async def test_nothing_is_deleted_after_a_long_absence_while_a_partition_is_unre
     async with reading(settings) as applier:
         await until(outage, "Kafka returned an unexpected response: CorruptRecordException")
         assert await database.fetchval(FACTS) == sent + 10
-        await asyncio.to_thread(surgery.flip_byte, stack, topic, 1, bad.first, mask=1)
+        await asyncio.to_thread(log_faults.flip_byte, stack, topic, 1, bad.first, mask=1)
         await until(lambda: database.fetchval(FACTS), sent)
 
 

@@ -24,7 +24,7 @@ from org_service.worker.subscriber import Subscriber
 from org_service.worker.worker import Worker
 from tests.integration.worker.publishing import committed, send
 from tests.integration.worker.running import has_joined, running, said
-from tests.support import raw_batches, surgery
+from tests.support import log_faults, raw_batches
 from tests.support.probing import probing
 from tests.support.raw_batches import CODECS, Raw
 from tests.support.records import FakeRecord, record_of
@@ -323,8 +323,8 @@ async def test_an_unreadable_partition_waits_and_is_reported_and_all_others_cont
     topic = settings.kafka.topics.commands
     for number in range(20):  # batches of their own
         await send(settings, *(record_of(CreateOrganization(org_id=uuid4(), name=f"{number} {n}")) for n in range(30)))
-    ends = surgery.ends(settings.kafka.bootstrap_servers, topic, [0])
-    bad = await asyncio.to_thread(surgery.flip_byte, stack, topic, 0, ends[0] // 2)
+    ends = log_faults.ends(settings.kafka.bootstrap_servers, topic, [0])
+    bad = await asyncio.to_thread(log_faults.flip_byte, stack, topic, 0, ends[0] // 2)
     readable = 600 - (ends[0] - bad.first)
     shown = {"topic": topic, "partition": "0"}
     async with running(settings) as worker:
@@ -333,9 +333,9 @@ async def test_an_unreadable_partition_waits_and_is_reported_and_all_others_cont
             await worker.checks()["consumer"]()
         assert REGISTRY.get_sample_value("orgs_consumer_partition_stuck", shown) == 1
         await send(settings, *(record_of(CreateOrganization(org_id=uuid4(), name=f"late {n}")) for n in range(30)))
-        behind = surgery.ends(settings.kafka.bootstrap_servers, topic, [0])[0] - bad.first
+        behind = log_faults.ends(settings.kafka.bootstrap_servers, topic, [0])[0] - bad.first
         await until(lambda: database.fetchval("SELECT count(*) FROM journal WHERE code = 200"), 630 - behind)
-        await asyncio.to_thread(surgery.flip_byte, stack, topic, 0, bad.first)
+        await asyncio.to_thread(log_faults.flip_byte, stack, topic, 0, bad.first)
         await until(lambda: database.fetchval("SELECT count(*) FROM journal WHERE code = 200"), 630)
         assert REGISTRY.get_sample_value("orgs_consumer_partition_stuck", shown) is None
     assert await committed(settings) == 630

@@ -10,7 +10,6 @@ import pytest
 
 from org_events.commands import COMMANDS, CreateOrganization
 from org_events.reference import Role
-from  import choose_default_organization
 from org_service.domain.access import (
     Access,
     AccessKind,
@@ -22,6 +21,7 @@ from org_service.domain.access import (
 from org_service.domain.decide import decide
 from org_service.domain.organization import StoredOrganization
 from org_service.domain.policy import read_policy
+from tests.support.default_organization import default_organization
 
 POLICY = read_policy(files("org_service").joinpath("policy.toml").read_text())
 NOW = datetime(2026, 5, 1, tzinfo=UTC)
@@ -156,10 +156,10 @@ def test_the_default_is_the_earliest_joined_active_membership() -> None:
     def member(org: UUID, day: int, active: bool = True) -> UserMembership:
         return UserMembership(org, Role.USER, datetime(2026, 1, day, tzinfo=UTC), active)
 
-    assert choose_default_organization([]) is None
-    assert choose_default_organization([member(ORG, 1, active=False)]) is None
-    assert choose_default_organization([member(ORG, 3), member(PARTNER, 2), member(OTHER, 1, active=False)]) == PARTNER
-    assert choose_default_organization([member(OTHER, 2), member(PARTNER, 2)]) == PARTNER
+    assert default_organization([]) is None
+    assert default_organization([member(ORG, 1, active=False)]) is None
+    assert default_organization([member(ORG, 3), member(PARTNER, 2), member(OTHER, 1, active=False)]) == PARTNER
+    assert default_organization([member(OTHER, 2), member(PARTNER, 2)]) == PARTNER
 
 
 def test_a_taken_name_is_reported_only_to_those_who_may_use_it() -> None:

@@ -10,7 +10,7 @@ GET = b"GET /a HTTP/1.1\r\nhost: x\r\n\r\n"
 KNOWN = b"GET /a HTTP/1.1\r\nhost: x\r\nauthorization: Bearer t\r\n\r\n"
 
 
-async def begin_to_read(server: HttpServer, request: bytes) -> socket.socket:
+async def start_reading(server: HttpServer, request: bytes) -> socket.socket:
     """A client that asks for what is more than it has room for, and reads no more than the beginning of the answer."""
     loop, client = asyncio.get_running_loop(), socket.socket()
     client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8_192)

@@ -11,7 +11,7 @@ from org_service.serving.registry import TIMEOUTS_S, ConnectionState
 from org_service.telemetry.metrics import HTTP_CONNECTIONS
 from tests.support.probing import probing
 from tests.support.waiting import until
-from tests.unit.serving.plain import GET, KNOWN, begin_to_read, read_on
+from tests.unit.serving.plain import GET, KNOWN, read_on, start_reading
 from tests.unit.serving.serving import Client, Echo, Run, connected, on_both_loops, serving
 
 
@@ -236,7 +236,7 @@ def test_a_slow_reader_has_the_same_time_for_the_end_of_its_last_answer_as_for_t
     async def main() -> None:
         async with serving(Echo()) as server:
             written = asyncio.Event()
-            client, received = await begin_to_read(server, sent), b""
+            client, received = await start_reading(server, sent), b""
             with probing("serving.last_answer_written", written.set):
                 while not written.is_set():
                     received += await asyncio.get_running_loop().sock_recv(client, 4_096)
@@ -260,7 +260,7 @@ def test_a_client_that_does_not_read_the_end_of_its_last_answer_is_disconnected(
 
     async def main() -> None:
         async with serving(Echo()) as server:
-            client = await begin_to_read(server, KNOWN.replace(b"/a", b"/large").replace(b"1.1", b"1.0"))
+            client = await start_reading(server, KNOWN.replace(b"/a", b"/large").replace(b"1.1", b"1.0"))
             written = asyncio.Event()
             with probing("serving.last_answer_written", written.set):
                 while not written.is_set():

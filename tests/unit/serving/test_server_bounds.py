@@ -12,7 +12,7 @@ from org_service.serving.registry import ConnectionState
 from org_service.serving.server import raise_file_limit
 from tests.support.probing import probing
 from tests.support.waiting import until
-from tests.unit.serving.plain import GET, KNOWN, begin_to_read, read_on
+from tests.unit.serving.plain import GET, KNOWN, read_on, start_reading
 from tests.unit.serving.serving import Client, Echo, connected, serving
 
 
@@ -100,7 +100,7 @@ async def test_a_drain_accepts_nothing_new_and_answers_requests_in_flight() -> N
 async def test_an_answer_begun_before_the_drain_is_the_last_one_of_its_connection() -> None:
     echo = Echo()
     async with serving(echo) as server:
-        client = await begin_to_read(server, KNOWN.replace(b"/a", b"/large") + KNOWN.replace(b"/a", b"/behind"))
+        client = await start_reading(server, KNOWN.replace(b"/a", b"/large") + KNOWN.replace(b"/a", b"/behind"))
         ending = asyncio.create_task(server.__aexit__())
         await until(lambda: server.draining)
         answer = await read_on(client)
@@ -112,7 +112,7 @@ async def test_an_answer_begun_before_the_drain_is_the_last_one_of_its_connectio
 async def test_bytes_after_an_unauthenticated_request_during_its_answer_are_not_run_as_a_request() -> None:
     echo = Echo()
     async with serving(echo) as server:
-        client = await begin_to_read(server, GET.replace(b"/a", b"/large"))
+        client = await start_reading(server, GET.replace(b"/a", b"/large"))
         came = asyncio.Event()
         with probing("serving.read_ahead", came.set):
             await asyncio.get_running_loop().sock_sendall(client, KNOWN.replace(b"/a", b"/behind"))

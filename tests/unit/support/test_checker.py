@@ -1,4 +1,4 @@
-"""The checker over a story that is exact, and over the same story with one thing wrong at a time."""
+"""The checker over a history that is exact, and over the same history with one thing wrong at a time."""
 
 import json
 from collections.abc import Callable
@@ -9,16 +9,16 @@ from uuid import UUID
 import pytest
 
 from tests.support.checker import judge
+from tests.support.exact_history import NOON, ExactHistory
 from tests.support.observed import JournaledOutcome, Observed, Record
 from tests.support.published import Published
-from tests.support.story import NOON, Story
 
 A, B, C = (str(UUID(int=number)) for number in (10, 11, 12))
 
 
 @pytest.fixture
-def story() -> Story:
-    it = Story()
+def history() -> ExactHistory:
+    it = ExactHistory()
     it.send(1, "org.create", A, name="Acme", domain="acme.no")
     it.send(2, "org.create", B, name="Bolt", primary_address={"line1": "1 Way", "city": "Oslo", "country": "NO"})
     it.send(3, "org.update", A, name="Bolt")
@@ -35,8 +35,8 @@ def story() -> Story:
     return it
 
 
-def test_an_exact_history_passes_and_reports_what_was_checked(story: Story) -> None:
-    findings = judge(story.observed, story.published)
+def test_an_exact_history_passes_and_reports_what_was_checked(history: ExactHistory) -> None:
+    findings = judge(history.observed, history.published)
     assert findings.ok, findings.text()
     assert findings.counts == {
         "commands": 13,
@@ -204,48 +204,48 @@ SPOILS: list[tuple[str, Callable[[Observed], object]]] = [
 
 
 @pytest.mark.parametrize(("kind", "spoil"), SPOILS, ids=[f"{number} {row[0]}" for number, row in enumerate(SPOILS)])
-def test_a_single_error_is_found(story: Story, kind: str, spoil: Callable[[Observed], object]) -> None:
-    spoil(story.observed)
-    findings = judge(story.observed, story.published)
+def test_a_single_error_is_found(history: ExactHistory, kind: str, spoil: Callable[[Observed], object]) -> None:
+    spoil(history.observed)
+    findings = judge(history.observed, history.published)
     assert kind in findings.differences, findings.text()
 
 
-def test_a_command_that_was_never_published_is_found(story: Story) -> None:
-    assert "a command in the log was published by nobody" in judge(story.observed, story.published[1:]).differences
+def test_a_command_that_was_never_published_is_found(history: ExactHistory) -> None:
+    assert "a command in the log was published by nobody" in judge(history.observed, history.published[1:]).differences
 
 
-def test_an_unacknowledged_command_may_be_in_the_log_or_not(story: Story) -> None:
-    story.published[0] = replace(story.published[0], partition=None, offset=None)
-    story.published.append(Published(str(UUID(int=99)), A, "org.update", 99, "{}", None, None))
-    assert judge(story.observed, story.published).ok
+def test_an_unacknowledged_command_may_be_in_the_log_or_not(history: ExactHistory) -> None:
+    history.published[0] = replace(history.published[0], partition=None, offset=None)
+    history.published.append(Published(str(UUID(int=99)), A, "org.update", 99, "{}", None, None))
+    assert judge(history.observed, history.published).ok
 
 
-def test_a_publisher_whose_order_was_changed_is_found(story: Story) -> None:
-    story.published[3], story.published[0] = (
-        replace(story.published[3], sequence=1),
-        replace(story.published[0], sequence=4),
+def test_a_publisher_whose_order_was_changed_is_found(history: ExactHistory) -> None:
+    history.published[3], history.published[0] = (
+        replace(history.published[3], sequence=1),
+        replace(history.published[0], sequence=4),
     )
-    story.published.sort(key=lambda entry: entry.sequence)
+    history.published.sort(key=lambda entry: entry.sequence)
     assert (
         "commands of one organization are not in their publisher's order"
-        in judge(story.observed, story.published).differences
+        in judge(history.observed, history.published).differences
     )
 
 
-def test_positions_out_of_partition_order_are_found(story: Story) -> None:
-    rows = story.observed.journal
+def test_positions_out_of_partition_order_are_found(history: ExactHistory) -> None:
+    rows = history.observed.journal
     first, second = [number for number, row in enumerate(rows) if row.org_id == A][2:4]
     rows[first], rows[second] = (
         replace(rows[second], position=rows[first].position),
         replace(rows[first], position=rows[second].position),
     )
-    assert "an organization's positions are not in partition order" in judge(story.observed).differences
+    assert "an organization's positions are not in partition order" in judge(history.observed).differences
 
 
-def test_an_extra_copy_is_found_if_the_number_of_deliveries_is_known(story: Story) -> None:
-    copy = _copy(story.observed.results)
-    assert judge(story.observed, story.published, deliveries_max=1).ok
-    _repeat(story.observed.results, copy)
-    assert judge(story.observed, story.published, deliveries_max=2).ok
-    assert judge(story.observed, story.published).ok
-    assert "a duplicate got its result too often" in judge(story.observed, deliveries_max=1).differences
+def test_an_extra_copy_is_found_if_the_number_of_deliveries_is_known(history: ExactHistory) -> None:
+    copy = _copy(history.observed.results)
+    assert judge(history.observed, history.published, deliveries_max=1).ok
+    _repeat(history.observed.results, copy)
+    assert judge(history.observed, history.published, deliveries_max=2).ok
+    assert judge(history.observed, history.published).ok
+    assert "a duplicate got its result too often" in judge(history.observed, deliveries_max=1).differences

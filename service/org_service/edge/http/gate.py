@@ -39,7 +39,7 @@ from org_service.serving.exchange import CONNECTION, Asgi, Message, Receive, Sco
 from org_service.settings import EdgeSettings
 from org_service.store.failures import classify
 from org_service.telemetry.logs import get_logger
-from org_service.telemetry.metrics import HTTP_IN_HAND, HTTP_REQUESTS, HTTP_SECONDS
+from org_service.telemetry.metrics import HTTP_IN_FLIGHT, HTTP_REQUESTS, HTTP_SECONDS
 
 log = get_logger(__name__)
 
@@ -89,7 +89,7 @@ class Gate:
         self._routes = routes
         self._public = public
         self._buckets = Buckets(settings.rate_per_s, settings.rate_burst)
-        self._in_hand = 0
+        self._in_flight = 0
         self._counted: dict[tuple[str, str, int], tuple[Any, Any]] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -149,15 +149,15 @@ class Gate:
             body = await read_body(receive, headers.content_length, self._settings.body_bytes_max)
             receive = _replayed(body, receive)
         scope[BODY] = body
-        if self._in_hand >= self._settings.concurrency_max:
+        if self._in_flight >= self._settings.concurrency_max:
             raise unavailable(f"{self._settings.concurrency_max} requests are already in flight.")
-        self._in_hand += 1
-        HTTP_IN_HAND.set(self._in_hand)
+        self._in_flight += 1
+        HTTP_IN_FLIGHT.set(self._in_flight)
         try:
             await self._let_in(scope, receive, send)
         finally:
-            self._in_hand -= 1
-            HTTP_IN_HAND.set(self._in_hand)
+            self._in_flight -= 1
+            HTTP_IN_FLIGHT.set(self._in_flight)
 
     def _is_public(self, scope: Scope) -> bool:
         path: str = scope["path"]

@@ -29,7 +29,7 @@ from org_service.edge.http.problems import (
     no_such_command,
     not_found,
 )
-from org_service.edge.http.request_headers import combine, make_etag_for, is_current
+from org_service.edge.http.request_headers import combine, is_current, make_etag_for
 from org_service.probes import probe
 from org_service.store import directory, journal, outcomes, relations
 from org_service.store.database import Database

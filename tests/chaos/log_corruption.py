@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from typing import Protocol
 
 import org_local
-from tests.support import surgery
+from tests.support import log_faults
 from tests.support.observed import Record
 from tests.support.processes import ServiceProcess
 
-SURGERY_EVERY, SURGERY_AT, SICK_FOR = 4_000, 321, 240
-"""Commands between two surgeries, from there to the first one, and while a partition can't be read."""
+CORRUPT_EVERY, CORRUPT_AT, SICK_FOR = 4_000, 321, 240
+"""Commands between two corruptions, from there to the first one, and while a partition can't be read."""
 HEAL_MS = 5_000
-"""What was mended is tried again after 3 s."""
+"""What was repaired is tried again after 3 s."""
 
 
 class Publishers(Protocol):
@@ -29,7 +29,7 @@ class Publishers(Protocol):
         ...
 
 
-class Surgeon:
+class LogCorruption:
     """Now and then flips a bit of what the broker has stored, before the worker reads it, and later flips it back.
 
     The worker is frozen for that moment; one that waits for records would have them before anybody.
@@ -48,22 +48,22 @@ class Surgeon:
 
     def step(self, number: int) -> None:
         """Go on; call it at each pair of records."""
-        place = number % SURGERY_EVERY
-        if place == SURGERY_AT:
+        place = number % CORRUPT_EVERY
+        if place == CORRUPT_AT:
             self._frozen_at = _now_ms()
             self._worker.freeze()
             self.frozen = True
-        elif place == SURGERY_AT + 30:  # these answer the fetch that the worker has under way
+        elif place == CORRUPT_AT + 30:  # these answer the fetch that the worker has under way
             self._ends = self._found()
-        elif place == SURGERY_AT + 60:
-            self._spoil()
-        elif place == SURGERY_AT + SICK_FOR and self._bad is not None:
-            self.mend()
+        elif place == CORRUPT_AT + 60:
+            self._corrupt()
+        elif place == CORRUPT_AT + SICK_FOR and self._bad is not None:
+            self.repair()
 
-    def mend(self) -> None:
+    def repair(self) -> None:
         """Flip the bit back."""
         if self._bad is not None:
-            surgery.flip_byte(self._stack, self._topic, *self._bad, mask=1)
+            log_faults.flip_byte(self._stack, self._topic, *self._bad, mask=1)
             self.sick.append((self._bad[0], self._since_ms, _now_ms() + HEAL_MS))
             self._bad = None
 
@@ -74,7 +74,7 @@ class Surgeon:
             ends[record.partition] = max(ends[record.partition], record.offset + 1)
         return dict(ends)
 
-    def _spoil(self) -> None:
+    def _corrupt(self) -> None:
         before, self._ends = self._ends, {}
         grown = [
             (partition, before[partition])
@@ -83,7 +83,7 @@ class Surgeon:
         ]
         if grown:
             self._bad = grown[len(self.sick) % len(grown)]
-            surgery.flip_byte(self._stack, self._topic, *self._bad, mask=1)
+            log_faults.flip_byte(self._stack, self._topic, *self._bad, mask=1)
             self._since_ms = _now_ms() - HEAL_MS
         self._worker.thaw()
         self.frozen = False

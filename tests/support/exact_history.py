@@ -1,4 +1,4 @@
-"""A story to try the checker on: what a faithful service publishes, made in memory."""
+"""A history to try the checker on: what a faithful service publishes, made in memory."""
 
 import json
 from dataclasses import replace
@@ -19,7 +19,7 @@ ACTOR = "user-1"
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
-class Story:
+class ExactHistory:
     """A faithful service in memory: takes commands one at a time and publishes what became of each."""
 
     def __init__(self) -> None:

@@ -11,19 +11,19 @@ import asyncpg
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from org_service.settings import Settings
-from tests.support.batches import Place
 from tests.support.checker import judge
 from tests.support.findings import Findings
 from tests.support.observed import LOG_LEVEL, Observed, Record, TopicReader, observe
 from tests.support.outgoing import relay_position
 from tests.support.processes import Role, ServiceProcess
+from tests.support.record_transactions import Place
 from tests.support.sending import Publisher, Sending
 from tests.support.waiting import wait_for
 
 ANSWER_TIMEOUT_S = 20
 
 
-class Arena:
+class System:
     """Owns processes and connections; all are closed at the end, whatever happened."""
 
     def __init__(self, settings: Settings, folder: Path) -> None:

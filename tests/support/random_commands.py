@@ -40,7 +40,7 @@ RECENT_MAX = 2_000
 """Of these commands one is sent again, now and then."""
 
 
-class Crowd:
+class RandomCommands:
     """Makes commands for a number of organizations; each organization is created first."""
 
     def __init__(self, seed: int, organizations: int) -> None:

@@ -191,7 +191,7 @@ def begin_transaction(
 
 def ends(bootstrap_servers: str, topic: str, partitions: Sequence[int]) -> dict[int, int]:
     """The high watermark of partitions, transactions that are still open included."""
-    consumer = Consumer({"bootstrap.servers": bootstrap_servers, "group.id": "surgery", "log_level": 2})
+    consumer = Consumer({"bootstrap.servers": bootstrap_servers, "group.id": "log-faults", "log_level": 2})
     found: dict[int, int] = {}
 
     def finds(partition: int) -> bool:

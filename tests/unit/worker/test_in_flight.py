@@ -120,7 +120,7 @@ def records(*places: tuple[int, int]) -> Any:
     return tuple(FakeRecord(b"k", b"v", [], partition, offset) for partition, offset in places)
 
 
-async def in_hand(applier: Stuck, *batches: str) -> tuple[Subscriber, list[asyncio.Task[Any]]]:
+async def in_flight(applier: Stuck, *batches: str) -> tuple[Subscriber, list[asyncio.Task[Any]]]:
     """A subscriber with batches that don't end, and the handling of each."""
     made: list[Group] = []
     subscriber = Subscriber(SETTINGS, applier, make_group=grouped(None, made))
@@ -133,7 +133,7 @@ async def in_hand(applier: Stuck, *batches: str) -> tuple[Subscriber, list[async
 @pytest.mark.parametrize(("outage", "longest_s"), [("away", 0.15), (None, 2.0)])
 async def test_batches_that_do_not_end_in_a_drain_are_all_cancelled(outage: str | None, longest_s: float) -> None:
     applier = Stuck(outage)
-    subscriber, handling = await in_hand(applier, "one", "two")
+    subscriber, handling = await in_flight(applier, "one", "two")
     began = asyncio.get_running_loop().time()
     await subscriber.stop()
     await asyncio.wait(handling)
@@ -145,7 +145,7 @@ async def test_batches_that_do_not_end_in_a_drain_are_all_cancelled(outage: str 
 async def test_a_third_batch_is_not_fetched_before_the_first_is_done() -> None:
     """FastStream polls again when a batch is handled, and everything it polled would be held in memory."""
     applier = Stuck("away")
-    subscriber, (first, second) = await in_hand(applier, "one", "two")
+    subscriber, (first, second) = await in_flight(applier, "one", "two")
     await first
     for _ in range(10):
         await asyncio.sleep(0)
@@ -156,7 +156,7 @@ async def test_a_third_batch_is_not_fetched_before_the_first_is_done() -> None:
 
 async def test_a_batch_cancelled_from_elsewhere_ends_the_worker() -> None:
     applier = Stuck()
-    subscriber, (handling,) = await in_hand(applier, "one")
+    subscriber, (handling,) = await in_flight(applier, "one")
     for task in applier.tasks:
         assert task is not None
         task.cancel()

@@ -1,7 +1,7 @@
-"""Which transaction a record was written in: what stands in the headers of record batches, and no client tells.
+"""Which transaction a record was written in: the headers of record batches say it, and no client shows them.
 
 A result that the relay publishes and the copy that a duplicate gets from the worker are the same bytes. Kafka itself
-knows them apart: the relay writes in transactions, the worker doesn't. So the batches are fetched once more, by a few
+distinguishes them: the relay writes in transactions, the worker doesn't. So the batches are fetched once more, by a few
 requests of our own (Kafka protocol guide: Metadata version 1, Fetch version 4), and only their headers are looked at.
 """
 

@@ -1,6 +1,6 @@
 """Batches' headers, made by hand, and the transactions that are read from them."""
 
-from tests.support.batches import BYTES_BEFORE_LENGTH, CONTROL, HEADER, TRANSACTIONAL, Span, _Log, marker_of
+from tests.support.record_transactions import BYTES_BEFORE_LENGTH, CONTROL, HEADER, TRANSACTIONAL, Span, _Log, marker_of
 
 PLAIN = 0
 MARKER = TRANSACTIONAL | CONTROL

@@ -304,7 +304,7 @@ class _ConsumerClient:
                     case = cases.get(at)
                     # A bad batch that is gone by now was stepped over by a reset; nothing need come behind it.
                     if case and (not case.unread or case.sick.offset != _find_asked_offset(request, topic, number)):
-                        self._ward.note_read(at)
+                        self._sick_partitions.note_read(at)
                 elif error not in (OffsetOutOfRangeError, TopicAuthorizationFailedError):  # the fetcher's own
                     self._sick_partitions.note_refused(
                         TopicPartition(topic, number), _find_asked_offset(request, topic, number), error()

@@ -15,7 +15,7 @@ Broken trips the breaker: nothing of the lane is written, and the worker leaves 
 tries again (half-open). Then few failures are no excuse: the share of them alone decides, until a batch shows that our
 code works. So a defect that passes (memory, say) stops no worker for good.
 
-Refused: holding a batch back for a while because nothing has succeeded in this process yet. It is no news by waiting,
+Declined: holding a batch back for a while because nothing has succeeded in this process yet. It is no news by waiting,
 and where the first command of a quiet morning is poison it would hold up everybody behind it.
 """
 

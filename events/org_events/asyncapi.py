@@ -88,7 +88,11 @@ def _event_headers(event_type: str) -> _Json:
             "ce_position": _POSITION,
             "ce_commandid": _COMMAND_ID,
         },
-        {"ce_actor": {"type": "string", "description": "Who made the change"}, "traceparent": _TRACEPARENT},
+        {
+            "ce_actor": {"type": "string", "description": "Who made the change"},
+            "ce_replayrun": _described(_UUID, "The run of an operator that sent the event again, with the same ce_id"),
+            "traceparent": _TRACEPARENT,
+        },
     )
 
 

@@ -13,7 +13,7 @@ import os
 import secrets
 import socket
 from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Any, Final, Literal
 from uuid import UUID
 
@@ -226,9 +226,11 @@ async def _carry_out(
     except ServiceError as error:
         await ending.note(OperationState.FAILED, str(error))
     except asyncio.CancelledError:
-        with suppress(TimeoutError, OSError):
-            leaving = ending.note(OperationState.PAUSED) if on_cancel == "pause" else ending.release()
+        leaving = ending.note(OperationState.PAUSED) if on_cancel == "pause" else ending.release()
+        try:
             await asyncio.wait_for(asyncio.shield(leaving), _PAUSE_TIMEOUT_S)
+        except Exception as error:  # noqa: BLE001 - said, and whoever waits for the end isn't kept waiting
+            log.warning("the run could not be left in good order; its lease lapses", why=type(error).__name__)
         raise
     except Exception as error:
         await ending.note(OperationState.FAILED, type(error).__name__)

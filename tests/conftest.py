@@ -1,7 +1,6 @@
 """Fixtures for every test: one real Kafka and Postgres for each process that runs tests."""
 
 import asyncio
-import logging
 import os
 import secrets
 import signal
@@ -10,7 +9,6 @@ from collections.abc import AsyncIterator, Iterator
 import asyncpg
 import hypothesis
 import pytest
-import structlog
 from pydantic import SecretStr
 
 import org_local
@@ -34,23 +32,6 @@ hypothesis.settings.register_profile(
     "orgs", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow], print_blob=True
 )
 hypothesis.settings.load_profile("orgs")
-
-
-@pytest.fixture(autouse=True)
-def logging_stays_as_it_was() -> Iterator[None]:
-    """What a test, or a command that it runs, sets up for logs is no other test's."""
-    root = logging.getLogger()
-    was_configured, config = structlog.is_configured(), structlog.get_config()
-    handlers, loggers = root.handlers[:], [root, *map(logging.getLogger, root.manager.loggerDict)]
-    levels = [(logger, logger.level) for logger in loggers]
-    yield
-    root.handlers[:] = handlers
-    for logger, level in levels:
-        logger.setLevel(level)
-    if was_configured:
-        structlog.configure(**config)
-    else:
-        structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")

@@ -15,10 +15,9 @@ from org_service.domain.outcomes import KnownOutcome, NewOutcome
 from org_service.domain.reasons import SkipReason
 from org_service.kafka.client import (
     ClusterAuthorizationFailedError,
-    KafkaError,
     TopicAuthorizationFailedError,
 )
-from org_service.kafka.connection import make_producer
+from org_service.kafka.connection import judge_outage, make_producer
 from org_service.settings import KafkaSettings
 from org_service.telemetry.logs import get_logger
 from org_service.telemetry.metrics import RECORDS_SKIPPED
@@ -86,9 +85,7 @@ class Replies:
     def _judge(self, error: Exception) -> Trouble | None:
         if isinstance(error, _REFUSED):
             return Trouble(explain_missing_write(self._topic))
-        if isinstance(error, (KafkaError, OSError, TimeoutError)):
-            return Trouble(f"Kafka is unavailable ({type(error).__name__})")
-        return None
+        return judge_outage(error)
 
     async def _send(self, messages: list[ResultRecord]) -> None:
         waiting = [await self._publisher.append(message.key, message.value, message.headers) for message in messages]

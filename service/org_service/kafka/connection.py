@@ -5,9 +5,11 @@ from contextlib import asynccontextmanager
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError
 
 from org_events.kafka.brokers import make_enduring
 from org_service.settings import KafkaSettings
+from org_service.waiting import Trouble
 
 
 @asynccontextmanager
@@ -29,4 +31,11 @@ def make_producer(kafka: KafkaSettings, *, linger_ms: int = 0) -> AIOKafkaProduc
     """An idempotent producer, not started: what it acknowledges is on every in-sync replica."""
     return make_enduring(
         AIOKafkaProducer(**kafka.connection(), acks="all", enable_idempotence=True, linger_ms=linger_ms)
+    )
+
+
+def judge_outage(error: Exception) -> Trouble | None:
+    """That Kafka is away, for a `Patience`; None for an error that is not of a connection to it."""
+    return (
+        Trouble(f"Kafka is unavailable ({type(error).__name__})") if isinstance(error, (KafkaError, OSError)) else None
     )

@@ -20,6 +20,7 @@ from org_service.apply.replies import Replies, explain_missing_write
 from org_service.domain.fold import Decider
 from org_service.errors import RetryError, SystemicError
 from org_service.kafka.client import KafkaError
+from org_service.kafka.connection import judge_outage
 from org_service.kafka.transactions import TransactionWatch
 from org_service.settings import Settings
 from org_service.store.database import Database
@@ -290,6 +291,4 @@ class Worker:
 def _judge(error: Exception) -> Trouble | None:
     if isinstance(error, (RetryError, SystemicError)):
         return Trouble(str(error))
-    return (
-        Trouble(f"Kafka is unavailable ({type(error).__name__})") if isinstance(error, (KafkaError, OSError)) else None
-    )
+    return judge_outage(error)

@@ -5,7 +5,7 @@ A command plans, and does nothing; `--execute`, or `orgs run ID` later, does exa
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Final
 from uuid import UUID
 
 import typer
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from org_service.operate.operation import Execution, Plan, Tool
     from org_service.settings import Settings
     from org_service.store.operations import Operation
-
-T = TypeVar("T")
 
 WATCH_INTERVAL_S: Final = 0.5
 PLAIN_INTERVAL_S: Final = 5.0
@@ -255,7 +253,7 @@ def _progress_bar(operation: "Operation") -> "Progress":
     progress = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
-        TaskProgressColumn(show_speed=True),
+        TaskProgressColumn(),
         MofNCompleteColumn(),
         TextColumn("{task.fields[rate]}"),
         TimeElapsedColumn(),

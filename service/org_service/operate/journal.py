@@ -11,8 +11,6 @@ What was planned is compared with what is there in the transaction that carries 
 from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple
 
-from pydantic import BaseModel, ConfigDict
-
 from org_service import probes
 from org_service.errors import PreconditionError
 from org_service.kafka.reader import read_all
@@ -35,16 +33,6 @@ class LostChange(NamedTuple):
     event_type: str
 
 
-class Parameters(BaseModel):
-    """How the journal continues, as `Advance`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    published: int
-    restored: int
-    fresh: int
-
-
 class JournalAdvance:
     """The journal continues past what Kafka knows. Stop the workers first: they would decide on lost data."""
 
@@ -52,7 +40,7 @@ class JournalAdvance:
 
     def __init__(self, settings: Settings, parameters: Mapping[str, Any]) -> None:
         self._settings = settings
-        self._asked = Parameters.model_validate(parameters)
+        self._asked = Advance(**parameters)
 
     @classmethod
     async def make(cls, settings: Settings) -> "JournalAdvance":
@@ -72,7 +60,7 @@ class JournalAdvance:
     @property
     def parameters(self) -> Mapping[str, Any]:
         """How the journal continues."""
-        return self._asked.model_dump()
+        return self._asked._asdict()
 
     async def plan(self) -> Plan:
         """See what moves, and which changes stay lost; those of them that the topic still holds."""
@@ -98,7 +86,7 @@ class JournalAdvance:
         """
         if execution.progress is not None:
             return
-        planned = Advance(**self._asked.model_dump())
+        planned = self._asked
         last = await _last_published(self._settings)
         database = Database(self._settings.database, "owner", direct=True)
         async with database.begin() as conn:

@@ -9,15 +9,17 @@ kill, with the same ids.
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from hashlib import blake2b
-from typing import Any, ClassVar, Final, NamedTuple, Protocol
+from typing import Any, ClassVar, Final, Literal, NamedTuple, Protocol
 from uuid import UUID
 
 import orjson
 
 from org_service.domain.reasons import OperationState
 from org_service.errors import PreconditionError, ServiceError
+from org_service.settings import Settings
 from org_service.store import operations
 from org_service.store.database import Database, DatabaseConnection
 from org_service.store.operations import Lease, Operation, Wishes
@@ -27,6 +29,16 @@ SAMPLE_MAX: Final = 20
 DIGEST_BYTES: Final = 16
 LOOK_INTERVAL_S: Final = 0.5
 """Between looks at what others ask of a run: pause, cancel, another rate."""
+
+
+@asynccontextmanager
+async def open_database(settings: Settings, role: Literal["operate", "reader"] = "operate") -> AsyncGenerator[Database]:
+    """The database with an operator's rights, closed at the end."""
+    database = Database(settings.database, role)
+    try:
+        yield database
+    finally:
+        await database.close()
 
 
 class PlanMovedError(PreconditionError):
@@ -174,6 +186,7 @@ class Execution:
         """
         now = self.counts + Counter(counts)
         self._hear(await operations.advance(conn, self._lease, progress, now))
+        self._see_ours()
         self.progress, self.counts = progress, now
 
     async def record(self, progress: Any, counts: Mapping[str, int]) -> None:
@@ -193,7 +206,9 @@ class Execution:
             self._on_progress(self)
         self._paced += items
         while True:
-            self._check()
+            self._see_ours()
+            if self._asked_for is not None:
+                raise Interrupted(self._asked_for)
             rate = self._rate
             due_s = 0.0 if rate is None else self._paced_from_s + self._paced / rate - time.monotonic()
             if due_s <= 0:
@@ -205,29 +220,22 @@ class Execution:
         while not self._lost:
             await asyncio.sleep(min(LOOK_INTERVAL_S, self._lease.lease_s / 4))
             async with self._database.begin() as conn:
-                wishes = await operations.renew(conn, self._lease)
-            if wishes is None:
-                self._lost = True
-            else:
-                self._hear(wishes)
+                self._hear(await operations.renew(conn, self._lease))
 
     def _hear(self, wishes: Wishes | None) -> None:
         if wishes is None:
             self._lost = True
-            self._check()
             return
         self._asked_for = wishes.asked_for
         if wishes.rate_per_second_max != self._rate:
             self._rate = wishes.rate_per_second_max
             self._paced_from_s, self._paced = time.monotonic(), 0
 
-    def _check(self) -> None:
+    def _see_ours(self) -> None:
         if self._lost:
             raise LeaseLostError(
                 f"another process has the run {self.run_id} by now (or cancelled it); this one did nothing more."
             )
-        if self._asked_for is not None:
-            raise Interrupted(self._asked_for)
 
 
 def as_json(parameters: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,8 +11,7 @@ each event of a run once.
 import asyncio
 import dataclasses
 import time
-from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Mapping, Sequence
 from secrets import token_hex
 from typing import Any, ClassVar, Final, Literal
 
@@ -27,7 +26,7 @@ from org_service.kafka.client import TopicPartition
 from org_service.kafka.producer import Producer, unknown_fate
 from org_service.kafka.record_batches import RecordBatch, TopicBatches
 from org_service.operate.changes import Selection
-from org_service.operate.operation import Execution, Plan, Tally
+from org_service.operate.operation import Execution, Plan, Tally, open_database
 from org_service.probes import probe
 from org_service.settings import Settings
 from org_service.store.database import Database
@@ -95,7 +94,7 @@ class ReplayEvents:
     async def plan(self) -> Plan:
         """Count the events, and see that the topic is as it must be."""
         tally, selection = Tally(), self._asked.selection
-        async with _reading(self._settings) as database:
+        async with open_database(self._settings) as database:
             async for rows in selection.read_all(database):
                 for row in rows:
                     tally.add(b"%d %b" % (row.position, row.command_id.bytes), lambda row=row: _shown(row))
@@ -121,7 +120,7 @@ class ReplayEvents:
         producer = Producer(kafka, name, self._settings.relay.transaction_timeout_ms)
         sending = _Sending(self._settings, self._asked, execution, producer)
         try:
-            async with _reading(self._settings) as database:
+            async with open_database(self._settings) as database:
                 await sending.send_all(database)
         finally:
             await producer.close()
@@ -159,13 +158,12 @@ class _Sending:
             sent = [len(rows) async for rows in asked.selection.read_all(database, at, last.position)]
             at = last.position
             await execution.record(at, {"sent": sum(sent)})
-        step_max = execution.step_max(STEP_EVENTS_MAX)
-        reading = asyncio.create_task(asked.selection.read(database, at, step_max))
+        to_position = asked.selection.to_position or 0
+        ahead: asyncio.Task[tuple[Sequence[JournaledOutcome], int]] | None = None
         try:
-            while at < (asked.selection.to_position or 0):
-                rows, at = await reading
-                step_max = execution.step_max(STEP_EVENTS_MAX)
-                reading = asyncio.create_task(asked.selection.read(database, at, step_max))
+            while at < to_position:
+                rows, at = await (ahead or self._read(database, at))
+                ahead = asyncio.create_task(self._read(database, at)) if at < to_position else None
                 if rows:
                     batches = await self._encode(rows, partitions, at)
                     if probes.listeners:
@@ -176,8 +174,12 @@ class _Sending:
                         await probe("operate.after_publish")
                 await execution.record(at, {"sent": len(rows)})
         finally:
-            reading.cancel()
-            await asyncio.gather(reading, return_exceptions=True)
+            if ahead is not None:
+                ahead.cancel()
+                await asyncio.gather(ahead, return_exceptions=True)
+
+    async def _read(self, database: Database, at: int) -> tuple[Sequence[JournaledOutcome], int]:
+        return await self._asked.selection.read(database, at, self._execution.step_max(STEP_EVENTS_MAX))
 
     async def _encode(
         self, rows: Sequence[JournaledOutcome], partitions: int, at: int
@@ -195,15 +197,6 @@ class _Sending:
         own = TopicBatches(self._settings.kafka.topics.relay, 1, batches, now_ms)
         own.append(self._key.encode(), PARTITION, Position(position=at).to_value(), [])
         return batches
-
-
-@asynccontextmanager
-async def _reading(settings: Settings) -> AsyncGenerator[Database]:
-    database = Database(settings.database, "operate")
-    try:
-        yield database
-    finally:
-        await database.close()
 
 
 def fresh_topic(settings: Settings) -> str:

@@ -12,15 +12,14 @@ import asyncio
 import os
 import secrets
 import socket
-from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import asynccontextmanager
-from typing import Any, Final, Literal
+from collections.abc import Awaitable, Callable
+from typing import Final, Literal
 from uuid import UUID
 
 from org_service import probes
 from org_service.domain.reasons import OperationState
 from org_service.errors import PreconditionError, RetryError, ServiceError
-from org_service.kafka.client import KafkaError
+from org_service.kafka.connection import judge_outage
 from org_service.operate.operation import (
     Execution,
     Interrupted,
@@ -30,12 +29,13 @@ from org_service.operate.operation import (
     PlanMovedError,
     Tool,
     as_json,
+    open_database,
 )
 from org_service.operate.tools import make_tool
 from org_service.probes import probe
 from org_service.settings import Settings
 from org_service.store import operations
-from org_service.store.database import Database
+from org_service.store.database import Database, DatabaseConnection
 from org_service.store.failures import classify
 from org_service.store.operations import Lease, NewOperation, Operation
 from org_service.telemetry.logs import get_logger
@@ -108,10 +108,10 @@ async def approve(settings: Settings, operation_id: UUID, approved_by: str) -> O
     operation = await find(settings, operation_id)
     if operation.requested_by == approved_by:
         raise NotRunnableError(f"{approved_by} asked for this plan: somebody else has to approve it.")
-    async with open_database(settings) as database, database.begin() as conn:
-        if not await operations.approve(conn, operation_id, approved_by):
-            raise NotRunnableError(_why_not(operation, approving=True))
-    return await find(settings, operation_id)
+    why_not = _why_not(operation, approving=True)
+    return await _change(
+        settings, operation_id, lambda conn: operations.approve(conn, operation_id, approved_by), why_not
+    )
 
 
 async def ask(settings: Settings, operation_id: UUID, wish: OperationState) -> Operation:
@@ -121,10 +121,8 @@ async def ask(settings: Settings, operation_id: UUID, wish: OperationState) -> O
         NotRunnableError: It is over, or not begun and can't be paused.
     """
     operation = await find(settings, operation_id)
-    async with open_database(settings) as database, database.begin() as conn:
-        if not await operations.ask(conn, operation_id, wish):
-            raise NotRunnableError(f"the operation is {operation.state} and can't become {wish}.")
-    return await find(settings, operation_id)
+    why_not = f"the operation is {operation.state} and can't become {wish}."
+    return await _change(settings, operation_id, lambda conn: operations.ask(conn, operation_id, wish), why_not)
 
 
 async def set_rate(settings: Settings, operation_id: UUID, rate_per_second_max: float | None) -> Operation:
@@ -134,10 +132,9 @@ async def set_rate(settings: Settings, operation_id: UUID, rate_per_second_max: 
         NotRunnableError: It is over.
     """
     operation = await find(settings, operation_id)
-    async with open_database(settings) as database, database.begin() as conn:
-        if not await operations.set_rate(conn, operation_id, rate_per_second_max):
-            raise NotRunnableError(f"the operation is {operation.state}: it has no rate any more.")
-    return await find(settings, operation_id)
+    rate = rate_per_second_max
+    why_not = f"the operation is {operation.state}: it has no rate any more."
+    return await _change(settings, operation_id, lambda conn: operations.set_rate(conn, operation_id, rate), why_not)
 
 
 async def detach(settings: Settings, operation_id: UUID, reason: str | None) -> Operation:
@@ -148,10 +145,24 @@ async def detach(settings: Settings, operation_id: UUID, reason: str | None) -> 
     """
     operation = await find(settings, operation_id)
     _see_runnable(operation, settings, reason)
+    why_not = _why_not(operation)
+    return await _change(settings, operation_id, lambda conn: operations.detach(conn, operation_id, reason), why_not)
+
+
+async def _change(
+    settings: Settings, operation_id: UUID, change: Callable[[DatabaseConnection], Awaitable[bool]], why_not: str
+) -> Operation:
+    """Change an operation, and read it as it is then.
+
+    Raises:
+        NotRunnableError: It can't be changed so, and `why_not` says why.
+    """
     async with open_database(settings) as database, database.begin() as conn:
-        if not await operations.detach(conn, operation_id, reason):
-            raise NotRunnableError(_why_not(operation))
-    return await find(settings, operation_id)
+        if not await change(conn):
+            raise NotRunnableError(why_not)
+        changed = await operations.find(conn, operation_id)
+    assert changed is not None
+    return changed
 
 
 async def run(
@@ -268,16 +279,6 @@ async def _keep_lease(execution: Execution, patience: Patience) -> None:
             await execution.keep_lease()
 
 
-@asynccontextmanager
-async def open_database(settings: Settings, role: Literal["operate", "reader"] = "operate") -> AsyncGenerator[Database]:
-    """The database with an operator's rights, closed at the end."""
-    database = Database(settings.database, role)
-    try:
-        yield database
-    finally:
-        await database.close()
-
-
 def judge(error: Exception) -> Trouble | None:
     """Whether an error is an outage, which a run waits out."""
     if isinstance(error, ServiceError) and not isinstance(error, RetryError):
@@ -285,7 +286,7 @@ def judge(error: Exception) -> Trouble | None:
     trouble = classify(error)
     if isinstance(trouble, RetryError):
         return Trouble(str(trouble))
-    return Trouble(f"Kafka is unavailable ({type(error).__name__})") if isinstance(error, KafkaError) else None
+    return judge_outage(error)
 
 
 def needs_approval(operation: Operation, settings: Settings) -> bool:
@@ -334,10 +335,11 @@ def _see_unmoved(operation: Operation, fresh: Plan) -> None:
     Raises:
         PlanMovedError: It isn't; the message has the difference.
     """
+    was, now = operation.facts, as_json(fresh.facts)
     moved = [
-        f"{name}: {was!r} when it was planned, {now!r} now"
-        for name, was, now in _pairs(operation.facts, as_json(fresh.facts))
-        if was != now
+        f"{name}: {was.get(name)!r} when it was planned, {now.get(name)!r} now"
+        for name in sorted({*was, *now})
+        if was.get(name) != now.get(name)
     ]
     if operation.items != fresh.items:
         moved.insert(0, f"items: {operation.items:,} when it was planned, {fresh.items:,} now")
@@ -347,7 +349,3 @@ def _see_unmoved(operation: Operation, fresh: Plan) -> None:
         raise PlanMovedError(
             "nothing was done, because what the plan stands on has changed:\n  " + "\n  ".join(moved) + "\nPlan again."
         )
-
-
-def _pairs(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
-    return [(name, was.get(name), now.get(name)) for name in sorted({*was, *now})]

@@ -28,3 +28,12 @@ def once(strike: Callable[[], Awaitable[object]]) -> Listener:
             await strike()
 
     return listener
+
+
+class Killed(BaseException):
+    """What no handler of the service catches, as SIGKILL."""
+
+
+async def kill() -> None:
+    """Die at the point."""
+    raise Killed

@@ -18,7 +18,7 @@ from tests.support import relaying
 from tests.support.database import connected, execute
 from tests.support.idle import wait_until_idle
 from tests.support.operating import Orgs, Service
-from tests.support.probing import once, probing
+from tests.support.probing import Killed, kill, once, probing
 from tests.support.relaying import RECORDED_AT, changes, running
 from tests.support.waiting import until
 
@@ -219,19 +219,12 @@ async def test_what_is_journaled_in_the_last_moment_fails_the_run(settings: Sett
     assert await positions(settings) == ([*range(1, 17)], 16)
 
 
-class Killed(BaseException):
-    """What no handler of the service catches, as SIGKILL."""
-
-
 @pytest.mark.parametrize("point", ["operate.before_commit", "operate.after_commit"])
 async def test_killed_and_resumed_it_ends_as_if_it_had_not_been(settings: Settings, point: Point) -> None:
     impatient = settings.model_copy(update={"operate": settings.operate.model_copy(update={"lease_s": 1})})
     await publish(settings, changes(20))
     await restore(settings, 15)
     await relaying.journal(settings, decided_since(2, first=1))
-
-    async def kill() -> None:
-        raise Killed
 
     operation = await planned(impatient)
     with probing(point, once(kill)), pytest.raises(Killed):

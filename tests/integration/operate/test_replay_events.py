@@ -18,20 +18,13 @@ from org_service.settings import Settings
 from org_service.store.operations import Operation
 from tests.support.database import execute
 from tests.support.observed import Record, TopicReader
-from tests.support.probing import once, probing
+from tests.support.probing import Killed, kill, once, probing
 from tests.support.relaying import RECORDED_AT, applied, changes, journal, org, running, seen
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.integration
 
 EVENTS = 500
-
-
-class Killed(BaseException):
-    """What no handler of the service catches, as SIGKILL."""
-
-
-async def kill() -> None:
-    raise Killed
 
 
 async def planned(settings: Settings, topic: str, where: Where = "fresh", **selection: Any) -> Operation:
@@ -140,8 +133,11 @@ async def test_a_run_that_was_killed_is_continued_where_kafka_stands(
         await runs.run(impatient, operation.id)
     assert (await runs.find(impatient, operation.id)).state == OperationState.RUNNING
     await runs.set_rate(impatient, operation.id, None)
-    while not (await runs.find(impatient, operation.id)).abandoned:
-        await asyncio.sleep(0.05)
+
+    async def is_left() -> bool:
+        return (await runs.find(impatient, operation.id)).abandoned
+
+    await until(is_left)
     done = await runs.run(impatient, operation.id)
     assert (done.state, done.counts) == (OperationState.DONE, {"sent": EVENTS})
     before = await seen(settings)

@@ -37,6 +37,7 @@ class ProblemType(StrEnum):
     STILL_PARTNER = "urn:orgs:problem:still-partner"
     QUEUE_FULL = "urn:orgs:problem:queue-full"
     PARKED = "urn:orgs:problem:parked"
+    DISCARDED = "urn:orgs:problem:discarded"
 
 
 PROBLEMS: Final[dict[ProblemType, tuple[int, str]]] = {
@@ -53,6 +54,7 @@ PROBLEMS: Final[dict[ProblemType, tuple[int, str]]] = {
     ProblemType.STILL_PARTNER: (409, "The organization is still a partner of others"),
     ProblemType.QUEUE_FULL: (409, "Too many commands of the organization are waiting for an operator"),
     ProblemType.PARKED: (500, "Parked for an operator"),
+    ProblemType.DISCARDED: (500, "Discarded by an operator"),
 }
 """Status and title of every problem type (RFC 9457)."""
 

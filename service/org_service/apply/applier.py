@@ -20,12 +20,12 @@ from org_service.apply.reading import read_each
 from org_service.apply.replies import Replies
 from org_service.apply.settle import Settling
 from org_service.apply.snapshot import read_snapshot
+from org_service.apply.writing import write_decided
 from org_service.domain.fold import Decider, Fold, Plan, describe_place
 from org_service.domain.requests import Record, Request, Unreadable
-from org_service.errors import RefoldError
 from org_service.probes import probe
 from org_service.settings import WorkerSettings
-from org_service.store import journal, organizations, parked
+from org_service.store import parked
 from org_service.store.database import Database
 from org_service.store.failures import classify
 from org_service.telemetry.logs import get_logger, log_defect
@@ -207,26 +207,7 @@ class Applier:
             if plan.parked:
                 # Before the head is taken: a rival with the same records is waited for here.
                 await parked.park(conn, list(map(keep_record, plan.parked)), now)
-            if probes.listeners:
-                await probe("apply.before_positions")
-            start = await journal.take_positions(conn, len(plan.journal)) if plan.names else 0
-            if plan.created or plan.updated:
-                await organizations.write(
-                    conn,
-                    created=list(plan.created.values()),
-                    updated=list(plan.updated.values()),
-                    names=plan.names,
-                    moment=now,
-                )
-            if plan.journal:
-                if not plan.names:
-                    start = await journal.take_positions(conn, len(plan.journal))
-                # guarantee 2: the outcome of each command, in the transaction of its change; a second one fails at the
-                # unique id.
-                await journal.append(conn, start, plan.journal)
-            # The head is ours from here on: whatever has an earlier position is committed, and can be seen.
-            if await organizations.find_holders(conn, plan.find_passing_names()):
-                raise RefoldError("another transaction took a name that this batch held temporarily")
+            start = await write_decided(conn, plan, now)
         if probes.listeners:
             await probe("apply.after_commit", self)
         return plan, start

@@ -14,7 +14,7 @@ from typing import Final, TypeVar
 import structlog
 
 from org_service.domain.reasons import RepeatReason
-from org_service.errors import DataRefusedError, RefoldError, ServiceError, SystemicError, TooSlowError
+from org_service.errors import DataRefusedError, RefoldError, ServiceError, TooSlowError
 from org_service.store.failures import describe_sqlstate
 from org_service.telemetry.metrics import BATCH_REPEATS
 from org_service.waiting import Heartbeat, Patience, Trouble
@@ -75,7 +75,8 @@ class Settling:
         done: Done[DoneT],
         refused: str | None = None,
     ) -> None:
-        """Try until committed; only cancellation, an error of `done`, or a `SystemicError` leaves this before.
+        """Try until committed; only cancellation, an error of `done`, or a `ServiceError` that `classify` doesn't know
+        (`SystemicError`, say) leaves this before.
 
         Args:
             batch: At least one item.
@@ -88,10 +89,10 @@ class Settling:
         async for _ in tries:
             try:
                 result = await transact(batch, refused)
-            except SystemicError:
-                raise
-            except Exception as error:  # noqa: BLE001 - classified here; nothing is swallowed
+            except Exception as error:
                 trouble = self._classify(error)
+                if trouble is None and isinstance(error, ServiceError):
+                    raise  # it says what to do, and that is not to try again
                 if isinstance(trouble, RefoldError) and refolds < REFOLDS_MAX:
                     refolds += 1
                     BATCH_REPEATS.labels(RepeatReason.REFOLD).inc()

@@ -12,6 +12,7 @@ from org_service.cli import (
     look,
     mcp,
     operations,
+    parked,
     replay,
     send,
     serve,
@@ -62,7 +63,7 @@ app.command("import")(importing.import_file)
 app.command("tail")(tail.tail)
 app.command("show")(look.show)
 app.command("history")(look.history)
-app.command("parked")(look.parked)
+app.add_typer(parked.app, name="parked")
 app.command("lost")(look.lost)
 app.command("token")(token.token)
 app.command("mcp")(mcp.mcp)

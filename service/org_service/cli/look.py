@@ -1,4 +1,4 @@
-"""`orgs show`, `orgs history`, `orgs parked`, `orgs lost`: what the database knows."""
+"""`orgs show`, `orgs history`, `orgs lost`: what the database knows."""
 
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from org_service.store.database import DatabaseConnection
     from org_service.store.journal import HistoryEntry
     from org_service.store.losses import Loss
-    from org_service.store.parked import ParkedCount, ParkedRecord
 
 T = TypeVar("T")
 
@@ -31,7 +30,7 @@ def show(org: OrgArgument, *, as_json: JsonOption = False) -> None:
     """
     from org_service.cli import render
 
-    found = _ask(lambda conn: _find(conn, org))
+    found = ask(lambda conn: _find(conn, org))
     if as_json:
         shell.write_json(_document(found[0]))
         return
@@ -61,7 +60,7 @@ def history(
         after_version = max(0, organization.version - last)
         return organization, await journal.read_history(conn, organization.id, last, after_version)
 
-    organization, entries = _ask(read)
+    organization, entries = ask(read)
     if as_json:
         for entry in entries:
             shell.write_json(entry._asdict())
@@ -71,45 +70,6 @@ def history(
         shell.say(f"{entries[0].version - 1} earlier changes omitted; --last shows more")
     for entry in entries:
         shell.out().print(render.change(entry))
-
-
-def parked(
-    *,
-    every: Annotated[bool, typer.Option("--all", help="Include released and discarded ones.")] = False,
-    last: Annotated[int, typer.Option("--max", "-n", min=1, max=10_000, help="Show at most this many.")] = 100,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")] = False,
-) -> None:
-    """List parked records: why they wait for an operator, where they came from, and totals at the end.
-
-    Payloads are never shown. The last line of --json has the totals, and no id.
-
-    Example: `orgs parked`
-    """
-    from org_service.cli import render
-
-    async def read(conn: "DatabaseConnection") -> "tuple[list[ParkedRecord], list[ParkedCount]]":
-        from org_service.domain.reasons import ParkedState
-        from org_service.store import parked as parked_records
-
-        shown = await parked_records.list_records(conn, last, state=None if every else ParkedState.OPEN)
-        return shown, [each for each in await parked_records.count(conn) if every or each.state == ParkedState.OPEN]
-
-    records, counts = _ask(read)
-    for record in records:
-        if as_json:
-            shell.write_json(record._asdict())
-        else:
-            shell.out().print(render.parked(record))
-    total = sum(each.records for each in counts)
-    if as_json:
-        shell.write_json({"total": total, "shown": len(records), "totals": [each._asdict() for each in counts]})
-    elif not records:
-        shell.say("nothing is parked")
-    else:
-        more = "" if total <= len(records) else f", {len(records)} of them shown; --max shows more"
-        shell.out().print(f"{total:,} parked{more}")
-        for count in counts:
-            shell.out().print(render.parked_count(count))
 
 
 def lost(
@@ -134,7 +94,7 @@ def lost(
 
         return await losses.list_losses(conn, last)
 
-    found = _ask(read)
+    found = ask(read)
     for loss in found:
         if as_json:
             shell.write_json(loss._asdict())
@@ -146,18 +106,18 @@ def lost(
         shell.say("nothing was lost")
 
 
-def _ask(question: "Callable[[DatabaseConnection], Awaitable[T]]") -> T:
+def ask(question: "Callable[[DatabaseConnection], Awaitable[T]]") -> T:
     """Ask the database with a reader's rights."""
     from org_service.store.database import Database
 
     settings = shell.quiet_settings()
 
-    async def ask() -> T:
+    async def asking() -> T:
         database = Database(settings.database, "reader", direct=True)
         async with database.connect() as conn:
             return await question(conn)
 
-    return shell.run(ask())
+    return shell.run(asking())
 
 
 async def _find(conn: "DatabaseConnection", org: str) -> "list[StoredOrganization]":

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from org_service.store.journal import HistoryEntry
     from org_service.store.operations import Operation
     from org_service.store.parked import ParkedCount, ParkedRecord
+    from org_service.store.parked_queues import ParkedGroup
 
 VALUE_CHARS_MAX: Final = 120
 """Of one value in a line; `--json` shows all of it."""
@@ -42,9 +43,15 @@ _ADDRESS: Final = ("line1", "line2", "postal_code", "city", "region", "country")
 
 def printable(text: str) -> str:
     """`text` without anything that a terminal would obey, cut to `VALUE_CHARS_MAX`."""
-    if not text.isprintable():
-        text = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+    text = make_printable(text)
     return text if len(text) <= VALUE_CHARS_MAX else text[: VALUE_CHARS_MAX - 1] + "…"
+
+
+def make_printable(text: str) -> str:
+    """`text` without anything that a terminal would obey, all of it."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
 def value(content: Any) -> str:
@@ -261,10 +268,36 @@ def parked(record: "ParkedRecord") -> Text:
         f"{record.reason.replace('_', ' '):<14}  ",
         f"{record.topic}[{record.partition}] offset {record.offset}",
         f"  organization {record.org_id or '?'}  command {record.command_id or '?'}",
-        "" if record.state == "open" else f"  {record.state}",
+        "  exhausted" if record.exhausted else "" if record.state == "open" else f"  {record.state}",
         (f"  {printable(record.detail)}", "dim"),
         "" if record.value_bytes is None else (f"  {record.value_bytes:,} bytes, SHA-256 {record.value_sha256}", "dim"),
     )
+
+
+def parked_group(name: str, group: "ParkedGroup") -> Text:
+    """What is parked for one cause: `1f0c9a3e  1,001  handler raised  KeyError in _update, line 163`."""
+    held = "" if not group.organizations else f"  holds up {group.organizations:,} organizations"
+    waiting = "" if not group.waiting else f", {group.waiting:,} commands wait behind"
+    return Text.assemble(
+        (f"{name}  {group.records:>9,}  ", "bold"),
+        group.reason.replace("_", " "),
+        ("  exhausted", "red") if group.exhausted else "",
+        f"  {printable(group.cause)}  in {group.topic}{held}{waiting}",
+        (f"  oldest {moment(group.oldest)}", "dim"),
+    )
+
+
+def parked_contents(described: Mapping[str, Any]) -> Iterator[Text]:
+    """A parked record, a line for each thing that is known of it."""
+    for name, content in described.items():
+        if name == "headers":
+            for header, text in content.items():
+                yield Text.assemble((f"{'header':<18}", "dim"), printable(f"{header}: {text}"))
+        elif name == "value":
+            shown = content if isinstance(content, str) else orjson.dumps(content).decode()
+            yield Text.assemble((f"{name:<18}", "dim"), make_printable(shown))
+        elif content is not None:
+            yield Text.assemble((f"{name.replace('_', ' '):<18}", "dim"), value(content))
 
 
 def unreadable(topic: str, partition: int, offset: int, why: str) -> Text:

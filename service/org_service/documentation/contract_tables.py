@@ -76,6 +76,11 @@ _ADVICE: Final[Mapping[str, tuple[str, str]]] = {
         "the service could not decide; the command is kept for an operator, and the outcome is not final",
         "wait: the final outcome follows. Over HTTP, `Location` leads to it",
     ),
+    ProblemType.DISCARDED: (
+        "an operator discarded the command, which was parked; nothing was changed. `detail` names the command that "
+        "replaces it, if there is one",
+        "if it is still wanted, and none replaces it, send a new command",
+    ),
     HttpProblem.BAD_REQUEST: (
         "a parameter, header or body cannot be read; `errors` names it. 501 or 505 for an unknown coding or version",
         "fix the program",

@@ -7,6 +7,7 @@ SUBJECTS: Final[Mapping[str, str]] = {
     "organizations": "Organizations, deleted ones included.",
     "outcomes": "What became of commands.",
     "parked": "Records set aside for an operator.",
+    "parked_queues": "Parked records as operators group, release and discard them (`orgs parked`).",
     "journal": "One row for each command that was decided, in gapless order.",
     "relations": "Who belongs where and who serves whom, as of a decision.",
     "facts": "Reference data: memberships, partnerships, staff.",
@@ -64,6 +65,9 @@ TEXTS: Final[Mapping[str, str]] = {
     f"{_BATCH}, after the locks. No lock. parked_org_id_idx and parked_command_id_idx.",
     "parked/count_waiting": "Counts the commands that wait in each organization, up to a bound. The worker, in a batch "
     "that touches an organization with parked commands. No lock. parked_org_id_idx.",
+    "parked/lock_heads": "Locks the first open command of queues. The worker, in a batch with commands of "
+    "organizations that do not exist yet and have parked commands. Row locks (FOR SHARE) until the commit: waits for a "
+    "release of the queue, which would make the organization. parked_org_id_idx.",
     "parked/park": "Sets a record aside; one row for each run. The worker, only in batches with such records. Locks "
     "the new row; waits for a rival with the same record. parked_coordinates_key.",
     "parked/count_defects": "Counts records parked by a defect of ours, up to a bound. The worker, for `/readyz`. No "
@@ -72,6 +76,31 @@ TEXTS: Final[Mapping[str, str]] = {
     "parked_pkey in order of id, or parked_command_id_idx; for the records of one organization, or of a state that few "
     "are in, it reads the whole table.",
     "parked/count": f"Counts parked records by state, reason and cause. {_OPERATOR}. No lock. Reads the whole table.",
+    "parked_queues/read_last_id": f"Reads the last id given out, where a plan ends. {_OPERATOR}. No lock. parked_pkey.",
+    "parked_queues/groups": f"Groups what is open by its cause. {_OPERATOR}. No lock. Reads the whole table.",
+    "parked_queues/find": f"Reads one record with what it holds. {_OPERATOR}. No lock. parked_pkey.",
+    "parked_queues/select": f"Reads the next open records of a selection; null asks for all. {_OPERATOR}, for each "
+    "step of a discard. No lock. parked_pkey, or parked_org_id_idx.",
+    "parked_queues/select_loose": "As `select`, of records that are in no queue. "
+    f"{_OPERATOR}. No lock. parked_loose_idx.",
+    "parked_queues/select_queues": "Finds the next organizations that have a record of a selection in their queue, and "
+    f"whether one of their commands was released as often as may be. {_OPERATOR}. No lock. parked_org_id_idx.",
+    "parked_queues/list": f"As `select`, without what the records hold, for a plan. {_OPERATOR}. No lock. parked_pkey.",
+    "parked_queues/list_loose": f"As `select_loose`, without what the records hold, for a plan. {_OPERATOR}. No lock. "
+    "parked_loose_idx.",
+    "parked_queues/list_queues": f"As `read_queues`, without what the records hold, for a plan. {_OPERATOR}. No lock. "
+    "parked_org_id_idx.",
+    "parked_queues/read_queues": "Reads the open commands of organizations, each queue in order. "
+    f"{_OPERATOR}, for each step of a release. No lock. parked_org_id_idx.",
+    "parked_queues/lock": "Locks records that are about to be released or discarded. "
+    f"{_OPERATOR}, in each step, after the organizations. Row locks (FOR UPDATE) in order of id until the commit. "
+    "parked_pkey.",
+    "parked_queues/read_ends": "Reads where the queues of organizations begin, and how long they are. "
+    f"{_OPERATOR}, in each step, after the locks. No lock. parked_org_id_idx.",
+    "parked_queues/end": f"Notes that records are released or discarded. {_OPERATOR}, in each step. The rows are "
+    "locked already. parked_pkey.",
+    "parked_queues/describe": f"Notes what is known of records that were read, or tried, again. {_OPERATOR}, in each "
+    "step. The rows are locked already. parked_pkey.",
     "journal/take_positions": "Takes the next positions of the journal and wakes the relay at the commit. "
     f"{_BATCH}, last before the rows (first, where a name changes hands). Locks the one row of journal_head until the "
     "commit: every other worker waits here, and therefore commits in order of position. No index: the table has one "

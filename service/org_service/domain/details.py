@@ -12,6 +12,15 @@ NAME_TAKEN_MEANWHILE: Final = "Another organization has taken the name; rename t
 DEACTIVATED: Final = "A deactivated organization can only be reactivated or deleted."
 STILL_PARTNER: Final = "It still serves other organizations as their partner; end the partnerships first."
 PARKED: Final = "The service could not decide the command; it is kept for an operator."
+DISCARDED: Final = "The service could not decide the command, and an operator discarded it."
+UNVERIFIED: Final = (
+    "The command was parked before its token could be verified, and no token is kept; send it again under another id."
+)
+
+
+def replaced_by(command_id: str) -> str:
+    """An operator discarded the command, and sent another one for it."""
+    return f"{DISCARDED} The command {command_id} replaces it."
 
 
 def denied(role: Role | str | None, action: str) -> str:

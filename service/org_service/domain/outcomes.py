@@ -4,10 +4,13 @@ A command that has no outcome (yet), and what is kept of a record that is set as
 """
 
 from datetime import datetime
-from typing import Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 from uuid import UUID
 
-from org_service.domain.reasons import AuthenticatedBy, ParkReason
+from org_service.domain.reasons import AuthenticatedBy, ParkedState, ParkReason
+
+RELEASES_MAX: Final = 3
+"""Of a parked record: what fails after three fixes needs another decision than a fourth."""
 
 
 class KnownOutcome(NamedTuple):
@@ -91,6 +94,37 @@ class KeptRecord(NamedTuple):
     authenticated_by: AuthenticatedBy | None
     value_bytes: int | None
     value_sha256: str | None
+
+
+class StoredRecord(NamedTuple):
+    """A record that was set aside, as it is kept: `KeptRecord` once more, and what became of it since."""
+
+    id: int
+    """Grows in the order in which records were set aside: of one organization, the order of its queue."""
+    topic: str
+    partition: int
+    offset: int
+    broker_time: datetime
+    key: bytes | None
+    value: bytes | None
+    headers: str
+    org_id: UUID | None
+    command_id: UUID | None
+    request_digest: bytes | None
+    reason: ParkReason
+    detail: str
+    attempts: int
+    """The first try counts: one more than the releases that failed."""
+    state: ParkedState
+    actor: str | None
+    authenticated_by: AuthenticatedBy | None
+    value_bytes: int | None
+    recorded_at: datetime
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether it was released as often as a record may be."""
+        return self.attempts > RELEASES_MAX
 
 
 class JournaledOutcome(NamedTuple):

@@ -28,7 +28,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
-from org_service.domain.outcomes import KeptRecord
+from org_service.domain.outcomes import RELEASES_MAX, KeptRecord
 from org_service.domain.reasons import ParkedState, ParkReason
 from org_service.store.sql import Rows, columns, constant, unnest
 from org_service.store.tables import ParkedRow
@@ -61,6 +61,11 @@ class ParkedRecord(NamedTuple):
     value_sha256: str | None
     recorded_at: datetime
 
+    @property
+    def exhausted(self) -> bool:
+        """Whether it is open, and was released as often as a record may be."""
+        return self.state == ParkedState.OPEN and self.attempts > RELEASES_MAX
+
 
 class ParkedCount(NamedTuple):
     """How many records are parked in one state for one reason."""
@@ -91,6 +96,15 @@ _waiting = (
     .lateral("waiting")
 )
 _COUNT_WAITING: Final = select(_asked.c.org_id, func.count()).join(_waiting, true()).group_by(_asked.c.org_id)
+_first = (
+    select(col(ParkedRow.id))
+    .where(col(ParkedRow.org_id) == _asked.c.org_id, *_open_command)
+    .order_by(col(ParkedRow.id))
+    .limit(1)
+    .with_for_update(read=True)
+    .lateral("first")
+)
+_LOCK_HEADS: Final = select(_asked.c.org_id).join(_first, true())
 _PARK: Final = (
     insert(ParkedRow)
     .values({name: bindparam(name) for name in (*KeptRecord._fields, "attempts", "state", "recorded_at")})
@@ -163,6 +177,15 @@ async def find(
         counts = dict.fromkeys(held, 1)
         counts.update((org_id, count) for org_id, count in counted)
     return counts, parked
+
+
+async def lock_heads(conn: AsyncConnection, org_ids: Collection[UUID]) -> set[UUID]:
+    """Keep the first open command of queues from being released until the transaction ends.
+
+    Returns:
+        The organizations that have one still.
+    """
+    return {row[0] for row in await conn.execute(_LOCK_HEADS, {"asked_org_id": sorted(org_ids)})}
 
 
 async def park(conn: AsyncConnection, rows: Sequence[KeptRecord], recorded_at: datetime) -> None:

@@ -181,6 +181,7 @@ class ParkedRow(SQLModel, table=True):
         UniqueConstraint("topic", "partition", "offset", "broker_time", name="parked_coordinates_key"),
         Index("parked_org_id_idx", "org_id", postgresql_where=text(f"{_OPEN} AND command_id IS NOT NULL")),
         Index("parked_command_id_idx", "command_id", postgresql_where=text("command_id IS NOT NULL")),
+        Index("parked_loose_idx", "id", postgresql_where=text(f"{_OPEN} AND (command_id IS NULL OR org_id IS NULL)")),
         Index("parked_defect_idx", "id", postgresql_where=text(f"{_OPEN} AND reason = '{ParkReason.HANDLER_RAISED}'")),
         CheckConstraint(_one_of("state", ParkedState), name="parked_state_check"),
         CheckConstraint(_one_of("reason", ParkReason), name="parked_reason_check"),
@@ -214,6 +215,10 @@ class ParkedRow(SQLModel, table=True):
     """How long a value was of which only the beginning is kept; null where all of it is."""
     value_sha256: str | None = Field(sa_column=Column(Text))
     """Its digest in hex, where `value_bytes` is given."""
+    operation_id: UUID | None = Field(default=None, sa_column=Column(Uuid))
+    """The run that released or discarded it."""
+    ended_at: datetime | None = Field(default=None, sa_column=_moment(nullable=True))
+    """When that was; null while it is open."""
 
 
 class MembershipRow(SQLModel, table=True):

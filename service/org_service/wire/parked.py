@@ -1,16 +1,18 @@
-"""What is kept of a record that is set aside: bounded in every part, and never a token."""
+"""What is kept of a record that is set aside: bounded in every part, and never a token; and reading that again."""
 
 import base64
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from hashlib import sha256
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple, cast
 
 import orjson
 
-from org_events.cloudevents import AUTHORIZATION, CONTENT_TYPE, STRUCTURED_BYTES_MAX, TRACEPARENT
+from org_events.cloudevents import AUTHORIZATION, CONTENT_TYPE, STRUCTURED_BYTES_MAX, TRACEPARENT, is_structured
 from org_events.kafka.batches import BATCH_HEADER_BYTES, UnreadBatch
-from org_service.domain.outcomes import KeptRecord
+from org_service.domain.outcomes import KeptRecord, StoredRecord
 from org_service.domain.reasons import AuthenticatedBy
-from org_service.domain.requests import Record, Rejected, Request, SetAside, read_broker_time
+from org_service.domain.requests import LOG_APPEND_TIME, Record, Rejected, Request, SetAside, read_broker_time
 
 HEADERS_BYTES_MAX: Final = 64 * 1024
 """Of a record that is set aside; as much as a command. Nothing else bounds it below what Postgres takes in one row."""
@@ -19,6 +21,10 @@ HEADERS_KEPT_MAX: Final = 1_000
 VALUE_BYTES_KEPT: Final = 64 * 1024
 """Of a value that is too long to be read as a command, of which nobody needs more than a look."""
 KEY_BYTES_KEPT: Final = 1_024
+_TOKEN_LEFT_OUT: Final = "its token was not verified, and is not"  # noqa: S105 - a sentence
+"""In the detail of a record whose token nobody had verified when it was set aside."""
+_TYPE_CHARS_MAX: Final = 100
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _HEADER_BYTES: Final = 8
 """That a header costs beside its name and value."""
 
@@ -110,7 +116,7 @@ def keep_record(set_aside: SetAside) -> KeptRecord:
     key, about_key = keep_key(record)
     headers, about_headers = keep_headers(record)
     verified = request is not None and request.user_id is not None
-    about_token = "" if verified or not holds_token(record) else "its token was not verified, and is not stored"
+    about_token = "" if verified or not holds_token(record) else f"{_TOKEN_LEFT_OUT} stored"
     value, value_bytes, value_sha256 = keep_value(record)
     return KeptRecord(
         topic=record.topic,
@@ -139,3 +145,55 @@ def _authenticated_by(request: Request | None) -> AuthenticatedBy | None:
     if request.user_id is not None:
         return AuthenticatedBy.TOKEN
     return None if isinstance(request.command, Rejected) else AuthenticatedBy.PUBLISHER
+
+
+class RecordAgain(NamedTuple):
+    """A record that was set aside, as the reader of commands wants one; of its headers no token is left."""
+
+    id: int
+    """Of the parked record."""
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int
+    timestamp_type: int
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes | None]]
+
+
+def record_again(stored: StoredRecord) -> RecordAgain:
+    """The record that was set aside, with the same coordinates and time."""
+    return RecordAgain(
+        stored.id,
+        stored.topic,
+        stored.partition,
+        stored.offset,
+        (stored.broker_time - _EPOCH) // timedelta(milliseconds=1),
+        LOG_APPEND_TIME,
+        stored.key,
+        stored.value,
+        [
+            (name, None if content is None else base64.b64decode(content))
+            for name, content in orjson.loads(stored.headers)
+        ],
+    )
+
+
+def lacks_token(stored: StoredRecord) -> bool:
+    """Whether there was a token, which nobody had verified."""
+    return _TOKEN_LEFT_OUT in stored.detail
+
+
+def read_type(stored: StoredRecord) -> str:
+    """The type of a command, as far as it can be read; empty where it can't."""
+    headers = dict(record_again(stored).headers)
+    named = headers.get("ce_type")
+    if named is None and is_structured(headers.get(CONTENT_TYPE)):
+        try:
+            event = orjson.loads(stored.value or b"")
+        except orjson.JSONDecodeError:
+            event = None
+        found = cast("dict[str, Any]", event).get("type") if isinstance(event, dict) else None
+        named = found.encode(errors="replace") if isinstance(found, str) else None
+    return (named or b"").decode(errors="replace")[:_TYPE_CHARS_MAX]

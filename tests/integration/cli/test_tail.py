@@ -69,10 +69,10 @@ async def test_an_unreadable_record_is_shown_by_its_coordinates(
     (document,) = (await orgs("tail", "commands", *ALL, "--json")).json_lines
     assert (document["value_base64"], document["headers"]) == ("/xtbMko=", {"ce_id": {"base64": "/w=="}})
     await orgs("send", "create", "--name", "Afterwards")
-    parked = await orgs("parked")
+    parked = await orgs("parked", "list")
     assert f"{settings.kafka.topics.commands}[1] offset {sent.offset}" in parked.stdout
     assert re.search(r"\n1 parked\n +1  unreadable\n$", parked.stdout)
-    record, totals = (await orgs("parked", "--json")).json_lines
+    record, totals = (await orgs("parked", "list", "--json")).json_lines
     assert record["reason"] == "unreadable"
     assert totals == {
         "total": 1,

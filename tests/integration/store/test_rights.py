@@ -104,6 +104,13 @@ EDGE_MAY = {
     'UPDATE accepted_command SET "partition" = 1, "offset" = 2, accepted_at = now()',
     "DELETE FROM accepted_command",
 }
+OPERATE_MAY = {
+    "UPDATE organization SET version = 2",
+    "UPDATE journal_head SET position = 9",
+    "UPDATE parked SET state = 'released', attempts = 2, reason = 'data_refused', detail = ''",
+    "UPDATE parked SET command_id = NULL",
+}
+OPERATE_MAY_INSERT = {"INSERT INTO organization", "INSERT INTO journal "}
 CORE = {"organization", "journal", "journal_head", "journal_gap", "parked", "alembic_version", "schema_version"}
 REFERENCE = {"membership", "partnership", "staff"}
 
@@ -156,8 +163,18 @@ async def test_the_edge_can_write_nothing_but_what_it_accepted(database: Databas
     await session.close()
 
 
+async def test_an_operator_decides_what_is_parked_and_changes_nothing_that_came_from_kafka(
+    database: DatabaseSettings,
+) -> None:
+    session = await connect(database, "operate")
+    for statement in (each for group in WRITES.values() for each in group):
+        allowed = statement in OPERATE_MAY or any(statement.startswith(prefix) for prefix in OPERATE_MAY_INSERT)
+        assert await _refused(session, statement) is not allowed, statement
+    await session.close()
+
+
 @pytest.mark.parametrize("role", ["edge", "reader"])
-async def test_only_the_worker_reads_what_parked_records_hold(database: DatabaseSettings, role: Role) -> None:
+async def test_only_workers_and_operators_read_what_parked_records_hold(database: DatabaseSettings, role: Role) -> None:
     session = await connect(database, role)
     for column in ("key", "value", "headers"):
         assert await _refused(session, f"SELECT {column} FROM parked"), column

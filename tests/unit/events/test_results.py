@@ -83,6 +83,7 @@ def test_every_problem_type_has_a_status_of_the_contract_and_a_title() -> None:
         ProblemType.STILL_PARTNER: 409,
         ProblemType.QUEUE_FULL: 409,
         ProblemType.PARKED: 500,
+        ProblemType.DISCARDED: 500,
     }
     assert all(title for _, title in PROBLEMS.values())
 

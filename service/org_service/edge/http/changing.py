@@ -296,6 +296,7 @@ _OF_ALL: Final = (
     ProblemType.COMMAND_ID_REUSED,
     ProblemType.QUEUE_FULL,
     ProblemType.PARKED,
+    ProblemType.DISCARDED,
 )
 
 

@@ -79,6 +79,7 @@ def _make_examples() -> list[ProblemError]:
         malformed(too_long_head.status, too_long_head.detail),
         internal_error(),
         ProblemError(ProblemType.PARKED, details.PARKED),
+        ProblemError(ProblemType.DISCARDED, details.DISCARDED),
         dependency_unavailable(),
     ]
 

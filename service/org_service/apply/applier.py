@@ -59,6 +59,7 @@ class Applier:
         breaker: Breaker | None = None,
         decider: Decider | None = None,
         reader: Reader | None = None,
+        on_commit: Callable[[Plan], None] | None = None,
     ) -> None:
         """Make one.
 
@@ -72,6 +73,7 @@ class Applier:
             breaker: Says whether what our code raises on may be parked; None for always.
             decider: Decides each command, in place of `domain.decide`.
             reader: Reads each record, in place of `wire.commands`.
+            on_commit: Told of each transaction, right after its commit.
         """
         self.authenticator = authenticator
         self._database = database
@@ -81,6 +83,7 @@ class Applier:
         self._breaker = breaker
         self._decider = decider
         self._reader = reader
+        self._on_commit = on_commit
         self._lanes: list[asyncio.Task[Mapping[int, int]] | None] = [None] * settings.lanes
         """The last one that entered each lane."""
         self._settling = Settling(
@@ -219,6 +222,8 @@ class Applier:
     async def _finish(self, committed: tuple[Plan, int]) -> None:
         """Count what was committed, and send the outcomes that the relay won't."""
         plan, start = committed
+        if self._on_commit is not None:
+            self._on_commit(plan)
         if self._breaker is not None:
             self._breaker.record(plan)
         _count(plan)

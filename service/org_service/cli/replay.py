@@ -8,20 +8,17 @@ from uuid import UUID
 
 import typer
 
-from org_service.cli import operations, shell
+from org_service.cli import operations, replay_commands, shell
+from org_service.cli.filters import MOMENTS, ids_in, utc
 
 if TYPE_CHECKING:
     from org_service.operate.operation import Tool
     from org_service.operate.replay_events import Where
 
-app = typer.Typer(no_args_is_help=True, help="Replay what was published.")
-
-MOMENTS = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%SZ", "%Y-%m-%d %H:%M:%S"]
+app = typer.Typer(no_args_is_help=True, help="Replay what was published, or sent.")
 
 
-@app.callback()
-def group() -> None:
-    """Keep `events` a subcommand even while it is the only one."""
+app.command("commands")(replay_commands.commands)
 
 
 @app.command()
@@ -90,9 +87,9 @@ def events(
     selection = Selection(
         from_position=from_position,
         to_position=to_position,
-        from_time=_utc(from_time),
-        to_time=_utc(to_time),
-        org_ids=(*(org or ()), *_ids_in(org_file)),
+        from_time=utc(from_time),
+        to_time=utc(to_time),
+        org_ids=(*(org or ()), *ids_in(org_file)),
         types=_known(kind or ()),
         actors=tuple(by or ()),
         command_ids=tuple(command or ()),
@@ -113,26 +110,6 @@ def events(
         actor=actor,
         as_json=as_json,
     )
-
-
-def _utc(moment: datetime | None) -> datetime | None:
-    from datetime import UTC
-
-    return None if moment is None else moment.replace(tzinfo=UTC)
-
-
-def _ids_in(path: Path | None) -> list[UUID]:
-    if path is None:
-        return []
-    found: list[UUID] = []
-    for number, line in enumerate(path.read_text().splitlines(), 1):
-        try:
-            found += [UUID(line.strip())] if line.strip() else []
-        except ValueError:
-            raise typer.BadParameter(f"{path}, line {number}: {line.strip()[:80]!r} is not a UUID") from None
-    if not found:
-        raise typer.BadParameter(f"{path} has no ids")
-    return found
 
 
 def _known(kinds: Iterable[str]) -> tuple[str, ...]:

@@ -241,3 +241,10 @@ def sender(settings: "Settings", actor: str | None) -> dict[str, str]:
 def run(main: Coroutine[Any, Any, T]) -> T:
     """Run a command's asynchronous part to its end; ^C cancels it and ends with `KeyboardInterrupt`."""
     return asyncio.run(main)
+
+
+def run_fast(main: Coroutine[Any, Any, T]) -> T:
+    """As `run`, on uvloop: worth its import to a command that works for minutes."""
+    import uvloop
+
+    return uvloop.run(main)

@@ -17,6 +17,8 @@ SUBJECTS: Final[Mapping[str, str]] = {
     "accepted": "Commands that were answered with 202.",
     "losses": "Offsets of commands that were gone before a worker read them.",
     "operations": "What operators plan and run (`orgs runs`).",
+    "recorded": "What the journal says of commands that are rehearsed (`orgs replay commands`).",
+    "scratch": "The temporary tables of a rehearsal.",
     "recovery": "The way out when Kafka has more of the journal than a restored database: `orgs journal advance`.",
     "leader": "The session by which a relay leads and listens.",
     "database": "Health.",
@@ -26,6 +28,8 @@ SUBJECTS: Final[Mapping[str, str]] = {
 
 _BATCH: Final = "The worker, once in each batch"
 _OPERATOR: Final = "An operator's command, seldom"
+_REHEARSAL: Final = "A rehearsal, for each batch"
+_TRIED: Final = f"{_REHEARSAL} once something differed"
 
 TEXTS: Final[Mapping[str, str]] = {
     "organizations/find_names": "Reads the names of organizations that a batch restores. The worker, before the locks, "
@@ -194,6 +198,33 @@ TEXTS: Final[Mapping[str, str]] = {
     "operations/pause": f"Pauses an operation whose process is gone. {_OPERATOR}. Locks the row. operation_pkey.",
     "operations/set_rate": f"Bounds the rate of an operation. {_OPERATOR}. Locks the row. operation_pkey.",
     "operations/detach": f"Leaves an operation to the role `operate`. {_OPERATOR}. Locks the row. operation_pkey.",
+    "recorded/find_commands": f"Finds the outcomes of commands. {_REHEARSAL}, and a plan of `orgs replay commands`. No "
+    "lock. journal_command_id_key.",
+    "recorded/find_last_changes": "Finds what organizations were before a position each: their last change. "
+    f"{_REHEARSAL}, for those of which the commands' own rows don't say it. No lock. journal_org_id_version_key, "
+    "backwards from now.",
+    "recorded/find_given_up": "Finds the changes by which names were given up. A rehearsal, in windows of 20,000 "
+    "positions, once a name was not taken as it was asked for. No lock. Reads the window by journal_pkey.",
+    "recorded/find_partners": f"Finds who serves organizations. {_REHEARSAL} with tokens. No lock. "
+    "partnership_org_id_idx.",
+    "recorded/find_clients": f"Finds whom organizations serve. {_REHEARSAL} with a delete. No lock. partnership_pkey.",
+    "recorded/find_parked_records": f"Finds what is or was parked at offsets. {_REHEARSAL}, for records without an "
+    "outcome. No lock. parked_coordinates_key.",
+    "recorded/find_parked_commands": f"Finds what is or was parked of commands. {_REHEARSAL}, for records without an "
+    "outcome. No lock. parked_command_id_idx.",
+    "recorded/find_waiting": f"Finds the parked commands of organizations. {_REHEARSAL}. No lock. parked_org_id_idx.",
+    "recorded/count_decided": "Counts the outcomes of records at offsets that retention has taken. A rehearsal, in "
+    "windows of 200,000 positions, where it asks for what may be gone. No lock. Reads the window by journal_pkey.",
+    "scratch/make": "Makes the tables. A rehearsal, first. Locks nothing that exists.",
+    "scratch/set_read_only": "Makes every later transaction of the session read-only: only temporary tables can be "
+    "written. A rehearsal, once the tables are made.",
+    "scratch/find_diverged": f"Finds organizations that went another way. {_TRIED}. Temporary tables only.",
+    "scratch/note_diverged": f"Keeps organizations that went another way. {_TRIED}. Temporary tables only.",
+    "scratch/find_waiting": f"Finds commands that the rehearsal parked. {_TRIED}. Temporary tables only.",
+    "scratch/note_waiting": f"Keeps commands that the rehearsal parked. {_TRIED}. Temporary tables only.",
+    "scratch/note_given_up": "Keeps who gave up names. With recorded/find_given_up. Temporary tables only.",
+    "scratch/find_given_up": "Finds the first who gave up a name at a position or later. A rehearsal, for batches in "
+    "which a name was not taken as it was asked for. Temporary tables only.",
     "recovery/lock_head": f"Locks the head of the journal and reads it. {_OPERATOR}. Every worker waits until the "
     "commit.",
     "recovery/count_fresh": f"Counts the rows journaled since a backup was restored. {_OPERATOR}. Reads the whole "

@@ -161,7 +161,7 @@ class Fold:
         # guarantee 1: a command id that was decided is never decided again, whatever its payload is.
         known = self._journaled.get(request.command_id)
         if known is not None:
-            if _is_redelivery(known, request.record):
+            if is_redelivery(known, request.record):
                 self.plan.redelivered += 1  # the relay publishes this outcome
                 return True
             first, digest = known, known.request_digest
@@ -322,7 +322,7 @@ class Fold:
         self._organizations[org_id] = after
 
 
-def _is_redelivery(known: KnownOutcome, record: Record) -> bool:
+def is_redelivery(known: KnownOutcome | NewOutcome, record: Record) -> bool:
     """Whether this is the very record that was decided, and not the command sent again.
 
     Coordinates alone don't tell: a topic that is created again, or lost its end, gives offsets out again, to records

@@ -9,11 +9,13 @@ from org_service.operate.operation import Tool
 from org_service.operate.parked import DiscardParked, ReleaseParked
 from org_service.operate.parked_contents import RevealParked
 from org_service.operate.parked_edit import EditParked
+from org_service.operate.replay_commands import ReplayCommands
 from org_service.operate.replay_events import ReplayEvents
 from org_service.settings import Settings
 
 _TOOLS: Final[Mapping[str, Callable[[Settings, Mapping[str, Any]], Tool]]] = {
     JournalAdvance.kind: JournalAdvance,
+    ReplayCommands.kind: ReplayCommands,
     ReplayEvents.kind: ReplayEvents,
     ReleaseParked.kind: ReleaseParked,
     DiscardParked.kind: DiscardParked,

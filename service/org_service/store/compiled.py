@@ -28,10 +28,12 @@ from org_service.store import (
     outcomes,
     parked,
     parked_queues,
+    recorded,
     recovery,
     reference_progress,
     relations,
     roles,
+    scratch,
 )
 from org_service.store.facts import FactTable
 from org_service.store.prepared import Prepared
@@ -51,6 +53,8 @@ MODULES: Final[tuple[ModuleType, ...]] = (
     accepted,
     losses,
     operations,
+    recorded,
+    scratch,
     recovery,
     leader,
     database,

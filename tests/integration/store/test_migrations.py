@@ -80,7 +80,7 @@ async def test_upgrade_downgrade_and_upgrade_again(empty_database: DatabaseSetti
     assert await migrate.current(empty_database) is None
     steps: list[str] = []
     await migrate.upgrade(empty_database, report=steps.append)
-    assert await migrate.current(empty_database) == migrate.head() == "0013"
+    assert await migrate.current(empty_database) == migrate.head() == "0016"
     first = await _catalog(empty_database)
     assert {row[1] for row in first if row[0] == "column"} == TABLES
 
@@ -311,7 +311,7 @@ async def test_a_login_that_may_not_create_roles_suffices_if_all_is_prepared(
     login = await create_login(empty_database)
     await server.execute(f"GRANT orgs_owner TO {_user(login)}")
     await migrate.upgrade(login)
-    assert await migrate.current(login) == "0013"
+    assert await migrate.current(login) == "0016"
 
 
 async def test_a_process_whose_login_inherits_nothing_finds_the_version_as_its_role(

@@ -1,0 +1,1 @@
+"""Commands decided again where it changes nothing: `orgs replay commands`."""

@@ -22,7 +22,6 @@ PRIVATE = {
 }
 """Files that name what is private in the code (or in a library by the same name), and why."""
 PATCHED = {
-    "integration/cli/test_import.py": "^C between two lines",
     "integration/cli/test_send.py": "^C between command and outcome",
     "integration/client/test_consumer.py": "answers that a broker which is well does not give",
     "integration/client/test_outages.py": "a broker that falls silent just after it let somebody in",

@@ -23,3 +23,9 @@ async def execute(settings: Settings, statement: str, *arguments: Any) -> str:
     """Run one statement as the superuser; returns what Postgres says to it."""
     async with connected(settings) as connection:
         return await connection.execute(statement, *arguments)
+
+
+async def fetch(settings: Settings, query: str, *arguments: Any) -> list[asyncpg.Record]:
+    """Run one query as the superuser."""
+    async with connected(settings) as connection:
+        return await connection.fetch(query, *arguments)

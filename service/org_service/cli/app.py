@@ -6,10 +6,12 @@ import typer
 from typer.core import TyperGroup
 
 from org_service.cli import (
+    applying,
     config,
-    importing,
+    exporting,
     journal,
     look,
+    marking,
     mcp,
     operations,
     parked,
@@ -19,6 +21,7 @@ from org_service.cli import (
     tail,
     token,
     topics,
+    undo,
     up,
 )
 from org_service.cli.shell import CLOSED, OutputClosed, fail, let_go_of_output
@@ -59,7 +62,9 @@ app = typer.Typer(
 )
 app.command("up")(up.up)
 app.add_typer(send.app, name="send")
-app.command("import")(importing.import_file)
+app.command("import")(applying.import_file)
+app.command("apply")(applying.apply)
+app.command("export")(exporting.export)
 app.command("tail")(tail.tail)
 app.command("show")(look.show)
 app.command("history")(look.history)
@@ -72,6 +77,9 @@ app.command("migrate")(serve.migrate)
 app.add_typer(topics.app, name="topics")
 app.add_typer(journal.app, name="journal")
 app.add_typer(replay.app, name="replay")
+app.command("undo")(undo.undo)
+app.command("mark")(marking.mark)
+app.add_typer(marking.app, name="marks")
 app.add_typer(operations.app, name="runs")
 app.command("run")(operations.run_operation)
 app.command("approve")(operations.approve)

@@ -214,6 +214,7 @@ def _ask(operation_id: UUID, wish: "OperationState", *, as_json: bool) -> None:
 def _begin(settings: "Settings", operation_id: UUID, reason: str, *, detach: bool, as_json: bool) -> None:
     from org_service.domain.reasons import OperationState
     from org_service.operate import runs
+    from org_service.operate.operation import NOT_DONE
     from org_service.settings import LogSettings
     from org_service.telemetry.logs import set_up_logging
 
@@ -235,7 +236,8 @@ def _begin(settings: "Settings", operation_id: UUID, reason: str, *, detach: boo
             shell.say(f"paused; `orgs runs resume {operation_id}` continues it")
             raise
     _show(ended, as_json=as_json)
-    if ended.state != OperationState.DONE:
+    left = any(ended.facts.get(name) for name in ("conflict", "invalid")) or ended.counts.keys() & NOT_DONE
+    if ended.state != OperationState.DONE or left:
         raise typer.Exit(shell.FAILED)
 
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from org_events.results import Result
     from org_service.domain.organization import StoredOrganization
     from org_service.store.journal import HistoryEntry
+    from org_service.store.marks import Mark
     from org_service.store.operations import Operation
     from org_service.store.parked import ParkedCount, ParkedRecord
     from org_service.store.parked_queues import ParkedGroup
@@ -367,9 +368,41 @@ def operation_details(operation: "Operation") -> Iterator[Text]:
         yield Text.assemble(("  approved by ", "dim"), printable(operation.approved_by))
     if operation.counts:
         yield Text("  " + ", ".join(f"{number:,} {name}" for name, number in sorted(operation.counts.items())))
+    if isinstance(operation.progress, dict):
+        progress = cast("dict[str, Any]", operation.progress)
+        for failure in progress.get("failed", ()):
+            yield Text(f"  {printable(failure['item'])}: {printable(failure['why'])}", "yellow")
     if operation.error is not None:
         yield Text(f"  {operation.error}", "red")
 
 
 def _state(operation: "Operation") -> str:
     return "expired" if operation.expired else "abandoned" if operation.abandoned else operation.state.value
+
+
+def mark_line(mark: "Mark") -> Text:
+    """A mark: `before-release-7  position 40,213  2026-11-28 18:00:00Z  by alice  prices move`."""
+    return Text.assemble(
+        (mark.name, "bold"),
+        f"  position {mark.position:,}  ",
+        (moment(mark.marked_at), "dim"),
+        who(mark.marked_by),
+        f"  {printable(mark.reason)}" if mark.reason else "",
+    )
+
+
+def mark_details(mark: "Mark") -> Iterator[Text]:
+    """Where topics and groups stood at a mark, a line each."""
+    for topic, then in mark.topics.items():
+        yield Text.assemble((f"  {printable(topic)} ends at ", "dim"), _offsets(then["ends"]))
+    for group, topics in mark.groups.items():
+        for topic, committed in topics.items():
+            yield Text.assemble((f"  {printable(group)} on {printable(topic)} at ", "dim"), _offsets(committed))
+
+
+def _offsets(by_partition: Mapping[str, int]) -> str:
+    return ", ".join(f"{partition}:{offset:,}" for partition, offset in sorted(by_partition.items(), key=_number))
+
+
+def _number(item: tuple[str, int]) -> int:
+    return int(item[0])

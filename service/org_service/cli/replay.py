@@ -1,15 +1,10 @@
 """`orgs replay`: what was published, or sent, again."""
 
-from collections.abc import Iterable
-from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
-from uuid import UUID
 
 import typer
 
-from org_service.cli import operations, replay_commands, shell
-from org_service.cli.filters import MOMENTS, ids_in, utc
+from org_service.cli import filters, operations, replay_commands, shell
 
 if TYPE_CHECKING:
     from org_service.operate.operation import Tool
@@ -24,35 +19,20 @@ app.command("commands")(replay_commands.commands)
 @app.command()
 def events(
     *,
-    from_position: Annotated[int, typer.Option(min=1, help="The first journal position.")] = 1,
-    to_position: Annotated[
-        int | None, typer.Option(min=1, help="The last one; the end of the journal by default.", show_default=False)
-    ] = None,
-    from_time: Annotated[
-        datetime | None, typer.Option(formats=MOMENTS, help="Recorded at or after this, UTC.", show_default=False)
-    ] = None,
-    to_time: Annotated[
-        datetime | None, typer.Option(formats=MOMENTS, help="Recorded before this, UTC.", show_default=False)
-    ] = None,
-    org: Annotated[
-        list[UUID] | None, typer.Option(help="Of this organization; may be repeated.", show_default=False)
-    ] = None,
-    org_file: Annotated[
-        Path | None,
-        typer.Option(
-            exists=True, dir_okay=False, help="Of the organizations in a file, an id a line.", show_default=False
-        ),
-    ] = None,
-    kind: Annotated[
-        list[str] | None,
-        typer.Option("--type", help="Of this type, as org.updated; may be repeated.", show_default=False),
-    ] = None,
-    by: Annotated[
-        list[str] | None, typer.Option("--by", help="Changed by this actor; may be repeated.", show_default=False)
-    ] = None,
-    command: Annotated[
-        list[UUID] | None, typer.Option(help="Of this command id; may be repeated.", show_default=False)
-    ] = None,
+    from_position: filters.FromPositionOption = None,
+    to_position: filters.ToPositionOption = None,
+    from_mark: filters.FromMarkOption = None,
+    to_mark: filters.ToMarkOption = None,
+    from_time: filters.FromTimeOption = None,
+    to_time: filters.ToTimeOption = None,
+    org: filters.OrgOption = None,
+    org_file: filters.OrgFileOption = None,
+    kind: filters.TypeOption = None,
+    by: filters.ByOption = None,
+    command: filters.CommandOption = None,
+    command_file: filters.CommandFileOption = None,
+    run: filters.RunOption = None,
+    source: filters.SourceOption = None,
     to: Annotated[
         str | None,
         typer.Option(
@@ -78,27 +58,32 @@ def events(
 
     Example: `orgs replay events --org 0190c5f0-7d1c-7b7e-9d57-000000000001 --from-time 2026-11-01`
     """
-    from org_service.operate.changes import Selection
     from org_service.operate.replay_events import ReplayEvents, fresh_topic
 
     if in_place and to is not None:
         raise typer.BadParameter("--to and --in-place exclude each other")
     settings = shell.quiet_settings()
-    selection = Selection(
+    selection = filters.make_selection(
         from_position=from_position,
         to_position=to_position,
-        from_time=utc(from_time),
-        to_time=utc(to_time),
-        org_ids=(*(org or ()), *ids_in(org_file)),
-        types=_known(kind or ()),
-        actors=tuple(by or ()),
-        command_ids=tuple(command or ()),
+        from_mark=from_mark,
+        to_mark=to_mark,
+        from_time=from_time,
+        to_time=to_time,
+        org=org,
+        org_file=org_file,
+        kind=kind,
+        by=by,
+        command=command,
+        command_file=command_file,
+        run=run,
     )
     where: Where = "in_place" if in_place else "fresh" if to is None else "named"
     topic = settings.kafka.topics.events if in_place else to or fresh_topic(settings)
 
     async def make() -> "Tool":
-        return await ReplayEvents.make(settings, selection, topic, where)
+        chosen = await filters.complete(settings, selection, from_mark=from_mark, to_mark=to_mark, source=source)
+        return await ReplayEvents.make(settings, chosen, topic, where)
 
     operations.offer(
         settings,
@@ -110,15 +95,3 @@ def events(
         actor=actor,
         as_json=as_json,
     )
-
-
-def _known(kinds: Iterable[str]) -> tuple[str, ...]:
-    """Types of events; the part before the dot may be left out."""
-    from org_events.events import EventType
-
-    found = tuple(kind if kind.startswith("org.") else f"org.{kind}" for kind in kinds)
-    known = list(EventType)
-    for kind in found:
-        if kind not in known:
-            raise typer.BadParameter(f"--type {kind}: unknown; there are {', '.join(known)}")
-    return found

@@ -19,6 +19,7 @@ SUBJECTS: Final[Mapping[str, str]] = {
     "operations": "What operators plan and run (`orgs runs`).",
     "recorded": "What the journal says of commands that are rehearsed (`orgs replay commands`).",
     "scratch": "The temporary tables of a rehearsal.",
+    "marks": "Moments that operators name (`orgs marks`).",
     "recovery": "The way out when Kafka has more of the journal than a restored database: `orgs journal advance`.",
     "leader": "The session by which a relay leads and listens.",
     "database": "Health.",
@@ -225,6 +226,18 @@ TEXTS: Final[Mapping[str, str]] = {
     "scratch/note_given_up": "Keeps who gave up names. With recorded/find_given_up. Temporary tables only.",
     "scratch/find_given_up": "Finds the first who gave up a name at a position or later. A rehearsal, for batches in "
     "which a name was not taken as it was asked for. Temporary tables only.",
+    "marks/add": f"Keeps a mark where its name is free. {_OPERATOR}. Locks the new row; waits for a rival with the "
+    "same name. mark_pkey.",
+    "marks/find": f"Reads a mark. {_OPERATOR}. No lock. mark_pkey.",
+    "marks/list": f"Lists the latest marks. {_OPERATOR}. No lock. Reads the whole table.",
+    "marks/remove": f"Deletes a mark. {_OPERATOR}. Locks the row. mark_pkey.",
+    "journal/select_states": "Reads what organizations were as of a position: of each the last change up to it. An "
+    "operator's plan and run of `orgs apply`, some hundred at a time. No lock. journal_org_id_version_key.",
+    "journal/select_since": "Reads all changes of organizations from a version of each on, up to a position. An "
+    "operator's plan and run of `orgs undo`, some hundred at a time. No lock. journal_org_id_version_key.",
+    "organizations/find_versions": "Reads at which version organizations are now, deleted ones included. An operator's "
+    "plan of `orgs apply` or `orgs undo`, some hundred at a time. No lock. organization_pkey.",
+    "database/wait_for_reader": "Lets a snapshot wait for whoever reads what it writes. `orgs export`, once. No lock.",
     "recovery/lock_head": f"Locks the head of the journal and reads it. {_OPERATOR}. Every worker waits until the "
     "commit.",
     "recovery/count_fresh": f"Counts the rows journaled since a backup was restored. {_OPERATOR}. Reads the whole "

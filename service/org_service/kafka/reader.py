@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from typing import Any, Final, cast
 
 from aiokafka import ConsumerRecord, TopicPartition
+from aiokafka.structs import OffsetAndTimestamp
 
 from org_events.kafka.consumer import SteadyConsumer
 from org_events.topics import partition_for
@@ -159,3 +160,15 @@ async def read_all(kafka: KafkaSettings, topic: str) -> AsyncIterator[Sequence[R
     async with reader(kafka, topic) as (consumer, partitions):
         async for records in read_until(consumer, await ends(consumer, partitions)):
             yield records
+
+
+async def seek_to_time(consumer: SteadyConsumer, partitions: Sequence[TopicPartition], time_ms: int) -> None:
+    """Let a consumer continue at the first records that brokers took at a time or later, in milliseconds since 1970."""
+    asked = dict.fromkeys(partitions, max(time_ms, 0))
+    found = cast("dict[TopicPartition, OffsetAndTimestamp | None]", await consumer.offsets_for_times(asked))
+    for partition in partitions:
+        at = found[partition]
+        if at is None:
+            await consumer.seek_to_end(partition)
+        else:
+            consumer.seek(partition, at.offset)

@@ -8,6 +8,8 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from org_service.domain.outcomes import JournaledOutcome
 from org_service.errors import PreconditionError
+from org_service.operate import marks
+from org_service.operate.sending import trace_id
 from org_service.store import journal
 from org_service.store.database import Database
 from org_service.store.journal import EventFilter
@@ -31,6 +33,29 @@ class Selection(BaseModel):
     types: tuple[str, ...] = ()
     actors: tuple[str, ...] = ()
     command_ids: tuple[UUID, ...] = ()
+    run_ids: tuple[UUID, ...] = ()
+    """Made by commands of these operations."""
+
+    @property
+    def asks_for_all(self) -> bool:
+        """Whether every change there is, is meant."""
+        return self == Selection()
+
+    async def between_marks(self, database: Database, from_mark: str | None, to_mark: str | None) -> "Selection":
+        """The same, behind the position of one mark and up to that of another.
+
+        Raises:
+            PreconditionError: There is no such mark.
+        """
+        bounds: dict[str, int] = {}
+        async with database.connect() as conn:
+            if from_mark is not None:
+                bounds["from_position"] = (await marks.find(conn, from_mark)).position + 1
+            if to_mark is not None:
+                bounds["to_position"] = (await marks.find(conn, to_mark)).position
+        if bounds.get("to_position") == 0:
+            raise PreconditionError(f"there are no changes up to the mark {to_mark!r}: the journal was empty then.")
+        return self.model_copy(update=bounds)
 
     async def pinned(self, database: Database) -> "Selection":
         """The same with an end: where the journal ends now, if none is named.
@@ -67,6 +92,7 @@ class Selection(BaseModel):
             command_ids=self.command_ids or None,
             from_time=self.from_time,
             to_time=self.to_time,
+            trace_ids=[trace_id(run_id) for run_id in self.run_ids] or None,
         )
         async with database.connect() as conn:
             rows = await journal.select_events(conn, after, through, wanted, rows_max)

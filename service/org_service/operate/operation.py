@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from hashlib import blake2b
-from typing import Any, ClassVar, Final, Literal, NamedTuple, Protocol
+from typing import Any, ClassVar, Final, Literal, NamedTuple, Protocol, runtime_checkable
 from uuid import UUID
 
 import orjson
@@ -27,6 +27,8 @@ from org_service.store.operations import Lease, Operation, Wishes
 SAMPLE_MAX: Final = 20
 """Items that a plan shows."""
 DIGEST_BYTES: Final = 16
+NOT_DONE: Final = frozenset({"conflict", "rejected", "parked"})
+"""Names in `Execution.counts` of items that were not done; a command ends with exit code 1 where there are any."""
 LOOK_INTERVAL_S: Final = 0.5
 """Between looks at what others ask of a run: pause, cancel, another rate."""
 
@@ -127,6 +129,19 @@ class Tool(Protocol):
 
     async def run(self, execution: "Execution") -> None:
         """Do it, from `execution.progress` on. May be called again after any failure."""
+        ...
+
+
+@runtime_checkable
+class LocalTool(Tool, Protocol):
+    """A tool that works with something of this machine, such as a file; it can't be left to other processes."""
+
+    async def see_here(self) -> None:
+        """See that it is here, as it was planned; asked before a run begins or is resumed.
+
+        Raises:
+            PreconditionError: It isn't; the message says what is missing.
+        """
         ...
 
 

@@ -6,14 +6,14 @@ null, and an address is there when any of its cells is filled. As spreadsheets w
 empty columns at the end, rows of nothing but separators, and with semicolons (where the decimal mark is a comma) or
 tabs, which the first line tells, or a line `sep=;` before it.
 
-An organization without an id gets one that is derived from its name, and each command's id is derived from all that
-the line says: importing a file again changes nothing and tells the same outcomes.
+An organization without an id gets one that is derived from its name, so applying a file again changes nothing.
 """
 
 import csv
 import re
 import unicodedata
 from collections.abc import Iterator, Mapping
+from io import TextIOWrapper
 from itertools import chain
 from pathlib import Path
 from typing import IO, Any, Final, Literal, NamedTuple, cast
@@ -23,6 +23,7 @@ import orjson
 from pydantic import ValidationError
 
 from org_events.commands import CreateOrganization
+from org_service.domain.organization import StoredOrganization
 from org_service.errors import BadInputError
 
 Format = Literal["jsonl", "csv"]
@@ -36,7 +37,8 @@ HEADER_CHARS_MAX: Final = 200
 """Of a header that isn't understood, in the message; enough to see what is wrong with it."""
 
 _ADDRESS: Final = ("line1", "line2", "city", "region", "postal_code", "country")
-_COLUMNS: Final = ("id", "name", "domain", *_ADDRESS)
+CSV_COLUMNS: Final = ("id", "name", "domain", *_ADDRESS)
+"""Those there are; only the name is needed."""
 _SEPARATORS: Final = ",;\t"
 _SEPARATOR_LINE: Final = re.compile(r'"?sep=([,;\t])"?[,;\t]*\r?\n', re.IGNORECASE)
 """A first line that tells spreadsheets the separator."""
@@ -48,6 +50,9 @@ class Row(NamedTuple):
     line: int
     command_id: UUID
     command: CreateOrganization
+    given: frozenset[str] = frozenset()
+    """The fields that the line says something about, be it that they are null: of JSON those that it names, of CSV
+    those that have a column."""
 
 
 class BadLine(NamedTuple):
@@ -78,8 +83,33 @@ def read(path: Path, file_format: Format) -> Iterator[Row | BadLine]:
         OSError: The file can't be read.
         BadInputError: A CSV file's header has no `name`, or columns that nobody knows.
     """
-    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        yield from _read_csv(path, file) if file_format == "csv" else _read_json_lines(file)
+    with path.open("rb") as file:
+        yield from read_from(file, file_format, path)
+
+
+def read_from(file: IO[bytes], file_format: Format, name: Path) -> Iterator[Row | BadLine]:
+    """As `read`, from a file that is open; it is closed at the end.
+
+    Args:
+        file: At its beginning.
+        file_format: Of its content.
+        name: For messages.
+    """
+    with TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="") as text:
+        yield from _read_csv(name, text) if file_format == "csv" else _read_json_lines(text)
+
+
+def to_json_line(organization: StoredOrganization) -> str:
+    """An organization as a line of JSON, without the line's end."""
+    fields = {"name": organization.name, "domain": organization.domain, "primary_address": organization.primary_address}
+    return orjson.dumps({"id": str(organization.id), **fields}).decode()
+
+
+def to_cells(organization: StoredOrganization) -> list[str]:
+    """An organization as cells of CSV, in the order of `CSV_COLUMNS`."""
+    address = organization.primary_address or {}
+    cells = {"id": str(organization.id), "name": organization.name, "domain": organization.domain, **address}
+    return [cells.get(name) or "" for name in CSV_COLUMNS]
 
 
 def _read_json_lines(file: IO[str]) -> Iterator[Row | BadLine]:
@@ -115,13 +145,14 @@ def _read_csv(path: Path, file: IO[str]) -> Iterator[Row | BadLine]:
         header = _without_empty_end([name.strip().lower() for name in next(reader, list[str]())])
     except csv.Error as error:
         header = [f"{error}"]
-    unknown = [name for name in header if name not in _COLUMNS]
+    unknown = [name for name in header if name not in CSV_COLUMNS]
     if unknown or "name" not in header or len(set(header)) != len(header):
-        others = ", ".join(name for name in _COLUMNS if name != "name")
+        others = ", ".join(name for name in CSV_COLUMNS if name != "name")
         raise BadInputError(
             f"{path} must begin with a line that names its columns, in UTF-8 and separated by commas, semicolons "
             f"or tabs: name, and any of {others}. It begins with {ascii(header)[:HEADER_CHARS_MAX]}"
         )
+    given = frozenset("primary_address" if name in _ADDRESS else name for name in header) - {"id"}
     while True:
         first_line = before + reader.line_num + 1
         try:
@@ -136,7 +167,7 @@ def _read_csv(path: Path, file: IO[str]) -> Iterator[Row | BadLine]:
         if not any(cell.strip() for cell in cells):
             continue
         if len(cells) == len(header):
-            yield _row(first_line, _from_cells(dict(zip(header, cells, strict=True))))
+            yield _row(first_line, _from_cells(dict(zip(header, cells, strict=True))), given)
         else:
             up_to = _up_to(first_line, before + reader.line_num)
             yield BadLine(first_line, f"{len(cells)} cells, the header has {len(header)}{up_to}")
@@ -160,14 +191,14 @@ def _from_cells(cells: Mapping[str, str]) -> dict[str, Any]:
     return organization | ({"primary_address": address} if address else {})
 
 
-def _row(number: int, organization: dict[str, Any]) -> Row | BadLine:
+def _row(number: int, organization: dict[str, Any], given: frozenset[str] | None = None) -> Row | BadLine:
     if "org_id" in organization:
         return BadLine(number, "org_id: use id, as in a published organization")
     fields = {name: content for name, content in organization.items() if name != "id"}
-    given = organization.get("id")
+    named = organization.get("id")
     try:
         # A name that is wrong fails below whatever the id is.
-        org_id = _derived(_folded(str(fields.get("name")))) if given is None else UUID(str(given))
+        org_id = _derived(_folded(str(fields.get("name")))) if named is None else UUID(str(named))
     except UnicodeEncodeError:
         return BadLine(number, "name: not in UTF-8")
     except ValueError:
@@ -180,7 +211,7 @@ def _row(number: int, organization: dict[str, Any]) -> Row | BadLine:
             for each in error.errors(include_url=False, include_input=False, include_context=False)
         )
         return BadLine(number, "; ".join(wrong))
-    return Row(number, _derived(command.to_body().decode()), command)
+    return Row(number, _derived(command.to_body().decode()), command, frozenset(fields) if given is None else given)
 
 
 def _folded(name: str) -> str:

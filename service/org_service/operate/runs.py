@@ -24,6 +24,7 @@ from org_service.operate.operation import (
     Execution,
     Interrupted,
     LeaseLostError,
+    LocalTool,
     NotRunnableError,
     Plan,
     PlanMovedError,
@@ -145,6 +146,11 @@ async def detach(settings: Settings, operation_id: UUID, reason: str | None) -> 
     """
     operation = await find(settings, operation_id)
     _see_runnable(operation, settings, reason)
+    if isinstance(make_tool(settings, operation.kind, operation.parameters), LocalTool):
+        raise NotRunnableError(
+            f"it works with a file of one machine, which other processes may not have: run it there, with "
+            f"`orgs run {operation_id}`."
+        )
     why_not = _why_not(operation)
     return await _change(settings, operation_id, lambda conn: operations.detach(conn, operation_id, reason), why_not)
 
@@ -192,6 +198,8 @@ async def run(
     operation = await find(settings, operation_id)
     _see_runnable(operation, settings, reason)
     tool = make_tool(settings, operation.kind, operation.parameters)
+    if isinstance(tool, LocalTool):
+        await tool.see_here()
     if operation.state == OperationState.PLANNED:
         # guarantee 9: a run does exactly what was planned, or nothing.
         _see_unmoved(operation, await tool.plan())

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from org_service.errors import PreconditionError
+from org_service.operate.apply_file import ApplyFile
 from org_service.operate.journal import JournalAdvance
 from org_service.operate.operation import Tool
 from org_service.operate.parked import DiscardParked, ReleaseParked
@@ -11,9 +12,11 @@ from org_service.operate.parked_contents import RevealParked
 from org_service.operate.parked_edit import EditParked
 from org_service.operate.replay_commands import ReplayCommands
 from org_service.operate.replay_events import ReplayEvents
+from org_service.operate.undo import Undo
 from org_service.settings import Settings
 
 _TOOLS: Final[Mapping[str, Callable[[Settings, Mapping[str, Any]], Tool]]] = {
+    ApplyFile.kind: ApplyFile,
     JournalAdvance.kind: JournalAdvance,
     ReplayCommands.kind: ReplayCommands,
     ReplayEvents.kind: ReplayEvents,
@@ -21,6 +24,7 @@ _TOOLS: Final[Mapping[str, Callable[[Settings, Mapping[str, Any]], Tool]]] = {
     DiscardParked.kind: DiscardParked,
     EditParked.kind: EditParked,
     RevealParked.kind: RevealParked,
+    Undo.kind: Undo,
 }
 
 

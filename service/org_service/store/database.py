@@ -4,7 +4,8 @@ Nobody else runs a statement, so nobody else needs SQLAlchemy: they open a conne
 it to the function that knows the statement.
 """
 
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncGenerator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Final
 
 from sqlalchemy import text
@@ -18,6 +19,8 @@ DatabaseConnection = AsyncConnection
 
 
 _PING: Final = text("SELECT 1")
+_WAIT_FOR_READER: Final = text("SET LOCAL idle_in_transaction_session_timeout = '15min'")
+"""A person may look at a page of what is written to a terminal; no longer, because a snapshot keeps dead rows alive."""
 
 
 class Database:
@@ -52,6 +55,19 @@ class Database:
         An error out of the COMMIT itself leaves unknown which of the two it was.
         """
         return self._engine.begin()
+
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncGenerator[DatabaseConnection]:
+        """A transaction (REPEATABLE READ, READ ONLY) for the length of a block: all of it sees one moment.
+
+        It may be idle for 15 minutes at a time.
+        """
+        options = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+        async with self._engine.connect() as conn:
+            await conn.execution_options(**options)
+            async with conn.begin():
+                await conn.execute(_WAIT_FOR_READER)
+                yield conn
 
     async def close(self) -> None:
         """Close the connections."""

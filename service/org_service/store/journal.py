@@ -6,7 +6,7 @@ all the same, because a row missed would never be published and nobody would kno
 that `recovery` made and noted down.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, NamedTuple, cast
 from uuid import UUID
@@ -19,10 +19,14 @@ from sqlalchemy import (
     Integer,
     Text,
     Uuid,
+    and_,
     bindparam,
     func,
+    literal_column,
     or_,
     select,
+    true,
+    type_coerce,
     update,
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -31,7 +35,7 @@ from sqlmodel import col
 from org_service.domain.outcomes import JournaledOutcome, NewOutcome
 from org_service.errors import StopError
 from org_service.store.engine import Session
-from org_service.store.sql import columns
+from org_service.store.sql import columns, unnest
 from org_service.store.tables import JOURNAL_CHANNEL, JournalGapRow, JournalHeadRow, JournalRow
 
 
@@ -57,6 +61,31 @@ class EventFilter(NamedTuple):
     from_time: datetime | None = None
     to_time: datetime | None = None
     """Recorded before this."""
+    trace_ids: Sequence[str] | None = None
+    """Of their commands' `traceparent`: 32 hex digits. A run's is its id."""
+
+
+class PastState(NamedTuple):
+    """What an organization was as of a position: its last change up to there."""
+
+    org_id: UUID
+    position: int
+    version: int
+    after: dict[str, Any] | None
+    """None where it was deleted."""
+
+
+class PastChange(NamedTuple):
+    """One change of an organization, for whoever takes changes back."""
+
+    org_id: UUID
+    version: int
+    position: int
+    event_type: str
+    changed: list[str]
+    before: dict[str, Any] | None
+    after: dict[str, Any] | None
+    actor: str | None
 
 
 class HistoryEntry(NamedTuple):
@@ -99,6 +128,8 @@ def _among(column: Any, name: str, type_: Any) -> ColumnElement[bool]:
     return or_(values.is_(None), column == func.any(values))
 
 
+# "00-", the id of the trace, "-" …; coerced, because of two functions Python puts the second one to the left of `=`.
+_trace_id = type_coerce(func.substr(col(JournalRow.traceparent), literal_column("4"), literal_column("32")), Text)
 _SELECT_EVENTS: Final = (
     select(*columns(JournalRow, JournaledOutcome._fields))
     .where(
@@ -111,9 +142,35 @@ _SELECT_EVENTS: Final = (
         _among(col(JournalRow.command_id), "command_ids", Uuid),
         or_(_from_time.is_(None), col(JournalRow.recorded_at) >= _from_time),
         or_(_to_time.is_(None), col(JournalRow.recorded_at) < _to_time),
+        _among(_trace_id, "trace_ids", Text),
     )
     .order_by(col(JournalRow.position))
     .limit(bindparam("limit", type_=Integer))
+)
+_through = bindparam("through", type_=BigInteger)
+_asked = unnest({"org_id": Uuid}, prefix="asked_")
+_last = (
+    select(*columns(JournalRow, PastState._fields, json=("after",)))
+    .where(
+        col(JournalRow.org_id) == _asked.c.org_id,
+        col(JournalRow.event_type).is_not(None),  # the condition of the index
+        col(JournalRow.position) <= _through,
+    )
+    .order_by(col(JournalRow.version).desc())
+    .limit(1)
+    .lateral("last")
+)
+_SELECT_STATES: Final = select(_last).select_from(_asked).join(_last, true())
+_since = unnest({"org_id": Uuid, "version": BigInteger}, prefix="since_")
+_SELECT_SINCE: Final = (
+    select(*columns(JournalRow, PastChange._fields, json=("changed", "before", "after")))
+    .join_from(
+        _since,
+        JournalRow,
+        and_(col(JournalRow.org_id) == _since.c.org_id, col(JournalRow.version) >= _since.c.version),
+    )
+    .where(col(JournalRow.event_type).is_not(None), col(JournalRow.position) <= _through)
+    .order_by(col(JournalRow.org_id), col(JournalRow.version))
 )
 _FIND_COMMAND_ID: Final = select(col(JournalRow.command_id)).where(col(JournalRow.position) == _position)
 _READ_HEAD: Final = select(col(JournalHeadRow.position))
@@ -202,6 +259,21 @@ async def select_events(
     """
     parameters = wanted._asdict() | {"position": after, "through": through, "limit": limit}
     return [JournaledOutcome._make(row) for row in await conn.execute(_SELECT_EVENTS, parameters)]
+
+
+async def select_states(conn: AsyncConnection, org_ids: Collection[UUID], through: int) -> dict[UUID, PastState]:
+    """Read what organizations were as of a position; those that were not there yet are left out.
+
+    The same for ever, whatever happens to them later: the journal only grows.
+    """
+    rows = await conn.execute(_SELECT_STATES, {"asked_org_id": list(org_ids), "through": through})
+    return {row.org_id: PastState._make(row) for row in rows}
+
+
+async def select_since(conn: AsyncConnection, versions: Mapping[UUID, int], through: int) -> list[PastChange]:
+    """Read all changes of organizations from a version of each on, up to a position; by organization, in order."""
+    given = {"since_org_id": list(versions), "since_version": list(versions.values()), "through": through}
+    return [PastChange._make(row) for row in await conn.execute(_SELECT_SINCE, given)]
 
 
 def _raise_if_unknown_holes(position: int, rows: Sequence[JournaledOutcome], known: Sequence[Gap]) -> None:

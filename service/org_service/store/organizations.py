@@ -101,6 +101,9 @@ _UPDATE: Final = (
 )
 _CHECK_NAMES: Final = text(f"SET CONSTRAINTS {NAME_KEY_CONSTRAINT} IMMEDIATE")
 
+_FIND_VERSIONS: Final = select(col(OrganizationRow.id), col(OrganizationRow.version)).where(
+    col(OrganizationRow.id) == func.any(_ids)
+)
 _latest_first = col(OrganizationRow.updated_at).desc()
 _lower_name = func.lower(col(OrganizationRow.name))
 _FIND_BY_ID: Final = _organizations.where(col(OrganizationRow.id) == bindparam("id", type_=Uuid))
@@ -151,6 +154,13 @@ async def find_holders(conn: AsyncConnection, name_keys: Collection[str]) -> dic
         return {}
     rows = await conn.execute(_FIND_HOLDERS, {"keys": list(name_keys)})
     return {key: org_id for key, org_id in rows if key is not None}
+
+
+async def find_versions(conn: AsyncConnection, ids: Collection[UUID]) -> dict[UUID, int]:
+    """At which version organizations are now, deleted ones included; not locked, so they may change at once."""
+    if not ids:
+        return {}
+    return {row[0]: row[1] for row in await conn.execute(_FIND_VERSIONS, {"ids": list(ids)})}
 
 
 async def write(

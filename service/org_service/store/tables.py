@@ -361,3 +361,20 @@ class OperationRow(SQLModel, table=True):
     expires_at: datetime = Field(sa_column=_moment(nullable=False))
     started_at: datetime | None = Field(sa_column=_moment(nullable=True))
     ended_at: datetime | None = Field(sa_column=_moment(nullable=True))
+
+
+class MarkRow(SQLModel, table=True):
+    """Moments that operators name, to say "since then" and "until then" later."""
+
+    __tablename__ = "mark"
+
+    name: str = Field(sa_column=Column(Text(collation=BYTE_ORDER), primary_key=True))
+    position: int = Field(sa_column=Column(BigInteger, nullable=False))
+    """The last one of the journal then."""
+    topics: dict[str, Any] = Field(sa_column=Column(JSONB, nullable=False))
+    """Their ids and the ends of their partitions."""
+    groups: dict[str, Any] = Field(sa_column=Column(JSONB, nullable=False))
+    """What consumer groups had committed in them."""
+    marked_at: datetime = Field(sa_column=_moment(nullable=False))
+    marked_by: str = Field(sa_column=Column(Text, nullable=False))
+    reason: str = Field(sa_column=Column(Text, nullable=False))

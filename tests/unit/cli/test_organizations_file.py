@@ -40,6 +40,15 @@ def test_ids_are_the_same_every_time_and_differ_with_the_content(tmp_path: Path)
     assert other.command.org_id != one.command.org_id
 
 
+def test_what_a_line_says_something_about_is_known_also_where_it_is_null(tmp_path: Path) -> None:
+    (named,) = rows(tmp_path / "a", '{"id": "0190c5f0-7d1c-7b7e-9d57-000000000001", "name": "Acme", "domain": null}')
+    (cells,) = rows(tmp_path / "b", "id,name,city\n,Acme,\n", "csv")
+    assert isinstance(named, Row)
+    assert isinstance(cells, Row)
+    assert (named.given, cells.given) == ({"name", "domain"}, {"name", "primary_address"})
+    assert (named.command.domain, cells.command.primary_address) == (None, None)
+
+
 @pytest.mark.parametrize(
     ("line", "reason"),
     [

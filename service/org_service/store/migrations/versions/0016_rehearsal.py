@@ -1,13 +1,13 @@
 """Operators read the reference data: commands are judged by them in a rehearsal too.
 
 Revision ID: 0016
-Revises: 0013
+Revises: 0015
 """
 
 from alembic import op
 
 revision: str = "0016"
-down_revision: str | None = "0013"
+down_revision: str | None = "0015"
 branch_labels: None = None
 depends_on: None = None
 oldest_code: str = "0004"

@@ -1,0 +1,105 @@
+"""`orgs mark`: a name for now, so that one can say "since then" and "until then" later.
+
+The ends of the topics are looked at first and the journal's position last. So a reader that begins at the ends gets
+every change behind the mark, and perhaps some before it, never fewer.
+"""
+
+import re
+from typing import Any, Final
+
+from org_service.errors import BadInputError, PreconditionError
+from org_service.kafka.client import TopicPartition
+from org_service.kafka.offsets import read_groups
+from org_service.kafka.reader import ends, reader
+from org_service.kafka.topic_ids import fetch_topic_ids
+from org_service.settings import Settings
+from org_service.store import journal, marks
+from org_service.store.database import Database, DatabaseConnection
+from org_service.store.marks import Mark
+
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+async def make(settings: Settings, name: str, *, marked_by: str, reason: str) -> Mark:
+    """Give now a name.
+
+    Raises:
+        BadInputError: The name can't be one.
+        PreconditionError: It is taken; nothing was changed.
+        KafkaError, TopicsMissingError: Kafka, or a topic, is away.
+    """
+    _see_name(name)
+    topics: dict[str, Any] = {}
+    partitions: list[TopicPartition] = []
+    for topic in sorted(spec.name for spec in settings.kafka.topics.specs()):
+        async with reader(settings.kafka, topic) as (consumer, assigned):
+            at = await ends(consumer, assigned)
+            topic_id = (await fetch_topic_ids(consumer, [topic]))[topic]
+        topics[topic] = {"id": str(topic_id), "ends": {str(each.partition): at[each] for each in assigned}}
+        partitions += assigned
+    groups: dict[str, dict[str, dict[str, int]]] = {}
+    for group, committed in (await read_groups(settings.kafka, partitions)).items():
+        for each, offset in sorted(committed.items()):
+            groups.setdefault(group, {}).setdefault(each.topic, {})[str(each.partition)] = offset
+    database = Database(settings.database, "operate", direct=True)
+    async with database.begin() as conn:
+        position = await journal.read_head(conn)
+        made = await marks.add(
+            conn,
+            name=name,
+            position=position,
+            topics=topics,
+            groups=groups,
+            marked_by=marked_by,
+            reason=reason,
+        )
+    if made is None:
+        raise PreconditionError(
+            f"the mark {name!r} exists already: choose another name, or delete it with `orgs marks delete {name}`."
+        )
+    return made
+
+
+async def find(conn: DatabaseConnection, name: str) -> Mark:
+    """Read a mark.
+
+    Raises:
+        PreconditionError: There is none of this name.
+    """
+    found = await marks.find(conn, name)
+    if found is None:
+        raise PreconditionError(f"there is no mark {name!r}; `orgs marks` lists them.")
+    return found
+
+
+async def show(settings: Settings, name: str) -> Mark:
+    """Read a mark; raises as `find`."""
+    async with Database(settings.database, "reader", direct=True).connect() as conn:
+        return await find(conn, name)
+
+
+async def list_latest(settings: Settings, limit: int) -> list[Mark]:
+    """The latest marks, latest first."""
+    async with Database(settings.database, "reader", direct=True).connect() as conn:
+        return await marks.list_latest(conn, limit)
+
+
+async def delete(settings: Settings, name: str) -> Mark:
+    """Delete a mark, and return what it was; its name is free then. Plans that were made by it stay as they are.
+
+    Raises:
+        PreconditionError: There is none of this name.
+    """
+    async with Database(settings.database, "operate", direct=True).begin() as conn:
+        removed = await marks.remove(conn, name)
+    if removed is None:
+        raise PreconditionError(f"there is no mark {name!r}; `orgs marks` lists them.")
+    return removed
+
+
+def _see_name(name: str) -> None:
+    if not _NAME.fullmatch(name):
+        raise BadInputError(
+            f"{name[:100]!r} can't be the name of a mark: 1 to 100 letters, digits, dots, hyphens and underscores, "
+            "the first one a letter or digit."
+        )

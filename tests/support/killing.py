@@ -1,0 +1,45 @@
+"""Runs that are killed, and continued by another process."""
+
+from collections.abc import Awaitable, Callable
+from uuid import UUID
+
+import pytest
+
+from org_service.domain.reasons import OperationState
+from org_service.operate import runs
+from org_service.probes import Point
+from org_service.settings import Settings
+from org_service.store.operations import Operation
+from tests.support.probing import probing
+from tests.support.waiting import until
+
+
+class Killed(BaseException):
+    """What no handler of the service catches, as SIGKILL."""
+
+
+def kill_at(time: int) -> Callable[..., Awaitable[None]]:
+    """A listener that kills at the given passage of a point, counted from 1."""
+    passed = 0
+
+    async def listener(*_: object) -> None:
+        nonlocal passed
+        passed += 1
+        if passed == time:
+            raise Killed
+
+    return listener
+
+
+async def run_killed_at(settings: Settings, operation_id: UUID, point: Point, time: int) -> Operation:
+    """Run a plan, kill it at a point, and continue it from elsewhere once its lease is over."""
+    impatient = settings.model_copy(update={"operate": settings.operate.model_copy(update={"lease_s": 1})})
+    with probing(point, kill_at(time)), pytest.raises(Killed):
+        await runs.run(impatient, operation_id)
+    assert (await runs.find(impatient, operation_id)).state == OperationState.RUNNING
+
+    async def is_abandoned() -> bool:
+        return (await runs.find(impatient, operation_id)).abandoned
+
+    await until(is_abandoned)
+    return await runs.run(impatient, operation_id)

@@ -9,7 +9,7 @@ from uuid import UUID
 import typer
 
 from org_service.cli import look, operations, shell
-from org_service.cli.replay import MOMENTS
+from org_service.cli.filters import MOMENTS
 
 if TYPE_CHECKING:
     from org_service.operate.parked_selection import ParkedSelection

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict
 
 from org_events.publishing.publisher import Publisher
 from org_service import probes
-from org_service.domain.requests import Request, broker_time
+from org_service.domain.requests import Request, read_broker_time
 from org_service.errors import PreconditionError
 from org_service.kafka.connection import make_producer
 from org_service.kafka.ranges import OffsetRange, open_ranges
@@ -27,7 +27,7 @@ from org_service.settings import Settings
 from org_service.store import recorded
 from org_service.store.database import Database
 from org_service.wire.commands import read
-from org_service.wire.results import rfc3339
+from org_service.wire.results import format_rfc3339
 
 STEP_RECORDS_MAX: Final = 2_000
 """Published before their acknowledgements are waited for."""
@@ -175,5 +175,5 @@ def _shown(record: Record, request: Request) -> Mapping[str, Any]:
         "command_id": str(request.command_id),
         "org_id": None if request.org_id is None else str(request.org_id),
         "type": request.command.type,
-        "taken_at": rfc3339(broker_time(record)).decode(),
+        "taken_at": format_rfc3339(read_broker_time(record)).decode(),
     }

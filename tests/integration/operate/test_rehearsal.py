@@ -22,10 +22,10 @@ from org_service.operate.commands import CommandSelection
 from org_service.operate.rehearsing import rehearsal as rehearsals
 from org_service.operate.rehearsing.rehearsal import Rehearsal
 from org_service.settings import AuthSettings, Settings
-from tests.support.crowd import Crowd
 from tests.support.database import connected, execute
 from tests.support.operating import Orgs
 from tests.support.probing import probing
+from tests.support.random_commands import RandomCommands
 from tests.support.rehearsing import checksums, decided, end_of, publish, rehearse, temporary_tables
 from tests.support.sending import Sending, binary
 from tests.support.waiting import until
@@ -56,7 +56,7 @@ def no_renames(command: Any, organization: Any, *about: Any, **more: Any) -> Any
 
 
 async def test_what_was_decided_by_these_rules_is_decided_the_same_and_nothing_is_written(settings: Settings) -> None:
-    await decided(settings, Crowd(1, 60).commands(4_000))
+    await decided(settings, RandomCommands(1, 60).commands(4_000))
     before, end = await checksums(settings), await end_of(settings)
     report, found = await rehearse(settings)
     assert found == []
@@ -70,7 +70,7 @@ async def test_what_was_decided_by_these_rules_is_decided_the_same_and_nothing_i
 @pytest.mark.parametrize("seed", range(3))
 async def test_any_part_of_the_topic_gives_no_difference_either(settings: Settings, seed: int) -> None:
     """Organizations begin as they were, names are with whoever held them then, and what came before is known."""
-    crowd = Crowd(seed, 25)
+    crowd = RandomCommands(seed, 25)
     await decided(settings, crowd.commands(3_000))
     async with connected(settings) as database:
         rows = await database.fetch("SELECT * FROM journal ORDER BY position")
@@ -107,7 +107,7 @@ async def test_a_changed_rule_is_found_and_what_follows_from_it_is_marked(settin
 
 
 async def test_a_changed_rule_is_found_among_thousands(settings: Settings) -> None:
-    await decided(settings, Crowd(5, 40).commands(3_000))
+    await decided(settings, RandomCommands(5, 40).commands(3_000))
     before = await checksums(settings)
     report, found = await rehearse(settings, decider=no_renames)
     first = next(each for each in found if each.because == "rules")
@@ -242,7 +242,7 @@ async def test_what_is_not_decided_yet_is_left_out(settings: Settings) -> None:
 async def test_a_session_that_is_lost_ends_the_rehearsal_and_the_real_tables_stay_as_they_are(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await decided(settings, Crowd(2, 20).commands(500))
+    await decided(settings, RandomCommands(2, 20).commands(500))
     before = await checksums(settings)
     monkeypatch.setattr(rehearsals, "PATIENCE_S", 0.5)
 
@@ -259,7 +259,7 @@ async def test_a_session_that_is_lost_ends_the_rehearsal_and_the_real_tables_sta
 
 
 async def test_a_rehearsal_that_is_cancelled_leaves_nothing(settings: Settings) -> None:
-    await decided(settings, Crowd(3, 20).commands(500))
+    await decided(settings, RandomCommands(3, 20).commands(500))
     before = await checksums(settings)
     reached = asyncio.Event()
 

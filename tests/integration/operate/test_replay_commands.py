@@ -16,10 +16,10 @@ from org_service.settings import Settings
 from org_service.store.operations import Operation
 from tests.integration.worker.publishing import committed
 from tests.integration.worker.running import running
-from tests.support.crowd import Crowd
 from tests.support.database import connected
 from tests.support.operating import Orgs
 from tests.support.probing import probing
+from tests.support.random_commands import RandomCommands
 from tests.support.rehearsing import checksums, decided, end_of, publish
 from tests.support.topics import read_topic
 from tests.support.waiting import until
@@ -52,7 +52,7 @@ async def state(settings: Settings) -> dict[str, str]:
 @pytest.fixture
 async def unreadable(settings: Settings) -> set[tuple[int, int]]:
     """Commands that were decided; partitions and offsets of the records that could not be read."""
-    await decided(settings, Crowd(7, 30).commands(COMMANDS))
+    await decided(settings, RandomCommands(7, 30).commands(COMMANDS))
     async with connected(settings) as database:
         rows = await database.fetch('SELECT partition, "offset" FROM parked WHERE command_id IS NULL')
     return {(partition, offset) for partition, offset in rows}
@@ -108,7 +108,7 @@ async def test_a_run_that_was_killed_is_continued_and_changes_nothing(
 
 
 async def test_what_has_no_outcome_is_said_and_decided(settings: Settings, orgs: Orgs) -> None:
-    await publish(settings, Crowd(8, 5).commands(20))
+    await publish(settings, RandomCommands(8, 5).commands(20))
     plan = (await orgs("replay", "commands", "--plan", "--json")).json
     assert any(f"{plan['items']} of them have no outcome yet" in note for note in plan["notes"])
     ran = (await orgs("run", plan["id"], "--reason", "a test", "--json")).json

@@ -11,7 +11,7 @@ from org_service.domain.fates import Fate
 from org_service.domain.fold import is_redelivery
 from org_service.domain.outcomes import NewOutcome
 from org_service.domain.reasons import AuthenticatedBy
-from org_service.domain.requests import Record, Request, Unreadable, broker_time
+from org_service.domain.requests import Record, Request, Unreadable, read_broker_time
 from org_service.operate.commands import CommandSelection
 from org_service.operate.rehearsing.order import Item
 from org_service.store import recorded
@@ -95,7 +95,7 @@ def _parked(
     by_place: dict[tuple[int, int], list[ParkedThen]],
     by_command: ParkedThen | None,
 ) -> Item | None:
-    taken, there = broker_time(record), by_place.get((record.partition, record.offset), ())
+    taken, there = read_broker_time(record), by_place.get((record.partition, record.offset), ())
     here = next((each for each in there if each.broker_time == taken), None)
     if here is None and by_command is None:
         return None

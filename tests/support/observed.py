@@ -76,8 +76,11 @@ class Observed:
     commands: list[Record] = field(default_factory=list[Record])
     results: list[Record] = field(default_factory=list[Record])
     events: list[Record] = field(default_factory=list[Record])
+    replayed: list[Record] = field(default_factory=list[Record])
+    """Events that a run of an operator sent again."""
     state: list[Record] = field(default_factory=list[Record])
     relay: list[Record] = field(default_factory=list[Record])
+    """The relay's own positions."""
     journal: list[JournaledOutcome] = field(default_factory=list[JournaledOutcome])
     """In order of position."""
     organizations: dict[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
@@ -231,6 +234,11 @@ async def read_tables(database_url: str, position: int, org_ids: Iterable[str] |
         await conn.close()
 
 
+def is_of_replay(position: Record) -> bool:
+    """Whether a record of the relay's topic says how far a replay is, not the relay."""
+    return (position.key or b"").startswith(b"replay ")
+
+
 @contextmanager
 def paused_collector() -> Generator[None]:
     """No garbage collection: of millions of objects that all stay, it would take half of the time."""
@@ -262,9 +270,10 @@ def observe(
     observed.commands = records.pop(topics.commands)
     published = reader.marked(records, since.offsets)
     observed.results = published[topics.results]
-    observed.events = published[topics.events]
+    for record in published[topics.events]:
+        (observed.replayed if record.header("ce_replayrun") else observed.events).append(record)
     observed.state = published[topics.state]
-    observed.relay = published[topics.relay]
+    observed.relay = [record for record in published[topics.relay] if not is_of_replay(record)]
     parked_from = since.offsets
     observed.parked = [
         row for row in observed.parked if row["offset"] >= parked_from.get((topics.commands, row["partition"]), 0)

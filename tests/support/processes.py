@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import secrets
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ Role = Literal["worker", "relay", "edge", "operate"]
 
 START_TIMEOUT_S = 40
 STOP_TIMEOUT_S = 40
+COMMAND_TIMEOUT_S = 90
 
 
 def environment(settings: Settings) -> dict[str, str]:
@@ -181,6 +183,50 @@ class ServiceProcess:
             raise ConnectionError(f"{self.name} has no port yet")
         with urllib.request.urlopen(f"{url}{path}", timeout=5) as answer:
             return answer.read().decode()
+
+
+class CommandProcess:
+    """One `orgs` command as a process of its own, which can be killed on its way.
+
+    Args:
+        settings: Of the servers.
+        folder: For what it says.
+        arguments: After `orgs`.
+    """
+
+    def __init__(self, settings: Settings, folder: Path, *arguments: str) -> None:
+        self._said = folder / f"orgs-{secrets.token_hex(4)}.log"
+        with self._said.open("wb") as said:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "org_service.cli", *arguments],
+                env=environment(settings),
+                stdin=subprocess.DEVNULL,
+                stdout=said,
+                stderr=said,
+            )
+
+    def kill(self) -> None:
+        """SIGKILL.
+
+        Raises:
+            AssertionError: It had ended by itself, so killing it proves nothing.
+        """
+        assert self._process.poll() is None, self.said()
+        self._process.kill()
+        self._process.wait()
+
+    def wait(self) -> int:
+        """Wait until it ends. Returns its exit status."""
+        return self._process.wait(COMMAND_TIMEOUT_S)
+
+    def close(self) -> None:
+        """End it, whatever its state."""
+        self._process.kill()
+        self._process.wait()
+
+    def said(self) -> str:
+        """What it wrote, on both streams."""
+        return self._said.read_text()
 
 
 def _series(name: str, labels: Mapping[str, str]) -> str:

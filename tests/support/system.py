@@ -13,7 +13,7 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 from org_service.settings import Settings
 from tests.support.checker import judge
 from tests.support.findings import Findings
-from tests.support.observed import LOG_LEVEL, Observed, Record, TopicReader, observe
+from tests.support.observed import LOG_LEVEL, Observed, Record, TopicReader, is_of_replay, observe
 from tests.support.outgoing import relay_position
 from tests.support.processes import Role, ServiceProcess
 from tests.support.record_transactions import Place
@@ -77,8 +77,8 @@ class System:
     def relay_position(self) -> int:
         """The last position published, as a `read_committed` reader sees it."""
         found, self._relay_since = self._reader.read((self.topics.relay,), self._relay_since)
-        if found[self.topics.relay]:
-            self._relay_position = relay_position(found[self.topics.relay][-1])
+        if own := [record for record in found[self.topics.relay] if not is_of_replay(record)]:
+            self._relay_position = relay_position(own[-1])
         return self._relay_position
 
     def settle(self, timeout_s: float) -> None:

@@ -19,6 +19,7 @@ from org_service.domain.organization import to_json
 from org_service.domain.outcomes import JournaledOutcome
 from org_service.domain.reasons import ParkedState
 from org_service.kafka.reader import Record, read_all
+from org_service.operate.replay_events import RUN_HEADER
 from org_service.settings import KafkaSettings, Settings
 from org_service.store import journal, organizations, parked
 from org_service.store.database import Database
@@ -56,6 +57,8 @@ class _OnTopics:
     )
     """Of each command: the (position, outcome, code) of its results, each once."""
     events: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    replayed: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    """Events that an operator's run sent again."""
     state: dict[str, Any] = field(default_factory=dict[str, Any])
 
 
@@ -115,8 +118,9 @@ async def _read_topics(kafka: KafkaSettings) -> _OnTopics:
         known.add((body["position"], body["outcome"], body["code"]))
     async for record in _records(kafka, topics.events):
         body = orjson.loads(record.value or b"")
-        body["type"] = (dict(record.headers)["ce_type"] or b"").decode()
-        found.events.append(body)
+        headers = dict(record.headers)
+        body["type"] = (headers["ce_type"] or b"").decode()
+        (found.replayed if RUN_HEADER in headers else found.events).append(body)
     async for record in _records(kafka, topics.state):
         key = (record.key or b"").decode()
         if record.value is None:
@@ -180,7 +184,8 @@ def _leave_out_gaps(published: _OnTopics, stored: _Stored) -> None:
     def given_up(position: int | None) -> bool:
         return position is not None and any(gap.holds(position) for gap in stored.gaps)
 
-    published.events = [event for event in published.events if not given_up(event["position"])]
+    for events in (published.events, published.replayed):
+        events[:] = [event for event in events if not given_up(event["position"])]
     # A command that was sent again afterwards counts as any other.
     here = stored.parked_commands.union(row.command_id for row in stored.journal.values())
     for command_id, results in list(published.outcomes.items()):
@@ -227,7 +232,7 @@ def _parked(published: _OnTopics, stored: _Stored) -> Iterable[str]:
 
 
 def _events(published: _OnTopics, stored: _Stored) -> Iterable[str]:
-    """Every applied command has one event, which says what the journal says."""
+    """Every applied command has one event, which says what the journal says; so does what was sent again."""
     times = Counter(int(event["position"]) for event in published.events)
     for position, count in times.items():
         if count > 1:
@@ -235,7 +240,7 @@ def _events(published: _OnTopics, stored: _Stored) -> Iterable[str]:
     applied = {position: row for position, row in stored.journal.items() if row.event_type is not None}
     for position in applied.keys() - times.keys():
         yield f"no event: position {position}"
-    for event in published.events:
+    for event in (*published.events, *published.replayed):
         row = applied.get(event["position"])
         if row is None:
             yield f"an event without a change: position {event['position']}"

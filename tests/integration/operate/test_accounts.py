@@ -99,6 +99,19 @@ async def test_undecided_or_duplicate_events_are_found(settings: Settings) -> No
 
 
 @pytest.mark.usefixtures("history")
+async def test_events_sent_again_by_an_operator_balance_and_must_say_the_same(settings: Settings, orgs: Orgs) -> None:
+    await orgs("replay", "events", "--in-place", "--execute", "--reason", "lost by billing")
+    assert await accounts.check(settings) == (5, 5, 4, 0, [])
+    other = {
+        "org_id": OTHER, "version": 2, "position": 5, "changed": [], "before": None, "after": None,
+        "command_id": OTHER, "actor": None,
+    }  # fmt: skip
+    body = json.dumps(other).encode()
+    await publish(settings, settings.kafka.topics.events, OTHER, body, ce_type=b"org.deleted", ce_replayrun=b"run")
+    assert kinds(await accounts.check(settings)) == {"a different event than decided"}
+
+
+@pytest.mark.usefixtures("history")
 async def test_unread_commands_are_found(settings: Settings, service: Service) -> None:
     await service.stop()
     topic = settings.kafka.topics.commands

@@ -5,10 +5,13 @@ from pathlib import Path
 import pytest
 
 from org_service.settings import Settings
-from tests.chaos.hostile import P99_MS, run
+from tests.chaos.hostile import run
 from tests.support.edge import People, add_staff, with_edge
 from tests.support.processes import ServiceProcess
 
+P99_MS = 1_000
+"""`make hostile` allows a tenth, on a machine of its own; here edge, attackers and other tests share its cores. Without
+its guards an edge takes seconds, or turns callers away."""
 CONNECTIONS = 600
 CONNECTIONS_MAX = 400
 """Fewer than there are, so that unauthenticated clients must go for callers to come in."""
@@ -30,8 +33,6 @@ async def test_an_honest_client_hardly_notices_hostile_ones(settings: Settings, 
         edge.close()
     print(outcome.text())
     assert outcome.attacked.failures == []
-    # On a machine that is busy with other things the quiet times are long as well; without its guards an edge takes
-    # seconds, or turns callers away.
-    assert outcome.attacked.percentile(0.99) <= max(P99_MS, 10 * outcome.quiet.percentile(0.99)), outcome.text()
+    assert outcome.attacked.percentile(0.99) <= P99_MS, outcome.text()
     assert outcome.closed["full"] > 0
     assert outcome.grown_mb < 100

@@ -116,6 +116,8 @@ TEXTS: Final[Mapping[str, str]] = {
     "chunk of some thousand rows, and once a second when nothing happens. No lock. journal_pkey.",
     "journal/select_events": f"Reads the next changes of a selection; null asks for all. {_OPERATOR}, a window of the "
     "journal at a time. No lock. journal_pkey, or journal_org_id_version_key where few organizations are meant.",
+    "journal/select_event_ids": f"Reads which the next changes of a selection are, without their bodies. {_OPERATOR}'s "
+    "plan, a window of the journal at a time. No lock. As select_events.",
     "journal/find_command_id": "Reads whose outcome is at a position. The relay, when it begins to lead. No lock. "
     "journal_pkey.",
     "journal/read_head": "Reads the last position given out. The relay, after each chunk and for `/readyz`; operators. "

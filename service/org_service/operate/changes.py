@@ -18,6 +18,8 @@ WINDOW_POSITIONS: Final = 200_000
 """Of the journal in one statement: a tenth of a second, whatever is looked for."""
 READ_ROWS_MAX: Final = 5_000
 """Rows in memory at a time, some MB."""
+READ_IDS_MAX: Final = 20_000
+"""The same of ids alone."""
 
 
 class Selection(BaseModel):
@@ -83,9 +85,41 @@ class Selection(BaseModel):
         Returns:
             In order, perhaps none; and the last position that was looked at.
         """
+        through = self._window_end(after)
+        async with database.connect() as conn:
+            rows = await journal.select_events(conn, after, through, self._filter(), rows_max)
+        return rows, rows[-1].position if len(rows) == rows_max else through
+
+    async def read_ids(
+        self, database: Database, after: int | None = None, through: int | None = None
+    ) -> AsyncIterator[Sequence[tuple[int, UUID]]]:
+        """Read which changes they are, behind a position and up to another: position and command id, in steps."""
+        at = self.from_position - 1 if after is None else after
+        end = self.to_position if through is None else through
+        assert end is not None
+        while at < end:
+            last = min(self._window_end(at), end)
+            async with database.connect() as conn:
+                found = await journal.select_event_ids(conn, at, last, self._filter(), READ_IDS_MAX)
+            at = found[-1][0] if len(found) == READ_IDS_MAX else last
+            if found:
+                yield found
+
+    async def read_all(self, database: Database) -> AsyncIterator[Sequence[JournaledOutcome]]:
+        """Read all changes, in steps."""
+        at = self.from_position - 1
         assert self.to_position is not None
-        through = min(after + WINDOW_POSITIONS, self.to_position)
-        wanted = EventFilter(
+        while at < self.to_position:
+            rows, at = await self.read(database, at, READ_ROWS_MAX)
+            if rows:
+                yield rows
+
+    def _window_end(self, after: int) -> int:
+        assert self.to_position is not None
+        return min(after + WINDOW_POSITIONS, self.to_position)
+
+    def _filter(self) -> EventFilter:
+        return EventFilter(
             org_ids=self.org_ids or None,
             types=self.types or None,
             actors=self.actors or None,
@@ -94,20 +128,3 @@ class Selection(BaseModel):
             to_time=self.to_time,
             trace_ids=[trace_id(run_id) for run_id in self.run_ids] or None,
         )
-        async with database.connect() as conn:
-            rows = await journal.select_events(conn, after, through, wanted, rows_max)
-        return rows, rows[-1].position if len(rows) == rows_max else through
-
-    async def read_all(
-        self, database: Database, after: int | None = None, through: int | None = None
-    ) -> AsyncIterator[Sequence[JournaledOutcome]]:
-        """Read all changes behind a position, in steps."""
-        at = self.from_position - 1 if after is None else after
-        end = self.to_position if through is None else through
-        assert end is not None
-        while at < end:
-            rows, at = await self.read(database, at, READ_ROWS_MAX)
-            if rows and rows[-1].position > end:
-                rows = [row for row in rows if row.position <= end]
-            if rows:
-                yield rows

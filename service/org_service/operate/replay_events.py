@@ -12,6 +12,7 @@ import asyncio
 import dataclasses
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from secrets import token_hex
 from typing import Any, ClassVar, Final, Literal
 
@@ -26,7 +27,7 @@ from org_service.kafka.client import TopicPartition
 from org_service.kafka.producer import Producer, unknown_fate
 from org_service.kafka.record_batches import RecordBatch, TopicBatches
 from org_service.operate.changes import Selection
-from org_service.operate.operation import Execution, Plan, Tally, open_database
+from org_service.operate.operation import SAMPLE_MAX, Execution, Plan, Tally, open_database
 from org_service.probes import probe
 from org_service.settings import Settings
 from org_service.store.database import Database
@@ -95,9 +96,13 @@ class ReplayEvents:
         """Count the events, and see that the topic is as it must be."""
         tally, selection = Tally(), self._asked.selection
         async with open_database(self._settings) as database:
-            async for rows in selection.read_all(database):
-                for row in rows:
-                    tally.add(b"%d %b" % (row.position, row.command_id.bytes), lambda row=row: _shown(row))
+            shown: dict[int, Mapping[str, Any]] = {}
+            async for found in selection.read_ids(database):
+                if len(shown) < SAMPLE_MAX:
+                    first, _ = await selection.read(database, found[0][0] - 1, SAMPLE_MAX)
+                    shown.update((row.position, _shown(row)) for row in first)
+                for position, command_id in found:
+                    tally.add(b"%d %b" % (position, command_id.bytes), partial(shown.__getitem__, position))
         partitions = await topics.count_partitions(self._settings.kafka, self._asked.topic)
         expected = None if self._asked.where == "fresh" else self._settings.kafka.partitions
         if partitions != expected:
@@ -155,7 +160,7 @@ class _Sending:
         at = int(execution.progress or asked.selection.from_position - 1)
         if last is not None and last.position > at:
             # Killed between the two: Kafka has a step that Postgres doesn't know of.
-            sent = [len(rows) async for rows in asked.selection.read_all(database, at, last.position)]
+            sent = [len(found) async for found in asked.selection.read_ids(database, at, last.position)]
             at = last.position
             await execution.record(at, {"sent": sum(sent)})
         to_position = asked.selection.to_position or 0

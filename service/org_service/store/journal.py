@@ -130,22 +130,30 @@ def _among(column: Any, name: str, type_: Any) -> ColumnElement[bool]:
 
 # "00-", the id of the trace, "-" …; coerced, because of two functions Python puts the second one to the left of `=`.
 _trace_id = type_coerce(func.substr(col(JournalRow.traceparent), literal_column("4"), literal_column("32")), Text)
+_meant = (
+    col(JournalRow.position) > _position,
+    col(JournalRow.position) <= bindparam("through", type_=BigInteger),
+    col(JournalRow.event_type).is_not(None),
+    _among(col(JournalRow.org_id), "org_ids", Uuid),
+    _among(col(JournalRow.event_type), "types", Text),
+    _among(col(JournalRow.actor), "actors", Text),
+    _among(col(JournalRow.command_id), "command_ids", Uuid),
+    or_(_from_time.is_(None), col(JournalRow.recorded_at) >= _from_time),
+    or_(_to_time.is_(None), col(JournalRow.recorded_at) < _to_time),
+    _among(_trace_id, "trace_ids", Text),
+)
+_limit = bindparam("limit", type_=Integer)
 _SELECT_EVENTS: Final = (
     select(*columns(JournalRow, JournaledOutcome._fields))
-    .where(
-        col(JournalRow.position) > _position,
-        col(JournalRow.position) <= bindparam("through", type_=BigInteger),
-        col(JournalRow.event_type).is_not(None),
-        _among(col(JournalRow.org_id), "org_ids", Uuid),
-        _among(col(JournalRow.event_type), "types", Text),
-        _among(col(JournalRow.actor), "actors", Text),
-        _among(col(JournalRow.command_id), "command_ids", Uuid),
-        or_(_from_time.is_(None), col(JournalRow.recorded_at) >= _from_time),
-        or_(_to_time.is_(None), col(JournalRow.recorded_at) < _to_time),
-        _among(_trace_id, "trace_ids", Text),
-    )
+    .where(*_meant)
     .order_by(col(JournalRow.position))
-    .limit(bindparam("limit", type_=Integer))
+    .limit(_limit)
+)
+_SELECT_EVENT_IDS: Final = (
+    select(*columns(JournalRow, ("position", "command_id")))
+    .where(*_meant)
+    .order_by(col(JournalRow.position))
+    .limit(_limit)
 )
 _through = bindparam("through", type_=BigInteger)
 _asked = unnest({"org_id": Uuid}, prefix="asked_")
@@ -259,6 +267,17 @@ async def select_events(
     """
     parameters = wanted._asdict() | {"position": after, "through": through, "limit": limit}
     return [JournaledOutcome._make(row) for row in await conn.execute(_SELECT_EVENTS, parameters)]
+
+
+async def select_event_ids(
+    conn: AsyncConnection, after: int, through: int, wanted: EventFilter, limit: int
+) -> list[tuple[int, UUID]]:
+    """Read which the next changes of a selection are: position and command id. As `select_events`, without the bodies.
+
+    A sixth of its time; enough to count them and to tell whether they are the same ones.
+    """
+    parameters = wanted._asdict() | {"position": after, "through": through, "limit": limit}
+    return [(row.position, row.command_id) for row in await conn.execute(_SELECT_EVENT_IDS, parameters)]
 
 
 async def select_states(conn: AsyncConnection, org_ids: Collection[UUID], through: int) -> dict[UUID, PastState]:

@@ -1,0 +1,51 @@
+"""`orgs` commands as processes, timed, with their resident memory sampled."""
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Final
+
+import orjson
+import psutil
+
+from org_service.settings import Settings
+from tests.support.processes import environment
+
+_SAMPLE_INTERVAL_S: Final = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What a command said and took, the start of the process included."""
+
+    code: int
+    documents: list[Any]
+    """Its standard output, a JSON document a line."""
+    seconds: float
+    rss_mb: list[float]
+
+    def memory_text(self) -> str:
+        """Whether memory is flat."""
+        early = self.rss_mb[len(self.rss_mb) // 3]
+        return f"resident memory {early:.0f} MB after a third, {max(self.rss_mb):.0f} MB at most"
+
+
+def run_orgs(settings: Settings, *arguments: str) -> Measured:
+    """Run a command to its end."""
+    began_s = time.monotonic()
+    rss_mb = list[float]()
+    with tempfile.TemporaryFile() as said:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "org_service.cli", *arguments], env=os.environ | environment(settings), stdout=said
+        )
+        while process.poll() is None:
+            with suppress(psutil.NoSuchProcess):
+                rss_mb.append(psutil.Process(process.pid).memory_info().rss / 2**20)
+            time.sleep(_SAMPLE_INTERVAL_S)
+        said.seek(0)
+        documents = [orjson.loads(line) for line in said.read().splitlines()]
+    return Measured(process.returncode, documents, time.monotonic() - began_s, rss_mb)

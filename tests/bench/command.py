@@ -1,6 +1,7 @@
 """`orgs` commands as processes, timed, with their resident memory sampled."""
 
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -26,6 +27,8 @@ class Measured:
     documents: list[Any]
     """Its standard output, a JSON document a line."""
     seconds: float
+    cpu_seconds: float
+    """Of the process, which hardly depend on what else the machine does."""
     rss_mb: list[float]
 
     def memory_text(self) -> str:
@@ -36,7 +39,7 @@ class Measured:
 
 def run_orgs(settings: Settings, *arguments: str) -> Measured:
     """Run a command to its end."""
-    began_s = time.monotonic()
+    began_s, began_cpu_s = time.monotonic(), _spent_by_children_s()
     rss_mb = list[float]()
     with tempfile.TemporaryFile() as said:
         process = subprocess.Popen(
@@ -48,4 +51,10 @@ def run_orgs(settings: Settings, *arguments: str) -> Measured:
             time.sleep(_SAMPLE_INTERVAL_S)
         said.seek(0)
         documents = [orjson.loads(line) for line in said.read().splitlines()]
-    return Measured(process.returncode, documents, time.monotonic() - began_s, rss_mb)
+    seconds, cpu_seconds = time.monotonic() - began_s, _spent_by_children_s() - began_cpu_s
+    return Measured(process.returncode, documents, seconds, cpu_seconds, rss_mb)
+
+
+def _spent_by_children_s() -> float:
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime

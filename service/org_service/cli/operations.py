@@ -281,10 +281,10 @@ def _reporter(progress: "Progress", operation: "Operation") -> "Callable[[Execut
         progress.update(progress.tasks[0].id, completed=execution.done, rate=f"{per_second:,.0f}/s")
         if progress.disable and now_s - said_s >= PLAIN_INTERVAL_S:
             said_s = now_s
-            left_s = (execution.items - execution.done) / max(per_second, 0.001)
+            left_s = (execution.items - execution.done) / per_second if per_second else None
             shell.say(
-                f"{operation.kind}: {execution.done:,} of {execution.items:,}, {per_second:,.0f}/s, "
-                f"{left_s:,.0f} s left"
+                f"{operation.kind}: {execution.done:,} of {execution.items:,}, {per_second:,.0f}/s"
+                + ("" if left_s is None else f", {left_s:,.0f} s left")
             )
 
     return report

@@ -94,7 +94,7 @@ def _replay(settings: Settings) -> int:
     seconds = (ended - began).total_seconds()
     sys.stdout.write(
         f"{operation['items']:,} events: planned in {planned.seconds:.1f} s, sent in {seconds:.1f} s, "
-        f"{sent / seconds:,.0f}/s ({ran.seconds:.1f} s with the second plan, {ran.cpu_seconds:.1f} s of its processor); "
+        f"{sent / seconds:,.0f}/s ({ran.seconds:.1f} s with a second plan, {ran.cpu_seconds:.1f} s of its processor); "
         f"{ran.memory_text()}\n"
     )
     sys.stdout.flush()

@@ -271,12 +271,14 @@ def _progress_bar(operation: "Operation") -> "Progress":
 def _reporter(progress: "Progress", operation: "Operation") -> "Callable[[Execution], None]":
     import time
 
-    began_s, began_at = time.monotonic(), operation.done
-    said_s = began_s
+    began_at = operation.done
+    began_s = said_s = 0.0
 
     def report(execution: "Execution") -> None:
-        nonlocal said_s
+        nonlocal began_s, said_s
         now_s = time.monotonic()
+        if not began_s:
+            began_s = said_s = now_s  # what came before was planning
         per_second = (execution.done - began_at) / max(now_s - began_s, 0.001)
         progress.update(progress.tasks[0].id, completed=execution.done, rate=f"{per_second:,.0f}/s")
         if progress.disable and now_s - said_s >= PLAIN_INTERVAL_S:

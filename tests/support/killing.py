@@ -10,12 +10,8 @@ from org_service.operate import runs
 from org_service.probes import Point
 from org_service.settings import Settings
 from org_service.store.operations import Operation
-from tests.support.probing import probing
+from tests.support.probing import Killed, probing
 from tests.support.waiting import until
-
-
-class Killed(BaseException):
-    """What no handler of the service catches, as SIGKILL."""
 
 
 def kill_at(time: int) -> Callable[..., Awaitable[None]]:

@@ -17,10 +17,9 @@ from org_service.probes import Point
 from org_service.settings import Settings
 from org_service.store.operations import Operation
 from tests.support.database import execute
+from tests.support.killing import run_killed_at
 from tests.support.observed import Record, TopicReader
-from tests.support.probing import Killed, kill, once, probing
 from tests.support.relaying import RECORDED_AT, applied, changes, journal, org, running, seen
-from tests.support.waiting import until
 
 pytestmark = pytest.mark.integration
 
@@ -122,23 +121,13 @@ async def test_what_is_asked_for_goes_out(
     assert sorted(sent) == positions
 
 
-@pytest.mark.parametrize("point", ["operate.before_publish", "operate.after_publish"])
+@pytest.mark.parametrize("point", ["operate.after_take", "operate.before_publish", "operate.after_publish"])
 async def test_a_run_that_was_killed_is_continued_where_kafka_stands(
     settings: Settings, topic: str, point: Point
 ) -> None:
-    impatient = settings.model_copy(update={"operate": settings.operate.model_copy(update={"lease_s": 1})})
-    operation = await planned(impatient, topic)
-    await runs.set_rate(impatient, operation.id, 200)  # so that there are several steps
-    with probing(point, once(kill)), pytest.raises(Killed):
-        await runs.run(impatient, operation.id)
-    assert (await runs.find(impatient, operation.id)).state == OperationState.RUNNING
-    await runs.set_rate(impatient, operation.id, None)
-
-    async def is_left() -> bool:
-        return (await runs.find(impatient, operation.id)).abandoned
-
-    await until(is_left)
-    done = await runs.run(impatient, operation.id)
+    operation = await planned(settings, topic)
+    await runs.set_rate(settings, operation.id, EVENTS // 3)  # so that there are several steps
+    done = await run_killed_at(settings, operation.id, point, 1 if point == "operate.after_take" else 2)
     assert (done.state, done.counts) == (OperationState.DONE, {"sent": EVENTS})
     before = await seen(settings)
     assert contents(await records_on(settings, topic), operation) == contents(before.events)

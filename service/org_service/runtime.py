@@ -143,6 +143,8 @@ async def run_parts(parts: "Mapping[ServiceRole, Part]", stop: asyncio.Event, se
 async def watch_topics(look: Callable[[], Awaitable[Sequence[TopicPlan]]]) -> None:
     """Look at the topics' settings now and then: what harms may be done to them while everything runs.
 
+    Another number of partitions is only said: readers and the relay wait by themselves until it is as it was.
+
     Args:
         look: Compares each topic with what it must be.
 
@@ -158,7 +160,7 @@ async def watch_topics(look: Callable[[], Awaitable[Sequence[TopicPlan]]]) -> No
         except (KafkaError, OSError) as error:
             log.info("the topics could not be checked", why=type(error).__name__)
             continue
-        topics.raise_if_harmful(plans)
+        topics.raise_if_harmful(plans, but=("partitions",))
         differences = {each.advice for plan in plans for each in plan.differences}
         for advice in sorted(differences - reported):
             log.warning("a topic differs from its specification", advice=advice)

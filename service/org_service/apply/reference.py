@@ -29,6 +29,7 @@ from org_service.domain.requests import Record, SetAside, Unreadable
 from org_service.errors import RetryError, ServiceError
 from org_service.kafka.client import AIOKafkaConsumer, IllegalStateError, KafkaError, TopicPartition
 from org_service.kafka.topic_ids import fetch_topic_ids
+from org_service.kafka.topics import explain_partitions
 from org_service.probes import probe
 from org_service.settings import Settings
 from org_service.store import parked, reference_progress
@@ -130,10 +131,9 @@ class ReferenceApplier:
         self._marks.clear()
         assigned = list(consumer.assignment())
         ids = await fetch_topic_ids(consumer, sorted({each.topic for each in assigned}))
-        for topic in ids:
-            found, wanted = len(consumer.partitions_for_topic(topic) or ()), self._settings.kafka.partitions
-            if found != wanted:  # nobody could say then where a key belongs
-                raise RetryError(f"{topic} has {found} partitions, ORGS_KAFKA__PARTITIONS is {wanted}")
+        counts = {topic: len(consumer.partitions_for_topic(topic) or ()) for topic in ids}
+        if (wrong := explain_partitions(counts, self._settings.kafka.partitions)) is not None:
+            raise RetryError(wrong)  # nobody could say then where a key belongs
         self._absence_s = await absence_max_s(self._settings, list(ids)) if ids else {}
         ends = cast("dict[TopicPartition, int]", await consumer.end_offsets(assigned))
         progress, away = await self._begin(ids, {ReferencePartition(*each): end for each, end in ends.items()})

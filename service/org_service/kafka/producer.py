@@ -83,7 +83,7 @@ class UnknownFateError(RetryError):
     Close the producer and begin again with a new one, from the position in Kafka.
 
     Attributes:
-        why: `timeout`, `disconnected`, `refused` or `fenced`; the label of a metric.
+        why: `timeout`, `disconnected`, `refused`, `partitions` or `fenced`; the label of a metric.
     """
 
     def __init__(self, message: str, why: str) -> None:
@@ -182,6 +182,12 @@ class Producer:
     async def ping(self) -> bool:
         """Whether a broker answers; between, during and after transactions."""
         return bool(await self._client.force_metadata_update())
+
+    async def count_partitions(self, topics: Collection[str]) -> dict[str, int]:
+        """Ask how many partitions topics have now; those that nobody knows are left out. At any time, as `ping`."""
+        await self._client.force_metadata_update()
+        counts = {topic: len(self._client.cluster.partitions_for_topic(topic) or ()) for topic in topics}
+        return {topic: count for topic, count in counts.items() if count}
 
     async def publish(self, batches: Batches) -> None:
         """Publish all batches in one transaction. They can't be sent again.

@@ -122,6 +122,15 @@ async def describe(consumer: AIOKafkaConsumer, topics: Sequence[str]) -> Mapping
         UnknownTopicOrPartitionError: One of them does not exist (now).
         KafkaError: No broker answers, or it is older than Kafka 3.0.
     """
+    found = await describe_present(consumer, topics)
+    missing = [name for name in topics if name not in found]
+    if missing:
+        raise UnknownTopicOrPartitionError(f"not on the broker: {', '.join(missing)}")
+    return found
+
+
+async def describe_present(consumer: AIOKafkaConsumer, topics: Sequence[str]) -> Mapping[str, Topic]:
+    """As `describe`, but a topic that does not exist is left out."""
     answer = await _ask(consumer, topics)
     found: dict[str, Topic] = {}
     for code, name, topic_id, _, partitions, *_ in answer.topics:
@@ -129,9 +138,6 @@ async def describe(consumer: AIOKafkaConsumer, topics: Sequence[str]) -> Mapping
             numbered = {number: (leader, epoch) for _, number, leader, epoch, *_ in partitions}
             leaders = {number: leader for number, (leader, _) in numbered.items()}
             found[name] = Topic(topic_id, {number: epoch for number, (_, epoch) in numbered.items()}, leaders)
-    missing = [name for name in topics if name not in found]
-    if missing:
-        raise UnknownTopicOrPartitionError(f"not on the broker: {', '.join(missing)}")
     return found
 
 

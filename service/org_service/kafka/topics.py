@@ -4,9 +4,11 @@ Topics are created here and nowhere else: brokers' own creation makes a topic of
 Nothing is ever altered. A wrong number of partitions, clean-up policy or timestamp type can't be fixed under a
 running service (keys would move, tokens be judged by the publisher's clock, a state topic forget), and where records
 may be smaller than the relay makes its batches it would stand still: a process refuses to start, or to go on, with
-such topics. Everything else is only reported: it may be the operator's own wish (how long records are kept), or
-is a risk that is no damage yet (a replica that lags may become the leader, tombstones go after a day). Topics of
-earlier releases differ in such things, and a process of this one must start on them.
+such topics. Where partitions were added, or a topic was created again with another number, a running process waits:
+readers and the relay see it themselves within seconds, and continue when all is as it was. Everything else is only
+reported: it may be the operator's own wish (how long records are kept), or is a risk that is no damage yet (a replica
+that lags may become the leader, tombstones go after a day). Topics of earlier releases differ in such things, and a
+process of this one must start on them.
 """
 
 import asyncio
@@ -94,18 +96,41 @@ async def plan(kafka: KafkaSettings) -> list[TopicPlan]:
     ]
 
 
-def list_harm(plans: Sequence[TopicPlan]) -> list[str]:
-    """What to do about each difference that would break the guarantees; as a rule nothing."""
-    return [difference.advice for plan in plans for difference in plan.differences if difference.harmful]
+def list_harm(plans: Sequence[TopicPlan], but: Collection[str] = ()) -> list[str]:
+    """What to do about each difference that would break the guarantees; as a rule nothing. `but` as below."""
+    differences = [difference for plan in plans for difference in plan.differences]
+    return [each.advice for each in differences if each.harmful and each.setting not in but]
 
 
-def raise_if_harmful(plans: Sequence[TopicPlan]) -> None:
+def explain_partitions(found: Mapping[str, int], wanted: int) -> str | None:
+    """Say which topics have another number of partitions than they must have; None where none has.
+
+    Args:
+        found: The partitions of each topic that is there.
+        wanted: How many each must have.
+    """
+    wrong = [
+        f"{topic} has {number} partitions, not {wanted}" for topic, number in sorted(found.items()) if number != wanted
+    ]
+    if not wrong:
+        return None
+    return (
+        f"{'; '.join(wrong)}: the records of one key would be on two partitions, out of order. "
+        "`orgs topics apply --dry-run` says what can be done."
+    )
+
+
+def raise_if_harmful(plans: Sequence[TopicPlan], *, but: Collection[str] = ()) -> None:
     """See that no topic would break the guarantees.
+
+    Args:
+        plans: Of all topics.
+        but: Settings that aren't looked at.
 
     Raises:
         StopError: One or more would; the message says what to do about each.
     """
-    if harmful := list_harm(plans):
+    if harmful := list_harm(plans, but):
         raise StopError(" ".join(["Topics would break the guarantees.", *harmful]))
 
 

@@ -26,6 +26,7 @@ from org_service.errors import RetryError, StopError, TopicsMissingError
 from org_service.kafka import relay_position
 from org_service.kafka.client import TopicPartition
 from org_service.kafka.producer import FencedError, Producer, UnknownFateError, unknown_fate
+from org_service.kafka.topics import explain_partitions
 from org_service.kafka.transactions import TransactionWatch
 from org_service.probes import probe
 from org_service.relay.chunks import Chunk, Layout
@@ -47,6 +48,9 @@ from org_service.wire.position import PARTITION
 
 log = get_logger(__name__)
 
+PARTITIONS_LOOK_S: Final = 3.0
+"""Between looks at the topics' partitions, a small request each. What is sent until then is in order: a producer keeps
+the number of partitions that it began with."""
 LOCK_CHECK_INTERVAL_S: Final = 1.0
 """How late the loss of the lock may be noticed. Nothing is published twice by then: a new leader fences this one."""
 
@@ -86,6 +90,8 @@ class Relay:
         self._producer: Producer | None = None
         self._changed = asyncio.Event()
         self._started = False
+        self._doubt: str | None = None
+        """Why the producer is being replaced."""
         self._waiting_since: datetime | None = None
         self.state = State.NOT_STARTED
         self.position: int | None = None
@@ -173,12 +179,15 @@ class Relay:
             try:
                 rebuilt = await run_unless(stop, self._rebuild(self._producer))
                 if rebuilt is not None:
-                    await self._publish_from(*rebuilt, self._producer, signal, stop)
+                    self._doubt = None
+                    publishing = self._publish_from(*rebuilt, self._producer, signal, stop)
+                    await _run_until_first_ends(publishing, self._watch_partitions(self._producer))
             except FencedError:
                 RELAY_REBUILDS.labels("fenced").inc()
                 raise
             except UnknownFateError as error:
                 RELAY_REBUILDS.labels(error.why).inc()
+                self._doubt = str(error)
                 log.warning("Kafka did not confirm, the producer is being replaced", state=self.state, why=str(error))
                 self._enter(State.UNKNOWN)
             finally:
@@ -200,9 +209,7 @@ class Relay:
                     raise UnknownFateError(str(error), "refused") from error
                 raise StopError(str(error)) from error
             self._started = True
-            _check_partitions(
-                partitions, dict.fromkeys((topics.events, topics.state, topics.results), kafka.partitions)
-            )
+            self._check_partitions(partitions)
             # guarantee 4: the position is read after InitProducerId has ended the former leader's transaction, so it
             # cannot move.
             end = await producer.find_end(TopicPartition(topics.relay, PARTITION))
@@ -215,6 +222,23 @@ class Relay:
         log.info("the relay continues from Kafka's position", position=position, head=self._source.head)
         self._enter(State.READY)
         return Layout(topics, partitions, name), position
+
+    async def _watch_partitions(self, producer: Producer) -> None:
+        """Look whether keys still go where they went; raises as `_check_partitions`."""
+        topics = self._settings.kafka.topics
+        while True:
+            await asyncio.sleep(PARTITIONS_LOOK_S)
+            self._check_partitions(await producer.count_partitions((topics.events, topics.state, topics.results)))
+
+    def _check_partitions(self, found: Mapping[str, int]) -> None:
+        """See that keys go where they went before.
+
+        Raises:
+            UnknownFateError: A topic has another number of partitions than it must have.
+        """
+        ours = {topic: number for topic, number in found.items() if topic != self._settings.kafka.topics.relay}
+        if (wrong := explain_partitions(ours, self._settings.kafka.partitions)) is not None:
+            raise UnknownFateError(wrong, "partitions")
 
     async def _publish_from(
         self, layout: Layout, position: int, producer: Producer, signal: JournalSignal, stop: asyncio.Event
@@ -310,7 +334,7 @@ class Relay:
             raise RetryError("not started yet")
         producer = self._producer
         if producer is None or self.state not in (State.READY, State.IN_TRANSACTION):
-            raise RetryError(f"the relay is {self.state}")
+            raise RetryError(f"the relay is {self.state}" + (f": {self._doubt}" if self._doubt else ""))
         if not await producer.ping():
             raise RetryError("no broker responds")
         return f"leader, {self.state}"
@@ -321,20 +345,6 @@ def _judge(error: Exception) -> Trouble | None:
         return None
     # What is not foreseen is not understood: nothing is skipped, the next term begins from what Kafka has.
     return Trouble(str(error)) if isinstance(error, RetryError) else Trouble(type(error).__name__, foreseen=False)
-
-
-def _check_partitions(found: Mapping[str, int], wanted: Mapping[str, int]) -> None:
-    """See that keys go where they went before.
-
-    Raises:
-        StopError: A topic has another number of partitions than it must have.
-    """
-    for topic, number in wanted.items():
-        if found[topic] != number:
-            raise StopError(
-                f"{topic} has {found[topic]} partitions, not {number}: the changes of an organization would be "
-                "on two partitions, out of order. `orgs topics apply --dry-run` says what can be done."
-            )
 
 
 async def _run_until_first_ends(*steps: Coroutine[Any, Any, Any]) -> None:

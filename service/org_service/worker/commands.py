@@ -6,7 +6,7 @@ from typing import Final, Protocol
 
 from org_service.apply.authenticator import Authenticator
 from org_service.domain.requests import Record
-from org_service.errors import RetryError, StopError
+from org_service.errors import RetryError
 from org_service.kafka.client import IllegalStateError, KafkaError, TopicPartition
 from org_service.settings import Settings
 from org_service.telemetry.logs import get_logger
@@ -86,10 +86,12 @@ class CommandSubscriber(Subscriber):
         """Whether the log of commands is there and continues where it was read.
 
         Raises:
-            RetryError: It does not exist, or nobody knows where to continue.
+            RetryError: It does not exist, nobody knows where to continue, or keys are on two partitions.
         """
         if self._continuity.absent:
             raise RetryError(f"topic {self._topic} does not exist: run `orgs topics apply`")
+        if self._continuity.wrong is not None:
+            raise RetryError(self._continuity.wrong)
         if self._settling.outage is not None:
             raise RetryError(f"the position to continue from is not known: {self._settling.outage}")
         return self._continuity.detail
@@ -116,9 +118,6 @@ class CommandSubscriber(Subscriber):
         try:
             async with asyncio.timeout(self._commit_timeout_s):
                 settled = await self._continuity.settle(self._consumer)
-        except StopError as error:
-            self.fail(error)
-            return False
         except (KafkaError, OSError, RetryError, TimeoutError) as error:
             await self._settles.wait(error)
             return False
@@ -161,9 +160,6 @@ class CommandSubscriber(Subscriber):
             try:
                 async with asyncio.timeout(LOOK_S):
                     await self._continuity.look_for_changes(self._consumer)
-            except StopError as error:
-                self.fail(error)
-                return
             except (KafkaError, OSError, TimeoutError) as error:  # `absent` tells, or whoever polls says it louder
                 log.debug("the log could not be checked", why=type(error).__name__)
             except Exception:  # a defect must not end the looking

@@ -28,16 +28,18 @@ from uuid import UUID
 from org_events.kafka.consumer import SteadyConsumer
 from org_service.domain.reasons import LossReason
 from org_service.domain.requests import Record
-from org_service.errors import StopError
+from org_service.errors import RetryError
 from org_service.kafka.client import (
     AIOKafkaConsumer,
     IllegalStateError,
     KafkaError,
     TopicPartition,
+    UnknownTopicOrPartitionError,
 )
 from org_service.kafka.epochs import UNKNOWN, fetch_epoch_ends
 from org_service.kafka.offsets import read_committed
-from org_service.kafka.topic_ids import Topic, describe
+from org_service.kafka.topic_ids import Topic, describe_present
+from org_service.kafka.topics import explain_partitions
 from org_service.settings import Settings
 from org_service.store import losses
 from org_service.store.database import Database
@@ -45,6 +47,7 @@ from org_service.store.failures import classify_errors
 from org_service.store.losses import Loss
 from org_service.telemetry.logs import get_logger
 from org_service.telemetry.metrics import COMMANDS_LOST
+from org_service.wire.facts import map_kinds
 
 log = get_logger(__name__)
 
@@ -133,8 +136,12 @@ class Continuity:
         self._now: Topic | None = None
         self._noticed = 0
         self._lost = True
+        self._judged_by = sorted(map_kinds(settings.kafka.topics))
+        """The reference topics: commands wait while a key of theirs may be on two partitions, too."""
         self.absent = False
         """Whether brokers say that there is no such topic."""
+        self.wrong: str | None = None
+        """Which topics have another number of partitions than they must have, as text."""
 
     @property
     def lost(self) -> bool:
@@ -163,12 +170,15 @@ class Continuity:
     async def look_for_changes(self, consumer: AIOKafkaConsumer) -> None:
         """See whether the topic or a partition's leader is another one than before; one small request.
 
+        Where a topic has another number of partitions than it must have, `settle` says it, and nothing is read.
+
         Raises:
-            StopError: The topic has another number of partitions than it must have.
             KafkaError: Nobody knows; `absent` says whether the topic is gone.
         """
         before = self._now
         now = await self._describe(consumer)
+        if self.wrong is not None:
+            self.mark_lost()
         if before is not None and (now.topic_id != before.topic_id or now.epochs != before.epochs):
             self.mark_lost()
 
@@ -176,12 +186,12 @@ class Continuity:
         """Put every assigned partition where it must continue; whether that is done. No batch may be in flight.
 
         Raises:
-            StopError: The topic has another number of partitions than it must have.
-            KafkaError, RetryError: Nothing was done, or only the losses noted down; may be called again.
+            KafkaError, RetryError: Nothing was done, or only the losses noted down; may be called again. So it is
+                while a topic has another number of partitions than it must have.
         """
         self._lost = False  # a rebalance from here on sets it again
         try:
-            now = self._now = await self._describe(consumer)
+            now = self._now = await self._see(consumer)
             assigned = consumer.assignment()
             if assigned:
                 places = await self._places(consumer, assigned, now)
@@ -199,20 +209,24 @@ class Continuity:
             raise
         return not self._lost
 
+    async def _see(self, consumer: AIOKafkaConsumer) -> Topic:
+        now = await self._describe(consumer)
+        if self.wrong is not None:
+            raise RetryError(self.wrong)
+        return now
+
     async def _describe(self, consumer: AIOKafkaConsumer) -> Topic:
         try:
-            now = (await describe(consumer, [self._topic]))[self._topic]
-        except KafkaError as error:
-            self.absent = type(error).__name__ == "UnknownTopicOrPartitionError"
+            there = await describe_present(consumer, [self._topic, *self._judged_by])
+        except KafkaError:
+            self.absent = False
             raise
-        self.absent = False
-        if len(now.epochs) != self._settings.kafka.partitions:
-            raise StopError(
-                f"{self._topic} has {len(now.epochs)} partitions, not {self._settings.kafka.partitions}: the "
-                "commands of an organization would be on two partitions, out of order. `orgs topics apply "
-                "--dry-run` says what can be done."
-            )
-        return now
+        self.absent = self._topic not in there
+        if self.absent:
+            raise UnknownTopicOrPartitionError(self._topic)
+        counts = {name: len(each.epochs) for name, each in there.items()}
+        self.wrong = explain_partitions(counts, self._settings.kafka.partitions)
+        return there[self._topic]
 
     async def _places(
         self, consumer: AIOKafkaConsumer, assigned: set[TopicPartition], now: Topic

@@ -5,6 +5,7 @@ from typing import Any, cast
 import pytest
 from aiokafka import AIOKafkaProducer
 from confluent_kafka.admin import AdminClient, NewTopic
+from structlog.testing import capture_logs
 
 from org_events.topics import Topics
 from org_service import runtime
@@ -14,6 +15,7 @@ from org_service.settings import Settings
 from org_service.store import migrate
 from tests.support import log_faults
 from tests.support.operating import Orgs
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.integration
 
@@ -143,7 +145,7 @@ async def test_settings_that_may_lose_records_are_reported(none_there: Settings)
 async def test_harmful_topic_settings_end_a_running_process_with_advice(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Keys part as soon as a producer hears of new partitions; everything would go on saying that it is ready."""
+    """A state topic that forgets, say; everything would go on saying that it is ready. Partitions are waited for."""
     monkeypatch.setattr(runtime, "TOPICS_LOOK_S", 0.1)
     stop, asked = asyncio.Event(), asyncio.Event()
 
@@ -155,9 +157,14 @@ async def test_harmful_topic_settings_end_a_running_process_with_advice(
     running = asyncio.create_task(runtime.run_parts(cast("Any", {"worker": Idle()}), stop, settings))
     await asyncio.sleep(0)
     kafka = settings.kafka
-    await asyncio.to_thread(log_faults.add_partitions, kafka.bootstrap_servers, kafka.topics.events, 6)
+    with capture_logs() as lines:
+        await asyncio.to_thread(log_faults.add_partitions, kafka.bootstrap_servers, kafka.topics.events, 6)
+        await until(lambda: any("has 6 partitions, not 3" in line.get("advice", "") for line in lines))
+    assert not running.done()
+    change = {"cleanup.policy": "delete"}
+    await asyncio.to_thread(log_faults.configure, kafka.bootstrap_servers, kafka.topics.state, change)
     async with asyncio.timeout(30):
-        with pytest.raises(StopError, match="has 6 partitions, not 3"):
+        with pytest.raises(StopError, match=r"has cleanup\.policy=delete"):
             await running
     assert asked.is_set()
 

@@ -6,12 +6,14 @@ from uuid import UUID
 import pytest
 from aiokafka import AIOKafkaProducer
 
-from org_service.errors import StopError
+from org_service.errors import RetryError, StopError
 from org_service.relay import Relay
+from org_service.relay import relay as module
 from org_service.settings import Settings
 from tests.support import log_faults
 from tests.support.database import execute
-from tests.support.relaying import assert_exactly_once, changes, journal, running, seen
+from tests.support.relaying import Running, assert_exactly_once, changes, journal, running, seen
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.integration
 
@@ -56,7 +58,15 @@ async def test_it_stops_where_a_restored_journal_has_grown_past_kafkas_position(
     assert "`orgs journal advance`" in said
 
 
-async def test_it_stops_where_partitions_were_added_rather_than_split_an_organization(
+async def says(run: Running, text: str) -> bool:
+    try:
+        await run.relay.checks()["kafka"]()
+    except RetryError as error:
+        return text in str(error)
+    return False
+
+
+async def test_it_waits_where_partitions_were_added_rather_than_split_an_organization(
     settings: Settings,
 ) -> None:
     """Versions 1 and 2 on one partition, 3 on another: a subscriber would see 3 first, and nothing would say so."""
@@ -64,8 +74,35 @@ async def test_it_stops_where_partitions_were_added_rather_than_split_an_organiz
     kafka = settings.kafka
     await asyncio.to_thread(log_faults.add_partitions, kafka.bootstrap_servers, kafka.topics.events, 6)
     await journal(settings, changes(5, after=20))
-    assert "has 6 partitions, not 3" in await stopped(settings)
-    assert log_faults.ends(kafka.bootstrap_servers, kafka.topics.events, [3, 4, 5]) == {3: 0, 4: 0, 5: 0}
+    async with running(settings) as run:
+        await until(lambda: says(run, f"{kafka.topics.events} has 6 partitions, not 3"))
+        await until(lambda: says(run, "`orgs topics apply --dry-run`"))
+    assert_exactly_once(await seen(settings), range(1, 21))
+
+
+@pytest.mark.parametrize("found", [1, 6])
+async def test_it_continues_without_a_restart_once_a_topic_has_its_partitions_again(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, found: int
+) -> None:
+    """Under a relay that leads and is idle: nothing that it sends would tell it."""
+    monkeypatch.setattr(module, "PARTITIONS_LOOK_S", 0.1)
+    kafka, topic = settings.kafka, settings.kafka.topics.results
+    [spec] = [each for each in kafka.topics.specs(partitions=3) if each.name == topic]
+    head = await journal(settings, changes(20))
+    async with running(settings) as run:
+        await run.published(head)
+        if found > 3:
+            await asyncio.to_thread(log_faults.add_partitions, kafka.bootstrap_servers, topic, found)
+        else:
+            await asyncio.to_thread(log_faults.recreate_topic, kafka.bootstrap_servers, topic, found, spec.config)
+        await until(lambda: says(run, f"{topic} has {found} partitions, not 3"))
+        head = await journal(settings, changes(5, after=20))
+        await asyncio.to_thread(log_faults.recreate_topic, kafka.bootstrap_servers, topic, 3, spec.config)
+        await run.published(head)
+        assert await run.relay.checks()["kafka"]() == "leader, ready"
+    after = await seen(settings)
+    assert sorted(int(each.header("ce_position") or 0) for each in after.results) == [21, 22, 23, 24, 25]
+    assert after.event_positions() == list(range(1, 26))
 
 
 async def test_it_stops_when_the_journal_is_restored_while_it_runs(settings: Settings) -> None:

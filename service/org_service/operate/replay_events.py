@@ -11,10 +11,11 @@ each event of a run once.
 import asyncio
 import dataclasses
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
 from functools import partial
 from secrets import token_hex
-from typing import Any, ClassVar, Final, Literal
+from typing import Any, ClassVar, Final, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
@@ -24,7 +25,7 @@ from org_service.domain.outcomes import JournaledOutcome
 from org_service.errors import PreconditionError
 from org_service.kafka import relay_position, topics
 from org_service.kafka.client import TopicPartition
-from org_service.kafka.producer import Producer, unknown_fate
+from org_service.kafka.producer import Batches, Producer, unknown_fate
 from org_service.kafka.record_batches import RecordBatch, TopicBatches
 from org_service.operate.changes import Selection
 from org_service.operate.operation import SAMPLE_MAX, Execution, Plan, Tally, open_database
@@ -137,6 +138,15 @@ class ReplayEvents:
         return dataclasses.replace(events, name=self._asked.topic)
 
 
+class _Step(NamedTuple):
+    """What one transaction publishes."""
+
+    events: int
+    batches: Batches
+    at: int
+    """The last position that it accounts for."""
+
+
 class _Sending:
     """One life of the producer of a replay."""
 
@@ -151,8 +161,7 @@ class _Sending:
 
     async def send_all(self, database: Database) -> None:
         asked, execution, topic = self._asked, self._execution, self._settings.kafka.topics.relay
-        timeout_s = self._settings.relay.publish_timeout_s
-        async with unknown_fate("beginning"), asyncio.timeout(timeout_s):
+        async with unknown_fate("beginning"), asyncio.timeout(self._settings.relay.publish_timeout_s):
             partitions = (await self._producer.start((asked.topic, topic)))[asked.topic]
             end = await self._producer.find_end(TopicPartition(topic, PARTITION))
             last = await relay_position.read(self._settings.kafka, topic, self._key, end)
@@ -163,32 +172,52 @@ class _Sending:
             sent = [len(found) async for found in asked.selection.read_ids(database, at, last.position)]
             at = last.position
             await execution.record(at, {"sent": sum(sent)})
-        to_position = asked.selection.to_position or 0
-        ahead: asyncio.Task[tuple[Sequence[JournaledOutcome], int]] | None = None
-        try:
-            while at < to_position:
-                rows, at = await (ahead or self._read(database, at))
-                ahead = asyncio.create_task(self._read(database, at)) if at < to_position else None
-                if rows:
-                    batches = await self._encode(rows, partitions, at)
-                    if probes.listeners:
-                        await probe("operate.before_publish")
-                    async with unknown_fate("the transaction"), asyncio.timeout(timeout_s):
-                        await self._producer.publish(batches)
-                    if probes.listeners:
-                        await probe("operate.after_publish")
-                await execution.record(at, {"sent": len(rows)})
-        finally:
-            if ahead is not None:
+        while at < _end(asked):
+            at = await self._send(database, partitions, at)
+
+    async def _send(self, database: Database, partitions: int, at: int) -> int:
+        """Send what is behind a position, until a lower rate asks for smaller steps. Returns how far it is."""
+        # Two ahead of Kafka: while a step is published the next one is encoded, and the one behind that is read.
+        async with aclosing(self._prepare(database, partitions, at)) as steps:
+            ahead = asyncio.create_task(anext(steps, None))
+            try:
+                while (step := await ahead) is not None and step.events <= self._step_max:
+                    ahead = asyncio.create_task(anext(steps, None))
+                    if step.events:
+                        await self._publish(step.batches)
+                    at = step.at
+                    await self._execution.record(at, {"sent": step.events})
+            finally:
                 ahead.cancel()
                 await asyncio.gather(ahead, return_exceptions=True)
+        return at
 
-    async def _read(self, database: Database, at: int) -> tuple[Sequence[JournaledOutcome], int]:
-        return await self._asked.selection.read(database, at, self._execution.step_max(STEP_EVENTS_MAX))
+    async def _publish(self, batches: Batches) -> None:
+        if probes.listeners:
+            await probe("operate.before_publish")
+        async with unknown_fate("the transaction"), asyncio.timeout(self._settings.relay.publish_timeout_s):
+            await self._producer.publish(batches)
+        if probes.listeners:
+            await probe("operate.after_publish")
 
-    async def _encode(
-        self, rows: Sequence[JournaledOutcome], partitions: int, at: int
-    ) -> dict[TopicPartition, list[RecordBatch]]:
+    @property
+    def _step_max(self) -> int:
+        return self._execution.step_max(STEP_EVENTS_MAX)
+
+    async def _prepare(self, database: Database, partitions: int, at: int) -> AsyncGenerator[_Step]:
+        selection, end = self._asked.selection, _end(self._asked)
+        reading = asyncio.create_task(selection.read(database, at, self._step_max))
+        try:
+            while at < end:
+                rows, at = await reading
+                if at < end:
+                    reading = asyncio.create_task(selection.read(database, at, self._step_max))
+                yield _Step(len(rows), await self._encode(rows, partitions, at), at)
+        finally:
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
+
+    async def _encode(self, rows: Sequence[JournaledOutcome], partitions: int, at: int) -> Batches:
         now_ms = int(time.time() * 1000)
         batches: dict[TopicPartition, list[RecordBatch]] = {}
         events = TopicBatches(self._asked.topic, partitions, batches, now_ms)
@@ -207,6 +236,11 @@ class _Sending:
 def fresh_topic(settings: Settings) -> str:
     """A name for a topic that is made for a replay, which no other one has."""
     return f"{settings.kafka.topics.events}.replay-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{token_hex(2)}"
+
+
+def _end(asked: Parameters) -> int:
+    assert asked.selection.to_position is not None
+    return asked.selection.to_position
 
 
 def _shown(row: JournaledOutcome) -> Mapping[str, Any]:

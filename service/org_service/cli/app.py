@@ -1,6 +1,7 @@
 """The tree of commands, and the one place where expected trouble becomes a line and an exit code."""
 
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 import typer
 from typer.core import TyperGroup
@@ -26,9 +27,26 @@ from org_service.cli import (
 )
 from org_service.cli.shell import CLOSED, OutputClosed, fail, let_go_of_output
 
+SECTIONS: Final[Mapping[str, Sequence[str]]] = {
+    "Run the service": ("up", "serve", "mcp", "migrate", "topics", "config", "token"),
+    "Send and look": ("send", "show", "history", "tail", "export", "lost"),
+    "Operate: a plan first, then exactly that": (
+        "parked", "replay", "undo", "apply", "import", "journal", "mark", "marks", "runs", "run", "approve",
+    ),
+}  # fmt: skip
+"""Of the help; each command once."""
+
 
 class _CommandGroup(TyperGroup):
-    """Ends expected trouble in one clear line; defects keep their traceback."""
+    """Ends expected trouble in one clear line; defects keep their traceback. Its help has sections."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write the commands, section by section."""
+        del ctx
+        width = formatter.width - 6 - max(map(len, self.commands))
+        for heading, names in SECTIONS.items():
+            with formatter.section(heading):
+                formatter.write_dl([(name, self.commands[name].get_short_help_str(width)) for name in names])
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command that was asked for."""
@@ -60,27 +78,27 @@ app = typer.Typer(
     "finds the local stack by itself.\n\nExit codes: 0 done, 1 rejected, 2 usage error, 3 no answer "
     "(retrying is safe), 130 ended by ^C, 141 output pipe closed.\n",
 )
-app.command("up")(up.up)
+app.command("up", short_help="Start everything on this machine: servers and all roles.")(up.up)
 app.add_typer(send.app, name="send")
-app.command("import")(applying.import_file)
-app.command("apply")(applying.apply)
-app.command("export")(exporting.export)
+app.command("import", short_help="Create the organizations of a file.")(applying.import_file)
+app.command("apply", short_help="Make organizations what a file says of them.")(applying.apply)
+app.command("export", short_help="Write all organizations as of one moment.")(exporting.export)
 app.command("tail")(tail.tail)
 app.command("show")(look.show)
-app.command("history")(look.history)
+app.command("history", short_help="Show an organization's changes, oldest first.")(look.history)
 app.add_typer(parked.app, name="parked")
-app.command("lost")(look.lost)
-app.command("token")(token.token)
-app.command("mcp")(mcp.mcp)
-app.command("serve")(serve.serve)
+app.command("lost", short_help="List commands that Kafka lost before a worker read them.")(look.lost)
+app.command("token", short_help="Print a user's token, signed by the local issuer.")(token.token)
+app.command("mcp", short_help="Serve MCP over standard input and output.")(mcp.mcp)
+app.command("serve", short_help="Run roles: worker, relay, edge, operate.")(serve.serve)
 app.command("migrate")(serve.migrate)
 app.add_typer(topics.app, name="topics")
 app.add_typer(journal.app, name="journal")
 app.add_typer(replay.app, name="replay")
-app.command("undo")(undo.undo)
-app.command("mark")(marking.mark)
+app.command("undo", short_help="Take changes back: of a run, an actor, a time, a publisher.")(undo.undo)
+app.command("mark", short_help="Give now a name, for the filters of other commands.")(marking.mark)
 app.add_typer(marking.app, name="marks")
 app.add_typer(operations.app, name="runs")
-app.command("run")(operations.run_operation)
-app.command("approve")(operations.approve)
+app.command("run", short_help="Run a plan, or resume a run.")(operations.run_operation)
+app.command("approve", short_help="Approve a plan, as a second person.")(operations.approve)
 app.add_typer(config.app, name="config")

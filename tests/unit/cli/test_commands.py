@@ -14,7 +14,7 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from org_service.cli import shell
-from org_service.cli.app import app
+from org_service.cli.app import SECTIONS, app
 
 runner = CliRunner()
 HEAVY = ("sqlalchemy", "sqlmodel", "asyncpg", "aiokafka", "pydantic", "faststream", "structlog", "rich")
@@ -35,6 +35,13 @@ def test_every_command_explains_itself_with_an_example(path: tuple[str, ...]) ->
     assert result.exit_code == 0
     assert "Example: `" in result.output
     assert "orgs " + " ".join(path) in " ".join(result.output.split())
+
+
+def test_the_help_has_each_command_once() -> None:
+    named = [name for names in SECTIONS.values() for name in names]
+    assert sorted(named) == sorted(get_command(app).commands)  # pyright: ignore[reportAttributeAccessIssue]
+    listed = [line.split()[0] for line in runner.invoke(app, ["--help"]).output.splitlines() if line[:2] == "  "]
+    assert [name for name in listed if name in named] == named
 
 
 def test_help_comes_before_anything_heavy_is_imported() -> None:

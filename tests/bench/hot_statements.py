@@ -47,8 +47,6 @@ def hot_statements(data: PlanData, batch: int) -> Iterator[Hot]:
     yield from _of_lists(data)
     rows = {"position": data.organizations // 2, "limit": RELAY_ROWS}
     yield Hot("journal/read_after", "relay", rows, f"the next {RELAY_ROWS:,} rows")
-    asked = {"after_id": 0, "state": "open", "parked_id": None, "org_id": None, "command_id": None, "limit": _PAGE}
-    yield Hot("parked/list_records", "reader", asked, "the first page of open records")
     # Those that write come last: what they take back is in the way of those that read an index alone.
     yield from _of_decisions(data, places)
     yield from _of_facts(data, places)

@@ -1,5 +1,9 @@
 """Runs that are killed, and continued by another process."""
 
+import asyncio
+import signal
+import sys
+from asyncio.subprocess import PIPE
 from collections.abc import Awaitable, Callable
 from uuid import UUID
 
@@ -11,6 +15,7 @@ from org_service.probes import Point
 from org_service.settings import Settings
 from org_service.store.operations import Operation
 from tests.support.probing import Killed, probing
+from tests.support.processes import environment
 from tests.support.waiting import until
 
 
@@ -25,6 +30,21 @@ def kill_at(time: int) -> Callable[..., Awaitable[None]]:
             raise Killed
 
     return listener
+
+
+async def run_process_killed_at(settings: Settings, operation_id: UUID, point: Point) -> None:
+    """Run a plan in a process that dies by SIGKILL at a point, and wait until anybody may continue it."""
+    module = "tests.support.killed_orgs"
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", module, point, "run", str(operation_id), env=environment(settings), stderr=PIPE
+    )
+    _, said = await process.communicate()
+    assert process.returncode == -signal.SIGKILL, said.decode()
+
+    async def is_abandoned() -> bool:
+        return (await runs.find(settings, operation_id)).abandoned
+
+    await until(is_abandoned)
 
 
 async def run_killed_at(settings: Settings, operation_id: UUID, point: Point, time: int) -> Operation:

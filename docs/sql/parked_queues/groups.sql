@@ -11,7 +11,7 @@ FROM parked LEFT OUTER JOIN (SELECT min(parked.id) AS head, count(*) AS commands
 FROM parked
 WHERE parked.state = 'open' AND parked.command_id IS NOT NULL
     AND parked.org_id IS NOT NULL GROUP BY parked.org_id) AS queues ON queues.head = parked.id
-WHERE (parked.state = 'open' AND (parked.command_id IS NULL OR parked.org_id IS NULL)
-    OR queues.head IS NOT NULL) AND parked.state = 'open' GROUP BY parked.topic, parked.reason, cause,
-    exhausted ORDER BY records DESC, parked.reason, cause
+WHERE parked.state = 'open' AND (parked.command_id IS NULL OR parked.org_id IS NULL
+    OR queues.head IS NOT NULL) GROUP BY parked.topic, parked.reason, cause, exhausted ORDER BY records DESC,
+    parked.reason, cause
 LIMIT $1::INTEGER;

@@ -5,6 +5,6 @@
 --
 -- Parameters: $1 given_ids
 
-SELECT parked.id
+SELECT parked.id, parked.attempts
 FROM parked
 WHERE parked.state = 'open' AND parked.id = any($1::BIGINT[]) ORDER BY parked.id FOR UPDATE;

@@ -57,8 +57,6 @@ KNOWN: Final = "decided before"
 class Settled(NamedTuple):
     """What became of some records, in one transaction."""
 
-    gone: int
-    """Records that were settled before: by another run, or by a step of ours whose commit nobody heard of."""
     counts: Mapping[str, int]
     going_on: Collection[UUID]
     """Organizations whose first command is none of these any more, and which have more that wait."""
@@ -68,8 +66,8 @@ class Settled(NamedTuple):
 
 Note = Callable[[DatabaseConnection, Settled], Awaitable[None]]
 """Notes it in the same transaction."""
-Done = Callable[[Settled], Awaitable[None]]
-"""Told of each commit."""
+Done = Callable[[Settled | None], Awaitable[None]]
+"""Told of each commit; None where the records were settled before, by a commit whose answer was lost."""
 
 
 class Releaser:
@@ -141,16 +139,16 @@ class Releaser:
 
     async def _transact(
         self, discarding: str | None, records: Sequence[StoredRecord], refused: str | None
-    ) -> tuple[Plan, Settled]:
+    ) -> tuple[Plan, Settled] | None:
         requests = self._requests(records) if discarding is None else _discards(records, discarding)
         readable = [each for each in requests.values() if isinstance(each, Request)]
         org_ids = {each.org_id for each in (*records, *readable) if each.org_id is not None}
         async with self._database.begin() as conn:
             snapshot = await read_snapshot(conn, readable, 1, org_ids)
-            still_open = await parked_queues.lock(conn, [each.id for each in records])
+            as_read = {each.id: each.attempts for each in records}
+            if await parked_queues.lock(conn, as_read.keys()) != as_read:
+                return None  # a step is one transaction: where something of it is settled, all of it is
             ends = await parked_queues.read_ends(conn, org_ids)  # nobody adds to them: see read_snapshot
-            gone = len(records) - len(still_open)
-            records = [each for each in records if each.id in still_open]
             now = datetime.now(UTC)
             held = _held_by_earlier(records, requests, ends)
             ours = {each.command_id for each in records}
@@ -162,13 +160,13 @@ class Releaser:
                 _add(fold, each, requests.get(each.id))
             plan = fold.plan
             left = {_id_of(each): each for each in plan.parked}
+            failed = _find_failed(left, held)
             over = [each.id for each in records if each.id not in left]
             state = ParkedState.RELEASED if discarding is None else ParkedState.DISCARDED
             await parked_queues.end(conn, over, state, self._run_id, now)
-            await parked_queues.describe(conn, list(_describe(records, requests, left)))
-            counts = _count(records, plan, left, discarding)
+            await parked_queues.describe(conn, list(_describe(records, requests, left, failed)))
             going_on, ended = _part_queues(records, left, held, ends)
-            settled = Settled(gone, counts, going_on, ended)
+            settled = Settled(_count(len(over), len(failed), len(left), plan, discarding), going_on, ended)
             await self._note(conn, settled)
             await write_decided(conn, plan, now)  # last: from here on every worker waits for our commit
             if probes.listeners:
@@ -177,7 +175,10 @@ class Releaser:
             await probe("operate.after_commit")
         return plan, settled
 
-    async def _finish(self, committed: tuple[Plan, Settled]) -> None:
+    async def _finish(self, committed: tuple[Plan, Settled] | None) -> None:
+        if committed is None:
+            await self._done(None)
+            return
         plan, settled = committed
         for (outcome, code), commands in Counter((row.outcome, row.code) for row in plan.journal).items():
             COMMANDS.labels(outcome, str(code)).inc(commands)
@@ -261,8 +262,23 @@ def _id_of(set_aside: SetAside) -> int:
     return record.id
 
 
+def _find_failed(left: Mapping[int, SetAside], held: Collection[UUID]) -> set[int]:
+    """Which were tried in vain: of a queue its first command alone, whatever our code says of those behind it."""
+    waiting, failed = set(held), set[int]()
+    for record_id, (_, request) in left.items():
+        org_id = None if request is None else request.org_id
+        if org_id is None or org_id not in waiting:
+            failed.add(record_id)
+        if org_id is not None:
+            waiting.add(org_id)
+    return failed
+
+
 def _describe(
-    records: Sequence[StoredRecord], requests: Mapping[int, Request | Unreadable], left: Mapping[int, SetAside]
+    records: Sequence[StoredRecord],
+    requests: Mapping[int, Request | Unreadable],
+    left: Mapping[int, SetAside],
+    failed: Collection[int],
 ) -> Iterator[ReadAgain]:
     """What is known by now of records that stay parked, and of those that could be read for the first time.
 
@@ -280,21 +296,17 @@ def _describe(
         else:
             continue
         kept = stored if stored.command_id is not None else keep_record(set_aside)
-        failed = int(stored.id in left and reason != ParkReason.QUEUED_BEHIND)
         known = kept.org_id, kept.command_id, kept.request_digest, kept.actor, kept.authenticated_by
-        yield ReadAgain(stored.id, reason, detail, failed, *known)
+        yield ReadAgain(stored.id, reason, detail, int(stored.id in failed), *known)
 
 
-def _count(
-    records: Sequence[StoredRecord], plan: Plan, left: Mapping[int, SetAside], discarding: str | None
-) -> Mapping[str, int]:
-    waiting = sum(each.unreadable.reason == ParkReason.QUEUED_BEHIND for each in left.values())
-    counts = Counter({FAILED: len(left) - waiting, WAITING: waiting})
+def _count(over: int, failed: int, left: int, plan: Plan, discarding: str | None) -> Mapping[str, int]:
+    counts = Counter({FAILED: failed, WAITING: left - failed})
     if discarding is None:
         counts.update(str(row.outcome) for row in plan.journal)
-        counts[KNOWN] = len(records) - len(left) - len(plan.journal)
+        counts[KNOWN] = over - len(plan.journal)
     else:
-        counts[DISCARDED] = len(records) - len(left)
+        counts[DISCARDED] = over
     return +counts
 
 

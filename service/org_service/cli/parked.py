@@ -8,15 +8,13 @@ from uuid import UUID
 
 import typer
 
-from org_service.cli import look, operations, shell
-from org_service.cli.filters import MOMENTS
+from org_service.cli import filters, look, operations, shell
 
 if TYPE_CHECKING:
     from org_service.operate.parked_selection import ParkedSelection
     from org_service.settings import Settings
     from org_service.store.database import DatabaseConnection
-    from org_service.store.parked import ParkedCount, ParkedRecord
-    from org_service.store.parked_queues import ParkedGroup
+    from org_service.store.parked_queues import ParkedCount, ParkedGroup, ParkedRecord
 
 app = typer.Typer(
     help="What is parked: why, and what becomes of it. Alone: groups by cause, and what each holds up.",
@@ -30,21 +28,17 @@ IdArgument = Annotated[int, typer.Argument(metavar="ID", help="Of the parked rec
 GroupOption = Annotated[
     str | None, typer.Option("--group", help="Of this group, by its name in `orgs parked`.", show_default=False)
 ]
-OrgOption = Annotated[
-    list[UUID] | None, typer.Option("--org", help="Of this organization; may be repeated.", show_default=False)
-]
-CommandOption = Annotated[
-    list[UUID] | None, typer.Option("--command", help="Of this command id; may be repeated.", show_default=False)
-]
 ParkReasonOption = Annotated[
     str | None, typer.Option("--parked-for", help="Parked for this, as handler_raised.", show_default=False)
 ]
 FromTimeOption = Annotated[
-    datetime | None, typer.Option(formats=MOMENTS, help="Parked at or after this, UTC.", show_default=False)
+    datetime | None, typer.Option(formats=filters.MOMENTS, help="Parked at or after this, UTC.", show_default=False)
 ]
 ToTimeOption = Annotated[
-    datetime | None, typer.Option(formats=MOMENTS, help="Parked before this, UTC.", show_default=False)
+    datetime | None, typer.Option(formats=filters.MOMENTS, help="Parked before this, UTC.", show_default=False)
 ]
+FromMarkOption = Annotated[str | None, typer.Option(metavar="NAME", help="Parked since this mark.", show_default=False)]
+ToMarkOption = Annotated[str | None, typer.Option(metavar="NAME", help="Parked before this mark.", show_default=False)]
 EveryOption = Annotated[bool, typer.Option("--all", help="All that is parked.")]
 
 
@@ -84,25 +78,37 @@ def groups(
 
 @app.command("list")
 def list_records(
+    ids: IdsArgument = None,
     *,
+    group: GroupOption = None,
+    org: filters.OrgOption = None,
+    command: filters.CommandOption = None,
+    parked_for: ParkReasonOption = None,
+    from_time: FromTimeOption = None,
+    to_time: ToTimeOption = None,
+    from_mark: FromMarkOption = None,
+    to_mark: ToMarkOption = None,
     every: Annotated[bool, typer.Option("--all", help="Include released and discarded ones.")] = False,
     last: Annotated[int, typer.Option("--max", "-n", min=1, max=10_000, help="Show at most this many.")] = 100,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")] = False,
 ) -> None:
     """List parked records: why they wait for an operator, where they came from, and totals at the end.
 
-    Payloads are never shown. The last line of --json has the totals, and no id.
+    All conditions hold at once. Payloads are never shown. The last line of --json has the totals, and no id.
 
-    Example: `orgs parked list`
+    Example: `orgs parked list --org 0190c5f0-7d1c-7b7e-9d57-000000000001`
     """
     from org_service.cli import render
 
+    selection = _select(ids, group, org, command, parked_for, from_time, to_time, from_mark, to_mark, every=True)
+
     async def read(conn: "DatabaseConnection") -> "tuple[list[ParkedRecord], list[ParkedCount]]":
         from org_service.domain.reasons import ParkedState
-        from org_service.store import parked as parked_records
+        from org_service.store import parked_queues
 
-        shown = await parked_records.list_records(conn, last, state=None if every else ParkedState.OPEN)
-        return shown, [each for each in await parked_records.count(conn) if every or each.state == ParkedState.OPEN]
+        chosen = await selection.complete(conn, group=group, from_mark=from_mark, to_mark=to_mark)
+        wanted = chosen.as_filter(None if every else ParkedState.OPEN)
+        return await parked_queues.list_records(conn, wanted, 0, last), await parked_queues.count(conn, wanted)
 
     records, counts = look.ask(read)
     for record in records:
@@ -114,7 +120,7 @@ def list_records(
     if as_json:
         shell.write_json({"total": total, "shown": len(records), "totals": [each._asdict() for each in counts]})
     elif not records:
-        shell.say("nothing is parked")
+        shell.say("nothing is parked, or nothing that is asked for")
     else:
         more = "" if total <= len(records) else f", {len(records)} of them shown; --max shows more"
         shell.out().print(f"{total:,} parked{more}")
@@ -134,7 +140,7 @@ def show(
     """Show a parked record: why, where it came from, its fields and headers, and the queue that it is in.
 
     What its fields say is masked. --reveal shows it; that is kept as an operation of kind `parked reveal` (`orgs runs`)
-    before anything is shown. Tokens are never kept.
+    before anything is shown, and needs nobody's approval. Tokens are never kept.
 
     Example: `orgs parked show 17`
     """
@@ -142,10 +148,9 @@ def show(
     from org_service.operate import parked_contents
 
     settings = shell.quiet_settings()
-    stored = shell.run(parked_contents.find(settings, parked_id))
+    stored, queue = shell.run(parked_contents.read(settings, parked_id))
     if reveal:
         shell.run(_reveal(settings, parked_id, reason, actor))
-    queue = shell.run(parked_contents.read_queue(settings, stored))
     described = parked_contents.describe(stored, reveal=reveal)
     if as_json:
         shell.write_json(described | {"queue": [each.id for each in queue]})
@@ -174,11 +179,13 @@ def release(
     ids: IdsArgument = None,
     *,
     group: GroupOption = None,
-    org: OrgOption = None,
-    command: CommandOption = None,
+    org: filters.OrgOption = None,
+    command: filters.CommandOption = None,
     parked_for: ParkReasonOption = None,
     from_time: FromTimeOption = None,
     to_time: ToTimeOption = None,
+    from_mark: FromMarkOption = None,
+    to_mark: ToMarkOption = None,
     every: EveryOption = False,
     execute: operations.ExecuteOption = False,
     detach: operations.DetachOption = False,
@@ -199,10 +206,10 @@ def release(
     from org_service.operate.parked import ReleaseParked
 
     settings = shell.quiet_settings()
-    selection = _select(ids, org, command, parked_for, from_time, to_time, some=every or group is not None)
+    selection = _select(ids, group, org, command, parked_for, from_time, to_time, from_mark, to_mark, every=every)
     operations.offer(
         settings,
-        lambda: ReleaseParked.make(settings, selection, group),
+        lambda: ReleaseParked.make(settings, selection, group=group, from_mark=from_mark, to_mark=to_mark),
         execute=execute,
         detach=detach,
         reason=reason,
@@ -217,11 +224,13 @@ def discard(
     ids: IdsArgument = None,
     *,
     group: GroupOption = None,
-    org: OrgOption = None,
-    command: CommandOption = None,
+    org: filters.OrgOption = None,
+    command: filters.CommandOption = None,
     parked_for: ParkReasonOption = None,
     from_time: FromTimeOption = None,
     to_time: ToTimeOption = None,
+    from_mark: FromMarkOption = None,
+    to_mark: ToMarkOption = None,
     every: EveryOption = False,
     execute: operations.ExecuteOption = False,
     detach: operations.DetachOption = False,
@@ -241,10 +250,10 @@ def discard(
     from org_service.operate.parked import DiscardParked
 
     settings = shell.quiet_settings()
-    selection = _select(ids, org, command, parked_for, from_time, to_time, some=every or group is not None)
+    selection = _select(ids, group, org, command, parked_for, from_time, to_time, from_mark, to_mark, every=every)
     operations.offer(
         settings,
-        lambda: DiscardParked.make(settings, selection, group),
+        lambda: DiscardParked.make(settings, selection, group=group, from_mark=from_mark, to_mark=to_mark),
         execute=execute,
         detach=detach,
         reason=reason,
@@ -309,23 +318,29 @@ def _document(body: str | None, body_file: Path | None) -> "Mapping[str, Any]":
 
 def _select(  # noqa: PLR0917 - as they come from the command line
     ids: list[int] | None,
+    group: str | None,
     org: list[UUID] | None,
     command: list[UUID] | None,
     parked_for: str | None,
     from_time: datetime | None,
     to_time: datetime | None,
+    from_mark: str | None,
+    to_mark: str | None,
     *,
-    some: bool,
+    every: bool,
 ) -> "ParkedSelection":
-    from datetime import UTC
-
+    """What the options say; group and marks come in with `ParkedSelection.complete`."""
     from org_service.domain.reasons import ParkReason
     from org_service.operate.parked_selection import ParkedSelection
 
-    if not (some or ids or org or command or parked_for or from_time or to_time):
+    if not any((every, ids, group, org, command, parked_for, from_time, to_time, from_mark, to_mark)):
         raise typer.BadParameter(
-            "say which records: an ID, --group, --org, --command, --parked-for, --from-time or --to-time; or --all"
+            "say which records: an ID, --group, --org, --command, --parked-for, --from-time, --to-time, --from-mark or "
+            "--to-mark; or --all"
         )
+    for end, moment, mark in (("from", from_time, from_mark), ("to", to_time, to_mark)):
+        if moment is not None and mark is not None:
+            raise typer.BadParameter(f"--{end}-time and --{end}-mark exclude each other")
     if parked_for is not None and parked_for not in list(ParkReason):
         raise typer.BadParameter(f"--parked-for {parked_for}: unknown; there are {', '.join(ParkReason)}")
     return ParkedSelection(
@@ -333,6 +348,6 @@ def _select(  # noqa: PLR0917 - as they come from the command line
         org_ids=tuple(org or ()),
         command_ids=tuple(command or ()),
         reason=None if parked_for is None else ParkReason(parked_for),
-        from_time=None if from_time is None else from_time.replace(tzinfo=UTC),
-        to_time=None if to_time is None else to_time.replace(tzinfo=UTC),
+        from_time=filters.utc(from_time),
+        to_time=filters.utc(to_time),
     )

@@ -14,8 +14,7 @@ if TYPE_CHECKING:
     from org_service.store.journal import HistoryEntry
     from org_service.store.marks import Mark
     from org_service.store.operations import Operation
-    from org_service.store.parked import ParkedCount, ParkedRecord
-    from org_service.store.parked_queues import ParkedGroup
+    from org_service.store.parked_queues import ParkedCount, ParkedGroup, ParkedRecord
 
 VALUE_CHARS_MAX: Final = 120
 """Of one value in a line; `--json` shows all of it."""
@@ -346,6 +345,8 @@ def operation_line(operation: "Operation") -> Text:
         f"{operation.items:,} items"
         if state in ("planned", "expired")
         else f"{operation.done:,} of {operation.items:,}"
+        if operation.items
+        else ""
     )
     return Text.assemble(
         (str(operation.id), "bold"),

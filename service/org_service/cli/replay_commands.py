@@ -8,7 +8,7 @@ from uuid import UUID
 import typer
 
 from org_service.cli import operations, shell
-from org_service.cli.filters import MOMENTS, ids_in, utc
+from org_service.cli.filters import MOMENTS, FromMarkOption, ToMarkOption, ids_in, utc
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -43,6 +43,8 @@ def commands(
             metavar="PARTITION:OFFSET", help="The last record of a partition; may be repeated.", show_default=False
         ),
     ] = None,
+    from_mark: FromMarkOption = None,
+    to_mark: ToMarkOption = None,
     from_time: Annotated[
         datetime | None, typer.Option(formats=MOMENTS, help="In Kafka at or after this, UTC.", show_default=False)
     ] = None,
@@ -96,6 +98,9 @@ def commands(
         raise typer.BadParameter("--policy is for a rehearsal: it has no effect on what is published again")
     if not publishes and (reason or rate_per_second_max is not None):
         raise typer.BadParameter("--reason and --rate-per-second-max are for --plan, --execute and --detach")
+    for end, offsets, mark in (("from", from_offset, from_mark), ("to", to_offset, to_mark)):
+        if offsets and mark is not None:
+            raise typer.BadParameter(f"--{end}-offset and --{end}-mark exclude each other")
     settings = shell.quiet_settings()
     selection = CommandSelection(
         from_offsets=_offsets(from_offset, "--from-offset"),
@@ -105,6 +110,8 @@ def commands(
         org_ids=(*(org or ()), *ids_in(org_file)),
         command_ids=tuple(command or ()),
     )
+    if from_mark is not None or to_mark is not None:
+        selection = shell.run(selection.between_marks(settings, from_mark, to_mark))
     if not publishes:
         _rehearse(settings, selection, _read_policy(policy), as_json=as_json)
         return

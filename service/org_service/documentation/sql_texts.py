@@ -77,24 +77,17 @@ TEXTS: Final[Mapping[str, str]] = {
     "the new row; waits for a rival with the same record. parked_coordinates_key.",
     "parked/count_defects": "Counts records parked by a defect of ours, up to a bound. The worker, for `/readyz`. No "
     "lock. parked_defect_idx.",
-    "parked/list_records": f"Lists parked records without their contents; null asks for nothing. {_OPERATOR}. No lock. "
-    "parked_pkey in order of id, or parked_command_id_idx; for the records of one organization, or of a state that few "
-    "are in, it reads the whole table.",
-    "parked/count": f"Counts parked records by state, reason and cause. {_OPERATOR}. No lock. Reads the whole table.",
     "parked_queues/read_last_id": f"Reads the last id given out, where a plan ends. {_OPERATOR}. No lock. parked_pkey.",
+    "parked_queues/count": "Counts records of a selection by state, reason and cause; null asks for all. "
+    f"{_OPERATOR}. No lock. Reads the whole table.",
     "parked_queues/groups": f"Groups what is open by its cause. {_OPERATOR}. No lock. Reads the whole table.",
-    "parked_queues/find": f"Reads one record with what it holds. {_OPERATOR}. No lock. parked_pkey.",
-    "parked_queues/select": f"Reads the next open records of a selection; null asks for all. {_OPERATOR}, for each "
-    "step of a discard. No lock. parked_pkey, or parked_org_id_idx.",
-    "parked_queues/select_loose": "As `select`, of records that are in no queue. "
-    f"{_OPERATOR}. No lock. parked_loose_idx.",
+    "parked_queues/list": "Lists the next records of a selection without their contents; null asks for all. "
+    f"{_OPERATOR}. No lock. parked_pkey in order of id, parked_org_id_idx, parked_command_id_idx or, for records that "
+    "are in no queue, parked_loose_idx.",
+    "parked_queues/select": f"As `list`, with what they hold. {_OPERATOR}, and in each step of a discard. No lock. The "
+    "same indexes.",
     "parked_queues/select_queues": "Finds the next organizations that have a record of a selection in their queue, and "
     f"whether one of their commands was released as often as may be. {_OPERATOR}. No lock. parked_org_id_idx.",
-    "parked_queues/list": f"As `select`, without what the records hold, for a plan. {_OPERATOR}. No lock. parked_pkey.",
-    "parked_queues/list_loose": f"As `select_loose`, without what the records hold, for a plan. {_OPERATOR}. No lock. "
-    "parked_loose_idx.",
-    "parked_queues/list_queues": f"As `read_queues`, without what the records hold, for a plan. {_OPERATOR}. No lock. "
-    "parked_org_id_idx.",
     "parked_queues/read_queues": "Reads the open commands of organizations, each queue in order. "
     f"{_OPERATOR}, for each step of a release. No lock. parked_org_id_idx.",
     "parked_queues/lock": "Locks records that are about to be released or discarded. "

@@ -21,10 +21,10 @@ from org_service.domain.reasons import ParkedState
 from org_service.kafka.reader import Record, read_all
 from org_service.operate.replay_events import RUN_HEADER
 from org_service.settings import KafkaSettings, Settings
-from org_service.store import journal, organizations, parked
+from org_service.store import journal, organizations, parked_queues
 from org_service.store.database import Database
 from org_service.store.journal import Gap
-from org_service.store.parked import ParkedRecord
+from org_service.store.parked_queues import ParkedFilter, ParkedRecord
 
 PAGE_ROWS: Final = 5_000
 DIFFERENCES_SHOWN_MAX: Final = 20
@@ -165,7 +165,7 @@ async def _read_tables(settings: Settings) -> _Stored:
             present = (each for each in page if each.deleted_at is None)
             stored.organizations.update((str(each.id), orjson.loads(to_json(each))) for each in present)
         after_id = 0
-        while records := await parked.list_records(conn, PAGE_ROWS, after_id=after_id, state=None):
+        while records := await parked_queues.list_records(conn, ParkedFilter(), after_id, PAGE_ROWS):
             after_id = records[-1].id
             for record in records:
                 _add_parked(stored, record)

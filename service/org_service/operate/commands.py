@@ -10,6 +10,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict
 from org_service.domain.requests import Record
 from org_service.errors import PreconditionError
 from org_service.kafka.ranges import Extent, OffsetRange, find_extent
+from org_service.operate import marks
 from org_service.settings import Settings
 from org_service.store import journal, recorded
 from org_service.store.database import Database
@@ -53,6 +54,21 @@ class CommandSelection(BaseModel):
             return (from_ms is None or record.timestamp >= from_ms) and (to_ms is None or record.timestamp < to_ms)
 
         return means
+
+    async def between_marks(self, settings: Settings, from_mark: str | None, to_mark: str | None) -> "CommandSelection":
+        """The same, from where the topic ended at one mark, and up to where it ended at another.
+
+        Raises:
+            PreconditionError: There is no such mark, or the topic is another one by now.
+            KafkaError, TopicsMissingError: Kafka, or the topic, is away.
+        """
+        topic, named = settings.kafka.topics.commands, {*self.from_offsets, *self.to_offsets}
+        bounds: dict[str, dict[int, int]] = {}
+        for field, mark, last in (("from_offsets", from_mark, 0), ("to_offsets", to_mark, 1)):
+            if mark is not None:
+                at = await marks.find_ends(settings, mark, topic)
+                bounds[field] = {each: end - last for each, end in at.items() if not named or each in named}
+        return self.model_copy(update=bounds)
 
     async def find(self, settings: Settings, database: Database) -> Extent:
         """See where they are now.

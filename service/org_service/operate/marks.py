@@ -72,6 +72,23 @@ async def find(conn: DatabaseConnection, name: str) -> Mark:
     return found
 
 
+async def find_ends(settings: Settings, name: str, topic: str) -> dict[int, int]:
+    """Where a topic ended at a mark, by partition; 0 for partitions that were added since.
+
+    Raises:
+        PreconditionError: There is no mark of this name, or the topic is another one by now.
+        KafkaError, TopicsMissingError: Kafka, or the topic, is away.
+    """
+    then = (await show(settings, name)).topics.get(topic, {})
+    async with reader(settings.kafka, topic) as (consumer, assigned):
+        topic_id = str((await fetch_topic_ids(consumer, [topic]))[topic])
+    if then.get("id") != topic_id:
+        raise PreconditionError(
+            f"the topic {topic} is not the one that there was at the mark {name!r}: its offsets mean other records now."
+        )
+    return {each.partition: then["ends"].get(str(each.partition), 0) for each in assigned}
+
+
 async def show(settings: Settings, name: str) -> Mark:
     """Read a mark; raises as `find`."""
     async with Database(settings.database, "reader", direct=True).connect() as conn:

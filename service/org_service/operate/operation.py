@@ -17,6 +17,7 @@ from uuid import UUID
 
 import orjson
 
+from org_service.apply.release import FAILED, WAITING
 from org_service.domain.reasons import OperationState
 from org_service.errors import PreconditionError, ServiceError
 from org_service.settings import Settings
@@ -27,7 +28,7 @@ from org_service.store.operations import Lease, Operation, Wishes
 SAMPLE_MAX: Final = 20
 """Items that a plan shows."""
 DIGEST_BYTES: Final = 16
-NOT_DONE: Final = frozenset({"conflict", "rejected", "parked"})
+NOT_DONE: Final = frozenset({"conflict", "rejected", "parked", FAILED, WAITING})
 """Names in `Execution.counts` of items that were not done; a command ends with exit code 1 where there are any."""
 LOOK_INTERVAL_S: Final = 0.5
 """Between looks at what others ask of a run: pause, cancel, another rate."""

@@ -11,12 +11,12 @@ import orjson
 
 from org_events.cloudevents import AUTHORIZATION, CONTENT_TYPE, TRACEPARENT
 from org_service.domain.outcomes import RELEASES_MAX, StoredRecord
-from org_service.errors import PreconditionError
-from org_service.operate.operation import Execution, Plan, Tally
+from org_service.domain.reasons import ParkedState
+from org_service.operate.operation import Execution, Plan, Tally, open_database
+from org_service.operate.parked_selection import find
 from org_service.settings import Settings
-from org_service.store import parked, parked_queues
-from org_service.store.database import Database
-from org_service.store.parked import ParkedRecord
+from org_service.store import parked_queues
+from org_service.store.parked_queues import ParkedFilter, ParkedRecord
 from org_service.wire.ids import is_uuid
 from org_service.wire.parked import read_type, record_again
 
@@ -28,7 +28,11 @@ _PLAIN_HEADERS: Final = frozenset({CONTENT_TYPE, TRACEPARENT})
 
 
 class RevealParked:
-    """The leave to see what a parked record holds."""
+    """The leave to see what a parked record holds.
+
+    It touches nothing: a plan of no items, which nobody has to approve. Whoever may read the table could see it anyway;
+    here it is kept who did, and why.
+    """
 
     kind: ClassVar[str] = "parked reveal"
 
@@ -48,36 +52,26 @@ class RevealParked:
 
     async def plan(self) -> Plan:
         """See that there is such a record."""
-        await find(self._settings, self._parked_id)
-        tally = Tally()
-        tally.add(b"%d" % self._parked_id, lambda: {"id": self._parked_id})
-        return tally.plan({})
+        async with open_database(self._settings) as database, database.connect() as conn:
+            await find(conn, self._parked_id)
+        return Tally().plan({"parked_id": self._parked_id})
 
     async def run(self, execution: Execution) -> None:
-        """Note it; whoever shows the contents does that afterwards."""
-        if not execution.done:
-            await execution.record(None, {"revealed": 1})
+        """Nothing: whoever shows the contents does that once this is noted as done."""
 
 
-async def find(settings: Settings, parked_id: int) -> StoredRecord:
-    """Read a parked record, whatever became of it.
+async def read(settings: Settings, parked_id: int) -> tuple[StoredRecord, list[ParkedRecord]]:
+    """Read a parked record, whatever became of it; and the queue of its organization, as far as it is shown, in order.
 
     Raises:
         PreconditionError: There is none.
     """
-    async with Database(settings.database, "operate", direct=True).connect() as conn:
-        stored = await parked_queues.find(conn, parked_id)
-    if stored is None:
-        raise PreconditionError(f"there is no parked record {parked_id}; `orgs parked list --all` has them all.")
-    return stored
-
-
-async def read_queue(settings: Settings, stored: StoredRecord) -> list[ParkedRecord]:
-    """The queue that a command is in: its first ones, in order; empty for what is in none."""
-    if stored.org_id is None or stored.command_id is None:
-        return []
-    async with Database(settings.database, "reader", direct=True).connect() as conn:
-        return await parked.list_records(conn, QUEUE_SHOWN_MAX, org_id=stored.org_id)
+    async with open_database(settings) as database, database.connect() as conn:
+        stored = await find(conn, parked_id)
+        if stored.org_id is None:
+            return stored, []
+        queue = ParkedFilter(ParkedState.OPEN, loose=False, org_ids=[stored.org_id])
+        return stored, await parked_queues.list_records(conn, queue, 0, QUEUE_SHOWN_MAX)
 
 
 def describe(stored: StoredRecord, *, reveal: bool) -> dict[str, Any]:

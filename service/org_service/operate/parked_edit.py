@@ -19,7 +19,7 @@ from org_service.domain.reasons import ParkedState
 from org_service.domain.requests import LOG_APPEND_TIME, Rejected, Request
 from org_service.errors import PreconditionError
 from org_service.kafka.connection import make_producer
-from org_service.operate.operation import Execution, Plan, Tally
+from org_service.operate.operation import Execution, Plan, Tally, open_database
 from org_service.operate.parked import RESOURCE
 from org_service.operate.parked_selection import find_open
 from org_service.operate.parked_steps import running
@@ -27,15 +27,17 @@ from org_service.operate.publish import SOURCE
 from org_service.probes import probe
 from org_service.settings import Settings
 from org_service.store import parked_queues
-from org_service.store.database import Database
+from org_service.store.parked_queues import ParkedFilter
 from org_service.wire.commands import read
 from org_service.wire.ids import new_id
 from org_service.wire.parked import RecordAgain, read_type
 
 CAUSE_HEADER: Final = "ce_causationid"
 """Of a command that replaces another one: its id."""
-ERRORS_SHOWN_MAX: Final = 5
+_ERRORS_SHOWN_MAX: Final = 5
 """Wrong fields that are named at once."""
+_BEHIND_MAX: Final = 100_000
+"""More never wait behind one (`queued_commands_max`)."""
 
 
 class Parameters(BaseModel):
@@ -78,7 +80,8 @@ class EditParked:
                 "this service accepts commands only with their user's token (ORGS_AUTH__COMMANDS), and keeps none: "
                 f"discard the command (`orgs parked discard {parked_id}`), and let its user send another one."
             )
-        stored = await find_open(Database(settings.database, "operate", direct=True), parked_id)
+        async with open_database(settings) as database, database.connect() as conn:
+            stored = await find_open(conn, parked_id)
         if stored.command_id is None or stored.org_id is None:
             raise PreconditionError(f"record {parked_id} is no command of an organization: discard it.")
         asked = Parameters(
@@ -105,11 +108,10 @@ class EditParked:
     async def plan(self) -> Plan:
         """See that the record is open, and what waits behind it."""
         asked = self._asked
-        database = Database(self._settings.database, "operate", direct=True)
-        stored = await find_open(database, asked.parked_id)
-        async with database.connect() as conn:
-            queue = await parked_queues.list_queues(conn, [asked.org_id], 2**63 - 1)
-        behind = sum(each.id > stored.id for each in queue)
+        async with open_database(self._settings) as database, database.connect() as conn:
+            await find_open(conn, asked.parked_id)
+            queue = ParkedFilter(ParkedState.OPEN, loose=False, org_ids=[asked.org_id])
+            behind = await parked_queues.list_records(conn, queue, asked.parked_id, _BEHIND_MAX)
         tally = Tally()
         tally.add(
             b"%d %b" % (asked.parked_id, orjson.dumps(asked.body)),
@@ -126,8 +128,8 @@ class EditParked:
         ]
         if behind:
             notes.append(
-                f"{behind:,} commands that wait behind it are decided before the new one, which comes last. Where they "
-                "need it (it creates the organization, say), discard them too."
+                f"{len(behind):,} commands that wait behind it are decided before the new one, which comes last. Where "
+                "they need it (it creates the organization, say), discard them too."
             )
         return tally.plan({}, notes)
 
@@ -135,11 +137,8 @@ class EditParked:
         """Discard, send, and let the queue go on; each is done once, however often this is called."""
         asked = self._asked
         async with running(self._settings, execution) as steps:
-            database = Database(self._settings.database, "operate", direct=True)
-            async with database.connect() as conn:
-                stored = await parked_queues.find(conn, asked.parked_id)
-            if stored is not None and stored.state == ParkedState.OPEN:
-                await steps.releaser.discard([stored], details.replaced_by(str(asked.command_id)))
+            if stored := await steps.select(ParkedFilter(ParkedState.OPEN, ids=[asked.parked_id]), 0):
+                await steps.releaser.discard(stored, details.replaced_by(str(asked.command_id)))
             if not steps.at.sent:
                 if probes.listeners:
                     await probe("operate.before_publish")
@@ -173,5 +172,5 @@ def _see_good(asked: Parameters) -> None:
     if isinstance(request.command, Rejected):
         raise PreconditionError(f"the new command can't be read: {request.command.detail}")
     if isinstance(request.command, Invalid):
-        wrong = "; ".join(f"{each.path}: {each.message}" for each in request.command.errors[:ERRORS_SHOWN_MAX])
+        wrong = "; ".join(f"{each.path}: {each.message}" for each in request.command.errors[:_ERRORS_SHOWN_MAX])
         raise PreconditionError(f"the new command has wrong fields: {wrong}")

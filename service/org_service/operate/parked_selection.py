@@ -1,7 +1,7 @@
 """Which parked records an operator means: all that match, not those on a page of a list."""
 
 from hashlib import blake2b
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict
@@ -9,8 +9,9 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict
 from org_service.domain.outcomes import StoredRecord
 from org_service.domain.reasons import ParkedState, ParkReason
 from org_service.errors import PreconditionError
+from org_service.operate import marks
 from org_service.store import parked_queues
-from org_service.store.database import Database
+from org_service.store.database import DatabaseConnection
 from org_service.store.parked_queues import ParkedFilter, ParkedGroup
 
 _NAME_BYTES: Final = 4
@@ -18,7 +19,7 @@ _NAME_BYTES: Final = 4
 
 
 class ParkedSelection(BaseModel):
-    """Open records: all conditions hold, and what is empty is not asked for."""
+    """Records: all conditions hold, and what is empty is not asked for."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -34,54 +35,67 @@ class ParkedSelection(BaseModel):
     from_time: AwareDatetime | None = None
     to_time: AwareDatetime | None = None
 
-    async def pinned(self, database: Database) -> "ParkedSelection":
-        """The same with an end."""
-        async with database.connect() as conn:
-            last = await parked_queues.read_last_id(conn)
-        return self.model_copy(update={"through_id": last})
+    async def complete(
+        self, conn: DatabaseConnection, *, group: str | None, from_mark: str | None, to_mark: str | None
+    ) -> "ParkedSelection":
+        """The same with what has to be looked up.
 
-    async def of_group(self, database: Database, name: str) -> "ParkedSelection":
-        """The same, of one group of `orgs parked`.
+        Args:
+            conn: To read with.
+            group: The name of a group of `orgs parked`: only what is in it.
+            from_mark: Parked at this mark, or later.
+            to_mark: Parked before this mark.
 
         Raises:
-            PreconditionError: No group has this name now.
+            PreconditionError: There is no such group or mark now.
         """
-        async with database.connect() as conn:
-            groups = await parked_queues.group(conn)
-        found = next((each for each in groups if name_group(each) == name), None)
-        if found is None:
-            raise PreconditionError(f"nothing is parked in a group {name!r}; `orgs parked` lists the groups.")
-        reason = ParkReason(found.reason)
-        same = {"topic": found.topic, "reason": reason, "cause": found.cause, "exhausted": found.exhausted}
-        return self.model_copy(update=same)
+        found: dict[str, Any] = {}
+        if from_mark is not None:
+            found["from_time"] = (await marks.find(conn, from_mark)).marked_at
+        if to_mark is not None:
+            found["to_time"] = (await marks.find(conn, to_mark)).marked_at
+        if group is not None:
+            named = [each for each in await parked_queues.group(conn) if name_group(each) == group]
+            if not named:
+                raise PreconditionError(f"nothing is parked in a group {group!r}; `orgs parked` lists the groups.")
+            found |= {name: getattr(named[0], name) for name in ("topic", "cause", "exhausted")}
+            found["reason"] = ParkReason(named[0].reason)
+        return self.model_copy(update=found)
 
-    def as_filter(self) -> ParkedFilter:
+    async def pinned(self, conn: DatabaseConnection) -> "ParkedSelection":
+        """The same with an end: what is parked from now on is not meant.
+
+        Raises:
+            PreconditionError: A record that is named is not open.
+        """
+        for parked_id in self.ids:
+            await find_open(conn, parked_id)
+        return self.model_copy(update={"through_id": await parked_queues.read_last_id(conn)})
+
+    def as_filter(self, state: ParkedState | None = ParkedState.OPEN) -> ParkedFilter:
         """For the database."""
-        assert self.through_id is not None
-        return ParkedFilter(
-            through_id=self.through_id,
-            ids=self.ids or None,
-            org_ids=self.org_ids or None,
-            command_ids=self.command_ids or None,
-            topic=self.topic,
-            reason=self.reason,
-            cause=self.cause,
-            exhausted=self.exhausted,
-            from_time=self.from_time,
-            to_time=self.to_time,
-        )
+        return ParkedFilter(state, **{name: value for name, value in self if value != ()})
 
 
-async def find_open(database: Database, parked_id: int) -> StoredRecord:
+async def find(conn: DatabaseConnection, parked_id: int) -> StoredRecord:
+    """Read a parked record, whatever became of it.
+
+    Raises:
+        PreconditionError: There is none.
+    """
+    found = await parked_queues.select_records(conn, ParkedFilter(ids=[parked_id]), 0, 1)
+    if not found:
+        raise PreconditionError(f"there is no parked record {parked_id}; `orgs parked list --all` has them all.")
+    return found[0]
+
+
+async def find_open(conn: DatabaseConnection, parked_id: int) -> StoredRecord:
     """Read a record that is open.
 
     Raises:
         PreconditionError: It is not; the message says what became of it.
     """
-    async with database.connect() as conn:
-        stored = await parked_queues.find(conn, parked_id)
-    if stored is None:
-        raise PreconditionError(f"there is no parked record {parked_id}; `orgs parked list --all` has them all.")
+    stored = await find(conn, parked_id)
     if stored.state != ParkedState.OPEN:
         raise PreconditionError(f"record {parked_id} was {stored.state} already.")
     return stored

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict
 from org_service.apply.release import Releaser, Settled
 from org_service.auth.policy import load_policy
 from org_service.domain.outcomes import StoredRecord
-from org_service.operate.operation import Execution
+from org_service.operate.operation import Execution, open_database
 from org_service.settings import Settings
 from org_service.store import operations, parked_queues
 from org_service.store.database import Database, DatabaseConnection
@@ -25,7 +25,8 @@ STEP_RECORDS_MAX: Final = 200
 """In one transaction: some 50 ms, for which a worker with a command of one of these organizations waits."""
 PAGE_QUEUES_MAX: Final = 100
 """Organizations that are begun at a time."""
-_FIRST: Final = UUID(int=0)
+FIRST: Final = UUID(int=0)
+"""Before every organization."""
 
 
 class Progress(BaseModel):
@@ -33,7 +34,7 @@ class Progress(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    after_org_id: UUID = _FIRST
+    after_org_id: UUID = FIRST
     """Up to this one, organizations were begun."""
     page: tuple[UUID, ...] = ()
     """Those of which something is to be discarded still."""
@@ -98,10 +99,10 @@ class Steps:
             if records:
                 await self.releaser.release(records)
 
-    async def read_selected(self, wanted: ParkedFilter, after_id: int, *, loose: bool) -> list[StoredRecord]:
+    async def select(self, wanted: ParkedFilter, after_id: int) -> list[StoredRecord]:
         """The next records of a selection, as many as a step may have."""
         async with self._database.connect() as conn:
-            return await parked_queues.select_records(conn, wanted, after_id, self.step_max, loose=loose)
+            return await parked_queues.select_records(conn, wanted, after_id, self.step_max)
 
     async def note(self) -> None:
         """Note how far it is, with nothing else."""
@@ -110,11 +111,6 @@ class Steps:
         self._noted = self._execution.progress, self._execution.counts
 
     async def _note(self, conn: DatabaseConnection, settled: Settled) -> None:
-        if settled.gone:
-            # A step whose commit nobody heard of: it is noted with its counts.
-            found = await operations.find(conn, self._execution.run_id)
-            assert found is not None
-            self._noted = found.progress, Counter(found.counts)
         going_on = {*self.at.going_on, *settled.going_on}.difference(settled.ended)
         self._next = self.at.model_copy(update={"going_on": tuple(sorted(going_on))})
         await self._advance(conn, self._next, settled.counts)
@@ -124,10 +120,16 @@ class Steps:
         self._execution.progress, self._execution.counts = self._noted
         await self._execution.advance(conn, at.model_dump(mode="json"), counts)
 
-    async def _done(self, settled: Settled) -> None:
+    async def _done(self, settled: Settled | None) -> None:
+        if settled is None:  # the commit is noted, though nobody heard of it
+            async with self._database.connect() as conn:
+                found = await operations.find(conn, self._execution.run_id)
+            assert found is not None
+            self._next = Progress.model_validate(found.progress)
+            self._execution.progress, self._execution.counts = found.progress, Counter(found.counts)
         self.at = self._next
         self._noted = self._execution.progress, self._execution.counts
-        await self._execution.pace(sum(settled.counts.values()))
+        await self._execution.pace(0 if settled is None else sum(settled.counts.values()))
 
 
 @asynccontextmanager
@@ -137,10 +139,7 @@ async def running(settings: Settings, execution: Execution) -> AsyncGenerator[St
     Raises:
         PreconditionError: It fails on everything: nothing is done.
     """
-    database = Database(settings.database, "operate")
-    steps = Steps(settings, execution, database)
-    steps.releaser.see_sound()
-    try:
+    async with open_database(settings) as database:
+        steps = Steps(settings, execution, database)
+        steps.releaser.see_sound()
         yield steps
-    finally:
-        await database.close()

@@ -1,26 +1,20 @@
-"""Records that are set aside: parked by the worker, found by it while they are open, and read by operators."""
+"""Records that are set aside, as a worker parks them, and finds them while they are open."""
 
 from collections.abc import Collection, Sequence
 from datetime import datetime
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import (
     ARRAY,
     BigInteger,
-    ColumnElement,
-    Integer,
     LargeBinary,
-    Text,
     Uuid,
     bindparam,
-    case,
     exists,
     func,
     literal,
-    or_,
     select,
-    text,
     true,
     union_all,
 )
@@ -28,53 +22,13 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
-from org_service.domain.outcomes import RELEASES_MAX, KeptRecord
+from org_service.domain.outcomes import KeptRecord
 from org_service.domain.reasons import ParkedState, ParkReason
-from org_service.store.sql import Rows, columns, constant, unnest
+from org_service.store.sql import constant, unnest
 from org_service.store.tables import ParkedRow
 
 DEFECTS_COUNTED_MAX: Final = 10_000
 """More tell nobody more, and a health check may not take long."""
-CAUSES_MAX: Final = 100
-"""Rows of the totals of what is parked; a defect is one, so there are never so many."""
-_WITH_CAUSE: Final = (ParkReason.HANDLER_RAISED, ParkReason.DATA_REFUSED)
-
-
-class ParkedRecord(NamedTuple):
-    """A record set aside: where it came from, whose it is and why; not what it holds, which a reader may not see."""
-
-    id: int
-    topic: str
-    partition: int
-    offset: int
-    broker_time: datetime
-    org_id: UUID | None
-    command_id: UUID | None
-    reason: str
-    detail: str
-    attempts: int
-    state: str
-    actor: str | None
-    authenticated_by: str | None
-    value_bytes: int | None
-    """How long a value was of which only the beginning is kept; None where all of it is."""
-    value_sha256: str | None
-    recorded_at: datetime
-
-    @property
-    def exhausted(self) -> bool:
-        """Whether it is open, and was released as often as a record may be."""
-        return self.state == ParkedState.OPEN and self.attempts > RELEASES_MAX
-
-
-class ParkedCount(NamedTuple):
-    """How many records are parked in one state for one reason."""
-
-    state: str
-    reason: str
-    cause: str | None
-    """The place of a defect of ours, or the database's code; None where each record has a detail of its own."""
-    records: int
 
 
 _open = col(ParkedRow.state) == constant(ParkedState.OPEN)
@@ -116,36 +70,6 @@ _COUNT_DEFECTS: Final = select(func.count()).select_from(
     .limit(DEFECTS_COUNTED_MAX)
     .subquery()
 )
-
-
-def _wanted(column: Any, name: str, type_: Any) -> ColumnElement[bool]:
-    """What is null isn't asked for. Planned for each call, so that costs nothing and the index is found."""
-    value = bindparam(name, type_=type_)
-    return or_(value.is_(None), column == value)
-
-
-_LIST_RECORDS: Final = (
-    select(*columns(ParkedRow, ParkedRecord._fields))
-    .where(
-        col(ParkedRow.id) > bindparam("after_id", type_=BigInteger),
-        _wanted(ParkedRow.state, "state", Text),
-        _wanted(ParkedRow.id, "parked_id", BigInteger),
-        _wanted(ParkedRow.org_id, "org_id", Uuid),
-        _wanted(ParkedRow.command_id, "command_id", Uuid),
-    )
-    .order_by(col(ParkedRow.id))
-    .limit(bindparam("limit", type_=Integer))
-)
-
-
-def _count() -> Rows:
-    state, reason, records = col(ParkedRow.state), col(ParkedRow.reason), func.count().label("records")
-    cause = case((reason.in_(_WITH_CAUSE), col(ParkedRow.detail))).label("cause")
-    grouped = select(state, reason, cause, records).group_by(state, reason, text("cause"))
-    return grouped.order_by(state, records.desc(), reason, text("cause")).limit(CAUSES_MAX)
-
-
-_COUNT: Final = _count()
 
 
 async def find(
@@ -198,27 +122,3 @@ async def park(conn: AsyncConnection, rows: Sequence[KeptRecord], recorded_at: d
 async def count_defects(conn: AsyncConnection) -> int:
     """How many records wait because our own code raised on them, at most `DEFECTS_COUNTED_MAX`."""
     return int(await conn.scalar(_COUNT_DEFECTS) or 0)
-
-
-async def list_records(
-    conn: AsyncConnection,
-    limit: int,
-    *,
-    after_id: int = 0,
-    state: ParkedState | None = ParkedState.OPEN,
-    parked_id: int | None = None,
-    org_id: UUID | None = None,
-    command_id: UUID | None = None,
-) -> list[ParkedRecord]:
-    """Read parked records in the order they were parked: the next `limit` after `after_id`.
-
-    What is None doesn't count. All of one organization, with `state` open, is what its queue holds.
-    """
-    wanted = {"state": state, "parked_id": parked_id, "org_id": org_id, "command_id": command_id}
-    rows = await conn.execute(_LIST_RECORDS, wanted | {"after_id": after_id, "limit": limit})
-    return [ParkedRecord._make(row) for row in rows]
-
-
-async def count(conn: AsyncConnection) -> list[ParkedCount]:
-    """Count all parked records by state, reason and cause, the most frequent first. Reads the whole table."""
-    return [ParkedCount(*row) for row in await conn.execute(_COUNT)]

@@ -22,6 +22,7 @@ from sqlalchemy import (
     Uuid,
     and_,
     bindparam,
+    case,
     exists,
     func,
     literal_column,
@@ -35,12 +36,51 @@ from sqlalchemy.orm import aliased
 from sqlmodel import col
 
 from org_service.domain.outcomes import RELEASES_MAX, StoredRecord
-from org_service.domain.reasons import AuthenticatedBy, ParkedState
+from org_service.domain.reasons import AuthenticatedBy, ParkedState, ParkReason
 from org_service.store.sql import Rows, arrays, columns, constant, unnest
 from org_service.store.tables import ParkedRow
 
 GROUPS_MAX: Final = 1_000
 """More kinds of trouble at once nobody reads."""
+CAUSES_MAX: Final = 100
+"""Rows of the totals of what is parked; a defect is one, so there are never so many."""
+
+
+class ParkedRecord(NamedTuple):
+    """A record set aside: where it came from, whose it is and why; not what it holds, which a reader may not see."""
+
+    id: int
+    topic: str
+    partition: int
+    offset: int
+    broker_time: datetime
+    org_id: UUID | None
+    command_id: UUID | None
+    reason: str
+    detail: str
+    attempts: int
+    state: str
+    actor: str | None
+    authenticated_by: str | None
+    value_bytes: int | None
+    """How long a value was of which only the beginning is kept; None where all of it is."""
+    value_sha256: str | None
+    recorded_at: datetime
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether it is open, and was released as often as a record may be."""
+        return self.state == ParkedState.OPEN and self.attempts > RELEASES_MAX
+
+
+class ParkedCount(NamedTuple):
+    """How many records are parked in one state for one reason."""
+
+    state: str
+    reason: str
+    cause: str | None
+    """The place of a defect of ours, or the database's code; None where each record has a detail of its own."""
+    records: int
 
 
 class ParkedGroup(NamedTuple):
@@ -61,9 +101,12 @@ class ParkedGroup(NamedTuple):
 
 
 class ParkedFilter(NamedTuple):
-    """Which open records are meant: all conditions hold, None asks for all."""
+    """Which records are meant: all conditions hold, None asks for all."""
 
-    through_id: int
+    state: ParkedState | None = None
+    loose: bool | None = None
+    """Whether they are in no queue: without a command id, or without an organization."""
+    through_id: int | None = None
     """What was parked later is not meant."""
     ids: Sequence[int] | None = None
     org_ids: Sequence[UUID] | None = None
@@ -76,20 +119,6 @@ class ParkedFilter(NamedTuple):
     """Parked at or after this."""
     to_time: datetime | None = None
     """Parked before this."""
-
-
-class ParkedItem(NamedTuple):
-    """An open record as a plan shows it: without what it holds."""
-
-    id: int
-    topic: str
-    org_id: UUID | None
-    command_id: UUID | None
-    reason: str
-    detail: str
-    attempts: int
-    value_bytes: int | None
-    recorded_at: datetime
 
 
 class QueueEnds(NamedTuple):
@@ -120,13 +149,12 @@ def _cause(row: Any) -> ColumnElement[str]:
 
 
 _open: Final = col(ParkedRow.state) == constant(ParkedState.OPEN)
+_in_no_queue: Final = or_(col(ParkedRow.command_id).is_(None), col(ParkedRow.org_id).is_(None))
 _queued: Final = and_(_open, col(ParkedRow.command_id).is_not(None), col(ParkedRow.org_id).is_not(None))
-_loose: Final = and_(_open, or_(col(ParkedRow.command_id).is_(None), col(ParkedRow.org_id).is_(None)))
 _exhausted: Final = col(ParkedRow.attempts) > literal_column(str(RELEASES_MAX), Integer)
 _ids: Final = bindparam("given_ids", type_=ARRAY(BigInteger))
 _org_ids: Final = bindparam("given_org_ids", type_=ARRAY(Uuid))
 _limit: Final = bindparam("limit", type_=Integer)
-_after_id: Final = bindparam("after_id", type_=BigInteger)
 
 
 def _among(column: Any, name: str, type_: Any) -> ColumnElement[bool]:
@@ -134,27 +162,43 @@ def _among(column: Any, name: str, type_: Any) -> ColumnElement[bool]:
     return or_(values.is_(None), column == func.any(values))
 
 
-def _same(column: Any, name: str) -> ColumnElement[bool]:
-    value = bindparam(name, type_=Text)
+def _same(column: Any, name: str, type_: Any = Text) -> ColumnElement[bool]:
+    value = bindparam(name, type_=type_)
     return or_(value.is_(None), column == value)
 
 
 def _matches() -> ColumnElement[bool]:
-    """What a `ParkedFilter` says. Null asks for all; planned for each call, so that costs nothing."""
-    spent = bindparam("exhausted", type_=Boolean)
+    """What a `ParkedFilter` says. Planned for each call, so null costs nothing and the partial indexes are found."""
+    through = bindparam("through_id", type_=BigInteger)
     since, until = (bindparam(name, type_=DateTime(timezone=True)) for name in ("from_time", "to_time"))
     return and_(
-        col(ParkedRow.id) <= bindparam("through_id", type_=BigInteger),
+        _same(col(ParkedRow.state), "state"),
+        _same(_in_no_queue, "loose", Boolean),
+        or_(through.is_(None), col(ParkedRow.id) <= through),
         _among(col(ParkedRow.id), "ids", BigInteger),
         _among(col(ParkedRow.org_id), "org_ids", Uuid),
         _among(col(ParkedRow.command_id), "command_ids", Uuid),
         _same(col(ParkedRow.topic), "topic"),
         _same(col(ParkedRow.reason), "reason"),
         _same(_cause(ParkedRow), "cause"),
-        or_(spent.is_(None), _exhausted == spent),
+        _same(_exhausted, "exhausted", Boolean),
         or_(since.is_(None), col(ParkedRow.recorded_at) >= since),
         or_(until.is_(None), col(ParkedRow.recorded_at) < until),
     )
+
+
+def _page(fields: Collection[str]) -> Rows:
+    """The next records of a selection, in order of id."""
+    after = col(ParkedRow.id) > bindparam("after_id", type_=BigInteger)
+    return select(*columns(ParkedRow, fields)).where(_matches(), after).order_by(col(ParkedRow.id)).limit(_limit)
+
+
+def _count() -> Rows:
+    state, reason, records = col(ParkedRow.state), col(ParkedRow.reason), func.count().label("records")
+    with_cause = (reason == constant(each) for each in (ParkReason.HANDLER_RAISED, ParkReason.DATA_REFUSED))
+    cause = case((or_(*with_cause), col(ParkedRow.detail))).label("cause")
+    grouped = select(state, reason, cause, records).where(_matches()).group_by(state, reason, text("cause"))
+    return grouped.order_by(state, records.desc(), reason, text("cause")).limit(CAUSES_MAX)
 
 
 def _groups() -> Rows:
@@ -178,58 +222,47 @@ def _groups() -> Rows:
             func.coalesce(func.sum(queues.c.commands - text("1")), text("0")),
         )
         .outerjoin(queues, queues.c.head == col(ParkedRow.id))
-        .where(or_(_loose, queues.c.head.is_not(None)), _open)
+        .where(_open, or_(_in_no_queue, queues.c.head.is_not(None)))
         .group_by(col(ParkedRow.topic), col(ParkedRow.reason), text("cause"), text("exhausted"))
         .order_by(records.desc(), col(ParkedRow.reason), text("cause"))
         .limit(GROUPS_MAX)
     )
 
 
-_rival = aliased(ParkedRow)
-_stuck: Final = exists().where(
-    col(_rival.org_id) == col(ParkedRow.org_id),
-    col(_rival.state) == constant(ParkedState.OPEN),
-    col(_rival.command_id).is_not(None),
-    col(_rival.attempts) > literal_column(str(RELEASES_MAX), Integer),
-)
-_stored = select(*columns(ParkedRow, StoredRecord._fields))
-_READ_LAST_ID: Final = select(func.coalesce(func.max(ParkedRow.id), 0))
-_GROUPS: Final = _groups()
-_FIND: Final = _stored.where(col(ParkedRow.id) == bindparam("id", type_=BigInteger))
-_SELECT: Final = (
-    _stored.where(_open, _matches(), col(ParkedRow.id) > _after_id).order_by(col(ParkedRow.id)).limit(_limit)
-)
-_SELECT_LOOSE: Final = (
-    _stored.where(_loose, _matches(), col(ParkedRow.id) > _after_id).order_by(col(ParkedRow.id)).limit(_limit)
-)
-_SELECT_QUEUES: Final = (
-    select(col(ParkedRow.org_id), func.bool_or(_stuck))
-    .where(
-        _queued,
-        _matches(),
-        col(ParkedRow.org_id) > bindparam("after_org_id", type_=Uuid),
+def _select_queues() -> Rows:
+    """Whether a queue may be released is asked once of each: a queue may be long."""
+    page = (
+        select(col(ParkedRow.org_id))
+        .where(_queued, _matches(), col(ParkedRow.org_id) > bindparam("after_org_id", type_=Uuid))
+        .group_by(col(ParkedRow.org_id))
+        .order_by(col(ParkedRow.org_id))
+        .limit(_limit)
+        .subquery("page")
     )
-    .group_by(col(ParkedRow.org_id))
-    .order_by(col(ParkedRow.org_id))
-    .limit(_limit)
-)
-_items = select(*columns(ParkedRow, ParkedItem._fields))
-_LIST: Final = _items.where(_open, _matches(), col(ParkedRow.id) > _after_id).order_by(col(ParkedRow.id)).limit(_limit)
-_LIST_LOOSE: Final = (
-    _items.where(_loose, _matches(), col(ParkedRow.id) > _after_id).order_by(col(ParkedRow.id)).limit(_limit)
-)
-_LIST_QUEUES: Final = _items.where(
-    _queued,
-    col(ParkedRow.org_id) == func.any(_org_ids),
-    col(ParkedRow.id) <= bindparam("through_id", type_=BigInteger),
-).order_by(col(ParkedRow.org_id), col(ParkedRow.id))
+    rival = aliased(ParkedRow)
+    stuck = exists().where(
+        col(rival.org_id) == page.c.org_id,
+        col(rival.state) == constant(ParkedState.OPEN),
+        col(rival.command_id).is_not(None),
+        col(rival.attempts) > literal_column(str(RELEASES_MAX), Integer),
+    )
+    return select(page.c.org_id, stuck).order_by(page.c.org_id)
+
+
+_READ_LAST_ID: Final = select(func.coalesce(func.max(ParkedRow.id), 0))
+_COUNT: Final = _count()
+_GROUPS: Final = _groups()
+_LIST: Final = _page(ParkedRecord._fields)
+_SELECT: Final = _page(StoredRecord._fields)
+_SELECT_QUEUES: Final = _select_queues()
 _READ_QUEUES: Final = (
-    _stored.where(_queued, col(ParkedRow.org_id) == func.any(_org_ids))
+    select(*columns(ParkedRow, StoredRecord._fields))
+    .where(_queued, col(ParkedRow.org_id) == func.any(_org_ids))
     .order_by(col(ParkedRow.org_id), col(ParkedRow.id))
     .limit(_limit)
 )
 _LOCK: Final = (
-    select(col(ParkedRow.id))
+    select(col(ParkedRow.id), col(ParkedRow.attempts))
     .where(_open, col(ParkedRow.id) == func.any(_ids))
     .order_by(col(ParkedRow.id))
     .with_for_update()
@@ -276,31 +309,25 @@ async def read_last_id(conn: AsyncConnection) -> int:
     return int(await conn.scalar(_READ_LAST_ID) or 0)
 
 
+async def count(conn: AsyncConnection, wanted: ParkedFilter) -> list[ParkedCount]:
+    """Count records by state, reason and cause, the most frequent first. Reads the whole table."""
+    return [ParkedCount(*row) for row in await conn.execute(_COUNT, wanted._asdict())]
+
+
 async def group(conn: AsyncConnection) -> list[ParkedGroup]:
     """Group what is open by its cause, the most frequent first, at most `GROUPS_MAX`."""
     return [ParkedGroup._make(row)._replace(waiting=int(row[-1])) for row in await conn.execute(_GROUPS)]
 
 
-async def find(conn: AsyncConnection, parked_id: int) -> StoredRecord | None:
-    """Read a record with what it holds: only for those who may see that."""
-    row = (await conn.execute(_FIND, {"id": parked_id})).one_or_none()
-    return None if row is None else StoredRecord._make(row)
+async def list_records(conn: AsyncConnection, wanted: ParkedFilter, after_id: int, limit: int) -> list[ParkedRecord]:
+    """Read the next records of a selection, in the order they were parked; of a queue, its order."""
+    rows = await conn.execute(_LIST, wanted._asdict() | {"after_id": after_id, "limit": limit})
+    return [ParkedRecord._make(row) for row in rows]
 
 
-async def select_records(
-    conn: AsyncConnection, wanted: ParkedFilter, after_id: int, limit: int, *, loose: bool = False
-) -> list[StoredRecord]:
-    """Read the next open records of a selection, in order of id.
-
-    Args:
-        conn: To read with.
-        wanted: Which.
-        after_id: The last one before.
-        limit: At most so many.
-        loose: Only those that are in no queue: without a command id, or without an organization.
-    """
-    asked = wanted._asdict() | {"after_id": after_id, "limit": limit}
-    rows = await (conn.execute(_SELECT_LOOSE, asked) if loose else conn.execute(_SELECT, asked))
+async def select_records(conn: AsyncConnection, wanted: ParkedFilter, after_id: int, limit: int) -> list[StoredRecord]:
+    """As `list_records`, with what they hold: only for those who may see that."""
+    rows = await conn.execute(_SELECT, wanted._asdict() | {"after_id": after_id, "limit": limit})
     return [StoredRecord._make(row) for row in rows]
 
 
@@ -316,31 +343,16 @@ async def select_queues(
     return [row[0] for row in rows if not row[1]], [row[0] for row in rows if row[1]]
 
 
-async def list_records(
-    conn: AsyncConnection, wanted: ParkedFilter, after_id: int, limit: int, *, loose: bool = False
-) -> list[ParkedItem]:
-    """As `select_records`, without what they hold."""
-    asked = wanted._asdict() | {"after_id": after_id, "limit": limit}
-    rows = await (conn.execute(_LIST_LOOSE, asked) if loose else conn.execute(_LIST, asked))
-    return [ParkedItem._make(row) for row in rows]
-
-
-async def list_queues(conn: AsyncConnection, org_ids: Collection[UUID], through_id: int) -> list[ParkedItem]:
-    """As `read_queues`, all that were parked up to an id, without what they hold."""
-    rows = await conn.execute(_LIST_QUEUES, {"given_org_ids": list(org_ids), "through_id": through_id})
-    return [ParkedItem._make(row) for row in rows]
-
-
 async def read_queues(conn: AsyncConnection, org_ids: Collection[UUID], limit: int) -> list[StoredRecord]:
     """Read the open commands of organizations, one queue after the other, each in order."""
     rows = await conn.execute(_READ_QUEUES, {"given_org_ids": list(org_ids), "limit": limit})
     return [StoredRecord._make(row) for row in rows]
 
 
-async def lock(conn: AsyncConnection, ids: Collection[int]) -> set[int]:
-    """Lock records until the transaction ends; which of them are open still."""
+async def lock(conn: AsyncConnection, ids: Collection[int]) -> Mapping[int, int]:
+    """Lock records until the transaction ends; of those that are open still, how often each was tried."""
     rows: Any = await conn.execute(_LOCK, {"given_ids": sorted(ids)})
-    return {row[0] for row in rows}
+    return {row[0]: row[1] for row in rows}
 
 
 async def read_ends(conn: AsyncConnection, org_ids: Collection[UUID]) -> Mapping[UUID, QueueEnds]:

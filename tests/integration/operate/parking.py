@@ -24,10 +24,6 @@ from tests.support.probing import probing
 from tests.support.records import FakeRecord, record_of
 
 
-class Killed(BaseException):
-    """What no handler of the service catches, as SIGKILL."""
-
-
 @contextmanager
 def failing_for(org_ids: Collection[UUID], error: type[Exception] = ZeroDivisionError) -> Iterator[None]:
     """Our code raises on the first command of each of these organizations, each time; what is behind it waits."""

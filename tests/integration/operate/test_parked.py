@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -16,13 +17,11 @@ from org_service.domain.reasons import OperationState
 from org_service.errors import PreconditionError
 from org_service.operate import runs
 from org_service.operate.parked import DiscardParked, ReleaseParked
-from org_service.operate.parked_selection import ParkedSelection
+from org_service.operate.parked_selection import ParkedSelection, find
 from org_service.probes import Point
 from org_service.settings import Settings
-from org_service.store import parked_queues
 from org_service.store.database import Database
 from tests.integration.operate.parking import (
-    Killed,
     apply,
     discard,
     failing_for,
@@ -32,7 +31,9 @@ from tests.integration.operate.parking import (
     renamed,
     rows,
 )
+from tests.support.killing import run_process_killed_at
 from tests.support.probing import once, probing
+from tests.support.processes import CommandProcess
 from tests.support.records import FakeRecord
 from tests.support.waiting import until
 
@@ -133,8 +134,7 @@ async def test_a_command_behind_an_open_one_is_never_decided_first(
     assert last is not None
     policy, run_id = load_policy(settings.auth), uuid4()
     async with Database(settings.database, "operate", direct=True).begin() as conn:
-        stored = await parked_queues.find(conn, last)
-    assert stored is not None
+        stored = await find(conn, last)
     operator = Database(settings.database, "operate")
     releaser = Releaser(operator, policy, settings.worker, run_id, trusts=True, note=hear, done=hear)
     await releaser.release([stored])
@@ -228,29 +228,19 @@ async def test_a_whole_queue_is_discarded_without_deciding_any_of_it(
     assert await decided(database) == [("rejected", 500)] * 3
 
 
-@pytest.mark.parametrize("point", ["operate.before_commit", "operate.after_commit"])
+@pytest.mark.parametrize("point", ["operate.after_take", "operate.before_commit", "operate.after_commit"])
 @pytest.mark.parametrize("what", ["release", "discard"])
-async def test_a_run_that_was_killed_ends_as_if_it_had_not_been(
+async def test_a_run_whose_process_was_killed_ends_as_if_it_had_not_been(
     settings: Settings, database: asyncpg.Connection, queue: UUID, point: Point, what: str
 ) -> None:
     settings = settings.model_copy(update={"operate": settings.operate.model_copy(update={"lease_s": 1})})
-
-    async def kill() -> None:
-        raise Killed
-
     first = await database.fetchval("SELECT min(id) FROM parked")
     assert first is not None
-    selection = ParkedSelection(ids=(first,))
-    tool = await (ReleaseParked if what == "release" else DiscardParked).make(settings, selection)
+    tool = await (ReleaseParked if what == "release" else DiscardParked).make(settings, ParkedSelection(ids=(first,)))
+    # A step may have one record, so that much is left to be done.
     planned, _ = await runs.keep_plan(settings, tool, requested_by="alice", reason="a test", rate_per_second_max=1.0)
-    with probing(point, once(kill)), pytest.raises(Killed):
-        await runs.run(settings, planned.id)
+    await run_process_killed_at(settings, planned.id, point)
     await runs.set_rate(settings, planned.id, None)
-
-    async def is_abandoned() -> bool:
-        return (await runs.find(settings, planned.id)).abandoned
-
-    await until(is_abandoned)
     done = await runs.run(settings, planned.id)
     if what == "release":
         assert (done.state, done.counts) == (OperationState.DONE, {"applied": 3})
@@ -258,6 +248,19 @@ async def test_a_run_that_was_killed_ends_as_if_it_had_not_been(
     else:
         assert (done.state, done.counts) == (OperationState.DONE, {"discarded": 1, "rejected": 2})
         assert await decided(database) == [("rejected", 500), ("rejected", 404), ("rejected", 404)]
+
+
+async def test_of_two_processes_that_start_one_plan_one_runs_it(
+    settings: Settings, database: asyncpg.Connection, queue: UUID, tmp_path: Path
+) -> None:
+    tool = await ReleaseParked.make(settings, ParkedSelection(org_ids=(queue,)))
+    planned, _ = await runs.keep_plan(settings, tool, requested_by="alice", reason="a test", rate_per_second_max=1.0)
+    both = [CommandProcess(settings, tmp_path, "run", str(planned.id)) for _ in range(2)]
+    ended = {await asyncio.to_thread(each.wait): each.said() for each in both}
+    assert sorted(ended) == [0, 1], ended
+    assert "it is running, in process" in ended[1] or "the operation is done" in ended[1]
+    assert await decided(database) == [("applied", 200)] * 3
+    assert await names(database) == [("Acme 3", 3)]
 
 
 async def test_a_step_that_is_tried_again_is_counted_once(
@@ -269,6 +272,37 @@ async def test_a_step_that_is_tried_again_is_counted_once(
     with probing("operate.before_commit", once(fail)):
         assert (await release(settings, org_ids=(queue,))).counts == {"applied": 3}
     assert await names(database) == [("Acme 3", 3)]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_a_step_whose_commit_nobody_heard_of_is_not_done_again(
+    settings: Settings, database: asyncpg.Connection, queue: UUID, fails: bool
+) -> None:
+    """Nor does what failed in it use up a second try."""
+
+    async def lose_the_answer() -> None:
+        raise ConnectionResetError
+
+    with failing_for([queue] if fails else []), probing("operate.after_commit", once(lose_the_answer)):
+        done = await release(settings, org_ids=(queue,))
+    if fails:
+        assert done.counts == {"failed again": 1, "waiting behind a failed one": 2}
+        assert [attempts for (attempts,) in await rows(database, "attempts")] == [2, 1, 1]
+    else:
+        assert done.counts == {"applied": 3}
+        assert await decided(database) == [("applied", 200)] * 3
+
+
+async def test_what_waits_behind_a_failed_command_uses_up_no_try_whatever_our_code_says_of_it(
+    settings: Settings, database: asyncpg.Connection, queue: UUID
+) -> None:
+    def strike(record: Any) -> None:
+        if b"Acme 3" in record.value:
+            raise LookupError
+
+    with failing_for([queue]), probing("apply.before_read", strike):
+        assert (await release(settings)).counts == {"failed again": 1, "waiting behind a failed one": 2}
+    assert [attempts for (attempts,) in await rows(database, "attempts")] == [2, 1, 1]
 
 
 async def test_a_build_that_fails_on_everything_releases_nothing_and_uses_up_no_try(

@@ -53,11 +53,43 @@ async def test_contents_are_masked_until_somebody_says_why_and_that_is_kept(
     assert "its queue, in order:" in said.stdout
     assert "--reveal needs --reason" in (await orgs("parked", "show", first, "--reveal", code=2)).stderr
     reveal = ("--reveal", "--reason", "asked by support", "--actor", "bob")
-    revealed = await orgs("parked", "show", first, *reveal, "--json")
+    # Where all that changes something needs a second person, too: this changes nothing.
+    revealed = await orgs("parked", "show", first, *reveal, "--json", ORGS_OPERATE__APPROVAL_ABOVE="0")
     assert revealed.json["value"] == {"org_id": str(queue), "name": "Acme"}
     (kept,) = (await orgs("runs", "list", "--json")).json_lines
-    told = (kept["kind"], kept["requested_by"], kept["reason"], kept["parameters"])
-    assert told == ("parked reveal", "bob", "asked by support", {"parked_id": int(first)})
+    told = (kept["kind"], kept["state"], kept["requested_by"], kept["reason"], kept["parameters"])
+    assert told == ("parked reveal", "done", "bob", "asked by support", {"parked_id": int(first)})
+
+
+async def test_what_failed_again_is_told_by_the_exit_code(orgs: Orgs, queue: UUID) -> None:
+    with failing_for([queue]):
+        ran = await orgs("parked", "release", "--all", "--execute", "--reason", "a try", code=1)
+    assert "1 failed again, 2 waiting behind a failed one" in ran.stdout
+
+
+async def test_marks_bound_what_is_listed_released_and_discarded(orgs: Orgs, settings: Settings, queue: UUID) -> None:
+    await orgs("mark", "between")
+    other = uuid4()
+    with failing_for([other]):
+        await apply(settings, record(settings, CreateOrganization(org_id=other, name="Globex")))
+
+    async def listed(*options: str) -> list[str]:
+        *records, totals = (await orgs("parked", "list", "--json", *options)).json_lines
+        assert totals["total"] == len(records)
+        return [each["org_id"] for each in records]
+
+    assert await listed("--from-mark", "between") == [str(other)]
+    assert await listed("--to-mark", "between") == [str(queue)] * 3
+    assert await listed("--to-mark", "between", "--org", str(other)) == []
+    (plan,) = (await orgs("parked", "release", "--from-mark", "between", "--json")).json_lines
+    assert [each["org_id"] for each in plan["sample"]] == [str(other)]
+    ran = await orgs("parked", "discard", "--to-mark", "between", "--execute", "--reason", "old", "--json")
+    assert ran.json["counts"] == {"discarded": 3}
+    assert await listed() == [str(other)]
+    refused = await orgs("parked", "list", "--from-mark", "never", code=1)
+    assert "there is no mark 'never'" in refused.stderr
+    both = await orgs("parked", "list", "--from-mark", "between", "--from-time", "2026-11-01", code=2)
+    assert "exclude each other" in both.stderr
 
 
 async def test_an_edit_that_cannot_be_made_says_why(orgs: Orgs, database: asyncpg.Connection, queue: UUID) -> None:

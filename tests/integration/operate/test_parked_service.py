@@ -6,25 +6,26 @@ from uuid import UUID, uuid4
 import asyncpg
 import pytest
 
-from org_events.commands import CreateOrganization, UpdateOrganization
+from org_events.commands import CreateOrganization
 from org_events.publishing import OrganizationClient
 from org_service.domain.reasons import OperationState
 from org_service.operate import accounts, runs
 from org_service.operate.parked_edit import CAUSE_HEADER, EditParked
 from org_service.probes import Point
 from org_service.settings import Settings
-from tests.integration.operate.parking import Killed, failing_for, find_outcome, release, rows
+from tests.integration.operate.parking import failing_for, find_outcome, release, rows
 from tests.integration.worker.publishing import send
+from tests.support.killing import run_process_killed_at
 from tests.support.observed import TopicReader
 from tests.support.operating import Orgs, Service
-from tests.support.probing import once, probing
-from tests.support.records import FakeRecord, record_of
+from tests.support.records import record_of
+from tests.support.releasing import find_disorder, live
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.integration
 
 ORGANIZATIONS, COMMANDS_EACH = 40, 10
-"""Of the release beside a worker; it was also run with 1,000 of 10."""
+"""Of the release beside a worker; `python -m tests.bench.release` has 1,000 of 10."""
 
 
 async def is_balanced(settings: Settings) -> bool:
@@ -36,7 +37,7 @@ async def is_balanced(settings: Settings) -> bool:
 @pytest.mark.parametrize(
     "point", ["operate.before_commit", "operate.after_commit", "operate.before_publish", "operate.after_publish"]
 )
-async def test_an_edit_that_was_killed_ends_as_if_it_had_not_been(
+async def test_an_edit_whose_process_was_killed_ends_as_if_it_had_not_been(
     service: Service, settings: Settings, database: asyncpg.Connection, point: Point
 ) -> None:
     settings = settings.model_copy(update={"operate": settings.operate.model_copy(update={"lease_s": 1})})
@@ -47,18 +48,9 @@ async def test_an_edit_that_was_killed_ends_as_if_it_had_not_been(
         await until(lambda: database.fetchval("SELECT count(*) FROM parked"), 1)
     old_id, parked_id = await database.fetchrow("SELECT command_id, id FROM parked")  # type: ignore[misc] - there is one
 
-    async def kill() -> None:
-        raise Killed
-
     tool = await EditParked.make(settings, parked_id, {"name": "Acme"})
     planned, _ = await runs.keep_plan(settings, tool, requested_by="alice", reason="a test")
-    with probing(point, once(kill)), pytest.raises(Killed):
-        await runs.run(settings, planned.id)
-
-    async def is_abandoned() -> bool:
-        return (await runs.find(settings, planned.id)).abandoned
-
-    await until(is_abandoned)
+    await run_process_killed_at(settings, planned.id, point)
     done = await runs.run(settings, planned.id)
     assert (done.state, done.counts) == (OperationState.DONE, {"discarded": 1})
     await until(lambda: database.fetchval("SELECT count(*) FROM journal"), 2)
@@ -121,35 +113,20 @@ async def test_a_release_of_many_beside_a_worker_keeps_every_order_and_the_accou
     no_breaker = settings.worker.model_copy(update={"breaker": False})
     service = Service(settings.model_copy(update={"worker": no_breaker}))
     held, free = [uuid4() for _ in range(ORGANIZATIONS)], [uuid4() for _ in range(ORGANIZATIONS)]
-
-    def life(org_id: UUID, turn: int) -> FakeRecord:
-        if turn == 0:
-            return record_of(CreateOrganization(org_id=org_id, name=f"{org_id} 0"))
-        return record_of(UpdateOrganization(org_id=org_id, name=f"{org_id} {turn}"))
-
-    async def journaled(rows: int) -> None:
-        await until(lambda: database.fetchval("SELECT count(*) FROM journal"), rows, timeout_s=120)
-
     service.start("worker", "relay")
     with failing_for(held):
-        await send(settings, *(life(each, turn) for turn in range(COMMANDS_EACH) for each in held))
-        await until(
-            lambda: database.fetchval("SELECT count(*) FROM parked"), ORGANIZATIONS * COMMANDS_EACH, timeout_s=120
-        )
+        await send(settings, *(live(each, turn) for turn in range(COMMANDS_EACH) for each in held))
+        parked = ORGANIZATIONS * COMMANDS_EACH
+        await until(lambda: database.fetchval("SELECT count(*) FROM parked"), parked, timeout_s=120)
     releasing = asyncio.create_task(release(settings))
-    more = range(COMMANDS_EACH, 2 * COMMANDS_EACH)
-    for turn in more:
-        await send(settings, *(life(each, turn) for each in held), *(life(each, turn - COMMANDS_EACH) for each in free))
+    for turn in range(COMMANDS_EACH):
+        await send(settings, *(live(each, turn + COMMANDS_EACH) for each in held), *(live(each, turn) for each in free))
     done = await releasing
-    assert done.state == OperationState.DONE
-    assert set(done.counts) == {"applied"}
-    assert done.counts["applied"] >= ORGANIZATIONS * COMMANDS_EACH
-    await journaled(3 * ORGANIZATIONS * COMMANDS_EACH)
-    last = await database.fetch("SELECT id, name, version FROM organization")
+    assert (done.state, set(done.counts)) == (OperationState.DONE, {"applied"})
+    assert done.counts["applied"] >= parked
+    await until(lambda: database.fetchval("SELECT count(*) FROM journal"), 3 * parked, timeout_s=120)
     turns = dict.fromkeys(held, 2 * COMMANDS_EACH) | dict.fromkeys(free, COMMANDS_EACH)
-    assert {row["id"]: (row["name"], row["version"]) for row in last} == {
-        org_id: (f"{org_id} {count - 1}", count) for org_id, count in turns.items()
-    }
+    assert await find_disorder(database, turns) == []
     assert {state for (state,) in await rows(database, "state")} == {"released"}
     await until(lambda: is_balanced(settings), timeout_s=60)
     await service.stop()

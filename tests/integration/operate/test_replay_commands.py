@@ -16,7 +16,7 @@ from org_service.settings import Settings
 from org_service.store.operations import Operation
 from tests.integration.worker.publishing import committed
 from tests.integration.worker.running import running
-from tests.support.database import connected
+from tests.support.database import connected, execute
 from tests.support.operating import Orgs
 from tests.support.probing import probing
 from tests.support.random_commands import RandomCommands
@@ -113,3 +113,27 @@ async def test_what_has_no_outcome_is_said_and_decided(settings: Settings, orgs:
     assert any(f"{plan['items']} of them have no outcome yet" in note for note in plan["notes"])
     ran = (await orgs("run", plan["id"], "--reason", "a test", "--json")).json
     assert ran["counts"] == {"sent": plan["items"]}
+
+
+async def test_marks_bound_what_is_sent_again(settings: Settings, orgs: Orgs) -> None:
+    await publish(settings, RandomCommands(8, 5).commands(20))
+    await orgs("mark", "first")
+    await publish(settings, RandomCommands(9, 5).commands(20))
+    await orgs("mark", "second")
+    await publish(settings, RandomCommands(10, 5).commands(20))
+    plan = ("replay", "commands", "--plan", "--json")
+
+    async def items(*options: str) -> int:
+        return (await orgs(*plan, *options)).json["items"]
+
+    everything, since = await items(), await items("--from-mark", "first")
+    between, until_then = await items("--from-mark", "first", "--to-mark", "second"), await items("--to-mark", "second")
+    assert 0 < between < since < everything
+    assert until_then + since == everything + between
+    refused = await orgs(*plan, "--from-mark", "first", "--from-offset", "0:1", code=2)
+    assert "exclude each other" in refused.stderr
+    await execute(
+        settings, "UPDATE mark SET topics = jsonb_set(topics, ARRAY[$1, 'id'], '\"x\"')", settings.kafka.topics.commands
+    )
+    refused = await orgs(*plan, "--to-mark", "first", code=1)
+    assert "is not the one that there was at the mark 'first'" in refused.stderr

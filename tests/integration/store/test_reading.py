@@ -1,5 +1,6 @@
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
@@ -7,8 +8,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from org_service.domain.reasons import ParkedState
 from org_service.settings import DatabaseSettings
-from org_service.store import journal, organizations, parked
+from org_service.store import journal, organizations, parked_queues
 from org_service.store.engine import Session, create_engine
+from org_service.store.parked_queues import ParkedFilter, ParkedRecord
 from tests.integration.store.rows import ACME, AT, insert_journal, insert_organization, insert_parked
 
 pytestmark = pytest.mark.integration
@@ -56,8 +58,8 @@ async def test_nothing_is_found_in_an_empty_database(reader: AsyncConnection) ->
     assert await organizations.find_by_id_or_name(reader, "acme") == []
     assert await organizations.find_by_id_or_name(reader, str(ACME)) == []
     assert await journal.read_history(reader, ACME, 10) == []
-    assert await parked.list_records(reader, 10) == []
-    assert await parked.count(reader) == []
+    assert await parked_queues.list_records(reader, ParkedFilter(), 0, 10) == []
+    assert await parked_queues.count(reader, ParkedFilter()) == []
     assert await organizations.list_by_id(reader, 10) == []
 
 
@@ -101,8 +103,12 @@ async def test_parked_records_are_listed_without_what_they_hold(admin: Session, 
     cut = {"value_bytes": 200_000, "value_sha256": "ab" * 32}
     await insert_parked(admin, 8, org_id=None, command_id=None, reason="unreadable", key=None, **cut)
     await insert_parked(admin, 9, org_id=OTHER, state=ParkedState.RELEASED)
-    first, second = await parked.list_records(reader, 10)
-    assert first == parked.ParkedRecord(
+
+    async def find(**wanted: Any) -> list[ParkedRecord]:
+        return await parked_queues.list_records(reader, ParkedFilter(**wanted), 0, 10)
+
+    first, second = await find(state=ParkedState.OPEN)
+    assert first == ParkedRecord(
         id=first.id,
         topic="orgs.commands",
         partition=0,
@@ -122,20 +128,31 @@ async def test_parked_records_are_listed_without_what_they_hold(admin: Session, 
     )
     assert (second.offset, second.actor, second.reason) == (8, None, "unreadable")
     assert (second.value_bytes, second.value_sha256) == (200_000, "ab" * 32)
-    assert await parked.list_records(reader, 1) == [first]
-    assert await parked.list_records(reader, 10, after_id=first.id) == [second]
-    assert await parked.list_records(reader, 10, parked_id=second.id) == [second]
-    assert await parked.list_records(reader, 10, org_id=ACME) == [first]
-    assert await parked.list_records(reader, 10, command_id=command_id) == [first]
-    assert [each.offset for each in await parked.list_records(reader, 10, state=ParkedState.RELEASED)] == [9]
-    assert [each.offset for each in await parked.list_records(reader, 10, state=None)] == [7, 8, 9]
+    assert [each.offset for each in await find()] == [7, 8, 9]
+    assert await parked_queues.list_records(reader, ParkedFilter(), first.id, 1) == [second]
+    for mine, theirs in (
+        ({"ids": [first.id]}, {"ids": [second.id, 99]}),
+        ({"org_ids": [ACME]}, {"org_ids": [THIRD]}),
+        ({"command_ids": [command_id]}, {"command_ids": [uuid4()]}),
+        ({"loose": False}, {"loose": True}),
+        ({"through_id": first.id}, {"through_id": first.id - 1}),
+        ({"reason": "handler_raised"}, {"reason": "unreadable"}),
+        ({"cause": "ZeroDivisionError"}, {"cause": "ZeroDivision"}),
+        ({"from_time": AT}, {"from_time": AT + timedelta(seconds=1)}),
+        ({"to_time": AT + timedelta(seconds=1)}, {"to_time": AT}),
+    ):
+        assert first in await find(state=ParkedState.OPEN, **mine), mine
+        assert first not in await find(state=ParkedState.OPEN, **theirs), theirs
+    assert await find(state=ParkedState.OPEN, loose=True) == [second]
+    assert [each.offset for each in await find(state=ParkedState.RELEASED)] == [9]
+    assert await find(exhausted=True) == []
 
 
 async def test_parked_records_are_counted_by_state_and_reason(admin: Session, reader: AsyncConnection) -> None:
     for offset, state in enumerate(("open", "open", "released")):
         await insert_parked(admin, offset, state=state)
     await insert_parked(admin, 9, reason="unreadable")
-    assert await parked.count(reader) == [
+    assert await parked_queues.count(reader, ParkedFilter()) == [
         ("open", "handler_raised", "ZeroDivisionError", 2),
         ("open", "unreadable", None, 1),
         ("released", "handler_raised", "ZeroDivisionError", 1),

@@ -41,9 +41,16 @@ async def decided(settings: Settings, sendings: Iterable[Sending], **options: An
 async def end_of(settings: Settings) -> int:
     """How many records the topic of commands has."""
     topic = settings.kafka.topics.commands
+    return sum(end for (each, _), end in (await ends(settings)).items() if each == topic)
+
+
+async def ends(settings: Settings) -> dict[tuple[str, int], int]:
+    """Of all partitions of commands, and of what a worker or a relay writes."""
+    topics, partitions = settings.kafka.topics, range(settings.kafka.partitions)
+    written = (topics.commands, topics.results, topics.events, topics.state)
+    at = [TopicPartition(topics.relay, 0), *(TopicPartition(each, number) for each in written for number in partitions)]
     async with AIOKafkaConsumer(bootstrap_servers=settings.kafka.bootstrap_servers) as consumer:
-        ends = await consumer.end_offsets([TopicPartition(topic, each) for each in range(settings.kafka.partitions)])
-    return sum(ends.values())
+        return {(each.topic, each.partition): end for each, end in (await consumer.end_offsets(at)).items()}
 
 
 async def rehearse(

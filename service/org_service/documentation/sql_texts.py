@@ -214,6 +214,7 @@ TEXTS: Final[Mapping[str, str]] = {
     "scratch/make": "Makes the tables. A rehearsal, first. Locks nothing that exists.",
     "scratch/set_read_only": "Makes every later transaction of the session read-only: only temporary tables can be "
     "written. A rehearsal, once the tables are made.",
+    "scratch/begun": "Rehearsals: begins the transaction, before a COPY that goes past SQLAlchemy.",
     "scratch/find_diverged": f"Finds organizations that went another way. {_TRIED}. Temporary tables only.",
     "scratch/note_diverged": f"Keeps organizations that went another way. {_TRIED}. Temporary tables only.",
     "scratch/find_waiting": f"Finds commands that the rehearsal parked. {_TRIED}. Temporary tables only.",

@@ -1,11 +1,10 @@
 """What became of a command, and how two accounts of it differ: what was recorded, and what a rehearsal says. Pure.
 
-Moments are left out, but for whether an organization is deactivated: a rehearsal decides later, and nothing is decided
-by the clock.
+When it was recorded is left out; the moments of organizations are not, because a rehearsal decides as of then.
 """
 
 from collections.abc import Mapping
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, cast
 
 import orjson
 
@@ -41,8 +40,8 @@ class Unlike(NamedTuple):
     rehearsed: Any
 
 
-_PLAIN: Final = ("outcome", "code", "version", "event_type", "command_type", "org_id", "actor")
-_MOMENTS: Final = ("created_at", "updated_at")
+_COMPARED: Final = NewOutcome._fields[: NewOutcome._fields.index("recorded_at")]
+_JSON: Final = frozenset({"changed", "before", "after", "problem"})
 ACCESS_PROBLEMS: Final = frozenset({ProblemType.NOT_FOUND.value, ProblemType.FORBIDDEN.value})
 
 
@@ -53,37 +52,21 @@ def problem_type(row: NewOutcome) -> str | None:
 
 def compare(recorded: Fate, rehearsed: Fate) -> Mapping[str, Unlike]:
     """The fields that differ, by name; of organizations and problems each member (`after.name`, `problem.detail`)."""
-    if recorded.row is None or rehearsed.row is None:
-        if recorded == rehearsed:
-            return {}
-        return {"outcome": Unlike(recorded.word, rehearsed.word)}
-    return _compare_rows(recorded.row, rehearsed.row)
-
-
-def _compare_rows(was: NewOutcome, now: NewOutcome) -> Mapping[str, Unlike]:
+    was, now = recorded.row, rehearsed.row
+    if was is None or now is None:
+        return {} if recorded == rehearsed else {"outcome": Unlike(recorded.word, rehearsed.word)}
     found: dict[str, Unlike] = {}
-    if (
-        was.outcome != now.outcome
-        or was.version != now.version
-        or was.event_type != now.event_type
-        or was.code != now.code
-        or was.actor != now.actor
-        or was.org_id != now.org_id
-        or was.command_type != now.command_type
-    ):
-        for field in _PLAIN:
-            old, new = getattr(was, field), getattr(now, field)
-            if old != new:
+    if was[: len(_COMPARED)] != now[: len(_COMPARED)]:
+        pairs: Any = zip(_COMPARED, was, now, strict=False)
+        for field, old, new in pairs:
+            if old == new:
+                continue
+            if field in _JSON:
+                _compare_members(field, _parsed(old), _parsed(new), found)
+            elif field == "request_digest":
+                found[field] = Unlike(old.hex(), new.hex())
+            else:
                 found[field] = Unlike(old, new)
-    if was.changed != now.changed:
-        found["changed"] = Unlike(_parsed(was.changed), _parsed(now.changed))
-    if was.request_digest != now.request_digest:
-        found["request_digest"] = Unlike(was.request_digest.hex(), now.request_digest.hex())
-    if was.problem != now.problem:
-        _compare_members("problem", _parsed(was.problem), _parsed(now.problem), found)
-    for field, old, new in (("before", was.before, now.before), ("after", was.after, now.after)):
-        if old != new:
-            _compare_members(field, _organization(old), _organization(new), found)
     return found
 
 
@@ -91,25 +74,15 @@ def _parsed(text: str | None) -> Any:
     return None if text is None else orjson.loads(text)
 
 
-def _organization(text: str | None) -> Any:
-    if text is None:
-        return None
-    document = orjson.loads(text)
-    for moment in _MOMENTS:
-        document.pop(moment, None)
-    document.pop("deactivated_at", None)  # `deactivated` says whether
-    return document
-
-
 def _compare_members(field: str, old: Any, new: Any, found: dict[str, Unlike]) -> None:
     if old == new:
         return
-    if old is None or new is None:
+    if isinstance(old, dict) and isinstance(new, dict):
+        was, now = cast("dict[str, Any]", old), cast("dict[str, Any]", new)
+        for member in was | now:
+            _compare_members(f"{field}.{member}", was.get(member), now.get(member), found)
+    else:
         found[field] = Unlike(old, new)
-        return
-    for member in {**old, **new}:
-        if old.get(member) != new.get(member):
-            found[f"{field}.{member}"] = Unlike(old.get(member), new.get(member))
 
 
 def leaves_another_state(recorded: Fate, rehearsed: Fate, unlike: Mapping[str, Unlike]) -> bool:

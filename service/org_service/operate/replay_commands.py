@@ -62,7 +62,7 @@ class ReplayCommands:
         Raises:
             PreconditionError: The topic holds none of them.
         """
-        database = Database(settings.database, "operate", direct=True)
+        database = Database(settings.database, "operate", direct=True, autocommit=True)
         extent = await selection.find(settings, database)
         if not extent.ranges:
             raise PreconditionError(f"{settings.kafka.topics.commands} holds none of these commands.")
@@ -81,7 +81,7 @@ class ReplayCommands:
     async def plan(self) -> Plan:
         """Count the records, and see which of them would be decided rather than answered again."""
         tally, unread, undecided, by_token = Tally(), 0, 0, 0
-        database = Database(self._settings.database, "operate")
+        database = Database(self._settings.database, "operate", autocommit=True)
         try:
             async for found, unreadable, _ in self._read({}):
                 unread += unreadable
@@ -149,7 +149,9 @@ class ReplayCommands:
             while reader.unfinished:
                 found: list[_Found] = []
                 unreadable = 0
-                for record in await reader.read():
+                # Partition by partition: in the same order each time, as a plan is known by the order of its items.
+                others = sorted(reader.unfinished)[1:]
+                for record in await reader.read(others):
                     request = _read_or_none(record)
                     if not means(record, None if request is None else request.command_id):
                         continue

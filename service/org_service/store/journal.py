@@ -210,7 +210,8 @@ async def take_positions(conn: AsyncConnection, rows: int) -> int:
 async def append(conn: AsyncConnection, start: int, rows: Sequence[NewOutcome]) -> None:
     """Append `rows` in order: row i (from 0) has position start + 1 + i, which were taken before.
 
-    The rows go by COPY: half the processor time of an insert from arrays, here and in Postgres.
+    The rows go by COPY: half the processor time of an insert from arrays, here and in Postgres. Past SQLAlchemy, which
+    begins a transaction at its own first statement: one must have been run before.
 
     Raises:
         asyncpg.UniqueViolationError: A command id is in the journal meanwhile; roll back and decide again.

@@ -30,6 +30,7 @@ from org_events.events import EventType
 from org_service.domain.outcomes import NewOutcome
 from org_service.domain.reasons import ParkedState
 from org_service.store.journal import COLUMNS
+from org_service.store.prepared import Prepared
 from org_service.store.sql import columns, constant, unnest
 from org_service.store.tables import JournalRow, ParkedRow, PartnershipRow
 
@@ -77,7 +78,9 @@ class ParkedThen(NamedTuple):
 _ids = bindparam("ids", type_=ARRAY(Uuid))
 _after = bindparam("after", type_=BigInteger)
 _through = bindparam("through", type_=BigInteger)
-_FIND_COMMANDS: Final = select(*columns(JournalRow, COLUMNS)).where(col(JournalRow.command_id) == func.any(_ids))
+_FIND_COMMANDS: Final = Prepared(
+    select(*columns(JournalRow, COLUMNS)).where(col(JournalRow.command_id) == func.any(_ids))
+)
 _asked = unnest({"org_id": Uuid, "position": BigInteger}, prefix="asked_")
 _last = (
     select(*columns(JournalRow, LastChange._fields))
@@ -146,10 +149,14 @@ _COUNT_DECIDED: Final = (
 
 
 async def find_commands(conn: AsyncConnection, command_ids: Collection[UUID]) -> dict[UUID, Recorded]:
-    """The journal's rows of commands; of those that have none, nothing."""
-    rows: Any = await conn.execute(_FIND_COMMANDS, {"ids": list(command_ids)})
-    found = (Recorded(position, NewOutcome._make(row)) for position, *row in rows)
-    return {each.row.command_id: each for each in found}
+    """The journal's rows of commands; of those that have none, nothing.
+
+    Args:
+        conn: In AUTOCOMMIT.
+        command_ids: Thousands at once: fetched by the driver itself, for half the time.
+    """
+    rows = await _FIND_COMMANDS.fetch(conn, {"ids": list(command_ids)})
+    return {row[1]: Recorded(row[0], NewOutcome._make(row[1:])) for row in rows}
 
 
 async def find_last_changes(

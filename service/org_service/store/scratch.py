@@ -59,6 +59,7 @@ BEGIN
     CREATE INDEX ON given_up (name_key, position);
 END $$
 """)
+_BEGUN: Final = text("SELECT 1")
 _SET_READ_ONLY: Final = text("SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL READ COMMITTED, READ ONLY")
 _ids = bindparam("ids", type_=ARRAY(Uuid))
 _keys = bindparam("keys", type_=ARRAY(Text))
@@ -181,6 +182,8 @@ async def _fill(conn: DatabaseConnection, given: Given) -> None:
         created = list(given.organizations.values())
         await organizations.write(conn, created=created, updated=[], names=False, moment=now)
     if given.journaled:
+        # COPY goes past SQLAlchemy, which begins the transaction at its own first statement: alone it would be one.
+        await conn.execute(_BEGUN)
         # Below those that the batch takes.
         await journal.append(conn, -len(given.journaled) - 1, given.journaled)
     if given.waiting:

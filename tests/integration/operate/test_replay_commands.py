@@ -2,39 +2,39 @@
 
 import asyncio
 from collections import Counter
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
-from confluent_kafka import Message
 
 from org_service.domain.reasons import OperationState
-from org_service.operate import runs
+from org_service.operate import accounts, runs
 from org_service.operate.commands import CommandSelection
 from org_service.operate.replay_commands import ReplayCommands
 from org_service.probes import Point
 from org_service.settings import Settings
 from org_service.store.operations import Operation
-from tests.integration.worker.publishing import committed
-from tests.integration.worker.running import running
 from tests.support.database import connected, execute
-from tests.support.operating import Orgs
-from tests.support.probing import probing
+from tests.support.idle import wait_until_idle
+from tests.support.operating import Orgs, Service
+from tests.support.probing import Killed, probing
 from tests.support.random_commands import RandomCommands
-from tests.support.rehearsing import checksums, decided, end_of, publish
+from tests.support.rehearsing import publish
 from tests.support.topics import read_topic
-from tests.support.waiting import until
 
 pytestmark = pytest.mark.integration
 
 COMMANDS = 800
+IDLE_S = 60
 
 
-class Killed(BaseException):
-    """What no handler of the service catches, as SIGKILL."""
+class Decided(NamedTuple):
+    """What some commands left behind."""
 
-
-async def kill() -> None:
-    raise Killed
+    head: int
+    """The journal's."""
+    rows: list[Any]
+    organizations: list[Any]
+    parked: list[Any]
 
 
 async def planned(settings: Settings, **selection: Any) -> Operation:
@@ -43,50 +43,70 @@ async def planned(settings: Settings, **selection: Any) -> Operation:
     return operation
 
 
-async def state(settings: Settings) -> dict[str, str]:
-    """What commands change."""
-    found = await checksums(settings)
-    return {name: found[name] for name in ("organization", "journal", "journal_head", "parked", "accepted_command")}
+async def look(settings: Settings, head: int, parked_id: int) -> Decided:
+    """At what commands up to a position, and a parked record, left behind."""
+    of_these = "SELECT * FROM organization WHERE id IN (SELECT org_id FROM journal WHERE position <= $1) ORDER BY id"
+    async with connected(settings) as database:
+        return Decided(
+            head,
+            await database.fetch("SELECT * FROM journal WHERE position <= $1 ORDER BY position", head),
+            await database.fetch(of_these, head),
+            await database.fetch("SELECT * FROM parked WHERE id <= $1 ORDER BY id", parked_id),
+        )
 
 
 @pytest.fixture
-async def unreadable(settings: Settings) -> set[tuple[int, int]]:
-    """Commands that were decided; partitions and offsets of the records that could not be read."""
-    await decided(settings, RandomCommands(7, 30).commands(COMMANDS))
+async def before(settings: Settings, running: Service) -> Decided:
+    """Commands that were decided; the worker and the relay go on."""
+    await publish(settings, RandomCommands(7, 30).commands(COMMANDS))
+    await wait_until_idle(settings, IDLE_S)
     async with connected(settings) as database:
-        rows = await database.fetch('SELECT partition, "offset" FROM parked WHERE command_id IS NULL')
-    return {(partition, offset) for partition, offset in rows}
+        head: Any = await database.fetchval("SELECT position FROM journal_head")
+        parked_id: Any = await database.fetchval("SELECT max(id) FROM parked")
+    return await look(settings, head, parked_id)
 
 
-async def test_everything_again_changes_nothing(settings: Settings, unreadable: set[tuple[int, int]]) -> None:
-    before = await state(settings)
-    messages = await read_topic(settings, settings.kafka.topics.commands)
-    ends = Counter(each.partition() for each in messages)
-    left_out = [content(each) for each in messages if (each.partition(), each.offset()) in unreadable]
+async def see_unchanged(settings: Settings, before: Decided) -> None:
+    await wait_until_idle(settings, IDLE_S)
+    assert await look(settings, before.head, before.parked[-1]["id"]) == before
+    assert (await accounts.check(settings)).differences == []
+
+
+async def sent(settings: Settings) -> dict[int, list[tuple[Any, ...]]]:
+    """What the topic of commands has, by partition."""
+    found: dict[int, list[tuple[Any, ...]]] = {}
+    for each in await read_topic(settings, settings.kafka.topics.commands):
+        found.setdefault(each.partition() or 0, []).append((each.key(), each.value(), tuple(each.headers() or ())))
+    return found
+
+
+def readable(records: list[tuple[Any, ...]], partition: int, before: Decided) -> list[tuple[Any, ...]]:
+    """All but what can't be read, and so is not sent again."""
+    unreadable = {(row["partition"], row["offset"]) for row in before.parked if row["command_id"] is None}
+    return [each for offset, each in enumerate(records) if (partition, offset) not in unreadable]
+
+
+async def test_everything_again_changes_nothing_while_others_send(settings: Settings, before: Decided) -> None:
+    first = await sent(settings)
     operation = await planned(settings)
-    assert operation.items == COMMANDS - len(unreadable)
-    done = await runs.run(settings, operation.id)
+    meant = {partition: readable(records, partition, before) for partition, records in first.items()}
+    assert operation.items == sum(map(len, meant.values())) < COMMANDS
+    _, done = await asyncio.gather(
+        publish(settings, RandomCommands(8, 20).commands(COMMANDS)), runs.run(settings, operation.id)
+    )
     assert (done.state, done.counts) == (OperationState.DONE, {"sent": operation.items})
-    async with running(settings):
-        await until(lambda: committed(settings), await end_of(settings))
-    assert await state(settings) == before
-    messages = await read_topic(settings, settings.kafka.topics.commands)
-    for partition in range(settings.kafka.partitions):
-        mine = [each for each in messages if each.partition() == partition]
-        first, again = mine[: ends[partition]], mine[ends[partition] :]
-        assert [content(each) for each in again] == [content(each) for each in first if content(each) not in left_out]
-
-
-def content(message: Message) -> tuple[Any, ...]:
-    return message.key(), message.value(), tuple(message.headers() or ())
+    await see_unchanged(settings, before)
+    for partition, records in (await sent(settings)).items():
+        again = records[len(first[partition]) :]
+        assert [each for each in again if each in first[partition]] == meant[partition]
 
 
 @pytest.mark.parametrize("point", ["operate.before_publish", "operate.after_publish"])
 async def test_a_run_that_was_killed_is_continued_and_changes_nothing(
-    settings: Settings, unreadable: set[tuple[int, int]], point: Point
+    settings: Settings, before: Decided, point: Point
 ) -> None:
-    before = await state(settings)
     impatient = settings.model_copy(update={"operate": settings.operate.model_copy(update={"lease_s": 1})})
+    offsets = {partition: len(records) for partition, records in (await sent(settings)).items()}
     operation = await planned(impatient)
     await runs.set_rate(impatient, operation.id, 300)  # so that there are several steps
     steps = iter(range(10))
@@ -102,9 +122,10 @@ async def test_a_run_that_was_killed_is_continued_and_changes_nothing(
         await asyncio.sleep(0.05)
     done = await runs.run(impatient, operation.id)
     assert (done.state, done.counts) == (OperationState.DONE, {"sent": operation.items})
-    async with running(settings):
-        await until(lambda: committed(settings), await end_of(settings))
-    assert await state(settings) == before
+    await see_unchanged(settings, before)
+    for partition, records in (await sent(settings)).items():
+        counts = Counter(records)
+        assert all(counts[each] >= 2 for each in readable(records[: offsets[partition]], partition, before))
 
 
 async def test_what_has_no_outcome_is_said_and_decided(settings: Settings, orgs: Orgs) -> None:

@@ -1,4 +1,4 @@
-"""Two accounts of a command: what differs is named, and when something was decided is no difference."""
+"""Two accounts of a command: what differs is named, and when it was recorded is no difference."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -11,10 +11,11 @@ from org_service.domain.fates import Fate, compare, leaves_another_state
 from org_service.domain.outcomes import NewOutcome
 
 NOW, LATER = datetime(2026, 11, 1, tzinfo=UTC), datetime(2026, 12, 1, tzinfo=UTC)
+MOMENT = "2026-11-01T00:00:00+00:00"
 
 
 def organization(moment: datetime, **others: Any) -> str:
-    document = {"name": "Acme", "created_at": moment, "updated_at": moment, "deactivated": False} | others
+    document = {"name": "Acme", "updated_at": moment, "deactivated": False} | others
     return orjson.dumps(document).decode()
 
 
@@ -37,8 +38,13 @@ REJECTED: dict[str, Any] = {
 PROBLEM = '{"type":"urn:orgs:problem:forbidden","detail":"No."}'
 
 
-def test_moments_are_no_difference() -> None:
-    assert compare(Fate("decided", row()), Fate("decided", row(LATER))) == {}
+def test_when_it_was_recorded_is_no_difference() -> None:
+    assert compare(Fate("decided", row()), Fate("decided", row(recorded_at=LATER, command_time_ms=7))) == {}
+
+
+def test_another_form_of_the_same_json_is_no_difference() -> None:
+    spaced = organization(NOW).replace('":', '": ')
+    assert compare(Fate("decided", row()), Fate("decided", row(after=spaced))) == {}
 
 
 @pytest.mark.parametrize(
@@ -49,6 +55,8 @@ def test_moments_are_no_difference() -> None:
         ({"request_digest": b"\2"}, {"request_digest": ("01", "02")}, False),
         ({"changed": "[]"}, {"changed": (["name"], [])}, False),
         ({"after": organization(NOW, name="Other")}, {"after.name": ("Acme", "Other")}, True),
+        ({"after": organization(LATER)}, {"after.updated_at": (MOMENT, "2026-12-01T00:00:00+00:00")}, True),
+        ({"traceparent": "00"}, {"traceparent": (None, "00")}, False),
         ({"after": organization(NOW, deactivated=True)}, {"after.deactivated": (False, True)}, True),
         ({"before": organization(NOW, name="X")}, {"before.name": ("Old", "X")}, False),
     ],

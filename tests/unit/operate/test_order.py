@@ -39,6 +39,10 @@ def parked(partition: int, offset: int) -> Item:
     return Item(FakeRecord(None, None, (), partition, offset), None, Fate("parked"))
 
 
+def positions(items: list[Item]) -> list[int]:
+    return [item.own.position for item in items if item.own is not None]
+
+
 def merged(partitions: dict[int, list[Item]], step: int = 7) -> list[Item]:
     unfinished = set(partitions)
     order, taken = Order(unfinished), list[Item]()
@@ -63,7 +67,7 @@ def test_partitions_are_interleaved_as_they_were_decided(seed: int) -> None:
     for position in range(1, 2_000):
         partition = dice.choices([0, 1, 2], [dice.random(), 1, 2])[0]
         partitions[partition].append(own(position, partition, len(partitions[partition])))
-    assert [item.position for item in merged(partitions)] == list(range(1, 2_000))
+    assert positions(merged(partitions)) == list(range(1, 2_000))
 
 
 def test_what_was_released_late_comes_late_and_holds_up_nothing() -> None:
@@ -71,21 +75,19 @@ def test_what_was_released_late_comes_late_and_holds_up_nothing() -> None:
     rest = [own(position, 0, position) for position in range(2, 300)]
     others = [own(position, 1, position) for position in range(301, 600) if position != 500]
     found = merged({0: [own(1, 0, 0), late, *rest], 1: others})
-    assert [item.position for item in found] == [1, *range(2, 300), *range(301, 600)]
+    assert positions(found) == [1, *range(2, 300), *range(301, 600)]
 
 
 def test_what_was_released_late_is_found_in_a_later_step_too() -> None:
     items = [own(position, 0, position) for position in range(1, 6)] + [own(900, 0, 6), own(901, 0, 7)]
     items += [own(position, 0, position + 2) for position in range(6, 6 + LOOK_AHEAD)]
     found = merged({0: items}, step=7)
-    assert [item.position for item in found] == [*range(1, 6 + LOOK_AHEAD), 900, 901]
+    assert positions(found) == [*range(1, 6 + LOOK_AHEAD), 900, 901]
 
 
 def test_a_command_that_comes_again_never_comes_before_the_first_one() -> None:
     found = merged({0: [again(5, 0, 0), own(3, 0, 1)], 1: [own(1, 1, 0), own(5, 1, 1), own(7, 1, 2)]})
-    assert [(item.position, item.own is None) for item in found] == [
-        (1, False), (3, False), (5, False), (5, True), (7, False),
-    ]  # fmt: skip
+    assert [(item.record.partition, item.record.offset) for item in found] == [(1, 0), (0, 1), (1, 1), (0, 0), (1, 2)]
 
 
 def test_a_parked_record_comes_behind_the_one_before_it() -> None:

@@ -40,7 +40,7 @@ class Batch(NamedTuple):
     organizations: dict[UUID, StoredOrganization | None]
     """Those that the commands are about; None of one that was not there."""
     bystanders: dict[UUID, StoredOrganization]
-    """Those that serve them, and that they serve."""
+    """Those that serve them, and that they serve; their names don't matter."""
     journaled: Sequence[NewOutcome]
     """The first outcomes of commands that come again."""
     waiting: Sequence[Waiting]
@@ -56,16 +56,19 @@ class Batch(NamedTuple):
 class BatchBuilder:
     """Gathers the items of a batch, then looks up what it needs."""
 
-    def __init__(self, *, partial: bool, apart: bool) -> None:
+    def __init__(self, *, apart: bool) -> None:
         """Begin.
 
         Args:
-            partial: Whether other organizations change meanwhile, by commands that are not rehearsed.
-            apart: Whether the same organizations do: each command is decided on what its organization was then.
+            apart: Whether organizations change between their commands, by others that are not rehearsed: then each
+                command is decided on what its organization was then.
         """
         self.items: list[Item] = []
-        self._partial = partial
         self._apart = apart
+        self._last: int | None = None
+        """Position of the last item that has one."""
+        self._gap = False
+        """Whether something was decided in between that is not rehearsed: other organizations may have changed."""
         self._organizations: dict[UUID, StoredOrganization | None] = {}
         self._asked: dict[UUID, int] = {}
         """Organizations that the journal must be asked about, and as of which position."""
@@ -85,18 +88,20 @@ class BatchBuilder:
         """Add an item, unless the batch has to end before it."""
         if len(self.items) >= BATCH_ITEMS_MAX:
             return False
-        request = item.request
+        request, position = item.request, None if item.own is None else item.own.position
+        gap = self._gap or (position is not None and self._last is not None and position != self._last + 1)
         if isinstance(request, Request):
-            if self._partial and self.items and self._has_another_holder(item, request):
+            if gap and self._has_another_holder(item, request):
                 return False
             if item.first is not None:
                 self._add_known(item.first.row)
             elif request.org_id is not None and not isinstance(request.command, Rejected):
-                if not self._add_organization(item, request.org_id):
+                if not self._add_organization(item, request.org_id, gap=gap):
                     return False
                 self._add_names(item, request, request.org_id)
             self._command_ids.add(request.command_id)
         self.items.append(item)
+        self._gap, self._last = gap, self._last if position is None else position
         return True
 
     def _has_another_holder(self, item: Item, request: Request) -> bool:
@@ -107,31 +112,38 @@ class BatchBuilder:
         if self._apart:
             return key is not None or restores or bool(self._names or self._restored)
         if restores or (key is not None and _is_contested(item)):
-            return True
-        contested = any(key == each for each, _ in self._contested)
-        return key is not None and (contested or self._holders.get(key, request.org_id) != request.org_id)
+            return bool(self.items)
+        # What they were called is not known yet.
+        others_asked = self._asked.keys() - {request.org_id}
+        contested = others_asked or any(key == each for each, _ in self._contested)
+        return key is not None and (bool(contested) or self._holders.get(key, request.org_id) != request.org_id)
 
     def _add_known(self, row: NewOutcome) -> None:
         """Remember the first outcome of a command that comes again: that it has one, not what it did."""
         if row.command_id not in self._command_ids:
             self._journaled[row.command_id] = row._replace(outcome=Outcome.REJECTED, event_type=None)
 
-    def _add_organization(self, item: Item, org_id: UUID) -> bool:
+    def _add_organization(self, item: Item, org_id: UUID, *, gap: bool) -> bool:
         row = None if item.own is None else item.own.row
         if org_id in self._organizations or org_id in self._asked:
             version = self._versions.get(org_id)
-            if self._apart:
+            if gap and self._apart:
                 return False
             if row is not None and version is not None and not _follows(row, version):
                 return False
         elif row is not None and row.outcome != Outcome.REJECTED and row.event_type != EventType.RESTORED:
             text = row.before if row.outcome == Outcome.APPLIED else row.after
             state = None if text is None else organization_of(text)
-            if state is not None and self._holders.get(state.name_key or "", org_id) != org_id:
+            name = None if state is None else state.name_key
+            if name is not None and self._holders.get(name, org_id) != org_id:
+                return False
+            if gap and (self._restored or name in self._names):
                 return False
             self._organizations[org_id] = state
-            if state is not None and state.name_key is not None:
-                self._holders[state.name_key] = org_id
+            if name is not None:
+                self._holders[name] = org_id
+        elif gap and (self._restored or self._names):
+            return False
         else:
             # One with an open parked command was changed by nobody since.
             self._asked[org_id] = NOW if item.own is None else item.own.position
@@ -160,7 +172,7 @@ class BatchBuilder:
         async with database.connect() as conn:
             related = await recorded.find_related(conn, self._clients, self._deleted)
             related -= organizations.keys() | self._asked.keys()
-            start = next((item.position for item in items if item.own is not None), NOW)
+            start = next((item.own.position for item in items if item.own is not None), NOW)
             asked = [*self._asked.items(), *((each, start) for each in related)]
             changes = await recorded.find_last_changes(conn, asked)
             waiting = await recorded.find_waiting(conn, {*organizations, *self._asked})
@@ -174,7 +186,7 @@ class BatchBuilder:
                 if position is not None:
                     self._contested.append((name_key(state.name), position))
         bystanders = {
-            org_id: state_behind(org_id, change)
+            org_id: without_name(state_behind(org_id, change))
             for org_id in related
             if (change := changes.get((org_id, start))) is not None
         }
@@ -209,7 +221,7 @@ def _follows(row: NewOutcome, version: int) -> bool:
     """Whether a row is decided on the version that the one before it in the batch left."""
     if row.outcome == Outcome.APPLIED:
         return row.version == version + 1
-    return row.outcome == Outcome.REJECTED or row.version == version
+    return row.version == version or (row.outcome == Outcome.REJECTED and row.version is None)
 
 
 def _before(
@@ -251,6 +263,12 @@ def organization_of(text: str) -> StoredOrganization:
         None,
         document["version"],
     )
+
+
+def without_name(organization: StoredOrganization) -> StoredOrganization:
+    """An organization that leaves its name to others: it has one that nobody can ask for."""
+    key = organization.name_key
+    return organization if key is None else organization._replace(name_key=f"{key} ({organization.id})")
 
 
 def state_behind(org_id: UUID, change: LastChange) -> StoredOrganization:

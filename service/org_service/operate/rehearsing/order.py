@@ -1,14 +1,15 @@
 """Records of all partitions in the order in which they were decided, a bounded part at a time. Pure.
 
-Partitions are read side by side, and each is a queue in the order of its offsets; the journal's positions say how they
-were interleaved. A command that was parked and released was decided long after its neighbours: it waits apart for its
-position, so that it doesn't hold up its partition. Records that have no outcome of their own come right behind the one
-before them; the same command sent again never before the first one.
+The journal's positions say how partitions, each read in the order of its offsets, were interleaved. A command that was
+parked and released was decided long after its neighbours; it waits for its position, and holds up nothing. So of a
+partition the records behind one must be known before it goes: whoever was decided before all of these was in turn, and
+nothing that is read later was decided before it. Records without an outcome of their own come right behind the one in
+turn before them; the same command sent again never before the first one.
 """
 
-import heapq
-from collections import deque
+from collections import Counter
 from collections.abc import Collection, Sequence
+from heapq import heappop, heappush
 from itertools import count
 from typing import Final, NamedTuple
 
@@ -17,11 +18,11 @@ from org_service.domain.requests import Record, Request, Unreadable
 from org_service.store.recorded import Recorded
 
 LOOK_AHEAD: Final = 100
-"""Records of a partition that must be there before its first one goes: it may have been released later than these."""
-BUFFERED_MAX: Final = 24_000
+"""Records of a partition that must be known before one goes: it may have been released later than these."""
+BUFFERED_MAX: Final = 12_000
 """Records in memory, in all partitions; some 3 KB each with what was recorded of them."""
-
-_Key = tuple[int, int]
+_LAST: Final = 1 << 62
+"""Behind all positions."""
 
 
 class Item(NamedTuple):
@@ -37,8 +38,6 @@ class Item(NamedTuple):
     """Of a command that came again: the row of the first one."""
     vouched: str | None = None
     """Whose its token was, where it was accepted."""
-    position: int = 0
-    """Where it stands in the order."""
 
 
 class Order:
@@ -51,86 +50,73 @@ class Order:
             unfinished: The partitions that are not read to their end; whoever reads them removes them.
         """
         self._unfinished = unfinished
-        self._queues: dict[int, deque[tuple[_Key, Item]]] = {partition: deque() for partition in unfinished}
-        self._last: dict[int, int] = {}
-        """By partition, the position of the last one in its order."""
-        self._apart: list[tuple[_Key, Item]] = []
+        self._unsorted: dict[int, list[Item]] = {partition: [] for partition in unfinished}
+        """The last records of each partition."""
+        self._reached = dict.fromkeys(unfinished, -1)
+        """By partition, the position of the last one in turn: none that is not sorted is before it."""
+        self._sorted: list[tuple[int, int, bool, Item]] = []
+        """A heap: position, number among those of one position, whether it was in turn."""
+        self._in_turn = Counter[int]()
+        """Of the sorted ones, by partition."""
         self._numbers = count(1)
-        self._queued_max = max(2 * LOOK_AHEAD, BUFFERED_MAX // max(1, len(self._queues)))
+        self._sorted_max = max(LOOK_AHEAD, BUFFERED_MAX // max(1, len(self._unsorted)))
 
     @property
     def full(self) -> set[int]:
         """Partitions of which enough is there."""
-        return {partition for partition, queue in self._queues.items() if len(queue) >= self._queued_max}
+        return {partition for partition, items in self._in_turn.items() if items >= self._sorted_max}
 
     @property
     def is_empty(self) -> bool:
         """Whether nothing is waiting."""
-        return not self._apart and not any(self._queues.values())
+        return not self._sorted and not any(self._unsorted.values())
 
     def add(self, partition: int, items: Sequence[Item]) -> None:
         """Add the next records of a partition, in the order of their offsets."""
-        queue = self._queues[partition]
-        lowest = min((item.own.position for item in items if item.own is not None), default=None)
-        if lowest is not None and queue and queue[-1][0][0] > lowest:
-            while queue and queue[-1][0][0] > lowest:
-                heapq.heappush(self._apart, queue.pop())
-            self._last[partition] = queue[-1][0][0] if queue else lowest - 1
-        last = self._last.get(partition)
-        if last is None:  # what comes before the first outcome goes with it
-            last = next((item.own.position for item in items if item.own is not None), 1) - 1
-        for item, in_turn in zip(items, _in_turn(items), strict=True):
-            key, item_in_turn = self._key(item, last), in_turn
-            if item.first is not None:
-                item_in_turn = key[0] == last
-            entry = (key, item._replace(position=key[0]))
-            if item_in_turn:
-                queue.append(entry)
-                last = key[0]
-            else:
-                heapq.heappush(self._apart, entry)
-        self._last[partition] = last
+        self._unsorted[partition] += items
+        self._sort(partition, LOOK_AHEAD)
 
-    def _key(self, item: Item, last: int) -> _Key:
-        if item.own is not None:
-            return item.own.position, 0
-        return last if item.first is None else max(last, item.first.position), next(self._numbers)
+    def _sort(self, partition: int, but: int) -> None:
+        """Sort the records of a partition, but for the last ones."""
+        items = self._unsorted[partition]
+        first_behind: list[int] = []
+        """For each, the first position behind it."""
+        first = _LAST
+        for item in reversed(items):
+            first_behind.append(first)
+            if item.own is not None and item.own.position < first:
+                first = item.own.position
+        first_behind.reverse()
+        reached = self._reached[partition]
+        if reached < 0:  # what comes before the first outcome goes with it
+            reached = first - 1 if first < _LAST else 0
+        ready = items[: max(0, len(items) - but)]
+        for item, behind in zip(ready, first_behind, strict=False):
+            if item.own is None:
+                position, number = reached, next(self._numbers)
+                if item.first is not None:
+                    position = max(reached, item.first.position)
+                in_turn = position == reached
+            else:
+                position, number = item.own.position, 0
+                in_turn = position < behind
+                if in_turn:
+                    reached = position
+            self._in_turn[partition] += in_turn
+            heappush(self._sorted, (position, number, in_turn, item))
+        if ready:
+            self._reached[partition] = reached
+            del items[: len(ready)]
 
     def take(self, most: int) -> list[Item]:
         """The next records, as far as nothing that is not read yet can come before them."""
-        queues, apart, unfinished = self._queues, self._apart, self._unfinished
-        if any(len(queues[partition]) < LOOK_AHEAD for partition in unfinished):
-            return []
-        heads = [(queue[0][0], partition) for partition, queue in queues.items() if queue]
-        heapq.heapify(heads)
-        taken: list[Item] = []
-        while len(taken) < most:
-            if apart and (not heads or apart[0][0] < heads[0][0]):
-                taken.append(heapq.heappop(apart)[1])
-                continue
-            if not heads:
-                break
-            partition = heads[0][1]
-            queue = queues[partition]
-            taken.append(queue.popleft()[1])
-            if queue:
-                heapq.heapreplace(heads, (queue[0][0], partition))
-            else:
-                heapq.heappop(heads)
-            if partition in unfinished and len(queue) < LOOK_AHEAD:
-                break
+        for partition, items in self._unsorted.items():
+            if items and partition not in self._unfinished:
+                self._sort(partition, 0)
+        reached = min((self._reached[partition] for partition in self._unfinished), default=_LAST)
+        waiting, taken = self._sorted, list[Item]()
+        while waiting and waiting[0][0] <= reached and len(taken) < most:
+            _, _, in_turn, item = heappop(waiting)
+            self._in_turn[item.record.partition] -= in_turn
+            taken.append(item)
         return taken
-
-
-def _in_turn(items: Sequence[Item]) -> list[bool]:
-    """Which of the next records of a partition were decided before all those behind them."""
-    smallest: int | None = None
-    found: list[bool] = []
-    for item in reversed(items):
-        if item.own is None:
-            found.append(True)
-            continue
-        found.append(smallest is None or item.own.position <= smallest)
-        smallest = item.own.position if smallest is None else min(smallest, item.own.position)
-    found.reverse()
-    return found

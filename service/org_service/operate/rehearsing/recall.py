@@ -1,13 +1,13 @@
 """What was recorded of records: the outcome of each, or that it is parked, or came again."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 from uuid import UUID
 
-from org_events.results import Outcome
+from org_events.results import Outcome, ProblemType
 from org_service.apply.canary import Reader
-from org_service.domain.fates import Fate
+from org_service.domain.fates import Fate, problem_type
 from org_service.domain.fold import is_redelivery
 from org_service.domain.outcomes import NewOutcome
 from org_service.domain.reasons import AuthenticatedBy
@@ -19,8 +19,11 @@ from org_service.store.database import Database
 from org_service.store.recorded import ParkedThen, Recorded
 from org_service.wire.ids import read_uuid
 
-_DISCARDED: Final = 500
-"""The code of a command that an operator discarded; no rule rejects with it."""
+_LEFT_OUT: Final[Mapping[str | None, str]] = {
+    ProblemType.DISCARDED: "discarded by an operator",
+    ProblemType.QUEUE_FULL: "rejected because too many of their organization were parked",
+}
+"""No rule decided these, but what operators did, or had not done yet."""
 
 _Read = tuple[Record, Request | Unreadable | None, UUID | None]
 
@@ -62,8 +65,8 @@ class Recall:
                 item = _parked(record, request, by_place, None if command_id is None else by_command.get(command_id))
             if item is None:
                 self.left_out["without an outcome yet"] += 1
-            elif item.own is not None and item.own.row.code == _DISCARDED:
-                self.left_out["discarded by an operator"] += 1
+            elif item.own is not None and (why := _LEFT_OUT.get(problem_type(item.own.row))) is not None:
+                self.left_out[why] += 1
             else:
                 found.setdefault(record.partition, []).append(item)
         return found

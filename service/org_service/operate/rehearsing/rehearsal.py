@@ -21,6 +21,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, aclosing
+from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
@@ -30,7 +31,7 @@ from org_service.apply.authenticator import Authenticator
 from org_service.apply.canary import Reader
 from org_service.auth.policy import load_policy
 from org_service.domain.access import TRUSTED, Access
-from org_service.domain.decide import Decision, decide
+from org_service.domain.decide import Decision, Holders, decide
 from org_service.domain.fates import ACCESS_PROBLEMS, Fate, compare, leaves_another_state, problem_type
 from org_service.domain.fold import Decider, Plan
 from org_service.domain.organization import StoredOrganization
@@ -40,7 +41,7 @@ from org_service.domain.requests import Record, Request, Unreadable
 from org_service.errors import PreconditionError, RetryError
 from org_service.kafka.ranges import Extent, open_ranges
 from org_service.operate.commands import CommandSelection, offsets_in
-from org_service.operate.rehearsing.batches import NOW, Batch, BatchBuilder
+from org_service.operate.rehearsing.batches import NOW, Batch, BatchBuilder, without_name
 from org_service.operate.rehearsing.names import NameHolders
 from org_service.operate.rehearsing.order import Item, Order
 from org_service.operate.rehearsing.recall import Recall
@@ -89,15 +90,17 @@ class Rehearsal:
         self._policy = policy
         self._decider: Decider = decider or decide
         self._reader = reader or read
-        self._database = Database(settings.database, "operate")
+        self._database = Database(settings.database, "operate", autocommit=True)
         self._tables = Scratch(settings.database)
         self._holders = NameHolders(self._database, self._tables)
         self._items: dict[_At, Item] = {}
         """Of the batch that is being decided."""
         self._fates: dict[_At, Fate] = {}
         self._parked: list[Waiting] = []
+        self._moments: dict[int, datetime] = {}
+        """When commands of the batch were decided, by the identity of each."""
         self._as_in_force: dict[int, Decision] = {}
-        """What the policy in force would say, by the identity of the command."""
+        """What the policy in force would say, likewise."""
         self._diverged = 0
         """Organizations that went another way, in all."""
         self._start = NOW
@@ -174,13 +177,11 @@ class Rehearsal:
         recall = Recall(self._database, self._selection, self._reader)
         recall.left_out = self.report.left_out
         topic = self._settings.kafka.topics.commands
-        selection = self._selection
-        apart = bool(selection.command_ids)
-        partial = apart or bool(selection.org_ids) or len(extent.ranges) < extent.partitions
+        apart = bool(self._selection.command_ids)
         firsts = sum(each.first for each in extent.ranges.values())
         try:
             async with open_ranges(self._settings.kafka, topic, extent.ranges) as reader:
-                order, builder = Order(reader.unfinished), BatchBuilder(partial=partial, apart=apart)
+                order, builder = Order(reader.unfinished), BatchBuilder(apart=apart)
                 while reader.unfinished or not order.is_empty:
                     taken = order.take(_TAKE)
                     if not taken and reader.unfinished:
@@ -192,7 +193,7 @@ class Rehearsal:
                     for item in taken:
                         if not builder.add(item):
                             await ahead.put(await builder.build(self._database, self._selection, extent, read_to))
-                            builder = BatchBuilder(partial=partial, apart=apart)
+                            builder = BatchBuilder(apart=apart)
                             builder.add(item)
                 if builder.items:
                     read_to = sum(reader.read_to.values()) - firsts
@@ -201,10 +202,15 @@ class Rehearsal:
             await ahead.put(None)
 
     async def _rehearse(self, applier: Applier, batch: Batch, on_difference: OnDifference) -> None:
-        start = next((item.position for item in batch.items if item.own is not None), NOW)
+        start = next((item.own.position for item in batch.items if item.own is not None), NOW)
         self._start = min(self._start, start)
         there, diverged = await self._before(batch)
         self._items = {(item.record.partition, item.record.offset): item for item in batch.items}
+        self._moments = {
+            id(item.request.command): item.own.row.recorded_at
+            for item in batch.items
+            if item.own is not None and isinstance(item.request, Request)
+        }
         self._fates, self._parked, self._as_in_force = {}, [], {}
         waiting = list(batch.waiting)
         if self._diverged:
@@ -221,7 +227,7 @@ class Rehearsal:
         """What stood before a batch; and which of its organizations are others in the rehearsal than in the journal."""
         others = dict(batch.bystanders)
         if batch.contested:
-            others = await self._holders.find(batch.contested, self._start - 1) | others
+            others |= await self._holders.find(batch.contested, self._start - 1)
         there = {org_id: each for org_id, each in others.items() if org_id not in batch.organizations}
         there |= {org_id: each for org_id, each in batch.organizations.items() if each is not None}
         diverged: set[UUID] = set()
@@ -323,18 +329,28 @@ class Rehearsal:
         by_token = request is not None and request.authorization is not None
         return "access" if by_token and not problems.isdisjoint(ACCESS_PROBLEMS) else "rules"
 
-    def _decide(self, command: Any, *about: Any, is_partner: bool = False) -> Decision:
-        """Decide; and where the policy that is tried denies something else, also by the one in force."""
-        decision = self._decider(command, *about, is_partner=is_partner)
-        access: Access | None = about[-1] if len(about) > 3 else TRUSTED
+    def _decide(
+        self,
+        command: Any,
+        organization: StoredOrganization | None,
+        holders: Holders,
+        now: datetime,
+        access: Access | None = TRUSTED,
+        *,
+        is_partner: bool = False,
+    ) -> Decision:
+        """Decide as of then; and where the policy that is tried denies something else, also by the one in force."""
+        moment = self._moments.get(id(command), now)
+        decision = self._decider(command, organization, holders, moment, access, is_partner=is_partner)
         if access is None or access.role is None:
             return decision
         self.report.by_token += 1
         if self._policy is not None:
             denied = self._policy_in_force.denied[access.role]
             if denied != access.denied_actions:
-                as_now: tuple[Any, ...] = (*about[:-1], access._replace(denied_actions=denied))
-                self._as_in_force[id(command)] = self._decider(command, *as_now, is_partner=is_partner)
+                access = access._replace(denied_actions=denied)
+                in_force = self._decider(command, organization, holders, moment, access, is_partner=is_partner)
+                self._as_in_force[id(command)] = in_force
         return decision
 
     def _read_again(self, record: Record) -> Request | Unreadable:
@@ -367,6 +383,6 @@ def _with_distinct_names(there: dict[UUID, StoredOrganization], diverged: set[UU
         state = there[org_id]
         key = state.name_key
         if key is not None and holders.setdefault(key, org_id) != org_id:
-            state = state._replace(name_key=f"{key} ({org_id})")
+            state = without_name(state)
         found[org_id] = state
     return found

@@ -1,0 +1,5 @@
+-- scratch/begun
+--
+-- Rehearsals: begins the transaction, before a COPY that goes past SQLAlchemy.
+
+SELECT 1;

@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,11 @@ import orjson
 import pytest
 from typer.testing import CliRunner
 
+from org_events.commands import Command
+from org_events.publishing import OrganizationClient
+from org_events.results import Outcome
 from org_service.cli.app import app
+from org_service.operate import publish
 from org_service.relay import Relay
 from org_service.settings import LogSettings, Settings
 from org_service.telemetry.logs import set_up_logging
@@ -29,6 +33,8 @@ class Answer:
     code: int
     stdout: str
     stderr: str
+    output: str
+    """Both, as a terminal shows them."""
 
     @property
     def json(self) -> Any:
@@ -55,7 +61,7 @@ class Orgs:
         if result.exception is not None and not isinstance(result.exception, SystemExit):
             raise result.exception
         assert result.exit_code == code, result.output
-        return Answer(result.exit_code, result.stdout, result.stderr)
+        return Answer(result.exit_code, result.stdout, result.stderr, result.output)
 
 
 @pytest.fixture
@@ -111,3 +117,23 @@ async def running(service: Service) -> Service:
     """A worker and a relay."""
     service.start("worker", "relay")
     return service
+
+
+class Acting:
+    """Sends commands on behalf of people."""
+
+    def __init__(self, client: OrganizationClient) -> None:
+        self._client = client
+
+    async def __call__(self, actor: str, commands: Iterable[Command]) -> None:
+        """Send commands, and wait until all are applied."""
+        async for result in self._client.on_behalf_of(actor).execute_many(commands):
+            assert result.outcome == Outcome.APPLIED, result.problem
+
+
+@pytest.fixture
+async def act(settings: Settings, running: Service) -> AsyncIterator[Acting]:
+    """Somebody does something, and it is decided."""
+    assert running
+    async with publish.connect(settings.kafka, actor="nobody", timeout_s=30) as client:
+        yield Acting(client)

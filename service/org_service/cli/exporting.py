@@ -69,19 +69,11 @@ async def _export(
 
 def _format(chosen: Literal["jsonl", "csv"]) -> tuple[str | None, ToLine]:
     """The first line, and what makes the others."""
-    import csv
-    from io import StringIO
-
     from org_service.operate import organizations_file
-
-    def as_csv(cells: list[str]) -> str:
-        line = StringIO()
-        csv.writer(line, lineterminator="").writerow(cells)
-        return line.getvalue()
 
     if chosen == "jsonl":
         return None, organizations_file.to_json_line
-    return as_csv(list(organizations_file.CSV_COLUMNS)), lambda each: as_csv(organizations_file.to_cells(each))
+    return organizations_file.CSV_HEADER, organizations_file.to_csv_line
 
 
 @contextmanager

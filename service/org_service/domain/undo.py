@@ -54,6 +54,8 @@ class Undoing(NamedTuple):
     """What is to be done to one organization."""
 
     org_id: UUID
+    name: str
+    """That it has, or had when it was deleted."""
     version: int
     """Of its last change, which it is judged by."""
     before: State | None
@@ -155,6 +157,7 @@ def undo(org_id: UUID, history: Sequence[Past]) -> Undoing:
         conflicts.append(f"what it was is not valid any more: {wrong}")
     return Undoing(
         org_id=org_id,
+        name=stored["name"],
         version=last.version,
         before=before,
         after=after if commands else before,

@@ -12,7 +12,7 @@ import asyncio
 import socket
 import tempfile
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import ExitStack
 from hashlib import sha256
 from itertools import islice
@@ -27,7 +27,14 @@ from org_events.commands import Command, UpdateOrganization
 from org_service.domain.organization import name_key
 from org_service.errors import PreconditionError
 from org_service.operate import organizations_file
-from org_service.operate.operation import Execution, Plan, Tally
+from org_service.operate.operation import (
+    LEFT_OUT_SHOWN_MAX,
+    Execution,
+    Plan,
+    Tally,
+    explain_left_out,
+    open_database,
+)
 from org_service.operate.organizations_file import BadLine, Format, Row
 from org_service.operate.sending import Item, open_sender, with_failures
 from org_service.settings import Settings
@@ -38,8 +45,6 @@ from org_service.store.journal import PastState
 READ_LINES: Final = 500
 """Judged by one look into the database."""
 STEP_LINES_MAX: Final = 500
-SHOWN_MAX: Final = 100
-"""Lines that can't be applied, in the plan."""
 SKIPPED_MAX: Final = 10_000
 """Lines whose names others have. More of them, and it is not the right file, or it lacks the ids."""
 _COPY_BYTES: Final = 1 << 20
@@ -135,9 +140,8 @@ class ApplyFile:
         """Judge each line."""
         tally, verdicts, wrong = Tally(), Counter[Verdict](), list[str]()
         changed_since, skipped = 0, list[int]()
-        database = Database(self._settings.database, "operate")
-        try:
-            with await self._copy() as (file, digest):
+        with await self._copy() as (file, digest):
+            async with open_database(self._settings) as database:
                 judging = _Judging(self._asked, database, foreseeing=True)
                 async for chunk in judging.judge_all(file):
                     changed_since += judging.changed_since
@@ -145,11 +149,9 @@ class ApplyFile:
                         verdicts[each.verdict] += 1
                         if each.command is not None:
                             tally.add(_identity(each), lambda each=each: _shown(each))
-                        elif each.verdict != "unchanged" and len(wrong) < SHOWN_MAX:
-                            wrong.append(f"  line {each.line}: {each.verdict}: {each.why}")
+                        elif each.verdict != "unchanged" and len(wrong) < LEFT_OUT_SHOWN_MAX:
+                            wrong.append(f"line {each.line}: {each.verdict}: {each.why}")
                 skipped = judging.taken
-        finally:
-            await database.close()
         self._asked = self._asked.model_copy(update={"sha256": digest, "skipped": tuple(skipped)})
         facts = {
             "file": str(self._asked.path),
@@ -160,7 +162,7 @@ class ApplyFile:
             "organizations that changed since": changed_since,
         }
         left = verdicts["conflict"] + verdicts["invalid"]
-        return tally.plan(facts, _notes(left, wrong))
+        return tally.plan(facts, explain_left_out("lines that can't be applied, and are left out", wrong, left))
 
     async def run(self, execution: Execution) -> None:
         """Send what was not sent yet, a step of lines at a time.
@@ -168,23 +170,19 @@ class ApplyFile:
         Raises:
             PreconditionError: The file is another one than was planned.
         """
-        database = Database(self._settings.database, "operate")
         progress: Mapping[str, Any] = execution.progress or {"line": 0}
         await execution.record(progress, {})  # see whose run this is before anything goes out
-        try:
-            with await self._copy() as (file, digest):
-                self._see_same(digest)
-                async with open_sender(self._settings, execution) as sender:
-                    async for chunk in _Judging(self._asked, database, foreseeing=False).judge_all(file):
-                        todo = [each for each in chunk if each.line > progress["line"]]
-                        while todo:
-                            step = _step(todo, execution.step_max(STEP_LINES_MAX))
-                            todo = todo[len(step) :]
-                            done = await sender.send([_item(each) for each in step if each.command is not None])
-                            progress = with_failures({**progress, "line": step[-1].line}, done.failures)
-                            await execution.record(progress, done.counts)
-        finally:
-            await database.close()
+        with await self._copy() as (file, digest):
+            self._see_same(digest)
+            async with open_database(self._settings) as database, open_sender(self._settings, execution) as sender:
+                async for chunk in _Judging(self._asked, database, foreseeing=False).judge_all(file):
+                    todo = [each for each in chunk if each.line > progress["line"]]
+                    while todo:
+                        step = _step(todo, execution.step_max(STEP_LINES_MAX))
+                        todo = todo[len(step) :]
+                        done = await sender.send([_item(each) for each in step if each.command is not None])
+                        progress = with_failures({**progress, "line": step[-1].line}, done.failures)
+                        await execution.record(progress, done.counts)
 
     async def _copy(self) -> "_Copy":
         copying = asyncio.to_thread(_copy, self._asked.path)
@@ -371,13 +369,3 @@ def _fields(state: Mapping[str, Any] | None) -> str | None:
     if state is None:
         return None
     return ", ".join(f"{field} {orjson.dumps(value).decode()}" for field, value in state.items())
-
-
-def _notes(left: int, wrong: Sequence[str]) -> list[str]:
-    return [f"{left:,} lines can't be applied, and are left out:", *_shortened(left, wrong)] if left else []
-
-
-def _shortened(left: int, wrong: Sequence[str]) -> Iterator[str]:
-    yield from wrong
-    if left > len(wrong):
-        yield "  …"

@@ -27,6 +27,8 @@ from org_service.store.operations import Lease, Operation, Wishes
 
 SAMPLE_MAX: Final = 20
 """Items that a plan shows."""
+LEFT_OUT_SHOWN_MAX: Final = 100
+"""What a plan can't do of what was asked for, by line."""
 DIGEST_BYTES: Final = 16
 NOT_DONE: Final = frozenset({"conflict", "rejected", "parked", FAILED, WAITING})
 """Names in `Execution.counts` of items that were not done; a command ends with exit code 1 where there are any."""
@@ -70,7 +72,7 @@ class Plan(NamedTuple):
     items: int
     """The exact number of things that it would touch."""
     digest: str
-    """Of all of them, in order, in hex."""
+    """Of all of them, in any order, in hex."""
     sample: Sequence[Mapping[str, Any]]
     """The first of them, as operators see them."""
     facts: Mapping[str, Any]
@@ -79,12 +81,30 @@ class Plan(NamedTuple):
     """What an operator should know before; a line each."""
 
 
+def explain_left_out(said: str, lines: Sequence[str], total: int | None = None) -> list[str]:
+    """Notes on what a plan leaves out: how many, and the first of them.
+
+    Args:
+        said: What they are.
+        lines: The first of them, or all.
+        total: How many there are, if `lines` has not all.
+    """
+    total = len(lines) if total is None else total
+    if not total:
+        return []
+    shown = [f"  {line}" for line in lines[:LEFT_OUT_SHOWN_MAX]]
+    return [f"{said}: {total:,}", *shown, *(["  …"] if total > len(shown) else [])]
+
+
 class Tally:
-    """Counts, digests and samples what a plan would touch, item by item; memory doesn't grow."""
+    """Counts, digests and samples what a plan would touch, item by item; memory doesn't grow.
+
+    The digest is that of the same items in any order: partitions are read in another one each time.
+    """
 
     def __init__(self) -> None:
         self.items = 0
-        self._digest = blake2b(digest_size=DIGEST_BYTES)
+        self._digest = 0
         self._sample: list[Mapping[str, Any]] = []
 
     def add(self, identity: bytes, shown: Callable[[], Mapping[str, Any]]) -> None:
@@ -95,14 +115,14 @@ class Tally:
             shown: Makes what operators see of it.
         """
         self.items += 1
-        self._digest.update(len(identity).to_bytes(4, "big"))
-        self._digest.update(identity)
+        self._digest += int.from_bytes(blake2b(identity, digest_size=DIGEST_BYTES).digest(), "big")
         if len(self._sample) < SAMPLE_MAX:
             self._sample.append(shown())
 
     def plan(self, facts: Mapping[str, Any], notes: Sequence[str] = ()) -> Plan:
         """The plan of what was added."""
-        return Plan(self.items, self._digest.hexdigest(), self._sample, facts, notes)
+        digest = (self._digest % (1 << 8 * DIGEST_BYTES)).to_bytes(DIGEST_BYTES, "big")
+        return Plan(self.items, digest.hex(), self._sample, facts, notes)
 
 
 class Tool(Protocol):

@@ -13,7 +13,7 @@ import csv
 import re
 import unicodedata
 from collections.abc import Iterator, Mapping
-from io import TextIOWrapper
+from io import StringIO, TextIOWrapper
 from itertools import chain
 from pathlib import Path
 from typing import IO, Any, Final, Literal, NamedTuple, cast
@@ -37,8 +37,9 @@ HEADER_CHARS_MAX: Final = 200
 """Of a header that isn't understood, in the message; enough to see what is wrong with it."""
 
 _ADDRESS: Final = ("line1", "line2", "city", "region", "postal_code", "country")
-CSV_COLUMNS: Final = ("id", "name", "domain", *_ADDRESS)
+_CSV_COLUMNS: Final = ("id", "name", "domain", *_ADDRESS)
 """Those there are; only the name is needed."""
+CSV_HEADER: Final = ",".join(_CSV_COLUMNS)
 _SEPARATORS: Final = ",;\t"
 _SEPARATOR_LINE: Final = re.compile(r'"?sep=([,;\t])"?[,;\t]*\r?\n', re.IGNORECASE)
 """A first line that tells spreadsheets the separator."""
@@ -105,11 +106,13 @@ def to_json_line(organization: StoredOrganization) -> str:
     return orjson.dumps({"id": str(organization.id), **fields}).decode()
 
 
-def to_cells(organization: StoredOrganization) -> list[str]:
-    """An organization as cells of CSV, in the order of `CSV_COLUMNS`."""
+def to_csv_line(organization: StoredOrganization) -> str:
+    """An organization as a line of CSV, in the order of `CSV_HEADER`, without the line's end."""
     address = organization.primary_address or {}
     cells = {"id": str(organization.id), "name": organization.name, "domain": organization.domain, **address}
-    return [cells.get(name) or "" for name in CSV_COLUMNS]
+    line = StringIO()
+    csv.writer(line, lineterminator="").writerow(cells.get(name) or "" for name in _CSV_COLUMNS)
+    return line.getvalue()
 
 
 def _read_json_lines(file: IO[str]) -> Iterator[Row | BadLine]:
@@ -145,9 +148,9 @@ def _read_csv(path: Path, file: IO[str]) -> Iterator[Row | BadLine]:
         header = _without_empty_end([name.strip().lower() for name in next(reader, list[str]())])
     except csv.Error as error:
         header = [f"{error}"]
-    unknown = [name for name in header if name not in CSV_COLUMNS]
+    unknown = [name for name in header if name not in _CSV_COLUMNS]
     if unknown or "name" not in header or len(set(header)) != len(header):
-        others = ", ".join(name for name in CSV_COLUMNS if name != "name")
+        others = ", ".join(name for name in _CSV_COLUMNS if name != "name")
         raise BadInputError(
             f"{path} must begin with a line that names its columns, in UTF-8 and separated by commas, semicolons "
             f"or tabs: name, and any of {others}. It begins with {ascii(header)[:HEADER_CHARS_MAX]}"

@@ -8,7 +8,7 @@ somebody changed in between is a conflict, and stays.
 Newest first. An organization that gets a name back comes behind the one that has it now, and not in the same step.
 """
 
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from typing import Any, ClassVar, Final, NamedTuple
 from uuid import UUID
 
@@ -20,7 +20,7 @@ from org_service.domain.organization import COMPARED_FIELDS, name_key
 from org_service.domain.undo import Past, Undoing, undo
 from org_service.errors import PreconditionError
 from org_service.operate.changes import Selection
-from org_service.operate.operation import Execution, Plan, Tally
+from org_service.operate.operation import Execution, Plan, Tally, explain_left_out, open_database
 from org_service.operate.sending import Item, open_sender, with_failures
 from org_service.settings import Settings
 from org_service.store import journal, organizations, relations
@@ -32,7 +32,6 @@ ORGANIZATIONS_MAX: Final = 100_000
 READ_ORGANIZATIONS: Final = 500
 """Whose histories are read in one statement."""
 STEP_ORGANIZATIONS_MAX: Final = 500
-CONFLICTS_SHOWN_MAX: Final = 100
 
 
 class Parameters(BaseModel):
@@ -96,8 +95,7 @@ class Undo:
 
     async def plan(self) -> Plan:
         """See what each organization would become, and what stands in the way."""
-        database = Database(self._settings.database, "operate")
-        try:
+        async with open_database(self._settings) as database:
             work = await self._look(database)
             obstacles: dict[UUID, str] = {}
             changed_since = 0
@@ -107,8 +105,6 @@ class Undo:
                 async with database.connect() as conn:
                     versions = await organizations.find_versions(conn, [each.org_id for each in some])
                 changed_since += sum(versions.get(each.org_id) != each.version for each in some)
-        finally:
-            await database.close()
         for each in work.todo:  # in order: whom one waits for comes before
             holder = work.waits_for.get(each.org_id)
             if holder in obstacles:
@@ -125,16 +121,12 @@ class Undo:
             "conflict": len(conflicts),
             "organizations that changed since": changed_since,
         }
-        return tally.plan(facts, _notes(conflicts))
+        return tally.plan(facts, explain_left_out("what can't be undone, and is left as it is", conflicts))
 
     async def run(self, execution: Execution) -> None:
         """Send what was not sent yet, a step of organizations at a time."""
-        database = Database(self._settings.database, "operate")
-        try:
-            work = await self._look(database)
-        finally:
-            await database.close()
-        todo = self._todo(work)
+        async with open_database(self._settings) as database:
+            todo = self._todo(work := await self._look(database))
         progress: Mapping[str, Any] = execution.progress or {"next": 0}
         await execution.record(progress, {})  # see whose run this is before anything goes out
         async with open_sender(self._settings, execution) as sender:
@@ -217,13 +209,13 @@ def _order(undoings: Sequence[Undoing]) -> tuple[list[Undoing], dict[UUID, UUID]
     Returns:
         What can be done, in order; who waits for whom; and those that wait for each other in a circle, as conflicts.
     """
-    gives_up = {name_key(each.before["name"]): each for each in undoings if each.before and _releases(each)}
+    gives_up = {name_key(each.name): each for each in undoings if each.before and _releases(each)}
     waits_for: dict[UUID, UUID] = {}
     by_id = {each.org_id: each for each in undoings}
     for each in undoings:
-        holder = gives_up.get(key) if (key := _claims(each)) is not None else None
-        if holder is not None and holder.org_id != each.org_id:
-            waits_for[each.org_id] = holder.org_id
+        for holder in filter(None, map(gives_up.get, _claims(each))):
+            if holder.org_id != each.org_id:
+                waits_for.setdefault(each.org_id, holder.org_id)
     placed: dict[UUID, Undoing] = {}
     circles: list[str] = []
     hopeless: set[UUID] = set()
@@ -245,29 +237,31 @@ def _order(undoings: Sequence[Undoing]) -> tuple[list[Undoing], dict[UUID, UUID]
     return list(placed.values()), waits_for, circles
 
 
-def _claims(undoing: Undoing) -> str | None:
-    """The name that it takes, in the form that must be unique; None where it takes none."""
+def _claims(undoing: Undoing) -> Collection[str]:
+    """The names that it takes, in the form that must be unique; a restored one first takes the last that it had."""
     if undoing.after is None:
-        return None
-    key = name_key(undoing.after["name"])
-    return None if undoing.before is not None and name_key(undoing.before["name"]) == key else key
+        return ()
+    had, gets = name_key(undoing.name), name_key(undoing.after["name"])
+    if undoing.before is None:
+        return dict.fromkeys((gets, had))
+    return () if had == gets else (gets,)
 
 
 def _releases(undoing: Undoing) -> bool:
-    return undoing.after is None or _claims(undoing) is not None
+    return undoing.after is None or bool(_claims(undoing))
 
 
 async def _obstacles(
     database: Database, undoings: Sequence[Undoing], waits_for: Mapping[UUID, UUID]
 ) -> dict[UUID, str]:
     """What the service would reject as things are now, and why."""
-    claims = {each.org_id: key for each in undoings if (key := _claims(each)) is not None}
+    claims = [(each.org_id, key) for each in undoings for key in _claims(each)]
     deleted = [each.org_id for each in undoings if isinstance(each.commands[0], DeleteOrganization)]
     async with database.connect() as conn:
-        holders = await organizations.find_holders(conn, list(claims.values()))
+        holders = await organizations.find_holders(conn, {key for _, key in claims})
         clients = await relations.find_clients(conn, deleted)
     found: dict[UUID, str] = {}
-    for org_id, key in claims.items():
+    for org_id, key in claims:
         holder = holders.get(key)
         if holder is not None and holder not in (org_id, waits_for.get(org_id)):
             found[org_id] = f"its name is taken by {holder} meanwhile"
@@ -303,7 +297,7 @@ def _body(command: Command) -> bytes:
 def _shown(undoing: Undoing) -> Mapping[str, Any]:
     return {
         "org_id": str(undoing.org_id),
-        "name": (undoing.before or undoing.after or {})["name"],
+        "name": undoing.name,
         "changes": undoing.taken_back,
         "does": ", ".join(command.type.removeprefix("org.") for command in undoing.commands),
         "before": _state(undoing.before, undoing.after),
@@ -312,22 +306,9 @@ def _shown(undoing: Undoing) -> Mapping[str, Any]:
 
 
 def _state(state: Mapping[str, Any] | None, other: Mapping[str, Any] | None) -> str:
-    """What of an organization differs from another one."""
+    """What of an organization differs from another one; all it has where there is no other."""
     if state is None:
         return "deleted"
-    fields = [field for field in COMPARED_FIELDS if other is None or state[field] != other[field]]
+    there = [field for field in COMPARED_FIELDS if state[field] not in (None, False)]
+    fields = there if other is None else [field for field in COMPARED_FIELDS if state[field] != other[field]]
     return ", ".join(f"{field} {orjson.dumps(state[field]).decode()}" for field in fields)
-
-
-def _notes(conflicts: Collection[str]) -> list[str]:
-    if not conflicts:
-        return []
-    return [f"{len(conflicts):,} can't be undone, and are left as they are:", *_first(conflicts)]
-
-
-def _first(conflicts: Iterable[str]) -> Iterable[str]:
-    for number, conflict in enumerate(conflicts):
-        if number == CONFLICTS_SHOWN_MAX:
-            yield "  …"
-            return
-        yield f"  {conflict}"

@@ -53,7 +53,7 @@ async def test_every_line_that_did_not_go_through_is_named(orgs: Orgs, tmp_path:
         "Four,,Street 1,Oslo,Norway\n"
     )
     answer = await orgs("import", str(file), code=1)
-    assert "3 lines can't be applied" in answer.stdout
+    assert "can't be applied, and are left out: 3" in answer.stdout
     assert "line 3: invalid: domain: " in answer.stdout
     assert "line 4: conflict: line 2 is about the same organization" in answer.stdout
     assert "line 6: invalid: primary_address.country: " in answer.stdout

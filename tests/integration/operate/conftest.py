@@ -1,6 +1,6 @@
 """The command line, and a worker and a relay behind it."""
 
 from tests.integration.operate.parking import queue
-from tests.support.operating import orgs, running, service
+from tests.support.operating import act, orgs, running, service
 
-__all__ = ["orgs", "queue", "running", "service"]
+__all__ = ["act", "orgs", "queue", "running", "service"]

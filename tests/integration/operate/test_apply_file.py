@@ -9,7 +9,7 @@ import pytest
 
 from org_service.domain.reasons import OperationState
 from org_service.errors import PreconditionError
-from org_service.operate import runs
+from org_service.operate import apply_file, runs
 from org_service.operate.apply_file import ApplyFile
 from org_service.operate.export import open_snapshot
 from org_service.operate.operation import PlanMovedError
@@ -144,6 +144,16 @@ async def test_lines_that_cant_be_applied_are_listed_and_left_out(orgs: Orgs, se
     assert (done["state"], done["counts"]) == ("done", {"created": 2})
 
 
+async def test_a_file_with_ids_of_elsewhere_is_not_planned_line_by_line(
+    orgs: Orgs, settings: Settings, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await apply(orgs, file)
+    monkeypatch.setattr(apply_file, "SKIPPED_MAX", LINES - 1)
+    elsewhere = write(file, [line(n + LINES, name=f"Acme {n}") for n in range(LINES)])
+    refused = await orgs("apply", str(elsewhere), code=1)
+    assert f"more than {LINES - 1} lines name organizations that have other ids here" in refused.stderr
+
+
 async def test_names_are_handed_on_in_the_order_of_the_file(orgs: Orgs, settings: Settings, file: Path) -> None:
     chain = 12
     await apply(orgs, write(file, [line(n) for n in range(chain)]))
@@ -171,6 +181,7 @@ async def test_what_changes_during_the_run_is_a_conflict_and_stays(orgs: Orgs, s
     while (await runs.find(settings, operation.id)).done == 0:
         await asyncio.sleep(0.01)
     await orgs("send", "update", str(org(LINES - 1)), "--name", "Mine")
+    write(file, [line(n, domain="other.example") for n in range(LINES)])  # the run has a copy of the file
     await runs.set_rate(settings, operation.id, None)
     done = await running
     assert done.counts == {"updated": LINES - 1, "conflict": 1}

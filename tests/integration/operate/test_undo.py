@@ -2,18 +2,16 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Sequence
 from typing import Any
 from uuid import UUID
 
 import pytest
 
-from org_events.commands import Command, CreateOrganization, DeleteOrganization, UpdateOrganization
+from org_events.commands import CreateOrganization, DeleteOrganization, UpdateOrganization
 from org_events.publishing import OrganizationClient
-from org_events.results import Outcome
 from org_service.domain.reasons import OperationState
 from org_service.errors import PreconditionError
-from org_service.operate import publish, runs
+from org_service.operate import runs, undo
 from org_service.operate.changes import Selection
 from org_service.operate.operation import PlanMovedError
 from org_service.operate.undo import Undo
@@ -22,31 +20,12 @@ from org_service.settings import Settings
 from org_service.store.operations import Operation
 from tests.support.database import execute, fetch
 from tests.support.killing import run_killed_at
-from tests.support.operating import Orgs, Service
+from tests.support.operating import Acting, Orgs
 from tests.support.relaying import org
 
 pytestmark = pytest.mark.integration
 
 ORGS = 40
-
-
-class Acting:
-    """Sends commands on behalf of people."""
-
-    def __init__(self, client: OrganizationClient) -> None:
-        self._client = client
-
-    async def __call__(self, actor: str, commands: Sequence[Command]) -> None:
-        async for result in self._client.on_behalf_of(actor).execute_many(commands):
-            assert result.outcome == Outcome.APPLIED, result.problem
-
-
-@pytest.fixture
-async def act(settings: Settings, running: Service) -> AsyncIterator[Acting]:
-    """Somebody does something, and it is decided."""
-    assert running
-    async with publish.connect(settings.kafka, actor="nobody", timeout_s=30) as client:
-        yield Acting(client)
 
 
 @pytest.fixture
@@ -105,7 +84,7 @@ async def test_later_work_stays_and_is_listed(orgs: Orgs, settings: Settings, ac
     await act("carol", [DeleteOrganization(org_id=org(3))])
     await act("carol", [CreateOrganization(org_id=org(ORGS + 1), name="acme 4")])
     said = await orgs("undo", "--by", "mallory")
-    assert "3 can't be undone" in said.stdout
+    assert "what can't be undone, and is left as it is: 3" in said.stdout
     assert f"{org(1)} version 2: name changed since, by alice at version 3" in said.stdout
     assert f"{org(3)} version 2: deleted since, by carol at version 3" in said.stdout
     assert f"{org(4)}: its name is taken by {org(ORGS + 1)} meanwhile" in said.stdout
@@ -244,6 +223,31 @@ async def test_what_a_publisher_sent_is_found_by_its_source(orgs: Orgs, settings
     assert "has no commands of /billing since 20" in refused.stderr
     later = await orgs("undo", "--source", "/crm", "--from-time", "2099-01-01", code=1)
     assert "has no commands of /crm" in later.stderr
+
+
+@pytest.mark.usefixtures("renamed")
+async def test_more_than_fits_in_memory_is_undone_in_parts(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    for bound, at in (("ORGANIZATIONS_MAX", ORGS - 1), ("CHANGES_MAX", ORGS - 1)):
+        with monkeypatch.context() as patch:
+            patch.setattr(undo, bound, at)
+            tool = await Undo.make(settings, Selection(actors=("mallory",)))
+            with pytest.raises(PreconditionError, match=rf"undo them in parts, the latest first; position {2 * ORGS} "):
+                await tool.plan()
+
+
+async def test_a_deleted_one_whose_last_name_is_taken_is_said_not_to_come_back(settings: Settings, act: Acting) -> None:
+    """It would have that name for a moment, between its restore and its update."""
+    await act("alice", [CreateOrganization(org_id=org(0), name="Acme")])
+    await act("mallory", [UpdateOrganization(org_id=org(0), name="Wrong"), DeleteOrganization(org_id=org(0))])
+    await act("carol", [CreateOrganization(org_id=org(1), name="Wrong")])
+    tool = await Undo.make(settings, Selection(actors=("mallory",)))
+    plan = await tool.plan()
+    assert (plan.items, plan.facts["conflict"]) == (0, 1)
+    assert any(f"its name is taken by {org(1)} meanwhile" in note for note in plan.notes)
+    await act("carol", [UpdateOrganization(org_id=org(1), name="Mine")])
+    done = await runs.run(settings, (await planned(settings, actors=("mallory",))).id)
+    assert done.counts == {"undone": 1}
+    assert (await states(settings))[0] == ("Acme", None, 5, True)
 
 
 async def test_everything_that_ever_happened_is_not_undone_by_mistake(settings: Settings) -> None:

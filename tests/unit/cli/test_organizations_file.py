@@ -1,11 +1,26 @@
+import io
+from datetime import UTC, datetime
 from pathlib import Path
 from uuid import UUID
 
 import pytest
+from hypothesis import assume, example, given
+from hypothesis import strategies as st
+from pydantic import ValidationError
 
-from org_service.domain.organization import name_key
+from org_events.commands import CreateOrganization
+from org_service.domain.organization import StoredOrganization, name_key
 from org_service.errors import BadInputError
-from org_service.operate.organizations_file import BadLine, Row, format_of, read
+from org_service.operate.organizations_file import (
+    CSV_HEADER,
+    BadLine,
+    Row,
+    format_of,
+    read,
+    read_from,
+    to_csv_line,
+    to_json_line,
+)
 
 DEMO = Path(__file__).parents[3] / "docs/examples/demo/organizations.jsonl"
 
@@ -176,3 +191,45 @@ def test_the_demo_has_a_thousand_organizations_that_do_not_conflict() -> None:
     assert any(row.command.domain is None for row in good)
     assert any(row.command.primary_address is None for row in good)
     assert any(not row.command.name.isascii() for row in good)
+
+
+TEXT = st.text(st.characters(exclude_categories=["C", "Zl", "Zp"]), min_size=1, max_size=40)
+ADDRESS = st.fixed_dictionaries(
+    {"line1": TEXT, "city": TEXT, "country": st.sampled_from(["NO", "GB"])},
+    optional={"line2": TEXT, "region": TEXT, "postal_code": TEXT},
+)
+
+
+@given(name=TEXT, domain=st.sampled_from([None, "xn--bcher-kva.example"]), address=st.none() | ADDRESS)
+@example(name='"sep=;"', domain=None, address=None)
+@example(name="sep=;", domain=None, address={"line1": "=1+1", "city": ' "x"; ', "country": "NO"})
+@example(name="a,b;c\td", domain=None, address=None)
+def test_what_is_written_is_read_as_the_same(name: str, domain: str | None, address: dict[str, str] | None) -> None:
+    org_id = UUID("0190c5f0-7d1c-7b7e-9d57-000000000001")
+    fields = {"org_id": org_id, "name": name, "domain": domain, "primary_address": address}
+    try:
+        wanted = CreateOrganization.model_validate(fields)
+    except ValidationError:
+        assume(False)  # no organization has such a name or address
+        return
+    kept = wanted.model_dump(mode="json")
+    now = datetime(2026, 11, 28, tzinfo=UTC)
+    stored = StoredOrganization(
+        id=org_id,
+        name=kept["name"],
+        name_key=None,
+        domain=kept["domain"],
+        primary_address=kept["primary_address"],
+        created_at=now,
+        updated_at=now,
+        deactivated_at=None,
+        deleted_at=None,
+        version=1,
+    )
+    (from_json,) = read_from(io.BytesIO(to_json_line(stored).encode()), "jsonl", Path("-"))
+    csv = f"{CSV_HEADER}\n{to_csv_line(stored)}\n"
+    (from_csv,) = read_from(io.BytesIO(csv.encode()), "csv", Path("-"))
+    for row in (from_json, from_csv):
+        assert isinstance(row, Row)
+        assert row.command.model_dump(mode="json") == kept
+        assert row.given == {"name", "domain", "primary_address"}

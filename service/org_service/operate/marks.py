@@ -5,13 +5,14 @@ every change behind the mark, and perhaps some before it, never fewer.
 """
 
 import re
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from org_service.errors import BadInputError, PreconditionError
-from org_service.kafka.client import TopicPartition
+from org_service.errors import BadInputError, PreconditionError, TopicsMissingError
+from org_service.kafka.client import AIOKafkaConsumer, TopicPartition, UnknownTopicOrPartitionError
 from org_service.kafka.offsets import read_groups
-from org_service.kafka.reader import ends, reader
-from org_service.kafka.topic_ids import fetch_topic_ids
+from org_service.kafka.reader import ends, groupless_consumer
+from org_service.kafka.topic_ids import Topic, describe
 from org_service.settings import Settings
 from org_service.store import journal, marks
 from org_service.store.database import Database, DatabaseConnection
@@ -29,16 +30,15 @@ async def make(settings: Settings, name: str, *, marked_by: str, reason: str) ->
         KafkaError, TopicsMissingError: Kafka, or a topic, is away.
     """
     _see_name(name)
-    topics: dict[str, Any] = {}
-    partitions: list[TopicPartition] = []
-    for topic in sorted(spec.name for spec in settings.kafka.topics.specs()):
-        async with reader(settings.kafka, topic) as (consumer, assigned):
-            at = await ends(consumer, assigned)
-            topic_id = (await fetch_topic_ids(consumer, [topic]))[topic]
-        topics[topic] = {"id": str(topic_id), "ends": {str(each.partition): at[each] for each in assigned}}
-        partitions += assigned
+    names = sorted(spec.name for spec in settings.kafka.topics.specs())
+    async with groupless_consumer(settings.kafka) as consumer:
+        described = await _describe(consumer, names)
+        at = await ends(consumer, [TopicPartition(each, n) for each in names for n in sorted(described[each].leaders)])
+    topics: dict[str, Any] = {each: {"id": str(described[each].topic_id), "ends": {}} for each in names}
+    for each, offset in at.items():
+        topics[each.topic]["ends"][str(each.partition)] = offset
     groups: dict[str, dict[str, dict[str, int]]] = {}
-    for group, committed in (await read_groups(settings.kafka, partitions)).items():
+    for group, committed in (await read_groups(settings.kafka, at)).items():
         for each, offset in sorted(committed.items()):
             groups.setdefault(group, {}).setdefault(each.topic, {})[str(each.partition)] = offset
     database = Database(settings.database, "operate", direct=True)
@@ -80,13 +80,13 @@ async def find_ends(settings: Settings, name: str, topic: str) -> dict[int, int]
         KafkaError, TopicsMissingError: Kafka, or the topic, is away.
     """
     then = (await show(settings, name)).topics.get(topic, {})
-    async with reader(settings.kafka, topic) as (consumer, assigned):
-        topic_id = str((await fetch_topic_ids(consumer, [topic]))[topic])
-    if then.get("id") != topic_id:
+    async with groupless_consumer(settings.kafka) as consumer:
+        now = (await _describe(consumer, [topic]))[topic]
+    if then.get("id") != str(now.topic_id):
         raise PreconditionError(
             f"the topic {topic} is not the one that there was at the mark {name!r}: its offsets mean other records now."
         )
-    return {each.partition: then["ends"].get(str(each.partition), 0) for each in assigned}
+    return {partition: then["ends"].get(str(partition), 0) for partition in now.leaders}
 
 
 async def show(settings: Settings, name: str) -> Mark:
@@ -112,6 +112,13 @@ async def delete(settings: Settings, name: str) -> Mark:
     if removed is None:
         raise PreconditionError(f"there is no mark {name!r}; `orgs marks` lists them.")
     return removed
+
+
+async def _describe(consumer: AIOKafkaConsumer, names: Sequence[str]) -> Mapping[str, Topic]:
+    try:
+        return await describe(consumer, names)
+    except UnknownTopicOrPartitionError as error:
+        raise TopicsMissingError(f"{error}: run `orgs topics apply`.") from error
 
 
 def _see_name(name: str) -> None:

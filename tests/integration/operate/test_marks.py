@@ -4,10 +4,12 @@ import asyncio
 
 import pytest
 
+from org_events.commands import CreateOrganization
 from org_service.operate import marks
 from org_service.settings import Settings
 from tests.support.idle import wait_until_idle
-from tests.support.operating import ORG, OTHER, Orgs
+from tests.support.operating import ORG, OTHER, Acting, Orgs
+from tests.support.relaying import org
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("running")]
 
@@ -55,6 +57,36 @@ async def test_of_two_who_make_one_mark_one_does(settings: Settings) -> None:
         *(marks.make(settings, "now", marked_by="alice", reason="") for _ in range(2)), return_exceptions=True
     )
     assert sorted(type(each).__name__ for each in answers) == ["Mark", "PreconditionError"]
+
+
+async def test_every_change_after_a_mark_is_behind_the_ends_that_it_has(
+    orgs: Orgs, settings: Settings, act: Acting
+) -> None:
+    """So a consumer that is reset to them misses nothing, though commands flow while they are looked at."""
+    enough, created = asyncio.Event(), 0
+
+    async def keep_acting() -> None:
+        nonlocal created
+        while not enough.is_set():
+            ids = range(created, created + 100)
+            await act("alice", [CreateOrganization(org_id=org(n), name=f"{n}") for n in ids])
+            created += 100
+
+    acting = asyncio.create_task(keep_acting())
+    made = [await marks.make(settings, f"mark-{n}", marked_by="alice", reason="") for n in range(4)]
+    enough.set()
+    await acting
+    await wait_until_idle(settings, 60)
+    topic = settings.kafka.topics.events
+    events = [
+        (each["partition"], each["offset"], each["value"]["position"])
+        for each in (await orgs("tail", "events", "--from-start", "--no-follow", "--json")).json_lines
+    ]
+    assert made[0].position < made[-1].position < len(events) == created
+    for mark in made:
+        ends = mark.topics[topic]["ends"]
+        before = [position for partition, offset, position in events if offset < ends[str(partition)]]
+        assert max(before, default=0) <= mark.position
 
 
 async def test_a_replay_is_bounded_by_marks(orgs: Orgs) -> None:

@@ -67,9 +67,10 @@ def offer(
         )
 
     operation, planned = shell.run(plan())
-    if not (as_json and (execute or detach)):
-        _show_plan(settings, operation, planned.notes, as_json=as_json)
-    if execute or detach:
+    goes_on = execute or detach
+    if not (as_json and goes_on):
+        _show_plan(settings, operation, planned.notes, as_json=as_json, goes_on=goes_on)
+    if goes_on:
         _begin(settings, operation.id, reason, detach=detach, as_json=as_json)
 
 
@@ -305,7 +306,9 @@ async def _watch(settings: "Settings", operation: "Operation", progress: "Progre
     return operation
 
 
-def _show_plan(settings: "Settings", operation: "Operation", notes: Sequence[str], *, as_json: bool) -> None:
+def _show_plan(
+    settings: "Settings", operation: "Operation", notes: Sequence[str], *, as_json: bool, goes_on: bool
+) -> None:
     from org_service.cli import render
     from org_service.operate import runs
 
@@ -315,6 +318,11 @@ def _show_plan(settings: "Settings", operation: "Operation", notes: Sequence[str
     _show(operation, as_json=False)
     for note in notes:
         shell.out().print(note, markup=False)
+    if goes_on:
+        return
+    if not operation.items:
+        shell.say("there is nothing to do")
+        return
     if runs.needs_approval(operation, settings):
         shell.say(f"needs a second person: `orgs approve {operation.id}`")
     minutes = settings.operate.plan_ttl_s / 60

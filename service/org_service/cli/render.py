@@ -362,9 +362,11 @@ def operation_line(operation: "Operation") -> Text:
 def operation_details(operation: "Operation") -> Iterator[Text]:
     """What one needs to know of one operation, a line each."""
     for name, content in operation.facts.items():
-        yield Text.assemble((f"  {name} ", "dim"), value(content))
+        yield Text.assemble((f"  {name} ", "dim"), f"{content:,}" if isinstance(content, int) else value(content))
     if operation.rate_per_second_max is not None:
         yield Text.assemble(("  at most ", "dim"), f"{operation.rate_per_second_max:g}/s")
+    if operation.asked_for is not None:
+        yield Text(f"  asked to become {operation.asked_for}: after the step in flight", "yellow")
     if operation.approved_by is not None:
         yield Text.assemble(("  approved by ", "dim"), printable(operation.approved_by))
     if operation.counts:

@@ -47,7 +47,7 @@ class NewOperation(NamedTuple):
     items: int
     digest: str
     facts: Mapping[str, Any]
-    sample: Sequence[Any]
+    sample: Sequence[Mapping[str, Any]]
     reason: str
     requested_by: str
     rate_per_second_max: float | None
@@ -63,7 +63,7 @@ class Operation(NamedTuple):
     items: int
     digest: str
     facts: dict[str, Any]
-    sample: list[Any]
+    sample: list[dict[str, Any]]
     reason: str
     requested_by: str
     approved_by: str | None
@@ -264,7 +264,8 @@ _DETACH: Final = (
 
 async def add(conn: AsyncConnection, new: NewOperation, ttl_s: float) -> None:
     """Keep a plan, which can be run within `ttl_s` seconds."""
-    await conn.execute(_ADD, new._asdict() | {"ttl": timedelta(seconds=ttl_s)})
+    ordered = {"facts": _pairs(new.facts), "sample": [_pairs(each) for each in new.sample]}
+    await conn.execute(_ADD, new._asdict() | ordered | {"ttl": timedelta(seconds=ttl_s)})
 
 
 async def find(conn: AsyncConnection, operation_id: UUID) -> Operation | None:
@@ -371,4 +372,10 @@ def _wishes(row: Any) -> Wishes | None:
 
 
 def _operation(row: Any) -> Operation:
-    return Operation._make(row)._replace(state=OperationState(row.state))
+    sample = [dict(each) for each in row.sample]
+    return Operation._make(row)._replace(state=OperationState(row.state), facts=dict(row.facts), sample=sample)
+
+
+def _pairs(shown: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """What people look at, in the order that it has; an object of JSONB has the order of Postgres."""
+    return list(shown.items())

@@ -29,3 +29,13 @@ async def fetch(settings: Settings, query: str, *arguments: Any) -> list[asyncpg
     """Run one query as the superuser."""
     async with connected(settings) as connection:
         return await connection.fetch(query, *arguments)
+
+
+async def restore_older_backup(settings: Settings, position: int) -> None:
+    """Leave what a restore does: the commands up to a position, and nothing after them."""
+    async with connected(settings) as conn:
+        await conn.execute(
+            "DELETE FROM organization WHERE id IN (SELECT org_id FROM journal WHERE position > $1)", position
+        )
+        await conn.execute("DELETE FROM journal WHERE position > $1", position)
+        await conn.execute("UPDATE journal_head SET position = $1", position)

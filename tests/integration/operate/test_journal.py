@@ -15,7 +15,7 @@ from org_service.probes import Point
 from org_service.settings import Settings
 from org_service.store.operations import Operation
 from tests.support import relaying
-from tests.support.database import connected, execute
+from tests.support.database import connected, execute, restore_older_backup
 from tests.support.idle import wait_until_idle
 from tests.support.operating import Orgs, Service
 from tests.support.probing import Killed, kill, once, probing
@@ -34,16 +34,6 @@ def name(number: int) -> str:
 async def create(orgs: Orgs, *numbers: int) -> None:
     for number in numbers:
         await orgs("send", "create", "--name", name(number))
-
-
-async def restore_older_backup(settings: Settings) -> None:
-    """What a restore leaves: the first `BACKED_UP` commands and nothing after them."""
-    async with connected(settings) as conn:
-        await conn.execute(
-            f"DELETE FROM organization WHERE id IN (SELECT org_id FROM journal WHERE position > {BACKED_UP})"
-        )
-        await conn.execute(f"DELETE FROM journal WHERE position > {BACKED_UP}")
-        await conn.execute(f"UPDATE journal_head SET position = {BACKED_UP}")
 
 
 async def positions(settings: Settings) -> tuple[list[int], int | None]:
@@ -84,7 +74,7 @@ async def test_after_an_older_backup_nothing_decided_since_is_lost(
     await create(orgs, 1, 2, 3, 4, 5)
     await wait_until_idle(settings, 20)
     await service.stop()
-    await restore_older_backup(settings)
+    await restore_older_backup(settings, BACKED_UP)
 
     service.start("worker")
     for number in range(fresh):
@@ -119,7 +109,7 @@ async def test_indistinguishable_rows_are_left_unchanged(orgs: Orgs, service: Se
     await create(orgs, 1, 2, 3, 4, 5)
     await wait_until_idle(settings, 20)
     await service.stop()
-    await restore_older_backup(settings)
+    await restore_older_backup(settings, BACKED_UP)
     await execute(settings, "UPDATE journal SET recorded_at = recorded_at + interval '1 day' WHERE position = 1")
     rejected = await orgs("journal", "advance", code=1)
     assert "Restore a backup that contains position 5" in rejected.stderr

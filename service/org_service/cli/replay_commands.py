@@ -101,10 +101,15 @@ def commands(
     for end, offsets, mark in (("from", from_offset, from_mark), ("to", to_offset, to_mark)):
         if offsets and mark is not None:
             raise typer.BadParameter(f"--{end}-offset and --{end}-mark exclude each other")
+    if from_time is not None and to_time is not None and to_time <= from_time:
+        raise typer.BadParameter("--to-time is not after --from-time")
+    firsts, lasts = _offsets(from_offset, "--from-offset"), _offsets(to_offset, "--to-offset")
+    if any(last < firsts.get(partition, 0) for partition, last in lasts.items()):
+        raise typer.BadParameter("--to-offset is before --from-offset")
     settings = shell.quiet_settings()
     selection = CommandSelection(
-        from_offsets=_offsets(from_offset, "--from-offset"),
-        to_offsets=_offsets(to_offset, "--to-offset"),
+        from_offsets=firsts,
+        to_offsets=lasts,
         from_time=utc(from_time),
         to_time=utc(to_time),
         org_ids=(*(org or ()), *ids_in(org_file)),
@@ -182,9 +187,9 @@ def _rehearse(settings: "Settings", selection: "CommandSelection", policy: "Poli
             report = shell.run_fast(rehearsal.run(show, report_progress))
         except KeyboardInterrupt:
             progress.stop()
-            _summarize(rehearsal.report, selection, as_json=as_json, ended=False)
+            _summarize(rehearsal.report, selection, tries=policy is not None, as_json=as_json, ended=False)
             raise
-    _summarize(report, selection, as_json=as_json, ended=True)
+    _summarize(report, selection, tries=policy is not None, as_json=as_json, ended=True)
     if report.differences:
         raise typer.Exit(shell.FAILED)
 
@@ -233,7 +238,7 @@ def _line(difference: "Difference") -> str:
     )
 
 
-def _summarize(report: "Report", selection: "CommandSelection", *, as_json: bool, ended: bool) -> None:
+def _summarize(report: "Report", selection: "CommandSelection", *, tries: bool, as_json: bool, ended: bool) -> None:
     if as_json:
         shell.write_json(
             {
@@ -264,6 +269,10 @@ def _summarize(report: "Report", selection: "CommandSelection", *, as_json: bool
         shell.say("from the beginning of what Kafka still has")
     if report.by_token:
         shell.say(f"{report.by_token:,} were judged by the policy, with memberships, partnerships and staff as of now")
+    elif tries:
+        shell.say(
+            "the policy made no difference to any: none of them came with the token of a user who has a role there"
+        )
     if report.vouched:
         shell.say(f"{report.vouched:,} tokens count as recorded: the issuer no longer lists their keys")
     if not report.differences:

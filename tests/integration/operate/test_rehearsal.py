@@ -152,6 +152,42 @@ async def test_what_is_parked_is_parked_again_by_the_same_code_and_decided_by_be
     assert found == []
 
 
+async def test_code_that_raises_on_everything_is_shown_and_parks_nothing(settings: Settings) -> None:
+    def broken(*_: Any, **__: Any) -> Any:
+        raise ZeroDivisionError
+
+    await decided(settings, RandomCommands(4, 60).commands(600))
+    before = await checksums(settings)
+    report, found = await rehearse(settings, decider=broken)
+    assert report.kinds["applied 200 -> parked handler_raised"] > 20
+    assert {each.org_id for each in found if each.because == "rules"} > {found[0].org_id}
+    assert await checksums(settings) == before
+
+
+async def test_what_a_full_queue_rejected_is_left_out(settings: Settings) -> None:
+    def poison(command: Any, organization: Any, *about: Any, **more: Any) -> Any:
+        if isinstance(command, UpdateOrganization):
+            raise ZeroDivisionError
+        return decide(command, organization, *about, **more)
+
+    short = settings.model_copy(update={"worker": settings.worker.model_copy(update={"queued_commands_max": 2})})
+    await decided(settings, [create(1, ORG, "Firm"), create(2, OTHER, "Other")])
+    await decided(short, [rename(number, ORG, f"Firm {number}") for number in range(3, 7)], decider=poison)
+    report, found = await rehearse(settings)
+    assert report.left_out == {"rejected because too many of their organization were parked": 2}
+    assert [each.rehearsed for each in found] == ["applied 200"] * 2
+
+
+async def test_what_was_deleted_meanwhile_is_there_as_it_was(settings: Settings) -> None:
+    await decided(settings, [create(1, ORG, "Firm"), rename(2, ORG, "Firm A")])
+    lasts = {partition: end - 1 for (topic, partition), end in (await ends(settings)).items() if "commands" in topic}
+    await decided(settings, [binary(command_id(3), "org.delete", ORG), create(4, OTHER, "Firm A")])
+    report, found = await rehearse(settings, to_offsets=lasts, from_offsets=dict.fromkeys(lasts, 0))
+    assert (found, report.outcomes) == ([], {"applied 200": 2})
+    report, found = await rehearse(settings, command_ids=[UUID(command_id(2)), UUID(command_id(4))])
+    assert (found, report.outcomes) == ([], {"applied 200": 2})
+
+
 class Tokens:
     """Commands with tokens, and the settings that verify them."""
 
@@ -316,6 +352,8 @@ async def test_the_command_prints_each_difference_and_exits_with_1(orgs: Orgs, t
         (("--from-offset", "0:1", "--from-offset", "0:2"), "partition 0 has one already"),
         (("--policy", "pyproject.toml", "--execute"), "has no effect"),
         (("--reason", "why"), "are for --plan"),
+        (("--from-offset", "0:5", "--to-offset", "0:4"), "--to-offset is before --from-offset"),
+        (("--from-time", "2026-11-02", "--to-time", "2026-11-01"), "--to-time is not after --from-time"),
     ],
 )
 async def test_what_is_written_wrongly_is_said(orgs: Orgs, tmp_path: Path, options: tuple[str, ...], said: str) -> None:
@@ -323,9 +361,15 @@ async def test_what_is_written_wrongly_is_said(orgs: Orgs, tmp_path: Path, optio
     assert said in re.sub(r"[\s│]+", " ", (await orgs("replay", "commands", *options, code=2)).stderr)
 
 
-async def test_what_is_not_there_is_said(orgs: Orgs) -> None:
+async def test_what_is_not_there_is_said(settings: Settings, orgs: Orgs) -> None:
     assert "holds none of these commands" in (await orgs("replay", "commands", code=1)).stderr
     said = await orgs("replay", "commands", "--from-offset", "7:0", code=1)
     assert "has no partition 7: its 3 are numbered from 0" in said.stderr
     said = await orgs("replay", "commands", "--command", command_id(1), code=1)
     assert "nothing is known of the command" in said.stderr
+    await decided(settings, [create(1, ORG, "Firm")])
+    for selected in (("--org", OTHER), ("--from-time", "2099-01-01")):
+        said = await orgs("replay", "commands", *selected, code=1)
+        assert "holds none of these commands" in said.stderr
+    said = await orgs("replay", "commands", "--policy", str(POLICY))
+    assert "the policy made no difference to any" in said.stderr

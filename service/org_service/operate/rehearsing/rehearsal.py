@@ -137,6 +137,8 @@ class Rehearsal:
                     if on_progress is not None:
                         on_progress(self.report)
         self.report.seconds = time.monotonic() - began_s
+        if not self.report.records and not self.report.left_out:
+            raise self._none()
         return self.report
 
     async def _find_extent(self) -> Extent:
@@ -144,9 +146,12 @@ class Rehearsal:
         self.report.offsets = offsets_in(extent.ranges)
         self.report.taken = await self._selection.count_taken(self._database, extent)
         if not extent.ranges:
-            gone = f": retention has taken {self.report.taken}" if self.report.taken else ""
-            raise PreconditionError(f"{self._settings.kafka.topics.commands} holds none of these commands{gone}.")
+            raise self._none()
         return extent
+
+    def _none(self) -> PreconditionError:
+        gone = f": retention has taken {self.report.taken:,}" if self.report.taken else ""
+        return PreconditionError(f"{self._settings.kafka.topics.commands} holds none of these commands{gone}.")
 
     def _make_applier(self, authenticator: Authenticator) -> Applier:
         # In one lane: what was decided in an order is decided in that order, across partitions too.

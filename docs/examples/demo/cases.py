@@ -29,8 +29,9 @@ from org_service.kafka.reader import Record
 from org_service.operate import organizations_file, progress, tail
 from org_service.operate.organizations_file import BadLine, Row
 from org_service.settings import KafkaSettings, Settings
-from org_service.store import parked
+from org_service.store import parked_queues
 from org_service.store.database import Database
+from org_service.store.parked_queues import ParkedFilter
 
 FILE = Path(__file__).with_name("organizations.jsonl")
 ARRIVAL_TIMEOUT_S = 20.0
@@ -259,7 +260,7 @@ async def broken(demo: Demo) -> None:
     await idle(demo.settings)
     database = Database(demo.settings.database, "reader", direct=True)
     async with database.connect() as conn:
-        for record in await parked.list_records(conn, 10):
+        for record in await parked_queues.list_records(conn, ParkedFilter(), 0, 10):
             console.print("   parked", render.parked(record))
 
 

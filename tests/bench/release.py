@@ -129,6 +129,7 @@ class _Publisher(threading.Thread):
                 time.sleep(max(0.0, due_s - time.monotonic()))
             self._turns += 1
         self._producer.flush()
+        del self._producer  # its connections
 
     def stop(self) -> int:
         """End with this turn; how many each organization had."""

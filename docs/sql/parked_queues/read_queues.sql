@@ -8,7 +8,7 @@
 SELECT parked.id, parked.topic, parked.partition, parked."offset", parked.broker_time, parked.key,
     parked.value, parked.headers, parked.org_id, parked.command_id, parked.request_digest, parked.reason,
     parked.detail, parked.attempts, parked.state, parked.actor, parked.authenticated_by, parked.value_bytes,
-    parked.recorded_at
+    parked.recorded_at, parked.operation_id, parked.ended_at
 FROM parked
 WHERE parked.state = 'open' AND parked.command_id IS NOT NULL AND parked.org_id IS NOT NULL
     AND parked.org_id = any($1::UUID[]) ORDER BY parked.org_id, parked.id

@@ -9,7 +9,7 @@
 SELECT parked.id, parked.topic, parked.partition, parked."offset", parked.broker_time, parked.key,
     parked.value, parked.headers, parked.org_id, parked.command_id, parked.request_digest, parked.reason,
     parked.detail, parked.attempts, parked.state, parked.actor, parked.authenticated_by, parked.value_bytes,
-    parked.recorded_at
+    parked.recorded_at, parked.operation_id, parked.ended_at
 FROM parked
 WHERE ($1::VARCHAR IS NULL OR parked.state = $1::VARCHAR) AND ($2::BOOLEAN IS NULL
     OR (parked.command_id IS NULL OR parked.org_id IS NULL) = $2::BOOLEAN) AND ($3::BIGINT IS NULL

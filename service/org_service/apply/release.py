@@ -66,8 +66,8 @@ class Settled(NamedTuple):
 
 Note = Callable[[DatabaseConnection, Settled], Awaitable[None]]
 """Notes it in the same transaction."""
-Done = Callable[[Settled | None], Awaitable[None]]
-"""Told of each commit; None where the records were settled before, by a commit whose answer was lost."""
+Done = Callable[[int], Awaitable[None]]
+"""Told of each commit, what was noted last: how many records it settled; 0 where its answer had been lost."""
 
 
 class Releaser:
@@ -177,14 +177,14 @@ class Releaser:
 
     async def _finish(self, committed: tuple[Plan, Settled] | None) -> None:
         if committed is None:
-            await self._done(None)
+            await self._done(0)
             return
         plan, settled = committed
         for (outcome, code), commands in Counter((row.outcome, row.code) for row in plan.journal).items():
             COMMANDS.labels(outcome, str(code)).inc(commands)
         for each in plan.defects:
             log_defect(log, "a parked record failed again: our code raised", describe_place(each.error), each.error)
-        await self._done(settled)
+        await self._done(sum(settled.counts.values()))
 
     def _requests(self, records: Sequence[StoredRecord]) -> dict[int, Request | Unreadable]:
         again = [record_again(each) for each in records]

@@ -69,7 +69,9 @@ def offer(
     operation, planned = shell.run(plan())
     goes_on = execute or detach
     if not (as_json and goes_on):
-        _show_plan(settings, operation, planned.notes, as_json=as_json, goes_on=goes_on)
+        # The sample as the tool made it: JSON of the database has its names in another order.
+        shown = operation._replace(sample=planned.sample)
+        _show_plan(settings, shown, planned.notes, as_json=as_json, goes_on=goes_on)
     if goes_on:
         _begin(settings, operation.id, reason, detach=detach, as_json=as_json)
 
@@ -284,7 +286,7 @@ def _reporter(progress: "Progress", operation: "Operation") -> "Callable[[Execut
         progress.update(progress.tasks[0].id, completed=execution.done, rate=f"{per_second:,.0f}/s")
         if progress.disable and now_s - said_s >= PLAIN_INTERVAL_S:
             said_s = now_s
-            left_s = (execution.items - execution.done) / per_second if per_second else None
+            left_s = max(0, execution.items - execution.done) / per_second if per_second else None
             shell.say(
                 f"{operation.kind}: {execution.done:,} of {execution.items:,}, {per_second:,.0f}/s"
                 + ("" if left_s is None else f", {left_s:,.0f} s left")

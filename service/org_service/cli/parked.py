@@ -58,7 +58,7 @@ def groups(
     """
     if context.invoked_subcommand is not None:
         return
-    from org_service.cli import render
+    from org_service.cli import render_parked
     from org_service.operate.parked_selection import name_group
 
     async def read(conn: "DatabaseConnection") -> "list[ParkedGroup]":
@@ -71,9 +71,13 @@ def groups(
         if as_json:
             shell.write_json({"group": name_group(group)} | group._asdict())
         else:
-            shell.out().print(render.parked_group(name_group(group), group))
+            shell.out().print(render_parked.group_line(name_group(group), group))
     if not found:
         shell.say("nothing is parked")
+    elif not as_json:
+        shell.say(
+            "`orgs parked list --group NAME` has the records; `orgs parked release --group NAME` once it is mended"
+        )
 
 
 @app.command("list")
@@ -98,7 +102,7 @@ def list_records(
 
     Example: `orgs parked list --org 0190c5f0-7d1c-7b7e-9d57-000000000001`
     """
-    from org_service.cli import render
+    from org_service.cli import render_parked
 
     selection = _select(ids, group, org, command, parked_for, from_time, to_time, from_mark, to_mark, every=True)
 
@@ -115,7 +119,7 @@ def list_records(
         if as_json:
             shell.write_json(record._asdict())
         else:
-            shell.out().print(render.parked(record))
+            shell.out().print(render_parked.record_line(record))
     total = sum(each.records for each in counts)
     if as_json:
         shell.write_json({"total": total, "shown": len(records), "totals": [each._asdict() for each in counts]})
@@ -125,7 +129,7 @@ def list_records(
         more = "" if total <= len(records) else f", {len(records)} of them shown; --max shows more"
         shell.out().print(f"{total:,} parked{more}")
         for count in counts:
-            shell.out().print(render.parked_count(count))
+            shell.out().print(render_parked.count_line(count))
 
 
 @app.command()
@@ -144,7 +148,7 @@ def show(
 
     Example: `orgs parked show 17`
     """
-    from org_service.cli import render
+    from org_service.cli import render_parked
     from org_service.operate import parked_contents
 
     settings = shell.quiet_settings()
@@ -155,12 +159,12 @@ def show(
     if as_json:
         shell.write_json(described | {"queue": [each.id for each in queue]})
         return
-    for line in render.parked_contents(described):
+    for line in render_parked.contents(described):
         shell.out().print(line)
     if len(queue) > 1:
         shell.out().print("its queue, in order:")
         for record in queue:
-            shell.out().print(render.parked(record))
+            shell.out().print(render_parked.record_line(record))
 
 
 async def _reveal(settings: "Settings", parked_id: int, reason: str, actor: str | None) -> None:

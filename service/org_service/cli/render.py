@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from org_service.store.journal import HistoryEntry
     from org_service.store.marks import Mark
     from org_service.store.operations import Operation
-    from org_service.store.parked_queues import ParkedCount, ParkedGroup, ParkedRecord
 
 VALUE_CHARS_MAX: Final = 120
 """Of one value in a line; `--json` shows all of it."""
@@ -64,7 +63,7 @@ def value(content: Any) -> str:
         address = cast("dict[str, Any]", content)
         lines = [address[name] for name in _ADDRESS if address.get(name) is not None]
         return printable(", ".join(map(str, lines or [address])))
-    return printable(str(content))
+    return moment(content) if isinstance(content, datetime) else printable(str(content))
 
 
 def clock(timestamp_ms: int) -> str:
@@ -250,56 +249,6 @@ def change(entry: "HistoryEntry") -> Text:
     )
 
 
-def parked_count(count: "ParkedCount") -> Text:
-    """How many are parked for one reason: `1,001  handler raised  KeyError in _update, line 163`."""
-    return Text.assemble(
-        (f"{count.records:>9,}  ", "bold"),
-        count.reason.replace("_", " "),
-        "" if count.state == "open" else f"  {count.state}",
-        ("" if count.cause is None else f"  {printable(count.cause)}", "dim"),
-    )
-
-
-def parked(record: "ParkedRecord") -> Text:
-    """One parked record: why, whose, where from."""
-    return Text.assemble(
-        (f"#{record.id}".rjust(5) + "  ", "bold"),
-        (f"{moment(record.recorded_at)}  ", "dim"),
-        f"{record.reason.replace('_', ' '):<14}  ",
-        f"{record.topic}[{record.partition}] offset {record.offset}",
-        f"  organization {record.org_id or '?'}  command {record.command_id or '?'}",
-        "  exhausted" if record.exhausted else "" if record.state == "open" else f"  {record.state}",
-        (f"  {printable(record.detail)}", "dim"),
-        "" if record.value_bytes is None else (f"  {record.value_bytes:,} bytes, SHA-256 {record.value_sha256}", "dim"),
-    )
-
-
-def parked_group(name: str, group: "ParkedGroup") -> Text:
-    """What is parked for one cause: `1f0c9a3e  1,001  handler raised  KeyError in _update, line 163`."""
-    held = "" if not group.organizations else f"  holds up {group.organizations:,} organizations"
-    waiting = "" if not group.waiting else f", {group.waiting:,} commands wait behind"
-    return Text.assemble(
-        (f"{name}  {group.records:>9,}  ", "bold"),
-        group.reason.replace("_", " "),
-        ("  exhausted", "red") if group.exhausted else "",
-        f"  {printable(group.cause)}  in {group.topic}{held}{waiting}",
-        (f"  oldest {moment(group.oldest)}", "dim"),
-    )
-
-
-def parked_contents(described: Mapping[str, Any]) -> Iterator[Text]:
-    """A parked record, a line for each thing that is known of it."""
-    for name, content in described.items():
-        if name == "headers":
-            for header, text in content.items():
-                yield Text.assemble((f"{'header':<18}", "dim"), printable(f"{header}: {text}"))
-        elif name == "value":
-            shown = content if isinstance(content, str) else orjson.dumps(content).decode()
-            yield Text.assemble((f"{name:<18}", "dim"), make_printable(shown))
-        elif content is not None:
-            yield Text.assemble((f"{name.replace('_', ' '):<18}", "dim"), value(content))
-
-
 def unreadable(topic: str, partition: int, offset: int, why: str) -> Text:
     """What is shown of a record that can't be shown: where it is."""
     return Text.assemble(word("unreadable", 12), f"{topic}[{partition}] offset {offset}: {printable(why)}")
@@ -352,7 +301,8 @@ def operation_line(operation: "Operation") -> Text:
         (str(operation.id), "bold"),
         "  ",
         word(state, 10),
-        f"{operation.kind}  {progress}",
+        operation.kind,
+        f"  {progress}" if progress else "",
         who(operation.requested_by),
         (f"  {moment(operation.created_at)}", "dim"),
         f"  {printable(operation.reason)}" if operation.reason else "",

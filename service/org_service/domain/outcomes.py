@@ -120,6 +120,9 @@ class StoredRecord(NamedTuple):
     authenticated_by: AuthenticatedBy | None
     value_bytes: int | None
     recorded_at: datetime
+    operation_id: UUID | None = None
+    """The run that released or discarded it."""
+    ended_at: datetime | None = None
 
     @property
     def exhausted(self) -> bool:

@@ -159,7 +159,8 @@ class DiscardParked(_OnParked):
         notes = [
             f"{commands:,} commands are rejected, finally (500 discarded), and their publishers are told; "
             f"{tally.items - commands:,} records are no commands, and nobody can be told.",
-            f"Then the queues of {len(organizations):,} organizations go on: what waits behind is decided, in order.",
+            f"Then the queues that begin with one of them go on, of {len(organizations):,} organizations at most: what "
+            "waits behind is decided, in order.",
         ]
         return tally.plan({"organizations": len(organizations)}, notes)
 

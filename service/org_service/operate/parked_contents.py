@@ -84,10 +84,12 @@ def describe(stored: StoredRecord, *, reveal: bool) -> dict[str, Any]:
     headers = {name: _show_header(name, content, reveal=reveal) for name, content in record_again(stored).headers}
     return {
         "id": stored.id,
-        "state": "exhausted" if stored.state == "open" and stored.exhausted else str(stored.state),
+        "state": "exhausted" if stored.state == ParkedState.OPEN and stored.exhausted else str(stored.state),
         "reason": str(stored.reason),
         "detail": stored.detail,
-        "releases_left": max(0, RELEASES_MAX + 1 - stored.attempts),
+        "releases_left": max(0, RELEASES_MAX + 1 - stored.attempts) if stored.state == ParkedState.OPEN else None,
+        "ended_at": stored.ended_at,
+        "run": stored.operation_id,
         "parked_at": stored.recorded_at,
         "topic": stored.topic,
         "partition": stored.partition,

@@ -174,3 +174,6 @@ def _see_good(asked: Parameters) -> None:
     if isinstance(request.command, Invalid):
         wrong = "; ".join(f"{each.path}: {each.message}" for each in request.command.errors[:_ERRORS_SHOWN_MAX])
         raise PreconditionError(f"the new command has wrong fields: {wrong}")
+    # A worker passes over what it doesn't know; here it is a typing error.
+    if unknown := sorted(asked.body.keys() - type(request.command).model_fields.keys()):
+        raise PreconditionError(f"the new command has unknown fields: {', '.join(unknown)}")

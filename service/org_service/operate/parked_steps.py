@@ -17,7 +17,7 @@ from org_service.auth.policy import load_policy
 from org_service.domain.outcomes import StoredRecord
 from org_service.operate.operation import Execution, open_database
 from org_service.settings import Settings
-from org_service.store import operations, parked_queues
+from org_service.store import parked_queues
 from org_service.store.database import Database, DatabaseConnection
 from org_service.store.parked_queues import ParkedFilter
 
@@ -120,16 +120,10 @@ class Steps:
         self._execution.progress, self._execution.counts = self._noted
         await self._execution.advance(conn, at.model_dump(mode="json"), counts)
 
-    async def _done(self, settled: Settled | None) -> None:
-        if settled is None:  # the commit is noted, though nobody heard of it
-            async with self._database.connect() as conn:
-                found = await operations.find(conn, self._execution.run_id)
-            assert found is not None
-            self._next = Progress.model_validate(found.progress)
-            self._execution.progress, self._execution.counts = found.progress, Counter(found.counts)
+    async def _done(self, items: int) -> None:
         self.at = self._next
         self._noted = self._execution.progress, self._execution.counts
-        await self._execution.pace(0 if settled is None else sum(settled.counts.values()))
+        await self._execution.pace(items)
 
 
 @asynccontextmanager

@@ -352,6 +352,45 @@ async def test_what_could_not_be_read_is_read_again_and_nobody_acts_by_a_token_t
     assert done.counts == {outcome[0]: 1}
 
 
+async def test_what_cannot_be_read_is_exhausted_after_three_releases_too(
+    settings: Settings, database: asyncpg.Connection
+) -> None:
+    await apply(settings, *(FakeRecord(b"k", b"\xff", [], topic=settings.kafka.topics.commands) for _ in range(2)))
+    first = await database.fetchval("SELECT min(id) FROM parked")
+    for _ in range(3):
+        assert (await release(settings, ids=(first,))).counts == {"failed again": 1}
+    with pytest.raises(PreconditionError, match="1 records are left out, because they were released 3 times"):
+        await release(settings, ids=(first,))
+    assert (await release(settings)).counts == {"failed again": 1}
+    assert await rows(database, "attempts") == [(4,), (2,)]
+
+
+async def test_what_is_parked_after_the_plan_is_not_meant(settings: Settings, database: asyncpg.Connection) -> None:
+    """Of other organizations, and what is in no queue: the run does what was planned."""
+    first, second = uuid4(), uuid4()
+
+    async def park(org_id: UUID) -> None:
+        bad = FakeRecord(b"k", b"\xff", [], topic=settings.kafka.topics.commands)
+        with failing_for([org_id]):
+            await apply(settings, record(settings, CreateOrganization(org_id=org_id, name=str(org_id))), bad)
+
+    await park(first)
+    tool = await ReleaseParked.make(settings, ParkedSelection())
+    planned, _ = await runs.keep_plan(settings, tool, requested_by="alice", reason="a test")
+    await park(second)
+    assert (await runs.run(settings, planned.id)).counts == {"applied": 1, "failed again": 1}
+    assert await rows(database, "attempts, state") == [(1, "released"), (2, "open"), (1, "open"), (1, "open")]
+
+
+async def test_a_released_command_keeps_the_digest_by_which_its_duplicates_are_known(
+    settings: Settings, database: asyncpg.Connection, queue: UUID
+) -> None:
+    """Whatever a later build would make of the same bytes."""
+    await database.execute("UPDATE parked SET request_digest = '\\x01'")
+    await release(settings)
+    assert await database.fetchval("SELECT array_agg(DISTINCT request_digest) FROM journal") == [b"\x01"]
+
+
 async def test_what_is_no_command_is_only_discarded(settings: Settings, database: asyncpg.Connection) -> None:
     bad = FakeRecord(b"k", b"\xff", [], topic=settings.kafka.topics.commands)
     long = dataclasses.replace(bad, value=bytes(200_000), offset=bad.offset + 1)

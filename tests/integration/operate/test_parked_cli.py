@@ -97,6 +97,7 @@ async def test_an_edit_that_cannot_be_made_says_why(orgs: Orgs, database: asyncp
     edit = ("parked", "edit", first, "--body")
     wrong = await orgs(*edit, '{"name": ""}', code=1)
     assert "the new command has wrong fields: name: " in wrong.stderr
+    assert "the new command has unknown fields: nam" in (await orgs(*edit, '{"name": "A", "nam": "B"}', code=1)).stderr
     assert "is not JSON" in (await orgs(*edit, "{", code=2)).stderr
     elsewhere = await orgs(*edit, f'{{"name": "A", "org_id": "{uuid4()}"}}', code=1)
     assert "the new command can't be read: The record's key must be org_id" in elsewhere.stderr

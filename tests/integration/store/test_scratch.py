@@ -9,9 +9,10 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from org_service.domain.organization import StoredOrganization
+from org_service.domain.outcomes import NewOutcome
 from org_service.errors import UnreachableError
 from org_service.settings import Settings
-from org_service.store import organizations, scratch
+from org_service.store import organizations, outcomes, scratch
 from org_service.store.scratch import Given, Scratch, Waiting
 from tests.support.database import execute
 from tests.support.rehearsing import checksums, temporary_tables
@@ -71,6 +72,17 @@ async def test_each_transaction_begins_with_what_it_is_given_and_nothing_else(ta
     assert await count(tables, "organization") == 0
     async with tables.begin() as conn:
         assert await conn.scalar(text("SELECT count(*) FROM organization")) == 1
+
+
+async def test_outcomes_are_there_also_where_nothing_else_is(tables: Scratch) -> None:
+    known = NewOutcome(
+        uuid4(), uuid4(), None, "org.update", None, "rejected", 404, None, b"\1", 0, 7, None, None, None, None, None,
+        NOW, 0,
+    )  # fmt: skip
+    tables.given = Given(journaled=[known])
+    async with tables.begin() as conn:
+        assert list(await outcomes.find_journaled(conn, [known.command_id])) == [known.command_id]
+    assert await count(tables, "journal") == 0
 
 
 async def test_what_went_another_way_is_kept(tables: Scratch) -> None:

@@ -80,9 +80,9 @@ def test_what_was_released_late_comes_late_and_holds_up_nothing() -> None:
 
 def test_what_was_released_late_is_found_in_a_later_step_too() -> None:
     items = [own(position, 0, position) for position in range(1, 6)] + [own(900, 0, 6), own(901, 0, 7)]
-    items += [own(position, 0, position + 2) for position in range(6, 6 + LOOK_AHEAD)]
-    found = merged({0: items}, step=7)
-    assert positions(found) == [*range(1, 6 + LOOK_AHEAD), 900, 901]
+    items += [own(position, 0, position + 2) for position in range(6, 6 + 2 * LOOK_AHEAD)]
+    found = merged({0: items}, step=1)
+    assert positions(found) == [*range(1, 6 + 2 * LOOK_AHEAD), 900, 901]
 
 
 def test_a_command_that_comes_again_never_comes_before_the_first_one() -> None:

@@ -84,6 +84,11 @@ class Topics:
         """Who works for the platform; fed by another service."""
         return f"{self.prefix}orgs.staff"
 
+    @property
+    def data(self) -> tuple[str, str, str, str]:
+        """The four topics of organizations, which have the same keys and the same number of partitions."""
+        return self.commands, self.results, self.events, self.state
+
     def specs(self, *, partitions: int = PARTITIONS, events_retention_ms: int = 90 * DAY_MS) -> tuple[TopicSpec, ...]:
         """Every topic as it must be.
 

@@ -32,6 +32,8 @@ Point = Literal[
     "operate.after_commit",
     "operate.after_publish",
     "operate.after_take",
+    "operate.commands_grown",
+    "operate.topics_grown",
     "operate.before_commit",
     "operate.before_publish",
     "kafka.before_read_all",

@@ -126,7 +126,9 @@ async def run_parts(parts: "Mapping[ServiceRole, Part]", stop: asyncio.Event, se
         role: asyncio.create_task(part.run(stop if role == "edge" else stop_behind), name=role)
         for role, part in parts.items()
     }
-    watching = asyncio.create_task(watch_topics(partial(topics.plan, settings.kafka)), name="topics")
+    watching = asyncio.create_task(
+        watch_topics(partial(topics.plan, settings.kafka, settings.relay.name)), name="topics"
+    )
     ending = (asyncio.create_task(stop.wait()), watching, *tasks.values())
     await asyncio.wait(ending, return_when=asyncio.FIRST_COMPLETED)
     stop.set()
@@ -228,7 +230,7 @@ async def find_missing(settings: Settings, role: ServiceRole) -> Sequence[str]:
             raise
         missing.append(str(trouble))
     try:
-        plans = await topics.plan(settings.kafka)
+        plans = await topics.plan(settings.kafka, settings.relay.name)
     except (KafkaError, OSError) as error:
         missing.append(f"Kafka at {settings.kafka.bootstrap_servers} does not respond ({type(error).__name__})")
         return missing

@@ -125,6 +125,13 @@ def add_partitions(bootstrap_servers: str, topic: str, total: int) -> None:
     _wait_for_partitions(admin, topic, total)
 
 
+def count_partitions(bootstrap_servers: str, topic: str) -> int:
+    """How many partitions a topic has."""
+    return len(
+        AdminClient({"bootstrap.servers": bootstrap_servers}).list_topics(topic, TIMEOUT_S).topics[topic].partitions
+    )
+
+
 def configure(bootstrap_servers: str, topic: str, config: Mapping[str, str]) -> None:
     """Set settings of a topic; the others stay."""
     entries = [ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET) for name, value in config.items()]

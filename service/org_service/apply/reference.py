@@ -132,7 +132,7 @@ class ReferenceApplier:
         assigned = list(consumer.assignment())
         ids = await fetch_topic_ids(consumer, sorted({each.topic for each in assigned}))
         counts = {topic: len(consumer.partitions_for_topic(topic) or ()) for topic in ids}
-        if (wrong := explain_partitions(counts, self._settings.kafka.partitions)) is not None:
+        if (wrong := explain_partitions(counts, dict.fromkeys(counts, self._settings.kafka.partitions))) is not None:
             raise RetryError(wrong)  # nobody could say then where a key belongs
         self._absence_s = await absence_max_s(self._settings, list(ids)) if ids else {}
         ends = cast("dict[TopicPartition, int]", await consumer.end_offsets(assigned))

@@ -1,20 +1,15 @@
-"""`orgs topics`: create missing topics, compare existing ones."""
+"""`orgs topics`: create missing topics, compare existing ones, let them grow."""
 
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from org_service.cli import shell
+from org_service.cli import operations, shell
 
 if TYPE_CHECKING:
     from org_service.kafka.topics import TopicPlan
 
-app = typer.Typer(no_args_is_help=True, help="The topics: create and compare.")
-
-
-@app.callback()
-def group() -> None:
-    """Keep `apply` a subcommand even while it is the only one."""
+app = typer.Typer(no_args_is_help=True, help="The topics: create, compare, grow.")
 
 
 @app.command()
@@ -33,7 +28,7 @@ def apply(
     from org_service.kafka import topics
 
     settings = shell.quiet_settings()
-    plans = shell.run(topics.plan(settings.kafka))
+    plans = shell.run(topics.plan(settings.kafka, settings.relay.name))
     _print(plans)
     shell.fail_if_harmful(plans, "nothing was created")
     missing = [plan for plan in plans if not plan.exists]
@@ -43,8 +38,50 @@ def apply(
     if missing:
         shell.run(topics.create(settings.kafka, [plan.spec for plan in missing]))
         # Somebody else may have created one of them meanwhile, with settings of their own.
-        shell.fail_if_harmful(shell.run(topics.plan(settings.kafka)), "another program created topics at the same time")
+        shell.fail_if_harmful(
+            shell.run(topics.plan(settings.kafka, settings.relay.name)),
+            "another program created topics at the same time",
+        )
     shell.say(f"{len(missing)} created, {len(plans) - len(missing)} already exist")
+
+
+@app.command()
+def grow(
+    *,
+    partitions: Annotated[int, typer.Option(min=2, help="Of each topic of organizations; a multiple of the present.")],
+    leave_behind: Annotated[
+        list[str] | None,
+        typer.Option("--leave-behind", metavar="GROUP", help="Don't wait for this consumer group; may be repeated."),
+    ] = None,
+    execute: operations.ExecuteOption = False,
+    detach: operations.DetachOption = False,
+    reason: operations.ReasonOption = "",
+    actor: operations.ActorOption = None,
+    as_json: operations.JsonOption = False,
+) -> None:
+    """Add partitions to the topics of organizations: commands, results, events and state together, while all run.
+
+    The relay pauses for some seconds, workers go on, nothing is restarted and no setting changes. Order per
+    organization holds, for subscribers as docs/contract.md says. The run ends some 15 minutes later, when it has
+    removed what moved organizations left behind on the state topic. Reference topics keep their partitions.
+
+    Prints the plan and who reads the topics; --execute does it.
+
+    Example: `orgs topics grow --partitions 24`
+    """
+    from org_service.operate.grow_topics import GrowTopics
+
+    settings = shell.quiet_settings()
+    operations.offer(
+        settings,
+        lambda: GrowTopics.make(settings, partitions, leave_behind or []),
+        execute=execute,
+        detach=detach,
+        reason=reason,
+        rate_per_second_max=None,
+        actor=actor,
+        as_json=as_json,
+    )
 
 
 def _print(plans: "list[TopicPlan]") -> None:

@@ -145,7 +145,7 @@ def _prepare(settings: "Settings", *, make_staff: bool) -> None:
 
     async def prepare() -> None:
         await migrate.upgrade(settings.database)
-        plans = await topics.plan(settings.kafka)
+        plans = await topics.plan(settings.kafka, settings.relay.name)
         shell.fail_if_harmful(plans)
         missing = [plan.spec for plan in plans if not plan.exists]
         if missing:

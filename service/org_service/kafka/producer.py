@@ -145,16 +145,20 @@ class Producer:
         self._sequences: defaultdict[TopicPartition, int] = defaultdict(int)
 
     async def start(self, topics: Collection[str]) -> dict[str, int]:
-        """Connect, fence every former producer of the transactional id, and finish its transaction.
+        """`connect`, then `begin`."""
+        counts = await self.connect(topics)
+        await self.begin()
+        return counts
 
-        Waits for as long as the broker says "not yet": set a time limit around it.
+    async def connect(self, topics: Collection[str]) -> dict[str, int]:
+        """Connect; nobody is fenced yet.
 
         Returns:
             The number of partitions of each of `topics`.
 
         Raises:
-            TopicsMissingError: Some don't exist; nobody was fenced.
-            UnknownFateError: Close this producer; a former one may have been fenced.
+            TopicsMissingError: Some don't exist.
+            UnknownFateError: Close this producer.
         """
         async with unknown_fate("connecting"):
             await self._client.bootstrap()
@@ -166,9 +170,18 @@ class Producer:
             raise TopicsMissingError(
                 f"Kafka has no topic {', '.join(sorted(missing))}; create it with `orgs topics apply`"
             )
+        return counts
+
+    async def begin(self) -> None:
+        """Fence every former producer of the transactional id, and finish its transaction.
+
+        Waits for as long as the broker says "not yet": set a time limit around it.
+
+        Raises:
+            UnknownFateError: Close this producer; a former one may have been fenced.
+        """
         async with unknown_fate("InitProducerId"):
             await _once_ready(self._init_producer_id)
-        return counts
 
     async def find_end(self, at: TopicPartition) -> int:
         """The high watermark of a partition: the offset after all that is written, committed or not."""

@@ -5,7 +5,7 @@ transaction of the relay wrote and took back is not there for them, nor is what 
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final, cast
 
@@ -27,6 +27,7 @@ POLL_MS: Final = 500
 _FETCH_WAIT_MS: Final = 100
 """How long a broker may wait for records before it answers that there are none. Requests on a connection are answered
 in turn, so whoever asks where an empty partition ends waits as long; it was half a second for each topic."""
+_LOOK_MS: Final = 200
 POLL_RECORDS_MAX: Final = 5_000
 """Records in one step of a reader; bounds memory, some MB at usual sizes."""
 
@@ -133,6 +134,42 @@ def raise_if_sick(consumer: SteadyConsumer) -> None:
             "everything before it, and all other partitions, was read. See 'A partition cannot be read' in "
             "docs/operating.md."
         )
+
+
+async def _always() -> bool:
+    return True
+
+
+async def holds_records(
+    consumer: SteadyConsumer,
+    short: Mapping[TopicPartition, int],
+    ends: Mapping[TopicPartition, int],
+    goes_on: Callable[[], Awaitable[bool]] = _always,
+) -> bool:
+    """Whether there is a record between where partitions were read to and where they end, for all that is known.
+
+    Offsets don't tell: there may be marks of transactions, and what compaction took away.
+
+    Args:
+        consumer: Of no group; it is assigned anew.
+        short: How far each partition was read.
+        ends: Where each ends.
+        goes_on: Asked now and then; where it says no, the answer is that there may be.
+    """
+    if not short:
+        return False
+    consumer.assign(list(short))
+    for each, offset in short.items():
+        consumer.seek(each, offset)
+    while await goes_on():
+        batches = cast("dict[TopicPartition, list[Any]]", await consumer.getmany(timeout_ms=_LOOK_MS))
+        if any(records[0].offset < ends[each] for each, records in batches.items() if records):
+            return True
+        if consumer.sick:  # there are records, and nobody could read them
+            return True
+        if all([await consumer.position(each) >= ends[each] for each in short]):
+            return False
+    return True
 
 
 async def take(consumer: SteadyConsumer) -> list[Record]:

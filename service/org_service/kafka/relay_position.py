@@ -24,7 +24,7 @@ from org_events.kafka.batches import UnreadBatch
 from org_events.kafka.consumer import SteadyConsumer
 from org_service.errors import StopError
 from org_service.settings import KafkaSettings
-from org_service.wire.position import PARTITION, NotAPosition, Published, read_published
+from org_service.wire.position import PARTITION, NotAPosition, Partitioning, Published, read_published
 
 WINDOW_OFFSETS: Final = 1_000
 """The last offsets to read first: a relay alone on the topic finds its record among the last two."""
@@ -53,6 +53,29 @@ async def read(kafka: KafkaSettings, topic: str, name: str, end: int) -> Publish
     async with _consumer(kafka) as consumer:
         consumer.assign([at])
         return await find(consumer, at, name, end)
+
+
+async def read_partitioning(kafka: KafkaSettings, name: str) -> Partitioning:
+    """Read over how many partitions the relay `name` publishes; `ORGS_KAFKA__PARTITIONS` where it hasn't said yet.
+
+    The setting says how many new topics get; how many there must be is Kafka's to know, like the position: every
+    process learns of a growth without being configured again, and a database restored from a backup can't lie about it.
+
+    Raises:
+        StopError: The record is not a position.
+        KafkaError, OSError: Nothing was read, or not all of it can be.
+    """
+    at = TopicPartition(kafka.topics.relay, PARTITION)
+    async with _consumer(kafka) as consumer:
+        consumer.assign([at])
+        last = await find(consumer, at, name, (await consumer.end_offsets([at]))[at])
+    return get_partitioning(kafka, last)
+
+
+def get_partitioning(kafka: KafkaSettings, last: Published | None) -> Partitioning:
+    """What a position says, as `read_partitioning`."""
+    said = None if last is None else last.partitioning
+    return said or Partitioning(kafka.partitions)
 
 
 async def find(consumer: SteadyConsumer, at: TopicPartition, name: str, end: int) -> Published | None:

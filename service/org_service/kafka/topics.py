@@ -12,17 +12,25 @@ process of this one must start on them.
 """
 
 import asyncio
+import dataclasses
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any, Final, NamedTuple, cast
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import KafkaTimeoutError, TopicAlreadyExistsError, TopicAuthorizationFailedError, for_code
+from aiokafka.errors import (
+    CorruptRecordException,
+    KafkaTimeoutError,
+    TopicAlreadyExistsError,
+    TopicAuthorizationFailedError,
+    for_code,
+)
 
 from org_events.kafka.brokers import make_enduring
 from org_events.topics import DAY_MS, TopicSpec
 from org_service.errors import DeniedError, RetryError, StopError
+from org_service.kafka import relay_position
 from org_service.kafka.connection import admin
 from org_service.settings import KafkaSettings
 
@@ -70,19 +78,36 @@ class TopicPlan(NamedTuple):
     differences: Sequence[Difference]
 
 
-async def plan(kafka: KafkaSettings) -> list[TopicPlan]:
+async def plan(kafka: KafkaSettings, relay: str | None = None) -> list[TopicPlan]:
     """Compare the topics with what they must be; changes nothing.
+
+    Args:
+        kafka: Where.
+        relay: The name of the relay, which knows whether the data topics have grown; None where they can't have.
 
     Raises:
         KafkaError: Kafka can't be reached.
         DeniedError: It doesn't let us read a topic's settings.
     """
-    specs = kafka.topics.specs(partitions=kafka.partitions, events_retention_ms=kafka.events_retention_ms)
+    topics = kafka.topics
+    specs = topics.specs(partitions=kafka.partitions, events_retention_ms=kafka.events_retention_ms)
     async with admin(kafka) as client:
         there = set(await client.list_topics())
         existing = [spec for spec in specs if spec.name in there]
         described = await _described(client, existing)
         configs = await _configs(client, existing)
+    if relay is not None and topics.relay in there:
+        try:
+            grown = (await relay_position.read_partitioning(kafka, relay)).partitions
+        except (CorruptRecordException, TopicAuthorizationFailedError, StopError):  # whoever needs to know says it
+            grown = None
+        specs = [
+            dataclasses.replace(spec, partitions=grown or described[spec.name].partitions)
+            if spec.name in topics.data and (grown or spec.name in there)
+            else spec
+            for spec in specs
+        ]
+        existing = [spec for spec in specs if spec.name in there]
     counts = {described[spec.name].partitions for spec in existing if spec.partitions == kafka.partitions}
     return [
         TopicPlan(
@@ -102,7 +127,7 @@ def list_harm(plans: Sequence[TopicPlan], but: Collection[str] = ()) -> list[str
     return [each.advice for each in differences if each.harmful and each.setting not in but]
 
 
-def explain_partitions(found: Mapping[str, int], wanted: int) -> str | None:
+def explain_partitions(found: Mapping[str, int], wanted: Mapping[str, int]) -> str | None:
     """Say which topics have another number of partitions than they must have; None where none has.
 
     Args:
@@ -110,13 +135,16 @@ def explain_partitions(found: Mapping[str, int], wanted: int) -> str | None:
         wanted: How many each must have.
     """
     wrong = [
-        f"{topic} has {number} partitions, not {wanted}" for topic, number in sorted(found.items()) if number != wanted
+        f"{topic} has {number} partitions, not {wanted[topic]}"
+        for topic, number in sorted(found.items())
+        if number != wanted[topic]
     ]
     if not wrong:
         return None
     return (
         f"{'; '.join(wrong)}: the records of one key would be on two partitions, out of order. "
-        "`orgs topics apply --dry-run` says what can be done."
+        "`orgs topics apply --dry-run` says what can be done. If `orgs topics grow` was interrupted, resume it (`orgs "
+        "runs`)."
     )
 
 
@@ -145,6 +173,21 @@ async def count_partitions(kafka: KafkaSettings, topic: str) -> int | None:
         return next(
             (len(each["partitions"]) for each in await client.describe_topics() if each["topic"] == topic), None
         )
+
+
+async def add_partitions(kafka: KafkaSettings, topics: Sequence[str], partitions: int) -> None:
+    """Let topics have so many partitions, where they have fewer, and wait until each is led.
+
+    Raises:
+        KafkaError: Kafka can't be reached, or refuses; some of the topics may have grown.
+        RetryError: A partition has no leader yet.
+    """
+    async with admin(kafka) as client:
+        described = await client.describe_topics(list(topics))
+        short = [each["topic"] for each in described if len(each["partitions"]) < partitions]
+        if short:
+            await client.create_partitions({topic: NewPartitions(partitions) for topic in short})
+    await _led(kafka, [TopicSpec(name=topic, partitions=partitions, holds="") for topic in topics])
 
 
 async def create(kafka: KafkaSettings, specs: Sequence[TopicSpec]) -> None:
@@ -249,7 +292,13 @@ def _partitions_advice(spec: TopicSpec, found: int, *, alike: bool) -> str:
             f"{said} If all topics were created with {found}, set ORGS_KAFKA__PARTITIONS={found}. If partitions "
             f"were added to them later, do not: {_TWO_PARTITIONS}"
         )
-    return f"{said} Do not add partitions to other topics, and do not change ORGS_KAFKA__PARTITIONS: {_TWO_PARTITIONS}"
+    more = (
+        f" If it is one of the four topics of organizations, `orgs topics grow --partitions {found}` takes them over."
+    )
+    return (
+        f"{said} Do not add partitions to other topics, and do not change ORGS_KAFKA__PARTITIONS: {_TWO_PARTITIONS}"
+        f"{more if found > spec.partitions > 1 and not found % spec.partitions else ''}"
+    )
 
 
 def find_differences(

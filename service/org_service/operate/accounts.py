@@ -5,9 +5,10 @@ no counter of the service. For a pipeline that is idle and whose topics still ho
 number of commands, at about 1 KB each.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
@@ -15,10 +16,12 @@ import orjson
 
 from org_events import cloudevents
 from org_events.cloudevents import NotACloudEvent
+from org_events.topics import partition_for
 from org_service.domain.organization import to_json
 from org_service.domain.outcomes import JournaledOutcome
 from org_service.domain.reasons import ParkedState
 from org_service.kafka.reader import Record, read_all
+from org_service.kafka.topics import count_partitions
 from org_service.operate.replay_events import RUN_HEADER
 from org_service.settings import KafkaSettings, Settings
 from org_service.store import journal, organizations, parked_queues
@@ -116,12 +119,18 @@ async def _read_topics(kafka: KafkaSettings) -> _OnTopics:
         body = orjson.loads(record.value or b"")
         known = found.outcomes.setdefault(UUID(body["command_id"]), set())
         known.add((body["position"], body["outcome"], body["code"]))
+    # Where the topics grew, what is old of an organization is on the partition with the lower number.
+    events: defaultdict[int, list[dict[str, Any]]] = defaultdict(list)
     async for record in _records(kafka, topics.events):
         body = orjson.loads(record.value or b"")
         headers = dict(record.headers)
         body["type"] = (headers["ce_type"] or b"").decode()
-        (found.replayed if RUN_HEADER in headers else found.events).append(body)
+        (found.replayed if RUN_HEADER in headers else events[record.partition]).append(body)
+    found.events += chain.from_iterable(events[partition] for partition in sorted(events))
+    partitions = await count_partitions(kafka, topics.state) or 1
     async for record in _records(kafka, topics.state):
+        if partition_for(record.key or b"", partitions) != record.partition:
+            continue  # left behind when the topics grew
         key = (record.key or b"").decode()
         if record.value is None:
             found.state.pop(key, None)

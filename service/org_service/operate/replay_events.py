@@ -105,9 +105,10 @@ class ReplayEvents:
                 for position, command_id in found:
                     tally.add(b"%d %b" % (position, command_id.bytes), partial(shown.__getitem__, position))
         partitions = await topics.count_partitions(self._settings.kafka, self._asked.topic)
-        expected = None if self._asked.where == "fresh" else self._settings.kafka.partitions
+        now = await self._count()
+        expected = None if self._asked.where == "fresh" else now
         if partitions != expected:
-            raise PreconditionError(_wrong_topic(self._asked, partitions, self._settings.kafka.partitions))
+            raise PreconditionError(_wrong_topic(self._asked, partitions, now))
         facts = {"topic": self._asked.topic, "partitions of the topic": partitions}
         notes = [f"positions {selection.from_position:,} to {selection.to_position:,}, to {self._asked.topic}"]
         if self._asked.where == "in_place":
@@ -121,7 +122,7 @@ class ReplayEvents:
         """Send what was not sent yet, a transaction a step."""
         kafka = self._settings.kafka
         if self._asked.where == "fresh":
-            await topics.create(kafka, [self._spec()])
+            await topics.create(kafka, [self._spec(await self._count())])
         name = f"{kafka.topic_prefix}replay.{execution.run_id}"
         producer = Producer(kafka, name, self._settings.relay.transaction_timeout_ms)
         sending = _Sending(self._settings, self._asked, execution, producer)
@@ -131,9 +132,13 @@ class ReplayEvents:
         finally:
             await producer.close()
 
-    def _spec(self) -> TopicSpec:
+    async def _count(self) -> int:
+        """The partitions that `orgs.events` must have now."""
+        return (await relay_position.read_partitioning(self._settings.kafka, self._settings.relay.name)).partitions
+
+    def _spec(self, partitions: int) -> TopicSpec:
         kafka = self._settings.kafka
-        specs = kafka.topics.specs(partitions=kafka.partitions, events_retention_ms=kafka.events_retention_ms)
+        specs = kafka.topics.specs(partitions=partitions, events_retention_ms=kafka.events_retention_ms)
         events = next(spec for spec in specs if spec.name == kafka.topics.events)
         return dataclasses.replace(events, name=self._asked.topic)
 

@@ -16,7 +16,7 @@ from org_service.domain.outcomes import JournaledOutcome
 from org_service.kafka.client import TopicPartition
 from org_service.kafka.record_batches import RecordBatch, TopicBatches
 from org_service.wire.changes import encode
-from org_service.wire.position import PARTITION, Position
+from org_service.wire.position import PARTITION, Partitioning, Position
 
 CHUNK_BYTES_MAX: Final = 32 * 1024 * 1024
 """All of a chunk may be for one broker, whose `socket.request.max.bytes` is 100 MiB by default. Also bounds memory: two
@@ -51,6 +51,8 @@ class Layout:
     partitions: Mapping[str, int]
     relay: str
     """Key of the position record."""
+    partitioning: Partitioning
+    """What the position record says of the data topics."""
 
 
 async def build(
@@ -88,7 +90,12 @@ async def build(
         if taken % ROWS_AT_A_STRETCH == 0:
             await sleep(0)
     last = rows[taken - 1]
-    position = Position(position=last.position, command_id=last.command_id, recorded_at=last.recorded_at)
+    position = Position(
+        position=last.position,
+        command_id=last.command_id,
+        recorded_at=last.recorded_at,
+        **layout.partitioning._asdict(),
+    )
     own = RecordBatch()
     own.add(0, now_ms, layout.relay.encode(), position.to_value(), [])
     own.records = 1

@@ -44,7 +44,7 @@ from org_service.telemetry.metrics import (
     RELAY_SECONDS,
 )
 from org_service.waiting import Heartbeat, Patience, Trouble, pause, run_unless
-from org_service.wire.position import PARTITION
+from org_service.wire.position import PARTITION, Partitioning
 
 log = get_logger(__name__)
 
@@ -58,8 +58,8 @@ NO_POSITION: Final = (
     "{topic} has no position of the relay {relay!r}, but {events} contains events: publishing the journal "
     "from its beginning would send them again. If the relay was renamed, restore its old name "
     "(ORGS_RELAY__NAME). If {topic} was lost, find the highest ce_position on {events} and write it there, "
-    'with the relay\'s name as key and {{"position": 123, "command_id": null}} as value. If these events are '
-    "another journal's, use other topics by ORGS_KAFKA__TOPIC_PREFIX."
+    'with the relay\'s name as key and {{"position": 123, "command_id": null, "partitions": {partitions}}} as value. '
+    "If these events are another journal's, use other topics by ORGS_KAFKA__TOPIC_PREFIX."
 )
 """What an operator can do when Kafka has lost how far the journal is published."""
 
@@ -90,6 +90,7 @@ class Relay:
         self._producer: Producer | None = None
         self._changed = asyncio.Event()
         self._started = False
+        self._partitioning = Partitioning(settings.kafka.partitions)
         self._doubt: str | None = None
         """Why the producer is being replaced."""
         self._waiting_since: datetime | None = None
@@ -203,25 +204,33 @@ class Relay:
         topics = kafka.topics
         async with unknown_fate("beginning again"), asyncio.timeout(self._relay.publish_timeout_s):
             try:
-                partitions = await producer.start((topics.events, topics.state, topics.results, topics.relay))
+                partitions = await producer.connect((topics.events, topics.state, topics.results, topics.relay))
             except TopicsMissingError as error:
                 if self._started:
                     raise UnknownFateError(str(error), "refused") from error
                 raise StopError(str(error)) from error
             self._started = True
+            # Before anybody is fenced: `orgs topics grow` has our transactional id while the topics grow.
+            self._partitioning = await relay_position.read_partitioning(kafka, name)
             self._check_partitions(partitions)
+            await producer.begin()
             # guarantee 4: the position is read after InitProducerId has ended the former leader's transaction, so it
             # cannot move.
             end = await producer.find_end(TopicPartition(topics.relay, PARTITION))
             last = await relay_position.read(kafka, topics.relay, name, end)
             if last is None and await relay_position.is_published(kafka, topics.events, partitions[topics.events]):
-                raise StopError(NO_POSITION.format(topic=topics.relay, relay=name, events=topics.events))
+                count = partitions[topics.events]
+                raise StopError(
+                    NO_POSITION.format(topic=topics.relay, relay=name, events=topics.events, partitions=count)
+                )
+            if relay_position.get_partitioning(kafka, last) != self._partitioning:
+                raise UnknownFateError("the topics have just grown", "partitions")
         position, command_id = (0, None) if last is None else (last.position, last.command_id)
         await self._source.verify(position, command_id)
         self._reach(position)
         log.info("the relay continues from Kafka's position", position=position, head=self._source.head)
         self._enter(State.READY)
-        return Layout(topics, partitions, name), position
+        return Layout(topics, partitions, name, self._partitioning), position
 
     async def _watch_partitions(self, producer: Producer) -> None:
         """Look whether keys still go where they went; raises as `_check_partitions`."""
@@ -237,7 +246,8 @@ class Relay:
             UnknownFateError: A topic has another number of partitions than it must have.
         """
         ours = {topic: number for topic, number in found.items() if topic != self._settings.kafka.topics.relay}
-        if (wrong := explain_partitions(ours, self._settings.kafka.partitions)) is not None:
+        wanted = dict.fromkeys(ours, self._partitioning.partitions)
+        if (wrong := explain_partitions(ours, wanted)) is not None:
             raise UnknownFateError(wrong, "partitions")
 
     async def _publish_from(

@@ -19,6 +19,15 @@ class NotAPosition(ValueError):
     """A record's value is not a position; the message says what is wrong with it."""
 
 
+class Partitioning(NamedTuple):
+    """Over how many partitions each of the four data topics spreads its keys."""
+
+    partitions: int
+    grown_from: int | None = None
+    """How many there were before the last growth: a key that is on partition p now was on p modulo this."""
+    grown_at: datetime | None = None
+
+
 class Position(BaseModel):
     """The last row published. Readers ignore members they don't know."""
 
@@ -27,6 +36,9 @@ class Position(BaseModel):
     position: int = Field(ge=0, description="In the journal")
     command_id: UUID | None = Field(default=None, description="Of the row there; null: do not compare")
     recorded_at: datetime | None = Field(default=None, description="When the row there was journaled")
+    partitions: int | None = Field(default=None, ge=1, description="Of each data topic, for all that follows")
+    grown_from: int | None = Field(default=None, ge=1, description="How many there were before the last growth")
+    grown_at: datetime | None = Field(default=None, description="When they became more")
 
     def to_value(self) -> bytes:
         """The record's value."""
@@ -40,6 +52,8 @@ class Published(NamedTuple):
     command_id: UUID | None
     recorded_at: datetime
     """When this row was recorded, by its worker's clock; not before, where the record doesn't say."""
+    partitioning: Partitioning | None = None
+    """Of the data topics, for all that follows; None where the record doesn't say."""
 
 
 def read_position(value: bytes) -> Position:
@@ -64,4 +78,5 @@ def read_published(value: bytes, timestamp_ms: int) -> Published:
     last = read_position(value)
     # The next millisecond: the record's own time is cut, what was published was recorded before.
     at_latest = datetime.fromtimestamp((timestamp_ms + 1) / 1000, UTC)
-    return Published(last.position, last.command_id, last.recorded_at or at_latest)
+    spread = None if last.partitions is None else Partitioning(last.partitions, last.grown_from, last.grown_at)
+    return Published(last.position, last.command_id, last.recorded_at or at_latest, spread)

@@ -12,8 +12,9 @@ from org_service.settings import Settings
 from org_service.telemetry.logs import get_logger
 from org_service.waiting import Heartbeat, Patience, Trouble
 from org_service.worker.continuity import Continuity
-from org_service.worker.feed import ConsumerGroup, Feed
+from org_service.worker.feed import Batches, ConsumerGroup, Feed
 from org_service.worker.subscriber import Applies, Subscriber
+from org_service.worker.succession import Succession
 
 log = get_logger(__name__)
 
@@ -56,6 +57,7 @@ class CommandSubscriber(Subscriber):
         super().__init__(settings, applier, feed, heartbeat, make_group=make_group)
         group = f"{settings.kafka.topic_prefix}{worker.group_id}"
         self._continuity = continuity or Continuity(settings, group, topic)
+        self._succession = Succession(settings.kafka, group)
         self._topic = topic
         self._authenticator = applier.authenticator
         self._left: dict[int, asyncio.Task[None] | None] = {}
@@ -110,6 +112,7 @@ class CommandSubscriber(Subscriber):
             return True
         if not self._continuity.lost:
             self._leave_waiting()
+            await self._follow_parents()
             return True
         if self.failed.done():
             return False
@@ -124,7 +127,32 @@ class CommandSubscriber(Subscriber):
         self._settles.succeed()
         if settled:
             self._forget_waiting()
+            self._succession.begin(self._continuity.partitioning)
         return settled
+
+    async def _admit(self, records: Batches) -> Batches:
+        if self._draining or self._is_astray():
+            return {}
+        try:
+            async with asyncio.timeout(self._commit_timeout_s):
+                return await self._succession.admit(self._consumer, records)
+        except (KafkaError, OSError, TimeoutError) as error:
+            log.info("records of new partitions are read again", why=type(error).__name__)
+            self._continuity.mark_lost()
+            return {}
+
+    async def _follow_parents(self) -> None:
+        """Continue with new partitions whose parents are far enough."""
+        if not self._succession.waiting:
+            return
+        try:
+            async with asyncio.timeout(self._commit_timeout_s):
+                go = await self._succession.look()
+            self._consumer.resume(*(at for at in go if at.partition not in self._left))
+        except IllegalStateError:  # it moved on
+            return
+        except (KafkaError, OSError, TimeoutError) as error:
+            log.info("how far partitions are decided is not known", why=type(error).__name__)
 
     def _leave_waiting(self) -> None:
         """Leave alone the partitions that wait for keys, at the record that waits, and continue with them when it

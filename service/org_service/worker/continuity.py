@@ -21,6 +21,7 @@ must stay as they were published, and every worker would decide them again.
 
 import zlib
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Final, NamedTuple, cast
 from uuid import UUID
@@ -28,16 +29,19 @@ from uuid import UUID
 from org_events.kafka.consumer import SteadyConsumer
 from org_service.domain.reasons import LossReason
 from org_service.domain.requests import Record
-from org_service.errors import RetryError
+from org_service.errors import RetryError, StopError
 from org_service.kafka.client import (
     AIOKafkaConsumer,
+    CorruptRecordException,
     IllegalStateError,
     KafkaError,
+    TopicAuthorizationFailedError,
     TopicPartition,
     UnknownTopicOrPartitionError,
 )
 from org_service.kafka.epochs import UNKNOWN, fetch_epoch_ends
 from org_service.kafka.offsets import read_committed
+from org_service.kafka.relay_position import read_partitioning
 from org_service.kafka.topic_ids import Topic, describe_present
 from org_service.kafka.topics import explain_partitions
 from org_service.settings import Settings
@@ -48,6 +52,7 @@ from org_service.store.losses import Loss
 from org_service.telemetry.logs import get_logger
 from org_service.telemetry.metrics import COMMANDS_LOST
 from org_service.wire.facts import map_kinds
+from org_service.wire.position import Partitioning
 
 log = get_logger(__name__)
 
@@ -134,6 +139,8 @@ class Continuity:
         self._group = group
         self._topic = topic
         self._now: Topic | None = None
+        self.partitioning = Partitioning(settings.kafka.partitions)
+        """Of the commands, as of the last `settle`."""
         self._noticed = 0
         self._lost = True
         self._judged_by = sorted(map_kinds(settings.kafka.topics))
@@ -191,6 +198,9 @@ class Continuity:
         """
         self._lost = False  # a rebalance from here on sets it again
         try:
+            # Where it can't be read, the relay says so; and what was known stays right, as a growth can't go on either.
+            with suppress(CorruptRecordException, TopicAuthorizationFailedError, StopError):
+                self.partitioning = await read_partitioning(self._settings.kafka, self._settings.relay.name)
             now = self._now = await self._see(consumer)
             assigned = consumer.assignment()
             if assigned:
@@ -225,7 +235,9 @@ class Continuity:
         if self.absent:
             raise UnknownTopicOrPartitionError(self._topic)
         counts = {name: len(each.epochs) for name, each in there.items()}
-        self.wrong = explain_partitions(counts, self._settings.kafka.partitions)
+        wanted = dict.fromkeys(counts, self._settings.kafka.partitions)
+        wanted[self._topic] = self.partitioning.partitions
+        self.wrong = explain_partitions(counts, wanted)
         return there[self._topic]
 
     async def _places(

@@ -7,15 +7,15 @@ for too long is waited for until it is reconciled: the tables may hold rights th
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Final, cast
+from collections.abc import Callable, Mapping
+from typing import Final, cast
 from uuid import UUID
 
 from org_events.kafka.consumer import SteadyConsumer
 from org_service import probes
 from org_service.apply.reconcile import absence_max_s, is_too_long
 from org_service.kafka.client import TopicPartition
-from org_service.kafka.reader import groupless_consumer
+from org_service.kafka.reader import groupless_consumer, holds_records
 from org_service.kafka.topic_ids import fetch_topic_ids
 from org_service.probes import probe
 from org_service.settings import Settings
@@ -86,7 +86,9 @@ async def _wait(
             for each, end in ends.items()
             if applied.get(ReferencePartition(*each), 0) < end
         }
-        if not away and not await _holds_records(consumer, short, ends, goes_on):
+        if probes.listeners:
+            await probe("worker.before_look_for_records")
+        if not away and not await holds_records(consumer, short, ends, goes_on):
             return
         if not told:
             log.info(
@@ -112,28 +114,3 @@ async def _applied(
     ours = {at: each for at, each in progress.items() if ids.get(at.topic) == each.topic_id}
     away = sum(is_too_long(ages[at], absence_s[at.topic]) for at in ours)
     return {at: each.next_offset for at, each in ours.items()}, away
-
-
-async def _holds_records(
-    consumer: SteadyConsumer,
-    short: Mapping[TopicPartition, int],
-    ends: Mapping[TopicPartition, int],
-    goes_on: Callable[[], Awaitable[bool]],
-) -> bool:
-    """Whether there is a record between where partitions are applied and where they ended, for all that is known."""
-    if probes.listeners:
-        await probe("worker.before_look_for_records")
-    if not short:
-        return False
-    consumer.assign(list(short))
-    for each, offset in short.items():
-        consumer.seek(each, offset)
-    while await goes_on():
-        batches = cast("dict[TopicPartition, list[Any]]", await consumer.getmany(timeout_ms=round(_POLL_S * 1000)))
-        if any(records[0].offset < ends[each] for each, records in batches.items() if records):
-            return True
-        if consumer.sick:  # there are records, and nobody could apply them
-            return True
-        if all([await consumer.position(each) >= ends[each] for each in short]):
-            return False
-    return True

@@ -144,7 +144,7 @@ class Subscriber:
         if probes.listeners:
             await probe("worker.before_poll", self)
         try:
-            records = await fetch() if await self._prepare() else {}
+            records = await self._admit(await fetch()) if await self._prepare() else {}
         except (KafkaError, ConsumerStoppedError):
             raise  # FastStream waits 5 s, or ends
         except Exception:
@@ -163,6 +163,10 @@ class Subscriber:
     def _is_astray(self) -> bool:
         """Whether what was polled is released: the offsets were lost meanwhile, and `_prepare` finds them again."""
         return False
+
+    async def _admit(self, records: Batches) -> Batches:
+        """What of a poll goes to the applier; whatever doesn't has been put back."""
+        return records
 
     def _commit_of(self, record: Record) -> int | tuple[int, str]:
         """What to commit behind a record: an offset, and metadata where there are any."""

@@ -16,10 +16,12 @@ from org_service.kafka.record_batches import RecordBatch
 from org_service.relay import chunks
 from org_service.relay.chunks import Layout, build
 from org_service.settings import KafkaSettings
-from org_service.wire.position import read_position
+from org_service.wire.position import Partitioning, read_position
 
 TOPICS = Topics()
-LAYOUT = Layout(TOPICS, {TOPICS.events: 3, TOPICS.state: 3, TOPICS.results: 3, TOPICS.relay: 1}, "orgs")
+LAYOUT = Layout(
+    TOPICS, {TOPICS.events: 3, TOPICS.state: 3, TOPICS.results: 3, TOPICS.relay: 1}, "orgs", Partitioning(3)
+)
 RECORDED_AT = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
@@ -82,7 +84,8 @@ async def test_the_position_record_names_the_last_row() -> None:
     [record] = read(batch)
     assert record.key == b"orgs"
     assert record.value == (
-        b'{"position":8,"command_id":"00000000-0000-0000-0000-000000000008","recorded_at":"2026-03-01T12:00:00.008000Z"}'
+        b'{"position":8,"command_id":"00000000-0000-0000-0000-000000000008","recorded_at":"2026-03-01T12:00:00.008000Z",'
+        b'"partitions":3,"grown_from":null,"grown_at":null}'
     )
     assert read_position(record.value) == chunk.last
     assert (chunk.first, chunk.last.position, chunk.rows) == (7, 8, 2)

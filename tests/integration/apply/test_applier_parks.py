@@ -167,7 +167,7 @@ async def test_a_defect_that_meets_every_command_leaves_one_traceback_and_is_cou
     ]
     assert len({each["defect"] for each in logged}) == 1
     assert (await applier.check_parked()).startswith("1001 because of a defect of ours")
-    ran = await asyncio.to_thread(CliRunner(env=environment(settings)).invoke, app, ["parked"])
+    ran = await asyncio.to_thread(CliRunner(env=environment(settings)).invoke, app, ["parked", "list"])
     lines = ran.stdout.splitlines()
     assert ran.exit_code == 0
     assert len([line for line in lines if "  handler raised  orgs.commands[0] offset " in line]) == 100

@@ -21,6 +21,7 @@ from org_service.operate.parked_selection import ParkedSelection, find
 from org_service.probes import Point
 from org_service.settings import Settings
 from org_service.store.database import Database
+from org_service.store.operations import Operation
 from tests.integration.operate.parking import (
     apply,
     discard,
@@ -177,6 +178,22 @@ async def test_a_command_that_comes_during_a_release_is_decided_after_the_queue(
     await asyncio.gather(*applying)
     assert {state for (state,) in await rows(database, "state")} == {"released"}
     assert await names(database) == [("Last", 6 if exists else 4)]
+
+
+async def test_a_release_waits_for_a_worker_that_is_about_to_queue_behind(
+    settings: Settings, database: asyncpg.Connection, queue: UUID
+) -> None:
+    """Of an organization without a row: else what it queues would be left there by the run."""
+    releasing: list[asyncio.Task[Operation]] = []
+
+    async def strike() -> None:
+        releasing.append(asyncio.create_task(release(settings)))
+        await until(lambda: database.fetchval("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"))
+
+    with probing("apply.before_positions", once(strike)):
+        await apply(settings, record(settings, renamed(queue, "Last")[0]))
+    assert (await releasing[0]).counts == {"applied": 4}
+    assert await names(database) == [("Last", 4)]
 
 
 async def test_a_command_that_queued_since_the_plan_is_decided_by_the_same_run(

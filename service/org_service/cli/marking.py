@@ -24,7 +24,7 @@ def mark(
 ) -> None:
     """Give now a name, before a release or a migration, say: what came after can be found, replayed and undone by it.
 
-    Kept are the journal's position, the ends and ids of the topics, and where consumer groups stand.
+    Kept are the journal's position, ends and ids of the topics, and where consumer groups stand (`orgs marks show`).
 
     Example: `orgs mark before-release-7 --reason "prices move to the new system"`
     """
@@ -32,7 +32,7 @@ def mark(
 
     settings = shell.quiet_settings()
     made = shell.run(marks.make(settings, name, marked_by=actor or shell.login(), reason=reason))
-    _show(made, as_json=as_json)
+    _show(made, as_json=as_json, details=False)
 
 
 @app.callback()
@@ -90,12 +90,12 @@ def delete(name: NameArgument, *, as_json: JsonOption = False) -> None:
         shell.say("deleted")
 
 
-def _show(mark: "Mark", *, as_json: bool) -> None:
+def _show(mark: "Mark", *, as_json: bool, details: bool = True) -> None:
     from org_service.cli import render
 
     if as_json:
         shell.write_json(mark._asdict())
         return
     shell.out().print(render.mark_line(mark))
-    for line in render.mark_details(mark):
+    for line in render.mark_details(mark) if details else ():
         shell.out().print(line)

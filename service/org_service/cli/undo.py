@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING
 
+import typer
+
 from org_service.cli import filters, operations, shell
 
 if TYPE_CHECKING:
@@ -61,6 +63,9 @@ def undo(
         command_file=command_file,
         run=run,
     )
+
+    if selection.asks_for_all and not (from_mark or to_mark or source):
+        raise typer.BadParameter("say which changes: without any condition everything that ever happened is meant")
 
     async def make() -> "Tool":
         for run_id in selection.run_ids:

@@ -42,9 +42,9 @@ from org_service.store import journal, organizations
 from org_service.store.database import Database
 from org_service.store.journal import PastState
 
-READ_LINES: Final = 500
+READ_LINES: Final = 1_000
 """Judged by one look into the database."""
-STEP_LINES_MAX: Final = 500
+STEP_LINES_MAX: Final = 1_000
 SKIPPED_MAX: Final = 10_000
 """Lines whose names others have. More of them, and it is not the right file, or it lacks the ids."""
 _COPY_BYTES: Final = 1 << 20

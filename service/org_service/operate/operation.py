@@ -72,7 +72,7 @@ class Plan(NamedTuple):
     items: int
     """The exact number of things that it would touch."""
     digest: str
-    """Of all of them, in any order, in hex."""
+    """Of all of them, in order, in hex."""
     sample: Sequence[Mapping[str, Any]]
     """The first of them, as operators see them."""
     facts: Mapping[str, Any]
@@ -97,14 +97,11 @@ def explain_left_out(said: str, lines: Sequence[str], total: int | None = None) 
 
 
 class Tally:
-    """Counts, digests and samples what a plan would touch, item by item; memory doesn't grow.
-
-    The digest is that of the same items in any order: partitions are read in another one each time.
-    """
+    """Counts, digests and samples what a plan would touch, item by item; memory doesn't grow."""
 
     def __init__(self) -> None:
         self.items = 0
-        self._digest = 0
+        self._digest = blake2b(digest_size=DIGEST_BYTES)
         self._sample: list[Mapping[str, Any]] = []
 
     def add(self, identity: bytes, shown: Callable[[], Mapping[str, Any]]) -> None:
@@ -115,14 +112,14 @@ class Tally:
             shown: Makes what operators see of it.
         """
         self.items += 1
-        self._digest += int.from_bytes(blake2b(identity, digest_size=DIGEST_BYTES).digest(), "big")
+        self._digest.update(len(identity).to_bytes(4, "big"))
+        self._digest.update(identity)
         if len(self._sample) < SAMPLE_MAX:
             self._sample.append(shown())
 
     def plan(self, facts: Mapping[str, Any], notes: Sequence[str] = ()) -> Plan:
         """The plan of what was added."""
-        digest = (self._digest % (1 << 8 * DIGEST_BYTES)).to_bytes(DIGEST_BYTES, "big")
-        return Plan(self.items, digest.hex(), self._sample, facts, notes)
+        return Plan(self.items, self._digest.hexdigest(), self._sample, facts, notes)
 
 
 class Tool(Protocol):

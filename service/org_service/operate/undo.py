@@ -31,7 +31,7 @@ ORGANIZATIONS_MAX: Final = 100_000
 """Of one undo: they are in memory, about 3 KB each. More is several undos, by position or time."""
 READ_ORGANIZATIONS: Final = 500
 """Whose histories are read in one statement."""
-STEP_ORGANIZATIONS_MAX: Final = 500
+STEP_ORGANIZATIONS_MAX: Final = 1_000
 
 
 class Parameters(BaseModel):
@@ -73,10 +73,8 @@ class Undo:
         """Make one of what is in the journal now.
 
         Raises:
-            PreconditionError: Every change there is would be taken back, or the selection begins behind its end.
+            PreconditionError: The selection begins behind its end.
         """
-        if selection.asks_for_all:
-            raise PreconditionError("say which changes: without any condition everything that ever happened is meant.")
         database = Database(settings.database, "operate", direct=True)
         pinned = await selection.pinned(database)
         async with database.connect() as conn:

@@ -163,6 +163,19 @@ async def test_names_that_moved_on_go_back_in_the_other_order(settings: Settings
     assert await states(settings) == {n: (f"Acme {n}", None, 3, True) for n in range(chain)}
 
 
+async def test_who_gives_a_name_up_goes_first_though_the_other_one_changed_last(
+    settings: Settings, act: Acting
+) -> None:
+    pairs = 6
+    await act("alice", [CreateOrganization(org_id=org(n), name=f"Acme {n}") for n in range(2 * pairs)])
+    await act("mallory", [UpdateOrganization(org_id=org(n), name=f"Free {n}") for n in range(pairs)])
+    await act("mallory", [UpdateOrganization(org_id=org(n + pairs), name=f"Acme {n}") for n in range(pairs)])
+    await act("mallory", [UpdateOrganization(org_id=org(n), domain="x.example") for n in range(pairs)])
+    operation = await planned(settings, actors=("mallory",))
+    assert (await runs.run(settings, operation.id)).counts == {"undone": 2 * pairs}
+    assert {name for name, *_ in (await states(settings)).values()} == {f"Acme {n}" for n in range(2 * pairs)}
+
+
 async def test_names_that_were_exchanged_are_said_to_need_a_hand(settings: Settings, act: Acting) -> None:
     await act("alice", [CreateOrganization(org_id=org(n), name=f"Acme {n}") for n in range(2)])
     await act("mallory", [UpdateOrganization(org_id=org(0), name="Between")])
@@ -250,6 +263,8 @@ async def test_a_deleted_one_whose_last_name_is_taken_is_said_not_to_come_back(s
     assert (await states(settings))[0] == ("Acme", None, 5, True)
 
 
-async def test_everything_that_ever_happened_is_not_undone_by_mistake(settings: Settings) -> None:
-    with pytest.raises(PreconditionError, match="say which changes"):
-        await Undo.make(settings, Selection())
+async def test_everything_that_ever_happened_is_not_undone_by_mistake(orgs: Orgs, act: Acting) -> None:
+    await orgs("mark", "start")
+    await act("alice", [CreateOrganization(org_id=org(0), name="Acme")])
+    assert "say which changes" in (await orgs("undo", code=2)).stderr
+    assert (await orgs("undo", "--from-mark", "start", "--json")).json["items"] == 1

@@ -140,8 +140,9 @@ class GrowTopics:
                 await producer.start((kafka.topics.state,))
             await execution.record(execution.progress, {})
             for partition in range(asked.grown_from):
-                left = [key for key, (value, _) in (await self._read_moved(partition)).items() if value is not None]
-                await self._publish(execution, producer, [(key, partition, None, ()) for key in left])
+                moved = (await self._read_moved(partition)).items()
+                left = [(key, partition, None, _place(headers)) for key, (value, headers) in moved if value is not None]
+                await self._publish(execution, producer, left)
         finally:
             await producer.close()
 
@@ -278,6 +279,11 @@ _NOTES: Final = (
     "removes them 15 minutes later.",
     "Kafka cannot take partitions away again.",
 )
+
+
+def _place(headers: Sequence[tuple[str, bytes]]) -> Sequence[tuple[str, bytes]]:
+    """Version and position, for a tombstone: no newer than what took the place of the record."""
+    return [header for header in headers if header[0] in ("ce_orgversion", "ce_position")]
 
 
 def _see_multiple(before: int, after: int) -> None:

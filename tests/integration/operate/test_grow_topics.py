@@ -198,6 +198,7 @@ async def assert_exact(
     assert moved
     folded: dict[int, dict[bytes | None, bytes | None]] = defaultdict(dict)
     for message in await read_topic(settings, settings.kafka.topics.state):
+        assert {name for name, _ in message.headers() or ()} >= {"ce_orgversion", "ce_position"}
         folded[message.partition() or 0][message.key()] = message.value()
     astray = {
         key

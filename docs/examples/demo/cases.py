@@ -23,7 +23,7 @@ from org_events import (
     partition_for,
 )
 from org_events.publishing import OrganizationClient
-from org_service.cli import render
+from org_service.cli import render, render_parked
 from org_service.cli.tail import line
 from org_service.kafka.reader import Record
 from org_service.operate import organizations_file, progress, tail
@@ -261,7 +261,7 @@ async def broken(demo: Demo) -> None:
     database = Database(demo.settings.database, "reader", direct=True)
     async with database.connect() as conn:
         for record in await parked_queues.list_records(conn, ParkedFilter(), 0, 10):
-            console.print("   parked", render.parked(record))
+            console.print("   parked", render_parked.record_line(record))
 
 
 async def idle(settings: Settings) -> None:

@@ -222,7 +222,7 @@ def check_relay(ledger: Ledger) -> None:
             findings.add("the relay's position did not grow", f"{record_text(record)}: after {last}")
         last = position
         row = rows.get(position)
-        wanted = None if row is None else _position_body(row)
+        wanted = None if row is None else _position_body(row, observed.partitions)
         findings.unless(
             _loads(record) == wanted and record.key == observed.relay[0].key and record.key is not None,
             "the relay's position names another row, or has another key",
@@ -269,8 +269,10 @@ def moment_text(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat().removesuffix("+00:00") + "Z"
 
 
-def _position_body(row: JournaledOutcome) -> dict[str, Any]:
-    return {"position": row.position, "command_id": row.command_id, "recorded_at": moment_text(row.recorded_at)}
+def _position_body(row: JournaledOutcome, partitions: int) -> dict[str, Any]:
+    """Of topics that have never grown."""
+    at = {"position": row.position, "command_id": row.command_id, "recorded_at": moment_text(row.recorded_at)}
+    return at | {"partitions": partitions, "grown_from": None, "grown_at": None}
 
 
 def _shared_headers(row: JournaledOutcome) -> dict[str, str]:

@@ -1,22 +1,29 @@
 """Topics of one test: made before it, dropped after it."""
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
+from org_events.topics import TopicSpec
 from org_service.settings import Settings
 
 
 async def create_topics(settings: Settings) -> None:
     """Create every topic of the contract under the settings' prefix, and wait until they exist."""
     specs = settings.kafka.topics.specs(partitions=settings.kafka.partitions)
+    await create(settings.kafka.bootstrap_servers, specs)
+
+
+async def create(bootstrap_servers: str, specs: Sequence[TopicSpec]) -> None:
+    """Create topics, and wait until they exist."""
     topics = [
         NewTopic(spec.name, num_partitions=spec.partitions, replication_factor=1, config=spec.config) for spec in specs
     ]
-    admin = AdminClient({"bootstrap.servers": settings.kafka.bootstrap_servers})
+    admin = AdminClient({"bootstrap.servers": bootstrap_servers})
     await _wait(admin.create_topics(topics))
     # The controller has them; the broker that clients ask may hear of them a moment later.
     while not {spec.name for spec in specs} <= (await asyncio.to_thread(admin.list_topics, timeout=20)).topics.keys():
@@ -25,9 +32,13 @@ async def create_topics(settings: Settings) -> None:
 
 async def drop_topics(settings: Settings) -> None:
     """Drop what `create_topics` made."""
-    names = [spec.name for spec in settings.kafka.topics.specs()]
-    admin = AdminClient({"bootstrap.servers": settings.kafka.bootstrap_servers})
-    await _wait(admin.delete_topics(names))
+    await drop(settings.kafka.bootstrap_servers, settings.kafka.topics.specs())
+
+
+async def drop(bootstrap_servers: str, specs: Sequence[TopicSpec]) -> None:
+    """Drop topics."""
+    admin = AdminClient({"bootstrap.servers": bootstrap_servers})
+    await _wait(admin.delete_topics([spec.name for spec in specs]))
 
 
 async def read_topic(settings: Settings, topic: str) -> list[Message]:

@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaConnectionError, KafkaError
 
 from org_events.kafka.brokers import make_enduring
 from org_service.settings import KafkaSettings
@@ -23,6 +23,11 @@ async def admin(kafka: KafkaSettings) -> AsyncGenerator[AIOKafkaAdminClient]:
     try:
         await client.start()
         yield client
+    except AttributeError as error:
+        if error.name != "nodeId" or error.obj is not None:
+            raise
+        # What aiokafka makes of brokers that know of no controller at the moment, while one starts, say.
+        raise KafkaConnectionError("no broker says which one is the controller") from error
     finally:
         await client.close()
 

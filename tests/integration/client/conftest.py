@@ -4,12 +4,13 @@ import secrets
 from collections.abc import AsyncIterator
 
 import pytest
-from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
+from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from org_events import Topics
 from org_events.publishing import OrganizationClient
 from tests.integration.client.answering import AnsweringService
+from tests.support.topics import create, drop
 
 
 @pytest.fixture
@@ -21,15 +22,13 @@ async def admin(bootstrap_servers: str) -> AsyncIterator[AIOKafkaAdminClient]:
 
 
 @pytest.fixture
-async def topics(admin: AIOKafkaAdminClient) -> AsyncIterator[Topics]:
+async def topics(bootstrap_servers: str) -> AsyncIterator[Topics]:
     """Every topic of the contract, with three partitions each."""
     topics = Topics(f"c{secrets.token_hex(4)}.")
     specs = topics.specs(partitions=3)
-    await admin.create_topics(
-        [NewTopic(spec.name, spec.partitions, replication_factor=1, topic_configs=spec.config) for spec in specs]
-    )
+    await create(bootstrap_servers, specs)
     yield topics
-    await admin.delete_topics([spec.name for spec in specs])
+    await drop(bootstrap_servers, specs)
 
 
 async def configure(admin: AIOKafkaAdminClient, topic: str, option: str, value: str) -> None:

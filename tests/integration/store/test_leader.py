@@ -137,7 +137,7 @@ async def test_a_leader_that_falls_silent_loses_the_lock_and_the_follower_leads(
         assert await leader.try_acquire()
         async with asyncio.timeout(SOON_S):
             await follower.acquire(0.01)
-        with pytest.raises(RetryError, match=r"57P05|closed"):
+        with pytest.raises(RetryError, match=r"57P05|closed|no longer usable"):  # the driver may be closing it
             await leader.check()
 
 

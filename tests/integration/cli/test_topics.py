@@ -4,6 +4,7 @@ from typing import Any, cast
 
 import pytest
 from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaConnectionError
 from confluent_kafka.admin import AdminClient, NewTopic
 from structlog.testing import capture_logs
 
@@ -11,6 +12,7 @@ from org_events.topics import Topics
 from org_service import runtime
 from org_service.errors import StopError
 from org_service.kafka import topics
+from org_service.kafka.connection import admin
 from org_service.settings import Settings
 from org_service.store import migrate
 from tests.support import log_faults
@@ -229,3 +231,14 @@ def test_temporary_and_optional_differences_are_only_reported(
     spec = Topics().specs()[4]
     differences = topics.find_differences(spec, described, {**spec.config, "min.insync.replicas": in_sync})
     assert [each[:4] for each in differences] == found
+
+
+async def test_brokers_that_know_no_controller_are_an_outage(settings: Settings) -> None:
+    """What aiokafka's admin client raises then; any other slip stays one."""
+    nobody: Any = None
+    with pytest.raises(KafkaConnectionError, match="no broker says which one is the controller"):
+        async with admin(settings.kafka):
+            _ = nobody.nodeId
+    with pytest.raises(AttributeError):
+        async with admin(settings.kafka):
+            _ = nobody.port

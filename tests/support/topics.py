@@ -12,6 +12,10 @@ from org_events.topics import TopicSpec
 from org_service.settings import Settings
 
 
+ANSWER_S = 90
+"""A broker that was paused asks its controller again after 30 s, where an answer was lost meanwhile."""
+
+
 async def create_topics(settings: Settings) -> None:
     """Create every topic of the contract under the settings' prefix, and wait until they exist."""
     specs = settings.kafka.topics.specs(partitions=settings.kafka.partitions)
@@ -81,4 +85,4 @@ def _read(bootstrap_servers: str, topic: str) -> list[Message]:
 
 async def _wait(futures: dict) -> None:
     for future in futures.values():
-        await asyncio.to_thread(future.result, 20)
+        await asyncio.to_thread(future.result, ANSWER_S)

@@ -11,7 +11,6 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from org_events.topics import TopicSpec
 from org_service.settings import Settings
 
-
 ANSWER_S = 90
 """A broker that was paused asks its controller again after 30 s, where an answer was lost meanwhile."""
 

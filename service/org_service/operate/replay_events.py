@@ -38,7 +38,7 @@ from org_service.wire.results import format_rfc3339
 
 RUN_HEADER: Final = "ce_replayrun"
 """Which run sent an event again; the relay's events don't have it."""
-STEP_EVENTS_MAX: Final = 4_000
+STEP_EVENTS_MAX: Final = 8_000
 """In one transaction of Kafka."""
 _GIVE_WAY: Final = 200
 """Events encoded before other tasks get their turn."""

@@ -40,7 +40,7 @@ ServiceRole = Literal["worker", "relay", "edge", "operate"]
 
 log = get_logger(__name__)
 
-_GC_OF_BATCHES: Final = (200_000, 20, 50)
+GC_OF_BATCHES: Final = (200_000, 20, 50)
 """A batch holds up to some hundred thousand objects that live until its end and form no cycles: with Python's own
 threshold of 700 the collector walks them over and over, for a tenth of the worker's time."""
 _GC_OF_REQUESTS: Final = (1_000, 20, 50)
@@ -89,7 +89,7 @@ async def serve(settings: Settings, roles: Collection[ServiceRole]) -> None:
     parts: dict[ServiceRole, Part] = {role: _make_role(role, settings) for role in sorted(set(roles), reverse=True)}
     gc.collect()
     gc.freeze()
-    gc.set_threshold(*(_GC_OF_REQUESTS if "edge" in parts else _GC_OF_BATCHES))
+    gc.set_threshold(*(_GC_OF_REQUESTS if "edge" in parts else GC_OF_BATCHES))
     async with AsyncExitStack() as stack:
         for role, part in parts.items():
             if role == "edge":

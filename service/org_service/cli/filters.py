@@ -1,6 +1,6 @@
 """Which changes an operator means: the options that every command about changes has."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
@@ -90,9 +90,7 @@ def make_selection(
     """
     from org_service.operate.changes import Selection
 
-    for end, position, mark in (("from", from_position, from_mark), ("to", to_position, to_mark)):
-        if position is not None and mark is not None:
-            raise typer.BadParameter(f"--{end}-position and --{end}-mark exclude each other")
+    exclude_marks("position", (from_position, to_position), (from_mark, to_mark))
     return Selection(
         from_position=1 if from_position is None else from_position,
         to_position=to_position,
@@ -104,6 +102,22 @@ def make_selection(
         command_ids=(*(command or ()), *ids_in(command_file)),
         run_ids=tuple(run or ()),
     )
+
+
+def exclude_marks(what: str, bounds: Sequence[object], marks: Sequence[str | None]) -> None:
+    """See that neither end is given in two ways.
+
+    Args:
+        what: Gives an end beside marks, as in `--from-position`.
+        bounds: What was given so, from and to; None where nothing was.
+        marks: The marks that were given, from and to.
+
+    Raises:
+        typer.BadParameter: One is.
+    """
+    for end, bound, mark in zip(("from", "to"), bounds, marks, strict=True):
+        if bound is not None and mark is not None:
+            raise typer.BadParameter(f"--{end}-{what} and --{end}-mark exclude each other")
 
 
 async def complete(

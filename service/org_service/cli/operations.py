@@ -245,28 +245,9 @@ def _begin(settings: "Settings", operation_id: UUID, reason: str, *, detach: boo
 
 
 def _progress_bar(operation: "Operation") -> "Progress":
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TaskProgressColumn,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
+    from rich.progress import MofNCompleteColumn
 
-    progress = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=shell.err(),
-        transient=True,
-        disable=not shell.err().is_terminal,
-    )
+    progress = shell.make_progress_bar(MofNCompleteColumn())
     progress.add_task(operation.kind, total=operation.items, completed=operation.done, rate="")
     return progress
 

@@ -342,9 +342,7 @@ def _select(  # noqa: PLR0917 - as they come from the command line
             "say which records: an ID, --group, --org, --command, --parked-for, --from-time, --to-time, --from-mark or "
             "--to-mark; or --all"
         )
-    for end, moment, mark in (("from", from_time, from_mark), ("to", to_time, to_mark)):
-        if moment is not None and mark is not None:
-            raise typer.BadParameter(f"--{end}-time and --{end}-mark exclude each other")
+    filters.exclude_marks("time", (from_time, to_time), (from_mark, to_mark))
     if parked_for is not None and parked_for not in list(ParkReason):
         raise typer.BadParameter(f"--parked-for {parked_for}: unknown; there are {', '.join(ParkReason)}")
     return ParkedSelection(

@@ -8,11 +8,9 @@ from uuid import UUID
 import typer
 
 from org_service.cli import operations, shell
-from org_service.cli.filters import MOMENTS, FromMarkOption, ToMarkOption, ids_in, utc
+from org_service.cli.filters import MOMENTS, FromMarkOption, ToMarkOption, exclude_marks, ids_in, utc
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
-
     from org_service.domain.policy import Policy
     from org_service.operate.commands import CommandSelection
     from org_service.operate.operation import Tool
@@ -98,9 +96,7 @@ def commands(
         raise typer.BadParameter("--policy is for a rehearsal: it has no effect on what is published again")
     if not publishes and (reason or rate_per_second_max is not None):
         raise typer.BadParameter("--reason and --rate-per-second-max are for --plan, --execute and --detach")
-    for end, offsets, mark in (("from", from_offset, from_mark), ("to", to_offset, to_mark)):
-        if offsets and mark is not None:
-            raise typer.BadParameter(f"--{end}-offset and --{end}-mark exclude each other")
+    exclude_marks("offset", (from_offset or None, to_offset or None), (from_mark, to_mark))
     if from_time is not None and to_time is not None and to_time <= from_time:
         raise typer.BadParameter("--to-time is not after --from-time")
     firsts, lasts = _offsets(from_offset, "--from-offset"), _offsets(to_offset, "--to-offset")
@@ -176,7 +172,7 @@ def _rehearse(settings: "Settings", selection: "CommandSelection", policy: "Poli
         else:
             shell.out().print(_line(difference), markup=False)
 
-    with _progress_bar() as progress:
+    with shell.make_progress_bar() as progress:
         task = progress.add_task("rehearsing", total=None, rate="")
 
         def report_progress(report: "Report") -> None:
@@ -192,29 +188,6 @@ def _rehearse(settings: "Settings", selection: "CommandSelection", policy: "Poli
     _summarize(report, selection, tries=policy is not None, as_json=as_json, ended=True)
     if report.differences:
         raise typer.Exit(shell.FAILED)
-
-
-def _progress_bar() -> "Progress":
-    from rich.progress import (
-        BarColumn,
-        Progress,
-        TaskProgressColumn,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=shell.err(),
-        transient=True,
-        disable=not shell.err().is_terminal,
-    )
 
 
 def _document(difference: "Difference") -> dict[str, Any]:

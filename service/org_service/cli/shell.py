@@ -23,6 +23,7 @@ import typer
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.progress import Progress, ProgressColumn
 
     from org_service.kafka.topics import TopicPlan
     from org_service.settings import Settings
@@ -251,6 +252,37 @@ def run_fast(main: Coroutine[Any, Any, T]) -> T:
     """
     import uvloop
 
+    from org_service.runtime import GC_OF_BATCHES
+
     gc.freeze()
-    gc.set_threshold(200_000, 20, 50)
+    gc.set_threshold(*GC_OF_BATCHES)
     return uvloop.run(main)
+
+
+def make_progress_bar(*counts: "ProgressColumn") -> "Progress":
+    """A bar on the terminal's standard error, with a task's field `rate`; nothing where there is no terminal.
+
+    Args:
+        counts: Columns behind the percentage.
+    """
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        TaskProgressColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        *counts,
+        TextColumn("{task.fields[rate]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=err(),
+        transient=True,
+        disable=not err().is_terminal,
+    )

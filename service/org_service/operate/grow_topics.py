@@ -40,7 +40,7 @@ from org_service.probes import probe
 from org_service.settings import Settings
 from org_service.telemetry.logs import get_logger
 from org_service.wire.changes import hash_key
-from org_service.wire.position import PARTITION, Partitioning, Position, Published
+from org_service.wire.position import CLIENTS_KNOW_S, PARTITION, Partitioning, Position, Published
 
 log = get_logger(__name__)
 
@@ -49,8 +49,6 @@ PARTITIONS_MAX: Final = 1_000
 GROUPS_WAIT_S: Final = 30.0
 """For consumer groups to read up to the growth. Nothing is published meanwhile, so one that hangs isn't waited for: it
 gets the same records, and keeps their order as the contract says."""
-CLIENTS_KNOW_S: Final = 900.0
-"""Clients ask for the partitions every 5 minutes at the latest, unless told otherwise; three times that."""
 STEP_RECORDS_MAX: Final = 4_000
 """In one transaction of Kafka."""
 

@@ -37,9 +37,11 @@ LOOK_INTERVAL_S: Final = 0.5
 
 
 @asynccontextmanager
-async def open_database(settings: Settings, role: Literal["operate", "reader"] = "operate") -> AsyncGenerator[Database]:
-    """The database with an operator's rights, closed at the end."""
-    database = Database(settings.database, role)
+async def open_database(
+    settings: Settings, role: Literal["operate", "reader"] = "operate", *, autocommit: bool = False
+) -> AsyncGenerator[Database]:
+    """The database with an operator's rights, closed at the end. `autocommit` as of `Database`."""
+    database = Database(settings.database, role, autocommit=autocommit)
     try:
         yield database
     finally:

@@ -21,7 +21,7 @@ from org_service.kafka.connection import make_producer
 from org_service.kafka.ranges import OffsetRange, open_ranges
 from org_service.kafka.reader import Record
 from org_service.operate.commands import CommandSelection
-from org_service.operate.operation import Execution, Plan, Tally
+from org_service.operate.operation import Execution, Plan, Tally, open_database
 from org_service.probes import probe
 from org_service.settings import Settings
 from org_service.store import recorded
@@ -81,8 +81,7 @@ class ReplayCommands:
     async def plan(self) -> Plan:
         """Count the records, and see which of them would be decided rather than answered again."""
         tally, unread, undecided, by_token = Tally(), 0, 0, 0
-        database = Database(self._settings.database, "operate", autocommit=True)
-        try:
+        async with open_database(self._settings, autocommit=True) as database:
             async for found, unreadable, _ in self._read({}):
                 unread += unreadable
                 async with database.connect() as conn:
@@ -93,8 +92,6 @@ class ReplayCommands:
                     by_token += is_new and request.authorization is not None
                     identity = b"%d %d %d" % (record.partition, record.offset, record.timestamp)
                     tally.add(identity, lambda record=record, request=request: _shown(record, request))
-        finally:
-            await database.close()
         notes = ["each command that has an outcome gets it again; no organization, version or outcome changes"]
         if undecided:
             notes.append(

@@ -15,6 +15,11 @@ PARTITION: Final = 0
 """`orgs.relay` has one partition, so that its records have one order."""
 
 
+CLIENTS_KNOW_S: Final = 900.0
+"""When every client has heard of a growth: it asks for the partitions every 5 minutes at the latest, unless told
+otherwise; three times that."""
+
+
 class NotAPosition(ValueError):
     """A record's value is not a position; the message says what is wrong with it."""
 

@@ -25,11 +25,9 @@ from org_service.kafka.offsets import read_committed
 from org_service.kafka.reader import groupless_consumer, holds_records
 from org_service.kafka.topic_ids import describe
 from org_service.settings import KafkaSettings
-from org_service.wire.position import Partitioning
+from org_service.wire.position import CLIENTS_KNOW_S, Partitioning
 from org_service.worker.feed import Batches
 
-PUBLISHERS_MOVE_S: Final = 900.0
-"""Clients ask for the partitions every 5 minutes at the latest, unless told otherwise; three times that."""
 LOOK_S: Final = 0.05
 """Between looks at how far a parent is: a few requests each."""
 MARKERS_AFTER_S: Final = 1.0
@@ -90,7 +88,7 @@ class Succession:
         ends = await self._ends(consumer, set(parents.values()))
         admitted = dict(batches)
         for at, rest in held.items():
-            last = rest[0].timestamp >= await self._first(consumer, at) + PUBLISHERS_MOVE_S * 1000
+            last = rest[0].timestamp >= await self._first(consumer, at) + CLIENTS_KNOW_S * 1000
             self._waiting[at] = _Waiting(rest[-1].offset + 1, ends[parents[at]], last)
             consumer.pause(at)
             consumer.seek(at, rest[0].offset)

@@ -6,8 +6,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final
 
 import orjson
@@ -53,6 +55,18 @@ def run_orgs(settings: Settings, *arguments: str) -> Measured:
         documents = [orjson.loads(line) for line in said.read().splitlines()]
     seconds, cpu_seconds = time.monotonic() - began_s, _spent_by_children_s() - began_cpu_s
     return Measured(process.returncode, documents, seconds, cpu_seconds, rss_mb)
+
+
+def say(line: str) -> None:
+    """Write a line of results at once."""
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+def ran_for_s(operation: Mapping[str, Any]) -> float:
+    """From the beginning to the end of a run, as `orgs run --json` tells it; without the plan."""
+    began, ended = (datetime.fromisoformat(operation[name]) for name in ("started_at", "ended_at"))
+    return (ended - began).total_seconds()
 
 
 def _spent_by_children_s() -> float:

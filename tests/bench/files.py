@@ -9,7 +9,6 @@ import asyncio
 import json
 import sys
 import tempfile
-from datetime import datetime
 from pathlib import Path
 from typing import Final
 
@@ -18,7 +17,7 @@ from org_service.settings import LogSettings, Settings
 from org_service.store import migrate
 from org_service.telemetry.logs import set_up_logging
 from tests.bench import load
-from tests.bench.command import Measured, run_orgs
+from tests.bench.command import Measured, ran_for_s, run_orgs, say
 from tests.bench.site import open_site, pipeline
 from tests.support.database import execute
 
@@ -57,19 +56,19 @@ def main() -> int:
             for suffix in ("jsonl", "csv"):
                 done = _done(run_orgs(site.settings, "export", str(folder / f"all.{suffix}")))
                 rate = f"{many / done.seconds:,.0f}/s"
-                _say(f"export ({suffix}): {many:,} in {done.seconds:.1f} s, {rate}, {done.memory_text()}")
+                say(f"export ({suffix}): {many:,} in {done.seconds:.1f} s, {rate}, {done.memory_text()}")
     return 0
 
 
 def _plan_and_run(settings: Settings, what: str, *command: str) -> str:
     planned = _done(run_orgs(settings, *command, "--json"))
     plan = planned.documents[0]
-    _say(f"{what}: {plan['items']:,} planned in {planned.seconds:.1f} s, {planned.memory_text()}")
+    say(f"{what}: {plan['items']:,} planned in {planned.seconds:.1f} s, {planned.memory_text()}")
     ran = _done(run_orgs(settings, "run", plan["id"], "--reason", "a measurement", "--json"))
     run = ran.documents[0]
-    sending_s = (datetime.fromisoformat(run["ended_at"]) - datetime.fromisoformat(run["started_at"])).total_seconds()
+    sending_s = ran_for_s(run)
     rate = f"{sum(run['counts'].values()) / sending_s:,.0f}/s"
-    _say(f"{what}: {run['counts']} in {sending_s:.1f} s, {rate}, {ran.seconds:.1f} s in all, {ran.memory_text()}")
+    say(f"{what}: {run['counts']} in {sending_s:.1f} s, {rate}, {ran.seconds:.1f} s in all, {ran.memory_text()}")
     return plan["id"]
 
 
@@ -77,11 +76,6 @@ def _done(measured: Measured) -> Measured:
     if measured.code:
         raise SystemExit(f"a command ended with {measured.code}: {measured.documents}")
     return measured
-
-
-def _say(line: str) -> None:
-    sys.stdout.write(f"{line}\n")
-    sys.stdout.flush()
 
 
 if __name__ == "__main__":

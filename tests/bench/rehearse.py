@@ -6,19 +6,13 @@ process of its own, whose resident memory is sampled. It must find no difference
 
 import argparse
 import asyncio
-import json
-import os
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterable
-from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 from typing import Final
 
-import psutil
 from confluent_kafka import Producer
 
 import org_local
@@ -27,12 +21,11 @@ from org_service.store import migrate
 from org_service.telemetry.logs import set_up_logging
 from org_service.worker.worker import Worker
 from tests.bench import load
+from tests.bench.command import run_orgs, say
 from tests.bench.site import open_site
 from tests.integration.worker.publishing import committed
-from tests.support.processes import environment
 
 _PORTION: Final = 50_000
-_SAMPLE_INTERVAL_S: Final = 0.2
 
 
 def main() -> int:
@@ -86,24 +79,14 @@ def _publish(settings: Settings, commands: Iterable[load.Encoded]) -> int:
 
 
 def _rehearse(settings: Settings) -> int:
-    began_s = time.monotonic()
-    command = [sys.executable, "-m", "org_service.cli", "replay", "commands", "--json"]
-    rss_mb = list[float]()
-    with tempfile.TemporaryFile() as said:
-        process = subprocess.Popen(command, env=os.environ | environment(settings), stdout=said)
-        while process.poll() is None:
-            with suppress(psutil.NoSuchProcess):
-                rss_mb.append(psutil.Process(process.pid).memory_info().rss / 2**20)
-            time.sleep(_SAMPLE_INTERVAL_S)
-        said.seek(0)
-        *differences, summary = [json.loads(line) for line in said.read().splitlines()]
-    sys.stdout.write(
+    measured = run_orgs(settings, "replay", "commands", "--json")
+    *differences, summary = measured.documents
+    say(
         f"{summary['commands']:,} commands in {summary['seconds']} s: {summary['commands'] / summary['seconds']:,.0f}/s"
-        f" ({time.monotonic() - began_s:.1f} s with the start of the process); {len(differences)} differences; "
-        f"resident memory {rss_mb[len(rss_mb) // 3]:.0f} MB after a third, {max(rss_mb):.0f} MB at most\n"
+        f" ({measured.seconds:.1f} s with the start of the process); {len(differences)} differences; "
+        f"{measured.memory_text()}"
     )
-    sys.stdout.flush()
-    return process.returncode
+    return measured.code
 
 
 if __name__ == "__main__":

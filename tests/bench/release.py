@@ -13,7 +13,6 @@ import tempfile
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Final
 from uuid import UUID, uuid4
@@ -26,7 +25,7 @@ from org_service.settings import LogSettings, OperateSettings, Settings
 from org_service.store import migrate
 from org_service.telemetry.logs import set_up_logging
 from org_service.worker.worker import Worker
-from tests.bench.command import Measured, run_orgs
+from tests.bench.command import Measured, ran_for_s, run_orgs, say
 from tests.bench.site import open_site
 from tests.integration.operate.parking import failing_for
 from tests.integration.worker.publishing import send
@@ -147,9 +146,8 @@ async def _judge(
 ) -> int:
     """Wait for the end, say how it was; 1 where something is wrong."""
     (done,) = ended.documents
-    began, end = (datetime.fromisoformat(done[name]) for name in ("started_at", "ended_at"))
-    seconds, decided = (end - began).total_seconds(), sum(done["counts"].values())
-    _say(
+    seconds, decided = ran_for_s(done), sum(done["counts"].values())
+    say(
         f"released: {done['counts']} of {done['items']:,} planned in {seconds:.1f} s, {decided / seconds:,.0f}/s "
         f"({ended.seconds:.1f} s with its process and plan, {ended.cpu_seconds:.1f} s of its processor)"
     )
@@ -159,7 +157,7 @@ async def _judge(
         for name, span in spans.items():
             (row,) = await database.fetch(_DELAYS, others, *map(int, span))
             p50, p99, most = map(round, row["delays"])
-            _say(
+            say(
                 f"{name}: {row['count']:,} commands of others, decided after {p50} ms (p50), {p99} (p99), {most} (most)"
             )
         wrong = await find_disorder(database, turns)
@@ -170,14 +168,9 @@ async def _judge(
         return not (await accounts.check(settings)).differences
 
     await until(balances, timeout_s=_WITHIN_S)
-    _say(f"{commands:,} commands: each decided once, each outcome published once; the accounts balance")
-    _say(f"not in order, or not released: {len(wrong)} {wrong[:3]}")
+    say(f"{commands:,} commands: each decided once, each outcome published once; the accounts balance")
+    say(f"not in order, or not released: {len(wrong)} {wrong[:3]}")
     return int(bool(wrong))
-
-
-def _say(line: str) -> None:
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
 
 
 if __name__ == "__main__":

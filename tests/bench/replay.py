@@ -8,7 +8,6 @@ import argparse
 import asyncio
 import sys
 import tempfile
-from datetime import datetime
 from pathlib import Path
 from typing import Final
 
@@ -19,7 +18,7 @@ from org_service.settings import LogSettings, Settings
 from org_service.store import migrate
 from org_service.telemetry.logs import set_up_logging
 from tests.bench import load
-from tests.bench.command import run_orgs
+from tests.bench.command import ran_for_s, run_orgs, say
 from tests.bench.site import open_site
 
 EVENTS: Final = 1_000_000
@@ -90,14 +89,12 @@ def _replay(settings: Settings) -> int:
     ran = run_orgs(settings, "run", operation["id"], "--json")
     [done] = ran.documents
     sent = done["counts"].get("sent", 0)
-    began, ended = (datetime.fromisoformat(done[name]) for name in ("started_at", "ended_at"))
-    seconds = (ended - began).total_seconds()
-    sys.stdout.write(
+    seconds = ran_for_s(done)
+    say(
         f"{operation['items']:,} events: planned in {planned.seconds:.1f} s, sent in {seconds:.1f} s, "
         f"{sent / seconds:,.0f}/s ({ran.seconds:.1f} s with a second plan, {ran.cpu_seconds:.1f} s of its processor); "
-        f"{ran.memory_text()}\n"
+        f"{ran.memory_text()}"
     )
-    sys.stdout.flush()
     return max(planned.code, ran.code)
 
 

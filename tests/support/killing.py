@@ -32,6 +32,15 @@ def kill_at(time: int) -> Callable[..., Awaitable[None]]:
     return listener
 
 
+async def until_abandoned(settings: Settings, operation_id: UUID) -> None:
+    """Wait until the lease of a killed run is over, and anybody may continue it."""
+
+    async def is_abandoned() -> bool:
+        return (await runs.find(settings, operation_id)).abandoned
+
+    await until(is_abandoned)
+
+
 async def run_process_killed_at(settings: Settings, operation_id: UUID, point: Point) -> None:
     """Run a plan in a process that dies by SIGKILL at a point, and wait until anybody may continue it."""
     module = "tests.support.killed_orgs"
@@ -40,11 +49,7 @@ async def run_process_killed_at(settings: Settings, operation_id: UUID, point: P
     )
     _, said = await process.communicate()
     assert process.returncode == -signal.SIGKILL, said.decode()
-
-    async def is_abandoned() -> bool:
-        return (await runs.find(settings, operation_id)).abandoned
-
-    await until(is_abandoned)
+    await until_abandoned(settings, operation_id)
 
 
 async def run_killed_at(settings: Settings, operation_id: UUID, point: Point, time: int) -> Operation:
@@ -53,9 +58,5 @@ async def run_killed_at(settings: Settings, operation_id: UUID, point: Point, ti
     with probing(point, kill_at(time)), pytest.raises(Killed):
         await runs.run(impatient, operation_id)
     assert (await runs.find(impatient, operation_id)).state == OperationState.RUNNING
-
-    async def is_abandoned() -> bool:
-        return (await runs.find(impatient, operation_id)).abandoned
-
-    await until(is_abandoned)
+    await until_abandoned(impatient, operation_id)
     return await runs.run(impatient, operation_id)

@@ -25,6 +25,7 @@ from org_service.telemetry.metrics import RELAY_REBUILDS
 from org_service.worker import commands
 from tests.support import log_faults, relaying
 from tests.support.idle import wait_until_idle
+from tests.support.killing import until_abandoned
 from tests.support.observed import LOG_LEVEL
 from tests.support.operating import Orgs, Service
 from tests.support.partitioner import partition_of
@@ -311,15 +312,11 @@ async def test_a_growth_that_is_killed_at_each_point_is_finished_as_if_it_had_no
 ) -> None:
     impatient = settings.model_copy(update={"operate": settings.operate.model_copy(update={"lease_s": 1})})
     operation = await planned(impatient)
-
-    async def is_left() -> bool:
-        return (await runs.find(impatient, operation.id)).abandoned
-
     async with flowing(settings, service) as (flow, subscriber):
         for point in KILLED_AT:
             with probing(point, kill_there), pytest.raises(Killed):
                 await runs.run(impatient, operation.id)
-            await until(is_left)
+            await until_abandoned(impatient, operation.id)
         done = await runs.run(impatient, operation.id)
         assert (done.state, done.counts) == (OperationState.DONE, {"grown": 4})
         await assert_exact(settings, database, flow, subscriber, 6)

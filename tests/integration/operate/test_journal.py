@@ -17,10 +17,10 @@ from org_service.store.operations import Operation
 from tests.support import relaying
 from tests.support.database import connected, execute, restore_older_backup
 from tests.support.idle import wait_until_idle
+from tests.support.killing import run_killed_at
 from tests.support.operating import Orgs, Service
-from tests.support.probing import Killed, kill, once, probing
+from tests.support.probing import probing
 from tests.support.relaying import RECORDED_AT, changes, running
-from tests.support.waiting import until
 
 pytestmark = pytest.mark.integration
 
@@ -211,20 +211,12 @@ async def test_what_is_journaled_in_the_last_moment_fails_the_run(settings: Sett
 
 @pytest.mark.parametrize("point", ["operate.before_commit", "operate.after_commit"])
 async def test_killed_and_resumed_it_ends_as_if_it_had_not_been(settings: Settings, point: Point) -> None:
-    impatient = settings.model_copy(update={"operate": settings.operate.model_copy(update={"lease_s": 1})})
     await publish(settings, changes(20))
     await restore(settings, 15)
     await relaying.journal(settings, decided_since(2, first=1))
 
-    operation = await planned(impatient)
-    with probing(point, once(kill)), pytest.raises(Killed):
-        await runs.run(impatient, operation.id)
-
-    async def is_left() -> bool:
-        return (await runs.find(impatient, operation.id)).abandoned
-
-    await until(is_left)
-    done = await runs.run(impatient, operation.id)
+    operation = await planned(settings)
+    done = await run_killed_at(settings, operation.id, point, 1)
     assert (done.state, done.counts) == (OperationState.DONE, {"given up": 5, "moved": 2})
     assert await positions(settings) == ([*range(1, 16), 21, 22], 22)
     assert await gaps(settings) == [(16, 20)]

@@ -19,6 +19,7 @@ from org_service.operate.undo import Undo
 from org_service.settings import Settings
 from org_service.store.operations import Operation
 from tests.support.database import fetch
+from tests.support.killing import until_abandoned
 from tests.support.operating import Acting
 from tests.support.processes import ServiceProcess, environment
 from tests.support.relaying import org
@@ -63,11 +64,9 @@ async def until_in_the_middle(settings: Settings, operation_id: UUID) -> None:
     await until(is_in_the_middle, timeout_s=60)
 
 
-async def until_abandoned(settings: Settings, operation_id: UUID) -> None:
-    async def is_abandoned() -> bool:
-        return (await runs.find(settings, operation_id)).abandoned
-
-    await until(is_abandoned)
+async def until_free_to_finish(settings: Settings, operation_id: UUID) -> None:
+    """Anybody may continue it, as fast as can be."""
+    await until_abandoned(settings, operation_id)
     await runs.set_rate(settings, operation_id, None)
 
 
@@ -77,7 +76,7 @@ async def kill_in_the_middle(settings: Settings, operation_id: UUID) -> None:
     await until_in_the_middle(settings, operation_id)
     process.kill()
     await process.wait()
-    await until_abandoned(settings, operation_id)
+    await until_free_to_finish(settings, operation_id)
 
 
 async def done(settings: Settings, operation_id: UUID) -> Operation:
@@ -115,7 +114,7 @@ async def test_an_undo_is_continued_by_the_role_operate_also_where_that_is_kille
     operating.start()
     await until_in_the_middle(impatient, operation_id)
     operating.kill()
-    await until_abandoned(impatient, operation_id)
+    await until_free_to_finish(impatient, operation_id)
     operating.start()
     await see_undone(impatient, await done(impatient, operation_id))
 

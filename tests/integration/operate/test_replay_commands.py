@@ -15,6 +15,7 @@ from org_service.settings import Settings
 from org_service.store.operations import Operation
 from tests.support.database import connected, execute
 from tests.support.idle import wait_until_idle
+from tests.support.killing import kill_at, until_abandoned
 from tests.support.operating import Orgs, Service
 from tests.support.probing import Killed, probing
 from tests.support.random_commands import RandomCommands
@@ -109,17 +110,10 @@ async def test_a_run_that_was_killed_is_continued_and_changes_nothing(
     offsets = {partition: len(records) for partition, records in (await sent(settings)).items()}
     operation = await planned(impatient)
     await runs.set_rate(impatient, operation.id, 300)  # so that there are several steps
-    steps = iter(range(10))
-
-    async def kill_later(*_: Any) -> None:
-        if next(steps) == 1:
-            raise Killed
-
-    with probing(point, kill_later), pytest.raises(Killed):
+    with probing(point, kill_at(2)), pytest.raises(Killed):
         await runs.run(impatient, operation.id)
     await runs.set_rate(impatient, operation.id, None)
-    while not (await runs.find(impatient, operation.id)).abandoned:
-        await asyncio.sleep(0.05)
+    await until_abandoned(impatient, operation.id)
     done = await runs.run(impatient, operation.id)
     assert (done.state, done.counts) == (OperationState.DONE, {"sent": operation.items})
     await see_unchanged(settings, before)

@@ -30,7 +30,7 @@ from tests.support import log_faults, runbook
 from tests.support.broken import Build
 from tests.support.database import fetch, restore_older_backup
 from tests.support.idle import wait_until_idle
-from tests.support.killing import kill_at
+from tests.support.killing import kill_at, until_abandoned
 from tests.support.operating import Acting, Orgs, Service
 from tests.support.probing import Killed, probing
 from tests.support.records import record_of
@@ -239,11 +239,7 @@ async def test_a_run_does_not_go_on(follow: Following, settings: Settings, act: 
     with pytest.raises(runs.NotRunnableError) as refused:
         await runs.run(impatient, old)
     follow.sees(str(refused.value))
-
-    async def is_abandoned() -> bool:
-        return (await runs.find(impatient, planned)).abandoned
-
-    await until(is_abandoned)
+    await until_abandoned(impatient, planned)
     await follow("orgs runs")
     await follow("orgs runs resume ID")
     await follow("orgs runs cancel OLD")

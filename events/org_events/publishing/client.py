@@ -357,10 +357,15 @@ class OrganizationClient:
             expected.leave(command_id)
             unread = f", and results cannot be read: {self.unread}" if self.unread else ""
             raise OutcomeUnknown(f"none arrived in time{unread}", command_id, command)
-        expected.forget(command_id, outcome)
-        if error := outcome.exception():
-            raise failure_of(error, command_id, command) from error
-        return Result.model_validate_json(outcome.result())
+        is_final = True
+        try:
+            if error := outcome.exception():
+                raise failure_of(error, command_id, command) from error
+            result = Result.model_validate_json(outcome.result())
+            is_final = result.final
+            return result
+        finally:
+            expected.forget(command_id, outcome, is_final=is_final)
 
 
 async def _with_ids(

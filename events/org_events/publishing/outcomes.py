@@ -9,6 +9,7 @@ waits parses its JSON. Declined: a results topic a publisher, which the relay wo
 """
 
 import asyncio
+import json
 import logging
 from typing import Any, Final, cast
 from uuid import UUID
@@ -120,20 +121,38 @@ class Expected:
             self._requests.pop(oldest, None)
             self._others.pop(oldest, None)
 
-    def forget(self, command_id: UUID, outcome: asyncio.Future[bytes]) -> None:
-        """This outcome was handed out; the command may have been sent again since, and the next one be waited for."""
+    def forget(self, command_id: UUID, outcome: asyncio.Future[bytes], *, is_final: bool = True) -> None:
+        """This outcome was handed out; the command may have been sent again since, and the next one be waited for.
+
+        Args:
+            command_id: Of the command.
+            outcome: What was handed out.
+            is_final: Whether none follows. One that does is expected from here on, or came already.
+        """
         key = _key(command_id)
-        if self._futures.get(key) is outcome:
+        future = self._futures.get(key)
+        if future is outcome:
             self._unclaimed.pop(key, None)
             del self._futures[key]
             self._requests.pop(key, None)
             self._others.pop(key, None)
+            if not is_final:
+                self.claim(command_id)
+                self.leave(command_id)
+        elif not is_final and future is not None and future.done():
+            self.leave(command_id)
 
     def settle(self, key: bytes, value: bytes) -> None:
-        """A result came; of several for one command the first counts."""
+        """A result came; of several for one command the first counts, until a final one follows a parked one."""
         future = self._futures.get(key)
-        if future is not None and not future.done() and self._others.get(key) != value:
-            future.set_result(value)
+        if future is None or self._others.get(key) == value:
+            return
+        if future.done():
+            if future.exception() is not None or _is_final(future.result()):
+                return
+            # Whoever waits has the parked one and may not have run yet; this is for who asks next.
+            future = self._futures[key] = asyncio.get_running_loop().create_future()
+        future.set_result(value)
 
     def fail_all(self, why: str) -> None:
         """Results can't be read for now: all waiting callers get a `ClientError`."""
@@ -151,6 +170,13 @@ async def wait_until(future: asyncio.Future[Any], deadline: float) -> None:
     """Wait until `future` is done or the time is up; neither cancels it, others may wait for it too."""
     if not future.done():
         await asyncio.wait({future}, timeout=max(0.0, deadline - asyncio.get_running_loop().time()))
+
+
+def _is_final(result: bytes) -> bool:
+    try:
+        return json.loads(result).get("final") is not False
+    except (ValueError, AttributeError):
+        return True
 
 
 def _key(command_id: UUID) -> bytes:

@@ -177,6 +177,18 @@ async def test_a_parked_outcome_is_handed_out_and_the_final_one_may_be_waited_fo
     assert (final.outcome, final.final) == (Outcome.APPLIED, True)
 
 
+async def test_the_final_outcome_that_comes_before_anybody_asks_for_it_is_kept(
+    service: AnsweringService, orgs: OrganizationClient
+) -> None:
+    service.answer = lambda command: result(command, outcome="parked", code=500, final=False, position=None)
+    parked = await orgs.update(ORG, name="Acme")
+    await service.publish(result(service.received[0]))
+    service.answer = result
+    await orgs.update(ORG, name="Acme Corporation")  # its outcome is read behind the final one
+    final = await orgs.outcome(parked.command_id)
+    assert (final.outcome, final.final) == (Outcome.APPLIED, True)
+
+
 async def test_results_of_other_publishers_and_of_aborted_transactions_are_passed_over(
     service: AnsweringService, orgs: OrganizationClient
 ) -> None:

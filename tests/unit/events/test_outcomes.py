@@ -107,6 +107,50 @@ async def test_a_new_sending_is_not_forgotten_with_the_outcome_of_an_earlier_one
     assert again.result() == b"{}"
 
 
+PARKED = b'{"outcome":"parked","position":null,"final":false}'
+FINAL = b'{"outcome":"applied","position":1,"final":true}'
+
+
+async def test_the_final_outcome_of_a_parked_command_waits_for_who_asks_next() -> None:
+    expected = Expected()
+    parked = expected.expect(A)
+    expected.settle(A_KEY, PARKED)
+    expected.forget(A, parked, is_final=False)
+    expected.settle(A_KEY, FINAL)
+    final = expected.claim(A)
+    assert (parked.result(), final.result()) == (PARKED, FINAL)
+    expected.forget(A, final)
+    assert len(expected) == 0
+
+
+async def test_a_final_outcome_that_comes_in_the_same_breath_as_the_parked_one_is_not_lost() -> None:
+    expected = Expected(unclaimed_max=1)
+    parked = expected.expect(A)
+    expected.settle(A_KEY, PARKED)
+    expected.settle(A_KEY, FINAL)
+    expected.settle(A_KEY, PARKED)
+    expected.forget(A, parked, is_final=False)
+    assert (parked.result(), expected.claim(A).result()) == (PARKED, FINAL)
+
+
+async def test_final_outcomes_that_nobody_asks_for_are_kept_up_to_the_bound() -> None:
+    expected = Expected(unclaimed_max=1)
+    for command_id, key in ((A, A_KEY), (B, B_KEY)):
+        parked = expected.expect(command_id)
+        expected.settle(key, PARKED)
+        expected.settle(key, FINAL)
+        expected.forget(command_id, parked, is_final=False)
+    assert (len(expected), expected.claim(B).done()) == (1, True)
+
+
+async def test_another_request_under_the_id_of_a_parked_command_does_not_wait_for_the_operator() -> None:
+    expected = Expected()
+    parked = expected.expect(A, request=1)
+    expected.settle(A_KEY, PARKED)
+    expected.forget(A, parked, is_final=False)
+    assert await expected.wait_turn(A, 2, deadline=0) is None
+
+
 async def test_when_results_cannot_be_read_all_waiting_calls_fail() -> None:
     expected = Expected()
     a, b = expected.expect(A), expected.expect(B)

@@ -216,17 +216,25 @@ class _Fetcher(Fetcher):
         self._records.move_to_end(at)
 
     async def _proc_fetch_request(self, assignment: Any, node_id: int, request: Any) -> bool:
-        return await self._survive_errors(self._fetch(assignment, node_id, request))
+        asked = {TopicPartition(topic, at[0]): at[1] for topic, partitions in request.topics for at in partitions}
+        return await self._survive_errors(self._fetch(assignment, node_id, request), asked)
 
     async def _update_fetch_positions(self, assignment: Any, node_id: int, tps: Any) -> bool:
-        return await self._survive_errors(super()._update_fetch_positions(assignment, node_id, tps))
+        return await self._survive_errors(
+            super()._update_fetch_positions(assignment, node_id, tps), dict.fromkeys(tps, -1)
+        )
 
-    async def _survive_errors(self, step: Any) -> bool:
-        """Go on after an error that isn't foreseen: aiokafka would end the task that fetches, and say nothing."""
+    async def _survive_errors(self, step: Any, asked: Mapping[TopicPartition, int]) -> bool:
+        """Go on after an error that isn't foreseen: aiokafka would end the task that fetches, and say nothing.
+
+        What fails for long makes its partitions sick, as where a broker refuses them.
+        """
         try:
             return await step
-        except Exception:  # noqa: BLE001 - said and tried again; nothing is skipped
+        except Exception as error:  # noqa: BLE001 - said and tried again; nothing is skipped
             _log.exception("a fetch failed and is retried")
+            for at, offset in asked.items():
+                self.sick_partitions.note_refused(at, offset, error)
             await asyncio.sleep(self._retry_backoff)
             return False
 

@@ -316,6 +316,29 @@ async def test_an_unexpected_error_does_not_end_fetching(
     assert "a fetch failed and is retried" in caplog.text
 
 
+async def test_an_unexpected_error_that_stays_makes_partitions_sick(
+    settings: Settings, topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await fill(settings, topic)
+    look_at, broken = consumer_module._ConsumerClient._look_at, True
+
+    def failing(self: Any, request: Any, response: Any) -> None:
+        if broken:
+            raise ZeroDivisionError
+        look_at(self, request, response)
+
+    monkeypatch.setattr(consumer_module._ConsumerClient, "_look_at", failing)
+    monkeypatch.setattr(sick_module, "PATIENCE_S", 0.2)
+    async with consuming(settings, topic) as consumer:
+        async with asyncio.timeout(30):
+            while len(consumer.sick) < PARTITIONS:
+                assert not await consumer.getmany(timeout_ms=50)
+        assert "ZeroDivisionError" in consumer.sick[TopicPartition(topic, 0)].reason
+        broken = False
+        assert await read(consumer, len(ALL)) == Counter(ALL)
+        assert not consumer.sick
+
+
 async def test_a_backlog_in_one_partition_does_not_keep_the_others_waiting(settings: Settings, topic: str) -> None:
     """aiokafka drains one after the other: what compresses well in one place holds up what is behind it."""
     payload = raw_batches.packed(ZSTD, (raw_batches.record(Raw(b"x", b"k"), place) for place in range(50_000)))

@@ -36,6 +36,7 @@ Point = Literal[
     "operate.topics_grown",
     "operate.before_commit",
     "operate.before_publish",
+    "verify.after_snapshot",
     "kafka.before_read_all",
     "store.before_connect",
     "store.after_connect",

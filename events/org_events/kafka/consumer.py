@@ -49,7 +49,7 @@ from aiokafka.errors import (
 )
 from aiokafka.protocol.fetch import FetchRequest
 
-from org_events.kafka.batches import POLL_BYTES_MAX, Batches, Budget
+from org_events.kafka.batches import POLL_BYTES_MAX, Batches, Budget, WholeBatches
 from org_events.kafka.brokers import make_enduring
 from org_events.kafka.sick import OnSick, Sick, SickPartitions
 
@@ -71,6 +71,7 @@ class SteadyConsumer(AIOKafkaConsumer):
         on_sick: Notified of each change of `sick`.
         on_offset_lost: Called where a partition has no record at its offset, or no offset, and `auto_offset_reset` is
             "none": whoever knows where to continue seeks. Called again while nobody does; after 5 s it is sick.
+        whole_batches: Hand out batches instead of records: each is the value of one record at its last offset.
         options: As for `AIOKafkaConsumer`.
     """
 
@@ -79,8 +80,10 @@ class SteadyConsumer(AIOKafkaConsumer):
         *topics: str,
         on_sick: OnSick | None = None,
         on_offset_lost: Callable[[], None] | None = None,
+        whole_batches: bool = False,
         **options: Any,
     ) -> None:
+        self._batches = WholeBatches if whole_batches else Batches
         self._sick_partitions = SickPartitions(on_sick)
         self._on_offset_lost = on_offset_lost
         self._steady_fetcher: Any = None
@@ -111,7 +114,7 @@ class SteadyConsumer(AIOKafkaConsumer):
         self._steady_fetcher = made
         if made is not None:
             made.__class__ = _Fetcher
-            made.take_over(self._sick_partitions, self._on_offset_lost)
+            made.take_over(self._sick_partitions, self._on_offset_lost, self._batches)
 
 
 class _Fetched(FetchResult):
@@ -163,7 +166,9 @@ class _Fetched(FetchResult):
 class _Fetcher(Fetcher):
     """aiokafka's fetcher, with readers and results of ours; what it does it does by itself."""
 
-    def take_over(self, sick_partitions: SickPartitions, on_offset_lost: Callable[[], None] | None) -> None:
+    def take_over(
+        self, sick_partitions: SickPartitions, on_offset_lost: Callable[[], None] | None, batches: type[Batches]
+    ) -> None:
         """Take over a fetcher that was made and has not run yet."""
         self.sick_partitions = sick_partitions
         self._on_offset_lost = on_offset_lost
@@ -173,7 +178,7 @@ class _Fetcher(Fetcher):
         self._fetch = _rebind(
             self,
             "_proc_fetch_request",
-            MemoryRecords=partial(Batches, self.budget),
+            MemoryRecords=partial(batches, self.budget),
             FetchResult=partial(_Fetched, self),
         )
         self._take_many = _rebind(self, "fetched_records", FetchResult=_Fetched)

@@ -24,12 +24,14 @@ from org_service.cli import (
     topics,
     undo,
     up,
+    verifying,
 )
 from org_service.cli.shell import CLOSED, OutputClosed, fail, let_go_of_output
 
 SECTIONS: Final[Mapping[str, Sequence[str]]] = {
     "Run the service": ("up", "serve", "mcp", "migrate", "topics", "config", "token"),
     "Send and look": ("send", "show", "history", "tail", "export", "lost"),
+    "Prove": ("verify", "repair"),
     "Operate: a plan first, then exactly that": (
         "parked", "replay", "undo", "apply", "import", "journal", "mark", "marks", "runs", "run", "approve",
     ),
@@ -93,6 +95,8 @@ app.command("mcp", short_help="Serve MCP over standard input and output.")(mcp.m
 app.command("serve", short_help="Run roles: worker, relay, edge, operate.")(serve.serve)
 app.command("migrate")(serve.migrate)
 app.add_typer(topics.app, name="topics")
+app.command("verify", short_help="Prove that tables and topics tell the same.")(verifying.verify)
+app.command("repair", short_help="Mend what `orgs verify` finds, and nothing else.")(verifying.repair)
 app.add_typer(journal.app, name="journal")
 app.add_typer(replay.app, name="replay")
 app.command("undo", short_help="Take changes back: of a run, an actor, a time, a publisher.")(undo.undo)

@@ -71,14 +71,8 @@ async def groupless_consumer(kafka: KafkaSettings, **options: Any) -> AsyncGener
     Raises:
         KafkaError: Kafka can't be reached.
     """
-    consumer = SteadyConsumer(
-        **kafka.connection(),
-        group_id=None,
-        enable_auto_commit=False,
-        auto_offset_reset="earliest",
-        isolation_level="read_committed",
-        **options,
-    )
+    usual: dict[str, Any] = {"auto_offset_reset": "earliest", "isolation_level": "read_committed"}
+    consumer = SteadyConsumer(**kafka.connection(), group_id=None, enable_auto_commit=False, **usual | options)
     try:
         await consumer.start()
         yield consumer

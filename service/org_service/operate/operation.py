@@ -19,11 +19,14 @@ import orjson
 
 from org_service.apply.release import FAILED, WAITING
 from org_service.domain.reasons import OperationState
-from org_service.errors import PreconditionError, ServiceError
+from org_service.errors import PreconditionError, RetryError, ServiceError
+from org_service.kafka.connection import judge_outage
 from org_service.settings import Settings
 from org_service.store import operations
 from org_service.store.database import Database, DatabaseConnection
+from org_service.store.failures import classify
 from org_service.store.operations import Lease, Operation, Wishes
+from org_service.waiting import Trouble
 
 SAMPLE_MAX: Final = 20
 """Items that a plan shows."""
@@ -276,3 +279,13 @@ class Execution:
 def as_json(parameters: Mapping[str, Any]) -> dict[str, Any]:
     """Parameters or facts as JSON knows them: what comes back from the database equals what was kept."""
     return orjson.loads(orjson.dumps(parameters))
+
+
+def judge(error: Exception) -> Trouble | None:
+    """Whether an error is an outage, which a run waits out."""
+    if isinstance(error, ServiceError) and not isinstance(error, RetryError):
+        return None
+    trouble = classify(error)
+    if isinstance(trouble, RetryError):
+        return Trouble(str(trouble))
+    return judge_outage(error)

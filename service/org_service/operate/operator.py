@@ -10,7 +10,8 @@ from uuid import UUID
 
 from org_service.errors import RetryError, ServiceError
 from org_service.operate import runs
-from org_service.operate.operation import LeaseLostError
+from org_service.operate.operation import LeaseLostError, judge
+from org_service.operate.verifying.continuous import ContinuousVerification
 from org_service.settings import Settings
 from org_service.store import operations
 from org_service.store.database import Database
@@ -29,6 +30,7 @@ class Operator:
         self._heartbeat = Heartbeat()
         self._running: UUID | None = None
         self._patience: Patience | None = None
+        self._verification = ContinuousVerification(settings)
 
     @property
     def heartbeats(self) -> Collection[Heartbeat]:
@@ -41,15 +43,18 @@ class Operator:
             "looking for operations",
             self._settings.operate.retry_waits_s,
             log=log,
-            judge=runs.judge,
+            judge=judge,
             heartbeat=self._heartbeat,
             stop=stop,
         )
+        verifying = asyncio.create_task(self._verification.run(stop))
         try:
             async for attempt in patience:
                 with attempt:
                     await self._work(stop)
         finally:
+            verifying.cancel()
+            await asyncio.gather(verifying, return_exceptions=True)
             await self._database.close()
 
     async def _work(self, stop: asyncio.Event) -> None:
@@ -92,7 +97,15 @@ class Operator:
 
     def checks(self) -> Mapping[str, Callable[[], Awaitable[str]]]:
         """What /readyz asks, by name; a check returns what it saw, or raises."""
-        return {"postgres": self._check_postgres, "operations": self._check_operations}
+        return {
+            "postgres": self._check_postgres,
+            "operations": self._check_operations,
+            "verified": self._check_verified,
+        }
+
+    async def _check_verified(self) -> str:
+        last = self._verification.last
+        return "not verified yet" if last is None else f"{last.verdict} as of position {last.position}"
 
     async def _check_postgres(self) -> str:
         await self._database.ping()

@@ -18,8 +18,7 @@ from uuid import UUID
 
 from org_service import probes
 from org_service.domain.reasons import OperationState
-from org_service.errors import PreconditionError, RetryError, ServiceError
-from org_service.kafka.connection import judge_outage
+from org_service.errors import PreconditionError, ServiceError
 from org_service.operate.operation import (
     Execution,
     Interrupted,
@@ -30,6 +29,7 @@ from org_service.operate.operation import (
     PlanMovedError,
     Tool,
     as_json,
+    judge,
     open_database,
 )
 from org_service.operate.tools import make_tool
@@ -37,10 +37,9 @@ from org_service.probes import probe
 from org_service.settings import Settings
 from org_service.store import operations
 from org_service.store.database import Database, DatabaseConnection
-from org_service.store.failures import classify
 from org_service.store.operations import Lease, NewOperation, Operation
 from org_service.telemetry.logs import get_logger
-from org_service.waiting import Patience, Trouble
+from org_service.waiting import Patience
 from org_service.wire.ids import new_id
 
 log = get_logger(__name__)
@@ -285,16 +284,6 @@ async def _keep_lease(execution: Execution, patience: Patience) -> None:
     async for attempt in patience:
         with attempt:
             await execution.keep_lease()
-
-
-def judge(error: Exception) -> Trouble | None:
-    """Whether an error is an outage, which a run waits out."""
-    if isinstance(error, ServiceError) and not isinstance(error, RetryError):
-        return None
-    trouble = classify(error)
-    if isinstance(trouble, RetryError):
-        return Trouble(str(trouble))
-    return judge_outage(error)
 
 
 def needs_approval(operation: Operation, settings: Settings) -> bool:

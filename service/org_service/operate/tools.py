@@ -14,6 +14,7 @@ from org_service.operate.parked_edit import EditParked
 from org_service.operate.replay_commands import ReplayCommands
 from org_service.operate.replay_events import ReplayEvents
 from org_service.operate.undo import Undo
+from org_service.operate.verifying.repair import Repair
 from org_service.settings import Settings
 
 _TOOLS: Final[Mapping[str, Callable[[Settings, Mapping[str, Any]], Tool]]] = {
@@ -22,6 +23,7 @@ _TOOLS: Final[Mapping[str, Callable[[Settings, Mapping[str, Any]], Tool]]] = {
     JournalAdvance.kind: JournalAdvance,
     ReplayCommands.kind: ReplayCommands,
     ReplayEvents.kind: ReplayEvents,
+    Repair.kind: Repair,
     ReleaseParked.kind: ReleaseParked,
     DiscardParked.kind: DiscardParked,
     EditParked.kind: EditParked,

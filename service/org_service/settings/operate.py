@@ -28,6 +28,19 @@ class OperateSettings(SettingsGroup):
     poll_interval_s: float = Field(
         default=1, gt=0, le=60, description="How often the role `operate` looks for detached runs"
     )
+    verify_interval_s: float = Field(
+        default=0,
+        ge=0,
+        le=604_800,
+        description="How long the role `operate`, and `orgs verify --continuous`, wait between verifications; 0: the "
+        "role never verifies",
+    )
+    verify_processor_share: float = Field(
+        default=0.25,
+        gt=0,
+        le=1,
+        description="Of one processor that the role's verifications may use, theirs in Postgres included",
+    )
     retry_wait_s: float = Field(
         default=0.1, gt=0, le=60, description="First wait between retries in an outage; doubles, with jitter"
     )

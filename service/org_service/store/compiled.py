@@ -35,6 +35,7 @@ from org_service.store import (
     relations,
     roles,
     scratch,
+    verification,
 )
 from org_service.store.facts import FactTable
 from org_service.store.prepared import Prepared
@@ -57,6 +58,7 @@ MODULES: Final[tuple[ModuleType, ...]] = (
     recorded,
     scratch,
     marks,
+    verification,
     recovery,
     leader,
     database,

@@ -31,6 +31,7 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import insert as insert_or_update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
@@ -87,6 +88,13 @@ _INSERT: Final = insert(OrganizationRow).from_select(
     list(StoredOrganization._fields),
     select(*map(_as_stored, _given.c)),
 )
+_put = insert_or_update(OrganizationRow).from_select(
+    list(StoredOrganization._fields),
+    select(*map(_as_stored, _given.c)),
+)
+_PUT_BACK: Final = _put.on_conflict_do_update(
+    index_elements=["id"], set_={name: _put.excluded[name] for name in StoredOrganization._fields if name != "id"}
+)
 _SAME_OR_KEPT: Final = ("updated_at", "created_at")
 """Of the organizations of one update: no arrays are sent for these."""
 _moment = bindparam("given_moment", type_=DateTime(timezone=True))
@@ -106,6 +114,7 @@ _FIND_VERSIONS: Final = select(col(OrganizationRow.id), col(OrganizationRow.vers
 )
 _latest_first = col(OrganizationRow.updated_at).desc()
 _lower_name = func.lower(col(OrganizationRow.name))
+_FIND_BY_IDS: Final = _organizations.where(col(OrganizationRow.id) == func.any(_ids))
 _FIND_BY_ID: Final = _organizations.where(col(OrganizationRow.id) == bindparam("id", type_=Uuid))
 _FIND_BY_NAME: Final = _organizations.where(col(OrganizationRow.name_key) == bindparam("name_key", type_=Text))
 _FIND_DELETED_BY_NAME: Final = (
@@ -193,6 +202,16 @@ async def write(
         await conn.execute(_CHECK_NAMES)
 
 
+async def put_back(conn: AsyncConnection, organization: StoredOrganization) -> bool:
+    """Write one organization with all its fields, whatever is there. False where another one has its name."""
+    if organization.name_key is not None:
+        holder = (await find_holders(conn, [organization.name_key])).get(organization.name_key, organization.id)
+        if holder != organization.id:
+            return False
+    await conn.execute(_PUT_BACK, _arrays([organization]))
+    return True
+
+
 def _arrays(organizations: Sequence[StoredOrganization], *, but: Collection[str] = ()) -> dict[str, list[Any]]:
     given = arrays(StoredOrganization._fields, organizations)
     for field in but:
@@ -218,6 +237,11 @@ async def find_by_id_or_name(conn: AsyncConnection, id_or_name: str) -> list[Sto
         deleted = await conn.execute(_FIND_DELETED_BY_NAME, {"name": name})
         return [StoredOrganization._make(row) for row in (*living, *deleted)]
     return [StoredOrganization._make(row) for row in found]
+
+
+async def find_by_ids(conn: AsyncConnection, ids: Collection[UUID]) -> list[StoredOrganization]:
+    """Read organizations, deleted ones included; not locked, so they may change at once."""
+    return [StoredOrganization._make(row) for row in await conn.execute(_FIND_BY_IDS, {"ids": list(ids)})]
 
 
 async def list_by_id(conn: AsyncConnection, limit: int, after_id: UUID | None = None) -> list[StoredOrganization]:

@@ -72,6 +72,19 @@ RELAY_LAG_POSITIONS: Final = Gauge("orgs_relay_lag_positions", "Journal rows com
 RELAY_LAG_SECONDS: Final = Gauge(
     "orgs_relay_lag_seconds", "Age of the oldest row not yet published; 0 if there is none"
 )
+VERIFIED_THROUGH: Final = Gauge(
+    "orgs_verified_through_position",
+    "The journal position through which tables and topics were last found equal (ORGS_OPERATE__VERIFY_INTERVAL_S)",
+)
+VERIFIED_SECONDS: Final = Gauge("orgs_verified_seconds", "How long the last verification that came to an end took")
+VERIFIED_ROUNDS: Final = Counter(
+    "orgs_verifications_total",
+    "Verifications, by verdict: equal, incomplete, inconclusive, differs, error",
+    ["verdict"],
+)
+VERIFIED_DIFFERENCES: Final = Gauge(
+    "orgs_verified_differences", "Differences that the last verification found, by kind", ["kind"]
+)
 KEYS_READS: Final = Counter("orgs_keys_reads_total", "Reads of the issuer's keys, by result: read, failed", ["what"])
 KEYS_READ_AT: Final = Gauge(
     "orgs_keys_read_timestamp_seconds",

@@ -1,0 +1,146 @@
+"""Reading partitions at hundreds of thousands of records a second: batch by batch, for proofs over whole topics.
+
+A client's object for each record costs more than all that a proof does with it. So batches are handed through the
+consumer whole, which still does what is hard (leaders, retries, transactions that were aborted), and are taken apart
+by the compiled reader: 1 µs a record instead of 3.
+"""
+
+# The client comes without types.
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false, reportUnknownMemberType=false
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from typing import Any, Final, NamedTuple, Protocol, cast
+
+from aiokafka import TopicPartition
+from aiokafka.record.default_records import DefaultRecordBatch
+
+from org_events.kafka.batches import Batches, Budget, UnreadBatch, WholeBatch
+from org_service.errors import RetryError
+from org_service.kafka.reader import groupless_consumer, read_until
+from org_service.kafka.topics import count_partitions
+from org_service.settings import KafkaSettings
+
+FETCH_BYTES: Final = 1024 * 1024
+"""Of a partition at once: a batch of ours is not larger, and what is read ahead is in memory."""
+_FETCH_WAIT_MS: Final = 50
+"""For the broker to gather data: everything that is asked for is there."""
+TOGETHER_OFFSETS_MAX: Final = 200_000
+"""Of partitions that are read at a time where what is kept of them must be in memory."""
+STALL_S: Final = 15.0
+"""Without a batch: a transaction is open, or a partition has no leader. Longer than a relay's own time-out, so that its
+successor has ended what it left open."""
+
+
+class StalledError(RetryError):
+    """Partitions did not go on in time; the message names them."""
+
+
+class BatchRecord(Protocol):
+    """A record of a batch, as the compiled reader gives it."""
+
+    @property
+    def offset(self) -> int: ...  # noqa: D102
+    @property
+    def timestamp(self) -> int: ...  # noqa: D102 - milliseconds since 1970
+    @property
+    def key(self) -> bytes | None: ...  # noqa: D102
+    @property
+    def value(self) -> bytes | None: ...  # noqa: D102
+    @property
+    def headers(self) -> Sequence[tuple[str, bytes | None]]: ...  # noqa: D102
+
+
+class Bounds(NamedTuple):
+    """Of a partition."""
+
+    start: int
+    """Its first offset that is still there."""
+    end: int
+    """Behind all that was written, whether or not it is committed yet."""
+
+
+async def find_bounds(kafka: KafkaSettings, topics: Sequence[str]) -> dict[TopicPartition, Bounds]:
+    """Where all partitions of topics begin and end now.
+
+    Raises:
+        KafkaError: Kafka can't be reached.
+        TopicsMissingError: A topic does not exist.
+    """
+    found: list[TopicPartition] = []
+    for topic in topics:
+        found += [TopicPartition(topic, number) for number in range(await count_partitions(kafka, topic) or 0)]
+    async with groupless_consumer(kafka, isolation_level="read_uncommitted") as consumer:
+        starts = cast("dict[TopicPartition, int]", await consumer.beginning_offsets(found))
+        ends = cast("dict[TopicPartition, int]", await consumer.end_offsets(found))
+    return {at: Bounds(starts[at], ends[at]) for at in found}
+
+
+def group(ranges: Mapping[TopicPartition, Bounds]) -> Iterator[dict[TopicPartition, Bounds]]:
+    """Partitions to read at a time: one, or some that are small, because a consumer takes a while to begin."""
+    together: dict[TopicPartition, Bounds] = {}
+    offsets = 0
+    for at, bounds in ranges.items():
+        if together and offsets + bounds.end - bounds.start > TOGETHER_OFFSETS_MAX:
+            yield together
+            together, offsets = {}, 0
+        together[at] = bounds
+        offsets += bounds.end - bounds.start
+    if together:
+        yield together
+
+
+async def read_batches(
+    kafka: KafkaSettings, ranges: Mapping[TopicPartition, Bounds], *, stall_s: float = STALL_S
+) -> AsyncIterator[tuple[TopicPartition, Sequence[BatchRecord]]]:
+    """Yield what is committed in ranges of partitions, batch by batch, in order within each partition.
+
+    A batch that nobody can read is one record without key and headers, whose value is an `UnreadBatch`.
+
+    Raises:
+        KafkaError: Kafka can't be reached.
+        StalledError: A partition did not go on for `stall_s`.
+        PartitionUnreadableError: A partition can't be read up to there.
+    """
+    if not ranges:
+        return
+    options = {"max_partition_fetch_bytes": FETCH_BYTES, "fetch_max_wait_ms": _FETCH_WAIT_MS}
+    async with groupless_consumer(kafka, whole_batches=True, **options) as consumer:
+        consumer.assign(list(ranges))
+        for at, bounds in ranges.items():
+            consumer.seek(at, bounds.start)
+        steps = aiter(read_until(consumer, {at: bounds.end for at, bounds in ranges.items()}))
+        while True:
+            try:
+                async with asyncio.timeout(stall_s):
+                    batches = await anext(steps)
+            except StopAsyncIteration:
+                return
+            except TimeoutError:
+                behind = [at for at, bounds in ranges.items() if await consumer.position(at) < bounds.end]
+                names = ", ".join(f"{at.topic}[{at.partition}]" for at in behind[:5])
+                raise StalledError(
+                    f"{names} did not go on for {stall_s:.0f} s: a transaction is open there (the relay's `/readyz` "
+                    "says whose), or it has no leader."
+                ) from None
+            for batch in batches:
+                at = TopicPartition(batch.topic, batch.partition)
+                yield at, [record for record in open_batch(batch.value) if record.offset >= ranges[at].start]
+
+
+def open_batch(batch: Any) -> Sequence[BatchRecord]:
+    """The records of a whole batch; of one that can't be taken apart itself, as the only record."""
+    if not isinstance(batch, WholeBatch):
+        return [_Unreadable(getattr(batch, "first_offset", 0), batch)]
+    try:
+        return cast("Sequence[BatchRecord]", [*cast("Any", DefaultRecordBatch(cast("Any", batch)))])
+    except Exception:  # noqa: BLE001 - it raises whatever comes; the careful reader says what is really wrong
+        return [*Batches(Budget(), batch).next_batch()]
+
+
+class _Unreadable(NamedTuple):
+    offset: int
+    value: UnreadBatch
+    timestamp: int = 0
+    key: None = None
+    headers: tuple[()] = ()

@@ -1,0 +1,354 @@
+"""What `orgs.events`, `orgs.results` and `orgs.state` hold, as digests by bucket or record by record.
+
+Records say their position, so a topic is taken as of a position exactly, while more is published. What is in order to
+be kept of events and results is a bit a position: which were seen. Of `orgs.state` the last record of each key counts;
+a partition's keys are in memory at a time.
+"""
+
+import asyncio
+import re
+import time
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import md5
+from typing import Any, Final, Literal, NamedTuple
+
+from org_events.kafka.batches import UnreadBatch
+from org_service.kafka.client import TopicPartition
+from org_service.kafka.whole_batches import STALL_S, BatchRecord, Bounds, group, read_batches
+from org_service.operate.replay_events import RUN_HEADER
+from org_service.settings import KafkaSettings
+from org_service.store.verification import BUCKETS, Digest, Digests
+from org_service.wire.changes import hash_key
+
+STRANGE_MAX: Final = 100
+REPEATS_MAX: Final = 100_000
+"""Records with a position that was there before, such as outcomes of duplicates and replays; some 10 MB."""
+_POSITION: Final = b'"position":'
+_BODY_AT: Final = 46
+"""Before it there is no position, in events and results."""
+
+_POSITION_OF: Final = re.compile(rb'"position":([0-9]+)')
+
+Log = Literal["events", "results"]
+
+
+class Pace:
+    """Leaves the processor to others: a share of one is used, on average."""
+
+    def __init__(self, share: float = 1.0) -> None:
+        """Make one that uses at most such a share of a processor."""
+        self._share = share
+        self._since = time.thread_time()
+
+    async def rest(self, extra_s: float = 0.0) -> None:
+        """Wait for what was used since the last rest, and for what others used for us."""
+        used_s = time.thread_time() - self._since + extra_s
+        await asyncio.sleep(used_s * (1 / self._share - 1) if self._share < 1 else 0)
+        self._since = time.thread_time()
+
+
+class Entry(NamedTuple):
+    """A record of a position."""
+
+    digest: bytes
+    partition: int
+    offset: int
+    replayed: bool = False
+
+
+class Strange(NamedTuple):
+    """A record that is none of ours."""
+
+    partition: int
+    offset: int
+    key: str
+    why: str
+
+
+@dataclass(slots=True)
+class LogScan:
+    """What part of a topic holds."""
+
+    digests: Digests = field(default_factory=dict[int, Digest])
+    seen: bytearray = field(default_factory=bytearray)
+    """A bit a position."""
+    records: int = 0
+    repeats: dict[int, list[Entry]] = field(default_factory=dict[int, list[Entry]])
+    """By position: all but the first, and what was replayed."""
+    repeats_left_out: int = 0
+    strange: list[Strange] = field(default_factory=list[Strange])
+    last: tuple[int, int, int] = (0, 0, 0)
+    """The highest position of all, its partition and offset."""
+    entries: dict[int, list[Entry]] = field(default_factory=dict[int, list[Entry]])
+    """Of the buckets that were asked for, by position."""
+
+    def merge(self, other: "LogScan") -> None:
+        """Add another part."""
+        for number, digest in other.digests.items():
+            self.digests[number] = self.digests.get(number, Digest()) + digest
+        ours, theirs = int.from_bytes(self.seen, "little"), int.from_bytes(other.seen, "little")
+        self.seen = bytearray((ours | theirs).to_bytes(max(len(self.seen), len(other.seen)), "little"))
+        self.records += other.records
+        for position, entries in other.repeats.items():
+            self.repeats.setdefault(position, []).extend(entries)
+        self.repeats_left_out += other.repeats_left_out
+        self.strange += other.strange
+        self.last = max(self.last, other.last)
+        for position, entries in other.entries.items():
+            self.entries.setdefault(position, []).extend(entries)
+
+
+def bucket_of(key: bytes | str) -> int:
+    """The bucket of a UUID of 36 characters: its last ten bits."""
+    return int(key[33:36], 16) & (BUCKETS - 1)
+
+
+async def scan_log(
+    kafka: KafkaSettings,
+    log: Log,
+    ranges: Mapping[TopicPartition, Bounds],
+    *,
+    low: int,
+    through: int,
+    buckets: Collection[int] = (),
+    pace: Pace | None = None,
+    stall_s: float = STALL_S,
+) -> LogScan:
+    """Read partitions of events or results.
+
+    Args:
+        kafka: Where.
+        log: Which.
+        ranges: What to read.
+        low: Nothing up to this position is asked for.
+        through: Nor behind this one.
+        buckets: Keep the records of these one by one.
+        pace: How much of a processor may be used.
+        stall_s: As `read_batches`.
+    """
+    scan, pace = LogScan(seen=bytearray((through >> 3) + 1)), pace or Pace()
+    counts, xors = [0] * BUCKETS, [0] * BUCKETS
+    wanted = frozenset(buckets)
+    async for at, records in read_batches(kafka, ranges, stall_s=stall_s):
+        _scan(scan, log, at.partition, records, low, through, wanted, counts, xors)
+        await pace.rest()
+    scan.digests = {number: Digest(counts[number], xors[number]) for number in range(BUCKETS) if counts[number]}
+    return scan
+
+
+def _scan(  # noqa: PLR0917 - the hot loop: once a batch
+    scan: LogScan,
+    log: Log,
+    partition: int,
+    records: Sequence[BatchRecord],
+    low: int,
+    through: int,
+    wanted: frozenset[int],
+    counts: list[int],
+    xors: list[int],
+) -> None:
+    events, seen, number = log == "events", scan.seen, int.from_bytes
+    start = 0
+    for record in records:
+        value = record.value
+        try:
+            key = record.key
+            assert key is not None
+            assert value is not None
+            start = value.index(_POSITION, _BODY_AT) + 11
+            position = int(value[start : value.index(b",", start)])
+            bucket = int(key[33:], 16) & (BUCKETS - 1)
+            if key != (value[11:47] if events else value[63:99]) and (events or key != value[15:51]):
+                raise ValueError("its key is not that of its body")  # noqa: TRY301 - told with the others
+        except (AssertionError, ValueError) as error:
+            if not events and value is not None and value[start : start + 4] == b"null":
+                continue  # an outcome that is not final, or of another payload
+            _note_strange(scan, partition, record, error)
+            continue
+        if position > through:
+            scan.last = max(scan.last, (position, partition, record.offset))
+            continue
+        if position <= low:
+            continue
+        replayed = False
+        if events:
+            headers = record.headers
+            kind, replayed = _kind(headers)
+            value = kind + value
+        digest = md5(value).digest()  # noqa: S324 - of what is ours; see `store.verification`
+        if bucket in wanted:
+            entry = Entry(digest, partition, record.offset, replayed)
+            scan.entries.setdefault(position, []).append(entry)
+        bit = 1 << (position & 7)
+        if replayed or seen[position >> 3] & bit:
+            if len(scan.repeats) < REPEATS_MAX:
+                scan.repeats.setdefault(position, []).append(Entry(digest, partition, record.offset, replayed))
+            else:
+                scan.repeats_left_out += 1
+            continue
+        seen[position >> 3] |= bit
+        counts[bucket] += 1
+        xors[bucket] ^= number(digest, "big")
+    scan.records += len(records)
+
+
+def _kind(headers: Sequence[tuple[str, bytes | None]]) -> tuple[bytes, bool]:
+    """The type of an event, and whether a run sent it again. Ours have them where they are looked for first."""
+    if len(headers) > 1 and headers[1][0] == "ce_type":
+        kind = headers[1][1] or b""
+    else:
+        kind = dict(headers).get("ce_type") or b""
+    return kind, bool(headers) and headers[-1][0] == RUN_HEADER
+
+
+def _note_strange(scan: LogScan, partition: int, record: BatchRecord, error: Exception) -> None:
+    if len(scan.strange) < STRANGE_MAX:
+        if isinstance(record.value, UnreadBatch):
+            why = f"nobody can read it: {record.value.why}"
+        else:
+            why = str(error) if str(error).startswith("its key") else "it has no position, organization or body as ours"
+        key = (record.key or b"").decode(errors="replace")
+        scan.strange.append(Strange(partition, record.offset, key, why))
+
+
+class StateEntry(NamedTuple):
+    """The last record of a key."""
+
+    version: bytes
+    digest: bytes
+    """Empty for a tombstone."""
+    partition: int
+    offset: int
+
+
+@dataclass(slots=True)
+class StateScan:
+    """What part of `orgs.state` folds to."""
+
+    digests: Digests = field(default_factory=dict[int, Digest])
+    keys: int = 0
+    records: int = 0
+    moved: list[str] = field(default_factory=list[str])
+    """Organizations that changed since, and of which compaction took what was before."""
+    entries: dict[str, StateEntry] = field(default_factory=dict[str, StateEntry])
+    strange: list[Strange] = field(default_factory=list[Strange])
+
+    def merge(self, other: "StateScan") -> None:
+        """Add another part."""
+        for number, digest in other.digests.items():
+            self.digests[number] = self.digests.get(number, Digest()) + digest
+        self.keys += other.keys
+        self.records += other.records
+        self.moved += other.moved
+        self.entries |= other.entries
+        self.strange += other.strange
+
+
+async def scan_state(
+    kafka: KafkaSettings,
+    ranges: Mapping[TopicPartition, Bounds],
+    *,
+    through: int,
+    partitions: int | None,
+    buckets: Collection[int] = (),
+    pace: Pace | None = None,
+    stall_s: float = STALL_S,
+) -> StateScan:
+    """Fold partitions of `orgs.state`, large ones one after the other.
+
+    Args:
+        kafka: Where.
+        ranges: What to read.
+        through: Records behind this position are left out.
+        partitions: How many there are, where the topic grew: records that were left behind don't count.
+        buckets: Keep the last records of these one by one.
+        pace: How much of a processor may be used.
+        stall_s: As `read_batches`.
+    """
+    scan, pace = StateScan(), pace or Pace()
+    for together in group(ranges):
+        folds = {at: _Fold({}, set()) for at in together}
+        async for at, records in read_batches(kafka, together, stall_s=stall_s):
+            _fold(scan, at.partition, records, through, folds[at])
+            await pace.rest()
+        for at, (last, behind) in folds.items():
+            for key, (version, digest, offset) in last.items():
+                if partitions is not None and hash_key(key) % partitions != at.partition:
+                    continue
+                bucket = bucket_of(key)
+                if bucket in buckets:
+                    scan.entries[key.decode()] = StateEntry(version, digest, at.partition, offset)
+                if digest:
+                    scan.keys += 1
+                    scan.digests[bucket] = scan.digests.get(bucket, Digest()) + Digest(1, int.from_bytes(digest, "big"))
+            scan.moved += [key.decode() for key in behind - last.keys()]
+    return scan
+
+
+class _Fold(NamedTuple):
+    """Of a partition."""
+
+    last: dict[bytes, tuple[bytes, bytes, int]]
+    """By key: version, digest and offset."""
+    behind: set[bytes]
+    """Keys with a later record than is asked for."""
+
+
+def _fold(scan: StateScan, partition: int, records: Sequence[BatchRecord], through: int, fold: _Fold) -> None:
+    last, behind = fold
+    for record in records:
+        key, value, headers = record.key, record.value, record.headers
+        try:
+            version, position = headers[0][1], headers[1][1]
+            if headers[0][0] != "ce_orgversion" or headers[1][0] != "ce_position" or position is None:
+                raise IndexError  # noqa: TRY301
+            assert key is not None
+            int(key[33:36], 16)
+            if len(key) == 36 and int(position) > through:
+                behind.add(key)
+                continue
+        except (AssertionError, IndexError, ValueError):
+            # Not ours; and yet it is what a reader of the topic takes for the last word.
+            version = b"?"
+            if key is None or len(key) != 36 or not _is_hex(key[33:]):
+                if len(scan.strange) < STRANGE_MAX:
+                    name = (key or b"").decode(errors="replace")
+                    scan.strange.append(Strange(partition, record.offset, name, "its key is no organization"))
+                continue
+        said: bytes = version or b""
+        digest = b"" if value is None else md5(b"%b %b %b" % (key, said, value)).digest()  # noqa: S324 - as above
+        last[key] = said, digest, record.offset
+    scan.records += len(records)
+
+
+def _is_hex(digits: bytes) -> bool:
+    try:
+        int(digits, 16)
+    except ValueError:
+        return False
+    return True
+
+
+async def find_record(kafka: KafkaSettings, at: TopicPartition, offset: int, end: int) -> Any:
+    """Read one record; None where it is gone.
+
+    Args:
+        kafka: Where.
+        at: Its partition.
+        offset: Its offset.
+        end: Of the partition.
+    """
+    async for _, records in read_batches(kafka, {at: Bounds(offset, end)}):
+        return next((record for record in records if record.offset == offset), None)
+    return None
+
+
+async def find_first(kafka: KafkaSettings, at: TopicPartition, bounds: Bounds, otherwise: int) -> int:
+    """The first position that a partition of events or results still holds; `otherwise + 1` where it holds none."""
+    async for _, records in read_batches(kafka, {at: bounds}):
+        for record in records:
+            found = _POSITION_OF.search(record.value or b"")
+            if found is not None:
+                return int(found[1])
+    return otherwise + 1

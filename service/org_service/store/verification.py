@@ -1,0 +1,361 @@
+"""What the tables say, as digests: for the proof that topics and tables tell the same (`orgs verify`).
+
+A digest of a bucket is the exclusive or of the MD5 of everything in it, and its number of things: the same in any
+order, so that windows of the journal and partitions of a topic are read as they come, in parallel. Of things that are
+all different, as journal rows are, two sets have the same digest only by chance (2^-128).
+
+Postgres makes them, over the bytes that the relay sends (`wire.changes`): a row that would go to Python costs twice as
+much, and the network. A contract test holds the texts here to those there.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Final, NamedTuple
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from org_service.domain.outcomes import JournaledOutcome
+from org_service.store.tables import COMMAND_ID_CONSTRAINT
+
+BUCKETS: Final = 1_024
+COMMANDS_UNIQUE: Final = COMMAND_ID_CONSTRAINT
+"""The index that proves that no command has two outcomes."""
+
+
+class Digest(NamedTuple):
+    """Of the things in a bucket."""
+
+    things: int = 0
+    xor: int = 0
+
+    def __add__(self, other: Any) -> "Digest":
+        return Digest(self.things + other.things, self.xor ^ other.xor)
+
+
+NOTHING: Final = Digest()
+Digests = dict[int, Digest]
+"""By bucket; those that are missing are empty."""
+
+
+class WindowDigests(NamedTuple):
+    """What a part of the journal comes to."""
+
+    rows: int
+    events: Digests
+    results: Digests
+    chain: Digests
+    """Of each change what it left and, taken back, what the one after it found: what remains is the last of each
+    organization. Its count is that of first versions."""
+
+
+class TableDigests(NamedTuple):
+    """What a page of organizations comes to."""
+
+    rows: int
+    state: Digests
+    chain: Digests
+    """Of the last change of each, as `WindowDigests.chain`."""
+    differing: list[UUID]
+    """Whose row is not what the journal's last change left."""
+    last: UUID | None
+    """Where the next page begins."""
+
+
+class BrokenLink(NamedTuple):
+    """A change that does not follow the one before it."""
+
+    org_id: UUID
+    position: int
+    version: int
+    version_before: int | None
+    fits: bool
+    """Whether it found what that one left."""
+
+
+def bucket(key: str) -> str:
+    """The bucket of a UUID, in SQL: its last ten bits, as `verifying.buckets` has them."""
+    return f"((get_byte(uuid_send({key}), 14) & 3) << 8 | get_byte(uuid_send({key}), 15))"
+
+
+def _md5(content: str) -> str:
+    return f"('x' || md5({content}))::bit(128)"
+
+
+_BUCKET: Final = bucket("coalesce(org_id, command_id)")
+_TIME: Final = "replace(to_char(recorded_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US'), '.000000', '') || 'Z'"
+EVENT: Final = (
+    'concat(event_type, \'{"org_id":"\', org_id, \'","version":\', version, \',"position":\', position, '
+    "',\"changed\":', coalesce(changed, '[]'), ',\"before\":', coalesce(before, 'null'), ',\"after\":', "
+    "coalesce(after, 'null'), ',\"command_id\":\"', command_id, '\",\"actor\":', "
+    f"coalesce(to_json(actor)::text, 'null'), ',\"recorded_at\":\"', {_TIME}, '\"}}')"
+)
+"""Type and body of a row's event."""
+RESULT: Final = (
+    "concat('{\"command_id\":\"', command_id, '\",\"org_id\":', coalesce('\"' || org_id || '\"', 'null'), "
+    "',\"outcome\":\"', outcome, '\",\"code\":', code, ',\"version\":', coalesce(version::text, 'null'), "
+    "',\"organization\":', coalesce(after, 'null'), ',\"position\":', position, ',\"problem\":', "
+    "coalesce(problem, 'null'), ',\"final\"\\:true}')"
+)
+"""Body of a row's result."""
+
+
+def _link(version: str, organization: str) -> str:
+    """What a change left or found. Not the address, whose members stand in any order, but for its length: events say
+    more."""
+    return (
+        f"concat(org_id, ' ', {version}, ' ', length({organization}), "
+        f"split_part({organization}, '\"primary_address\":', 1))"
+    )
+
+
+def _chain(seed: int) -> str:
+    left, found = _link("version", "after"), _link("version - 1", "before")
+    return (
+        f"bit_xor(CASE WHEN version > 1 THEN hashtextextended({left}, {seed}) # hashtextextended({found}, {seed}) "
+        f"ELSE hashtextextended({left}, {seed}) END) FILTER (WHERE event_type IS NOT NULL)"
+    )
+
+
+_WINDOW: Final = text(
+    f"""
+SELECT {_BUCKET} AS bucket, count(*) AS rows,
+  count(event_type) FILTER (WHERE position > :events_from) AS events,
+  bit_xor({_md5(EVENT)}) FILTER (WHERE event_type IS NOT NULL AND position > :events_from)::text AS event_xor,
+  count(*) FILTER (WHERE position > :results_from) AS results,
+  bit_xor({_md5(RESULT)}) FILTER (WHERE position > :results_from)::text AS result_xor,
+  count(*) FILTER (WHERE event_type IS NOT NULL AND version = 1) AS firsts,
+  {_chain(1)} AS chain_high, {_chain(2)} AS chain_low
+FROM journal WHERE position > :after AND position <= :through GROUP BY 1
+"""  # noqa: S608 - parts are constants of this module
+)
+_AS_LEFT: Final = (
+    "j.after IS NOT NULL AND o.deleted_at IS NULL AND j.after::jsonb = jsonb_build_object("
+    "'id', o.id, 'name', o.name, 'domain', o.domain, 'primary_address', o.primary_address, 'version', o.version, "
+    "'created_at', j.after::jsonb -> 'created_at', 'updated_at', j.after::jsonb -> 'updated_at', "
+    "'deactivated', o.deactivated_at IS NOT NULL, 'deactivated_at', j.after::jsonb -> 'deactivated_at') "
+    "AND (j.after::jsonb ->> 'created_at')::timestamptz = o.created_at "
+    "AND (j.after::jsonb ->> 'updated_at')::timestamptz = o.updated_at "
+    "AND (j.after::jsonb ->> 'deactivated_at')::timestamptz IS NOT DISTINCT FROM o.deactivated_at "
+    "AND o.name_key IS NOT NULL"
+)
+_AS_DELETED: Final = (
+    "j.after IS NULL AND o.deleted_at IS NOT NULL AND j.before::jsonb ->> 'name' = o.name "
+    "AND j.before::jsonb ->> 'domain' IS NOT DISTINCT FROM o.domain "
+    "AND nullif(j.before::jsonb -> 'primary_address', 'null') IS NOT DISTINCT FROM o.primary_address "
+    "AND (j.before::jsonb ->> 'created_at')::timestamptz = o.created_at "
+    "AND (j.before::jsonb ->> 'deactivated_at')::timestamptz IS NOT DISTINCT FROM o.deactivated_at "
+    "AND o.deleted_at = j.recorded_at AND o.updated_at = j.recorded_at AND o.name_key IS NULL"
+)
+_PAGE: Final = text(
+    f"""
+WITH page AS MATERIALIZED (
+  SELECT o.id AS org_id, o.version, j.after,
+    coalesce(CASE WHEN o.deleted_at IS NULL THEN {_AS_LEFT} ELSE {_AS_DELETED} END, false) AS fits
+  FROM (SELECT * FROM organization WHERE id > :after ORDER BY id LIMIT :limit) AS o
+  LEFT JOIN journal AS j ON j.org_id = o.id AND j.version = o.version AND j.event_type IS NOT NULL
+)
+SELECT {bucket("org_id")} AS bucket, count(*) AS rows, max(org_id::text COLLATE "C") AS last,
+  array_agg(org_id) FILTER (WHERE NOT fits) AS differing,
+  count(after) AS states,
+  bit_xor({_md5("concat(org_id, ' ', version, ' ', after)")}) FILTER (WHERE after IS NOT NULL)::text AS state_xor,
+  bit_xor(hashtextextended({_link("version", "after")}, 1)) AS chain_high,
+  bit_xor(hashtextextended({_link("version", "after")}, 2)) AS chain_low
+FROM page GROUP BY 1
+"""  # noqa: S608 - parts are constants of this module
+)
+_fact: Final = """
+  SELECT 'memberships' AS kind, user_id || ':' || org_id AS key,
+    concat_ws(' ', role, (extract(epoch FROM joined_at) * 1000000)::bigint, active) AS content FROM membership
+  UNION ALL SELECT 'partnerships', partner_org_id || ':' || org_id, role FROM partnership
+  UNION ALL SELECT 'staff', user_id, '' FROM staff
+"""
+_FACT_BUCKET: Final = "(('x' || substr(md5(key), 1, 3))::bit(12)::int & 1023)"
+_REFERENCE: Final = text(
+    f"""
+SELECT kind, {_FACT_BUCKET} AS bucket, count(*) AS facts, bit_xor({_md5("concat(key, ' ', content)")})::text AS fact_xor
+FROM ({_fact}) AS fact GROUP BY 1, 2
+"""  # noqa: S608 - parts are constants of this module
+)
+_REFERENCE_ROWS: Final = text(
+    f"SELECT key, content FROM ({_fact}) AS fact WHERE kind = :kind AND {_FACT_BUCKET} = ANY(:buckets)"  # noqa: S608 - as above
+)
+_ROWS: Final = text(
+    f"SELECT {', '.join(JournaledOutcome._fields)} FROM journal "  # noqa: S608 - as above
+    f"WHERE position > :after AND position <= :through AND {_BUCKET} = ANY(:buckets) ORDER BY position"
+)
+_ROWS_AT: Final = text(
+    f"SELECT {', '.join(JournaledOutcome._fields)} FROM journal WHERE position = ANY(:positions)"  # noqa: S608 - as above
+)
+_STATES: Final = text(
+    f"""
+SELECT org_id, version, position, after FROM (
+  SELECT DISTINCT ON (org_id) org_id, version, position, after FROM journal
+  WHERE event_type IS NOT NULL AND position <= :through AND {_BUCKET} = ANY(:buckets)
+  ORDER BY org_id, version DESC) AS last
+"""  # noqa: S608 - as above
+)
+_LINKS: Final = text(
+    f"""
+SELECT org_id, position, version, version_before, fits FROM (
+  SELECT org_id, position, version, lag(version) OVER history AS version_before,
+    coalesce(before, 'null')::jsonb = coalesce(lag(after) OVER history, 'null')::jsonb AS fits
+  FROM journal WHERE event_type IS NOT NULL AND position <= :through AND {_BUCKET} = ANY(:buckets)
+  WINDOW history AS (PARTITION BY org_id ORDER BY version)) AS link
+WHERE NOT fits OR version <> coalesce(version_before, 0) + 1 ORDER BY org_id, version LIMIT :limit
+"""  # noqa: S608 - as above
+)
+_LOST_ORGANIZATIONS: Final = text(
+    f"""
+SELECT DISTINCT org_id FROM journal AS j
+WHERE event_type IS NOT NULL AND position <= :through AND {_BUCKET} = ANY(:buckets)
+  AND NOT EXISTS (SELECT FROM organization AS o WHERE o.id = j.org_id) ORDER BY org_id LIMIT :limit
+"""  # noqa: S608 - as above
+)
+_HOLES: Final = text(
+    """
+SELECT behind + 1 AS first_position, position - 1 AS last_position FROM (
+  SELECT position, lag(position, 1, CAST(:after AS bigint)) OVER (ORDER BY position) AS behind
+  FROM (SELECT position FROM journal WHERE position > :after AND position <= :through
+        UNION ALL SELECT CAST(:through AS bigint) + 1) AS each) AS pair
+WHERE position > behind + 1 ORDER BY 1 LIMIT :limit
+"""
+)
+_DOUBLE_COMMANDS: Final = text(
+    """
+SELECT command_id, array_agg(position ORDER BY position) AS positions FROM journal WHERE position <= :through
+GROUP BY command_id HAVING count(*) > 1 LIMIT :limit
+"""
+)
+_UNIQUE_INDEXES: Final = text(
+    """
+SELECT relname FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid
+WHERE indrelid = 'journal'::regclass AND indisunique AND indisvalid
+"""
+)
+
+
+async def read_window(
+    conn: AsyncConnection, after: int, through: int, *, events_from: int, results_from: int
+) -> WindowDigests:
+    """Digest a part of the journal.
+
+    Args:
+        conn: Any: rows of the journal never change.
+        after: The position before the first row.
+        through: The last position.
+        events_from: No events up to this position: the topic has not all of them any more.
+        results_from: As `events_from`.
+    """
+    bounds = {"after": after, "through": through, "events_from": events_from, "results_from": results_from}
+    found = WindowDigests(0, {}, {}, {})
+    rows = 0
+    for row in await conn.execute(_WINDOW, bounds):
+        rows += row.rows
+        found.events[row.bucket] = Digest(row.events, _number(row.event_xor))
+        found.results[row.bucket] = Digest(row.results, _number(row.result_xor))
+        found.chain[row.bucket] = Digest(row.firsts, _join(row.chain_high, row.chain_low))
+    return found._replace(rows=rows)
+
+
+async def read_page(conn: AsyncConnection, after: UUID | None, limit: int) -> TableDigests:
+    """Digest the next organizations, in order of id, and compare each with its last change.
+
+    Args:
+        conn: In the snapshot whose journal ends at the position that is proved.
+        after: The last id of the page before.
+        limit: Organizations at most.
+    """
+    found, rows, last = TableDigests(0, {}, {}, [], None), 0, ""
+    for row in await conn.execute(_PAGE, {"after": after or UUID(int=0), "limit": limit}):
+        rows += row.rows
+        last = max(last, row.last)
+        found.differing.extend(row.differing or ())
+        found.state[row.bucket] = Digest(row.states, _number(row.state_xor))
+        found.chain[row.bucket] = Digest(row.rows, _join(row.chain_high, row.chain_low))
+    return found._replace(rows=rows, last=UUID(last) if last else None)
+
+
+async def read_facts(conn: AsyncConnection) -> dict[str, Digests]:
+    """Digest the reference tables, by kind."""
+    found: dict[str, Digests] = {"memberships": {}, "partnerships": {}, "staff": {}}
+    for row in await conn.execute(_REFERENCE):
+        found[row.kind][row.bucket] = Digest(row.facts, _number(row.fact_xor))
+    return found
+
+
+async def read_fact_rows(conn: AsyncConnection, kind: str, buckets: Collection[int]) -> dict[str, str]:
+    """The facts of some buckets: what a key says, as text."""
+    rows = await conn.execute(_REFERENCE_ROWS, {"kind": kind, "buckets": list(buckets)})
+    return {row.key: row.content for row in rows}
+
+
+async def read_rows(
+    conn: AsyncConnection, after: int, through: int, buckets: Collection[int]
+) -> list[JournaledOutcome]:
+    """The rows of some buckets in a part of the journal, in order."""
+    given = {"after": after, "through": through, "buckets": list(buckets)}
+    return [JournaledOutcome._make(row) for row in await conn.execute(_ROWS, given)]
+
+
+async def read_rows_at(conn: AsyncConnection, positions: Collection[int]) -> dict[int, JournaledOutcome]:
+    """Rows by their positions; those that are not there are left out."""
+    rows = await conn.execute(_ROWS_AT, {"positions": list(positions)})
+    return {row.position: JournaledOutcome._make(row) for row in rows}
+
+
+async def read_states(
+    conn: AsyncConnection, through: int, buckets: Collection[int]
+) -> dict[UUID, tuple[int, int, str | None]]:
+    """What the journal leaves of the organizations of some buckets: version, position and JSON."""
+    rows = await conn.execute(_STATES, {"through": through, "buckets": list(buckets)})
+    return {row.org_id: (row.version, row.position, row.after) for row in rows}
+
+
+async def find_broken_links(
+    conn: AsyncConnection, through: int, buckets: Collection[int], limit: int
+) -> list[BrokenLink]:
+    """Changes that do not follow the ones before them, in some buckets."""
+    rows = await conn.execute(_LINKS, {"through": through, "buckets": list(buckets), "limit": limit})
+    return [BrokenLink._make(row) for row in rows]
+
+
+async def find_lost_organizations(
+    conn: AsyncConnection, through: int, buckets: Collection[int], limit: int
+) -> list[UUID]:
+    """Organizations of some buckets that the journal has and the table has not."""
+    given = {"through": through, "buckets": list(buckets), "limit": limit}
+    return [row.org_id for row in await conn.execute(_LOST_ORGANIZATIONS, given)]
+
+
+async def find_holes(conn: AsyncConnection, after: int, through: int, limit: int) -> list[tuple[int, int]]:
+    """Positions without a row in a part of the journal: first and last of each hole."""
+    rows = await conn.execute(_HOLES, {"after": after, "through": through, "limit": limit})
+    return [(row.first_position, row.last_position) for row in rows]
+
+
+async def find_double_commands(conn: AsyncConnection, through: int, limit: int) -> dict[UUID, Sequence[int]]:
+    """Commands with more than one outcome. Sorts the journal: only where no unique index proves that there is none."""
+    rows = await conn.execute(_DOUBLE_COMMANDS, {"through": through, "limit": limit})
+    return {row.command_id: row.positions for row in rows}
+
+
+async def read_unique_indexes(conn: AsyncConnection) -> frozenset[str]:
+    """The journal's unique indexes that are in force."""
+    return frozenset(row.relname for row in await conn.execute(_UNIQUE_INDEXES))
+
+
+def add(to: Digests, more: Mapping[int, Digest]) -> None:
+    """Add digests of the same kind."""
+    for number, digest in more.items():
+        to[number] = to.get(number, NOTHING) + digest
+
+
+def _number(bits: str | None) -> int:
+    return int(bits, 2) if bits else 0
+
+
+def _join(high: int | None, low: int | None) -> int:
+    """Two signed numbers of 64 bits as one of 128."""
+    mask = (1 << 64) - 1
+    return (high or 0) & mask | ((low or 0) & mask) << 64

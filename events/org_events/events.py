@@ -25,6 +25,7 @@ class OrganizationEvent(BaseModel):
     """The body of every event; its type is in the header `ce_type`.
 
     `before` is null for an organization that did not exist (or was deleted), `after` for a deleted one.
+    In `org.erased` both are null, and so is `actor`: delete all that is kept of the organization.
     `changed` names those of name, domain, primary_address and deactivated that differ between the two.
     """
 

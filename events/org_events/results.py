@@ -38,6 +38,7 @@ class ProblemType(StrEnum):
     QUEUE_FULL = "urn:orgs:problem:queue-full"
     PARKED = "urn:orgs:problem:parked"
     DISCARDED = "urn:orgs:problem:discarded"
+    ERASED = "urn:orgs:problem:erased"
 
 
 PROBLEMS: Final[dict[ProblemType, tuple[int, str]]] = {
@@ -55,6 +56,7 @@ PROBLEMS: Final[dict[ProblemType, tuple[int, str]]] = {
     ProblemType.QUEUE_FULL: (409, "Too many commands of the organization are waiting for an operator"),
     ProblemType.PARKED: (500, "Parked for an operator"),
     ProblemType.DISCARDED: (500, "Discarded by an operator"),
+    ProblemType.ERASED: (410, "The organization was erased"),
 }
 """Status and title of every problem type (RFC 9457)."""
 

@@ -16,6 +16,12 @@ DAY_MS: Final = 24 * 60 * 60 * 1000
 TOMBSTONES_KEPT_MS: Final = 7 * DAY_MS
 """On compacted topics: a reader that was away for longer may never learn that something was deleted. Kafka's default of
 a day is one weekend too short."""
+ROLLED_MS: Final = DAY_MS
+"""A segment takes records for so long; Kafka removes whole segments, and compacts none that still takes records. With
+its default of a week, what a topic should keep for 3 days is there for 10."""
+COMPACTED_MS: Final = DAY_MS
+"""On compacted topics: what a later record of its key has replaced goes within so long, once its segment is full or
+rolled. By default it may stay for ever, so nobody could say when what was erased is gone."""
 RECORD_BATCH_BYTES_MAX: Final = 1024 * 1024 + 12
 """What a topic must take in one record batch, all headers included: Kafka's default of `max.message.bytes`."""
 
@@ -125,6 +131,7 @@ def _deleted(
         "cleanup.policy": "delete",
         "retention.ms": str(retention_ms),
         "retention.bytes": "-1",
+        "segment.ms": str(ROLLED_MS),
         **_NEVER_UNCLEAN,
         "message.timestamp.type": timestamp,
         "max.message.bytes": str(RECORD_BATCH_BYTES_MAX),
@@ -137,6 +144,8 @@ def _compacted(name: str, partitions: int, holds: str) -> TopicSpec:
     config = {
         "cleanup.policy": "compact",
         "delete.retention.ms": str(TOMBSTONES_KEPT_MS),
+        "max.compaction.lag.ms": str(COMPACTED_MS),
+        "segment.ms": str(ROLLED_MS),
         **_NEVER_UNCLEAN,
         "message.timestamp.type": "CreateTime",
         "max.message.bytes": str(RECORD_BATCH_BYTES_MAX),

@@ -16,5 +16,6 @@ WHERE journal.position > $1::BIGINT AND journal.position <= $2::BIGINT AND journ
     AND ($6::UUID[] IS NULL OR journal.command_id = any($6::UUID[])) AND ($7::TIMESTAMP WITH TIME ZONE IS NULL
     OR journal.recorded_at >= $7::TIMESTAMP WITH TIME ZONE) AND ($8::TIMESTAMP WITH TIME ZONE IS NULL
     OR journal.recorded_at < $8::TIMESTAMP WITH TIME ZONE) AND ($9::TEXT[] IS NULL
-    OR substr(journal.traceparent, 4, 32) = any($9::TEXT[])) ORDER BY journal.position
+    OR substr(journal.traceparent, 4, 32) = any($9::TEXT[])) AND (journal.before IS NOT NULL
+    OR journal.after IS NOT NULL OR journal.event_type = 'org.erased') ORDER BY journal.position
 LIMIT $10::INTEGER;

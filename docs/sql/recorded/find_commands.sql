@@ -10,4 +10,4 @@ SELECT journal.position, journal.command_id, journal.org_id, journal.version, jo
     journal.command_partition, journal.command_offset, journal.changed, journal.before, journal.after,
     journal.problem, journal.traceparent, journal.recorded_at, journal.command_time_ms
 FROM journal
-WHERE journal.command_id = any($1::UUID[]);
+WHERE journal.command_id = any($1::UUID[]) AND (length(journal.request_digest) > 0 OR journal.code = 500);

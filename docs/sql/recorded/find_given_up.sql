@@ -7,6 +7,6 @@
 
 SELECT journal.position, journal.org_id, journal.before
 FROM journal
-WHERE journal.position > $1::BIGINT AND journal.position <= $2::BIGINT AND (journal.event_type = 'org.deleted'
-    OR journal.event_type = 'org.updated' AND (journal.changed LIKE '%' || $3::VARCHAR || '%'))
-    ORDER BY journal.position;
+WHERE journal.position > $1::BIGINT AND journal.position <= $2::BIGINT AND journal.before IS NOT NULL
+    AND (journal.event_type = 'org.deleted' OR journal.event_type = 'org.updated'
+    AND (journal.changed LIKE '%' || $3::VARCHAR || '%')) ORDER BY journal.position;

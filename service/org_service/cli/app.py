@@ -9,6 +9,7 @@ from typer.core import TyperGroup
 from org_service.cli import (
     applying,
     config,
+    erasing,
     exporting,
     journal,
     look,
@@ -33,7 +34,8 @@ SECTIONS: Final[Mapping[str, Sequence[str]]] = {
     "Send and look": ("send", "show", "history", "tail", "export", "lost"),
     "Prove": ("verify", "repair"),
     "Operate: a plan first, then exactly that": (
-        "parked", "replay", "undo", "apply", "import", "journal", "mark", "marks", "runs", "run", "approve",
+        "parked", "replay", "undo", "apply", "import", "erase", "purge", "journal", "mark", "marks", "runs", "run",
+        "approve",
     ),
 }  # fmt: skip
 """Of the help; each command once."""
@@ -100,6 +102,8 @@ app.command("repair", short_help="Mend what `orgs verify` finds, and nothing els
 app.add_typer(journal.app, name="journal")
 app.add_typer(replay.app, name="replay")
 app.command("undo", short_help="Take changes back: of a run, an actor, a time, a publisher.")(undo.undo)
+app.command("erase", short_help="Erase a deleted organization for good; --status says what is left.")(erasing.erase)
+app.command("purge", short_help="Erase all organizations whose grace is over.")(erasing.purge)
 app.command("mark", short_help="Give now a name, for the filters of other commands.")(marking.mark)
 app.add_typer(marking.app, name="marks")
 app.add_typer(operations.app, name="runs")

@@ -32,7 +32,7 @@ _EVENTS: Final[Mapping[EventType, str]] = {
     EventType.DEACTIVATED: "deactivated",
     EventType.REACTIVATED: "reactivated",
     EventType.RESTORED: "restored after a delete",
-    EventType.ERASED: "reserved; not published yet",
+    EventType.ERASED: "erased for good, after it was deleted; `before` and `after` are null",
 }
 
 _ADVICE: Final[Mapping[str, tuple[str, str]]] = {
@@ -80,6 +80,10 @@ _ADVICE: Final[Mapping[str, tuple[str, str]]] = {
         "an operator discarded the command, which was parked; nothing was changed. `detail` names the command that "
         "replaces it, if there is one",
         "if it is still wanted, and none replaces it, send a new command",
+    ),
+    ProblemType.ERASED: (
+        "restore: the organization was erased after its deletion, and nothing is left of it",
+        "create another one, with another id",
     ),
     HttpProblem.BAD_REQUEST: (
         "a parameter, header or body cannot be read; `errors` names it. 501 or 505 for an unknown coding or version",

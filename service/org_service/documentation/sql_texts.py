@@ -21,6 +21,8 @@ SUBJECTS: Final[Mapping[str, str]] = {
     "scratch": "The temporary tables of a rehearsal.",
     "marks": "Moments that operators name (`orgs marks`).",
     "verification": "What tables say as digests, for the proof that topics say the same (`orgs verify`).",
+    "erasing": "What is left of organizations that are erased (`orgs erase`, `orgs purge`).",
+    "notes": "What operations and marks say of organizations that are erased.",
     "recovery": "The way out when Kafka has more of the journal than a restored database: `orgs journal advance`.",
     "leader": "The session by which a relay leads and listens.",
     "database": "Health.",
@@ -30,6 +32,7 @@ SUBJECTS: Final[Mapping[str, str]] = {
 
 _BATCH: Final = "The worker, once in each batch"
 _OPERATOR: Final = "An operator's command, seldom"
+_ERASURE: Final = "A step of `orgs erase` or `orgs purge`"
 _REHEARSAL: Final = "A rehearsal, for each batch"
 _VERIFIER: Final = "A verification, for each part"
 _DIFFERS: Final = "A verification where digests differ"
@@ -234,6 +237,8 @@ TEXTS: Final[Mapping[str, str]] = {
     "marks/find": f"Reads a mark. {_OPERATOR}. No lock. mark_pkey.",
     "marks/list": f"Lists the latest marks. {_OPERATOR}. No lock. Reads the whole table.",
     "marks/remove": f"Deletes a mark. {_OPERATOR}. Locks the row. mark_pkey.",
+    "journal/count_emptied": "Counts the changes of a selection whose organizations were erased. An operator's plan of "
+    "`orgs replay events`, in windows of 200,000 positions. No lock. Reads the window by journal_pkey.",
     "journal/select_states": "Reads what organizations were as of a position: of each the last change up to it. An "
     "operator's plan and run of `orgs apply`, some hundred at a time. No lock. journal_org_id_version_key.",
     "journal/select_since": "Reads all changes of organizations from a version of each on, up to a position. An "
@@ -241,6 +246,42 @@ TEXTS: Final[Mapping[str, str]] = {
     "organizations/find_versions": "Reads at which version organizations are now, deleted ones included. An operator's "
     "plan of `orgs apply` or `orgs undo`, some hundred at a time. No lock. organization_pkey.",
     "database/wait_for_reader": "Lets a snapshot wait for whoever reads what it writes. `orgs export`, once. No lock.",
+    "erasing/list": "Lists organizations that can be erased, a page at a time. A plan and run of `orgs erase` or "
+    "`orgs purge`. No lock. organization_pkey, the whole table where none are asked for.",
+    "erasing/lock": f"Locks the organizations of a step. {_ERASURE}, first. Row locks (FOR UPDATE) in order of id "
+    "until the commit. organization_pkey.",
+    "erasing/find_held": f"Finds those with open parked records. {_ERASURE}; a plan likewise. No lock. Reads the whole "
+    "table, which is small.",
+    "erasing/find_last_positions": f"Reads the last row of each in the journal. {_ERASURE}. No lock. "
+    "journal_org_id_version_key and journal_org_id_unchanged_idx.",
+    "erasing/count": "Counts the rows of organizations. An operator's plan of `orgs erase` or `orgs purge`. No lock. "
+    "journal_org_id_version_key and journal_org_id_unchanged_idx; reads the other two tables whole.",
+    "erasing/find_values": f"Reads what they were called and where they were, ever. {_ERASURE}. No lock. "
+    "journal_org_id_version_key.",
+    "erasing/empty_organizations": f"Empties them. {_ERASURE}. The rows are locked already. organization_pkey.",
+    "erasing/empty_changes": f"Empties their changes in the journal. {_ERASURE}. Locks these rows, which nobody else "
+    "writes. journal_org_id_version_key.",
+    "erasing/empty_others": f"Empties their other outcomes. {_ERASURE}. Locks these rows, which nobody else writes. "
+    "journal_org_id_unchanged_idx.",
+    "erasing/empty_parked": f"Empties their parked records, all of which are decided. {_ERASURE}. Locks these rows. "
+    "Reads the whole table.",
+    "erasing/forget_accepted": f"Deletes their commands that were answered with 202. {_ERASURE}. Locks these rows. "
+    "Reads the whole table.",
+    "erasing/list_erased": "Lists erased organizations. `orgs erase --status`. No lock. Reads the whole table, and "
+    "journal_org_id_version_key.",
+    "erasing/count_left": "Counts rows from before an erasure that still say something. `orgs erase --status`, a "
+    "thousand organizations at a time. No lock. journal_org_id_version_key and journal_org_id_unchanged_idx; reads the "
+    "other two tables whole.",
+    "notes/list_operations": f"Reads the texts of operations that are new, or ended since. {_ERASURE}; "
+    "`orgs erase --status`. No lock. Reads the whole table.",
+    "notes/list_marks": f"Reads the reasons of marks. {_ERASURE}; `orgs erase --status`. No lock. Reads the whole "
+    "table.",
+    "notes/blank_operation": f"Blanks out what an ended operation says. {_ERASURE}, for each that says something. "
+    "Locks the row. operation_pkey.",
+    "notes/blank_shown": f"Blanks out what an operation under way shows. {_ERASURE}, for each that says something. "
+    "Locks the row. operation_pkey.",
+    "notes/blank_mark": f"Blanks out what a mark says. {_ERASURE}, for each that says something. Locks the row. "
+    "mark_pkey.",
     "recovery/lock_head": f"Locks the head of the journal and reads it. {_OPERATOR}. Every worker waits until the "
     "commit.",
     "recovery/count_fresh": f"Counts the rows journaled since a backup was restored. {_OPERATOR}. Reads the whole "

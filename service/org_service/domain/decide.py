@@ -1,8 +1,8 @@
 """The rules: the outcome of one command, given the organization as it is. Pure.
 
 One function a command type, each reading from top to bottom in the order in which rejections take precedence:
-404 before 403 before 422 before 409, and among the 409s: the id exists, preconditions, deactivated, still partner, name
-taken. What can't be read as a command (400), or comes from nobody (401), is rejected before it gets here.
+404 before 403 before 422 before 410 before 409, and among the 409s: the id exists, preconditions, deactivated, still
+partner, name taken. What can't be read as a command (400), or comes from nobody (401), is rejected before it gets here.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -251,8 +251,13 @@ _Existing = (
 def _find_conflict(
     command: _Existing, organization: StoredOrganization, access: Access, is_partner: bool
 ) -> Decision | None:
-    """The rejection, if a precondition doesn't hold or the organization is in no state for the command."""
+    """The rejection, if a precondition doesn't hold or the organization is in no state for the command.
+
+    Only a restore gets here with an erased one: to all others it is deleted.
+    """
     version = organization.version
+    if organization.erased:
+        return reject(ProblemType.ERASED, details.ERASED, version)
     if command.expected_version is not None and command.expected_version != version:
         return reject(ProblemType.PRECONDITION, details.other_version(command.expected_version, version), version)
     if command.if_current is not None:

@@ -13,6 +13,9 @@ DEACTIVATED: Final = "A deactivated organization can only be reactivated or dele
 STILL_PARTNER: Final = "It still serves other organizations as their partner; end the partnerships first."
 PARKED: Final = "The service could not decide the command; it is kept for an operator."
 DISCARDED: Final = "The service could not decide the command, and an operator discarded it."
+ERASED: Final = "The organization was erased for good: nothing of it is left that could be restored."
+FORGOTTEN: Final = "The organization was erased since, and what this outcome said of it with it."
+"""In place of the detail of an outcome that was recorded before."""
 UNVERIFIED: Final = (
     "The command was parked before its token could be verified, and no token is kept; send it again under another id."
 )

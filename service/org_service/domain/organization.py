@@ -34,6 +34,11 @@ class StoredOrganization(NamedTuple):
     deleted_at: datetime | None
     version: int
 
+    @property
+    def erased(self) -> bool:
+        """Whether nothing of it is left but its id, its version and its times: it was deleted, and stays it."""
+        return not self.name
+
 
 COMPARED_FIELDS: Final = ("name", "domain", "primary_address", "deactivated")
 """The fields an event's `changed` may name, in this order."""

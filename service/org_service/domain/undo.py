@@ -141,6 +141,9 @@ def undo(org_id: UUID, history: Sequence[Past]) -> Undoing:
         history: From the first chosen change, or before it, to the last change of all; in order, without a gap.
     """
     last = history[-1]
+    if last.after is None and last.before is None:  # what a change was is gone with its organization
+        erased = ("it was erased, and there is nothing to bring back",)
+        return Undoing(org_id, "", last.version, None, None, 0, (), erased, 0)
     walk = _Walk(last)
     for change in reversed(history):
         walk.step(change)

@@ -40,6 +40,8 @@ LEADER_WAIT_S: Final = 30.0
 _HARMFUL: Final = frozenset({"cleanup.policy", "message.timestamp.type", "max.message.bytes"})
 _AT_LEAST: Final = frozenset({"max.message.bytes", "min.insync.replicas", "delete.retention.ms"})
 """More of it is as good."""
+_AT_MOST: Final = frozenset({"segment.ms", "max.compaction.lag.ms"})
+"""Less of it is as good."""
 _TWO_PARTITIONS: Final = (
     "the records of one key are then on two partitions, and their order is lost. Kafka cannot remove "
     "partitions. An empty topic can be deleted, and `orgs topics apply` creates it again; otherwise use new "
@@ -323,13 +325,33 @@ def find_differences(
     wanted_of = spec.config | ({"min.insync.replicas": str(COPIES_MIN)} if copies > 1 else {})
     for setting, wanted in wanted_of.items():
         found = config.get(setting, "unset")
-        if found != wanted and not (setting in _AT_LEAST and found.isdigit() and int(found) >= int(wanted)):
+        if found != wanted and not _is_as_good(setting, found, int(wanted) if wanted.isdigit() else 0):
             advice = (
                 f"{spec.name} has {setting}={found}: set it with kafka-configs.sh --alter --topic {spec.name} "
                 f"--add-config {setting}={wanted}"
             )
             differences.append(Difference(setting, wanted, found, setting in _HARMFUL, advice))
     return differences
+
+
+def _is_as_good(setting: str, found: str, wanted: int) -> bool:
+    if not found.isdigit():
+        return False
+    return (setting in _AT_LEAST and int(found) >= wanted) or (setting in _AT_MOST and int(found) <= wanted)
+
+
+async def fetch_settings(kafka: KafkaSettings, topics: Collection[str]) -> dict[str, dict[str, str]]:
+    """The settings of topics, defaults included; those that don't exist are left out.
+
+    Raises:
+        KafkaError: Kafka can't be reached.
+        DeniedError: It doesn't let us read a topic's settings.
+    """
+    async with admin(kafka) as client:
+        there = set(await client.list_topics())
+        return await _configs(
+            client, [TopicSpec(name=each, partitions=1, holds="") for each in topics if each in there]
+        )
 
 
 async def fetch_tombstones_kept_ms(kafka: KafkaSettings, topics: Collection[str]) -> dict[str, int]:

@@ -105,6 +105,17 @@ class Selection(BaseModel):
             if found:
                 yield found
 
+    async def count_emptied(self, database: Database) -> int:
+        """How many more there were, of organizations that are erased: nobody can read these any more."""
+        emptied, at = 0, self.from_position - 1
+        assert self.to_position is not None
+        while at < self.to_position:
+            through = self._window_end(at)
+            async with database.connect() as conn:
+                emptied += await journal.count_emptied(conn, at, through, self._filter())
+            at = through
+        return emptied
+
     async def read_all(self, database: Database) -> AsyncIterator[Sequence[JournaledOutcome]]:
         """Read all changes, in steps."""
         at = self.from_position - 1

@@ -41,7 +41,7 @@ LOOK_INTERVAL_S: Final = 0.5
 
 @asynccontextmanager
 async def open_database(
-    settings: Settings, role: Literal["operate", "reader"] = "operate", *, autocommit: bool = False
+    settings: Settings, role: Literal["operate", "reader", "owner"] = "operate", *, autocommit: bool = False
 ) -> AsyncGenerator[Database]:
     """The database with an operator's rights, closed at the end. `autocommit` as of `Database`."""
     database = Database(settings.database, role, autocommit=autocommit)

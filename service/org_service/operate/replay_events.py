@@ -104,6 +104,7 @@ class ReplayEvents:
                     shown.update((row.position, _shown(row)) for row in first)
                 for position, command_id in found:
                     tally.add(b"%d %b" % (position, command_id.bytes), partial(shown.__getitem__, position))
+            emptied = await selection.count_emptied(database)
         partitions = await topics.count_partitions(self._settings.kafka, self._asked.topic)
         now = await self._count()
         expected = None if self._asked.where == "fresh" else now
@@ -111,6 +112,10 @@ class ReplayEvents:
             raise PreconditionError(_wrong_topic(self._asked, partitions, now))
         facts = {"topic": self._asked.topic, "partitions of the topic": partitions}
         notes = [f"positions {selection.from_position:,} to {selection.to_position:,}, to {self._asked.topic}"]
+        if emptied:
+            notes.append(
+                f"{emptied:,} changes are left out: their organizations were erased; only org.erased is sent of each."
+            )
         if self._asked.where == "in_place":
             notes.append(
                 "in place: every subscriber gets them again, with the ids and versions that it has seen; one that "

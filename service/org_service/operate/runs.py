@@ -37,7 +37,7 @@ from org_service.probes import probe
 from org_service.settings import Settings
 from org_service.store import operations
 from org_service.store.database import Database, DatabaseConnection
-from org_service.store.operations import Lease, NewOperation, Operation
+from org_service.store.operations import NEEDS_APPROVAL, Lease, NewOperation, Operation
 from org_service.telemetry.logs import get_logger
 from org_service.waiting import Patience
 from org_service.wire.ids import new_id
@@ -288,7 +288,8 @@ async def _keep_lease(execution: Execution, patience: Patience) -> None:
 
 def needs_approval(operation: Operation, settings: Settings) -> bool:
     """Whether a second person has to approve a plan before it is run."""
-    return operation.items > settings.operate.approval_above and operation.approved_by is None
+    many = operation.items > settings.operate.approval_above
+    return (many or bool(operation.parameters.get(NEEDS_APPROVAL))) and operation.approved_by is None
 
 
 def _see_runnable(operation: Operation, settings: Settings, reason: str | None) -> None:
@@ -298,7 +299,12 @@ def _see_runnable(operation: Operation, settings: Settings, reason: str | None) 
     if operation.state == OperationState.PLANNED and needs_approval(operation, settings):
         raise NotRunnableError(
             f"a plan of {operation.items:,} items needs the approval of a second person, who runs "
-            f"`orgs approve {operation.id}`: ORGS_OPERATE__APPROVAL_ABOVE is {settings.operate.approval_above:,}."
+            f"`orgs approve {operation.id}`: "
+            + (
+                "what it does can't be undone."
+                if operation.parameters.get(NEEDS_APPROVAL)
+                else f"ORGS_OPERATE__APPROVAL_ABOVE is {settings.operate.approval_above:,}."
+            )
         )
     if not (reason or operation.reason).strip():
         raise NotRunnableError("say why, with --reason: it is kept with the run.")

@@ -125,7 +125,7 @@ async def open_sender(settings: Settings, execution: Execution) -> AsyncGenerato
     """
     token = settings.token.get_secret_value()
     who: dict[str, Any] = {"token": token} if token else {"actor": execution.requested_by}
-    trace = f"00-{trace_id(execution.run_id)}-{execution.run_id.hex[16:]}-01"
+    trace = traceparent(execution.run_id)
     try:
         async with publish.connect(settings.kafka, timeout_s=OUTCOME_TIMEOUT_S, traceparent=trace, **who) as client:
             yield Sender(client, execution.run_id)
@@ -140,6 +140,11 @@ async def open_sender(settings: Settings, execution: Execution) -> AsyncGenerato
 def trace_id(run_id: UUID) -> str:
     """Of the trace that all commands of a run are."""
     return run_id.hex
+
+
+def traceparent(run_id: UUID) -> str:
+    """Of what a run changes."""
+    return f"00-{trace_id(run_id)}-{run_id.hex[16:]}-01"
 
 
 def with_failures(progress: Mapping[str, Any], more: Sequence[Mapping[str, str]]) -> dict[str, Any]:

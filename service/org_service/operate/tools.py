@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from org_service.errors import PreconditionError
 from org_service.operate.apply_file import ApplyFile
+from org_service.operate.erase import Erase
 from org_service.operate.grow_topics import GrowTopics
 from org_service.operate.journal import JournalAdvance
 from org_service.operate.operation import Tool
@@ -19,6 +20,7 @@ from org_service.settings import Settings
 
 _TOOLS: Final[Mapping[str, Callable[[Settings, Mapping[str, Any]], Tool]]] = {
     ApplyFile.kind: ApplyFile,
+    Erase.kind: Erase,
     GrowTopics.kind: GrowTopics,
     JournalAdvance.kind: JournalAdvance,
     ReplayCommands.kind: ReplayCommands,

@@ -16,6 +16,11 @@ class OperateSettings(SettingsGroup):
         ge=0,
         description="Plans of more items need the approval of a second person (`orgs approve`); 0 for all plans",
     )
+    erase_grace_days: float = Field(
+        default=30,
+        ge=0,
+        description="A deleted organization may be erased after this long (`orgs purge`), for good",
+    )
     plan_ttl_s: float = Field(
         default=900, gt=0, le=86_400, description="A plan that was not run by then has to be made again"
     )

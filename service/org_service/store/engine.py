@@ -88,6 +88,8 @@ def _session_settings(database: DatabaseSettings, role: Role | None) -> dict[str
         # worker waiting, for as long as its connection lives.
         statement_ms = round(database.statement_timeout_s * 1000)
         settings["statement_timeout"] = settings["idle_in_transaction_session_timeout"] = str(statement_ms)
+        if role == "owner":
+            settings |= _AS_DESIGNED
         if role == "worker":
             # Neither ends a session whose client stops between preparing a statement and running it: asyncpg sends
             # Flush there and no Sync, so Postgres isn't idle, and waits for a message, so it ignores the cancellation.

@@ -23,6 +23,7 @@ from sqlalchemy import (
     bindparam,
     func,
     literal_column,
+    not_,
     or_,
     select,
     true,
@@ -32,10 +33,11 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
+from org_events.events import EventType
 from org_service.domain.outcomes import JournaledOutcome, NewOutcome
 from org_service.errors import StopError
 from org_service.store.engine import Session
-from org_service.store.sql import columns, unnest
+from org_service.store.sql import columns, constant, unnest
 from org_service.store.tables import JOURNAL_CHANNEL, JournalGapRow, JournalHeadRow, JournalRow
 
 
@@ -130,7 +132,13 @@ def _among(column: Any, name: str, type_: Any) -> ColumnElement[bool]:
 
 # "00-", the id of the trace, "-" …; coerced, because of two functions Python puts the second one to the left of `=`.
 _trace_id = type_coerce(func.substr(col(JournalRow.traceparent), literal_column("4"), literal_column("32")), Text)
-_meant = (
+_is_left = or_(
+    col(JournalRow.before).is_not(None),
+    col(JournalRow.after).is_not(None),
+    col(JournalRow.event_type) == constant(EventType.ERASED),
+)
+"""Every change has one of both, but where it was erased with its organization; then only the erasure is left."""
+_asked_for = (
     col(JournalRow.position) > _position,
     col(JournalRow.position) <= bindparam("through", type_=BigInteger),
     col(JournalRow.event_type).is_not(None),
@@ -142,6 +150,7 @@ _meant = (
     or_(_to_time.is_(None), col(JournalRow.recorded_at) < _to_time),
     _among(_trace_id, "trace_ids", Text),
 )
+_meant = (*_asked_for, _is_left)
 _limit = bindparam("limit", type_=Integer)
 _SELECT_EVENTS: Final = (
     select(*columns(JournalRow, JournaledOutcome._fields))
@@ -155,6 +164,7 @@ _SELECT_EVENT_IDS: Final = (
     .order_by(col(JournalRow.position))
     .limit(_limit)
 )
+_COUNT_EMPTIED: Final = select(func.count()).select_from(JournalRow).where(*_asked_for, not_(_is_left))
 _through = bindparam("through", type_=BigInteger)
 _asked = unnest({"org_id": Uuid}, prefix="asked_")
 _last = (
@@ -257,6 +267,8 @@ async def select_events(
 ) -> list[JournaledOutcome]:
     """Read the next changes of a selection, in order; rows that are not changes are left out.
 
+    So are those of erased organizations, but for the erasure itself: nobody could understand them.
+
     Costs as much as the journal has rows between the two positions, whatever is wanted; so ask for a window at a time.
 
     Args:
@@ -281,10 +293,16 @@ async def select_event_ids(
     return [(row.position, row.command_id) for row in await conn.execute(_SELECT_EVENT_IDS, parameters)]
 
 
+async def count_emptied(conn: AsyncConnection, after: int, through: int, wanted: EventFilter) -> int:
+    """Count the changes of a selection that `select_events` leaves out, because their organizations were erased."""
+    parameters = wanted._asdict() | {"position": after, "through": through}
+    return int(await conn.scalar(_COUNT_EMPTIED, parameters) or 0)
+
+
 async def select_states(conn: AsyncConnection, org_ids: Collection[UUID], through: int) -> dict[UUID, PastState]:
     """Read what organizations were as of a position; those that were not there yet are left out.
 
-    The same for ever, whatever happens to them later: the journal only grows.
+    The same for ever, whatever happens to them later: the journal only grows. An erased one counts as deleted, though.
     """
     rows = await conn.execute(_SELECT_STATES, {"asked_org_id": list(org_ids), "through": through})
     return {row.org_id: PastState._make(row) for row in rows}

@@ -21,8 +21,10 @@ from sqlalchemy import (
     and_,
     bindparam,
     case,
+    false,
     func,
     insert,
+    not_,
     or_,
     select,
     update,
@@ -35,6 +37,9 @@ from sqlmodel import col
 from org_service.domain.reasons import OperationState
 from org_service.store.sql import columns, constant
 from org_service.store.tables import OperationRow
+
+NEEDS_APPROVAL: Final = "needs_approval"
+"""A parameter: true where a second person has to approve, however few the items."""
 
 
 class NewOperation(NamedTuple):
@@ -153,7 +158,10 @@ _FIND_DETACHED: Final = (
                 _valid,
                 or_(
                     col(OperationRow.approved_by).is_not(None),
-                    col(OperationRow.items) <= bindparam("approval_above", type_=Integer),
+                    and_(
+                        col(OperationRow.items) <= bindparam("approval_above", type_=Integer),
+                        not_(func.coalesce(col(OperationRow.parameters)[NEEDS_APPROVAL].as_boolean(), false())),
+                    ),
                 ),
             ),
             _lapsed,

@@ -19,6 +19,7 @@ from sqlalchemy import (
     bindparam,
     func,
     literal,
+    literal_column,
     or_,
     select,
     true,
@@ -27,6 +28,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
 from org_events.events import EventType
+from org_events.results import PROBLEMS, ProblemType
+from org_service.domain.organization import StoredOrganization, to_json
 from org_service.domain.outcomes import NewOutcome
 from org_service.domain.reasons import ParkedState
 from org_service.store.journal import COLUMNS
@@ -75,11 +78,17 @@ class ParkedThen(NamedTuple):
     authenticated_by: str | None
 
 
+_DISCARDED: Final = literal_column(str(PROBLEMS[ProblemType.DISCARDED][0]), Integer)
 _ids = bindparam("ids", type_=ARRAY(Uuid))
 _after = bindparam("after", type_=BigInteger)
 _through = bindparam("through", type_=BigInteger)
+# Not of organizations that are erased: what is left of an outcome can't be compared. A discarded command may have been
+# without a digest before.
 _FIND_COMMANDS: Final = Prepared(
-    select(*columns(JournalRow, COLUMNS)).where(col(JournalRow.command_id) == func.any(_ids))
+    select(*columns(JournalRow, COLUMNS)).where(
+        col(JournalRow.command_id) == func.any(_ids),
+        or_(func.length(col(JournalRow.request_digest)) > literal_column("0"), col(JournalRow.code) == _DISCARDED),
+    )
 )
 _asked = unnest({"org_id": Uuid, "position": BigInteger}, prefix="asked_")
 _last = (
@@ -99,6 +108,7 @@ _FIND_GIVEN_UP: Final = (
     .where(
         col(JournalRow.position) > _after,
         col(JournalRow.position) <= _through,
+        col(JournalRow.before).is_not(None),  # else it was erased
         or_(
             col(JournalRow.event_type) == constant(EventType.DELETED),
             and_(
@@ -167,7 +177,15 @@ async def find_last_changes(
         return {}
     ids, positions = zip(*asked, strict=True)
     rows: Any = await conn.execute(_FIND_LAST_CHANGES, {"asked_org_id": list(ids), "asked_position": list(positions)})
-    return {(org_id, position): LastChange._make(change) for org_id, position, *change in rows}
+    return {(org_id, position): _before_erasure(org_id, LastChange._make(change)) for org_id, position, *change in rows}
+
+
+def _before_erasure(org_id: UUID, change: LastChange) -> LastChange:
+    """Of an erased organization all that is known: it had an id, and is deleted."""
+    if change.before is not None or change.after is not None:
+        return change
+    at = change.recorded_at
+    return change._replace(before=to_json(StoredOrganization(org_id, "", None, None, None, at, at, None, at, 1)))
 
 
 async def find_given_up(conn: AsyncConnection, after: int, through: int) -> list[GivenUp]:

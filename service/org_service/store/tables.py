@@ -64,7 +64,10 @@ def _moment(*, nullable: bool) -> Column[datetime]:
 
 
 class OrganizationRow(SQLModel, table=True):
-    """The organizations, deleted ones included (so that they can be restored)."""
+    """The organizations: deleted ones too, so that they can be restored, and erased ones, so that their ids stay taken.
+
+    An erased one has an empty name, as no other can have.
+    """
 
     __tablename__ = "organization"
     __table_args__: ClassVar[tuple[Any, ...]] = (
@@ -72,6 +75,10 @@ class OrganizationRow(SQLModel, table=True):
         UniqueConstraint("name_key", name=NAME_KEY_CONSTRAINT, deferrable=True, initially="DEFERRED"),
         CheckConstraint("version >= 1", name="organization_version_check"),
         CheckConstraint("(name_key IS NULL) = (deleted_at IS NOT NULL)", name="organization_name_key_check"),
+        CheckConstraint(
+            "name <> '' OR (deleted_at IS NOT NULL AND domain IS NULL AND primary_address IS NULL)",
+            name="organization_erased_check",
+        ),
         # Lists for staff, who see every active organization: in order of creation, and by the beginning of the domain.
         # What else a search looks at is included, so that it reads thousands of them from the index alone.
         Index(
@@ -104,7 +111,11 @@ class OrganizationRow(SQLModel, table=True):
 
 
 class JournalRow(SQLModel, table=True):
-    """One row a command that was decided. Never updated, never deleted by the service's roles."""
+    """One row a command that was decided. Never deleted, and never updated by the service's roles.
+
+    Of an erased organization (`erasing`) the rows are there and say nothing of it: `before`, `after` and `actor` are
+    null, `request_digest` is empty, and a problem has no more than its type. The last is its `org.erased`.
+    """
 
     __tablename__ = "journal"
     __table_args__: ClassVar[tuple[Any, ...]] = (
@@ -117,6 +128,12 @@ class JournalRow(SQLModel, table=True):
             "version",
             unique=True,
             postgresql_where=text("event_type IS NOT NULL"),
+        ),
+        # Of an organization that is erased, the rows that changed nothing. Applied commands don't pay for it.
+        Index(
+            "journal_org_id_unchanged_idx",
+            "org_id",
+            postgresql_where=text("event_type IS NULL AND org_id IS NOT NULL"),
         ),
         CheckConstraint(_one_of("outcome", _FINAL), name="journal_outcome_check"),
         CheckConstraint(f"(event_type IS NOT NULL) = (outcome = '{Outcome.APPLIED}')", name="journal_event_type_check"),

@@ -139,7 +139,9 @@ async def test_settings_that_may_lose_records_are_reported(none_there: Settings)
     assert sorted(found) == [
         ("compression.type", "producer", "zstd", False),
         ("delete.retention.ms", "604800000", "86400000", False),
+        *[("max.compaction.lag.ms", "86400000", "9223372036854775807", False)] * 3,
         ("retention.bytes", "-1", "1000", False),
+        *[("segment.ms", "86400000", "604800000", False)] * 4,
         ("unclean.leader.election.enable", "false", "true", False),
     ]
 
@@ -210,7 +212,9 @@ async def test_the_number_of_copies_may_be_the_operators_or_the_brokers_own(none
 
 async def test_more_room_for_a_batch_than_needed_is_fine(none_there: Settings) -> None:
     results = none_there.kafka.topics.results
-    await create(none_there, results, max_message_bytes="2000000", retention_ms=str(3 * 86_400_000))
+    await create(
+        none_there, results, max_message_bytes="2000000", retention_ms=str(3 * 86_400_000), segment_ms="600000"
+    )
     assert [each.differences for each in await topics.plan(none_there.kafka) if each.exists] == [[]]
 
 

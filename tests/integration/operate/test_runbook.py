@@ -14,7 +14,7 @@ from uuid import UUID
 import pytest
 from prometheus_client import REGISTRY
 
-from org_events.commands import Command, CreateOrganization, UpdateOrganization
+from org_events.commands import Command, CreateOrganization, DeleteOrganization, UpdateOrganization
 from org_service.domain.reasons import OperationState
 from org_service.errors import StopError
 from org_service.kafka.reader import ends, reader
@@ -28,7 +28,7 @@ from tests.integration.worker.running import running as running_worker
 from tests.integration.worker.running import said
 from tests.support import log_faults, runbook
 from tests.support.broken import Build
-from tests.support.database import fetch, restore_older_backup
+from tests.support.database import execute, fetch, restore_older_backup
 from tests.support.idle import wait_until_idle
 from tests.support.killing import kill_at, until_abandoned
 from tests.support.operating import Acting, Orgs, Service
@@ -204,6 +204,19 @@ async def test_many_organizations_have_to_be_corrected(follow: Following, act: A
     await follow("orgs apply corrections.csv")
     await follow('orgs run ID --reason "new addresses"', code=1)
     await follow("orgs undo --from-mark before-corrections")
+
+
+async def test_an_organization_must_be_erased(follow: Following, settings: Settings, act: Acting) -> None:
+    await act("alice", creations(2))
+    await act("alice", [DeleteOrganization(org_id=org(n)) for n in range(2)])
+    await execute(
+        settings, "UPDATE organization SET deleted_at = deleted_at - interval '31 days' WHERE id = $1", org(0)
+    )
+    follow.words |= {"ORG": str(org(0)), "OTHER": str(org(1))}
+    await follow("orgs erase ORG")
+    await follow('orgs run ID --reason "letter of 28 November"')
+    await follow("orgs erase --status ORG", code=1)
+    await follow("orgs erase OTHER --before-grace")
 
 
 def correct(exported: Path, corrected: Path) -> None:

@@ -189,7 +189,7 @@ async def test_only_workers_and_operators_read_what_parked_records_hold(database
         ("relay", {"journal", "journal_head", "journal_gap", "alembic_version", "schema_version"}),
         ("edge", CORE - {"parked"} | REFERENCE | {"accepted_command", "lost_range"}),
         ("reader", CORE - {"parked"} | REFERENCE | {"reference_progress", "accepted_command", "lost_range"}),
-        ("operate", CORE | REFERENCE | {"lost_range"}),
+        ("operate", CORE | REFERENCE | {"accepted_command", "lost_range"}),
     ],
 )
 async def test_each_role_reads_what_it_needs(database: DatabaseSettings, role: Role, readable: set[str]) -> None:

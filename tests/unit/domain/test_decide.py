@@ -35,9 +35,10 @@ ACTIVE = StoredOrganization(ORG, "Acme", "acme", "acme.com", STORED_ADDRESS, THE
 DEACTIVATED = ACTIVE._replace(deactivated_at=THEN)
 NAME = TypeAdapter[str](Name)
 DELETED = ACTIVE._replace(name_key=None, deleted_at=THEN)
+ERASED = DELETED._replace(name="", domain=None, primary_address=None, version=4)
 WRONG = [FieldError(path="name", code="too_long", message="Must be shorter")]
 
-STATES = {"missing": None, "active": ACTIVE, "deactivated": DEACTIVATED, "deleted": DELETED}
+STATES = {"missing": None, "active": ACTIVE, "deactivated": DEACTIVATED, "deleted": DELETED, "erased": ERASED}
 COMMANDS: dict[str, Command] = {
     "create": CreateOrganization(org_id=ORG, name="New"),
     "update": UpdateOrganization(org_id=ORG, name="New"),
@@ -47,13 +48,13 @@ COMMANDS: dict[str, Command] = {
     "restore": RestoreOrganization(org_id=ORG),
 }
 EXPECTED = {
-    # command: outcome in the states missing, active, deactivated, deleted
-    "create": ("org.created", "already-exists", "already-exists", "already-exists"),
-    "update": ("not-found", "org.updated", "deactivated", "not-found"),
-    "delete": ("not-found", "org.deleted", "org.deleted", "not-found"),
-    "deactivate": ("not-found", "org.deactivated", "unchanged", "not-found"),
-    "reactivate": ("not-found", "unchanged", "org.reactivated", "not-found"),
-    "restore": ("not-found", "unchanged", "unchanged", "org.restored"),
+    # command: outcome in the states missing, active, deactivated, deleted, erased
+    "create": ("org.created", "already-exists", "already-exists", "already-exists", "already-exists"),
+    "update": ("not-found", "org.updated", "deactivated", "not-found", "not-found"),
+    "delete": ("not-found", "org.deleted", "org.deleted", "not-found", "not-found"),
+    "deactivate": ("not-found", "org.deactivated", "unchanged", "not-found", "not-found"),
+    "reactivate": ("not-found", "unchanged", "org.reactivated", "not-found", "not-found"),
+    "restore": ("not-found", "unchanged", "unchanged", "org.restored", "erased"),
 }
 
 
@@ -70,7 +71,7 @@ def test_each_command_in_each_state(command: str, state: str, expected: str) -> 
     if decision.problem is not None:
         assert decision.outcome is Outcome.REJECTED
         assert decision.problem.type == f"urn:orgs:problem:{expected}"
-        assert decision.code == decision.problem.status == (404 if expected == "not-found" else 409)
+        assert decision.code == decision.problem.status == {"not-found": 404, "erased": 410}.get(expected, 409)
         assert decision.after is None
         assert decision.event is None
     elif decision.event is None:
@@ -82,6 +83,11 @@ def test_each_command_in_each_state(command: str, state: str, expected: str) -> 
         assert decision.after is not None
         assert decision.after.version == decision.version
         assert decision.after.updated_at == NOW
+
+
+def test_that_it_was_erased_is_said_before_any_precondition() -> None:
+    decision = decide(RestoreOrganization(org_id=ORG, expected_version=1), ERASED, {}, NOW)
+    assert (decision.code, decision.version) == (410, 4)
 
 
 def test_a_created_organization_has_what_was_sent() -> None:

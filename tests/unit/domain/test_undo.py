@@ -206,3 +206,10 @@ def test_an_undo_can_be_undone() -> None:
     undoing = history.undone()
     assert undoing.after == state(name="Wrong", domain="w.example")
     assert undoing.conflicts == ()
+
+
+def test_what_was_erased_cannot_be_taken_back() -> None:
+    gone = Past(4, "org.erased", (), None, None, None, chosen=True)
+    undoing = undo(ORG, [Past(3, "org.deleted", (), None, None, None, chosen=True), gone])
+    assert (undoing.commands, undoing.taken_back) == ((), 0)
+    assert undoing.conflicts == ("it was erased, and there is nothing to bring back",)

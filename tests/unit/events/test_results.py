@@ -78,6 +78,7 @@ def test_every_problem_type_has_a_status_of_the_contract_and_a_title() -> None:
         ProblemType.COMMAND_ID_REUSED: 422,
         ProblemType.ALREADY_EXISTS: 409,
         ProblemType.PRECONDITION: 409,
+        ProblemType.ERASED: 410,
         ProblemType.DEACTIVATED: 409,
         ProblemType.NAME_TAKEN: 409,
         ProblemType.STILL_PARTNER: 409,

@@ -92,6 +92,7 @@ def test_the_topics_are_as_the_contract_says() -> None:
         "cleanup.policy": "delete",
         "retention.ms": "1209600000",
         "retention.bytes": "-1",
+        "segment.ms": "86400000",
         "unclean.leader.election.enable": "false",
         "message.timestamp.type": "LogAppendTime",
         "max.message.bytes": "1048588",
@@ -101,6 +102,8 @@ def test_the_topics_are_as_the_contract_says() -> None:
     assert specs["orgs.events"].config["retention.ms"] == "7776000000"
     assert specs["orgs.state"].config["cleanup.policy"] == "compact"
     assert specs["orgs.state"].config["delete.retention.ms"] == "604800000"
+    assert specs["orgs.state"].config["max.compaction.lag.ms"] == "86400000"
+    assert specs["orgs.state"].config["segment.ms"] == "86400000"
     for name in ("relay", "memberships", "partnerships", "staff"):
         assert specs[f"orgs.{name}"].config["cleanup.policy"] == "compact"
     assert {spec.config["compression.type"] for spec in specs.values()} == {"producer"}

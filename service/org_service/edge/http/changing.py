@@ -1,7 +1,7 @@
 """The operations that change: a request becomes a command, and the command's outcome the answer.
 
 Only what makes no command at all is rejected here (400, 413, 415). Whether the caller may, whether the fields are right
-and whether preconditions hold, the worker says, in its order: 404, 403, 422, 409.
+and whether preconditions hold, the worker says, in its order: 404, 403, 422, 410, 409.
 """
 
 from collections.abc import Mapping, Sequence
@@ -341,7 +341,7 @@ def make_router(changing: Changing) -> APIRouter:
     for name, summary, handler, conflicts in (
         ("deactivate", "Deactivate an organization", changing.deactivate, ()),
         ("reactivate", "Reactivate an organization", changing.reactivate, ()),
-        ("restore", "Restore a deleted organization", changing.restore, (name_taken,)),
+        ("restore", "Restore a deleted organization", changing.restore, (name_taken, ProblemType.ERASED)),
     ):
         routes.post(
             f"/orgs/{{org_id}}/{name}",

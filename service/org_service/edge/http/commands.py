@@ -20,6 +20,7 @@ from org_events.commands import UncheckedCommand
 from org_events.publishing.client import OrganizationClient
 from org_events.publishing.errors import ClientError, OutcomeUnknown
 from org_events.results import ProblemType, Result
+from org_service.domain.fold import is_same_request
 from org_service.domain.outcomes import KnownOutcome, Undecided
 from org_service.domain.policy import READ, Policy
 from org_service.domain.reasons import AcceptReason
@@ -204,7 +205,8 @@ class Commands:
             shown = found.org_id if isinstance(found, KnownOutcome) and found.after is not None else None
             hidden = await directory.is_hidden(conn, caller.user_id, shown, self._policy)
         digest, command_type = found.request_digest, change.command_type.encode()
-        body = next((each for each in change.bodies if digest_request(command_type, each.value) == digest), None)
+        same = (each for each in change.bodies if is_same_request(digest, digest_request(command_type, each.value)))
+        body = next(same, None)
         if body is None:
             raise key_reused()
         if isinstance(found, Undecided):

@@ -80,6 +80,7 @@ def _make_examples() -> list[ProblemError]:
         internal_error(),
         ProblemError(ProblemType.PARKED, details.PARKED),
         ProblemError(ProblemType.DISCARDED, details.DISCARDED),
+        ProblemError(ProblemType.ERASED, details.ERASED),
         dependency_unavailable(),
     ]
 

@@ -170,7 +170,7 @@ def _rehearse(settings: "Settings", selection: "CommandSelection", policy: "Poli
         if as_json:
             shell.write_json(_document(difference))
         else:
-            shell.out().print(_line(difference), markup=False)
+            shell.out().print(_line(difference))
 
     with shell.make_progress_bar() as progress:
         task = progress.add_task("rehearsing", total=None, rate="")

@@ -87,16 +87,17 @@ def grow(
 def _print(plans: "list[TopicPlan]") -> None:
     from rich import box
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for heading in ("topic", "partitions", "clean-up", "time", "what"):
         table.add_column(heading, overflow="fold", no_wrap=heading == "topic")
     for plan in plans:
         config = plan.spec.config
-        what = "" if plan.exists else "[green]create[/]"
+        what = Text("as specified") if plan.exists else Text("create", "green")
         if plan.differences:
-            what = "\n".join(
-                f"[{'red' if each.harmful else 'yellow'}]{each.setting} is {each.found}, not {each.wanted}[/]"
+            what = Text("\n").join(
+                Text(f"{each.setting} is {each.found}, not {each.wanted}", "red" if each.harmful else "yellow")
                 for each in plan.differences
             )
         table.add_row(
@@ -104,6 +105,6 @@ def _print(plans: "list[TopicPlan]") -> None:
             str(plan.spec.partitions),
             config["cleanup.policy"],
             config["message.timestamp.type"],
-            what or "as specified",
+            what,
         )
     shell.out().print(table)

@@ -52,6 +52,13 @@ class _CommandGroup(TyperGroup):
             with formatter.section(heading):
                 formatter.write_dl([(name, self.commands[name].get_short_help_str(width)) for name in names])
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """See that what was typed is text: neither JSON nor the database has anything else."""
+        for each in args:
+            if not each.isascii() and each != each.encode(errors="replace").decode():
+                raise typer.BadParameter(f"{each!a} is not UTF-8")
+        return super().parse_args(ctx, args)
+
     def invoke(self, ctx: Any) -> Any:
         """Run the command that was asked for."""
         try:

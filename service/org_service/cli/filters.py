@@ -165,7 +165,9 @@ def ids_in(path: Path | None) -> list[UUID]:
     if path is None:
         return []
     found: list[UUID] = []
-    for number, line in enumerate(path.read_text().splitlines(), 1):
+    # As spreadsheets write it: with a byte order mark. What isn't UTF-8 is no id either, and is shown as an escape.
+    text = path.read_text(encoding="utf-8-sig", errors="backslashreplace")
+    for number, line in enumerate(text.splitlines(), 1):
         try:
             found += [UUID(line.strip())] if line.strip() else []
         except ValueError:

@@ -24,13 +24,17 @@ WATCH_INTERVAL_S: Final = 0.5
 PLAIN_INTERVAL_S: Final = 5.0
 """Between lines of progress where there is no terminal."""
 
+LOOK_TIMEOUT_S: Final = 3.0
+"""For a look at a run that ^C interrupted."""
+
 ExecuteOption = Annotated[bool, typer.Option("--execute", help="Run the plan at once.")]
 DetachOption = Annotated[
     bool, typer.Option("--detach", help="Leave the run to a process of `orgs serve --role operate`.")
 ]
 ReasonOption = Annotated[str, typer.Option("--reason", help="Why; kept with the run. Needed to run.")]
 RateOption = Annotated[
-    float | None, typer.Option("--rate-per-second-max", min=0.1, help="Items a second, at most.", show_default=False)
+    float | None,
+    typer.Option("--rate-per-second-max", min=0.1, max=1e9, help="Items a second, at most.", show_default=False),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="As JSON.")]
 ActorOption = Annotated[str | None, typer.Option("--actor", help="Who asks; the login by default.")]
@@ -236,12 +240,26 @@ def _begin(settings: "Settings", operation_id: UUID, reason: str, *, detach: boo
             )
         except KeyboardInterrupt:
             progress.stop()
-            shell.say(f"paused; `orgs runs resume {operation_id}` continues it")
+            shell.say(_explain_interrupted(settings, operation_id))
             raise
     _show(ended, as_json=as_json)
     left = any(ended.facts.get(name) for name in ("conflict", "invalid")) or ended.counts.keys() & NOT_DONE
     if ended.state != OperationState.DONE or left:
         raise typer.Exit(shell.FAILED)
+
+
+def _explain_interrupted(settings: "Settings", operation_id: UUID) -> str:
+    """What became of a run at ^C: it may not have begun, be done, or be left behind because Postgres is away."""
+    from org_service.operate import runs
+
+    again = f"`orgs runs resume {operation_id}` continues it"
+    try:
+        state = shell.run(asyncio.wait_for(runs.find(settings, operation_id), LOOK_TIMEOUT_S)).state
+    except Exception:  # noqa: BLE001 - it has been interrupted: that is what is said
+        return f"interrupted; that could not be noted: {again} when its lease is over ({settings.operate.lease_s:g} s)"
+    if state == "planned":
+        return f"nothing was begun; `orgs run {operation_id}` runs it"
+    return f"{state}; {again}" if state in ("paused", "running") else f"the operation is {state}"
 
 
 def _progress_bar(operation: "Operation") -> "Progress":
@@ -300,7 +318,7 @@ def _show_plan(
         return
     _show(operation, as_json=False)
     for note in notes:
-        shell.out().print(note, markup=False)
+        shell.out().print(note)
     if goes_on:
         return
     if not operation.items:

@@ -22,9 +22,12 @@ app = typer.Typer(
 )
 
 IdsArgument = Annotated[
-    list[int] | None, typer.Argument(metavar="[ID]...", help="Of parked records.", show_default=False)
+    list[int] | None,
+    typer.Argument(metavar="[ID]...", min=1, max=shell.INTEGER_MAX, help="Of parked records.", show_default=False),
 ]
-IdArgument = Annotated[int, typer.Argument(metavar="ID", help="Of the parked record.", show_default=False)]
+IdArgument = Annotated[
+    int, typer.Argument(metavar="ID", min=1, max=shell.INTEGER_MAX, help="Of the parked record.", show_default=False)
+]
 GroupOption = Annotated[
     str | None, typer.Option("--group", help="Of this group, by its name in `orgs parked`.", show_default=False)
 ]
@@ -307,13 +310,13 @@ def edit(
 
 
 def _document(body: str | None, body_file: Path | None) -> "Mapping[str, Any]":
-    import json
+    import orjson
 
     if (body is None) == (body_file is None):
         raise typer.BadParameter("give the new command with --body or --body-file, one of them")
     try:
-        document: Any = json.loads(body or "" if body_file is None else body_file.read_bytes())
-    except ValueError as error:
+        document: Any = orjson.loads(body or "" if body_file is None else body_file.read_bytes())
+    except orjson.JSONDecodeError as error:
         raise typer.BadParameter(f"the new command is not JSON: {error}") from None
     if not isinstance(document, dict):
         raise typer.BadParameter("the new command must be a JSON object, as its body on orgs.commands")

@@ -10,13 +10,16 @@ import getpass
 import json
 import logging
 import os
+import signal
 import sys
+import threading
 from codecs import lookup
 from collections.abc import Coroutine, Sequence
 from datetime import datetime
 from functools import cache
 from io import TextIOWrapper
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
 import typer
@@ -37,12 +40,16 @@ USAGE: Final = 2
 UNKNOWN: Final = 3
 """A server is away or no answer came in time. Trying again is safe."""
 
+INTERRUPTED: Final = 130
+"""By ^C."""
 CLOSED: Final = 141
 """Whoever read the output has gone: 128 + SIGPIPE, as of a program that the signal ends."""
 
 STACK_ENV: Final = Path(".local/stack.env")
 """Where `orgs up` says where its servers are, for everybody who works in the same folder."""
 NO_SUCH_SETTING: Final = "unknown setting; docs/settings.md lists all"
+INTEGER_MAX: Final = 2**63 - 1
+"""Of ids and positions in the database."""
 FILE_COLUMNS: Final = 250
 """Of a table that isn't shown on a terminal: enough that no cell is folded."""
 
@@ -70,7 +77,8 @@ def _console(**options: Any) -> "Console":
         def on_broken_pipe(self) -> None:
             raise OutputClosed
 
-    return Output(highlight=False, soft_wrap=True, **options)
+    # What is printed has names of organizations in it: `[/x]` is no markup. Styles come as `Text`.
+    return Output(highlight=False, markup=False, soft_wrap=True, **options)
 
 
 def accept_any_encoding() -> None:
@@ -110,7 +118,7 @@ def write_text(line: str) -> None:
 
 def say(message: str) -> None:
     """One line on standard error."""
-    err().print(message, markup=False)
+    err().print(message)
 
 
 def fail(message: str, code: int = FAILED) -> NoReturn:
@@ -242,7 +250,34 @@ def sender(settings: "Settings", actor: str | None) -> dict[str, str]:
 
 def run(main: Coroutine[Any, Any, T]) -> T:
     """Run a command's asynchronous part to its end; ^C cancels it and ends with `KeyboardInterrupt`."""
-    return asyncio.run(main)
+    return asyncio.run(_interruptible(main))
+
+
+async def _interruptible(main: Coroutine[Any, Any, T]) -> T:
+    """Let the second ^C end the process as a kill would.
+
+    asyncio raises `KeyboardInterrupt` then, wherever the program is: between two greenlets it takes the interpreter
+    with it (seen: SIGSEGV), and elsewhere it is a traceback.
+    """
+    cancel: Any = signal.getsignal(signal.SIGINT)  # asyncio's: it cancels this task
+    interrupts = 0
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        nonlocal interrupts
+        interrupts += 1
+        if interrupts > 1:
+            os.write(2, b"ended at once, as by a kill\n")
+            os._exit(INTERRUPTED)
+        cancel(number, frame)
+
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if not in_main_thread or not callable(cancel) or cancel is signal.default_int_handler:
+        return await main
+    signal.signal(signal.SIGINT, interrupt)
+    try:
+        return await main
+    finally:
+        signal.signal(signal.SIGINT, cancel)
 
 
 def run_fast(main: Coroutine[Any, Any, T]) -> T:
@@ -256,7 +291,7 @@ def run_fast(main: Coroutine[Any, Any, T]) -> T:
 
     gc.freeze()
     gc.set_threshold(*GC_OF_BATCHES)
-    return uvloop.run(main)
+    return uvloop.run(_interruptible(main))
 
 
 def make_progress_bar(*counts: "ProgressColumn") -> "Progress":

@@ -8,13 +8,17 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
+import typer
+from rich.table import Table
 from typer.main import get_command
 from typer.testing import CliRunner
 
 from org_service.cli import shell
 from org_service.cli.app import SECTIONS, app
+from org_service.cli.filters import ids_in
 
 runner = CliRunner()
 HEAVY = ("sqlalchemy", "sqlmodel", "asyncpg", "aiokafka", "pydantic", "faststream", "structlog", "rich")
@@ -158,6 +162,12 @@ def test_a_parameter_of_the_url_that_the_driver_refuses_is_named(monkeypatch: py
         (["tail", "events", "--no-follow"], "--last N or --from-start"),
         (["history", "Acme", "--last", "99999999999999999999"], "--last"),
         (["send", "create", "--name", "Acme", "--actor", ""], "--actor is empty"),
+        (["undo", "--by", "alice", "--reason", "caf\udce9"], "'caf\\udce9' is not UTF-8"),
+        (["undo", "--by", "alice", "--rate-per-second-max", "inf"], "--rate-per-second-max"),
+        (["parked", "show", "99999999999999999999"], "ID"),
+        (["parked", "release", "99999999999999999999"], "ID"),
+        (["parked", "edit", "1", "--body", "[" * 100_000], "is not JSON"),
+        (["parked", "edit", "1", "--body", '{"name": NaN}'], "is not JSON"),
     ],
 )
 def test_invalid_arguments_are_not_sent_and_end_with_exit_code_2(arguments: list[str], said: str) -> None:
@@ -165,6 +175,41 @@ def test_invalid_arguments_are_not_sent_and_end_with_exit_code_2(arguments: list
     assert result.exit_code == 2, result.output
     assert said in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_a_file_of_ids_may_begin_with_a_mark_and_what_is_not_utf8_is_named_by_line(tmp_path: Path) -> None:
+    path, org_id = tmp_path / "ids.txt", UUID("0190c5f0-7d1c-7b7e-9d57-000000000001")
+    path.write_bytes(f"\ufeff{org_id}\r\n\r\n".encode())
+    assert ids_in(path) == [org_id]
+    path.write_bytes(f"{org_id}\ncaf\xe9\n".encode("latin-1"))
+    with pytest.raises(typer.BadParameter, match=r"ids\.txt, line 2: .*caf.*xe9.* is not a UUID"):
+        ids_in(path)
+
+
+def test_what_is_printed_is_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
+    table = Table("name")
+    table.add_row("Acme [/x] [red]AS")
+    shell.err.cache_clear()
+    shell.err().print(table)
+    shell.say("[/x]")
+    shell.err.cache_clear()
+    said = capsys.readouterr().err
+    assert "Acme [/x] [red]AS" in said
+    assert "\n[/x]\n" in said
+
+
+def test_a_second_interrupt_ends_a_command_at_once() -> None:
+    program = (
+        "import asyncio, os, signal\n"
+        "from org_service.cli import shell\n"
+        "async def hang():\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    try: await asyncio.sleep(60)\n"
+        "    finally: os.kill(os.getpid(), signal.SIGINT)\n"
+        "shell.run(hang())"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)
+    assert (ended.returncode, ended.stderr) == (130, "ended at once, as by a kill\n")
 
 
 @pytest.mark.parametrize("error", [KeyError, OSError])

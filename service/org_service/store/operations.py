@@ -24,6 +24,7 @@ from sqlalchemy import (
     false,
     func,
     insert,
+    literal_column,
     not_,
     or_,
     select,
@@ -115,6 +116,9 @@ class Wishes(NamedTuple):
     asked_for: OperationState | None
     rate_per_second_max: float | None
 
+
+_NOT_WANTED: Final = "'not wanted: cancelled before it ran'"
+"""The reason of a plan that is cancelled and had none; SQL."""
 
 _id = bindparam("operation_id", type_=Uuid)
 _runner = bindparam("lease_runner", type_=Text)
@@ -241,13 +245,20 @@ _ASK: Final = (
 _CANCEL: Final = (
     update(OperationRow)
     .where(col(OperationRow.id) == _id, or_(_planned, _paused, _lapsed))
-    .values(state=constant(OperationState.CANCELLED), leased_until=None, ended_at=func.clock_timestamp())
+    .values(
+        state=constant(OperationState.CANCELLED),
+        asked_for=None,
+        leased_until=None,
+        ended_at=func.clock_timestamp(),
+        # A plan may have none yet, and the table wants one of whatever isn't a plan.
+        reason=func.coalesce(func.nullif(col(OperationRow.reason), literal_column("''")), literal_column(_NOT_WANTED)),
+    )
     .returning(col(OperationRow.id))
 )
 _PAUSE: Final = (
     update(OperationRow)
     .where(col(OperationRow.id) == _id, _lapsed)
-    .values(state=constant(OperationState.PAUSED), leased_until=None)
+    .values(state=constant(OperationState.PAUSED), asked_for=None, leased_until=None)
     .returning(col(OperationRow.id))
 )
 _SET_RATE: Final = (

@@ -83,6 +83,13 @@ async def test_a_run_needs_a_reason_before_it_begins(orgs: Orgs) -> None:
     assert "say why, with --reason" in refused.stderr
 
 
+async def test_a_plan_without_a_reason_can_be_cancelled(orgs: Orgs) -> None:
+    planned = (await orgs("replay", "events", "--json")).json["id"]
+    cancelled = (await orgs("runs", "cancel", planned, "--json")).json
+    assert (cancelled["state"], cancelled["reason"]) == ("cancelled", "not wanted: cancelled before it ran")
+    assert "the operation is cancelled" in (await orgs("run", planned, "--reason", "late", code=1)).stderr
+
+
 async def test_a_plan_expires(orgs: Orgs) -> None:
     planned = (await orgs("replay", "events", "--json", ORGS_OPERATE__PLAN_TTL_S="0.01")).json["id"]
     refused = await orgs("run", planned, "--reason", "late", code=1)

@@ -66,7 +66,9 @@ async def find_extent(
     count = len(assigned)
     named = {*from_offsets, *end_offsets} or set(range(count))
     if keys:
-        named &= {partition_for(key, count) for key in keys}
+        # What is old is where it belonged before the topic grew, each time to a multiple.
+        before = [number for number in range(1, count + 1) if count % number == 0]
+        named &= {partition_for(key, number) for key in keys for number in before}
     ranges: dict[int, OffsetRange] = {}
     for at in assigned:
         if (partition := at.partition) not in named:
@@ -84,7 +86,7 @@ async def _at_time(
     """The first offset at a moment or later, the end where there is none; nothing where no moment is asked for."""
     if moment_ms is None:
         return {}
-    asked = dict.fromkeys(last, moment_ms)
+    asked = dict.fromkeys(last, max(0, moment_ms))
     found = cast("dict[TopicPartition, Any]", await consumer.offsets_for_times(asked))
     return {at: end if (said := found.get(at)) is None else int(said.offset) for at, end in last.items()}
 

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 import pytest
 
 from org_service.domain.reasons import OperationState
+from org_service.kafka import topics
+from org_service.kafka.ranges import find_extent
 from org_service.operate import accounts, runs
 from org_service.operate.commands import CommandSelection
 from org_service.operate.replay_commands import ReplayCommands
@@ -152,3 +154,16 @@ async def test_marks_bound_what_is_sent_again(settings: Settings, orgs: Orgs) ->
     )
     refused = await orgs(*plan, "--to-mark", "first", code=1)
     assert "is not the one that there was at the mark 'first'" in refused.stderr
+
+
+async def test_commands_from_before_a_growth_and_since_ever_are_found_by_organization(settings: Settings) -> None:
+    await publish(settings, RandomCommands(8, 5).commands(20))
+    topic, before = settings.kafka.topics.commands, await sent(settings)
+    count = await topics.count_partitions(settings.kafka, topic) or 0
+    await topics.add_partitions(settings.kafka, (topic,), 2 * count)
+    for partition, records in before.items():
+        for key in {record[0] for record in records}:
+            extent = await find_extent(
+                settings.kafka, topic, from_offsets={}, end_offsets={}, from_ms=-1, to_ms=None, keys={key}
+            )
+            assert extent.ranges[partition] == (0, len(records))

@@ -112,7 +112,7 @@ def _kept(file: Path, file_format: "Format | None") -> "tuple[Path, Format]":
 
     chosen = file_format or organizations_file.format_of(file)
     if file.is_file():
-        return file.absolute(), chosen
+        return file.resolve(), chosen  # not /dev/stdin, which is another file when the plan is run
     with (
         file.open("rb") as content,
         tempfile.NamedTemporaryFile(prefix="orgs-", suffix=f".{chosen}", delete=False) as copy,

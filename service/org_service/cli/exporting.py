@@ -1,9 +1,12 @@
 """`orgs export`: all organizations, as of one moment."""
 
 import os
+import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from io import TextIOWrapper
 from pathlib import Path
+from secrets import token_hex
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -43,7 +46,7 @@ def export(
 
     chosen = file_format or ("jsonl" if file is None else organizations_file.format_of(file))
     settings = shell.quiet_settings()
-    if file is not None and file.exists() and not force:
+    if file is not None and file.is_file() and not force:
         shell.fail(f"{file} exists already: name another file, or say --force.", shell.USAGE)
     with _writing(file) as write:
         written, position = shell.run(_export(settings, write, *_format(chosen)))
@@ -78,11 +81,18 @@ def _format(chosen: Literal["jsonl", "csv"]) -> tuple[str | None, ToLine]:
 
 @contextmanager
 def _writing(file: Path | None) -> Generator[Callable[[str], None]]:
-    """Writes text as lines; a file has its name once it is complete."""
+    """Writes text as lines, in UTF-8; a file has its name once it is complete."""
     if file is None:
+        if isinstance(sys.stdout, TextIOWrapper):
+            sys.stdout.reconfigure(encoding="utf-8", errors="strict")  # whatever the locale: it is read again as UTF-8
         yield shell.write_text
         return
-    part = file.with_name(f".{file.name}.part")
+    if file.exists() and not file.is_file():  # a device or pipe, which nothing may take the place of
+        with file.open("w", encoding="utf-8", newline="") as content:
+            yield lambda text: print(text, file=content)
+        return
+    file = file.resolve()
+    part = file.with_name(f".{file.name}.{token_hex(4)}.part")  # its own: two may export to one file
     try:
         with part.open("w", encoding="utf-8", newline="") as content:
             yield lambda text: print(text, file=content)

@@ -279,6 +279,17 @@ async def test_what_is_exported_and_applied_again_is_unchanged_line_by_line(
     assert "exists already" in again.stderr
     to_stdout = await orgs("export", "--format", out.suffix[1:])
     assert to_stdout.stdout == content_of(out)
+    # Where two export to one file, each has its own until the end; and nothing takes the place of a device.
+    anothers = out.with_name(f".{name}.part")
+    anothers.symlink_to("/dev/full")
+    await orgs("export", "--force", str(out))
+    anothers.unlink()
+    assert content_of(out) == to_stdout.stdout
+    device = tmp_path / f"device{out.suffix}"
+    device.symlink_to("/dev/null")
+    await orgs("export", str(device))
+    assert (content_of(device), device.is_symlink()) == ("", True)
+    device.unlink()
     assert left_behind(tmp_path) == []
 
 

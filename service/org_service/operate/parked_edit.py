@@ -137,6 +137,9 @@ class EditParked:
         """Discard, send, and let the queue go on; each is done once, however often this is called."""
         asked = self._asked
         async with running(self._settings, execution) as steps:
+            if execution.progress is None:  # the discard notes some: nobody else may have ended the record before it
+                async with open_database(self._settings) as database, database.connect() as conn:
+                    await find_open(conn, asked.parked_id)
             if stored := await steps.select(ParkedFilter(ParkedState.OPEN, ids=[asked.parked_id]), 0):
                 await steps.releaser.discard(stored, details.replaced_by(str(asked.command_id)))
             if not steps.at.sent:

@@ -8,8 +8,11 @@ import pytest
 from org_events.commands import CreateOrganization
 from org_service.settings import Settings
 from tests.integration.operate.parking import apply, failing_for, record
+from tests.support.database import execute
 from tests.support.operating import Orgs
+from tests.support.probing import once, probing
 from tests.support.records import FakeRecord
+from tests.support.topics import read_topic
 
 pytestmark = pytest.mark.integration
 
@@ -107,3 +110,18 @@ async def test_an_edit_that_cannot_be_made_says_why(orgs: Orgs, database: asyncp
     plan = await orgs(*edit, '{"name": "A"}')
     assert "2 commands that wait behind it are decided before the new one" in plan.stdout
     assert "there is no parked record 99" in (await orgs("parked", "show", "99", code=1)).stderr
+
+
+async def test_an_edit_sends_nothing_where_another_ended_the_record_as_it_began(
+    orgs: Orgs, settings: Settings, queue: UUID
+) -> None:
+    first = (await orgs("parked", "list", "--json")).json_lines[0]["id"]
+    plan = (await orgs("parked", "edit", str(first), "--body", '{"name": "A"}', "--json")).json
+
+    async def end() -> None:
+        await execute(settings, f"UPDATE parked SET state = 'discarded', ended_at = now() WHERE id = {first}")
+
+    with probing("operate.after_take", once(end)):
+        refused = await orgs("run", plan["id"], "--reason", "a test", code=1)
+    assert f"record {first} was discarded already" in refused.output
+    assert await read_topic(settings, settings.kafka.topics.commands) == []

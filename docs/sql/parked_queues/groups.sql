@@ -6,7 +6,8 @@
 
 SELECT parked.topic, parked.reason, split_part(parked.detail, '; ', 1) AS cause,
     parked.attempts > 3 AS exhausted, count(*) AS records, min(parked.recorded_at) AS min_1,
-    count(queues.head) AS count_1, coalesce(sum(queues.commands - 1), 0) AS coalesce_1
+    min(parked.broker_time) AS min_2, count(queues.head) AS count_1, coalesce(sum(queues.commands - 1),
+    0) AS coalesce_1
 FROM parked LEFT OUTER JOIN (SELECT min(parked.id) AS head, count(*) AS commands
 FROM parked
 WHERE parked.state = 'open' AND parked.command_id IS NOT NULL

@@ -9,20 +9,24 @@ from typer.core import TyperGroup
 from org_service.cli import (
     applying,
     config,
+    doctor,
     erasing,
     exporting,
     journal,
     look,
     marking,
     mcp,
+    offsets,
     operations,
     parked,
     replay,
     send,
     serve,
+    status,
     tail,
     token,
     topics,
+    trace,
     undo,
     up,
     verifying,
@@ -31,11 +35,11 @@ from org_service.cli.shell import CLOSED, OutputClosed, fail, let_go_of_output
 
 SECTIONS: Final[Mapping[str, Sequence[str]]] = {
     "Run the service": ("up", "serve", "mcp", "migrate", "topics", "config", "token"),
-    "Send and look": ("send", "show", "history", "tail", "export", "lost"),
-    "Prove": ("verify", "repair"),
+    "Prove": ("doctor", "verify", "repair"),
+    "Send and look": ("status", "send", "show", "history", "trace", "diff", "tail", "export", "lost"),
     "Operate: a plan first, then exactly that": (
-        "parked", "replay", "undo", "apply", "import", "erase", "purge", "journal", "mark", "marks", "runs", "run",
-        "approve",
+        "parked", "replay", "undo", "apply", "import", "erase", "purge", "journal", "mark", "marks", "offsets", "runs",
+        "run", "approve",
     ),
 }  # fmt: skip
 """Of the help; each command once."""
@@ -94,9 +98,12 @@ app.add_typer(send.app, name="send")
 app.command("import", short_help="Create the organizations of a file.")(applying.import_file)
 app.command("apply", short_help="Make organizations what a file says of them.")(applying.apply)
 app.command("export", short_help="Write all organizations as of one moment.")(exporting.export)
+app.command("status", short_help="Show on one screen how everything is.")(status.status)
 app.command("tail")(tail.tail)
 app.command("show")(look.show)
 app.command("history", short_help="Show an organization's changes, oldest first.")(look.history)
+app.command("trace", short_help="Follow a command, hop by hop.")(trace.trace)
+app.command("diff", short_help="Compare all organizations at two moments.")(look.diff)
 app.add_typer(parked.app, name="parked")
 app.command("lost", short_help="List commands that Kafka lost before a worker read them.")(look.lost)
 app.command("token", short_help="Print a user's token, signed by the local issuer.")(token.token)
@@ -106,6 +113,7 @@ app.command("migrate")(serve.migrate)
 app.add_typer(topics.app, name="topics")
 app.command("verify", short_help="Prove that tables and topics tell the same.")(verifying.verify)
 app.command("repair", short_help="Mend what `orgs verify` finds, and nothing else.")(verifying.repair)
+app.command("doctor", short_help="Check the guarantees against live settings.")(doctor.doctor)
 app.add_typer(journal.app, name="journal")
 app.add_typer(replay.app, name="replay")
 app.command("undo", short_help="Take changes back: of a run, an actor, a time, a publisher.")(undo.undo)
@@ -113,6 +121,7 @@ app.command("erase", short_help="Erase a deleted organization for good; --status
 app.command("purge", short_help="Erase all organizations whose grace is over.")(erasing.purge)
 app.command("mark", short_help="Give now a name, for the filters of other commands.")(marking.mark)
 app.add_typer(marking.app, name="marks")
+app.add_typer(offsets.app, name="offsets")
 app.add_typer(operations.app, name="runs")
 app.command("run", short_help="Run a plan, or resume a run.")(operations.run_operation)
 app.command("approve", short_help="Approve a plan, as a second person.")(operations.approve)

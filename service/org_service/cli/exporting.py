@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from org_service.cli import shell
+from org_service.cli.filters import AtOption
 
 if TYPE_CHECKING:
     from org_service.domain.organization import StoredOrganization
@@ -32,15 +33,17 @@ def export(
         Literal["jsonl", "csv"] | None,
         typer.Option("--format", help="Taken from the file's name by default; jsonl on standard output."),
     ] = None,
+    at: AtOption = "now",
     force: Annotated[bool, typer.Option("--force", help="Overwrite the file if it is there.")] = False,
 ) -> None:
     """Write all organizations as of one moment, in the format that `orgs apply` reads: applied again, none changes.
 
     Deleted ones are left out; whether one is deactivated is not in the file. It is read in one snapshot, with bounded
     memory, while the service works. The file appears when it is complete. Standard error says of which position of the
-    journal it is.
+    journal it is. With --at they are as the journal says they were then: applied, such a file takes later changes back
+    but for what was created or deleted since (`orgs undo` takes those back, too).
 
-    Example: `orgs export organizations.csv`
+    Example: `orgs export organizations.csv`, `orgs export --at before-release-7 then.jsonl`
     """
     from org_service.operate import organizations_file
 
@@ -49,18 +52,18 @@ def export(
     if file is not None and file.is_file() and not force:
         shell.fail(f"{file} exists already: name another file, or say --force.", shell.USAGE)
     with _writing(file) as write:
-        written, position = shell.run(_export(settings, write, *_format(chosen)))
+        written, position = shell.run(_export(settings, at, write, *_format(chosen)))
     where = "" if file is None else f" to {file}"
     shell.say(f"{written:,} organizations as of position {position:,}{where}")
 
 
 async def _export(
-    settings: "Settings", write: Callable[[str], None], header: str | None, to_line: ToLine
+    settings: "Settings", at: str, write: Callable[[str], None], header: str | None, to_line: ToLine
 ) -> tuple[int, int]:
     from org_service.operate.export import open_snapshot
 
     written = 0
-    async with open_snapshot(settings) as snapshot:
+    async with open_snapshot(settings, at) as snapshot:
         if header is not None:
             write(header)
         async for page in snapshot.pages:

@@ -41,6 +41,11 @@ TypeOption = Annotated[
     list[str] | None,
     typer.Option("--type", help="Of this type, as org.updated; may be repeated.", show_default=False),
 ]
+MOMENT: Final = "MARK|POSITION|TIME"
+AtOption = Annotated[
+    str,
+    typer.Option("--at", metavar=MOMENT, help="As of this: a mark, a position of the journal, or a time (UTC)."),
+]
 ByOption = Annotated[
     list[str] | None, typer.Option("--by", help="Changed by this actor; may be repeated.", show_default=False)
 ]

@@ -1,4 +1,4 @@
-"""`orgs show`, `orgs history`, `orgs lost`: what the database knows."""
+"""`orgs show`, `orgs history`, `orgs diff`, `orgs lost`: what the database knows."""
 
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from org_service.cli import shell
+from org_service.cli.filters import MOMENT, AtOption
 
 if TYPE_CHECKING:
     from org_service.domain.organization import StoredOrganization
@@ -21,16 +22,16 @@ OrgArgument = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="As JSON.")]
 
 
-def show(org: OrgArgument, *, as_json: JsonOption = False) -> None:
-    """Show an organization as it is now, or as it was deleted.
+def show(org: OrgArgument, *, at: AtOption = "now", as_json: JsonOption = False) -> None:
+    """Show an organization as it is now, or as it was deleted; with --at as it was then.
 
     For a name, the organization that has it now comes first, then deleted ones that had it.
 
-    Example: `orgs show "Acme AS"`
+    Example: `orgs show "Acme AS"`, `orgs show "Acme AS" --at 2026-11-28T03:00:00`
     """
     from org_service.cli import render
 
-    found = ask(lambda conn: _find(conn, org))
+    found = ask(lambda conn: _find_at(conn, org, at))
     if as_json:
         shell.write_json(_document(found[0]))
         return
@@ -70,6 +71,45 @@ def history(
         shell.say(f"{entries[0].version - 1} earlier changes omitted; --last shows more")
     for entry in entries:
         shell.out().print(render.change(entry))
+
+
+def diff(
+    *,
+    since: Annotated[str, typer.Option("--from", metavar=MOMENT, help="As `--at` of `orgs show`.", show_default=False)],
+    until: Annotated[str, typer.Option("--to", metavar=MOMENT, help="Likewise.")] = "now",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line and organization.")] = False,
+) -> None:
+    """Compare all organizations at two moments: created, changed (before → after), deleted, restored; then the counts.
+
+    By position of the last change of each. What was changed and changed back meanwhile is not shown. It reads the
+    journal between the two, with bounded memory.
+
+    Example: `orgs diff --from before-release-7`
+    """
+    from collections import Counter
+
+    from org_service.cli import render
+
+    counts: Counter[str] = Counter()
+
+    async def read(conn: "DatabaseConnection") -> tuple[int, int]:
+        from org_service.operate import past
+
+        before, after = [await past.find_position(conn, moment) for moment in (since, until)]
+        if before > after:
+            shell.fail(f"--from is position {before:,}, which is behind --to, position {after:,}.", shell.USAGE)
+        async for found in past.compare(conn, before, after):
+            for each in found:
+                counts[each.kind] += 1
+                if as_json:
+                    shell.write_json(each._asdict())
+                else:
+                    shell.out().print(render.difference(each))
+        return before, after
+
+    before, after = ask(read)
+    said = ", ".join(f"{counts[kind]:,} {kind}" for kind in ("created", "changed", "deleted", "restored"))
+    shell.say(f"{said} between positions {before:,} and {after:,}")
 
 
 def lost(
@@ -118,6 +158,19 @@ def ask(question: "Callable[[DatabaseConnection], Awaitable[T]]") -> T:
             return await question(conn)
 
     return shell.run(asking())
+
+
+async def _find_at(conn: "DatabaseConnection", org: str, at: str) -> "list[StoredOrganization]":
+    from org_service.operate import past
+
+    found = await _find(conn, org)
+    if at == past.NOW:
+        return found
+    position = await past.find_position(conn, at)
+    then = await past.find_states(conn, [found[0].id], position)
+    if not then:
+        shell.fail(f"{found[0].id} was not there yet at position {position:,}.")
+    return then
 
 
 async def _find(conn: "DatabaseConnection", org: str) -> "list[StoredOrganization]":

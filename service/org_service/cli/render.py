@@ -11,6 +11,7 @@ from rich.text import Text
 if TYPE_CHECKING:
     from org_events.results import Result
     from org_service.domain.organization import StoredOrganization
+    from org_service.operate.past import Difference
     from org_service.store.journal import HistoryEntry
     from org_service.store.marks import Mark
     from org_service.store.operations import Operation
@@ -24,6 +25,7 @@ _STYLES: Final = {
     "reactivated": "green",
     "applied": "green",
     "updated": "cyan",
+    "changed": "cyan",
     "unchanged": "cyan",
     "deactivated": "yellow",
     "parked": "yellow",
@@ -246,6 +248,20 @@ def change(entry: "HistoryEntry") -> Text:
         diff(entry.changed, entry.before, entry.after),
         who(entry.actor),
         (f"  command {entry.command_id}", "dim"),
+    )
+
+
+def difference(found: "Difference") -> Text:
+    """What differs of one organization: `changed v3 → v5  0190c5f0-…  Acme  domain acme.com → null`."""
+    versions = f"v{found.version}" if found.from_version is None else f"v{found.from_version} → v{found.version}"
+    named = [each for each in found.changed if not (each == "name" and None in (found.before, found.after))]
+    return Text.assemble(
+        word(found.kind, 9),
+        (f"{versions}  ", "bold"),
+        (f"{found.org_id}  ", "dim"),
+        (printable(found.name), "bold"),
+        "  ",
+        diff([] if found.after is None else named, found.before, found.after),
     )
 
 

@@ -18,6 +18,7 @@ SUBJECTS: Final[Mapping[str, str]] = {
     "losses": "Offsets of commands that were gone before a worker read them.",
     "operations": "What operators plan and run (`orgs runs`).",
     "recorded": "What the journal says of commands that are rehearsed (`orgs replay commands`).",
+    "past": "The journal asked about an earlier moment.",
     "scratch": "The temporary tables of a rehearsal.",
     "marks": "Moments that operators name (`orgs marks`).",
     "verification": "What tables say as digests, for the proof that topics say the same (`orgs verify`).",
@@ -25,6 +26,7 @@ SUBJECTS: Final[Mapping[str, str]] = {
     "notes": "What operations and marks say of organizations that are erased.",
     "recovery": "The way out when Kafka has more of the journal than a restored database: `orgs journal advance`.",
     "leader": "The session by which a relay leads and listens.",
+    "server": "What Postgres says of itself (`orgs status`, `orgs doctor`).",
     "database": "Health.",
     "migrate": "Around the migrations of `orgs migrate`; the first three at the start of every process.",
     "roles": "Before the first migration.",
@@ -221,6 +223,13 @@ TEXTS: Final[Mapping[str, str]] = {
     "recorded/find_waiting": f"Finds the parked commands of organizations. {_REHEARSAL}. No lock. parked_org_id_idx.",
     "recorded/count_decided": "Counts the outcomes of records at offsets that retention has taken. A rehearsal, in "
     "windows of 200,000 positions, where it asks for what may be gone. No lock. Reads the window by journal_pkey.",
+    "past/find_moment": f"Reads when a position was recorded. {_OPERATOR}: some 30 times for `--at` with a time. No "
+    "lock. journal_pkey.",
+    "past/select_last_changes": f"Reads the last change of each organization between two positions. {_OPERATOR}, for "
+    "`orgs diff`, in windows of 200,000 positions. No lock. The window by journal_pkey, and journal_org_id_version_key "
+    "for each change in it.",
+    "past/select_latest_of": f"Reads the latest outcomes of an organization. {_OPERATOR}, for `orgs trace`. No lock. "
+    "Reads the last 200,000 positions by journal_pkey.",
     "scratch/make": "Makes the tables. A rehearsal, first. Locks nothing that exists.",
     "scratch/set_read_only": "Makes every later transaction of the session read-only: only temporary tables can be "
     "written. A rehearsal, once the tables are made.",
@@ -299,6 +308,12 @@ TEXTS: Final[Mapping[str, str]] = {
     "leader/holds": "Whether this session is still the leader. The leading relay, before each transaction. No lock. "
     "Reads pg_locks.",
     "leader/listen": "Listens for the workers' NOTIFY. The relay, when it connects. No lock.",
+    "server/find_leader": f"Finds the session that leads. {_OPERATOR}. No lock. Reads pg_locks and pg_stat_activity.",
+    "server/show_settings": f"Reads settings of the server. {_OPERATOR}. No lock. Reads pg_settings.",
+    "server/show_state": f"Reads clock and version of the server. {_OPERATOR}. No lock.",
+    "server/count_synchronous": f"Counts synchronous standbys. {_OPERATOR}. No lock. Reads pg_stat_replication.",
+    "server/find_rights": f"Finds which roles may do what to which tables. {_OPERATOR}. No lock. Reads the catalogue.",
+    "server/find_assumable": f"Finds the roles that our login may assume. {_OPERATOR}. No lock. Reads the catalogue.",
     "database/ping": "Asks whether Postgres answers. Workers and edges, for `/readyz`. No lock.",
     "migrate/assume": "Takes the role of the process where it exists. Every process, when it looks at the version. No "
     "lock.",

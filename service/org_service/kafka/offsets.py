@@ -1,12 +1,14 @@
-"""What consumer groups have committed."""
+"""What consumer groups have committed, and committing in the name of one that nobody is in."""
 
 from collections.abc import Collection, Mapping
-from typing import Final
+from typing import Any, Final, NamedTuple
 
-from aiokafka import TopicPartition
-from aiokafka.errors import CoordinatorNotAvailableError, GroupAuthorizationFailedError
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import CommitFailedError, CoordinatorNotAvailableError, GroupAuthorizationFailedError, for_code
 from aiokafka.structs import OffsetAndMetadata
 
+from org_events.kafka.brokers import make_enduring
+from org_service.errors import PreconditionError
 from org_service.kafka.connection import admin
 from org_service.settings import KafkaSettings
 
@@ -61,3 +63,54 @@ async def read_groups(
             if offsets:
                 found[group] = offsets
     return found
+
+
+class Group(NamedTuple):
+    """A consumer group as its coordinator knows it."""
+
+    state: str
+    """`Empty` where nobody is in it, `Stable`, `PreparingRebalance`, `CompletingRebalance`; `Dead` where the
+    coordinator knows none of this name (or one that speaks another protocol)."""
+    members: int
+
+    @property
+    def active(self) -> bool:
+        """Whether somebody is in it."""
+        return self.members > 0 or self.state not in ("Empty", "Dead")
+
+
+async def describe_groups(kafka: KafkaSettings, groups: Collection[str]) -> dict[str, Group]:
+    """Ask who is in groups; those that our login may not see are left out.
+
+    Raises:
+        KafkaError: Kafka can't be reached.
+    """
+    found: dict[str, Group] = {}
+    async with admin(kafka) as client:
+        answers: list[Any] = await client.describe_consumer_groups(sorted(groups)) if groups else []
+    for answer in answers:
+        for code, name, state, _, _, members, *_ in answer.groups:
+            if code == GroupAuthorizationFailedError.errno:
+                continue
+            if code:
+                raise for_code(code)(name)
+            found[name] = Group(state, len(members))
+    return found
+
+
+async def commit(kafka: KafkaSettings, group: str, offsets: Mapping[TopicPartition, int]) -> None:
+    """Commit in the name of a group that nobody is in. Either all of it, or an error says that some may be missing.
+
+    Raises:
+        PreconditionError: Somebody is in the group; the coordinator itself rejects the commit then.
+        KafkaError: Kafka can't be reached; some of it may be committed.
+    """
+    consumer = make_enduring(AIOKafkaConsumer(**kafka.connection(), group_id=group, enable_auto_commit=False))
+    try:
+        await consumer.start()
+        consumer.assign(list(offsets))
+        await consumer.commit({at: OffsetAndMetadata(offset, "") for at, offset in offsets.items()})
+    except CommitFailedError as error:
+        raise PreconditionError(f"somebody has joined the group {group}: nothing was committed.") from error
+    finally:
+        await consumer.stop()

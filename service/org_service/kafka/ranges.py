@@ -2,13 +2,14 @@
 
 from collections.abc import AsyncGenerator, Collection, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, Final, NamedTuple, cast
+from typing import Final, NamedTuple, cast
 
 from aiokafka import TopicPartition
 
 from org_events.kafka.consumer import SteadyConsumer
 from org_events.topics import partition_for
 from org_service.kafka.reader import POLL_MS, Record, ends, raise_if_sick, reader
+from org_service.kafka.unread import find_times
 from org_service.settings import KafkaSettings
 
 POLL_RECORDS_MAX: Final = 2_000
@@ -84,11 +85,7 @@ async def _at_time(
     consumer: SteadyConsumer, last: Mapping[TopicPartition, int], moment_ms: int | None
 ) -> dict[TopicPartition, int]:
     """The first offset at a moment or later, the end where there is none; nothing where no moment is asked for."""
-    if moment_ms is None:
-        return {}
-    asked = dict.fromkeys(last, max(0, moment_ms))
-    found = cast("dict[TopicPartition, Any]", await consumer.offsets_for_times(asked))
-    return {at: end if (said := found.get(at)) is None else int(said.offset) for at, end in last.items()}
+    return {} if moment_ms is None else await find_times(consumer, last, moment_ms, last)
 
 
 class RangeReader:

@@ -29,8 +29,16 @@ from aiokafka.protocol.types import (
 from org_service.kafka.requests import BrokerAnswer, any_broker, ask
 
 _UUID_BYTES: Final = 16
-_WRITE: Final = 1 << 4
-"""Of the operations of a topic: bit 4 is WRITE (`AclOperation` of Kafka)."""
+OPERATIONS: Final[Mapping[str, int]] = {
+    "READ": 3,
+    "WRITE": 4,
+    "DELETE": 6,
+    "ALTER": 7,
+    "DESCRIBE": 8,
+    "DESCRIBE_CONFIGS": 10,
+    "ALTER_CONFIGS": 11,
+}
+"""On a topic, and the bit of each (`AclOperation` of Kafka)."""
 _NOT_TOLD: Final = -(1 << 31)
 _NONE: Final = UUID(int=0)
 """In a request: the topic is meant by its name."""
@@ -152,11 +160,41 @@ async def may_write(consumer: AIOKafkaConsumer, topic: str) -> bool:
     Raises:
         KafkaError: No broker answers, or it is older than Kafka 3.0.
     """
-    answer = await _ask(consumer, [topic], rights=True)
-    code, operations = next((code, operations) for code, _, _, _, _, operations, _ in answer.topics)
-    if code:  # a missing one is reported elsewhere
-        return code != TopicAuthorizationFailedError.errno
-    return operations == _NOT_TOLD or bool(operations & _WRITE)
+    return "WRITE" in (await fetch_operations(consumer, [topic])).get(topic, {"WRITE"})  # missing: reported elsewhere
+
+
+async def fetch_operations(consumer: AIOKafkaConsumer, topics: Sequence[str]) -> dict[str, frozenset[str]]:
+    """Ask a broker what our login may do with topics: names of `OPERATIONS`; topics that don't exist are left out.
+
+    Raises:
+        KafkaError: No broker answers, or it is older than Kafka 3.0.
+    """
+    answer = await _ask(consumer, topics, rights=True)
+    found: dict[str, frozenset[str]] = {}
+    for code, name, _, _, _, operations, _ in answer.topics:
+        if code == TopicAuthorizationFailedError.errno:
+            found[name] = frozenset()
+        elif not code:
+            told = operations != _NOT_TOLD
+            found[name] = frozenset(each for each, bit in OPERATIONS.items() if not told or operations & 1 << bit)
+    return found
+
+
+class Replicas(NamedTuple):
+    """Who has a partition."""
+
+    copies: int
+    in_sync: int
+
+
+async def fetch_replicas(consumer: AIOKafkaConsumer, topics: Sequence[str]) -> dict[str, list[Replicas]]:
+    """Ask a broker how many have each partition of topics; topics that we can't see are left out."""
+    answer = await _ask(consumer, topics)
+    return {
+        name: [Replicas(len(replicas), len(in_sync)) for _, _, _, _, replicas, in_sync, *_ in partitions]
+        for code, name, _, _, partitions, *_ in answer.topics
+        if not code
+    }
 
 
 async def _ask(consumer: AIOKafkaConsumer, topics: Sequence[str], *, rights: bool = False) -> Any:

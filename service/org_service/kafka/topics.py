@@ -360,14 +360,42 @@ async def fetch_tombstones_kept_ms(kafka: KafkaSettings, topics: Collection[str]
     Raises:
         KafkaError: No broker answers, or a topic does not exist.
     """
+    found = await fetch_configs(kafka, topics)
+    return {topic: int(found[topic]["delete.retention.ms"]) if topic in found else DAY_MS for topic in topics}
+
+
+async def fetch_configs(kafka: KafkaSettings, topics: Collection[str]) -> dict[str, dict[str, str]]:
+    """The settings of topics, defaults included; those that our login may not see are left out.
+
+    Raises:
+        KafkaError: No broker answers, or a topic does not exist.
+    """
     async with admin(kafka) as client:
         described = await _describe_configs(client, topics)
-    kept_ms: dict[str, int] = {}
+    configs: dict[str, dict[str, str]] = {}
     for code, _, topic, config in described:
-        if code == TopicAuthorizationFailedError.errno:
-            kept_ms[topic] = DAY_MS
-        elif code:
+        if not code:
+            configs[topic] = config
+        elif code != TopicAuthorizationFailedError.errno:
             raise for_code(code)(topic)
-        else:
-            kept_ms[topic] = int(config["delete.retention.ms"])
-    return kept_ms
+    return configs
+
+
+async def fetch_broker_configs(kafka: KafkaSettings) -> dict[int, dict[str, str]]:
+    """The settings of every broker.
+
+    Raises:
+        ClusterAuthorizationFailedError: Our login may not see them.
+        KafkaError: Kafka can't be reached.
+    """
+    async with admin(kafka) as client:
+        brokers = [int(each["node_id"]) for each in (await client.describe_cluster())["brokers"]]
+        asked = [ConfigResource(ConfigResourceType.BROKER, str(node)) for node in brokers]
+        answers: list[Any] = await client.describe_configs(asked)
+    configs: dict[int, dict[str, str]] = {}
+    for answer in answers:
+        for code, message, _, name, entries in answer.resources:
+            if code:
+                raise for_code(code)(message or name)
+            configs[int(name)] = {entry[0]: entry[1] for entry in entries}
+    return configs

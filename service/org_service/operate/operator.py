@@ -1,4 +1,5 @@
-"""The role `operate`: carries out what operators left to it (`--detach`), one operation at a time.
+"""The role `operate`: carries out what operators left to it (`--detach`), one operation at a time, and looks how far
+consumer groups are behind.
 
 Several processes may have it; each run is one process's by its lease. At SIGTERM the run in flight is given up after
 the step that was noted last, and any other process of the role continues it.
@@ -12,6 +13,7 @@ from org_service.errors import RetryError, ServiceError
 from org_service.operate import runs
 from org_service.operate.operation import LeaseLostError, judge
 from org_service.operate.verifying.continuous import ContinuousVerification
+from org_service.operate.watching import watch_groups
 from org_service.settings import Settings
 from org_service.store import operations
 from org_service.store.database import Database
@@ -47,14 +49,18 @@ class Operator:
             heartbeat=self._heartbeat,
             stop=stop,
         )
-        verifying = asyncio.create_task(self._verification.run(stop))
+        beside = [
+            asyncio.create_task(self._verification.run(stop)),
+            asyncio.create_task(watch_groups(self._settings, self._database, stop)),
+        ]
         try:
             async for attempt in patience:
                 with attempt:
                     await self._work(stop)
         finally:
-            verifying.cancel()
-            await asyncio.gather(verifying, return_exceptions=True)
+            for task in beside:
+                task.cancel()
+            await asyncio.gather(*beside, return_exceptions=True)
             await self._database.close()
 
     async def _work(self, stop: asyncio.Event) -> None:

@@ -8,6 +8,7 @@ from org_service.operate.apply_file import ApplyFile
 from org_service.operate.erase import Erase
 from org_service.operate.grow_topics import GrowTopics
 from org_service.operate.journal import JournalAdvance
+from org_service.operate.offsets import ResetOffsets
 from org_service.operate.operation import Tool
 from org_service.operate.parked import DiscardParked, ReleaseParked
 from org_service.operate.parked_contents import RevealParked
@@ -29,6 +30,7 @@ _TOOLS: Final[Mapping[str, Callable[[Settings, Mapping[str, Any]], Tool]]] = {
     ReleaseParked.kind: ReleaseParked,
     DiscardParked.kind: DiscardParked,
     EditParked.kind: EditParked,
+    ResetOffsets.kind: ResetOffsets,
     RevealParked.kind: RevealParked,
     Undo.kind: Undo,
 }

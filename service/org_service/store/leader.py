@@ -28,6 +28,11 @@ SILENCE_MAX_S: Final = 10.0
 """A leader that asks Postgres nothing for so long has lost the lock: its process hangs or was frozen."""
 
 
+def lock_key(name: str) -> int:
+    """The key of the advisory lock that the leader of a name holds."""
+    return int.from_bytes(blake2b(b"orgs leader:" + name.encode(), digest_size=8).digest(), signed=True)
+
+
 class _OwnSession:
     """A connection that is opened with the block and closed with it, and is never replaced in between."""
 
@@ -120,8 +125,7 @@ class LeaderLock(_OwnSession):
     def __init__(self, database: DatabaseSettings, name: str, role: Role = "relay") -> None:
         super().__init__(database, role)
         self._name = name
-        digest = blake2b(b"orgs leader:" + name.encode(), digest_size=8).digest()
-        self._key = int.from_bytes(digest, signed=True)
+        self._key = lock_key(name)
 
     async def try_acquire(self) -> bool:
         """Become the leader unless there is one; True also when this is the leader already.

@@ -94,6 +94,9 @@ class ParkedGroup(NamedTuple):
     """Whether these were released as often as may be."""
     records: int
     oldest: datetime
+    """When the first of them was parked."""
+    oldest_sent: datetime
+    """When Kafka took the oldest of them: by this its topic's retention takes the original."""
     organizations: int
     """Held up by them."""
     waiting: int
@@ -218,6 +221,7 @@ def _groups() -> Rows:
             exhausted,
             records,
             func.min(ParkedRow.recorded_at),
+            func.min(ParkedRow.broker_time),
             func.count(queues.c.head),
             func.coalesce(func.sum(queues.c.commands - text("1")), text("0")),
         )

@@ -85,6 +85,24 @@ VERIFIED_ROUNDS: Final = Counter(
 VERIFIED_DIFFERENCES: Final = Gauge(
     "orgs_verified_differences", "Differences that the last verification found, by kind", ["kind"]
 )
+GROUP_LAG_SECONDS: Final = Gauge(
+    "orgs_group_lag_seconds",
+    "Age of the oldest record of a topic that a consumer group has not read; 0 if it has read all. Of the role "
+    "`operate`, each minute",
+    ["group", "topic"],
+)
+GROUP_LOSS_SECONDS: Final = Gauge(
+    "orgs_group_loss_seconds",
+    "Until retention may take the oldest record of a topic that a consumer group has not read; absent if it has read "
+    "all, or nothing is taken by age. Of the role `operate`, each minute",
+    ["group", "topic"],
+)
+PARKED_LOSS_SECONDS: Final = Gauge(
+    "orgs_parked_loss_seconds",
+    "Until retention may take the original of the oldest record that is parked; absent if nothing is. Of the role "
+    "`operate`, each minute",
+    ["topic"],
+)
 KEYS_READS: Final = Counter("orgs_keys_reads_total", "Reads of the issuer's keys, by result: read, failed", ["what"])
 KEYS_READ_AT: Final = Gauge(
     "orgs_keys_read_timestamp_seconds",

@@ -1,0 +1,1 @@
+"""`orgs doctor`: the guarantees against the live settings that they stand on."""

@@ -82,7 +82,7 @@ _ADVICE: Final[Mapping[str, tuple[str, str]]] = {
         "if it is still wanted, and none replaces it, send a new command",
     ),
     ProblemType.ERASED: (
-        "restore: the organization was erased after its deletion, and nothing is left of it",
+        "restore: the organization was erased after its deletion. Over HTTP also a repeated request that it answered",
         "create another one, with another id",
     ),
     HttpProblem.BAD_REQUEST: (

@@ -1,18 +1,20 @@
 """`orgs erase --status` finds what is left of erased organizations, in tables and topics, until it is gone."""
 
 import asyncio
+from pathlib import Path
 from uuid import UUID, uuid4
 
 import pytest
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource
 
 from org_events.commands import CreateOrganization, DeleteOrganization, UpdateOrganization
-from org_service.operate import erasure_status
-from org_service.settings import Settings
+from org_service.operate import erasure_status, runs
+from org_service.settings import LogSettings, Settings
 from tests.support import log_faults
 from tests.support.database import execute
-from tests.support.erasing import DOMAIN, NAME, holds_canary
+from tests.support.erasing import ADDRESS, CONTACT, DOMAIN, NAME, holds_canary
 from tests.support.operating import Acting, Orgs, Service
+from tests.support.processes import Role, ServiceProcess
 from tests.support.topics import read_topic
 from tests.support.waiting import until
 
@@ -122,3 +124,38 @@ async def test_what_is_written_to_tables_afterwards_is_found(orgs: Orgs, setting
         "table parked": 1,
         "table operation": 1,
     }
+
+
+async def test_no_log_and_no_metric_says_anything_of_it(
+    orgs: Orgs, settings: Settings, act: Acting, tmp_path: Path
+) -> None:
+    settings = settings.model_copy(update={"log": LogSettings(level="debug", format="json")})
+    roles: tuple[Role, ...] = ("worker", "relay", "operate")
+    processes = [ServiceProcess(role, settings, tmp_path) for role in roles]
+    try:
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.wait_until_ready()
+        org_id = uuid4()
+        create = CreateOrganization.model_validate(
+            {"org_id": org_id, "name": NAME, "domain": DOMAIN, "primary_address": ADDRESS}
+        )
+        await act(CONTACT, [create, UpdateOrganization(org_id=org_id, domain=None), DeleteOrganization(org_id=org_id)])
+        ran = await orgs(
+            "erase", str(org_id), "--detach", "--reason", NAME, "--json", ORGS_OPERATE__ERASE_GRACE_DAYS="0"
+        )
+
+        async def is_done() -> bool:
+            return (await runs.find(settings, UUID(ran.json["id"]))).state == "done"
+
+        await until(is_done)
+        for process in processes:
+            assert len(process.metrics()) > 10
+            assert not any(holds_canary(each.encode()) for each in process.metrics())
+    finally:
+        for process in processes:
+            process.close()
+    for process in processes:
+        assert process.lines()
+        assert not holds_canary(process.log_path.read_bytes())

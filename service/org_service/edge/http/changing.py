@@ -21,6 +21,7 @@ from org_events.commands import (
     UpdateOrganization,
 )
 from org_events.results import Outcome, ProblemType
+from org_service.domain import details
 from org_service.edge.http.bodies import JSON, MERGE_PATCH, NEVER, make_bodies, read_object
 from org_service.edge.http.commands import ChangeRequest, CommandBody, Commands, Decided, Pending
 from org_service.edge.http.gate import BODY
@@ -231,6 +232,8 @@ class Changing:
             given["location"] = f"{self._public_url}/v1/orgs/{outcome.org_id}"
         if status == 204:
             return Response(status_code=204, headers=given)
+        if outcome.organization is None:  # a request that comes again, long after
+            raise ProblemError(ProblemType.ERASED, details.FORGOTTEN)
         return Response(outcome.organization, status, given, media_type=JSON)
 
     def _problem_of(self, outcome: Decided, problem: dict[str, Any], wishes: Wishes) -> ProblemError:
@@ -297,6 +300,7 @@ _OF_ALL: Final = (
     ProblemType.QUEUE_FULL,
     ProblemType.PARKED,
     ProblemType.DISCARDED,
+    ProblemType.ERASED,
 )
 
 
@@ -341,7 +345,7 @@ def make_router(changing: Changing) -> APIRouter:
     for name, summary, handler, conflicts in (
         ("deactivate", "Deactivate an organization", changing.deactivate, ()),
         ("reactivate", "Reactivate an organization", changing.reactivate, ()),
-        ("restore", "Restore a deleted organization", changing.restore, (name_taken, ProblemType.ERASED)),
+        ("restore", "Restore a deleted organization", changing.restore, (name_taken,)),
     ):
         routes.post(
             f"/orgs/{{org_id}}/{name}",

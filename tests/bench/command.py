@@ -32,6 +32,7 @@ class Measured:
     cpu_seconds: float
     """Of the process, which hardly depend on what else the machine does."""
     rss_mb: list[float]
+    """Of the process and those that it started."""
 
     def memory_text(self) -> str:
         """Whether memory is flat."""
@@ -49,7 +50,8 @@ def run_orgs(settings: Settings, *arguments: str) -> Measured:
         )
         while process.poll() is None:
             with suppress(psutil.NoSuchProcess):
-                rss_mb.append(psutil.Process(process.pid).memory_info().rss / 2**20)
+                parent = psutil.Process(process.pid)
+                rss_mb.append(sum(each.memory_info().rss for each in (parent, *parent.children())) / 2**20)
             time.sleep(_SAMPLE_INTERVAL_S)
         said.seek(0)
         documents = [orjson.loads(line) for line in said.read().splitlines()]

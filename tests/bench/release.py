@@ -20,7 +20,6 @@ from uuid import UUID, uuid4
 from confluent_kafka import Producer
 
 import org_local
-from org_service.operate import accounts
 from org_service.settings import LogSettings, OperateSettings, Settings
 from org_service.store import migrate
 from org_service.telemetry.logs import set_up_logging
@@ -30,8 +29,10 @@ from tests.bench.site import open_site
 from tests.integration.operate.parking import failing_for
 from tests.integration.worker.publishing import send
 from tests.support.database import connected
+from tests.support.idle import wait_until_idle
 from tests.support.processes import ServiceProcess
 from tests.support.releasing import find_disorder, live
+from tests.support.verified import find_differences
 from tests.support.waiting import until
 
 _WITHIN_S: Final = 600.0
@@ -164,10 +165,9 @@ async def _judge(
         left = "SELECT id, state FROM parked WHERE state <> 'released'"
         wrong += [f"record {row['id']} is {row['state']}" for row in await database.fetch(left)]
 
-    async def balances() -> bool:
-        return not (await accounts.check(settings)).differences
-
-    await until(balances, timeout_s=_WITHIN_S)
+    await wait_until_idle(settings, _WITHIN_S)
+    if await find_differences(settings):
+        return 1
     say(f"{commands:,} commands: each decided once, each outcome published once; the accounts balance")
     say(f"not in order, or not released: {len(wrong)} {wrong[:3]}")
     return int(bool(wrong))

@@ -35,6 +35,7 @@ from tests.support.processes import Role, ServiceProcess, environment
 from tests.support.random_commands import RandomCommands
 from tests.support.sending import Sending
 from tests.support.system import System, rows_of
+from tests.support.verified import find_differences
 from tests.support.waiting import POLL_S
 
 AHEAD_MAX = 2_500
@@ -143,6 +144,8 @@ class Storm:
         statuses = {process.name: process.terminate() for process in self._processes}
         self._say("checking")
         findings = self._system.check()
+        for each in asyncio.run(find_differences(self._system.settings)):
+            findings.add(f"orgs verify: {each.kind}", f"{each.subject} at position {each.position}")
         kills: dict[str, int] = {role: sum(process.kills for process in self._of(role)) for role in numbers}
         errors = {process.name: process.errors() for process in self._processes}
         return Outcome(findings, kills, statuses, errors, time.monotonic() - self._began)

@@ -14,7 +14,7 @@ import orjson
 import pytest
 
 from org_service.domain.reasons import OperationState
-from org_service.operate import accounts, runs
+from org_service.operate import runs
 from org_service.settings import Settings
 from org_service.store.operations import Operation
 from tests.support.observed import Observed, Record
@@ -22,6 +22,7 @@ from tests.support.processes import CommandProcess
 from tests.support.random_commands import RandomCommands
 from tests.support.sending import Sending
 from tests.support.system import System
+from tests.support.verified import find_differences
 from tests.support.waiting import POLL_S, wait_for
 
 SEED = 20_261_128
@@ -169,4 +170,4 @@ def test_everything_is_replayed_in_place_while_commands_flow(settings: Settings,
     assert {org_id: (each["name"], each["domain"], each["version"]) for org_id, each in held.items()} == (
         names_and_versions(observed)
     )
-    assert asyncio.run(accounts.check(settings)).differences == []
+    assert asyncio.run(find_differences(settings)) == []

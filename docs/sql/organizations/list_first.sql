@@ -1,6 +1,6 @@
 -- organizations/list_first
 --
--- Reads the first page of all organizations, for `orgs check`. An operator's command, seldom. No lock.
+-- Reads the first page of all organizations, for `orgs export`. An operator's command, seldom. No lock.
 -- organization_pkey.
 --
 -- Parameters: $1 limit

@@ -7,15 +7,18 @@
 
 WITH page AS MATERIALIZED (
 SELECT o.id AS org_id, o.version, j.after,
-coalesce(CASE WHEN o.deleted_at IS NULL THEN j.after IS NOT NULL AND o.deleted_at IS NULL
-    AND j.after::jsonb = jsonb_build_object('id', o.id, 'name', o.name, 'domain', o.domain, 'primary_address',
-    o.primary_address, 'version', o.version, 'created_at', j.after::jsonb -> 'created_at', 'updated_at',
-    j.after::jsonb -> 'updated_at', 'deactivated', o.deactivated_at IS NOT NULL, 'deactivated_at',
-    j.after::jsonb -> 'deactivated_at') AND (j.after::jsonb ->> 'created_at')::timestamptz = o.created_at
+coalesce(CASE WHEN o.name = '' THEN j.event_type = 'org.erased' AND o.deleted_at IS NOT NULL
+    AND o.updated_at = j.recorded_at WHEN o.deleted_at IS NULL THEN j.after IS NOT NULL
+    AND o.deleted_at IS NULL AND j.after::jsonb = jsonb_build_object('id', o.id, 'name', o.name, 'domain',
+    o.domain, 'primary_address', o.primary_address, 'version', o.version, 'created_at',
+    j.after::jsonb -> 'created_at', 'updated_at', j.after::jsonb -> 'updated_at', 'deactivated',
+    o.deactivated_at IS NOT NULL, 'deactivated_at', j.after::jsonb -> 'deactivated_at')
+    AND (j.after::jsonb ->> 'created_at')::timestamptz = o.created_at
     AND (j.after::jsonb ->> 'updated_at')::timestamptz = o.updated_at
     AND (j.after::jsonb ->> 'deactivated_at')::timestamptz IS NOT DISTINCT FROM o.deactivated_at
-    AND o.name_key IS NOT NULL ELSE j.after IS NULL AND o.deleted_at IS NOT NULL
-    AND j.before::jsonb ->> 'name' = o.name AND j.before::jsonb ->> 'domain' IS NOT DISTINCT FROM o.domain
+    AND o.name_key IS NOT NULL
+ELSE j.after IS NULL AND o.deleted_at IS NOT NULL AND j.before::jsonb ->> 'name' = o.name
+    AND j.before::jsonb ->> 'domain' IS NOT DISTINCT FROM o.domain
     AND nullif(j.before::jsonb -> 'primary_address', 'null') IS NOT DISTINCT FROM o.primary_address
     AND (j.before::jsonb ->> 'created_at')::timestamptz = o.created_at
     AND (j.before::jsonb ->> 'deactivated_at')::timestamptz IS NOT DISTINCT FROM o.deactivated_at

@@ -7,18 +7,22 @@
 
 SELECT ((get_byte(uuid_send(coalesce(org_id, command_id)), 14) & 3) << 8 | get_byte(uuid_send(coalesce(org_id,
     command_id)), 15)) AS bucket, count(*) AS rows,
-count(event_type) FILTER (WHERE position > $1) AS events,
+count(event_type) FILTER (WHERE position > $1 AND NOT (request_digest = ''
+    AND event_type IS DISTINCT FROM 'org.erased')) AS events,
 bit_xor(('x' || md5(concat(event_type, '{"org_id":"', org_id, '","version":', version, ',"position":',
     position, ',"changed":', coalesce(changed, '[]'), ',"before":', coalesce(before, 'null'), ',"after":',
     coalesce(after, 'null'), ',"command_id":"', command_id, '","actor":', coalesce(to_json(actor)::text,
     'null'), ',"recorded_at":"', replace(to_char(recorded_at AT TIME ZONE 'UTC',
-    'YYYY-MM-DD"T"HH24:MI:SS.US'), '.000000', '') || 'Z',
-    '"}')))::bit(128)) FILTER (WHERE event_type IS NOT NULL AND position > $1)::text AS event_xor,
-count(*) FILTER (WHERE position > $2) AS results,
+    'YYYY-MM-DD"T"HH24:MI:SS.US'), '.000000', '') || 'Z', '"}')))::bit(128)) FILTER (
+WHERE event_type IS NOT NULL AND position > $1 AND NOT (request_digest = ''
+    AND event_type IS DISTINCT FROM 'org.erased'))::text AS event_xor,
+count(*) FILTER (WHERE position > $2 AND NOT (request_digest = ''
+    AND event_type IS DISTINCT FROM 'org.erased')) AS results,
 bit_xor(('x' || md5(concat('{"command_id":"', command_id, '","org_id":', coalesce('"' || org_id || '"',
     'null'), ',"outcome":"', outcome, '","code":', code, ',"version":', coalesce(version::text, 'null'),
     ',"organization":', coalesce(after, 'null'), ',"position":', position, ',"problem":', coalesce(problem,
-    'null'), ',"final":true}')))::bit(128)) FILTER (WHERE position > $2)::text AS result_xor,
+    'null'), ',"final":true}')))::bit(128)) FILTER (WHERE position > $2 AND NOT (request_digest = ''
+    AND event_type IS DISTINCT FROM 'org.erased'))::text AS result_xor,
 count(*) FILTER (WHERE event_type IS NOT NULL AND version = 1) AS firsts,
 bit_xor(CASE WHEN version > 1 THEN hashtextextended(concat(org_id, ' ', version, ' ', length(after),
     split_part(after, '"primary_address":', 1)), 1) # hashtextextended(concat(org_id, ' ', version - 1, ' ',

@@ -68,7 +68,7 @@ TEXTS: Final[Mapping[str, str]] = {
     "verification names. No lock. organization_pkey.",
     "organizations/put_back": f"Writes an organization as the journal has it. {_OPERATOR} (`orgs repair`). Locks the "
     "row until the commit. organization_pkey.",
-    "organizations/list_first": f"Reads the first page of all organizations, for `orgs check`. {_OPERATOR}. No lock. "
+    "organizations/list_first": f"Reads the first page of all organizations, for `orgs export`. {_OPERATOR}. No lock. "
     "organization_pkey.",
     "organizations/list_following": f"Reads a later page of all organizations. {_OPERATOR}. No lock. "
     "organization_pkey.",
@@ -127,7 +127,7 @@ TEXTS: Final[Mapping[str, str]] = {
     "journal_pkey.",
     "journal/read_head": "Reads the last position given out. The relay, after each chunk and for `/readyz`; operators. "
     "No lock. One row.",
-    "journal/read_gaps": "Reads the positions that operators gave up. The relay, where it meets a hole; `orgs check`. "
+    "journal/read_gaps": "Reads the positions that operators gave up. The relay, where it meets a hole; `orgs verify`. "
     "No lock. Some rows at most.",
     "journal/read_history": "Reads the changes of one organization. The edge, for `GET /v1/orgs/{id}/history`; "
     "operators. No lock. journal_org_id_version_key.",
@@ -340,6 +340,9 @@ TEXTS: Final[Mapping[str, str]] = {
     "whole tables.",
     "verification/reference_rows": f"Reads the facts of buckets. {_DIFFERS}. No lock. Reads the whole table.",
     "verification/rows": f"Reads the rows of buckets. {_DIFFERS}, for each part of the journal. No lock. journal_pkey.",
+    "verification/emptied": "Reads which rows were emptied with erased organizations. A verification, in its snapshot, "
+    "10,000 at a time. No lock. Reads the whole table of organizations; journal_org_id_version_key.",
+    "verification/emptied_at": f"Finds which of some rows were emptied. {_DIFFERS}. No lock. journal_pkey.",
     "verification/rows_at": f"Reads rows by position. {_DIFFERS}, and for records that were sent twice. No lock. "
     "journal_pkey.",
     "verification/states": f"Reads what the journal leaves of organizations. {_DIFFERS}. No lock. Reads the whole "

@@ -100,6 +100,10 @@ RESULT: Final = (
 """Body of a row's result."""
 
 
+# Of an organization that was erased: what the row said was emptied, and what was published isn't (decision 0043).
+_EMPTIED_ROW: Final = "(request_digest = '' AND event_type IS DISTINCT FROM 'org.erased')"
+
+
 def _link(version: str, organization: str) -> str:
     """What a change left or found. Not the address, whose members stand in any order, but for its length: events say
     more."""
@@ -120,10 +124,11 @@ def _chain(seed: int) -> str:
 _WINDOW: Final = text(
     f"""
 SELECT {_BUCKET} AS bucket, count(*) AS rows,
-  count(event_type) FILTER (WHERE position > :events_from) AS events,
-  bit_xor({_md5(EVENT)}) FILTER (WHERE event_type IS NOT NULL AND position > :events_from)::text AS event_xor,
-  count(*) FILTER (WHERE position > :results_from) AS results,
-  bit_xor({_md5(RESULT)}) FILTER (WHERE position > :results_from)::text AS result_xor,
+  count(event_type) FILTER (WHERE position > :events_from AND NOT {_EMPTIED_ROW}) AS events,
+  bit_xor({_md5(EVENT)}) FILTER (
+    WHERE event_type IS NOT NULL AND position > :events_from AND NOT {_EMPTIED_ROW})::text AS event_xor,
+  count(*) FILTER (WHERE position > :results_from AND NOT {_EMPTIED_ROW}) AS results,
+  bit_xor({_md5(RESULT)}) FILTER (WHERE position > :results_from AND NOT {_EMPTIED_ROW})::text AS result_xor,
   count(*) FILTER (WHERE event_type IS NOT NULL AND version = 1) AS firsts,
   {_chain(1)} AS chain_high, {_chain(2)} AS chain_low
 FROM journal WHERE position > :after AND position <= :through GROUP BY 1
@@ -147,11 +152,13 @@ _AS_DELETED: Final = (
     "AND (j.before::jsonb ->> 'deactivated_at')::timestamptz IS NOT DISTINCT FROM o.deactivated_at "
     "AND o.deleted_at = j.recorded_at AND o.updated_at = j.recorded_at AND o.name_key IS NULL"
 )
+_AS_ERASED: Final = "j.event_type = 'org.erased' AND o.deleted_at IS NOT NULL AND o.updated_at = j.recorded_at"
 _PAGE: Final = text(
     f"""
 WITH page AS MATERIALIZED (
   SELECT o.id AS org_id, o.version, j.after,
-    coalesce(CASE WHEN o.deleted_at IS NULL THEN {_AS_LEFT} ELSE {_AS_DELETED} END, false) AS fits
+    coalesce(CASE WHEN o.name = '' THEN {_AS_ERASED} WHEN o.deleted_at IS NULL THEN {_AS_LEFT}
+      ELSE {_AS_DELETED} END, false) AS fits
   FROM (SELECT * FROM organization WHERE id > :after ORDER BY id LIMIT :limit) AS o
   LEFT JOIN journal AS j ON j.org_id = o.id AND j.version = o.version AND j.event_type IS NOT NULL
 )
@@ -182,8 +189,16 @@ _REFERENCE_ROWS: Final = text(
 )
 _ROWS: Final = text(
     f"SELECT {', '.join(JournaledOutcome._fields)} FROM journal "  # noqa: S608 - as above
-    f"WHERE position > :after AND position <= :through AND {_BUCKET} = ANY(:buckets) ORDER BY position"
+    f"WHERE position > :after AND position <= :through AND {_BUCKET} = ANY(:buckets) AND NOT {_EMPTIED_ROW} "
+    "ORDER BY position"
 )
+_EMPTIED: Final = text(
+    f"""
+SELECT position FROM organization AS o JOIN journal AS j ON j.org_id = o.id
+WHERE o.name = '' AND position > :after AND {_EMPTIED_ROW} ORDER BY position LIMIT :limit
+"""  # noqa: S608 - as above
+)
+_EMPTIED_AT: Final = text(f"SELECT position FROM journal WHERE position = ANY(:positions) AND {_EMPTIED_ROW}")  # noqa: S608 - as above
 _ROWS_AT: Final = text(
     f"SELECT {', '.join(JournaledOutcome._fields)} FROM journal WHERE position = ANY(:positions)"  # noqa: S608 - as above
 )
@@ -293,9 +308,19 @@ async def read_fact_rows(conn: AsyncConnection, kind: str, buckets: Collection[i
 async def read_rows(
     conn: AsyncConnection, after: int, through: int, buckets: Collection[int]
 ) -> list[JournaledOutcome]:
-    """The rows of some buckets in a part of the journal, in order."""
+    """The rows of some buckets in a part of the journal, in order; without those that were emptied."""
     given = {"after": after, "through": through, "buckets": list(buckets)}
     return [JournaledOutcome._make(row) for row in await conn.execute(_ROWS, given)]
+
+
+async def read_emptied(conn: AsyncConnection, after: int, limit: int) -> list[int]:
+    """The next positions whose rows were emptied with their organizations."""
+    return [row.position for row in await conn.execute(_EMPTIED, {"after": after, "limit": limit})]
+
+
+async def find_emptied(conn: AsyncConnection, positions: Collection[int]) -> set[int]:
+    """Which of these rows were emptied with their organizations."""
+    return {row.position for row in await conn.execute(_EMPTIED_AT, {"positions": list(positions)})}
 
 
 async def read_rows_at(conn: AsyncConnection, positions: Collection[int]) -> dict[int, JournaledOutcome]:

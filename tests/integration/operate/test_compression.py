@@ -11,7 +11,7 @@ import pytest
 
 from org_events.reference import Membership, Partnership, Role, Staff
 from org_local.stack import Stack
-from org_service.operate import accounts, reference
+from org_service.operate import reference
 from org_service.settings import Settings
 from tests.support import log_faults
 from tests.support.database import execute
@@ -20,6 +20,7 @@ from tests.support.idle import wait_until_idle
 from tests.support.operating import ORG, Orgs, Service
 from tests.support.raw_batches import CODECS, stored_codecs
 from tests.support.reference_feed import JOINED
+from tests.support.verified import find_differences
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.integration
@@ -60,7 +61,7 @@ async def test_every_reader_works_with_every_codec_of_the_topics(
     for name in names:
         assert stored_codecs(stack, name, 1 if name == topics.relay else kafka.partitions) >= {*CODECS.values()}
     assert await facts_on_topics(kafka) == Counts(4, 4, 4)
-    assert (await accounts.check(settings)).differences == []
+    assert await find_differences(settings) == []
     for what in ("commands", "results", "events"):
         shown = (await orgs("tail", what, *ALL)).json_lines
         assert len(shown) == 5

@@ -15,7 +15,7 @@ from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartit
 
 from org_service.domain.reasons import OperationState
 from org_service.errors import PreconditionError
-from org_service.operate import accounts, grow_topics, runs
+from org_service.operate import grow_topics, runs
 from org_service.operate.grow_topics import GrowTopics
 from org_service.probes import Point
 from org_service.relay import relay
@@ -33,6 +33,7 @@ from tests.support.probing import Killed, kill, probing
 from tests.support.relaying import changes, journal
 from tests.support.sending import binary
 from tests.support.topics import read_topic
+from tests.support.verified import find_differences
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.integration
@@ -194,7 +195,7 @@ async def assert_exact(
     wanted = {org_id: len(sent) for org_id, sent in flow.sent.items()}
     await until(lambda: subscriber.is_through(wanted))
     assert subscriber.versions == {org_id: list(range(1, count + 1)) for org_id, count in wanted.items()}
-    assert (await accounts.check(settings)).differences == []
+    assert await find_differences(settings) == []
     moved = [each for each in wanted if partition_of(each.encode(), partitions) >= settings.kafka.partitions]
     assert moved
     folded: dict[int, dict[bytes | None, bytes | None]] = defaultdict(dict)

@@ -9,17 +9,20 @@ import pytest
 from org_events.commands import CreateOrganization
 from org_events.publishing import OrganizationClient
 from org_service.domain.reasons import OperationState
-from org_service.operate import accounts, runs
+from org_service.operate import runs
 from org_service.operate.parked_edit import CAUSE_HEADER, EditParked
 from org_service.probes import Point
 from org_service.settings import Settings
 from tests.integration.operate.parking import failing_for, find_outcome, release, rows
 from tests.integration.worker.publishing import send
+from tests.support.database import connected
+from tests.support.idle import wait_until_idle
 from tests.support.killing import run_process_killed_at
 from tests.support.observed import TopicReader
 from tests.support.operating import Orgs, Service
 from tests.support.records import record_of
 from tests.support.releasing import find_disorder, live
+from tests.support.verified import find_differences
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.integration
@@ -30,8 +33,11 @@ ORGANIZATIONS, COMMANDS_EACH = 40, 10
 
 async def is_balanced(settings: Settings) -> bool:
     """Whether all is published, each outcome once, and nothing is parked."""
-    found = await accounts.check(settings)
-    return not found.differences and not found.parked
+    async with connected(settings) as database:
+        if await database.fetchval("SELECT count(*) FROM parked WHERE state = 'open'"):
+            return False
+    await wait_until_idle(settings, 30)
+    return not await find_differences(settings)
 
 
 @pytest.mark.parametrize(

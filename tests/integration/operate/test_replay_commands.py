@@ -9,7 +9,7 @@ import pytest
 from org_service.domain.reasons import OperationState
 from org_service.kafka import topics
 from org_service.kafka.ranges import find_extent
-from org_service.operate import accounts, runs
+from org_service.operate import runs
 from org_service.operate.commands import CommandSelection
 from org_service.operate.replay_commands import ReplayCommands
 from org_service.probes import Point
@@ -23,6 +23,7 @@ from tests.support.probing import Killed, probing
 from tests.support.random_commands import RandomCommands
 from tests.support.rehearsing import publish
 from tests.support.topics import read_topic
+from tests.support.verified import find_differences
 
 pytestmark = pytest.mark.integration
 
@@ -72,7 +73,7 @@ async def before(settings: Settings, running: Service) -> Decided:
 async def see_unchanged(settings: Settings, before: Decided) -> None:
     await wait_until_idle(settings, IDLE_S)
     assert await look(settings, before.head, before.parked[-1]["id"]) == before
-    assert (await accounts.check(settings)).differences == []
+    assert await find_differences(settings) == []
 
 
 async def sent(settings: Settings) -> dict[int, list[tuple[Any, ...]]]:

@@ -13,7 +13,7 @@ from org_local.stack import Stack
 from org_service.errors import PartitionUnreadableError
 from org_service.kafka import relay_position
 from org_service.kafka.reader import Record, read_all
-from org_service.operate import accounts, progress, tail
+from org_service.operate import progress, tail
 from org_service.operate.tail import View
 from org_service.settings import Settings
 from tests.support import log_faults
@@ -94,8 +94,6 @@ async def test_a_partial_read_is_never_reported_as_complete(settings: Settings, 
     with pytest.raises(PartitionUnreadableError, match=f"partition {SICK} cannot be read"):
         await take(read_all(settings.kafka, topics.commands), found)
     assert places(found) == ALL - BEHIND
-    with pytest.raises(PartitionUnreadableError, match=f"{topics.commands}, partition {SICK} cannot be read"):
-        await accounts.check(settings)
     with pytest.raises(PartitionUnreadableError, match=f"{topics.staff}, partition {SICK} cannot be read"):
         await facts_on_topics(settings.kafka)
     with pytest.raises(

@@ -11,12 +11,14 @@ from aiokafka import AIOKafkaProducer
 
 from org_service.errors import PreconditionError
 from org_service.operate import runs
+from org_service.operate.erase import Erase
 from org_service.operate.verifying.repair import Repair
 from org_service.operate.verifying.report import Kind, Report, Verdict
 from org_service.operate.verifying.verification import Asked, verify
 from org_service.probes import Point
 from org_service.settings import Settings
 from tests.support.database import connected, execute
+from tests.support.erasing import at_once
 from tests.support.idle import wait_until_idle
 from tests.support.killing import kill_at, until_abandoned
 from tests.support.operating import Service
@@ -214,7 +216,8 @@ async def test_planted_damage_is_found_named_and_repaired_and_nothing_else_is_to
     assert all(any(each in were for were in before.values()) for each in sent), "the same bytes as at first"
     report = await look(settings)
     assert (report.verdict, report.differences) == (Verdict.EQUAL, []), report.comparisons
-    assert report.notes == [f"{settings.kafka.topics.results}: 1 wrong records, with the right one behind them"]
+    (note,) = report.notes
+    assert note.startswith(f"{settings.kafka.topics.results}: 1 records are wrong with the right one behind them")
     with pytest.raises(PreconditionError, match="nothing that `orgs repair` can mend differs"):
         await Repair.make(settings)
 
@@ -316,6 +319,21 @@ async def test_what_can_not_be_told_now_is_inconclusive(settings: Settings, hist
     assert (earlier.verdict, earlier.position) == (Verdict.EQUAL, 100)
     with pytest.raises(PreconditionError, match="the journal ends at position"):
         await verify(settings, Asked(at=1_000_000))
+
+
+@pytest.mark.usefixtures("history")
+async def test_what_was_erased_is_no_difference(settings: Settings) -> None:
+    tool = await Erase.make(at_once(settings), None)
+    planned, _ = await runs.keep_plan(at_once(settings), tool, requested_by="bob", reason="a test")
+    erased = await runs.run(at_once(settings), planned.id)
+    assert erased.counts
+    await wait_until_idle(settings, 30)
+    report = await look(settings)
+    assert (report.verdict, report.differences, report.notes) == (Verdict.EQUAL, [], []), report.comparisons
+    (emptied,) = await pick(settings, "SELECT count(*) FROM journal WHERE request_digest = '' AND command_offset >= 0")
+    assert emptied > len(erased.counts)
+    checked = {each.name: each.checked for each in report.comparisons}
+    assert checked[f"{settings.kafka.topics.results} = journal"] == report.position - emptied
 
 
 async def rows_of(settings: Settings, query: str) -> AsyncIterator[Any]:

@@ -154,17 +154,12 @@ class Comparing:
             if row is None:
                 differences.append(Difference(Kind.ORGANIZATION_UNKNOWN, str(org_id), "journal", "organization"))
             elif now is not None:
-                differences += [
-                    Difference(
-                        Kind.ORGANIZATION_DIFFERS,
-                        str(org_id),
-                        "journal",
-                        "organization",
-                        *field,
-                        position=row.position,
-                    )
-                    for field in rows.differing_fields(rows.restore(row), now)
-                ]
+                must_be = rows.restore(row)
+                fields = [("", "erased", None)] if must_be is None else rows.differing_fields(must_be, now)
+                named = Difference(
+                    Kind.ORGANIZATION_DIFFERS, str(org_id), "journal", "organization", position=row.position
+                )
+                differences += [named._replace(field=name, expected=left, found=right) for name, left, right in fields]
         return differences
 
     def _split(self, buckets: Iterable[int]) -> Iterable[set[int]]:
@@ -191,12 +186,17 @@ class Comparing:
         self._add_strange(comparison, log, topic, scan)
         dirty = find_dirty(expected, scan.digests) | await self._look_at_repeats(log, scan)
         for buckets in self._split(dirty):
-            again = await self._readers.read_log(log, found.of(topic), buckets, low=low, through=through)
+            again = await self._readers.read_log(
+                log, found.of(topic), buckets, low=low, through=through, skip=found.emptied
+            )
             must_be = await self._expect(log, buckets, low)
             differences, superseded = await self._compare_log(log, topic, must_be, again.entries)
             self._report.add(comparison, differences)
             if superseded:
-                self._report.notes.append(f"{topic}: {superseded} wrong records, with the right one behind them")
+                self._report.notes.append(
+                    f"{topic}: {superseded:,} records are wrong with the right one behind them, or an operator gave "
+                    "them up, or erased their organization"
+                )
             elif not differences:
                 comparison.lower_to(Verdict.INCONCLUSIVE, _UNEXPLAINED)
 
@@ -244,13 +244,17 @@ class Comparing:
         """Differences, and how many wrong records have the right one behind them."""
         missing, differs, foreign = _KINDS[log]
         wrong: dict[int, tuple[Kind, Entry | None]] = {}
-        superseded = 0
-        for position in sorted(must_be.keys() | there.keys()):
+        async with self._database.connect() as conn:  # erased since the snapshot
+            emptied = await verification.find_emptied(conn, there.keys() - must_be.keys())
+        superseded = len(emptied)
+        for position in sorted((must_be.keys() | there.keys()) - emptied):
             right, entries = must_be.get(position), there.get(position, ())
             first = [each for each in entries if not each.replayed]
             good = [each for each in first if each.digest == right]
             bad = [each for each in entries if each.digest != right and (each.replayed or each not in good)]
-            if right is None:
+            if right is None and any(gap.holds(position) for gap in self._found.gaps):
+                superseded += 1
+            elif right is None:
                 wrong[position] = foreign, entries[0]
             elif not first:
                 wrong[position] = missing, None

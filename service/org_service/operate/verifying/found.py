@@ -22,6 +22,8 @@ class Found:
     """Of the relay's topics."""
     grown_to: int | None = None
     """The number of partitions, where the topics grew."""
+    emptied: bytearray | None = None
+    """A bit a position: rows that say nothing any more, because their organizations were erased."""
     published: int = 0
     """By the relay, after the topics were read."""
 

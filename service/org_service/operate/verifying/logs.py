@@ -111,6 +111,7 @@ async def scan_log(
     *,
     low: int,
     through: int,
+    skip: bytes | bytearray | None = None,
     buckets: Collection[int] = (),
     pace: Pace | None = None,
     stall_s: float = STALL_S,
@@ -123,6 +124,7 @@ async def scan_log(
         ranges: What to read.
         low: Nothing up to this position is asked for.
         through: Nor behind this one.
+        skip: Nor where a bit is set.
         buckets: Keep the records of these one by one.
         pace: How much of a processor may be used.
         stall_s: As `read_batches`.
@@ -131,7 +133,7 @@ async def scan_log(
     counts, xors = [0] * BUCKETS, [0] * BUCKETS
     wanted = frozenset(buckets)
     async for at, records in read_batches(kafka, ranges, stall_s=stall_s):
-        _scan(scan, log, at.partition, records, low, through, wanted, counts, xors)
+        _scan(scan, log, at.partition, records, (low, through, skip), wanted, counts, xors)
         await pace.rest()
     scan.digests = {number: Digest(counts[number], xors[number]) for number in range(BUCKETS) if counts[number]}
     return scan
@@ -142,12 +144,12 @@ def _scan(  # noqa: PLR0917 - the hot loop: once a batch
     log: Log,
     partition: int,
     records: Sequence[BatchRecord],
-    low: int,
-    through: int,
+    positions: tuple[int, int, bytes | bytearray | None],
     wanted: frozenset[int],
     counts: list[int],
     xors: list[int],
 ) -> None:
+    low, through, skip = positions
     events, seen, number = log == "events", scan.seen, int.from_bytes
     start = 0
     for record in records:
@@ -169,7 +171,8 @@ def _scan(  # noqa: PLR0917 - the hot loop: once a batch
         if position > through:
             scan.last = max(scan.last, (position, partition, record.offset))
             continue
-        if position <= low:
+        bit = 1 << (position & 7)
+        if position <= low or (skip is not None and skip[position >> 3] & bit):
             continue
         replayed = False
         if events:
@@ -180,7 +183,6 @@ def _scan(  # noqa: PLR0917 - the hot loop: once a batch
         if bucket in wanted:
             entry = Entry(digest, partition, record.offset, replayed)
             scan.entries.setdefault(position, []).append(entry)
-        bit = 1 << (position & 7)
         if replayed or seen[position >> 3] & bit:
             if len(scan.repeats) < REPEATS_MAX:
                 scan.repeats.setdefault(position, []).append(Entry(digest, partition, record.offset, replayed))

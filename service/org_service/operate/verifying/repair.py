@@ -145,7 +145,9 @@ class Repair:
                 if item.kind in _ROWS:
                     row, now = last.get(UUID(item.subject)), there.get(UUID(item.subject))
                     must_be = None if row is None else rows.restore(row)
-                    if must_be is None or now == must_be:
+                    if must_be is None:  # erased: nobody knows what else the row said
+                        counts["conflict"] += 1
+                    elif now == must_be:
                         counts["as it must be"] += 1
                     elif await organizations.put_back(conn, must_be):
                         counts["repaired"] += 1

@@ -30,8 +30,10 @@ def body_of(row: JournaledOutcome, log: Literal["events", "results", "state"]) -
     return None if record is None else record[0]
 
 
-def restore(row: JournaledOutcome) -> StoredOrganization:
-    """The organization as the last change left it, as the table must have it."""
+def restore(row: JournaledOutcome) -> StoredOrganization | None:
+    """The organization as the last change left it, as the table must have it; None where it was erased."""
+    if row.after is None and row.before is None:
+        return None
     said = orjson.loads(row.after or row.before or "")
     deleted = row.after is None
     return StoredOrganization(

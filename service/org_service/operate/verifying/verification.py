@@ -21,6 +21,7 @@ import asyncio
 import os
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Final, NamedTuple
 
 from org_service import probes
@@ -42,6 +43,7 @@ from org_service.store.database import Database, DatabaseConnection
 WINDOW_ROWS: Final = 50_000
 """Of the journal in one statement: about half a second, far from any time-out."""
 PAGE_ORGANIZATIONS: Final = 20_000
+EMPTIED_AT_ONCE: Final = 10_000
 SESSIONS: Final = 2
 """That digest the journal in parallel."""
 RELAY_WAIT_S: Final = 30.0
@@ -129,6 +131,7 @@ class _Verification:
                     raise PreconditionError(f"the journal ends at position {head:,}, before {self._asked.at:,}.")
                 self.report.position = head if self._asked.at is None else self._asked.at
                 self._found.gaps = await journal.read_gaps(conn)
+                await self._read_emptied(conn)
                 if probes.listeners:
                     await probe("verify.after_snapshot", self.report.position)
                 reading = asyncio.create_task(self._read_rest())
@@ -141,6 +144,16 @@ class _Verification:
                 await asyncio.gather(reading, return_exceptions=True)
         compare = Comparing(self.report, self._found, self._readers, self._settings, self._database)
         await compare.run(tables=self._asked.at is None)
+
+    async def _read_emptied(self, conn: DatabaseConnection) -> None:
+        """What was published of organizations that were erased is not compared: nobody knows any more what it was."""
+        after = 0
+        while positions := await verification.read_emptied(conn, after, EMPTIED_AT_ONCE):
+            bits = self._found.emptied = self._found.emptied or bytearray((self.report.position >> 3) + 1)
+            for position in positions:
+                if position <= self.report.position:
+                    bits[position >> 3] |= 1 << (position & 7)
+            after = positions[-1]
 
     async def _read_tables(self, conn: DatabaseConnection) -> None:
         found, last = self._found, None
@@ -191,13 +204,12 @@ class _Verification:
 
     async def _read_topics(self) -> None:
         found, through, names = self._found, self.report.position, self._kafka.topics
-        low, partitions = found.events_low, found.grown_to
-        found.events_scan = await self._readers.read_log("events", found.of(names.events), low=low, through=through)
-        low = found.results_low
-        found.results_scan = await self._readers.read_log("results", found.of(names.results), low=low, through=through)
+        read = partial(self._readers.read_log, through=through, skip=found.emptied)
+        found.events_scan = await read("events", found.of(names.events), low=found.events_low)
+        found.results_scan = await read("results", found.of(names.results), low=found.results_low)
         if self._asked.at is None:
             found.state_scan = await self._readers.read_state(
-                found.of(names.state), through=through, partitions=partitions
+                found.of(names.state), through=through, partitions=found.grown_to
             )
         last = await progress.published(self._settings)
         found.published = 0 if last is None else last.position

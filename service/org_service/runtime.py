@@ -26,6 +26,7 @@ from org_service.settings import Settings
 from org_service.store import migrate
 from org_service.store.failures import classify
 from org_service.telemetry.logs import get_logger
+from org_service.telemetry.tracing import tracing
 from org_service.waiting import Patience, run_unless
 
 if TYPE_CHECKING:
@@ -91,6 +92,7 @@ async def serve(settings: Settings, roles: Collection[ServiceRole]) -> None:
     gc.freeze()
     gc.set_threshold(*(_GC_OF_REQUESTS if "edge" in parts else GC_OF_BATCHES))
     async with AsyncExitStack() as stack:
+        await stack.enter_async_context(tracing(settings.tracing, roles))
         for role, part in parts.items():
             if role == "edge":
                 edge = await stack.enter_async_context(cast("Edge", part))

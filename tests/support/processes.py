@@ -28,7 +28,7 @@ COMMAND_TIMEOUT_S = 90
 def environment(settings: Settings) -> dict[str, str]:
     """The variables that give a process these settings: what was set in a group, and nothing else of ours."""
     variables = {name: value for name, value in os.environ.items() if not name.startswith("ORGS_")}
-    for group in ("kafka", "database", "worker", "relay", "edge", "operate", "auth", "log"):
+    for group in ("kafka", "database", "worker", "relay", "edge", "operate", "auth", "log", "tracing"):
         values = getattr(settings, group)
         for name in values.model_fields_set:
             value = getattr(values, name)

@@ -40,6 +40,7 @@ from org_events.publishing.connection import REFUSALS, Connection, ConnectionOpt
 from org_events.publishing.errors import KafkaRefused, KafkaUnavailable, OutcomeUnknown
 from org_events.publishing.outcomes import wait_until
 from org_events.publishing.pending import PendingCommand, failure_of, hand_on_failure
+from org_events.publishing.tracing import sending
 from org_events.results import Result
 from org_events.topics import Topics
 
@@ -71,7 +72,8 @@ class OrganizationClient:
         topics: Their names, where they have a prefix.
         actor: On whose behalf, for brokers that trust their publishers.
         token: A JWT that names the actor, or a function that gives a fresh one; called for each command.
-        traceparent: Gives the W3C trace context of the current command, or None.
+        traceparent: Gives the W3C trace context of the current command, or None. Without it, and where OpenTelemetry
+            is installed, each command gets a span in the current trace, which ends with its outcome.
         timeout_s: For an outcome, and to connect.
         options: Passed on to aiokafka's producer and consumer: `security_protocol`, `ssl_context`, `sasl_…`.
     """
@@ -309,8 +311,18 @@ class OrganizationClient:
         return asyncio.get_running_loop().time() + (self._timeout_s if timeout_s is None else timeout_s)
 
     async def _send(self, command: AnyCommand, command_id: UUID | None, timeout_s: float | None) -> PendingCommand:
-        """Hand a command to the producer; its outcome is expected from here on."""
+        """Hand a command to the producer, inside the caller's trace; its outcome is expected from here on."""
         command_id = command_id or uuid4()
+        if self._traceparent is not None:
+            return await self._hand_over(command, command_id, timeout_s, self._traceparent())
+        with sending(command.type, command_id) as span:
+            pending = await self._hand_over(command, command_id, timeout_s, span.traceparent)
+            span.end_with(pending.outcome, pending.deadline)
+            return pending
+
+    async def _hand_over(
+        self, command: AnyCommand, command_id: UUID, timeout_s: float | None, traceparent: str | None
+    ) -> PendingCommand:
         body = body_to_send(command, command_id)
         token = self._token() if callable(self._token) else self._token
         headers = command_headers(
@@ -319,7 +331,7 @@ class OrganizationClient:
             source=self._source,
             actor=self._actor,
             authorization=None if token is None else f"Bearer {token}",
-            traceparent=None if self._traceparent is None else self._traceparent(),
+            traceparent=traceparent,
         )
         publisher, expected = self._connection.publisher(), self._connection.expected
         deadline = self._deadline(timeout_s)

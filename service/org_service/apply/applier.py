@@ -20,6 +20,7 @@ from org_service.apply.reading import read_each
 from org_service.apply.replies import Replies
 from org_service.apply.settle import Settling
 from org_service.apply.snapshot import read_snapshot
+from org_service.apply.traced import add_spans
 from org_service.apply.writing import write_decided
 from org_service.domain.fold import Decider, Fold, Plan, describe_place
 from org_service.domain.requests import Record, Request, Unreadable
@@ -30,6 +31,7 @@ from org_service.store.database import Database
 from org_service.store.failures import classify
 from org_service.telemetry.logs import get_logger, log_defect
 from org_service.telemetry.metrics import BATCH_RECORDS, BATCH_SECONDS, COMMANDS, PARKED
+from org_service.telemetry.tracing import BatchSpan, active
 from org_service.waiting import Heartbeat
 from org_service.wire.commands import read
 from org_service.wire.parked import keep_record
@@ -116,28 +118,36 @@ class Applier:
         """
         started = time.perf_counter()
         BATCH_RECORDS.observe(len(records))
+        tracing = active()
+        span = None if tracing is None else tracing.begin_commands(started)
         entered: list[asyncio.Task[Mapping[int, int]]] = []
         parts = split_into_lanes(records, len(self._lanes))
         judgement = Judgement(self._breaker, len(parts), self._decides_nothing)
         for number, (places, lane) in enumerate(parts):
             before = {task for place in places if (task := self._lanes[place]) is not None}
-            task = asyncio.create_task(self._settle_lane(lane, before, judgement, number))
+            task = asyncio.create_task(self._settle_lane(lane, before, judgement, number, span))
             for place in places:
                 self._lanes[place] = task
             entered.append(task)
         settled = await asyncio.gather(*entered, return_exceptions=True)
+        exemplar = None if span is None else span.end({"messaging.batch.message_count": len(records)})
         waiting: dict[int, int] = {}
         for outcome in settled:
             if isinstance(outcome, BaseException):
                 raise outcome
             waiting |= outcome
-        BATCH_SECONDS.observe(time.perf_counter() - started)
+        BATCH_SECONDS.observe(time.perf_counter() - started, exemplar)
         if not waiting:
             return records
         return [record for record in records if record.offset < waiting.get(record.partition, record.offset + 1)]
 
     async def _settle_lane(
-        self, records: Sequence[Record], before: set[asyncio.Task[Mapping[int, int]]], judgement: Judgement, lane: int
+        self,
+        records: Sequence[Record],
+        before: set[asyncio.Task[Mapping[int, int]]],
+        judgement: Judgement,
+        lane: int,
+        span: BatchSpan | None,
     ) -> dict[int, int]:
         """Settle the records of a lane; returns from which offset on partitions wait, where some do."""
         try:
@@ -149,7 +159,8 @@ class Applier:
                 for task in before:
                     task.result()  # cancelled, or failed: what comes later in its partitions may not go first
             if requests:
-                await self._settling.settle(requests, partial(self._transact, judgement, lane), self._finish)
+                transact, finish = partial(self._transact, judgement, lane), partial(self._finish, span)
+                await self._settling.settle(requests, transact, finish)
             return waiting
         finally:
             judgement.leave(lane)
@@ -219,7 +230,7 @@ class Applier:
         policy = None if self.authenticator.trusts else self.authenticator.policy
         return decides_nothing(self._reader or read, self._decider, policy)
 
-    async def _finish(self, committed: tuple[Plan, int]) -> None:
+    async def _finish(self, span: BatchSpan | None, committed: tuple[Plan, int]) -> None:
         """Count what was committed, and send the outcomes that the relay won't."""
         plan, start = committed
         if self._on_commit is not None:
@@ -227,6 +238,8 @@ class Applier:
         if self._breaker is not None:
             self._breaker.record(plan)
         _count(plan)
+        if span is not None:
+            add_spans(span, plan, start)
         if probes.listeners:
             await probe("apply.before_replies", plan)
         if self._replies is not None:

@@ -87,6 +87,18 @@ class AcceptReason(StrEnum):
     TIMED_OUT = "timed_out"
 
 
+class SpanFate(StrEnum):
+    """What became of a span."""
+
+    EXPORTED = "exported"
+    QUEUE_FULL = "queue_full"
+    """Dropped: the collector was away, or too slow, for too long."""
+    REJECTED = "rejected"
+    """Dropped: the collector doesn't want it."""
+    LEFT = "left"
+    """Dropped as the process ended: the collector did not take it in time."""
+
+
 class OperationState(StrEnum):
     """Where an operation stands."""
 

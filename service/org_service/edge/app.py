@@ -58,6 +58,8 @@ class Application(FastAPI):
             redoc_url=None,
             openapi_url=None,
             redirect_slashes=False,
+            # Ours (`telemetry.tracing`) hold no paths and no arguments.
+            telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
         )
         self._settings = settings
         self._tokens = tokens

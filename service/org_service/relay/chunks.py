@@ -36,6 +36,8 @@ class Chunk:
     more: bool
     """The journal probably has more rows: those left out here, or those beyond the limit of the read."""
     batches: dict[TopicPartition, list[RecordBatch]] = field(default_factory=dict[TopicPartition, list[RecordBatch]])
+    sampled: list[JournaledOutcome] = field(default_factory=list[JournaledOutcome])
+    """Rows that get a span once they are published."""
 
     @property
     def first(self) -> int:

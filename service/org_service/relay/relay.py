@@ -31,6 +31,7 @@ from org_service.kafka.transactions import TransactionWatch
 from org_service.probes import probe
 from org_service.relay.chunks import Chunk, Layout
 from org_service.relay.source import Source
+from org_service.relay.traced import add_spans
 from org_service.settings import Settings
 from org_service.store.leader import JournalSignal, LeaderLock
 from org_service.telemetry.logs import get_logger
@@ -43,6 +44,7 @@ from org_service.telemetry.metrics import (
     RELAY_ROWS,
     RELAY_SECONDS,
 )
+from org_service.telemetry.tracing import active
 from org_service.waiting import Heartbeat, Patience, Trouble, pause, run_unless
 from org_service.wire.position import PARTITION, Partitioning
 
@@ -281,7 +283,9 @@ class Relay:
         began = time.perf_counter()
         async with unknown_fate("the transaction"), asyncio.timeout(self._relay.publish_timeout_s):
             await producer.publish(chunk.batches)
-        RELAY_SECONDS.observe(time.perf_counter() - began)
+        seconds, tracing = time.perf_counter() - began, active()
+        exemplar = add_spans(tracing, chunk.sampled, chunk.rows, began) if tracing and chunk.sampled else None
+        RELAY_SECONDS.observe(seconds, exemplar)
         RELAY_ROWS.inc(chunk.rows)
         RELAY_LAG_POSITIONS.set(max(0, self._source.head - chunk.last.position))
         self._tries.succeed()

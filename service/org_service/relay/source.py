@@ -7,10 +7,12 @@ from org_service import probes
 from org_service.errors import StopError
 from org_service.probes import probe
 from org_service.relay.chunks import Chunk, Layout, build
+from org_service.relay.traced import pick
 from org_service.settings import DatabaseSettings
 from org_service.store import journal
 from org_service.store.database import Database
 from org_service.store.failures import classify_errors
+from org_service.telemetry.tracing import active
 
 WAY_OUT = (
     "The database was probably restored from an older backup. Stop the workers first: what they journal now "
@@ -60,7 +62,10 @@ class Source:
                 else:
                     self.head = rows[-1].position
         if rows:
-            return await build(rows, layout, limit=rows_max)
+            chunk = await build(rows, layout, limit=rows_max)
+            if active() is not None:
+                chunk.sampled = pick(rows[: chunk.rows])
+            return chunk
         if self.head < after:
             raise _ahead(after, self.head)
         return None

@@ -10,11 +10,12 @@ to a dead server, and a check that will never answer doesn't hang forever.
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
-from typing import Any, Final, Protocol, Self
+from typing import Any, Final, Protocol, Self, cast
 
 import orjson
 from prometheus_client import REGISTRY, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client.openmetrics import exposition as openmetrics
 
 from org_service.serving.server import Bounds, HttpServer, listen
 from org_service.waiting import Heartbeat
@@ -32,6 +33,8 @@ _BOUNDS: Final = Bounds(connections_max=64, head_bytes_max=8_192)
 """Orchestrators and collectors of metrics are few, and say little."""
 _PORTS: Final = "ORGS_WORKER__PORT, ORGS_RELAY__PORT, ORGS_OPERATE__PORT or ORGS_EDGE__HEALTH_PORT"
 
+_OPENMETRICS: Final = "application/openmetrics-text"
+"""Who accepts this gets exemplars as well; all others get Prometheus' own text format."""
 PATHS: Final = ("/livez", "/readyz", "/metrics")
 
 Check = Callable[[], Awaitable[str]]
@@ -73,7 +76,7 @@ class Health:
         elif scope["method"] not in ("GET", "HEAD"):
             status, content_type, body = _json(405, {"error": "only GET and HEAD"})
         else:
-            status, content_type, body = await answer()
+            status, content_type, body = await answer(scope)
         headers = [
             (b"content-type", content_type.encode()),
             (b"content-length", b"%d" % len(body)),
@@ -90,14 +93,14 @@ class Health:
             task.cancel()
         await asyncio.gather(*self._asking.values(), return_exceptions=True)
 
-    async def _live(self) -> _Page:
+    async def _live(self, _: Any) -> _Page:
         silent_s = round(time.monotonic() - min(each.at_s for each in self._probe.heartbeats), 1)
         if silent_s > self._stalled_after_s:
             reason = f"no heartbeat for {silent_s} s, at most {self._stalled_after_s} s are allowed"
             return _json(503, {"status": "stalled", "reason": reason})
         return _json(200, {"status": "alive", "last_beat_s_ago": silent_s})
 
-    async def _ready(self) -> _Page:
+    async def _ready(self, _: Any) -> _Page:
         checks = self._probe.checks()
         for name, check in checks.items():
             if name not in self._asking:
@@ -113,7 +116,10 @@ class Health:
         report = {name: {"ok": ok, "detail": detail} for name, (ok, detail) in states.items()}
         return _json(200 if ready else 503, {"status": "ready" if ready else "not ready", "checks": report})
 
-    async def _metrics(self) -> _Page:
+    async def _metrics(self, scope: Any) -> _Page:
+        accepted = b",".join(value for name, value in scope["headers"] if name == b"accept").decode("latin-1")
+        if any(each.partition(";")[0].strip().lower() == _OPENMETRICS for each in accepted.split(",")):
+            return 200, openmetrics.CONTENT_TYPE_LATEST, cast("bytes", openmetrics.generate_latest(REGISTRY))
         return 200, CONTENT_TYPE_LATEST, generate_latest(REGISTRY)
 
 

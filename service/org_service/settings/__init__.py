@@ -11,6 +11,7 @@ from org_service.settings.log import LogSettings
 from org_service.settings.operate import OperateSettings
 from org_service.settings.relay import RelaySettings
 from org_service.settings.settings import Settings
+from org_service.settings.tracing import TracingSettings
 from org_service.settings.values import as_text
 from org_service.settings.worker import WorkerSettings
 
@@ -23,6 +24,7 @@ __all__ = [
     "OperateSettings",
     "RelaySettings",
     "Settings",
+    "TracingSettings",
     "WorkerSettings",
     "as_text",
 ]

@@ -10,6 +10,7 @@ from org_service.settings.kafka import KafkaSettings
 from org_service.settings.log import LogSettings
 from org_service.settings.operate import OperateSettings
 from org_service.settings.relay import RelaySettings
+from org_service.settings.tracing import TracingSettings
 from org_service.settings.values import http_url
 from org_service.settings.worker import WorkerSettings
 
@@ -27,6 +28,7 @@ class Settings(BaseSettings):
     edge: EdgeSettings = EdgeSettings()
     operate: OperateSettings = OperateSettings()
     log: LogSettings = LogSettings()
+    tracing: TracingSettings = TracingSettings()
     api_url: str = Field(default="http://127.0.0.1:9100", description="Where `orgs mcp` finds the HTTP API")
     token: SecretStr = Field(
         default=SecretStr(""), description="Token (JWT) that identifies the user of `orgs send` and `orgs mcp`"

@@ -5,7 +5,7 @@ from typing import Final
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from org_service.domain.reasons import AcceptReason, LossReason, RepeatReason, SkipReason, TripReason
+from org_service.domain.reasons import AcceptReason, LossReason, RepeatReason, SkipReason, SpanFate, TripReason
 
 _SECONDS: Final = (0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24)
 
@@ -131,6 +131,9 @@ HTTP_CLOSED: Final = Counter(
 )
 HTTP_ACCEPTED: Final = Counter(
     "orgs_http_accepted_total", f"Changes answered with 202, by reason: {', '.join(AcceptReason)}", ["why"]
+)
+SPANS: Final = Counter(
+    "orgs_trace_spans_total", f"Spans that ended, by what became of them: {', '.join(SpanFate)}", ["what"]
 )
 
 

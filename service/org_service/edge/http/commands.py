@@ -24,7 +24,7 @@ from org_service.domain.fold import is_same_request
 from org_service.domain.outcomes import KnownOutcome, Undecided
 from org_service.domain.policy import READ, Policy
 from org_service.domain.reasons import AcceptReason
-from org_service.edge.http.gate import TRACEPARENT, Caller
+from org_service.edge.http.gate import Caller
 from org_service.edge.http.problems import ProblemError, key_reused, unavailable
 from org_service.errors import RetryError
 from org_service.settings import Settings
@@ -34,6 +34,7 @@ from org_service.store.database import Database
 from org_service.store.failures import classify
 from org_service.telemetry.logs import get_logger
 from org_service.telemetry.metrics import HTTP_ACCEPTED
+from org_service.telemetry.tracing import TRACEPARENT, active, is_sampled
 from org_service.waiting import Patience, Trouble
 from org_service.wire.body import digest_request
 
@@ -160,6 +161,16 @@ class Commands:
             ProblemError: 503, nothing is known; 422, the key belongs to another request.
             Exception: Postgres is away (`classify` knows). With an `Idempotency-Key` the request may be repeated.
         """
+        tracing, traceparent = active(), TRACEPARENT.get()
+        if tracing is None or not is_sampled(traceparent):
+            return await self._execute(caller, change)
+        about = {"orgs.command.id": str(change.command_id), "orgs.organization.id": str(change.org_id)}
+        with tracing.within(f"send {change.command_type}", traceparent, about, sends=True) as found:
+            answer = await self._execute(caller, change)
+            found["orgs.outcome"] = answer.outcome if isinstance(answer, Decided) else "pending"
+            return answer
+
+    async def _execute(self, caller: Caller, change: ChangeRequest) -> Decided | Pending:
         known = await self._known(caller, change) if change.repeatable else None
         if known is not None:
             return known

@@ -9,7 +9,6 @@ import re
 import secrets
 import time
 from collections.abc import Set as AbstractSet
-from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -40,6 +39,7 @@ from org_service.settings import EdgeSettings
 from org_service.store.failures import classify
 from org_service.telemetry.logs import get_logger
 from org_service.telemetry.metrics import HTTP_IN_FLIGHT, HTTP_REQUESTS, HTTP_SECONDS
+from org_service.telemetry.tracing import TRACE, TRACEPARENT, active, end_request
 
 log = get_logger(__name__)
 
@@ -47,8 +47,10 @@ CALLER: Final = "orgs.caller"
 """Where a scope keeps its `Caller`."""
 BODY: Final = "orgs.body"
 """Where a scope keeps the whole body."""
-TRACEPARENT: ContextVar[str | None] = ContextVar("traceparent", default=None)
-"""Of the request in flight; goes into the commands that it sends."""
+_BEGAN: Final = "orgs.began"
+"""Where a scope keeps when its request came."""
+_SPAN: Final = "orgs.span"
+"""Where a scope keeps the request's span, if there is one."""
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 """In a path: a router that looks for the end of a line takes `/mcp%0A` for `/mcp`."""
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -94,7 +96,7 @@ class Gate:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        began = time.perf_counter()
+        began = scope[_BEGAN] = time.perf_counter()
         headers = RequestHeaders(scope["headers"])
         request_id = headers.request_id or secrets.token_hex(16)
         structlog.contextvars.bind_contextvars(request_id=request_id)
@@ -138,11 +140,12 @@ class Gate:
             connection.known = True
         # What a tool asks of the API comes with 0: the message that called it was counted.
         wait_s = scope.get(WAIT_S)
+        inside = wait_s is not None
         if wait_s is None:
             wait_s = scope[WAIT_S] = self._buckets.take(caller.user_id, time.monotonic())
         if wait_s and (scope["method"], path) != ("POST", "/mcp"):  # there it depends on what the message asks
             raise too_many(wait_s)
-        TRACEPARENT.set(headers.traceparent)
+        self._trace(scope, headers.traceparent, inside=inside)
         body = b""
         if headers.has_body:
             self._routes.check_body(scope, headers)
@@ -158,6 +161,19 @@ class Gate:
         finally:
             self._in_flight -= 1
             HTTP_IN_FLIGHT.set(self._in_flight)
+
+    @staticmethod
+    def _trace(scope: Scope, traceparent: str | None, *, inside: bool) -> None:
+        """Go on with the trace that a request is part of; only once it is known who sent it."""
+        tracing = active()
+        if tracing is None:
+            TRACEPARENT.set(traceparent)
+        else:
+            method = _name_of(scope["method"])
+            span = tracing.begin_request(method, traceparent, scope[_BEGAN], inside=inside)
+            if span is not None:
+                scope[_SPAN] = span
+        scope[TRACE] = TRACEPARENT.get()
 
     def _is_public(self, scope: Scope) -> bool:
         path: str = scope["path"]
@@ -204,15 +220,19 @@ class Gate:
 
     def _count(self, scope: Scope, method: str, status: int, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", None) or "none"
-        if method not in _METHODS:
-            method = "other"
+        method = _name_of(method)
         counters = self._counted.get((route, method, status))
         if counters is None:
             counters = (HTTP_REQUESTS.labels(route, method, status), HTTP_SECONDS.labels(route, method))
             self._counted[route, method, status] = counters
         requests, durations = counters
         requests.inc()
-        durations.observe(seconds)
+        span = scope.get(_SPAN)
+        durations.observe(seconds, None if span is None else end_request(span, method, route, status))
+
+
+def _name_of(method: str) -> str:
+    return method if method in _METHODS else "other"
 
 
 def _wrong(error: dict[str, Any]) -> Wrong:

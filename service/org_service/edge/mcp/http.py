@@ -51,6 +51,8 @@ class Mounted:
         self._api = httpx2.AsyncClient(
             transport=httpx2.ASGITransport(app=uncounted), base_url="http://orgs", timeout=None
         )
+        # POST alone: without sessions there is no stream to open with GET, nor one to DELETE.
+        self.route = Route(PATH, self, methods=["POST"])
         self._names = TransportSecurityMiddleware(make_transport_security(edge))
         self._sessions = StreamableHTTPSessionManager(
             make_server(self._api), json_response=True, stateless=True, max_request_body_size=edge.body_bytes_max
@@ -63,6 +65,7 @@ class Mounted:
             ProblemError: It came by a name or from an origin that isn't known (421, 403), is not JSON (415), or comes
                 too soon (429).
         """
+        scope["route"] = self.route  # which only FastAPI's routes note by themselves
         body: bytes = scope[BODY]
         wait_s = scope[WAIT_S]
         if wait_s and not _calls_a_tool(body):
@@ -85,8 +88,7 @@ class Mounted:
 def mount(app: Starlette, edge: EdgeSettings) -> Mounted:
     """Put MCP at `/mcp` of the application whose API it calls; `run` must be entered before the first request."""
     mounted = Mounted(app, edge)
-    # POST alone: without sessions there is no stream to open with GET, nor one to DELETE.
-    app.router.routes.append(Route(PATH, mounted, methods=["POST"]))
+    app.router.routes.append(mounted.route)
     return mounted
 
 

@@ -36,6 +36,7 @@ from org_service.edge.http.request_headers import COMMAND_ID, IDEMPOTENCY_KEY_CH
 from org_service.edge.mcp.schemas import CLEARABLE, TOOLS
 from org_service.settings import Settings
 from org_service.telemetry.logs import get_logger
+from org_service.telemetry.tracing import TRACE, TRACEPARENT, active, is_sampled
 
 log = get_logger(__name__)
 
@@ -47,7 +48,7 @@ _KEY: Final = re.compile(rf"[\x21-\x7e]{{1,{IDEMPOTENCY_KEY_CHARS_MAX}}}")
 NAME: Final = "organizations"
 VERSION: Final = "1.0.0"
 """Of the tools: what they take and give."""
-_FORWARDED: Final = ("authorization", "traceparent", "x-request-id")
+_FORWARDED: Final = ("authorization", "x-request-id")
 """Headers of the agent's request that are passed on to the API."""
 _CONNECT_TIMEOUT_S: Final = 5.0
 _ANSWER_TIMEOUT_S: Final = 130.0
@@ -131,10 +132,20 @@ class Tools:
                 return _error_result(too_many(wait_s).problem)
             arguments = _check_arguments(params.name, params.arguments or {})
             headers = {} if request is None else {n: request.headers[n] for n in _FORWARDED if n in request.headers}
-            result = await self._tools[params.name](headers, arguments)
+            traceparent = None if request is None else request.scope[TRACE]
+            result = await self._call(params.name, headers, arguments, traceparent)
         except _ToolError as rejected:
             return _error_result(rejected.problem)
         return CallToolResult(content=[_text(orjson.dumps(result).decode())], structured_content=result)
+
+    async def _call(self, name: str, headers: dict[str, str], arguments: Arguments, traceparent: str | None) -> Any:
+        """Call a tool, inside the trace of the agent's request."""
+        tracing = active()
+        if tracing is None or not is_sampled(traceparent):
+            carried = {} if traceparent is None else {"traceparent": traceparent}
+            return await self._tools[name](headers | carried, arguments)
+        with tracing.within(f"execute_tool {name}", traceparent, {"gen_ai.tool.name": name}, sends=False):
+            return await self._tools[name](headers | {"traceparent": TRACEPARENT.get() or ""}, arguments)
 
     async def _list_organizations(self, headers: dict[str, str], arguments: Arguments) -> Any:
         query = {name: str(value) for name, value in arguments.items()}

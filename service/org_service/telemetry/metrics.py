@@ -5,7 +5,15 @@ from typing import Final
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from org_service.domain.reasons import AcceptReason, LossReason, RepeatReason, SkipReason, SpanFate, TripReason
+from org_service.domain.reasons import (
+    AcceptReason,
+    LossReason,
+    ParkReason,
+    RepeatReason,
+    SkipReason,
+    SpanFate,
+    TripReason,
+)
 
 _SECONDS: Final = (0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24)
 
@@ -135,6 +143,24 @@ HTTP_ACCEPTED: Final = Counter(
 SPANS: Final = Counter(
     "orgs_trace_spans_total", f"Spans that ended, by what became of them: {', '.join(SpanFate)}", ["what"]
 )
+
+
+def _begin_at_zero() -> None:
+    """Of a series that begins at 1 Prometheus sees no increase: the first time would go unnoticed."""
+    for counter, reasons in (
+        (RECORDS_SKIPPED, SkipReason),
+        (PARKED, ParkReason),
+        (BATCH_REPEATS, RepeatReason),
+        (BREAKER_TRIPS, TripReason),
+        (COMMANDS_LOST, LossReason),
+        (HTTP_ACCEPTED, AcceptReason),
+        (SPANS, SpanFate),
+    ):
+        for reason in reasons:
+            counter.labels(reason)
+
+
+_begin_at_zero()
 
 
 def show_partition(at: tuple[str, int], sick: object | None) -> None:

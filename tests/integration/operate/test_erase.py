@@ -20,10 +20,11 @@ from org_service.domain.reasons import OperationState
 from org_service.errors import PreconditionError
 from org_service.operate import publish, runs
 from org_service.operate.erase import Erase
-from org_service.operate.operation import PlanMovedError
+from org_service.operate.operation import PlanMovedError, open_database
 from org_service.operate.runs import NotRunnableError
 from org_service.probes import Point
 from org_service.settings import Settings
+from org_service.store import operations
 from org_service.store.operations import Operation
 from tests.support.database import execute, fetch
 from tests.support.erasing import (
@@ -224,11 +225,17 @@ async def test_before_grace_a_second_person_approves_whatever_the_number(setting
 async def test_the_role_operate_leaves_it_alone_until_it_is_approved(settings: Settings) -> None:
     (org_id,) = await add_deleted(settings, 1)
     operation = await planned(settings, org_id, before_grace=True)
-    await execute(settings, "UPDATE operation SET detached = true")
-    found = await fetch(settings, "SELECT count(*) FROM operation WHERE detached")
-    assert found[0][0] == 1
     with pytest.raises(NotRunnableError, match="can't be undone"):
         await runs.detach(settings, operation.id, "x")
+    await execute(settings, "UPDATE operation SET detached = true")
+    assert await left_to_the_role(settings) is None
+    await runs.approve(settings, operation.id, "carol")
+    assert await left_to_the_role(settings) == operation.id
+
+
+async def left_to_the_role(settings: Settings) -> UUID | None:
+    async with open_database(settings) as database, database.connect() as conn:
+        return await operations.find_detached(conn, settings.operate.approval_above)
 
 
 async def test_what_is_parked_is_decided_first(settings: Settings) -> None:

@@ -269,7 +269,8 @@ async def test_what_was_restored_meanwhile_stays(settings: Settings, database: a
                 "UPDATE organization SET deleted_at = NULL, name_key = 'k', version = 3 WHERE id = $1", org_ids[1]
             )
 
-        with probing("operate.after_take", once(restore)):
+        await runs.set_rate(settings, operation.id, 1.9)  # so that each is a step
+        with probing("operate.after_commit", once(restore)):
             done = await runs.run(settings, operation.id)
     assert done.counts == {"erased": 2, "conflict": 1}
     assert await histories(settings, org_ids) == [ERASED, ERASED[:2], ERASED]
@@ -278,9 +279,11 @@ async def test_what_was_restored_meanwhile_stays(settings: Settings, database: a
 async def test_what_the_relay_has_not_published_is_not_emptied_before(settings: Settings) -> None:
     org_ids = await add_deleted(settings, 3)
     operation = await planned(settings)
-    running = asyncio.create_task(runs.run(settings, operation.id))
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(runs.run(settings, operation.id), 3)
+    assert (await runs.find(settings, operation.id)).state == OperationState.PAUSED
     async with relaying(settings):
-        assert (await running).counts == {"erased": 3}
+        assert (await runs.run(settings, operation.id)).counts == {"erased": 3}
     found = await seen(settings)
     bodies = [json.loads(each.value or b"") for each in found.events]
     assert all(body["before"] or body["after"] for body in bodies if body["version"] < 3)

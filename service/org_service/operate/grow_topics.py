@@ -44,6 +44,8 @@ from org_service.wire.position import CLIENTS_KNOW_S, PARTITION, Partitioning, P
 
 log = get_logger(__name__)
 
+RESOURCE: Final = "topics"
+"""Of all of them, and of whatever publishes on one of them with the number of partitions that it began with."""
 PARTITIONS_MAX: Final = 1_000
 """As of `ORGS_KAFKA__PARTITIONS`."""
 GROUPS_WAIT_S: Final = 30.0
@@ -91,7 +93,7 @@ class GrowTopics:
     @property
     def resource(self) -> str:
         """All of them."""
-        return "topics"
+        return RESOURCE
 
     @property
     def parameters(self) -> Mapping[str, Any]:

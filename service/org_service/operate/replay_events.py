@@ -27,6 +27,7 @@ from org_service.kafka import relay_position, topics
 from org_service.kafka.client import TopicPartition
 from org_service.kafka.producer import Batches, Producer, unknown_fate
 from org_service.kafka.record_batches import RecordBatch, TopicBatches
+from org_service.operate import grow_topics
 from org_service.operate.changes import Selection
 from org_service.operate.operation import SAMPLE_MAX, Execution, Plan, Tally, open_database
 from org_service.probes import probe
@@ -85,7 +86,9 @@ class ReplayEvents:
 
     @property
     def resource(self) -> str:
-        """The topic: two replays into one would mix."""
+        """The topic: two replays into one would mix. In place it must not grow meanwhile, either."""
+        if self._asked.where == "in_place":
+            return grow_topics.RESOURCE
         return f"topic {self._asked.topic}"
 
     @property

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 WATCH_INTERVAL_S: Final = 0.5
 PLAIN_INTERVAL_S: Final = 5.0
 """Between lines of progress where there is no terminal."""
+LOOKS_A_LINE: Final = int(PLAIN_INTERVAL_S / WATCH_INTERVAL_S)
 
 LOOK_TIMEOUT_S: Final = 3.0
 """For a look at a run that ^C interrupted."""
@@ -295,15 +296,23 @@ def _reporter(progress: "Progress", operation: "Operation") -> "Callable[[Execut
 
 
 async def _watch(settings: "Settings", operation: "Operation", progress: "Progress") -> "Operation":
+    from org_service.cli import render
     from org_service.domain.reasons import OperationState
     from org_service.operate import runs
 
+    looks = 0
     while operation.state in (OperationState.PLANNED, OperationState.RUNNING) and not operation.expired:
+        if operation.abandoned and not operation.detached:
+            break  # nobody goes on with it by itself
         await asyncio.sleep(WATCH_INTERVAL_S)
-        before = operation.done
+        before, looks = operation.done, looks + 1
         operation = await runs.find(settings, operation.id)
         per_second = (operation.done - before) / WATCH_INTERVAL_S
         progress.update(progress.tasks[0].id, completed=operation.done, rate=f"{per_second:,.0f}/s")
+        if progress.disable and looks % LOOKS_A_LINE == 0:
+            shell.say(
+                f"{operation.kind}: {render.operation_state(operation)}, {operation.done:,} of {operation.items:,}"
+            )
     return operation
 
 

@@ -298,14 +298,14 @@ def _text(content: bytes | None) -> str:
 
 def operation_document(operation: "Operation") -> dict[str, Any]:
     """An operation as JSON."""
-    document = operation._asdict() | {"state": _state(operation)}
+    document = operation._asdict() | {"state": operation_state(operation)}
     del document["now"]
     return document
 
 
 def operation_line(operation: "Operation") -> Text:
     """An operation: `0190c5f0-…  running    replay events  1,200 of 5,000  by alice  2026-11-28 …  lost by billing`."""
-    state = _state(operation)
+    state = operation_state(operation)
     progress = (
         f"{operation.items:,} items"
         if state in ("planned", "expired")
@@ -345,7 +345,8 @@ def operation_details(operation: "Operation") -> Iterator[Text]:
         yield Text(f"  {operation.error}", "red")
 
 
-def _state(operation: "Operation") -> str:
+def operation_state(operation: "Operation") -> str:
+    """The state, with what a clock makes of it: a plan that has expired, a run whose process is gone."""
     return "expired" if operation.expired else "abandoned" if operation.abandoned else operation.state.value
 
 

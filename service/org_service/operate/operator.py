@@ -92,6 +92,8 @@ class Operator:
             async with self._database.begin() as conn:
                 rejected = await operations.reject(conn, operation_id, str(error))
             log.warning("an operation was not begun", run=str(operation_id), why=str(error), ended=rejected)
+            if not rejected:  # begun by a newer release, say: it stays, and must not be tried without a pause
+                await asyncio.sleep(self._settings.operate.poll_interval_s)
         except Exception:
             log.exception("a run failed: our code raised", run=str(operation_id))
 

@@ -8,8 +8,10 @@ from uuid import UUID
 
 import pytest
 
+from org_service.cli import shell
 from org_service.domain.reasons import OperationState
 from org_service.operate import runs
+from org_service.operate.operation import LeaseLostError
 from org_service.operate.operator import Operator
 from org_service.settings import Settings
 from org_service.store.operations import Operation
@@ -121,11 +123,13 @@ async def test_of_two_who_start_one_plan_one_runs_it(orgs: Orgs, settings: Setti
 async def test_one_operation_on_a_resource_is_under_way_at_a_time(orgs: Orgs, settings: Settings) -> None:
     topic = f"{settings.kafka.topic_prefix}again"
     first, second = await plan(orgs, *SLOWLY), await plan(orgs)
-    in_place = [await plan(orgs, "--in-place", *SLOWLY) for _ in range(2)]
+    in_place = [await plan(orgs, "--in-place", "--rate-per-second-max", rate) for rate in ("20", "100")]
+    grow = (await orgs("topics", "grow", "--partitions", "6", "--reason", "a test", "--json")).json["id"]
     running = asyncio.create_task(runs.run(settings, UUID(in_place[0])))
     await until_it_is(settings, in_place[0], OperationState.RUNNING)
     refused = await orgs("run", in_place[1], code=1)
-    assert f"another operation on topic {settings.kafka.topics.events} is under way: {in_place[0]}" in refused.stderr
+    assert f"another operation on topics is under way: {in_place[0]}" in refused.stderr
+    assert f"under way: {in_place[0]}" in (await orgs("run", grow, code=1)).stderr
     assert topic not in refused.stderr
     await orgs("run", second)  # on another resource
     await orgs("runs", "cancel", in_place[0])
@@ -145,6 +149,22 @@ async def test_a_run_is_paused_and_resumed_from_elsewhere(orgs: Orgs, settings: 
     await orgs("runs", "rate", planned)
     resumed = (await orgs("runs", "resume", planned, "--json")).json
     assert (resumed["state"], resumed["counts"]) == ("done", {"sent": EVENTS})
+
+
+async def test_watching_a_run_without_a_terminal_says_how_far_it_is_and_ends_where_its_process_is_gone(
+    orgs: Orgs, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(shell, "say", said.append)
+    planned = await plan(orgs, "--rate-per-second-max", "10")
+    running = asyncio.create_task(runs.run(settings, UUID(planned)))
+    await until(lambda: has_begun(settings, planned))
+    watching = asyncio.create_task(orgs("runs", "show", planned, "--watch"))
+    await until(lambda: any(each.startswith("replay events: running, ") for each in said))
+    await execute(settings, "UPDATE operation SET runner = 'gone', leased_until = now()")
+    assert "abandoned" in (await asyncio.wait_for(watching, 30)).stdout
+    with pytest.raises(LeaseLostError):
+        await running
 
 
 async def test_a_rate_is_in_effect_within_a_second(orgs: Orgs, settings: Settings) -> None:

@@ -3,7 +3,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo up stack generate check test bench storm poison smuggle hostile fuzz soak
+.PHONY: help setup demo up stack generate check test bench storm poison smuggle hostile fuzz soak verify-soak
 
 # Any Python that is new enough; the base interpreter if this runs in a virtual environment.
 ifndef PYTHON
@@ -77,6 +77,10 @@ fuzz: $(SYNCED) $(UV_TO_MAKE) ## fuzz the decoders of records, tokens and header
 
 soak: $(SYNCED) ## watch memory and speed over a million commands
 	.venv/bin/python -m tests.bench.soak $(ARGS)
+
+verify-soak: $(SYNCED) ## verify again and again under load, for an hour, without a false alarm (SECONDS=3600)
+	VERIFY_SECONDS=$(or $(SECONDS),3600) .venv/bin/pytest -n 0 -s --timeout 0 \
+		tests/integration/operate/test_verify.py -k under_load
 
 # The stamp is written last and removed first, so a failed setup is repeated.
 $(SYNCED): uv.lock pyproject.toml events/pyproject.toml service/pyproject.toml deploy/local/pyproject.toml $(UV_TO_MAKE)

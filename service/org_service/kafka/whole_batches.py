@@ -23,6 +23,8 @@ from org_service.settings import KafkaSettings
 
 FETCH_BYTES: Final = 1024 * 1024
 """Of a partition at once: a batch of ours is not larger, and what is read ahead is in memory."""
+FETCHES_BYTES_MAX: Final = 4 * 1024 * 1024
+"""Of all partitions of a broker at once; bounds memory."""
 _FETCH_WAIT_MS: Final = 50
 """For the broker to gather data: everything that is asked for is there."""
 TOGETHER_OFFSETS_MAX: Final = 200_000
@@ -104,7 +106,11 @@ async def read_batches(
     """
     if not ranges:
         return
-    options = {"max_partition_fetch_bytes": FETCH_BYTES, "fetch_max_wait_ms": _FETCH_WAIT_MS}
+    options = {
+        "max_partition_fetch_bytes": FETCH_BYTES,
+        "fetch_max_bytes": FETCHES_BYTES_MAX,
+        "fetch_max_wait_ms": _FETCH_WAIT_MS,
+    }
     async with groupless_consumer(kafka, whole_batches=True, **options) as consumer:
         consumer.assign(list(ranges))
         for at, bounds in ranges.items():

@@ -11,7 +11,7 @@ from org_events.kafka.consumer import SteadyConsumer
 from org_service.kafka.client import TopicPartition
 from org_service.kafka.reader import Record
 from org_service.kafka.unread import read_from
-from org_service.operate.replay_events import RUN_HEADER
+from org_service.wire.changes import RUN_HEADER
 
 LINEAR_OFFSETS_MAX: Final = 500
 """So many are read one after the other: it is one fetch."""

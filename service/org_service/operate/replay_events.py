@@ -33,12 +33,10 @@ from org_service.operate.operation import SAMPLE_MAX, Execution, Plan, Tally, op
 from org_service.probes import probe
 from org_service.settings import Settings
 from org_service.store.database import Database
-from org_service.wire.changes import encode
+from org_service.wire.changes import RUN_HEADER, encode
 from org_service.wire.position import PARTITION, Position
 from org_service.wire.results import format_rfc3339
 
-RUN_HEADER: Final = "ce_replayrun"
-"""Which run sent an event again; the relay's events don't have it."""
 STEP_EVENTS_MAX: Final = 8_000
 """In one transaction of Kafka."""
 _GIVE_WAY: Final = 200

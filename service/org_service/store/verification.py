@@ -8,34 +8,19 @@ Postgres makes them, over the bytes that the relay sends (`wire.changes`): a row
 much, and the network. A contract test holds the texts here to those there.
 """
 
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from collections.abc import Collection, Sequence
+from typing import Final, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from org_service.domain.digests import Digest, Digests
 from org_service.domain.outcomes import JournaledOutcome
 from org_service.store.tables import COMMAND_ID_CONSTRAINT
 
-BUCKETS: Final = 1_024
 COMMANDS_UNIQUE: Final = COMMAND_ID_CONSTRAINT
 """The index that proves that no command has two outcomes."""
-
-
-class Digest(NamedTuple):
-    """Of the things in a bucket."""
-
-    things: int = 0
-    xor: int = 0
-
-    def __add__(self, other: Any) -> "Digest":
-        return Digest(self.things + other.things, self.xor ^ other.xor)
-
-
-NOTHING: Final = Digest()
-Digests = dict[int, Digest]
-"""By bucket; those that are missing are empty."""
 
 
 class WindowDigests(NamedTuple):
@@ -368,12 +353,6 @@ async def find_double_commands(conn: AsyncConnection, through: int, limit: int) 
 async def read_unique_indexes(conn: AsyncConnection) -> frozenset[str]:
     """The journal's unique indexes that are in force."""
     return frozenset(row.relname for row in await conn.execute(_UNIQUE_INDEXES))
-
-
-def add(to: Digests, more: Mapping[int, Digest]) -> None:
-    """Add digests of the same kind."""
-    for number, digest in more.items():
-        to[number] = to.get(number, NOTHING) + digest
 
 
 def _number(bits: str | None) -> int:

@@ -28,6 +28,8 @@ from org_service.wire.results import (
     make_shared_headers,
 )
 
+RUN_HEADER: Final = "ce_replayrun"
+"""Which run sent an event again; the relay's events don't have it."""
 KEYS_CACHED: Final = 65_536
 """Organizations whose key's hash is remembered: some 12 MB, and 2.5 microseconds saved for a row of a busy one."""
 ACTORS_CACHED: Final = 4_096

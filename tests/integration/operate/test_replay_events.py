@@ -12,10 +12,11 @@ from org_service.errors import PreconditionError
 from org_service.operate import runs
 from org_service.operate.changes import Selection
 from org_service.operate.operation import PlanMovedError
-from org_service.operate.replay_events import RUN_HEADER, ReplayEvents, Where
+from org_service.operate.replay_events import ReplayEvents, Where
 from org_service.probes import Point
 from org_service.settings import Settings
 from org_service.store.operations import Operation
+from org_service.wire.changes import RUN_HEADER
 from tests.support.database import execute
 from tests.support.killing import run_killed_at
 from tests.support.observed import Record, TopicReader

@@ -10,10 +10,11 @@ from itertools import islice
 from typing import Any, Final, TypeVar
 from uuid import UUID
 
+from org_service.domain.digests import BUCKETS, find_dirty
 from org_service.domain.outcomes import JournaledOutcome
 from org_service.kafka.client import TopicPartition
 from org_service.operate.verifying import facts, rows
-from org_service.operate.verifying.found import Found, find_dirty
+from org_service.operate.verifying.found import Found
 from org_service.operate.verifying.jobs import Readers
 from org_service.operate.verifying.logs import Entry, Log, LogScan, StateEntry, bucket_of, find_record
 from org_service.operate.verifying.report import Comparison, Difference, Kind, Report, Verdict
@@ -164,7 +165,7 @@ class Comparing:
 
     def _split(self, buckets: Iterable[int]) -> Iterable[set[int]]:
         """As many at once as fit into memory, until enough is named."""
-        at_once = max(1, ROWS_MAX * verification.BUCKETS // max(self._report.position, 1))
+        at_once = max(1, ROWS_MAX * BUCKETS // max(self._report.position, 1))
         for some in _batched(sorted(buckets), at_once):
             if self._report.full:
                 self._report.notes.append("more buckets differ than were compared row by row")

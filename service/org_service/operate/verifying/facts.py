@@ -15,18 +15,18 @@ from uuid import UUID
 from org_events.kafka.batches import UnreadBatch
 from org_events.reference import Membership, Partnership, Reference, read_key
 from org_events.topics import partition_for
+from org_service.domain.digests import BUCKETS, NOTHING, Digest, Digests, find_dirty
 from org_service.kafka.client import TopicPartition
 from org_service.kafka.reader import groupless_consumer
 from org_service.kafka.topic_ids import fetch_topic_ids
 from org_service.kafka.whole_batches import BatchRecord, Bounds, find_bounds, group, read_batches
-from org_service.operate.verifying.found import Found, find_dirty
+from org_service.operate.verifying.found import Found
 from org_service.operate.verifying.report import Comparison, Difference, Kind, Report, Verdict
 from org_service.settings import KafkaSettings, Settings
 from org_service.store import reference_progress, verification
 from org_service.store.database import Database, DatabaseConnection
 from org_service.store.facts import FACT_TABLES
 from org_service.store.reference_progress import ReferencePartition
-from org_service.store.verification import BUCKETS, NOTHING, Digest, Digests
 from org_service.wire.facts import Fact, map_kinds, read_fact, set_strays_aside
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)

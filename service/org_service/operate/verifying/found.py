@@ -4,12 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
+from org_service.domain.digests import Digest, Digests
 from org_service.kafka.client import TopicPartition
 from org_service.kafka.whole_batches import Bounds
 from org_service.operate.verifying.logs import LogScan, StateScan
 from org_service.store.journal import Gap
 from org_service.store.reference_progress import Progress, ReferencePartition
-from org_service.store.verification import NOTHING, Digest, Digests
 
 
 @dataclass(slots=True)
@@ -54,8 +54,3 @@ class Found:
     def of(self, topic: str) -> dict[TopicPartition, Bounds]:
         """The bounds of one topic."""
         return {at: bounds for at, bounds in self.bounds.items() if at.topic == topic}
-
-
-def find_dirty(left: Digests, right: Digests) -> set[int]:
-    """The buckets that differ."""
-    return {each for each in left.keys() | right.keys() if left.get(each, NOTHING) != right.get(each, NOTHING)}

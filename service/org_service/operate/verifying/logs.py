@@ -14,12 +14,11 @@ from hashlib import md5
 from typing import Any, Final, Literal, NamedTuple
 
 from org_events.kafka.batches import UnreadBatch
+from org_service.domain.digests import BUCKETS, Digest, Digests, add
 from org_service.kafka.client import TopicPartition
 from org_service.kafka.whole_batches import STALL_S, BatchRecord, Bounds, group, read_batches
-from org_service.operate.replay_events import RUN_HEADER
 from org_service.settings import KafkaSettings
-from org_service.store.verification import BUCKETS, Digest, Digests
-from org_service.wire.changes import hash_key
+from org_service.wire.changes import RUN_HEADER, hash_key
 
 STRANGE_MAX: Final = 100
 REPEATS_MAX: Final = 100_000
@@ -85,8 +84,7 @@ class LogScan:
 
     def merge(self, other: "LogScan") -> None:
         """Add another part."""
-        for number, digest in other.digests.items():
-            self.digests[number] = self.digests.get(number, Digest()) + digest
+        add(self.digests, other.digests)
         ours, theirs = int.from_bytes(self.seen, "little"), int.from_bytes(other.seen, "little")
         self.seen = bytearray((ours | theirs).to_bytes(max(len(self.seen), len(other.seen)), "little"))
         self.records += other.records
@@ -238,8 +236,7 @@ class StateScan:
 
     def merge(self, other: "StateScan") -> None:
         """Add another part."""
-        for number, digest in other.digests.items():
-            self.digests[number] = self.digests.get(number, Digest()) + digest
+        add(self.digests, other.digests)
         self.keys += other.keys
         self.records += other.records
         self.moved += other.moved

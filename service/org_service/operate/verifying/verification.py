@@ -25,6 +25,7 @@ from functools import partial
 from typing import Final, NamedTuple
 
 from org_service import probes
+from org_service.domain import digests
 from org_service.errors import PreconditionError, RetryError, ServiceError
 from org_service.kafka.whole_batches import STALL_S, find_bounds
 from org_service.operate import progress
@@ -164,8 +165,8 @@ class _Verification:
             page = await verification.read_page(conn, last, PAGE_ORGANIZATIONS)
             found.organizations += page.rows
             found.differing += page.differing
-            verification.add(found.state, page.state)
-            verification.add(found.last_links, page.chain)
+            digests.add(found.state, page.state)
+            digests.add(found.last_links, page.chain)
             self._on_step("organizations", found.organizations, 0)
             if page.rows < PAGE_ORGANIZATIONS:
                 return
@@ -196,9 +197,9 @@ class _Verification:
             found.rows += window.rows
             if window.rows < last - after:
                 found.short.append((after, last))
-            verification.add(found.events, window.events)
-            verification.add(found.results, window.results)
-            verification.add(found.chain, window.chain)
+            digests.add(found.events, window.events)
+            digests.add(found.results, window.results)
+            digests.add(found.chain, window.chain)
             self._on_step("journal rows", found.rows, through)
             await self._pace.rest(time.monotonic() - began_s)
 

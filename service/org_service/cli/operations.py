@@ -109,10 +109,14 @@ def approve(operation_id: IdArgument, *, actor: ActorOption = None, as_json: Jso
 
 
 @app.callback()
-def group(context: typer.Context) -> None:
+def group(
+    context: typer.Context,
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")] = False,
+) -> None:
     """List operations, latest first, where nothing else is asked for."""
     if context.invoked_subcommand is None:
-        list_operations()
+        list_operations(as_json=as_json)
 
 
 @app.command("list")

@@ -1,6 +1,7 @@
 """Plans and runs, from the command line: who may run what, what stops a run, and who continues it."""
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -8,7 +9,6 @@ from uuid import UUID
 
 import pytest
 
-from org_service.cli import shell
 from org_service.domain.reasons import OperationState
 from org_service.operate import runs
 from org_service.operate.operation import LeaseLostError
@@ -18,6 +18,7 @@ from org_service.store.operations import Operation
 from tests.support.database import execute
 from tests.support.operating import Orgs
 from tests.support.probing import probing
+from tests.support.processes import environment
 from tests.support.relaying import changes, journal
 from tests.support.waiting import until
 
@@ -69,7 +70,7 @@ async def test_a_plan_says_what_would_be_done_and_does_nothing(orgs: Orgs, setti
     assert "by alice" in said.stdout
     assert "… and 10 more" in said.stdout
     assert "nothing was changed" in said.stderr
-    (listed,) = (await orgs("runs", "list", "--json")).json_lines
+    (listed,) = (await orgs("runs", "--json")).json_lines
     assert (listed["state"], listed["items"], listed["requested_by"]) == ("planned", 30, "alice")
     refused = await orgs("run", listed["id"], code=1)
     assert "say why, with --reason" in refused.stderr
@@ -152,17 +153,22 @@ async def test_a_run_is_paused_and_resumed_from_elsewhere(orgs: Orgs, settings: 
 
 
 async def test_watching_a_run_without_a_terminal_says_how_far_it_is_and_ends_where_its_process_is_gone(
-    orgs: Orgs, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    orgs: Orgs, settings: Settings
 ) -> None:
-    said: list[str] = []
-    monkeypatch.setattr(shell, "say", said.append)
     planned = await plan(orgs, "--rate-per-second-max", "10")
     running = asyncio.create_task(runs.run(settings, UUID(planned)))
     await until(lambda: has_begun(settings, planned))
-    watching = asyncio.create_task(orgs("runs", "show", planned, "--watch"))
-    await until(lambda: any(each.startswith("replay events: running, ") for each in said))
-    await execute(settings, "UPDATE operation SET runner = 'gone', leased_until = now()")
-    assert "abandoned" in (await asyncio.wait_for(watching, 30)).stdout
+    watching = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "org_service.cli", "runs", "show", planned, "--watch"),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env=environment(settings),
+    )
+    assert watching.stderr is not None
+    async with asyncio.timeout(60):
+        assert b"replay events: running, " in await watching.stderr.readline()
+        await execute(settings, "UPDATE operation SET runner = 'gone', leased_until = now()")
+        assert b"abandoned" in (await watching.communicate())[0]
     with pytest.raises(LeaseLostError):
         await running
 

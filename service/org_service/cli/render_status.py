@@ -97,7 +97,7 @@ def screen(status: "Status", worker_group: str) -> "RenderableType":
     """The whole of it."""
     lines: list[RenderableType] = [Text.assemble((moment(status.at), "bold"))]
     lines += _database(status.stored)
-    lines += [_relay(status), *_breaker(status)]
+    lines += [_relay(status), *_health(status)]
     lines += _kafka(status.look, worker_group)
     lines += _parked(status)
     if status.stored.found is not None:
@@ -147,7 +147,7 @@ def _relay(status: "Status") -> Text:
     return _label("relay", *said, leader)
 
 
-def _breaker(status: "Status") -> "Iterator[RenderableType]":
+def _health(status: "Status") -> "Iterator[RenderableType]":
     for role, part in status.health.items():
         health = part.found
         if health is None:
@@ -156,13 +156,16 @@ def _breaker(status: "Status") -> "Iterator[RenderableType]":
         failed = {name: said for name, said in health.checks.items() if said.startswith("not ok: ")}
         said = "; ".join(f"{name}: {printable(each.removeprefix('not ok: '))}" for name, each in failed.items())
         yield _label(
-            role, "ready" if health.ready else ("not ready: ", "red"), (said, "red"), _of_breaker(health.checks)
+            role, "ready" if health.ready else ("not ready: ", "red"), (said, "red"), *_of_others(health.checks)
         )
 
 
-def _of_breaker(checks: Mapping[str, str]) -> str:
-    said = checks.get("breaker")
-    return "" if said is None or said.startswith("not ok: ") else f"; breaker: {said}"
+def _of_others(checks: Mapping[str, str]) -> "Iterator[str]":
+    """What no other part of the screen can say: breaker and last verification."""
+    for name in ("breaker", "verified"):
+        said = checks.get(name)
+        if said is not None and not said.startswith("not ok: "):
+            yield f"; {name}: {printable(said)}"
 
 
 def _kafka(part: "Part[Look]", worker_group: str) -> "Iterator[RenderableType]":

@@ -14,7 +14,7 @@ from prometheus_client import REGISTRY
 
 from org_events.commands import CreateOrganization
 from org_service.kafka.offsets import read_committed
-from org_service.operate import groups, runs
+from org_service.operate import groups, positions, runs
 from org_service.operate.offsets import ResetOffsets, Target
 from org_service.operate.operator import Operator
 from org_service.operate.watching import show
@@ -30,7 +30,6 @@ from tests.support.waiting import until
 pytestmark = pytest.mark.integration
 
 EVENTS = 600
-"""More than are read one after the other in a partition, so that halving has something to do."""
 
 
 @asynccontextmanager
@@ -94,7 +93,10 @@ async def read_on(settings: Settings, group: str, topic: str) -> list[int]:
     raise AssertionError("not at the end")
 
 
-async def test_a_group_continues_behind_a_position_exactly(orgs: Orgs, settings: Settings, group: str) -> None:
+async def test_a_group_continues_behind_a_position_exactly(
+    orgs: Orgs, settings: Settings, group: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(positions, "LINEAR_OFFSETS_MAX", 8)
     events = settings.kafka.topics.events
     reset = ("offsets", "reset", group, "--execute", "--reason", "a test", "--json", "--to-position")
     for position in (0, 317, EVENTS):

@@ -36,10 +36,14 @@ def mark(
 
 
 @app.callback()
-def group(context: typer.Context) -> None:
+def group(
+    context: typer.Context,
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")] = False,
+) -> None:
     """List marks, latest first, where nothing else is asked for."""
     if context.invoked_subcommand is None:
-        list_marks()
+        list_marks(as_json=as_json)
 
 
 @app.command("list")

@@ -1,7 +1,7 @@
 -- verification/window
 --
 -- Digests a part of the journal, by bucket of organizations. A verification, for each part of 50,000 rows. No
--- lock. journal_pkey. About 15 µs of processor a row.
+-- lock. journal_pkey.
 --
 -- Parameters: $1 events_from, $2 results_from, $3 after, $4 through
 

@@ -333,7 +333,7 @@ TEXTS: Final[Mapping[str, str]] = {
     "lock of the session.",
     "roles/prepare": "Makes the group roles and their rights in the schema where they are missing. `orgs migrate`.",
     "verification/window": f"Digests a part of the journal, by bucket of organizations. {_VERIFIER} of 50,000 rows. No "
-    "lock. journal_pkey. About 15 µs of processor a row.",
+    "lock. journal_pkey.",
     "verification/page": f"Digests the next organizations and compares each with its last change. {_VERIFIER} of "
     "20,000 organizations, in one snapshot. No lock. organization_pkey and journal_org_id_version_key.",
     "verification/reference": "Digests the reference tables. A verification, once, in its snapshot. No lock. Reads the "

@@ -1,8 +1,7 @@
 """Verification again and again, in processes of the role `operate`.
 
-In one process at a time, by a lock in Postgres; within a share of one processor, so that what it costs is known: some
-20 µs of processor time a journal row and round in Postgres, 4 µs a record here. What differs is a metric and a log
-line each time, until it is repaired.
+In one process at a time, by a lock in Postgres; within a share of one processor, so that what it costs is known. What
+differs is a metric and a log line each time, until it is repaired.
 """
 
 import asyncio

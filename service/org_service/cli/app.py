@@ -20,6 +20,7 @@ from org_service.cli import (
     operations,
     parked,
     replay,
+    restoring,
     send,
     serve,
     status,
@@ -38,9 +39,10 @@ SECTIONS: Final[Mapping[str, Sequence[str]]] = {
     "Prove": ("doctor", "verify", "repair"),
     "Send and look": ("status", "send", "show", "history", "trace", "diff", "tail", "export", "lost"),
     "Operate: a plan first, then exactly that": (
-        "parked", "replay", "undo", "apply", "import", "erase", "purge", "journal", "mark", "marks", "offsets", "runs",
-        "run", "approve",
+        "parked", "replay", "undo", "apply", "import", "erase", "purge", "mark", "marks", "offsets", "runs", "run",
+        "approve",
     ),
+    "After a loss": ("rebuild", "recover", "journal"),
 }  # fmt: skip
 """Of the help; each command once."""
 
@@ -113,7 +115,8 @@ app.command("migrate")(serve.migrate)
 app.add_typer(topics.app, name="topics")
 app.command("verify", short_help="Prove that tables and topics tell the same.")(verifying.verify)
 app.command("repair", short_help="Mend what `orgs verify` finds, and nothing else.")(verifying.repair)
-app.command("doctor", short_help="Check the guarantees against live settings.")(doctor.doctor)
+        "parked", "replay", "undo", "apply", "import", "erase", "purge", "mark", "marks", "offsets", "runs", "run",
+        "approve",
 app.add_typer(journal.app, name="journal")
 app.add_typer(replay.app, name="replay")
 app.command("undo", short_help="Take changes back: of a run, an actor, a time, a publisher.")(undo.undo)

@@ -25,6 +25,7 @@ SUBJECTS: Final[Mapping[str, str]] = {
     "erasing": "What is left of organizations that are erased (`orgs erase`, `orgs purge`).",
     "notes": "What operations and marks say of organizations that are erased.",
     "recovery": "The way out when Kafka has more of the journal than a restored database: `orgs journal advance`.",
+    "restoring": "The journal and its organizations from the topics: `orgs rebuild`, `orgs recover`.",
     "leader": "The session by which a relay leads and listens.",
     "server": "What Postgres says of itself (`orgs status`, `orgs doctor`).",
     "database": "Health.",
@@ -38,6 +39,7 @@ _ERASURE: Final = "A step of `orgs erase` or `orgs purge`"
 _REHEARSAL: Final = "A rehearsal, for each batch"
 _VERIFIER: Final = "A verification, for each part"
 _DIFFERS: Final = "A verification where digests differ"
+_RESTORE: Final = "A rebuild or a recovery"
 _TRIED: Final = f"{_REHEARSAL} once something differed"
 
 TEXTS: Final[Mapping[str, str]] = {
@@ -301,6 +303,38 @@ TEXTS: Final[Mapping[str, str]] = {
     "recovery/put_down": f"Puts fresh rows behind what was published. {_OPERATOR}. Locks these rows. journal_pkey.",
     "recovery/note_gap": f"Notes which positions are given up. {_OPERATOR}. Locks the new row.",
     "recovery/set_head": f"Sets the head of the journal. {_OPERATOR}. The row is locked already.",
+    "restoring/lock_head": f"Locks the journal's head, and reads it. {_RESTORE}: workers wait from here on. One row.",
+    "restoring/take_head": f"Takes the journal's head away, so that nobody writes until it is back. {_RESTORE}, first.",
+    "restoring/set_head": f"Gives the journal its head again. {_RESTORE}, last. One row.",
+    "restoring/is_empty": "Whether nothing was ever decided or parked. The plan of `orgs rebuild`. No lock.",
+    "restoring/find_last_moment": "When the last row of the journal was recorded. The plan of `orgs recover`. No lock. "
+    "journal_pkey.",
+    "restoring/find_command_ids": "Whose outcomes stand at positions, to compare a backup with the topics. The plan of "
+    "`orgs recover`. No lock. journal_pkey.",
+    "restoring/make": f"Makes the tables that topics are read into. {_RESTORE}, first.",
+    "restoring/drop": f"Drops them. {_RESTORE}, last.",
+    "restoring/stage_parked": f"Keeps which commands were said to be parked. {_RESTORE}, for each step of results.",
+    "restoring/stage_organizations": "Keeps organizations as their last change has them; an earlier version never "
+    f"takes the place of a later one. {_RESTORE}, for each step of events and state.",
+    "restoring/find_unknown": "Finds deleted organizations of which nothing else is known. "
+    f"{_RESTORE}, for each step of state.",
+    "restoring/find_parked": f"Finds commands that are parked and have no final outcome. {_RESTORE}, before commands.",
+    "restoring/find_undecided": "Finds commands that have no outcome and are not parked. "
+    f"{_RESTORE}, for each step of commands. journal_command_id_key and parked_command_id_idx.",
+    "restoring/stage_lost": f"Keeps commands whose outcome is gone. {_RESTORE}, for each step of commands.",
+    "restoring/join": "Writes the journal of the next positions from events, results and commands. "
+    f"{_RESTORE}, for each 5,000 positions. Locks the new rows.",
+    "restoring/fill": "Gives commands whose outcome is gone a position about which nothing is known. "
+    f"{_RESTORE}, for each 50,000 positions. journal_pkey.",
+    "restoring/note_gaps": f"Notes the positions that stay empty. {_RESTORE}, after fill. journal_pkey.",
+    "restoring/let_go_of_names": "Lets organizations that changed give up their names, so that they may exchange them. "
+    f"{_RESTORE}, for each 5,000 organizations. organization_pkey.",
+    "restoring/write_organizations": f"Writes organizations as they are kept. {_RESTORE}, for each 5,000. "
+    "organization_pkey.",
+    "restoring/end_parked": f"Ends parked commands that were decided since the backup. {_RESTORE}, once. "
+    "parked_command_id_idx and journal_command_id_key.",
+    "restoring/clear_reference": "Clears reference data and how far they are applied. "
+    f"{_RESTORE}, last. Locks the tables.",
     "leader/ping": "Asks whether the session is alive. The relay, when nothing was journaled for a poll interval. No "
     "lock.",
     "leader/acquire": "Tries to become the leader. Each relay that follows, once a second. An advisory lock of the "

@@ -16,6 +16,10 @@ DISCARDED: Final = "The service could not decide the command, and an operator di
 ERASED: Final = "The organization was erased for good: nothing of it is left that could be restored."
 FORGOTTEN: Final = "The organization was erased since, and what this outcome said of it with it."
 """In place of the detail of an outcome that was recorded before."""
+LOST: Final = (
+    "The command changed nothing. How it was decided is not known any more: the database was lost, and written from "
+    "the topics after this outcome had expired."
+)
 UNVERIFIED: Final = (
     "The command was parked before its token could be verified, and no token is kept; send it again under another id."
 )

@@ -159,3 +159,36 @@ async def open_ranges(
         for at in assigned:
             consumer.seek(at, ranges[at.partition].first)
         yield RangeReader(consumer, topic, ranges)
+
+
+async def find_first_times(kafka: KafkaSettings, topic: str) -> dict[int, int | None]:
+    """Since when a topic holds what was published, by partition: 0 for ever, None where it holds nothing any more.
+
+    Milliseconds since 1970, as the first record says that is still there.
+
+    Raises:
+        KafkaError: Kafka can't be reached.
+        TopicsMissingError: The topic does not exist.
+        PartitionUnreadableError: A partition can't be read.
+    """
+    async with reader(kafka, topic) as (consumer, assigned):
+        last = await ends(consumer, assigned)
+        starts = cast("dict[TopicPartition, int]", await consumer.beginning_offsets(assigned))
+        found: dict[int, int | None] = {at.partition: 0 for at in assigned if not starts[at]}
+        waiting = [at for at in assigned if at.partition not in found]
+        consumer.pause(*(at for at in assigned if at not in waiting))
+        while waiting:
+            got = cast(
+                "dict[TopicPartition, list[Record]]",
+                await consumer.getmany(*waiting, timeout_ms=POLL_MS, max_records=1),
+            )
+            for at, records in got.items():
+                found.setdefault(at.partition, records[0].timestamp)
+            for at in waiting:
+                if at.partition not in found and await consumer.position(at) >= last[at]:
+                    found[at.partition] = None
+            if not got:
+                raise_if_sick(consumer)
+            waiting = [at for at in waiting if at.partition not in found]
+            consumer.pause(*(at for at in assigned if at not in waiting))
+    return found

@@ -15,6 +15,7 @@ from org_service.operate.parked_contents import RevealParked
 from org_service.operate.parked_edit import EditParked
 from org_service.operate.replay_commands import ReplayCommands
 from org_service.operate.replay_events import ReplayEvents
+from org_service.operate.restoring.restore import Rebuild, Recover
 from org_service.operate.undo import Undo
 from org_service.operate.verifying.repair import Repair
 from org_service.settings import Settings
@@ -32,6 +33,8 @@ _TOOLS: Final[Mapping[str, Callable[[Settings, Mapping[str, Any]], Tool]]] = {
     EditParked.kind: EditParked,
     ResetOffsets.kind: ResetOffsets,
     RevealParked.kind: RevealParked,
+    Rebuild.kind: Rebuild,
+    Recover.kind: Recover,
     Undo.kind: Undo,
 }
 

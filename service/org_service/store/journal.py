@@ -35,7 +35,7 @@ from sqlmodel import col
 
 from org_events.events import EventType
 from org_service.domain.outcomes import JournaledOutcome, NewOutcome
-from org_service.errors import StopError
+from org_service.errors import RetryError, StopError
 from org_service.store.engine import Session
 from org_service.store.sql import columns, constant, unnest
 from org_service.store.tables import JOURNAL_CHANNEL, JournalGapRow, JournalHeadRow, JournalRow
@@ -105,6 +105,11 @@ class HistoryEntry(NamedTuple):
     recorded_at: datetime
 
 
+NO_HEAD: Final = (
+    "journal_head has no row: `orgs rebuild` or `orgs recover` is writing the journal from the topics, or such a run "
+    "was interrupted. Stop workers, relay and edges until it is done; `orgs runs` shows it, `orgs runs resume ID` goes "
+    "on with it. If there is no such run, the row was deleted: set it to the highest position of the journal."
+)
 COLUMNS: Final = ("position", *NewOutcome._fields)
 """Of the rows that are appended, in order."""
 _rows = bindparam("rows", type_=BigInteger)
@@ -212,9 +217,14 @@ async def take_positions(conn: AsyncConnection, rows: int) -> int:
 
     Returns:
         The position before the first row.
+
+    Raises:
+        RetryError: The head is taken away while the journal is written from the topics (`restoring`).
     """
-    result = await conn.execute(_TAKE_POSITIONS, {"rows": rows})
-    return int(result.scalar_one())
+    before = (await conn.execute(_TAKE_POSITIONS, {"rows": rows})).scalar_one_or_none()
+    if before is None:
+        raise RetryError(NO_HEAD)
+    return int(before)
 
 
 async def append(conn: AsyncConnection, start: int, rows: Sequence[NewOutcome]) -> None:
@@ -335,7 +345,7 @@ async def read_head(conn: AsyncConnection) -> int:
     """
     position = await conn.scalar(_READ_HEAD)
     if position is None:
-        raise StopError("journal_head has no row: restore it with the highest position of the journal.")
+        raise StopError(NO_HEAD)
     return position
 
 

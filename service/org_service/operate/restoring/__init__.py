@@ -1,0 +1,1 @@
+"""The database written again from the topics: `orgs rebuild` and `orgs recover`."""

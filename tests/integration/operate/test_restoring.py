@@ -1,0 +1,124 @@
+"""A lost database, or the lost end of one, written again from the topics: equal to what it was, table by table."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from org_service.domain.reasons import OperationState
+from org_service.errors import PreconditionError, StopError
+from org_service.operate import accounts, runs
+from org_service.operate.restoring.restore import Rebuild, Recover
+from org_service.probes import Point
+from org_service.settings import Settings
+from org_service.store.operations import Operation
+from tests.integration.operate.parking import failing_for
+from tests.support.database import execute, fetch
+from tests.support.idle import wait_until_idle
+from tests.support.killing import run_killed_at
+from tests.support.operating import Orgs, Service
+from tests.support.random_commands import RandomCommands
+from tests.support.rehearsing import ends, publish
+from tests.support.restoring import Tables, back_up, check_independently, drop, read_tables, replace_by
+from tests.support.sending import Sending, binary
+
+pytestmark = pytest.mark.integration
+
+IDLE_S = 60
+STUCK = "0a000000-0000-4000-8000-00000000beef"
+LEFT, RIGHT = "0a000000-0000-4000-8000-00000000000a", "0a000000-0000-4000-8000-00000000000b"
+
+
+def command(number: int, command_type: str, org_id: str, **body: Any) -> Sending:
+    return binary(str(UUID(int=(7 << 96) + number)), command_type, org_id, **body)
+
+
+SWAP = [
+    command(1, "org.create", LEFT, name="Left"),
+    command(2, "org.create", RIGHT, name="Right"),
+    command(3, "org.update", LEFT, name="Passing"),
+    command(4, "org.update", RIGHT, name="Left"),
+    command(5, "org.update", LEFT, name="Right"),
+]
+STUCK_QUEUE = [
+    command(10, "org.create", STUCK, name="Stuck"),
+    command(11, "org.update", STUCK, name="Stuck, too"),
+    command(12, "org.update", STUCK, domain="stuck.example.com"),
+]
+
+
+async def decide(settings: Settings, service: Service, sendings: Sequence[Sending]) -> None:
+    """Let commands be decided and published; those of one organization get stuck."""
+    with failing_for({UUID(STUCK)}):
+        service.start("worker", "relay")
+        await publish(settings, sendings)
+        await wait_until_idle(settings, IDLE_S)
+        await service.stop()
+
+
+async def keep(settings: Settings, tool: Rebuild | Recover) -> Operation:
+    operation, _ = await runs.keep_plan(settings, tool, requested_by="alice", reason="the database is lost")
+    return operation
+
+
+async def rebuild(settings: Settings) -> Operation:
+    done = await runs.run(settings, (await keep(settings, await Rebuild.make(settings))).id)
+    assert done.state == OperationState.DONE, done.error
+    return done
+
+
+def same(left: Tables, right: Tables) -> None:
+    for name, before, after in zip(Tables._fields, left, right, strict=True):
+        assert after == before, name
+
+
+@pytest.fixture
+async def copies(settings: Settings) -> AsyncIterator[list[str]]:
+    """The names of copies to be dropped."""
+    names: list[str] = []
+    yield names
+    for name in names:
+        await drop(settings, name)
+
+
+async def go_on(settings: Settings, service: Service) -> None:
+    """New commands, and old ones again, are decided as if nothing had happened."""
+    before = await read_tables(settings)
+    counted = await ends(settings)
+    service.start("worker", "relay")
+    await publish(settings, [*SWAP, command(5, "org.update", LEFT, name="Other")])
+    await publish(settings, RandomCommands(31, 20).commands(100))
+    await wait_until_idle(settings, IDLE_S)
+    await service.stop()
+    after = await read_tables(settings)
+    assert after.journal[: len(before.journal)] == before.journal
+    assert sum((await ends(settings)).values()) > sum(counted.values())
+    await asyncio.to_thread(check_independently, settings)
+
+
+async def test_a_rebuilt_database_is_equal(settings: Settings, service: Service, template_database: str) -> None:
+    await decide(settings, service, [*SWAP, *RandomCommands(11, 30).commands(600)])
+    lost, sent = await read_tables(settings), await ends(settings)
+    assert lost.parked
+    await replace_by(settings, template_database)
+    done = await rebuild(settings)
+    assert sum(done.counts.values()) == len(lost.journal)
+    same(lost, await read_tables(settings))
+    assert await ends(settings) == sent
+    await go_on(settings, service)
+
+
+async def test_a_recovered_backup_is_equal(settings: Settings, service: Service, copies: list[str]) -> None:
+    commands = RandomCommands(12, 30)
+    await decide(settings, service, [*SWAP, *commands.commands(200)])
+    copies.append(await back_up(settings))
+    await decide(settings, service, list(commands.commands(300)))
+    lost, sent = await read_tables(settings), await ends(settings)
+    await replace_by(settings, copies[0])
+    done = await runs.run(settings, (await keep(settings, await Recover.make(settings))).id)
+    assert done.state == OperationState.DONE, done.error
+    same(lost, await read_tables(settings))
+    assert await ends(settings) == sent
+    await go_on(settings, service)

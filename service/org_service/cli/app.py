@@ -115,8 +115,8 @@ app.command("migrate")(serve.migrate)
 app.add_typer(topics.app, name="topics")
 app.command("verify", short_help="Prove that tables and topics tell the same.")(verifying.verify)
 app.command("repair", short_help="Mend what `orgs verify` finds, and nothing else.")(verifying.repair)
-        "parked", "replay", "undo", "apply", "import", "erase", "purge", "mark", "marks", "offsets", "runs", "run",
-        "approve",
+app.command("rebuild", short_help="Write a lost database again from the topics.")(restoring.rebuild)
+app.command("recover", short_help="Bring a restored backup forward from the topics.")(restoring.recover)
 app.add_typer(journal.app, name="journal")
 app.add_typer(replay.app, name="replay")
 app.command("undo", short_help="Take changes back: of a run, an actor, a time, a publisher.")(undo.undo)

@@ -26,6 +26,7 @@ SUBJECTS: Final[Mapping[str, str]] = {
     "notes": "What operations and marks say of organizations that are erased.",
     "recovery": "The way out when Kafka has more of the journal than a restored database: `orgs journal advance`.",
     "restoring": "The journal and its organizations from the topics: `orgs rebuild`, `orgs recover`.",
+    "staged": "What topics say, on the way to the journal of a rebuild.",
     "leader": "The session by which a relay leads and listens.",
     "server": "What Postgres says of itself (`orgs status`, `orgs doctor`).",
     "database": "Health.",
@@ -311,17 +312,17 @@ TEXTS: Final[Mapping[str, str]] = {
     "journal_pkey.",
     "restoring/find_command_ids": "Whose outcomes stand at positions, to compare a backup with the topics. The plan of "
     "`orgs recover`. No lock. journal_pkey.",
-    "restoring/make": f"Makes the tables that topics are read into. {_RESTORE}, first.",
-    "restoring/drop": f"Drops them. {_RESTORE}, last.",
-    "restoring/stage_parked": f"Keeps which commands were said to be parked. {_RESTORE}, for each step of results.",
-    "restoring/stage_organizations": "Keeps organizations as their last change has them; an earlier version never "
+    "staged/make": f"Makes the tables that topics are read into. {_RESTORE}, first.",
+    "staged/drop": f"Drops them. {_RESTORE}, last.",
+    "staged/stage_parked": f"Keeps which commands were said to be parked. {_RESTORE}, for each step of results.",
+    "staged/stage_organizations": "Keeps organizations as their last change has them; an earlier version never "
     f"takes the place of a later one. {_RESTORE}, for each step of events and state.",
-    "restoring/find_unknown": "Finds deleted organizations of which nothing else is known. "
+    "staged/find_unknown": "Finds deleted organizations of which nothing else is known. "
     f"{_RESTORE}, for each step of state.",
-    "restoring/find_parked": f"Finds commands that are parked and have no final outcome. {_RESTORE}, before commands.",
-    "restoring/find_undecided": "Finds commands that have no outcome and are not parked. "
+    "staged/find_parked": f"Finds commands that are parked and have no final outcome. {_RESTORE}, before commands.",
+    "staged/find_undecided": "Finds commands that have no outcome and are not parked. "
     f"{_RESTORE}, for each step of commands. journal_command_id_key and parked_command_id_idx.",
-    "restoring/stage_lost": f"Keeps commands whose outcome is gone. {_RESTORE}, for each step of commands.",
+    "staged/stage_lost": f"Keeps commands whose outcome is gone. {_RESTORE}, for each step of commands.",
     "restoring/join": "Writes the journal of the next positions from events, results and commands. "
     f"{_RESTORE}, for each 5,000 positions. Locks the new rows.",
     "restoring/fill": "Gives commands whose outcome is gone a position about which nothing is known. "
@@ -331,6 +332,8 @@ TEXTS: Final[Mapping[str, str]] = {
     f"{_RESTORE}, for each 5,000 organizations. organization_pkey.",
     "restoring/write_organizations": f"Writes organizations as they are kept. {_RESTORE}, for each 5,000. "
     "organization_pkey.",
+    "staged/find_erased": f"Finds organizations that were erased, whose rows are emptied again. {_RESTORE}, once. "
+    "Reads what was kept of events.",
     "restoring/end_parked": f"Ends parked commands that were decided since the backup. {_RESTORE}, once. "
     "parked_command_id_idx and journal_command_id_key.",
     "restoring/clear_reference": "Clears reference data and how far they are applied. "

@@ -40,6 +40,7 @@ from org_service.store import (
     roles,
     scratch,
     server,
+    staged,
     verification,
 )
 from org_service.store.facts import FactTable
@@ -69,6 +70,7 @@ MODULES: Final[tuple[ModuleType, ...]] = (
     notes,
     recovery,
     restoring,
+    staged,
     leader,
     server,
     database,

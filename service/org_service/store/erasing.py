@@ -292,7 +292,12 @@ async def empty(conn: AsyncConnection, moments: Mapping[UUID, datetime]) -> None
     """
     given = {"given_id": list(moments), "given_updated_at": list(moments.values())}
     await conn.execute(_EMPTY_ORGANIZATIONS, given)
-    of = _of(moments)
+    await empty_others(conn, moments)
+
+
+async def empty_others(conn: AsyncConnection, org_ids: Collection[UUID]) -> None:
+    """Empty all but the organizations themselves; may run again."""
+    of = _of(org_ids)
     await conn.execute(_EMPTY_CHANGES, of)
     await conn.execute(_EMPTY_OTHERS, of)
     await conn.execute(_EMPTY_PARKED, of)

@@ -1,74 +1,28 @@
 """A journal and its organizations written again from what the topics say (`orgs rebuild`, `orgs recover`).
 
-What is read from each topic goes by COPY into a table of its own, in any order and partition by partition; then the
-journal is made of them by position. These tables belong to the run: it makes them, and drops them at its end.
+What is read from each topic goes by COPY into a table of its own (`staged`), in any order; then the
+journal is made of them by position.
 
 While it runs `journal_head` has no row: whoever would journal something finds no position and waits, and a relay stops
 (`journal.take_positions`, `journal.read_head`). So nobody can write on half a journal, even when the run was killed.
 Nobody but `orgs_owner` may do any of this.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection
 from datetime import datetime
-from typing import Any, Final, NamedTuple, cast
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
-import orjson
-from sqlalchemy import ARRAY, BigInteger, DateTime, Integer, LargeBinary, Text, Uuid, bindparam, text
+from sqlalchemy import ARRAY, BigInteger, Integer, LargeBinary, Text, Uuid, bindparam, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from org_service.domain.organization import StoredOrganization
-from org_service.store.engine import Session
+from org_service.store import staged
+from org_service.store.staged import ORGANIZATION, newer
 
 NO_DIGEST: Final = b""
 """Of a command whose record is gone: see `domain.fold.is_same_request`."""
 NOWHERE: Final = -1
 """Partition and offset of such a command."""
-
-
-class EventRow(NamedTuple):
-    """A change, as `orgs.events` has it."""
-
-    position: int
-    command_id: UUID
-    org_id: UUID
-    version: int
-    event_type: str
-    actor: str | None
-    changed: str
-    before: str | None
-    after: str | None
-    traceparent: str | None
-    recorded_at: datetime
-
-
-class ResultRow(NamedTuple):
-    """A final outcome, as `orgs.results` has it."""
-
-    position: int
-    command_id: UUID
-    org_id: UUID | None
-    version: int | None
-    outcome: str
-    code: int
-    organization: str | None
-    problem: str | None
-    traceparent: str | None
-    recorded_at: datetime
-
-
-class CommandRow(NamedTuple):
-    """A command, as `orgs.commands` has it."""
-
-    command_id: UUID
-    org_id: UUID | None
-    command_type: str
-    actor: str | None
-    request_digest: bytes
-    partition: int
-    offset: int
-    time_ms: int
-    traceparent: str | None
 
 
 class Joined(NamedTuple):
@@ -82,7 +36,6 @@ class Joined(NamedTuple):
 
 _after = bindparam("after", type_=BigInteger)
 _through = bindparam("through", type_=BigInteger)
-_ids = bindparam("ids", type_=ARRAY(Uuid))
 _after_id = bindparam("after_id", type_=Uuid)
 _LOCK_HEAD: Final = text("SELECT position FROM journal_head FOR UPDATE")
 _TAKE_HEAD: Final = text("DELETE FROM journal_head")
@@ -95,103 +48,6 @@ _FIND_LAST_MOMENT: Final = text("SELECT recorded_at FROM journal ORDER BY positi
 _FIND_COMMAND_IDS: Final = text("SELECT position, command_id FROM journal WHERE position = ANY(:positions)").bindparams(
     bindparam("positions", type_=ARRAY(BigInteger))
 )
-_MAKE: Final = text("""
-DO $$
-BEGIN
-    DROP TABLE IF EXISTS restoring_event, restoring_result, restoring_command, restoring_parked, restoring_lost,
-        restoring_organization;
-    CREATE TABLE restoring_event (
-        position bigint NOT NULL, command_id uuid NOT NULL, org_id uuid NOT NULL, version bigint NOT NULL,
-        event_type text NOT NULL, actor text, changed text NOT NULL, before text, after text, traceparent text,
-        recorded_at timestamptz NOT NULL
-    );
-    CREATE INDEX ON restoring_event (position);
-    CREATE INDEX ON restoring_event (command_id);
-    CREATE TABLE restoring_result (
-        position bigint NOT NULL, command_id uuid NOT NULL, org_id uuid, version bigint, outcome text NOT NULL,
-        code smallint NOT NULL, organization text, problem text, traceparent text, recorded_at timestamptz NOT NULL
-    );
-    CREATE INDEX ON restoring_result (position);
-    CREATE INDEX ON restoring_result (command_id);
-    CREATE TABLE restoring_command (
-        command_id uuid NOT NULL, org_id uuid, command_type text NOT NULL, actor text, request_digest bytea NOT NULL,
-        partition integer NOT NULL, "offset" bigint NOT NULL, time_ms bigint NOT NULL, traceparent text
-    );
-    CREATE INDEX ON restoring_command (command_id);
-    CREATE TABLE restoring_lost (
-        LIKE restoring_command, PRIMARY KEY (command_id)
-    );
-    CREATE TABLE restoring_parked (command_id uuid PRIMARY KEY);
-    CREATE TABLE restoring_organization (LIKE organization, PRIMARY KEY (id));
-END $$
-""")
-_DROP: Final = text(
-    "DROP TABLE restoring_event, restoring_result, restoring_command, restoring_parked, restoring_lost, "
-    "restoring_organization"
-)
-_STAGE_PARKED: Final = text(
-    "INSERT INTO restoring_parked SELECT DISTINCT unnest(:ids) ON CONFLICT DO NOTHING"
-).bindparams(_ids)
-_ORGANIZATION: Final = ", ".join(StoredOrganization._fields)
-_TIMES: Final = ("created_at", "deactivated_at", "deleted_at")
-
-
-def _newer(table: str) -> str:
-    """Takes the place of an earlier version. Of an organization without content the former times are kept."""
-    kept = (
-        f"{name} = CASE WHEN excluded.name = '' THEN coalesce({table}.{name}, excluded.{name}) ELSE excluded.{name} END"
-        if name in _TIMES
-        else f"{name} = excluded.{name}"
-        for name in StoredOrganization._fields
-        if name != "id"
-    )
-    return f"ON CONFLICT (id) DO UPDATE SET {', '.join(kept)} WHERE {table}.version < excluded.version"
-
-
-_TYPES: Final[Mapping[str, Any]] = {
-    "id": Uuid,
-    "name": Text,
-    "name_key": Text,
-    "domain": Text,
-    "primary_address": Text,
-    "created_at": DateTime(timezone=True),
-    "updated_at": DateTime(timezone=True),
-    "deactivated_at": DateTime(timezone=True),
-    "deleted_at": DateTime(timezone=True),
-    "version": BigInteger,
-}
-_GIVEN: Final = ", ".join(f":given_{name}" for name in _TYPES)
-_AS_STORED: Final = ", ".join(
-    "CAST(primary_address AS jsonb)" if name == "primary_address" else name for name in StoredOrganization._fields
-)
-_STAGE_ORGANIZATIONS: Final = text(
-    f"INSERT INTO restoring_organization ({_ORGANIZATION}) "  # noqa: S608 - constants
-    f"SELECT {_AS_STORED} FROM unnest({_GIVEN}) AS given ({_ORGANIZATION}) "
-    f"{_newer('restoring_organization')}"
-).bindparams(*(bindparam(f"given_{name}", type_=ARRAY(of)) for name, of in _TYPES.items()))
-_FIND_UNKNOWN: Final = text(
-    "SELECT asked.id FROM unnest(:ids) AS asked (id) "
-    "WHERE NOT EXISTS (SELECT FROM restoring_organization AS staged WHERE staged.id = asked.id) "
-    "AND NOT EXISTS (SELECT FROM organization AS stored WHERE stored.id = asked.id)"
-).bindparams(_ids)
-_FIND_PARKED: Final = text(
-    "SELECT command_id FROM restoring_parked AS asked "
-    "WHERE NOT EXISTS (SELECT FROM restoring_result AS each WHERE each.command_id = asked.command_id) "
-    "AND NOT EXISTS (SELECT FROM restoring_event AS each WHERE each.command_id = asked.command_id) "
-    "AND NOT EXISTS (SELECT FROM journal AS each WHERE each.command_id = asked.command_id) "
-    "AND NOT EXISTS (SELECT FROM parked AS each WHERE each.command_id = asked.command_id)"
-)
-_FIND_UNDECIDED: Final = text(
-    "SELECT asked.id FROM unnest(:ids) AS asked (id) "
-    "WHERE NOT EXISTS (SELECT FROM restoring_result AS each WHERE each.command_id = asked.id) "
-    "AND NOT EXISTS (SELECT FROM restoring_event AS each WHERE each.command_id = asked.id) "
-    "AND NOT EXISTS (SELECT FROM journal AS each WHERE each.command_id = asked.id) "
-    "AND NOT EXISTS (SELECT FROM parked AS each WHERE each.command_id = asked.id)"
-).bindparams(_ids)
-_STAGE_LOST: Final = text(
-    "INSERT INTO restoring_lost SELECT DISTINCT ON (command_id) * FROM restoring_command WHERE command_id = ANY(:ids) "
-    'ORDER BY command_id, partition, "offset" ON CONFLICT DO NOTHING'
-).bindparams(_ids)
 # Of several records of one command the first one was decided: that of its organization's partition, and where topics
 # grew, of the partition that was there before. Of an event whose result is there too, they say the same.
 _JOIN: Final = text("""
@@ -217,7 +73,8 @@ WITH event AS (
         coalesce(command.command_type, CASE known.event_type
             WHEN 'org.created' THEN 'org.create' WHEN 'org.updated' THEN 'org.update'
             WHEN 'org.deleted' THEN 'org.delete' WHEN 'org.deactivated' THEN 'org.deactivate'
-            WHEN 'org.reactivated' THEN 'org.reactivate' WHEN 'org.restored' THEN 'org.restore' END, ''),
+            WHEN 'org.reactivated' THEN 'org.reactivate' WHEN 'org.restored' THEN 'org.restore'
+            WHEN 'org.erased' THEN 'org.erase' END, ''),
         CASE WHEN known.outcome <> 'applied' THEN NULL ELSE coalesce(known.event_type, CASE command.command_type
             WHEN 'org.create' THEN 'org.created' WHEN 'org.delete' THEN 'org.deleted'
             WHEN 'org.deactivate' THEN 'org.deactivated' WHEN 'org.reactivate' THEN 'org.reactivated'
@@ -273,7 +130,7 @@ SELECT before + 1, position - 1, now() FROM (
     ) AS each
 ) AS pair WHERE position > before + 1
 """).bindparams(_after, _through)
-_page: Final = f"SELECT {_ORGANIZATION} FROM restoring_organization WHERE id > :after_id ORDER BY id LIMIT :limit"  # noqa: S608
+_page: Final = f"SELECT {ORGANIZATION} FROM restoring_organization WHERE id > :after_id ORDER BY id LIMIT :limit"  # noqa: S608
 _limit = bindparam("limit", type_=Integer)
 # Names change hands between the backup and now, and each step is checked at its commit: so all who change let go first.
 _LET_GO_OF_NAMES: Final = text(
@@ -284,8 +141,8 @@ _LET_GO_OF_NAMES: Final = text(
 ).bindparams(_after_id, _limit)
 _WRITE_ORGANIZATIONS: Final = text(
     f"WITH page AS ({_page}), written AS ("  # noqa: S608 - constants
-    f"INSERT INTO organization ({_ORGANIZATION}) SELECT {_ORGANIZATION} FROM page "
-    f"{_newer('organization')}"
+    f"INSERT INTO organization ({ORGANIZATION}) SELECT {ORGANIZATION} FROM page "
+    f"{newer('organization')}"
     ") SELECT id FROM page ORDER BY id DESC LIMIT 1"
 ).bindparams(_after_id, _limit)
 _END_PARKED: Final = text(
@@ -320,67 +177,14 @@ async def find_command_ids(conn: AsyncConnection, positions: Collection[int]) ->
 async def begin(conn: AsyncConnection) -> None:
     """Take the head of the journal away, so that nobody writes; make the tables that the topics are read into."""
     await conn.execute(_TAKE_HEAD)
-    await conn.execute(_MAKE)
+    await staged.make(conn)
 
 
 async def end(conn: AsyncConnection, through: int) -> None:
     """Give the journal its head; reference data, of which the topics have the last word, are loaded from there."""
     await conn.execute(_CLEAR_REFERENCE)
-    await conn.execute(_DROP)
+    await staged.drop(conn)
     await conn.execute(_SET_HEAD, {"through": through})
-
-
-async def stage(conn: AsyncConnection, rows: Sequence[EventRow] | Sequence[ResultRow] | Sequence[CommandRow]) -> None:
-    """Keep what was read of a topic, of one kind. In a transaction that has run a statement before."""
-    if not rows:
-        return
-    table = _TABLES[type(rows[0])]
-    session = cast("Session", (await conn.get_raw_connection()).driver_connection)
-    await session.copy_records_to_table(table, records=rows, columns=rows[0]._fields)
-
-
-_TABLES: Final[Mapping[type[Any], str]] = {
-    EventRow: "restoring_event",
-    ResultRow: "restoring_result",
-    CommandRow: "restoring_command",
-}
-
-
-async def stage_parked(conn: AsyncConnection, command_ids: Collection[UUID]) -> None:
-    """Keep which commands were said to be parked."""
-    if command_ids:
-        await conn.execute(_STAGE_PARKED, {"ids": list(command_ids)})
-
-
-async def stage_organizations(conn: AsyncConnection, rows: Sequence[StoredOrganization]) -> None:
-    """Keep organizations, each once, where no later version of one is kept."""
-    if not rows:
-        return
-    given = {f"given_{name}": list(each) for name, each in zip(_TYPES, zip(*rows, strict=True), strict=True)}
-    addresses = given["given_primary_address"]
-    given["given_primary_address"] = [None if each is None else orjson.dumps(each).decode() for each in addresses]
-    await conn.execute(_STAGE_ORGANIZATIONS, given)
-
-
-async def find_unknown(conn: AsyncConnection, org_ids: Collection[UUID]) -> set[UUID]:
-    """Which organizations are neither kept nor in the table."""
-    return set(await conn.scalars(_FIND_UNKNOWN, {"ids": list(org_ids)})) if org_ids else set()
-
-
-async def find_parked(conn: AsyncConnection) -> set[UUID]:
-    """The commands that were parked, and have no final outcome. All in memory."""
-    return set(await conn.scalars(_FIND_PARKED))
-
-
-async def find_undecided(conn: AsyncConnection, command_ids: Collection[UUID]) -> set[UUID]:
-    """Which commands have no outcome that is known, and are not parked."""
-    return set(await conn.scalars(_FIND_UNDECIDED, {"ids": list(command_ids)})) if command_ids else set()
-
-
-async def stage_lost(conn: AsyncConnection, command_ids: Collection[UUID]) -> None:
-    """Keep which of the kept commands were decided, though nobody knows how."""
-    if command_ids:
-        await conn.execute(_STAGE_LOST, {"ids": list(command_ids)})
 
 
 async def join(conn: AsyncConnection, after: int, through: int) -> Joined:

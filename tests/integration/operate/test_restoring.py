@@ -1,6 +1,7 @@
 """A lost database, or the lost end of one, written again from the topics: equal to what it was, table by table."""
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 from uuid import UUID
@@ -8,17 +9,18 @@ from uuid import UUID
 import pytest
 
 from org_service.domain.reasons import OperationState
-from org_service.errors import PreconditionError, StopError
 from org_service.operate import accounts, runs
+from org_service.operate.progress import behind
 from org_service.operate.restoring.restore import Rebuild, Recover
 from org_service.probes import Point
 from org_service.settings import Settings
 from org_service.store.operations import Operation
-from tests.integration.operate.parking import failing_for
-from tests.support.database import execute, fetch
+from tests.integration.operate.parking import failing_for, release
+from tests.support.database import fetch
 from tests.support.idle import wait_until_idle
-from tests.support.killing import run_killed_at
-from tests.support.operating import Orgs, Service
+from tests.support.killing import kill_at, until_abandoned
+from tests.support.operating import Service
+from tests.support.probing import Killed, probing
 from tests.support.random_commands import RandomCommands
 from tests.support.rehearsing import ends, publish
 from tests.support.restoring import Tables, back_up, check_independently, drop, read_tables, replace_by
@@ -27,6 +29,7 @@ from tests.support.sending import Sending, binary
 pytestmark = pytest.mark.integration
 
 IDLE_S = 60
+POINTS: list[Point] = ["operate.before_commit", "operate.after_commit"]
 STUCK = "0a000000-0000-4000-8000-00000000beef"
 LEFT, RIGHT = "0a000000-0000-4000-8000-00000000000a", "0a000000-0000-4000-8000-00000000000b"
 
@@ -122,3 +125,97 @@ async def test_a_recovered_backup_is_equal(settings: Settings, service: Service,
     same(lost, await read_tables(settings))
     assert await ends(settings) == sent
     await go_on(settings, service)
+
+
+async def recover(settings: Settings) -> Operation:
+    done = await runs.run(settings, (await keep(settings, await Recover.make(settings))).id)
+    assert done.state == OperationState.DONE, done.error
+    return done
+
+
+async def test_parked_commands_are_parked_again_and_can_be_released(
+    settings: Settings, service: Service, template_database: str
+) -> None:
+    await decide(settings, service, [*SWAP, *STUCK_QUEUE, command(13, "org.update", LEFT, domain="left.example.com")])
+    lost = await read_tables(settings)
+    assert len(lost.parked) == len(STUCK_QUEUE)
+    await replace_by(settings, template_database)
+    await rebuild(settings)
+    same(lost, await read_tables(settings))
+    assert [row[0] for row in await fetch(settings, "SELECT reason FROM parked ORDER BY id")] == [
+        "handler_raised",
+        "queued_behind",
+        "queued_behind",
+    ]
+    done = await release(settings, org_ids=(UUID(STUCK),))
+    assert done.counts == {"applied": 3}
+    service.start("worker", "relay")
+    await wait_until_idle(settings, IDLE_S)
+    await service.stop()
+    assert (await accounts.check(settings)).differences == []
+
+
+async def test_what_was_parked_in_the_backup_and_decided_since_is_not_open(
+    settings: Settings, service: Service, copies: list[str]
+) -> None:
+    await decide(settings, service, STUCK_QUEUE)
+    copies.append(await back_up(settings))
+    await release(settings, org_ids=(UUID(STUCK),))
+    await decide(settings, service, [])
+    lost = await read_tables(settings)
+    await replace_by(settings, copies[0])
+    assert (await recover(settings)).counts == {"changes": 3}
+    same(lost, await read_tables(settings))
+
+
+async def test_what_was_decided_and_not_published_is_decided_again(
+    settings: Settings, service: Service, template_database: str
+) -> None:
+    await decide(settings, service, SWAP)
+    published = await read_tables(settings)
+    unpublished = [command(20, "org.update", LEFT, name="Right, later"), command(21, "org.delete", RIGHT)]
+    service.start("worker")
+    await publish(settings, unpublished)
+    await until_decided(settings)
+    await service.stop()
+    await replace_by(settings, template_database)
+    await rebuild(settings)
+    same(published, await read_tables(settings))
+    service.start("worker", "relay")
+    await wait_until_idle(settings, IDLE_S)
+    await service.stop()
+    rows = await fetch(settings, "SELECT outcome FROM journal WHERE position > $1", len(published.journal))
+    assert [row["outcome"] for row in rows] == ["applied", "applied"]
+    await asyncio.to_thread(check_independently, settings)
+
+
+async def until_decided(settings: Settings) -> None:
+    while (await behind(settings)).commands:
+        pass
+
+
+async def test_killed_in_each_step_and_resumed_it_ends_equal(
+    settings: Settings, service: Service, copies: list[str]
+) -> None:
+    """Before the commit of a step, then behind it, then in the next one."""
+    commands = RandomCommands(13, 20)
+    await decide(settings, service, [*SWAP, *commands.commands(60)])
+    copies.append(await back_up(settings))
+    await decide(settings, service, [*STUCK_QUEUE, *commands.commands(120)])
+    lost = await read_tables(settings)
+    await replace_by(settings, copies[0])
+    operation = await keep(settings, await Recover.make(settings))
+    impatient = settings.model_copy(update={"operate": settings.operate.model_copy(update={"lease_s": 0.2})})
+    phases: list[str] = []
+    for point in itertools.cycle(POINTS):
+        try:
+            with probing(point, kill_at(1)):
+                done = await runs.run(impatient, operation.id)
+        except Killed:
+            await until_abandoned(impatient, operation.id)
+            phases.append(((await runs.find(impatient, operation.id)).progress or {}).get("phase"))
+        else:
+            break
+    assert done.state == OperationState.DONE, done.error
+    assert len(phases) > 2 * len(set(phases)) > 16
+    same(lost, await read_tables(settings))

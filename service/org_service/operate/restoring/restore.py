@@ -159,19 +159,21 @@ class Recover(Restoring):
             head = await restoring.lock_head(conn)
             moment = await restoring.find_last_moment(conn)
             known = await journal.find_command_id(conn, asked.published)
+            empty = await restoring.is_empty(conn)
         if head is None:
             raise PreconditionError(journal.NO_HEAD)
         if head != asked.restored:
             raise PreconditionError(
                 f"workers decide: the journal goes up to {head} by now. Stop them, and restore again."
             )
-        if moment is None:
-            raise PreconditionError("the journal is empty: `orgs rebuild` writes all of the database from the topics.")
+        if empty:
+            raise PreconditionError("the database is empty: `orgs rebuild` writes all of it from the topics.")
         if head >= asked.published and (known is None or asked.command_id in (None, str(known))):
             raise PreconditionError(
                 f"nothing to do: Kafka has the journal up to position {asked.published}, and the database up to {head}."
             )
-        await self._compare(moment)
+        if moment is not None:
+            await self._compare(moment)
         if head >= asked.published:
             raise PreconditionError(_OTHER.format(position=asked.published))
 

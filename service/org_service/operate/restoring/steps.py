@@ -8,6 +8,7 @@
     journal        the rows of these positions, joined from events, results and commands
     names          organizations that change give up their names, so that they may exchange them
     organizations  as their last change, or `orgs.state`, has them
+    erased         topics may still have what was erased: those rows are emptied again
     gaps           positions about which nothing is known
     offsets        the worker group goes back to the first command that has no outcome
     end            reference data are cleared, journal_head gets its row
@@ -16,21 +17,15 @@ Each step is a transaction of its effect and of how far the run is, so a run tha
 been. Memory doesn't grow with the topics, but for the ids of commands that are parked.
 """
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
 from uuid import UUID
 
 from org_events.results import ProblemType
 from org_service import probes
 from org_service.apply.authenticator import Authenticator
-from org_service.apply.reading import read_each
 from org_service.domain import details
 from org_service.domain.decide import reject
-from org_service.domain.outcomes import KeptRecord
-from org_service.domain.reasons import ParkReason
-from org_service.domain.requests import Record as Command
-from org_service.domain.requests import Rejected, Request, SetAside, Unreadable
 from org_service.errors import PreconditionError, RetryError
 from org_service.kafka.client import TopicPartition
 from org_service.kafka.offsets import commit, read_committed
@@ -39,13 +34,12 @@ from org_service.kafka.reader import Record
 from org_service.operate.operation import Execution
 from org_service.operate.progress import published
 from org_service.operate.restoring import records as wire
+from org_service.operate.restoring.commands import Commands
 from org_service.probes import probe
 from org_service.settings import Settings
-from org_service.store import operations, parked, restoring
+from org_service.store import erasing, operations, restoring, staged
 from org_service.store.database import Database, DatabaseConnection
 from org_service.telemetry.logs import get_logger
-from org_service.wire.commands import read
-from org_service.wire.parked import keep_record
 from org_service.wire.position import Published
 
 log = get_logger(__name__)
@@ -54,11 +48,13 @@ STEP_RECORDS: Final = 8_000
 """Of a topic in one transaction."""
 STEP_POSITIONS: Final = 5_000
 STEP_ORGANIZATIONS: Final = 5_000
+STEP_ERASED: Final = 500
 GAP_POSITIONS: Final = 50_000
 MARGIN_MS: Final = 3_600_000
 """Before the backup's last row: what was published of later positions is not older than that, whatever clocks say."""
 _NIL: Final = UUID(int=0)
 _LAST: Final = UUID(int=2**128 - 1)
+"""Behind all organizations: no id of one is this."""
 _EVER: Final = 2**62
 """Milliseconds: of a partition that holds nothing any more."""
 
@@ -104,6 +100,7 @@ class Steps:
                 ("journal", self._join),
                 ("names", lambda: self._page(restoring.let_go_of_names)),
                 ("organizations", lambda: self._page(restoring.write_organizations)),
+                ("erased", self._empty_erased),
                 ("gaps", self._note_gaps),
                 ("offsets", self._put_back),
                 ("end", self._end),
@@ -166,7 +163,7 @@ class Steps:
             extent = await find_extent(
                 kafka, topic, from_offsets={}, end_offsets={}, from_ms=from_ms, to_ms=None, keys=()
             )
-            ranges[topic] = {str(partition): tuple(each) for partition, each in extent.ranges.items()}
+            ranges[topic] = {str(partition): (each.first, each.end) for partition, each in extent.ranges.items()}
             partitions = extent.partitions
         at = [TopicPartition(topics.commands, number) for number in range(partitions)]
         committed = await read_committed(kafka, self._group, at, or_none=True)
@@ -226,88 +223,34 @@ class Steps:
 
     async def _keep_results(self, conn: DatabaseConnection, records: Sequence[Record]) -> None:
         found = wire.read_results(records, self._restored, self._last)
-        await restoring.stage_parked(conn, found.parked)
-        await restoring.stage(conn, found.results)
+        await staged.stage_parked(conn, found.parked)
+        await staged.stage(conn, found.results)
 
     async def _keep_events(self, conn: DatabaseConnection, records: Sequence[Record]) -> None:
         found = wire.read_events(records, self._restored, self._last)
-        await restoring.stage_organizations(conn, found.organizations)
-        await restoring.stage(conn, found.events)
+        await staged.stage_organizations(conn, found.organizations)
+        await staged.stage(conn, found.events)
 
     async def _keep_states(self, conn: DatabaseConnection, records: Sequence[Record]) -> None:
         found = wire.read_states(records, self._last)
-        await restoring.stage_organizations(conn, found.organizations)
-        unknown = await restoring.find_unknown(conn, [each.id for each in found.deleted])
-        await restoring.stage_organizations(conn, [each for each in found.deleted if each.id in unknown])
+        await staged.stage_organizations(conn, found.organizations)
+        unknown = await staged.find_unknown(conn, [each.id for each in found.deleted])
+        await staged.stage_organizations(conn, [each for each in found.deleted if each.id in unknown])
 
     async def _read_commands(self) -> None:
         async with self._database.connect() as conn:
-            again = await restoring.find_parked(conn)
+            again = await staged.find_parked(conn)
         authenticator = Authenticator(self._settings.auth)
         try:
             if again:
                 await authenticator.start()
             await self._read(
                 self._settings.kafka.topics.commands,
-                lambda conn, records: self._keep_commands(conn, records, again, authenticator),
+                # `_now` is another one after each step.
+                lambda conn, records: Commands(authenticator, again, self._now).keep(conn, records),
             )
         finally:
             await authenticator.close()
-
-    async def _keep_commands(
-        self, conn: DatabaseConnection, records: Sequence[Record], again: set[UUID], authenticator: Authenticator
-    ) -> None:
-        trusts = authenticator.trusts
-        requests = list(read_each(read, records, log))
-        readable = [each for each in requests if isinstance(each, Request)]
-        undecided = await restoring.find_undecided(conn, {each.command_id for each in readable})
-        await restoring.stage(conn, [wire.read_command(each, trusts=trusts) for each in readable])
-        lost: set[UUID] = set()
-        aside: list[SetAside] = []
-        for request in requests:
-            if not self._is_acknowledged(request.record):
-                continue
-            if isinstance(request, Unreadable):
-                aside.append(SetAside(request))
-            elif request.command_id in again:
-                again.discard(request.command_id)
-                aside.append(_set_aside(request, authenticator))
-                undecided.discard(request.command_id)
-            elif request.command_id in undecided:
-                self._judge(request, lost)
-        await restoring.stage_lost(conn, lost)
-        await self._park(conn, aside)
-
-    def _is_acknowledged(self, record: Command) -> bool:
-        """Whether workers don't read it again anyway."""
-        committed = self._now["committed"][str(record.partition)]
-        return committed < 0 or record.offset < committed
-
-    def _judge(self, request: Request, lost: set[UUID]) -> None:
-        """Whether a command without an outcome was decided behind what Kafka has, or before results begin."""
-        record, complete = request.record, self._now["complete_from"]
-        since = max(complete.values()) if request.org_id is None else complete[str(record.partition)]
-        if record.timestamp >= since or record.timestamp > self._now["decided_ms"]:
-            back_to, at = self._now["back_to"], str(record.partition)
-            back_to[at] = min(back_to.get(at, record.offset), record.offset)
-        else:
-            # guarantee 1: nobody knows how it was decided, and it is never decided again.
-            lost.add(request.command_id)
-
-    async def _park(self, conn: DatabaseConnection, aside: Iterable[SetAside]) -> None:
-        """Park records again; of an organization the first one is what failed, the others wait behind it."""
-        rows = [keep_record(each) for each in aside]
-        if not rows:
-            return
-        held, _ = await parked.find(conn, {row.org_id for row in rows if row.org_id is not None}, [], 1)
-        queues = set(held)
-        kept: list[KeptRecord] = []
-        for row in rows:
-            behind = row.command_id is not None and row.org_id in queues
-            kept.append(row._replace(reason=ParkReason.QUEUED_BEHIND) if behind else row)
-            if row.command_id is not None and row.org_id is not None:
-                queues.add(row.org_id)
-        await parked.park(conn, kept, datetime.now(UTC))
 
     async def _join(self) -> None:
         """Write the journal, a window of positions at a time."""
@@ -330,16 +273,26 @@ class Steps:
     async def _page(self, work: Callable[[DatabaseConnection, UUID, int], Awaitable[UUID | None]]) -> None:
         """Go through the organizations that changed, in order of id."""
         phase = self._now["phase"]
-        at: UUID | None = UUID(self._now.get("at", str(_NIL)))
+        at = UUID(self._now.get("at", str(_NIL)))
 
         async def page(conn: DatabaseConnection) -> None:
             nonlocal at
-            assert at is not None
-            at = await work(conn, at, STEP_ORGANIZATIONS)
+            at = await work(conn, at, STEP_ORGANIZATIONS) or _LAST
 
-        while at is not None:
-            await self._step(page, lambda: self._enter(phase, at=str(at or _LAST)))
+        while at != _LAST:
+            await self._step(page, lambda: self._enter(phase, at=str(at)))
         self._now = self._enter(_FOLLOWING[phase])
+
+    async def _empty_erased(self) -> None:
+        """Let nothing come back of organizations that were erased since."""
+        async with self._database.connect() as conn:
+            erased = sorted(await staged.find_erased(conn))
+        for first in range(0, len(erased), STEP_ERASED):
+            await self._step(
+                lambda conn, first=first: erasing.empty_others(conn, erased[first : first + STEP_ERASED]),
+                lambda: self._now,
+            )
+        self._now = self._enter("gaps")
 
     async def _note_gaps(self) -> None:
         """Backwards, because of outcomes that are gone the latest are known best."""
@@ -408,24 +361,11 @@ async def _take(reader: RangeReader) -> list[Record]:
     return records
 
 
-def _set_aside(request: Request, authenticator: Authenticator) -> SetAside:
-    """A command that was parked, once more; without an actor where no key verifies its token any more."""
-    admitted = authenticator.admit([request])
-    authenticator.forget()
-    judged = admitted[0] if admitted else request
-    assert isinstance(judged, Request)
-    if judged.authorization is not None and judged.user_id is None and not isinstance(judged.command, Rejected):
-        unverified = Rejected(judged.command.type, details.UNVERIFIED, ProblemType.UNAUTHENTICATED)
-        judged = judged._replace(command=unverified, actor=None)
-    return SetAside(Unreadable(request.record, _PARKED, ParkReason.HANDLER_RAISED), judged)
-
-
 _FOLLOWING: Final[Mapping[str, str]] = {
     "results": "events",
     "events": "state",
     "state": "commands",
     "commands": "journal",
     "names": "organizations",
-    "organizations": "gaps",
+    "organizations": "erased",
 }
-_PARKED: Final = "It was parked before the database was written from the topics, which do not say why"

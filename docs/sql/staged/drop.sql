@@ -1,0 +1,6 @@
+-- staged/drop
+--
+-- Drops them. A rebuild or a recovery, last.
+
+DROP TABLE restoring_event, restoring_result, restoring_command, restoring_parked, restoring_lost,
+    restoring_organization;

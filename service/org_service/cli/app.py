@@ -9,7 +9,6 @@ from typer.core import TyperGroup
 from org_service.cli import (
     applying,
     config,
-    doctor,
     erasing,
     exporting,
     journal,

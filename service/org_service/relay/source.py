@@ -17,9 +17,9 @@ from org_service.telemetry.tracing import active
 WAY_OUT = (
     "The database was probably restored from an older backup. Stop the workers first: what they journal now "
     "may never be published. Then bring the database forward from the topics with `orgs recover`, and restart. Where "
-    "it says that the backup and the topics contradict each other, restore a backup that contains position {position}; or "
-    "accept that the commands lost with the old database stay lost, and move the journal past Kafka with `orgs journal "
-    "advance`."
+    "it says that the backup and the topics contradict each other, restore a backup that contains position {position}; "
+    "or accept that the commands lost with the old database stay lost, and move the journal past Kafka with `orgs "
+    "journal advance`."
 )
 """What an operator can do when Kafka and the journal contradict each other."""
 

@@ -9,7 +9,7 @@ from uuid import UUID
 import pytest
 
 from org_service.domain.reasons import OperationState
-from org_service.operate import accounts, runs
+from org_service.operate import runs
 from org_service.operate.progress import behind
 from org_service.operate.restoring.restore import Rebuild, Recover
 from org_service.probes import Point
@@ -25,6 +25,7 @@ from tests.support.random_commands import RandomCommands
 from tests.support.rehearsing import ends, publish
 from tests.support.restoring import Tables, back_up, check_independently, drop, read_tables, replace_by
 from tests.support.sending import Sending, binary
+from tests.support.verified import find_differences
 
 pytestmark = pytest.mark.integration
 
@@ -99,6 +100,7 @@ async def go_on(settings: Settings, service: Service) -> None:
     assert after.journal[: len(before.journal)] == before.journal
     assert sum((await ends(settings)).values()) > sum(counted.values())
     await asyncio.to_thread(check_independently, settings)
+    assert await find_differences(settings) == []
 
 
 async def test_a_rebuilt_database_is_equal(settings: Settings, service: Service, template_database: str) -> None:
@@ -152,7 +154,7 @@ async def test_parked_commands_are_parked_again_and_can_be_released(
     service.start("worker", "relay")
     await wait_until_idle(settings, IDLE_S)
     await service.stop()
-    assert (await accounts.check(settings)).differences == []
+    assert await find_differences(settings) == []
 
 
 async def test_what_was_parked_in_the_backup_and_decided_since_is_not_open(
@@ -206,16 +208,16 @@ async def test_killed_in_each_step_and_resumed_it_ends_equal(
     await replace_by(settings, copies[0])
     operation = await keep(settings, await Recover.make(settings))
     impatient = settings.model_copy(update={"operate": settings.operate.model_copy(update={"lease_s": 0.2})})
-    phases: list[str] = []
-    for point in itertools.cycle(POINTS):
+    phases: list[str | None] = []
+    done: Operation | None = None
+    points = itertools.cycle(POINTS)
+    while done is None:
         try:
-            with probing(point, kill_at(1)):
+            with probing(next(points), kill_at(1)):
                 done = await runs.run(impatient, operation.id)
         except Killed:
             await until_abandoned(impatient, operation.id)
             phases.append(((await runs.find(impatient, operation.id)).progress or {}).get("phase"))
-        else:
-            break
     assert done.state == OperationState.DONE, done.error
     assert len(phases) > 2 * len(set(phases)) > 16
     same(lost, await read_tables(settings))

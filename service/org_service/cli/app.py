@@ -9,6 +9,7 @@ from typer.core import TyperGroup
 from org_service.cli import (
     applying,
     config,
+    doctor,
     erasing,
     exporting,
     journal,
@@ -114,6 +115,7 @@ app.command("migrate")(serve.migrate)
 app.add_typer(topics.app, name="topics")
 app.command("verify", short_help="Prove that tables and topics tell the same.")(verifying.verify)
 app.command("repair", short_help="Mend what `orgs verify` finds, and nothing else.")(verifying.repair)
+app.command("doctor", short_help="Check the guarantees against live settings.")(doctor.doctor)
 app.command("rebuild", short_help="Write a lost database again from the topics.")(restoring.rebuild)
 app.command("recover", short_help="Bring a restored backup forward from the topics.")(restoring.recover)
 app.add_typer(journal.app, name="journal")

@@ -3,7 +3,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo up stack generate check test bench storm poison smuggle hostile fuzz soak verify-soak
+.PHONY: help setup demo up stack generate check test bench storm losses poison smuggle hostile fuzz soak verify-soak
 
 # Any Python that is new enough; the base interpreter if this runs in a virtual environment.
 ifndef PYTHON
@@ -67,6 +67,9 @@ hostile: $(SYNCED) ## hold 10,000 useless connections to an edge, and measure wh
 
 storm: $(SYNCED) ## kill workers and relays at random, then prove that nothing was lost (ARGS=... for seed and length)
 	.venv/bin/python -m tests.chaos.storm $(ARGS)
+
+losses: $(SYNCED) ## take ends out of the broker's files while commands flow, 20 times for each topic, then prove it
+	.venv/bin/python -m tests.chaos.losses $(ARGS)
 
 poison: $(SYNCED) ## mix 100,000 hostile records with as many good ones, then verify each outcome
 	.venv/bin/python -m tests.chaos.poison $(ARGS)

@@ -24,7 +24,11 @@ from tests.support.published import Published, load
 
 @paused_collector()
 def judge(
-    observed: Observed, published: Sequence[Published] | None = None, *, deliveries_max: int | None = None
+    observed: Observed,
+    published: Sequence[Published] | None = None,
+    *,
+    deliveries_max: int | None = None,
+    kafka_lost: bool = False,
 ) -> Findings:
     """Judge everything observed.
 
@@ -33,6 +37,7 @@ def judge(
         published: What the publishers wrote down; None skips that comparison.
         deliveries_max: How often a worker may have got the same record: 1 where none was killed or joined by another
             one, and Kafka was there all the time. None where nobody knows.
+        kafka_lost: Whether Kafka lost records that it had acknowledged: then what was one transaction may be several.
     """
     ledger = Ledger(observed, Findings(), deliveries_max=deliveries_max)
     check_positions(ledger)
@@ -45,7 +50,7 @@ def judge(
     check_state(observed, ledger.oracle, ledger.findings)
     check_tables(observed, ledger.oracle, ledger.findings)
     check_parked(ledger)
-    check_relay(ledger)
+    check_relay(ledger, kafka_lost=kafka_lost)
     ledger.findings.counts = {
         "commands": len(observed.commands),
         "journaled": len(observed.journal),

@@ -126,7 +126,7 @@ class ExactHistory:
         own |= {"ce_dataschema": "urn:orgs:schema:result:1"}
         self.results[row.command_id] = self._relay("results", key, result, headers | own)
         position = {"position": row.position, "command_id": row.command_id, "recorded_at": time}
-        position |= {"partitions": self.observed.partitions, "grown_from": None, "grown_at": None}
+        position |= {"partitions": self.observed.partitions}
         self._relay("relay", b"orgs", position, {})
         if row.event_type is not None:
             event = {name: shared[name] for name in ("org_id", "version", "position", "command_id")}

@@ -6,11 +6,12 @@ with a single broker, so that no replica mends it). Everything here blocks; from
 """
 
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
+from itertools import takewhile
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from confluent_kafka import Consumer, KafkaException, Producer, TopicCollection, TopicPartition
 from confluent_kafka.admin import (
@@ -29,7 +30,9 @@ from tests.support.waiting import wait_for
 TIMEOUT_S = 20
 _HEADER = struct.Struct(">qi")
 """Base offset and the length of what follows: the beginning of every record batch."""
-_LAST_OFFSET_DELTA_AT = 23
+_ATTRIBUTES_AT = 21
+"""And then the last offset's delta."""
+_TRANSACTIONAL = 0x10
 _RECORDS_AT = 61
 """Where the records begin in a batch of format 2; attributes, times and the CRC are before it."""
 
@@ -44,6 +47,7 @@ class Batch(NamedTuple):
     first: int
     """The offset of its first record."""
     last: int
+    transactional: bool
 
 
 def batches(broker: Broker, topic: str, partition: int) -> Iterator[Batch]:
@@ -54,8 +58,9 @@ def batches(broker: Broker, topic: str, partition: int) -> Iterator[Batch]:
             first, length = _HEADER.unpack_from(content, at)
             if length <= 0:  # preallocated, or still being written
                 break
-            (delta,) = struct.unpack_from(">i", content, at + _LAST_OFFSET_DELTA_AT)
-            yield Batch(file, at, _HEADER.size + length, first, first + delta)
+            attributes, delta = struct.unpack_from(">hi", content, at + _ATTRIBUTES_AT)
+            transactional = bool(attributes & _TRANSACTIONAL)
+            yield Batch(file, at, _HEADER.size + length, first, first + delta, transactional)
             at += _HEADER.size + length
 
 
@@ -82,32 +87,74 @@ def flip_byte(stack: Stack, topic: str, partition: int, offset: int, *, mask: in
 def cut_tail(stack: Stack, topic: str, partition: int, end: int) -> None:
     """Lose the end of a partition, as a machine does that loses its power: afterwards it ends at `end`.
 
-    Stops the broker, cuts the segment file, and starts the broker again (some 3 s). Clients see an outage.
+    As `cut_tails`.
+    """
+    cut_tails(stack, {(topic, partition): end})
+
+
+def cut_tails(stack: Stack, cuts: Mapping[tuple[str, int], int]) -> None:
+    """Lose the ends of partitions, each from an offset on.
+
+    Stops the broker, cuts the segment files, and starts the broker again (some 3 s). Clients see an outage.
 
     Raises:
-        LookupError: No batch begins at `end`: a batch is lost whole. Publish the records one by one, or choose another.
+        LookupError: No batch begins at one of the offsets: a batch is lost whole. Publish the records one by one, or
+            choose another.
     """
     broker = stack.kafka.brokers[0]
-    found = next((each for each in batches(broker, topic, partition) if each.first == end), None)
-    if found is None:
-        raise LookupError(f"no batch of {topic}-{partition} begins at offset {end}")
+    for (topic, partition), end in cuts.items():
+        _batch_at(broker, topic, partition, end)
     stack.kafka.stop()
     try:
-        folder = found.file.parent
-        with found.file.open("r+b") as file:
-            file.truncate(found.at)
-        for later in folder.glob("*.log"):
-            if later.name > found.file.name:
-                later.unlink()
-        # What is derived from the segments is made again, as after a crash: nothing may know more than they do.
-        for pattern in ("*.index", "*.timeindex", "*.txnindex", "*.snapshot"):
-            for derived in folder.glob(pattern):
-                derived.unlink()
-        for name in (".kafka_cleanshutdown", "recovery-point-offset-checkpoint"):
-            (broker.logs / name).unlink(missing_ok=True)
+        for (topic, partition), end in cuts.items():
+            _cut(broker, _batch_at(broker, topic, partition, end))
     finally:
         stack.kafka.start()
-    assert ends(stack.bootstrap_servers, topic, [partition])[partition] == end
+    for (topic, partition), end in cuts.items():
+        assert ends(stack.bootstrap_servers, topic, [partition])[partition] == end
+
+
+def cut_last(stack: Stack, cuts: Mapping[tuple[str, int], int]) -> dict[tuple[str, int], int]:
+    """Lose so many last batches of partitions, whatever is under way; markers are batches, too.
+
+    What was written outside of transactions stays, and what is before that: nobody would send it again.
+
+    Returns where each partition ended when the broker started again.
+    """
+    broker = stack.kafka.brokers[0]
+    found: dict[tuple[str, int], int] = {}
+    stack.kafka.stop()
+    try:
+        for (topic, partition), number in cuts.items():
+            written = list(batches(broker, topic, partition))
+            if last := list(takewhile(lambda each: each.transactional, reversed(written[-number:]))):
+                _cut(broker, last[-1])
+                found[topic, partition] = last[-1].first
+    finally:
+        stack.kafka.start()
+    return found
+
+
+def _batch_at(broker: Broker, topic: str, partition: int, offset: int) -> Batch:
+    found = next((each for each in batches(broker, topic, partition) if each.first == offset), None)
+    if found is None:
+        raise LookupError(f"no batch of {topic}-{partition} begins at offset {offset}")
+    return found
+
+
+def _cut(broker: Broker, batch: Batch) -> None:
+    folder = batch.file.parent
+    with batch.file.open("r+b") as file:
+        file.truncate(batch.at)
+    for later in folder.glob("*.log"):
+        if later.name > batch.file.name:
+            later.unlink()
+    # What is derived from the segments is made again, as after a crash: nothing may know more than they do.
+    for pattern in ("*.index", "*.timeindex", "*.txnindex", "*.snapshot"):
+        for derived in folder.glob(pattern):
+            derived.unlink()
+    for name in (".kafka_cleanshutdown", "recovery-point-offset-checkpoint"):
+        (broker.logs / name).unlink(missing_ok=True)
 
 
 def delete_records(bootstrap_servers: str, topic: str, before: Mapping[int, int]) -> None:
@@ -194,6 +241,28 @@ def begin_transaction(
     assert producer.flush(TIMEOUT_S) == 0
     assert refused == [None]
     return producer
+
+
+Transaction = Literal["committed", "aborted"] | None
+"""What a writer does it in."""
+
+
+def write_as_stranger(
+    bootstrap_servers: str, topic: str, partitions: Iterable[int], name: str, transaction: Transaction = None
+) -> None:
+    """Publish a record of a program that we don't know, on each of some partitions."""
+    config: dict[str, Any] = {"bootstrap.servers": bootstrap_servers, "log_level": 2}
+    if transaction is not None:
+        config["transactional.id"] = name
+    producer = Producer(config)
+    if transaction is not None:
+        producer.init_transactions(TIMEOUT_S)
+        producer.begin_transaction()
+    for partition in partitions:
+        producer.produce(topic, b"{}", b"stranger", partition, headers=[("ce_source", b"/elsewhere")])
+    assert producer.flush(TIMEOUT_S) == 0
+    if transaction is not None:
+        (producer.commit_transaction if transaction == "committed" else producer.abort_transaction)(TIMEOUT_S)
 
 
 def ends(bootstrap_servers: str, topic: str, partitions: Sequence[int]) -> dict[int, int]:

@@ -106,17 +106,21 @@ class System:
         observed.parked = [row for row in observed.parked if row["topic"] == self.topics.commands]
         return observed
 
-    def check(self, observed: Observed | None = None, *, kafka_was_away: bool = False) -> Findings:
+    def check(
+        self, observed: Observed | None = None, *, kafka_was_away: bool = False, kafka_lost: bool = False
+    ) -> Findings:
         """Judge everything that happened.
 
         Args:
             observed: If somebody has looked already.
             kafka_was_away: Then nobody knows how often the workers got the same record.
+            kafka_lost: Kafka lost records that it had acknowledged.
         """
         return judge(
             observed or self.observe(),
             self.publisher.published,
             deliveries_max=None if kafka_was_away else self._deliveries_max(),
+            kafka_lost=kafka_lost,
         )
 
     def _deliveries_max(self) -> int:

@@ -1,4 +1,4 @@
-"""`orgs topics`: create missing topics, compare existing ones, let them grow."""
+"""`orgs topics`: create missing topics, compare existing ones, let them grow, accept what a stranger wrote."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,7 +9,7 @@ from org_service.cli import operations, shell
 if TYPE_CHECKING:
     from org_service.kafka.topics import TopicPlan
 
-app = typer.Typer(no_args_is_help=True, help="The topics: create, compare, grow.")
+app = typer.Typer(no_args_is_help=True, help="The topics: create, compare, grow, accept.")
 
 
 @app.command()
@@ -75,6 +75,39 @@ def grow(
     operations.offer(
         settings,
         lambda: GrowTopics.make(settings, partitions, leave_behind or []),
+        execute=execute,
+        detach=detach,
+        reason=reason,
+        rate_per_second_max=None,
+        actor=actor,
+        as_json=as_json,
+    )
+
+
+@app.command()
+def accept(
+    *,
+    execute: operations.ExecuteOption = False,
+    detach: operations.DetachOption = False,
+    reason: operations.ReasonOption = "",
+    actor: operations.ActorOption = None,
+    as_json: operations.JsonOption = False,
+) -> None:
+    """Accept what a foreign program wrote on the relay's topics: lets the relay, which stopped at it, go on.
+
+    Stop that program first. The records stay where they are, and subscribers got them; what the relay publishes from
+    here on follows behind. Exits with 1 where there is nothing to accept.
+
+    Prints the plan, which lists the records; --execute does it.
+
+    Example: `orgs topics accept`
+    """
+    from org_service.operate.accept_writes import AcceptWrites
+
+    settings = shell.quiet_settings()
+    operations.offer(
+        settings,
+        lambda: AcceptWrites.make(settings),
         execute=execute,
         detach=detach,
         reason=reason,

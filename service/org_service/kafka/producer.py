@@ -25,7 +25,7 @@ from collections import defaultdict
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from itertools import zip_longest
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 from aiokafka import TopicPartition
 from aiokafka.client import ConnectionGroup, CoordinationType
@@ -40,21 +40,33 @@ from aiokafka.errors import (
     RequestTimedOutError,
     for_code,
 )
-from aiokafka.protocol.offset import OffsetRequest
 from aiokafka.protocol.produce import ProduceRequest
 from aiokafka.protocol.transaction import AddPartitionsToTxnRequest, EndTxnRequest, InitProducerIdRequest
 
 from org_events.kafka.brokers import EnduringClient
 from org_service.errors import RetryError, TopicsMissingError
+from org_service.kafka.logs import Logs
 from org_service.kafka.record_batches import RecordBatch
 from org_service.settings import KafkaSettings
 
 Batches = Mapping[TopicPartition, Sequence[RecordBatch]]
+"""By partition; where there is none, the transaction leaves only its marker."""
+
+
+class Written(NamedTuple):
+    """Where a partition's batches of one transaction stand."""
+
+    first: int
+    """The offset that the broker gave to the first record."""
+    end: int
+    """The offset after the last one. Between the two there are only ours where it is `first + records`."""
+    records: int
+
+
+Check = Callable[[Mapping[TopicPartition, Written]], Awaitable[Batches]]
+"""Is told where a transaction's records stand, before it is committed: raises, or gives what else belongs into it."""
 
 _ACKS_ALL: Final = -1
-_LATEST: Final = -1
-_ANY_REPLICA: Final = -1
-_READ_UNCOMMITTED: Final = 0
 _COMMIT: Final = True
 _SEQUENCES: Final = 2**31
 """Sequence numbers of a partition wrap to 0 here (KIP-98)."""
@@ -83,7 +95,8 @@ class UnknownFateError(RetryError):
     Close the producer and begin again with a new one, from the position in Kafka.
 
     Attributes:
-        why: `timeout`, `disconnected`, `refused`, `partitions` or `fenced`; the label of a metric.
+        why: `timeout`, `disconnected`, `refused`, `partitions`, `lost`, `foreign`, `held` or `fenced`; the label of a
+            metric.
     """
 
     def __init__(self, message: str, why: str) -> None:
@@ -143,6 +156,8 @@ class Producer:
         self._coordinator = -1
         self._producer_id, self._epoch = -1, -1
         self._sequences: defaultdict[TopicPartition, int] = defaultdict(int)
+        self.logs = Logs(self._client)
+        """Of the topics it is connected for."""
 
     async def start(self, topics: Collection[str]) -> dict[str, int]:
         """`connect`, then `begin`."""
@@ -186,11 +201,12 @@ class Producer:
     async def find_end(self, at: TopicPartition) -> int:
         """The high watermark of a partition: the offset after all that is written, committed or not."""
         async with unknown_fate("ListOffsets"):
-            request = OffsetRequest(_ANY_REPLICA, _READ_UNCOMMITTED, [(at.topic, [(at.partition, _LATEST)])])
-            response = await self._client.send(self._leader(at), request)
-            [(_, [(_, error, _, offset)])] = response.topics
-            _check(error)
-            return int(offset)
+            return (await self.logs.find_ends([at]))[at]
+
+    async def find_broken(self, ends: Mapping[TopicPartition, int]) -> set[TopicPartition]:
+        """As `Logs.find_broken`, of what this transactional id wrote."""
+        async with unknown_fate("reading the log"):
+            return await self.logs.find_broken(ends, self._producer_id)
 
     async def ping(self) -> bool:
         """Whether a broker answers; between, during and after transactions."""
@@ -202,8 +218,12 @@ class Producer:
         counts = {topic: len(self._client.cluster.partitions_for_topic(topic) or ()) for topic in topics}
         return {topic: count for topic, count in counts.items() if count}
 
-    async def publish(self, batches: Batches) -> None:
+    async def publish(self, batches: Batches, check: Check | None = None) -> None:
         """Publish all batches in one transaction. They can't be sent again.
+
+        Args:
+            batches: What.
+            check: Asked when the brokers have it all. What it raises goes out as it is, and nothing was committed.
 
         Raises:
             UnknownFateError: The transaction was committed, or will be aborted; close this producer.
@@ -211,12 +231,24 @@ class Producer:
         async with unknown_fate("AddPartitionsToTxn"):
             await self._add_partitions(batches)
         async with unknown_fate("Produce"):
-            for turn in zip_longest(*batches.values()):
-                await self._produce({at: batch for at, batch in zip(batches, turn, strict=True) if batch is not None})
+            written = await self._write(batches)
+        if check is not None and (more := await check(written)):
+            async with unknown_fate("Produce"):
+                await self._write(more)
         # guarantee 4: EndTxn is sent once; a late copy could commit half of a later transaction.
         async with unknown_fate("EndTxn"):
             request = EndTxnRequest(self._transactional_id, self._producer_id, self._epoch, _COMMIT)
             _check((await self._coordinate(request)).error_code)
+
+    async def _write(self, batches: Batches) -> dict[TopicPartition, Written]:
+        written: dict[TopicPartition, Written] = {}
+        for turn in zip_longest(*batches.values()):
+            sent = {at: batch for at, batch in zip(batches, turn, strict=True) if batch is not None}
+            for at, base in (await self._produce(sent)).items():
+                before, records = written.get(at), sent[at].records
+                first, counted = (base, 0) if before is None else (before.first, before.records)
+                written[at] = Written(first, base + records, counted + records)
+        return written
 
     async def close(self) -> None:
         """Close the connections, at once and without a word to the broker. May be called in any state, and again."""
@@ -235,6 +267,7 @@ class Producer:
         response = await self._coordinate(InitProducerIdRequest(self._transactional_id, self._transaction_timeout_ms))
         _check(response.error_code)
         self._producer_id, self._epoch = response.producer_id, response.producer_epoch
+        self._sequences.clear()
 
     async def _add_partitions(self, batches: Batches) -> None:
         partitions: defaultdict[str, list[int]] = defaultdict(list)
@@ -252,9 +285,9 @@ class Producer:
 
         await _once_ready(add, not_yet=(ConcurrentTransactions,))
 
-    async def _produce(self, batches: Mapping[TopicPartition, RecordBatch]) -> None:
-        """Send at most one batch a partition, and wait until the brokers have them all."""
-        sending: list[asyncio.Task[None]] = []
+    async def _produce(self, batches: Mapping[TopicPartition, RecordBatch]) -> dict[TopicPartition, int]:
+        """Send at most one batch a partition, and wait until the brokers have them all; returns their first offsets."""
+        sending: list[asyncio.Task[dict[TopicPartition, int]]] = []
         requests: dict[int, _ProduceRequest] = {}
         try:
             for at, batch in batches.items():
@@ -267,7 +300,7 @@ class Producer:
             sending += [
                 asyncio.create_task(self._send_batches(leader, request)) for leader, request in requests.items()
             ]
-            await asyncio.gather(*sending)
+            return {at: base for answered in await asyncio.gather(*sending) for at, base in answered.items()}
         finally:
             for task in sending:
                 task.cancel()
@@ -278,7 +311,7 @@ class Producer:
         self._sequences[at] = (first + batch.records) % _SEQUENCES
         return batch.build(self._producer_id, self._epoch, first)
 
-    async def _send_batches(self, leader: int, request: "_ProduceRequest") -> None:
+    async def _send_batches(self, leader: int, request: "_ProduceRequest") -> dict[TopicPartition, int]:
         response = await self._client.send(
             leader,
             ProduceRequest(
@@ -288,9 +321,12 @@ class Producer:
                 topics=list(request.topics.items()),
             ),
         )
+        bases: dict[TopicPartition, int] = {}
         for topic, results in response.topics:
-            for partition, error, *_ in results:
+            for partition, error, base, *_ in results:
                 _check(error, f"to {topic}, partition {partition}")
+                bases[TopicPartition(topic, partition)] = base
+        return bases
 
     async def _coordinate(self, request: Any) -> Any:
         return await self._client.send(self._coordinator, request, group=ConnectionGroup.COORDINATION)

@@ -29,6 +29,8 @@ from org_service.wire.position import PARTITION, NotAPosition, Partitioning, Pub
 WINDOW_OFFSETS: Final = 1_000
 """The last offsets to read first: a relay alone on the topic finds its record among the last two."""
 _WINDOW_GROWTH: Final = 8
+_RUNS: Final = (b"replay ", b"repair ")
+"""Of the keys of operators' runs, which keep their own positions there."""
 _FETCH_WAIT_MS: Final = 50
 """For the broker to gather data: at the end of the topic there is nothing to gather."""
 _CLOSE_TIMEOUT_S: Final = 2.0
@@ -101,6 +103,26 @@ def _published(record: ConsumerRecord[bytes, bytes]) -> Published | None:
             f"A record on {record.topic} is not a valid position: {error}. Write the right one with the relay's "
             'name as key, as {{"position": 123, "command_id": null}}, and restart.'
         ) from error
+
+
+async def read_others(kafka: KafkaSettings, topic: str, name: str) -> set[str]:
+    """Read the names of other relays that have a position on the topic.
+
+    Raises:
+        KafkaError, OSError: Not all of it could be read.
+    """
+    at = TopicPartition(topic, PARTITION)
+    found: set[str] = set()
+    async with _consumer(kafka) as consumer:
+        consumer.assign([at])
+        end = (await consumer.end_offsets([at]))[at]
+        while await consumer.position(at) < end:
+            for record in (await consumer.getmany(at, timeout_ms=_FETCH_WAIT_MS)).get(at, ()):
+                if record.value is not None and not (record.key or b"").startswith(_RUNS):
+                    found.add((record.key or b"").decode("utf-8", "backslashreplace"))
+            if (sick := consumer.sick.get(at)) is not None:
+                raise CorruptRecordException(f"{at.topic}, partition {at.partition} is {sick}")
+    return found - {name}
 
 
 async def is_published(kafka: KafkaSettings, topic: str, partitions: int) -> bool:

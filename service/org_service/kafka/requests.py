@@ -4,9 +4,8 @@ Each is written down where it is used: a struct with the schema of one version, 
 how they are sent.
 """
 
-from typing import Any
+from typing import Any, Protocol
 
-from aiokafka import AIOKafkaConsumer
 from aiokafka.client import ConnectionGroup
 from aiokafka.errors import IncompatibleBrokerVersion, KafkaConnectionError
 from aiokafka.protocol.api import Request, RequestStruct, Response
@@ -37,7 +36,13 @@ class _OneVersion(Request[RequestStruct]):
         return self._struct
 
 
-def any_broker(consumer: AIOKafkaConsumer) -> int:
+class HasClient(Protocol):
+    """A consumer of aiokafka's, or a producer of ours."""
+
+    _client: Any
+
+
+def any_broker(consumer: HasClient) -> int:
     """A broker to ask what any can tell.
 
     Raises:
@@ -49,12 +54,12 @@ def any_broker(consumer: AIOKafkaConsumer) -> int:
     return node
 
 
-def all_brokers(consumer: AIOKafkaConsumer) -> list[int]:
+def all_brokers(consumer: HasClient) -> list[int]:
     """The brokers known now."""
     return [broker.nodeId for broker in _client(consumer).cluster.brokers()]
 
 
-async def ask(consumer: AIOKafkaConsumer, broker: int, request: RequestStruct) -> Any:
+async def ask(consumer: HasClient, broker: int, request: RequestStruct) -> Any:
     """Send a request to a broker and read the answer.
 
     Raises:
@@ -64,5 +69,5 @@ async def ask(consumer: AIOKafkaConsumer, broker: int, request: RequestStruct) -
     return await _client(consumer).send(broker, _OneVersion(request), group=ConnectionGroup.COORDINATION)
 
 
-def _client(consumer: AIOKafkaConsumer) -> Any:
+def _client(consumer: HasClient) -> Any:
     return consumer._client  # pyright: ignore[reportPrivateUsage] - it has no public way to ask

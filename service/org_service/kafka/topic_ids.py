@@ -12,7 +12,6 @@ from io import BytesIO
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
-from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import TopicAuthorizationFailedError, UnknownTopicOrPartitionError
 from aiokafka.protocol.api import RequestStruct
 from aiokafka.protocol.types import (
@@ -26,7 +25,7 @@ from aiokafka.protocol.types import (
     TaggedFields,
 )
 
-from org_service.kafka.requests import BrokerAnswer, any_broker, ask
+from org_service.kafka.requests import BrokerAnswer, HasClient, any_broker, ask
 
 _UUID_BYTES: Final = 16
 OPERATIONS: Final[Mapping[str, int]] = {
@@ -123,7 +122,7 @@ class Topic(NamedTuple):
     """Of each partition the broker that leads it; -1 where none does."""
 
 
-async def describe(consumer: AIOKafkaConsumer, topics: Sequence[str]) -> Mapping[str, Topic]:
+async def describe(consumer: HasClient, topics: Sequence[str]) -> Mapping[str, Topic]:
     """Ask a broker what it knows of topics.
 
     Raises:
@@ -137,7 +136,7 @@ async def describe(consumer: AIOKafkaConsumer, topics: Sequence[str]) -> Mapping
     return found
 
 
-async def describe_present(consumer: AIOKafkaConsumer, topics: Sequence[str]) -> Mapping[str, Topic]:
+async def describe_present(consumer: HasClient, topics: Sequence[str]) -> Mapping[str, Topic]:
     """As `describe`, but a topic that does not exist is left out."""
     answer = await _ask(consumer, topics)
     found: dict[str, Topic] = {}
@@ -149,12 +148,12 @@ async def describe_present(consumer: AIOKafkaConsumer, topics: Sequence[str]) ->
     return found
 
 
-async def fetch_topic_ids(consumer: AIOKafkaConsumer, topics: Sequence[str]) -> Mapping[str, UUID]:
+async def fetch_topic_ids(consumer: HasClient, topics: Sequence[str]) -> Mapping[str, UUID]:
     """Ask a broker for the ids of topics; raises as `describe`."""
     return {name: topic.topic_id for name, topic in (await describe(consumer, topics)).items()}
 
 
-async def may_write(consumer: AIOKafkaConsumer, topic: str) -> bool:
+async def may_write(consumer: HasClient, topic: str) -> bool:
     """Ask a broker whether our login may write to a topic; also where it has no rules at all.
 
     Raises:
@@ -163,7 +162,7 @@ async def may_write(consumer: AIOKafkaConsumer, topic: str) -> bool:
     return "WRITE" in (await fetch_operations(consumer, [topic])).get(topic, {"WRITE"})  # missing: reported elsewhere
 
 
-async def fetch_operations(consumer: AIOKafkaConsumer, topics: Sequence[str]) -> dict[str, frozenset[str]]:
+async def fetch_operations(consumer: HasClient, topics: Sequence[str]) -> dict[str, frozenset[str]]:
     """Ask a broker what our login may do with topics: names of `OPERATIONS`; topics that don't exist are left out.
 
     Raises:
@@ -187,7 +186,7 @@ class Replicas(NamedTuple):
     in_sync: int
 
 
-async def fetch_replicas(consumer: AIOKafkaConsumer, topics: Sequence[str]) -> dict[str, list[Replicas]]:
+async def fetch_replicas(consumer: HasClient, topics: Sequence[str]) -> dict[str, list[Replicas]]:
     """Ask a broker how many have each partition of topics; topics that we can't see are left out."""
     answer = await _ask(consumer, topics)
     return {
@@ -197,6 +196,6 @@ async def fetch_replicas(consumer: AIOKafkaConsumer, topics: Sequence[str]) -> d
     }
 
 
-async def _ask(consumer: AIOKafkaConsumer, topics: Sequence[str], *, rights: bool = False) -> Any:
+async def _ask(consumer: HasClient, topics: Sequence[str], *, rights: bool = False) -> Any:
     request = _AskMetadata([(_NONE, name, {}) for name in topics], False, rights, {})
     return await ask(consumer, any_broker(consumer), request)

@@ -179,7 +179,8 @@ class GrowTopics:
                 await self._publish(execution, producer, [(key, hash_key(key), *kept) for key, kept in moved.items()])
             if probes.listeners:
                 await probe("operate.before_publish")
-            switched = Partitioning(asked.partitions, asked.grown_from, datetime.now(UTC))
+            position = 0 if last is None else last.position
+            switched = Partitioning(asked.partitions, asked.grown_from, datetime.now(UTC), position)
             await self._send(producer, self._position(last, switched))
             if probes.listeners:
                 await probe("operate.after_publish")
@@ -261,7 +262,14 @@ class GrowTopics:
 
     def _position(self, last: Published | None, now: Partitioning) -> dict[TopicPartition, list[RecordBatch]]:
         position, command_id, recorded_at = (0, None, None) if last is None else last[:3]
-        said = Position(position=position, command_id=command_id, recorded_at=recorded_at, **now._asdict())
+        # Without the ends: the growth has written to them, too. The relay finds them.
+        said = Position(
+            position=position,
+            command_id=command_id,
+            recorded_at=recorded_at,
+            behind=None if last is None else last.behind,
+            **now._asdict(),
+        )
         batches: dict[TopicPartition, list[RecordBatch]] = {}
         own = TopicBatches(self._settings.kafka.topics.relay, 1, batches, int(time.time() * 1000))
         own.append(self._settings.relay.name.encode(), PARTITION, said.to_value(), [])

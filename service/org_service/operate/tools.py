@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from org_service.errors import PreconditionError
+from org_service.operate.accept_writes import AcceptWrites
 from org_service.operate.apply_file import ApplyFile
 from org_service.operate.erase import Erase
 from org_service.operate.grow_topics import GrowTopics
@@ -21,6 +22,7 @@ from org_service.operate.verifying.repair import Repair
 from org_service.settings import Settings
 
 _TOOLS: Final[Mapping[str, Callable[[Settings, Mapping[str, Any]], Tool]]] = {
+    AcceptWrites.kind: AcceptWrites,
     ApplyFile.kind: ApplyFile,
     Erase.kind: Erase,
     GrowTopics.kind: GrowTopics,

@@ -16,7 +16,7 @@ from org_service.domain.outcomes import JournaledOutcome
 from org_service.kafka.client import TopicPartition
 from org_service.kafka.record_batches import RecordBatch, TopicBatches
 from org_service.wire.changes import encode
-from org_service.wire.position import PARTITION, Partitioning, Position
+from org_service.wire.position import Partitioning, Position
 
 CHUNK_BYTES_MAX: Final = 32 * 1024 * 1024
 """All of a chunk may be for one broker, whose `socket.request.max.bytes` is 100 MiB by default. Also bounds memory: two
@@ -27,7 +27,7 @@ ROWS_AT_A_STRETCH: Final = 100
 
 @dataclass(slots=True)
 class Chunk:
-    """What one transaction publishes, the position record included."""
+    """What one transaction publishes, beside the position record."""
 
     rows: int
     last: Position
@@ -98,9 +98,4 @@ async def build(
         recorded_at=last.recorded_at,
         **layout.partitioning._asdict(),
     )
-    own = RecordBatch()
-    own.add(0, now_ms, layout.relay.encode(), position.to_value(), [])
-    own.records = 1
-    # guarantee 4: the position is part of the transaction, so it and the events stand or fall together.
-    batches[TopicPartition(layout.topics.relay, PARTITION)] = [own]
     return Chunk(taken, position, rows[0].recorded_at, taken < len(rows) or len(rows) >= limit, batches)

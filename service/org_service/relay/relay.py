@@ -19,7 +19,7 @@ from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
 from contextlib import AsyncExitStack, suppress
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from org_service import probes
 from org_service.errors import RetryError, StopError, TopicsMissingError
@@ -29,7 +29,9 @@ from org_service.kafka.producer import FencedError, Producer, UnknownFateError, 
 from org_service.kafka.topics import explain_partitions
 from org_service.kafka.transactions import TransactionWatch
 from org_service.probes import probe
+from org_service.relay.audit import Auditor, Healer, finish_open, see_no_other_relay, show_losses
 from org_service.relay.chunks import Chunk, Layout
+from org_service.relay.ends import Ends, LostError
 from org_service.relay.source import Source
 from org_service.relay.traced import add_spans
 from org_service.settings import Settings
@@ -56,14 +58,12 @@ the number of partitions that it began with."""
 LOCK_CHECK_INTERVAL_S: Final = 1.0
 """How late the loss of the lock may be noticed. Nothing is published twice by then: a new leader fences this one."""
 
-NO_POSITION: Final = (
-    "{topic} has no position of the relay {relay!r}, but {events} contains events: publishing the journal "
-    "from its beginning would send them again. If the relay was renamed, restore its old name "
-    "(ORGS_RELAY__NAME). If {topic} was lost, find the highest ce_position on {events} and write it there, "
-    'with the relay\'s name as key and {{"position": 123, "command_id": null, "partitions": {partitions}}} as value. '
-    "If these events are another journal's, use other topics by ORGS_KAFKA__TOPIC_PREFIX."
-)
-"""What an operator can do when Kafka has lost how far the journal is published."""
+_SAID: Final = {
+    "foreign": "a foreign program writes on the relay's topics: nothing is published",
+    "held": "what is published can't be seen yet",
+    "lost": "Kafka lost records, the transaction is not committed",
+}
+"""Where it is not that Kafka did not confirm."""
 
 
 class State(StrEnum):
@@ -76,6 +76,14 @@ class State(StrEnum):
     READY = "ready"
     IN_TRANSACTION = "in transaction"
     UNKNOWN = "unknown"
+
+
+class _Rebuilt(NamedTuple):
+    """What a producer begins with."""
+
+    layout: Layout
+    position: int
+    ends: Ends
 
 
 class Relay:
@@ -93,6 +101,8 @@ class Relay:
         self._changed = asyncio.Event()
         self._started = False
         self._partitioning = Partitioning(settings.kafka.partitions)
+        self._suspects: frozenset[TopicPartition] = frozenset()
+        """Partitions that lost something, as the last producer saw."""
         self._doubt: str | None = None
         """Why the producer is being replaced."""
         self._waiting_since: datetime | None = None
@@ -120,6 +130,7 @@ class Relay:
             StopError: An operator must act; the message says how. Nothing is left open.
         """
         RELAY_LAG_SECONDS.set_function(self._lag_s)
+        show_losses(self._settings.kafka.topics)
         self._stand_by()
         watching = asyncio.create_task(self._transactions.run())
         self._tries = aiter(self._patience(stop))
@@ -182,16 +193,19 @@ class Relay:
             try:
                 rebuilt = await run_unless(stop, self._rebuild(self._producer))
                 if rebuilt is not None:
-                    self._doubt = None
-                    publishing = self._publish_from(*rebuilt, self._producer, signal, stop)
-                    await _run_until_first_ends(publishing, self._watch_partitions(self._producer))
+                    self._doubt, self._suspects = None, frozenset()
+                    publishing = self._publish_from(rebuilt, signal, stop)
+                    watching = self._watch_partitions(self._producer)
+                    await _run_until_first_ends(publishing, watching, rebuilt.ends.explain())
             except FencedError:
                 RELAY_REBUILDS.labels("fenced").inc()
                 raise
             except UnknownFateError as error:
                 RELAY_REBUILDS.labels(error.why).inc()
                 self._doubt = str(error)
-                log.warning("Kafka did not confirm, the producer is being replaced", state=self.state, why=str(error))
+                self._suspects |= error.places if isinstance(error, LostError) else frozenset()
+                said = _SAID.get(error.why, "Kafka did not confirm, the producer is being replaced")
+                (log.error if error.why == "foreign" else log.warning)(said, state=self.state, why=str(error))
                 self._enter(State.UNKNOWN)
             finally:
                 producer, self._producer = self._producer, None
@@ -200,8 +214,8 @@ class Relay:
                 await self._look_at_lag()
                 await self._tries.pause()
 
-    async def _rebuild(self, producer: Producer) -> tuple[Layout, int]:
-        """Fence and finish what was before, then read how far the journal is published."""
+    async def _rebuild(self, producer: Producer) -> "_Rebuilt":
+        """Fence and finish what was before, then read how far the journal is published, and send what Kafka lost."""
         kafka, name = self._settings.kafka, self._relay.name
         topics = kafka.topics
         async with unknown_fate("beginning again"), asyncio.timeout(self._relay.publish_timeout_s):
@@ -218,21 +232,26 @@ class Relay:
             await producer.begin()
             # guarantee 4: the position is read after InitProducerId has ended the former leader's transaction, so it
             # cannot move.
-            end = await producer.find_end(TopicPartition(topics.relay, PARTITION))
+            bounds = await finish_open(producer, partitions)
+            end = bounds[TopicPartition(topics.relay, PARTITION)].end
             last = await relay_position.read(kafka, topics.relay, name, end)
-            if last is None and await relay_position.is_published(kafka, topics.events, partitions[topics.events]):
-                count = partitions[topics.events]
-                raise StopError(
-                    NO_POSITION.format(topic=topics.relay, relay=name, events=topics.events, partitions=count)
-                )
-            if relay_position.get_partitioning(kafka, last) != self._partitioning:
+            if last is None:
+                await see_no_other_relay(kafka, name, partitions[topics.events])
+            elif relay_position.get_partitioning(kafka, last) != self._partitioning:
                 raise UnknownFateError("the topics have just grown", "partitions")
-        position, command_id = (0, None) if last is None else (last.position, last.command_id)
-        await self._source.verify(position, command_id)
-        self._reach(position)
-        log.info("the relay continues from Kafka's position", position=position, head=self._source.head)
+        # guarantee 11: nothing is published after what Kafka lost.
+        async with unknown_fate("reading what is published"):
+            audit = await Auditor(producer, topics, last, self._suspects, self.heartbeat.beat).run(bounds)
+        await self._source.verify(audit.position, audit.command_id)
+        layout = Layout(topics, partitions, name, self._partitioning)
+        ends = Ends(producer, layout, audit.known)
+        if not audit.whole or (last is None and audit.position):
+            async with unknown_fate("sending again what Kafka lost"):
+                await Healer(self._source, ends, layout, audit).run(self._relay.batch_rows_max, self.heartbeat.beat)
+        self._reach(audit.position)
+        log.info("the relay continues from Kafka's position", position=audit.position, head=self._source.head)
         self._enter(State.READY)
-        return Layout(topics, partitions, name, self._partitioning), position
+        return _Rebuilt(layout, audit.position, ends)
 
     async def _watch_partitions(self, producer: Producer) -> None:
         """Look whether keys still go where they went; raises as `_check_partitions`."""
@@ -252,9 +271,8 @@ class Relay:
         if (wrong := explain_partitions(ours, wanted)) is not None:
             raise UnknownFateError(wrong, "partitions")
 
-    async def _publish_from(
-        self, layout: Layout, position: int, producer: Producer, signal: JournalSignal, stop: asyncio.Event
-    ) -> None:
+    async def _publish_from(self, rebuilt: "_Rebuilt", signal: JournalSignal, stop: asyncio.Event) -> None:
+        layout, position, ends = rebuilt
         rows_max = self._relay.batch_rows_max
         ahead: asyncio.Task[Chunk | None] | None = None
         try:
@@ -268,21 +286,21 @@ class Relay:
                     continue
                 if chunk.more:
                     ahead = asyncio.create_task(self._source.read_next_chunk(chunk.last.position, layout, rows_max))
-                await self._publish(producer, chunk)
+                await self._publish(ends, chunk)
                 position = chunk.last.position
         finally:
             if ahead is not None:
                 ahead.cancel()
                 await asyncio.gather(ahead, return_exceptions=True)
 
-    async def _publish(self, producer: Producer, chunk: Chunk) -> None:
+    async def _publish(self, ends: Ends, chunk: Chunk) -> None:
         """One transaction, within `publish_timeout_s`."""
         self._waiting_since = chunk.oldest
         RELAY_LAG_POSITIONS.set(self._source.head - chunk.first + 1)
         self._enter(State.IN_TRANSACTION)
         began = time.perf_counter()
         async with unknown_fate("the transaction"), asyncio.timeout(self._relay.publish_timeout_s):
-            await producer.publish(chunk.batches)
+            await ends.publish(chunk.batches, chunk.last)
         seconds, tracing = time.perf_counter() - began, active()
         exemplar = add_spans(tracing, chunk.sampled, chunk.rows, began) if tracing and chunk.sampled else None
         RELAY_SECONDS.observe(seconds, exemplar)

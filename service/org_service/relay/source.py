@@ -4,6 +4,7 @@ from datetime import datetime
 from uuid import UUID
 
 from org_service import probes
+from org_service.domain.outcomes import JournaledOutcome
 from org_service.errors import StopError
 from org_service.probes import probe
 from org_service.relay.chunks import Chunk, Layout, build
@@ -70,6 +71,12 @@ class Source:
         if self.head < after:
             raise _ahead(after, self.head)
         return None
+
+    async def read(self, after: int, limit: int) -> list[JournaledOutcome]:
+        """The next rows, as they are; raises as `read_next_chunk`, but for an end."""
+        with classify_errors():
+            async with self._database.connect() as connection:
+                return await journal.read_after(connection, after, limit)
 
     async def find_waiting_since(self, after: int) -> datetime | None:
         """When the first row after a position was recorded; None when there is none."""

@@ -74,6 +74,13 @@ PARTITION_STUCK: Final = Gauge(
 RELAY_ROWS: Final = Counter("orgs_relay_rows_total", "Journal rows published")
 RELAY_SECONDS: Final = Histogram("orgs_relay_transaction_seconds", "One Kafka transaction", buckets=_SECONDS)
 RELAY_REBUILDS: Final = Counter("orgs_relay_rebuilds_total", "Rebuilds of the producer, by reason", ["why"])
+RELAY_LOSSES: Final = Counter(
+    "orgs_relay_losses_total", "Partitions found to have lost records that Kafka had acknowledged", ["topic"]
+)
+RELAY_RESENT: Final = Counter("orgs_relay_resent_total", "Records sent again because Kafka had lost them", ["topic"])
+RELAY_FOREIGN: Final = Counter(
+    "orgs_relay_foreign_total", "Sightings of a record on the relay's topics that neither it nor a run wrote", ["topic"]
+)
 RELAY_LEADER: Final = Gauge("orgs_relay_leader", "1 while this process is the leader, otherwise 0")
 RELAY_POSITION: Final = Gauge("orgs_relay_position", "The last journal position published")
 RELAY_LAG_POSITIONS: Final = Gauge("orgs_relay_lag_positions", "Journal rows committed but not yet published")

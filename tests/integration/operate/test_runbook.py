@@ -32,6 +32,7 @@ from tests.support.database import execute, fetch, restore_older_backup
 from tests.support.idle import wait_until_idle
 from tests.support.killing import kill_at, until_abandoned
 from tests.support.operating import Acting, Orgs, Service
+from tests.support.partitioner import partition_of
 from tests.support.probing import Killed, probing
 from tests.support.records import record_of
 from tests.support.relaying import org
@@ -238,6 +239,25 @@ async def test_commands_were_lost(follow: Following, settings: Settings) -> None
     async with running_worker(settings):
         await until(lambda: committed(settings), 6)
     await follow("orgs lost")
+
+
+async def test_a_stranger_writes_to_our_topics(
+    follow: Following, orgs: Orgs, service: Service, settings: Settings
+) -> None:
+    service.start("worker", "relay")
+    await orgs("send", "create", "--id", str(org(1)), "--name", "Acme")
+    await wait_until_idle(settings, 20)
+    kafka, topic = settings.kafka, settings.kafka.topics.events
+    place = partition_of(str(org(1)).encode(), kafka.partitions)
+    before = REGISTRY.get_sample_value("orgs_relay_foreign_total", {"topic": topic}) or 0
+    await asyncio.to_thread(log_faults.write_as_stranger, kafka.bootstrap_servers, topic, [place], "stranger")
+    await orgs("send", "update", str(org(1)), "--domain", "acme.example", "--no-wait")
+    await until(lambda: (REGISTRY.get_sample_value("orgs_relay_foreign_total", {"topic": topic}) or 0) > before)
+    await service.stop("relay")  # else its log is among what the command prints
+    await follow("orgs topics accept")
+    await follow('orgs run ID --reason "an importer of the test environment, stopped"')
+    service.start("relay")
+    await wait_until_idle(settings, 20)
 
 
 async def test_a_run_does_not_go_on(follow: Following, settings: Settings, act: Acting) -> None:

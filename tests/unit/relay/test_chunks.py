@@ -15,6 +15,7 @@ from org_service.kafka.producer import Producer
 from org_service.kafka.record_batches import RecordBatch
 from org_service.relay import chunks
 from org_service.relay.chunks import Layout, build
+from org_service.relay.ends import make_position_batch
 from org_service.settings import KafkaSettings
 from org_service.wire.position import Partitioning, read_position
 
@@ -52,7 +53,7 @@ def read(batch: RecordBatch, producer_id: int = 5, epoch: int = 6, first: int = 
 
 async def test_a_batch_belongs_to_its_producer_and_transaction() -> None:
     chunk = await build([row(1)], LAYOUT, limit=10)
-    [batch] = chunk.batches[TopicPartition(TOPICS.relay, 0)]
+    [batch] = next(iter(chunk.batches.values()))
     found = read(batch)
     assert (found.producer_id, found.producer_epoch, found.base_sequence) == (5, 6, 7)
     assert found.is_transactional
@@ -80,12 +81,11 @@ async def test_records_have_the_time_of_their_publication() -> None:
 
 async def test_the_position_record_names_the_last_row() -> None:
     chunk = await build([row(7), row(8)], LAYOUT, limit=10)
-    [batch] = chunk.batches[TopicPartition(TOPICS.relay, 0)]
-    [record] = read(batch)
+    [record] = read(make_position_batch(LAYOUT, chunk.last))
     assert record.key == b"orgs"
     assert record.value == (
         b'{"position":8,"command_id":"00000000-0000-0000-0000-000000000008","recorded_at":"2026-03-01T12:00:00.008000Z",'
-        b'"partitions":3,"grown_from":null,"grown_at":null}'
+        b'"partitions":3}'
     )
     assert read_position(record.value) == chunk.last
     assert (chunk.first, chunk.last.position, chunk.rows) == (7, 8, 2)

@@ -184,7 +184,7 @@ SPOILS: list[tuple[str, Callable[[Observed], object]]] = [
     ("a record was parked that should not be", lambda it: it.parked[0].update(reason="data_refused")),
     ("the relay stands elsewhere than the head", lambda it: it.relay.pop()),
     ("the relay's position did not grow", lambda it: it.relay.reverse()),
-    ("the relay's position did not grow", lambda it: _repeat(it.relay, 1)),
+    ("the relay's position did not grow", lambda it: _repeat(it.relay, 1, marker=4_444)),
     ("the relay's position names another row, or has another key", lambda it: _record(it.relay, 2, key=b"other")),
     (
         "the relay's position names another row, or has another key",

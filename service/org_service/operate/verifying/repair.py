@@ -216,6 +216,7 @@ class Repair:
             position=last.position,
             command_id=last.command_id,
             recorded_at=last.recorded_at,
+            behind=last.behind,
             **relay_position.get_partitioning(self._kafka, last)._asdict(),
         )
         to[names.relay].append(settings.relay.name.encode(), PARTITION, said.to_value(), [])

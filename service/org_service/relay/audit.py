@@ -1,0 +1,338 @@
+"""What Kafka still holds of what was published, when a producer begins; and sending what it lost (guarantee 11).
+
+Kafka acknowledges before it writes to disks, so a machine that loses its power takes ends of logs with it, and of each
+partition another one. The last position record says where the relay's last record ended in each partition. A batch of
+a committed transaction ends there, and its marker follows. Where it doesn't, the partition is read back to the last
+position that it holds, and what follows that is sent again from the journal: same ids, same bytes, in order, before
+anything new.
+
+    the log ends before that, or has no such batch        it lost records; what it holds says which
+    behind it the relay's records, of later positions     `orgs.relay` lost its last records; these say the position
+    behind it a replay's, or what was taken back          nothing is wrong
+    behind it anybody else's                              foreign: nothing is published
+    another topic of that name                            an operator created it again: it begins empty
+    an end that isn't known                               what is there says the position
+
+A commit marker that was lost with the end leaves its transaction open in that partition alone. It was committed, so it
+is committed again: an empty transaction of the same producer id puts its marker there, which ends whatever that id
+left open. Where the records were taken back instead, by the next transaction of ours, they are sent again.
+
+A record that says what is still missing (`behind`) goes with each transaction of that, so whoever begins next
+continues there.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from datetime import datetime
+from time import time
+from typing import Final, NamedTuple
+from uuid import UUID
+
+from org_events.topics import Topics
+from org_service.domain.outcomes import JournaledOutcome
+from org_service.errors import StopError
+from org_service.kafka import relay_position
+from org_service.kafka.client import TopicPartition
+from org_service.kafka.logs import Bounds
+from org_service.kafka.producer import Producer, UnknownFateError
+from org_service.kafka.record_batches import RecordBatch, TopicBatches
+from org_service.kafka.topic_ids import describe
+from org_service.kafka.traces import Own, find_last, look
+from org_service.relay.chunks import CHUNK_BYTES_MAX, Layout
+from org_service.relay.ends import Ends, Known
+from org_service.relay.source import Source
+from org_service.settings import KafkaSettings
+from org_service.telemetry.logs import get_logger
+from org_service.telemetry.metrics import RELAY_FOREIGN, RELAY_LOSSES, RELAY_RESENT
+from org_service.wire.changes import encode
+from org_service.wire.position import PARTITION, Position, Published, TopicEnds
+
+log = get_logger(__name__)
+
+NO_POSITION: Final = (
+    "{topic} has no position of the relay {relay!r}, but one of {others}, and {events} contains events: two relays "
+    "would send them twice. If the relay was renamed, restore its old name (ORGS_RELAY__NAME). If these events are "
+    "another journal's, use other topics by ORGS_KAFKA__TOPIC_PREFIX."
+)
+"""What an operator can do when another relay publishes to its topics."""
+
+
+_NOTHING: Final = Own(0, None)
+
+
+def show_losses(topics: Topics) -> None:
+    """Let the counters begin at 0, so that the first loss raises its alert."""
+    for topic in (topics.results, topics.events, topics.state):
+        RELAY_RESENT.labels(topic)
+        RELAY_FOREIGN.labels(topic)
+    for topic in (topics.results, topics.events, topics.state, topics.relay):
+        RELAY_LOSSES.labels(topic)
+
+
+class Audit(NamedTuple):
+    """What Kafka holds."""
+
+    position: int
+    """The last one of which it holds, or held, anything."""
+    command_id: UUID | None
+    recorded_at: datetime | None
+    behind: Mapping[TopicPartition, int]
+    """Partitions that hold all only up to an earlier position."""
+    lost: Collection[TopicPartition]
+    """Partitions whose end was lost."""
+    known: Known
+
+    @property
+    def whole(self) -> bool:
+        """Whether nothing is to be sent again."""
+        return not self.behind and not self.lost
+
+
+async def see_no_other_relay(kafka: KafkaSettings, name: str, partitions: int) -> None:
+    """For a relay without a position: see that it is not another one that publishes here.
+
+    Raises:
+        StopError: It is.
+        KafkaError, OSError: Nobody knows.
+    """
+    topic, events = kafka.topics.relay, kafka.topics.events
+    others = await relay_position.read_others(kafka, topic, name)
+    if others and await relay_position.is_published(kafka, events, partitions):
+        shown = ", ".join(map(repr, sorted(others)))
+        raise StopError(NO_POSITION.format(topic=topic, relay=name, others=shown, events=events))
+
+
+async def finish_open(producer: Producer, partitions: Mapping[str, int]) -> dict[TopicPartition, Bounds]:
+    """End what a lost marker left open; returns the bounds of the partitions after that.
+
+    Only for a producer that has begun: then nothing of ours is under way.
+
+    Raises:
+        KafkaError, UnknownFateError: Close the producer.
+    """
+    places = [TopicPartition(topic, number) for topic, count in partitions.items() for number in range(count)]
+    bounds = await producer.logs.find_bounds(places)
+    if held := [at for at, each in bounds.items() if each.stable < each.end]:
+        # A replay's may be among them: it is none of ours, and isn't ended by this.
+        await producer.publish(dict.fromkeys(held, ()))
+        await producer.begin()  # answers when the markers are written
+        bounds = await producer.logs.find_bounds(places)
+    return bounds
+
+
+class Auditor:
+    """Looks at each partition once."""
+
+    def __init__(
+        self,
+        producer: Producer,
+        topics: Topics,
+        last: Published | None,
+        suspects: Collection[TopicPartition],
+        beat: Callable[[], None],
+    ) -> None:
+        """Make one.
+
+        Args:
+            producer: That has begun.
+            topics: The names.
+            last: What the last position record says.
+            suspects: Partitions that are known to have lost something.
+            beat: Called now and then.
+        """
+        self._producer = producer
+        self._topics = topics
+        self._last = last
+        self._suspects = suspects
+        self._beat = beat
+        self._newest = _NOTHING if last is None else Own(last.position, last.command_id)
+
+    async def run(self, bounds: Mapping[TopicPartition, Bounds]) -> Audit:
+        """Look.
+
+        Args:
+            bounds: Of all partitions of the data topics and of the relay's.
+
+        Raises:
+            KafkaError: Not all could be seen.
+            UnknownFateError: Somebody else writes there, or an open transaction hides what is there.
+        """
+        relay = TopicPartition(self._topics.relay, PARTITION)
+        data = {at: each for at, each in bounds.items() if at != relay}
+        described = await describe(self._producer, sorted({at.topic for at in data}))
+        ids = {topic: each.topic_id for topic, each in described.items()}
+        known, recreated = self._known(ids, data)
+        reachable = {at: end for at, end in known.items() if data[at].begin < end < data[at].end}
+        broken = await self._producer.find_broken(reachable)
+        held: dict[TopicPartition, int | None] = {}
+        lost: set[TopicPartition] = set()
+        for at, each in sorted(data.items()):
+            end = known.get(at)
+            if at.topic in recreated:
+                held[at] = None
+                continue
+            if at in self._suspects or (end is not None and (at in broken or each.end <= end)):
+                lost.add(at)
+            held[at] = await self._held(at, each, None if at in lost else end)
+        position = self._newest.position
+        base = position if self._last is None else self._last.position
+        behind = {at: each for at, each in self._settle(held, lost, base).items() if each < position}
+        self._tell(lost, base)
+        own = {at: end for at, end in known.items() if at not in lost}
+        ends = {at: each.end for at, each in bounds.items()}
+        recorded_at = None if self._last is None or position != self._last.position else self._last.recorded_at
+        return Audit(position, self._newest.command_id, recorded_at, behind, lost, Known(ids, ends, own))
+
+    def _known(
+        self, ids: Mapping[str, UUID], places: Collection[TopicPartition]
+    ) -> tuple[dict[TopicPartition, int], set[str]]:
+        """The ends that the record tells, and which topics aren't those it tells of."""
+        told: Mapping[str, TopicEnds] = {} if self._last is None or self._last.ends is None else self._last.ends
+        recreated = {topic for topic, each in told.items() if topic in ids and each.topic_id != ids[topic]}
+        for topic in sorted(recreated):
+            log.warning("a topic was created again: what it held is not sent again", topic=topic)
+        known = {
+            TopicPartition(topic, number): end
+            for topic, each in told.items()
+            if topic not in recreated
+            for number, end in enumerate(each.ends)
+            if end is not None
+        }
+        return {at: end for at, end in known.items() if at in places}, recreated
+
+    async def _held(self, at: TopicPartition, bounds: Bounds, end: int | None) -> int | None:
+        """The relay's last position in a partition, as far as one was looked for; 0 where there was nothing to see."""
+        if bounds.stable < bounds.end and (end is None or bounds.end > end + 1):
+            raise UnknownFateError(
+                f"an open transaction hides what {at.topic}, partition {at.partition} holds from offset "
+                f"{bounds.stable} on; the log and the check `transactions` say whose it is",
+                "held",
+            )
+        self._beat()
+        if end is None:
+            found = await find_last(self._producer.logs, self._topics, at, bounds)
+        elif bounds.end > end + 1:  # more than the marker
+            seen = await look(self._producer.logs, self._topics, at, (end, bounds.end), self._beat)
+            if seen.foreign:
+                RELAY_FOREIGN.labels(at.topic).inc()
+                raise UnknownFateError(seen.foreign[0].explain(), "foreign")
+            found = seen.newest
+        else:
+            found = None
+        if found is not None and found.position > self._newest.position:
+            self._newest = found
+        if found is not None:
+            return found.position
+        return 0 if end is None and bounds.begin == 0 else None
+
+    def _settle(
+        self, held: Mapping[TopicPartition, int | None], lost: Collection[TopicPartition], base: int
+    ) -> dict[TopicPartition, int]:
+        """Up to which position each partition holds all."""
+        before: Mapping[str, Mapping[int, int]] = {}
+        if self._last is not None and self._last.behind is not None:
+            before = self._last.behind
+        settled: dict[TopicPartition, int] = {}
+        for at, found in held.items():
+            told = before.get(at.topic, {}).get(at.partition, base)
+            if at in lost or self._last is None:
+                if found is None and at in lost:
+                    log.error(
+                        "nothing tells what a partition lost: its records have expired",
+                        topic=at.topic,
+                        partition=at.partition,
+                    )
+                settled[at] = base if found is None else found
+            else:
+                settled[at] = max(told, found or 0)
+        return settled
+
+    def _tell(self, lost: Collection[TopicPartition], base: int) -> None:
+        for at in sorted(lost):
+            RELAY_LOSSES.labels(at.topic).inc()
+            log.error(
+                "Kafka lost the end of a partition that it had acknowledged", topic=at.topic, partition=at.partition
+            )
+        if self._newest.position > base or (self._last is None and base):
+            RELAY_LOSSES.labels(self._topics.relay).inc()
+            log.error(
+                "Kafka lost the last positions of the relay; its other topics say them",
+                topic=self._topics.relay,
+                found=None if self._last is None else self._last.position,
+                position=self._newest.position,
+            )
+
+
+class Healer:
+    """Sends what was lost, from the journal."""
+
+    def __init__(self, source: Source, ends: Ends, layout: Layout, audit: Audit) -> None:
+        self._source = source
+        self._ends = ends
+        self._layout = layout
+        self._audit = audit
+
+    async def run(self, rows_max: int, beat: Callable[[], None]) -> None:
+        """Send it, a transaction for so many rows at most; may be killed, the next one continues.
+
+        Raises:
+            UnknownFateError: As `Producer.publish`.
+            RetryError: Postgres is away.
+            StopError: As `Source.read`.
+        """
+        audit, sent = self._audit, Counter[str]()
+        at, recorded_at = min(audit.behind.values(), default=audit.position), audit.recorded_at
+        while True:
+            beat()
+            rows = [] if at >= audit.position else await self._source.read(at, min(rows_max, audit.position - at))
+            rows = [row for row in rows if row.position <= audit.position]
+            batches, taken = self._missing(rows)
+            at = rows[taken - 1].position if rows else audit.position
+            recorded_at = rows[taken - 1].recorded_at if at == audit.position and rows else recorded_at
+            behind = {place: max(held, at) for place, held in audit.behind.items()} if at < audit.position else {}
+            sent.update({topic: sum(each.records for each in some) for (topic, _), some in batches.items()})
+            if batches or not behind:
+                await self._ends.publish(batches, self._position(behind, recorded_at))
+            if not behind:
+                break
+        for topic, records in sent.items():
+            RELAY_RESENT.labels(topic).inc(records)
+        log.warning("what Kafka lost was sent again", records=dict(sent), position=audit.position)
+
+    def _position(self, behind: Mapping[TopicPartition, int], recorded_at: datetime | None) -> Position:
+        told: dict[str, dict[int, int]] = {}
+        for (topic, partition), position in behind.items():
+            told.setdefault(topic, {})[partition] = position
+        return Position(
+            position=self._audit.position,
+            command_id=self._audit.command_id,
+            recorded_at=recorded_at,
+            behind=told or None,
+            **self._layout.partitioning._asdict(),
+        )
+
+    def _missing(self, rows: Sequence[JournaledOutcome]) -> tuple[dict[TopicPartition, list[RecordBatch]], int]:
+        """The records of rows that partitions lack, and how many rows they are of."""
+        topics, behind, now_ms = self._layout.topics, self._audit.behind, int(time() * 1000)
+        batches: dict[TopicPartition, list[RecordBatch]] = {}
+        of_topic = {
+            name: TopicBatches(name, self._layout.partitions[name], batches, now_ms)
+            for name in (topics.results, topics.events, topics.state)
+        }
+        size = 0
+        for taken, row in enumerate(rows, 1):
+            records = encode(row)
+            number = records.key_hash % self._count_at(row.position)
+            for name, record in zip(of_topic, (records.result, records.event, records.state), strict=True):
+                if record is not None and behind.get(TopicPartition(name, number), row.position) < row.position:
+                    size += of_topic[name].append(records.key, number, *record)
+            if size >= CHUNK_BYTES_MAX:
+                return batches, taken
+        return batches, len(rows)
+
+    def _count_at(self, position: int) -> int:
+        """How many partitions there were when a position was published."""
+        now = self._layout.partitioning
+        if now.grown_from is not None and now.grown_after is not None and position <= now.grown_after:
+            return now.grown_from
+        return now.partitions

@@ -1,0 +1,187 @@
+"""What Kafka acknowledged and lost is sent again before anything later: guarantee 11, on real segment files."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from confluent_kafka import Producer
+
+import org_local
+from org_service.settings import Settings
+from org_service.telemetry.metrics import RELAY_LOSSES, RELAY_RESENT
+from tests.support.log_faults import cut_last
+from tests.support.observed import Record
+from tests.support.relaying import (
+    Seen,
+    changes,
+    journal,
+    relay_settings,
+    running,
+    seen,
+)
+
+pytestmark = pytest.mark.integration
+
+ORGS = 7
+ROWS = 35
+KINDS = ("events", "state", "results")
+
+
+async def published(settings: Settings, rows: int = ROWS) -> int:
+    """A relay's work that is over: several transactions; returns the head."""
+    head = await journal(settings, changes(rows))
+    async with running(relay_settings(settings, batch_rows_max=5)) as run:
+        await run.published(head)
+    await seen(settings)  # the last markers are written
+    return head
+
+
+def contents(found: Seen) -> dict[str, list[tuple[Any, ...]]]:
+    """By topic and partition in order: all but offsets and times."""
+    return {
+        kind: [(each.partition, each.key, each.value, each.headers) for each in in_order(getattr(found, kind))]
+        for kind in KINDS
+    }
+
+
+def in_order(records: list[Record]) -> list[Record]:
+    return sorted(records, key=lambda each: (each.partition, each.offset))
+
+
+def ordered(records: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    """A partition after the other."""
+    return sorted(records, key=lambda each: each[0])
+
+
+def topic_of(settings: Settings, kind: str) -> str:
+    return str(getattr(settings.kafka.topics, kind))
+
+
+async def cut(stack: org_local.Stack, settings: Settings, cuts: dict[tuple[str, int], int]) -> None:
+    """Lose so many last batches of partitions, by kind of topic."""
+    wanted = {(topic_of(settings, kind), partition): number for (kind, partition), number in cuts.items()}
+    await asyncio.to_thread(cut_last, stack, wanted)
+
+
+def counted(metric: Any, topic: str) -> float:
+    return float(metric.labels(topic)._value.get())
+
+
+async def assert_whole(settings: Settings, before: Seen, rows: int) -> Seen:
+    """Everything is there once, in order, with the bytes that it had."""
+    after = await seen(settings)
+    was, now = contents(before), contents(after)
+    for kind in KINDS:
+        positions = [int(dict(headers)["ce_position"]) for _, _, _, headers in now[kind]]
+        assert sorted(positions) == list(range(1, rows + 1)), kind
+        for partition in range(3):
+            of_it = [each for each in now[kind] if each[0] == partition]
+            places = [int(dict(headers)["ce_position"]) for _, _, _, headers in of_it]
+            assert places == sorted(places), (kind, partition)
+            former = [each for each in was[kind] if each[0] == partition]
+            assert of_it[: len(former)] == former, (kind, partition)
+    positions = after.relayed()
+    assert positions == sorted(positions)
+    assert positions[-1] == rows
+    return after
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_tail_that_was_lost_while_no_relay_ran_is_sent_again(
+    settings: Settings, stack: org_local.Stack, kind: str
+) -> None:
+    topic = topic_of(settings, kind)
+    lost, resent = counted(RELAY_LOSSES, topic), counted(RELAY_RESENT, topic)
+    head = await published(settings)
+    before = await seen(settings)
+    partition = getattr(before, kind)[-1].partition
+    await cut(stack, settings, {(kind, partition): 4})
+    head = await journal(settings, changes(5, after=head))
+    async with running(settings) as run:
+        await run.published(head)
+    await assert_whole(settings, before, head)
+    assert counted(RELAY_LOSSES, topic) == lost + 1
+    assert counted(RELAY_RESENT, topic) > resent
+
+
+async def test_a_tail_that_is_lost_under_an_idle_relay_is_found_by_the_transaction_that_follows(
+    settings: Settings, stack: org_local.Stack
+) -> None:
+    """Its connection comes back, and nothing else tells."""
+    head = await journal(settings, changes(ROWS))
+    async with running(relay_settings(settings, batch_rows_max=5)) as run:
+        await run.published(head)
+        before = await seen(settings, settle=False)
+        cuts: dict[tuple[str, int], int] = {("events", 0): 2, ("state", 1): 4, ("results", 2): 3, ("results", 0): 1}
+        await cut(stack, settings, cuts)
+        head = await journal(settings, changes(7, after=head))
+        await run.published(head)
+    await assert_whole(settings, before, head)
+
+
+async def test_a_loss_on_a_partition_is_found_though_workers_wrote_behind_it(
+    settings: Settings, stack: org_local.Stack
+) -> None:
+    """Replies to duplicates fill the gap: the offset of the next result is none below what is expected."""
+    head = await journal(settings, changes(ROWS))
+    async with running(relay_settings(settings, batch_rows_max=5)) as run:
+        await run.published(head)
+        before = await seen(settings, settle=False)
+        partition = before.results[-1].partition
+        await cut(stack, settings, {("results", partition): 2})
+        copy = before.results[0]
+        await reply(settings, copy, partition, 9)
+        head = await journal(settings, changes(7, after=head))
+        await run.published(head)
+    after = await seen(settings)
+    of_relay = [each for each in after.results if each.value != copy.value or each.offset == copy.offset]
+    positions = sorted(int(each.header("ce_position") or 0) for each in of_relay)
+    assert positions == list(range(1, head + 1))
+
+
+async def reply(settings: Settings, copy: Record, partition: int, times: int) -> None:
+    """What a worker sends for a duplicate, outside of transactions."""
+
+    def send() -> None:
+        producer = Producer({"bootstrap.servers": settings.kafka.bootstrap_servers, "acks": "all", "log_level": 2})
+        for _ in range(times):
+            producer.produce(settings.kafka.topics.results, copy.value, copy.key, partition, headers=list(copy.headers))
+        assert producer.flush(20) == 0
+
+    await asyncio.to_thread(send)
+
+
+async def test_a_lost_commit_marker_is_written_again(settings: Settings, stack: org_local.Stack) -> None:
+    """Else readers would wait before that transaction for ever, and the next one's marker would end it."""
+    head = await published(settings)
+    before = await seen(settings)
+    await cut(stack, settings, {("events", before.events[-1].partition): 1, ("relay", 0): 1})
+    async with running(settings) as run:
+        await run.published(await journal(settings, changes(5, after=head)))
+    await assert_whole(settings, before, head + 5)
+
+
+@pytest.mark.parametrize("batches", [2, 4, 1_000])
+async def test_positions_that_the_relays_own_topic_lost_are_not_published_twice(
+    settings: Settings, stack: org_local.Stack, batches: int
+) -> None:
+    """Its last records, or all of them: the events say how far it was."""
+    head = await published(settings)
+    before = await seen(settings)
+    await cut(stack, settings, {("relay", 0): batches})
+    async with running(settings) as run:
+        await run.until(lambda relay: relay.position == head)
+        await run.published(await journal(settings, changes(5, after=head)))
+    await assert_whole(settings, before, head + 5)
+
+
+async def test_a_power_loss_takes_another_tail_of_each_partition(settings: Settings, stack: org_local.Stack) -> None:
+    head = await published(settings)
+    before = await seen(settings)
+    cuts = {
+        (kind, partition): (partition * 3 + number) % 5 for number, kind in enumerate(KINDS) for partition in (0, 1, 2)
+    }
+    await cut(stack, settings, {**{at: number for at, number in cuts.items() if number}, ("relay", 0): 3})
+    async with running(settings) as run:
+        await run.published(await journal(settings, changes(5, after=head)))
+    await assert_whole(settings, before, head + 5)

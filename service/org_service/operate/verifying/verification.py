@@ -1,9 +1,10 @@
 """`orgs verify`: do the tables and the topics tell the same, as of one position?
 
 A REPEATABLE READ snapshot gives a position P and every table as of P. The journal to P never changes, so the snapshot
-is open only while the organizations and the reference tables are digested, and holds back vacuum no longer. The journal and the topics are read beside it. Records say their position, so topics are
-taken to P exactly, however much is published meanwhile: there is never a false alarm. Where the relay is not at P yet,
-or a transaction is open, the verdict is `inconclusive`.
+is open only while the organizations and the reference tables are digested, and holds back vacuum no longer. The journal
+and the topics are read beside it. Records say their position, so topics are taken to P exactly, however much is
+published meanwhile: there is never a false alarm. Where the relay is not at P yet, or a transaction is open, the
+verdict is `inconclusive`.
 
 What is proved, by digests of 1,024 buckets (`store.verification`):
 

@@ -87,7 +87,10 @@ async def describe_groups(kafka: KafkaSettings, groups: Collection[str]) -> dict
     """
     found: dict[str, Group] = {}
     async with admin(kafka) as client:
-        answers: list[Any] = await client.describe_consumer_groups(sorted(groups)) if groups else []
+        # One at a time: aiokafka 0.14 reads the answer in the form of an older version, which fits to one group alone.
+        answers: list[Any] = [
+            each for group in sorted(groups) for each in await client.describe_consumer_groups([group])
+        ]
     for answer in answers:
         for code, name, state, _, _, members, *_ in answer.groups:
             if code == GroupAuthorizationFailedError.errno:

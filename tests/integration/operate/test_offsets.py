@@ -288,3 +288,14 @@ async def test_the_role_operate_shows_time_to_loss(settings: Settings, group: st
     show(at._replace(groups=[]), ())
     assert sample("orgs_group_loss_seconds", group=group, topic=events) is None
     assert sample("orgs_parked_loss_seconds", topic=commands) is None
+
+
+async def test_several_groups_are_seen_at_once(settings: Settings, group: str) -> None:
+    events = settings.kafka.topics.events
+    names = [group, f"{group}-2", f"{group}-3"]
+    for number, name in enumerate(names[1:], 1):
+        await commit(settings, name, events, {0: number, 1: number})
+    found = {each.name: each for each in (await groups.look(settings.kafka)).groups}
+    assert found.keys() == {*names}
+    assert {each.group.state for each in found.values() if each.group is not None} == {"Empty"}
+    assert [found[name].lag for name in names] == [found[group].lag - each for each in (0, 2, 4)]

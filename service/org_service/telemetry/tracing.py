@@ -38,7 +38,7 @@ from opentelemetry.trace import (
 
 from org_service.errors import ConfigurationError
 from org_service.settings import TracingSettings
-from org_service.telemetry.logs import get_logger
+from org_service.telemetry.logs import get_logger, log_defect
 from org_service.telemetry.span_export import SpanExport
 
 if TYPE_CHECKING:
@@ -175,7 +175,15 @@ class BatchSpan:
             traceparent: Of the command.
             attributes: No personal data.
             began_ns: Since 1970; None for the beginning of the batch.
+
+        Never raises: what it tells of is committed, and nothing may undo or repeat that.
         """
+        try:
+            self._add(name, traceparent, attributes, began_ns)
+        except Exception as error:  # noqa: BLE001
+            log_defect(log, "a span could not be made", type(error).__name__, error)
+
+    def _add(self, name: str, traceparent: str, attributes: Attributes, began_ns: int | None) -> None:
         if self._span is None:
             self._span = self._tracer.start_span(self._name, Context(), self._kind, start_time=self._began_ns)
         parent = _read(traceparent)

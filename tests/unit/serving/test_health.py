@@ -13,6 +13,7 @@ import pytest
 
 from org_service.errors import ConfigurationError
 from org_service.serving.health import Check, HealthServer
+from org_service.telemetry.metrics import BATCH_SECONDS
 from org_service.waiting import Heartbeat
 
 
@@ -44,12 +45,14 @@ def serving(probe: Probe) -> HealthServer:
     return HealthServer(probe, host="127.0.0.1", port=0, stalled_after_s=10)
 
 
-async def ask(server: HealthServer, path: str, method: str = "GET") -> tuple[int, Any, http.client.HTTPMessage]:
+async def ask(
+    server: HealthServer, path: str, method: str = "GET", headers: Mapping[str, str] | None = None
+) -> tuple[int, Any, http.client.HTTPMessage]:
     """Status, body and headers."""
 
     def request() -> tuple[int, Any, http.client.HTTPMessage]:
         connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=5)
-        connection.request(method, path)
+        connection.request(method, path, headers=headers or {})
         response = connection.getresponse()
         body = response.read()
         connection.close()
@@ -161,3 +164,23 @@ async def test_signals_are_left_to_the_process() -> None:
     async with serving(Probe()) as server:
         await ask(server, "/livez")
         assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize(
+    ("accept", "open_metrics"),
+    [
+        ("application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3,*/*;q=0.1", True),
+        ("text/plain, Application/OpenMetrics-Text", True),
+        ("text/plain;version=0.0.4", False),
+        ("application/openmetrics-text-no, */*", False),
+        ("", False),
+    ],
+)
+async def test_exemplars_are_for_those_who_accept_open_metrics(accept: str, open_metrics: bool) -> None:
+    BATCH_SECONDS.observe(0.001, {"trace_id": "0af7651916cd43dd8448eb211c80319c", "span_id": "b7ad6b7169203331"})
+    async with serving(Probe()) as server:
+        status, body, headers = await ask(server, "/metrics", headers={"accept": accept})
+    assert status == 200
+    assert headers["content-type"].startswith("application/openmetrics-text" if open_metrics else "text/plain")
+    assert ("# {" in body) is open_metrics
+    assert body.endswith("# EOF\n") is open_metrics

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from opentelemetry.trace import NoOpTracer
 from prometheus_client import REGISTRY
 from pydantic import ValidationError
 from structlog.testing import capture_logs
@@ -146,6 +147,17 @@ async def test_a_batch_has_a_bounded_number_of_links(collector: Collector) -> No
         batch.end({})
     assert len(collector.named("publish")) == len(collector.named("publish outcomes")[0].links) == LINKS_MAX
     assert all(span.began_ns <= span.ended_ns for span in collector.spans)
+
+
+async def test_a_defect_of_the_sdk_does_not_reach_a_batch_that_is_committed(collector: Collector) -> None:
+    class Broken(NoOpTracer):
+        def start_span(self, *_: Any, **__: Any) -> Any:
+            raise RuntimeError("a defect")
+
+    batch = Tracing(Broken(), collector.settings()).begin_commands(time.perf_counter())
+    assert batch.may_take(TRACE)
+    batch.add("decide", TRACE, {})
+    assert batch.end({}) is None
 
 
 async def test_a_batch_without_a_sampled_command_is_no_span(collector: Collector) -> None:

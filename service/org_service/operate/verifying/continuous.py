@@ -30,6 +30,8 @@ class ContinuousVerification:
         self._settings = settings
         self.last: Report | None = None
         """What the last round found."""
+        for verdict in Verdict:
+            VERIFIED_ROUNDS.labels(verdict)  # from 0 on, so that the first one is seen as an increase
 
     async def run(self, stop: asyncio.Event) -> None:
         """Verify until `stop`; an outage is a verdict, and our own defect a line in the log."""

@@ -22,6 +22,7 @@ from org_service.settings import TracingSettings
 from org_service.settings.tracing import read_headers
 from org_service.telemetry.logs import get_logger
 from org_service.telemetry.metrics import SPANS
+from org_service.waiting import run_unless
 
 log = get_logger(__name__)
 
@@ -65,7 +66,7 @@ class SpanExport:
         async with httpx2.AsyncClient(headers=self._headers, timeout=None) as client:
             wait_s = RETRY_WAITS_S[0]
             while not stop.is_set():
-                sent = await self._send_all(client)
+                sent = await run_unless(stop, self._send_all(client))  # an export on its way doesn't delay the end
                 wait_s = INTERVAL_S if sent else min(wait_s * 2, RETRY_WAITS_S[1])
                 await _wait(stop, wait_s)
             try:

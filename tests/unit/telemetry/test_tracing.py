@@ -202,6 +202,15 @@ async def test_a_sick_collector_costs_spans_and_nothing_else(
     assert said == (answer is not answer_endlessly)
 
 
+async def test_the_end_waits_a_second_for_an_export_on_its_way_whatever_its_time_out() -> None:
+    with Collector(answer_never) as silent:
+        async with traced(silent.settings(timeout_s=60)) as spans:
+            request(spans, TRACE)
+            await until(silent.asked.is_set)
+            ending = time.monotonic()
+        assert time.monotonic() - ending < span_export.FLUSH_S + 5
+
+
 async def test_a_collector_that_restarts_loses_no_span() -> None:
     with Collector(answer_status(503)) as collector, capture_logs() as logged:
         async with traced(collector.settings()) as spans:

@@ -4,5 +4,5 @@
 --
 -- Parameters: $1 approver, $2 operation_id
 
-UPDATE operation SET approved_by=$1::VARCHAR WHERE operation.id = $2::UUID AND operation.state = 'planned'
-    AND operation.expires_at > clock_timestamp() RETURNING operation.id;
+UPDATE operation SET approved_by=coalesce(operation.approved_by, $1::VARCHAR) WHERE operation.id = $2::UUID
+    AND operation.state = 'planned' AND operation.expires_at > clock_timestamp() RETURNING operation.id;

@@ -50,8 +50,7 @@ class Losses:
     def lose(self, kind: str) -> None:
         """Let commands flow, and lose ends while they do."""
         self._publish(COMMANDS)
-        head = self._system.head()
-        self._wait_for(head + self._random.randrange(COMMANDS // 2))
+        self._wait_for(self._system.relay_position() + self._random.randrange(1, COMMANDS // 2))
         cuts = {(topic, number): self._random.randint(1, BATCHES_MAX) for topic, number in self._choose(kind)}
         for topic, _ in cut_last(self._stack, cuts):
             self.cuts[topic.removeprefix(self._system.settings.kafka.topic_prefix)] += 1
@@ -75,8 +74,9 @@ class Losses:
             self._system.publisher.send(next(self._sendings))
 
     def _wait_for(self, position: int) -> None:
+        """Wait until so much is published: there must be something to lose."""
         until = time.monotonic() + STALL_TIMEOUT_S
-        while self._system.head() < position and time.monotonic() < until:
+        while self._system.relay_position() < position and time.monotonic() < until:
             time.sleep(POLL_S / 5)
 
 

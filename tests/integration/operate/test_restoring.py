@@ -9,6 +9,7 @@ from uuid import UUID
 import pytest
 
 from org_service.domain.reasons import OperationState
+from org_service.errors import StopError
 from org_service.operate import runs
 from org_service.operate.progress import behind
 from org_service.operate.restoring.restore import Rebuild, Recover
@@ -16,16 +17,20 @@ from org_service.probes import Point
 from org_service.settings import Settings
 from org_service.store.operations import Operation
 from tests.integration.operate.parking import failing_for, release
-from tests.support.database import fetch
+from tests.integration.worker.running import has_joined
+from tests.integration.worker.running import running as worker_running
+from tests.support import log_faults
+from tests.support.database import execute, fetch
 from tests.support.idle import wait_until_idle
 from tests.support.killing import kill_at, until_abandoned
-from tests.support.operating import Service
+from tests.support.operating import Orgs, Service
 from tests.support.probing import Killed, probing
 from tests.support.random_commands import RandomCommands
 from tests.support.rehearsing import ends, publish
 from tests.support.restoring import Tables, back_up, check_independently, drop, read_tables, replace_by
 from tests.support.sending import Sending, binary
 from tests.support.verified import find_differences
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.integration
 
@@ -221,3 +226,115 @@ async def test_killed_in_each_step_and_resumed_it_ends_equal(
     assert done.state == OperationState.DONE, done.error
     assert len(phases) > 2 * len(set(phases)) > 16
     same(lost, await read_tables(settings))
+
+
+async def cut(settings: Settings, *topics: str) -> None:
+    """Let retention take all that topics hold."""
+    before: dict[str, dict[int, int]] = {}
+    for (topic, partition), offset in (await ends(settings)).items():
+        if topic in topics and offset:
+            before.setdefault(topic, {})[partition] = offset
+    for topic, offsets in before.items():
+        await asyncio.to_thread(log_faults.delete_records, settings.kafka.bootstrap_servers, topic, offsets)
+
+
+async def test_outcomes_that_expired_are_never_decided_again(
+    settings: Settings, service: Service, template_database: str
+) -> None:
+    taken = command(30, "org.create", LEFT, name="Taken")
+    await decide(settings, service, [*SWAP, taken, command(31, "org.update", RIGHT, name="Gone")])
+    lost = await read_tables(settings)
+    await cut(settings, settings.kafka.topics.results)
+    await replace_by(settings, template_database)
+    assert (await rebuild(settings)).counts == {"changes": 6, "not on the topics any more": 1}
+    now = await read_tables(settings)
+    assert now.organization == lost.organization
+    changes = [row for row in lost.journal if row[5] is not None]
+    assert [row for row in now.journal if row[5] is not None] == changes
+    [expired] = [row for row in now.journal if row[5] is None]
+    assert str(expired[1]) == taken.command_id
+    assert "discarded" in expired[15]
+    # It is not decided a second time.
+    await publish(settings, [taken])
+    service.start("worker", "relay")
+    await wait_until_idle(settings, IDLE_S)
+    await service.stop()
+    assert (await read_tables(settings)).journal == now.journal
+
+
+async def test_organizations_whose_events_expired_come_from_the_state(
+    settings: Settings, service: Service, template_database: str
+) -> None:
+    deleted = command(40, "org.delete", LEFT)
+    await decide(settings, service, [*SWAP, deleted])
+    lost = await read_tables(settings)
+    topics = settings.kafka.topics
+    await cut(settings, topics.events, topics.results, topics.commands)
+    await replace_by(settings, template_database)
+    assert (await rebuild(settings)).counts == {"not on the topics any more": 6}
+    now = await read_tables(settings)
+    assert now.journal_gap == [(1, 6)]
+    assert [row for row in now.organization if row[8] is None] == [row for row in lost.organization if row[8] is None]
+    [gone] = [row for row in now.organization if row[8] is not None]
+    assert (str(gone[0]), gone[1], gone[9]) == (LEFT, "", 4)
+    service.start("worker", "relay")
+    await publish(
+        settings, [command(41, "org.create", LEFT, name="Again"), command(42, "org.update", RIGHT, name="On")]
+    )
+    await wait_until_idle(settings, IDLE_S)
+    await service.stop()
+    rows = await fetch(settings, "SELECT position, code, version FROM journal ORDER BY command_id")
+    assert [(row["code"], row["version"]) for row in rows] == [(409, 4), (200, 3)]
+    assert sorted(row["position"] for row in rows) == [7, 8]
+
+
+async def test_what_is_not_as_it_must_be_is_refused(
+    settings: Settings, service: Service, orgs: Orgs, template_database: str, copies: list[str]
+) -> None:
+    assert "has published nothing yet" in (await orgs("rebuild", code=1)).stderr
+    await decide(settings, service, SWAP[:2])
+    copies.append(await back_up(settings))
+    assert "nothing to do" in (await orgs("recover", code=1)).stderr
+    assert "not empty" in (await orgs("rebuild", code=1)).stderr
+    await decide(settings, service, SWAP[2:])
+    await replace_by(settings, copies[0])
+    assert "not empty" in (await orgs("rebuild", code=1)).stderr
+    async with worker_running(settings) as worker:
+        await until(lambda: has_joined(worker))
+        assert "stop them first" in (await orgs("recover", code=1)).stderr
+    await execute(settings, "UPDATE journal SET command_id = gen_random_uuid() WHERE position = 2")
+    assert "at position 2 the topics have another command" in (await orgs("recover", code=1)).stderr
+    await replace_by(settings, template_database)
+    assert "is empty: `orgs rebuild`" in (await orgs("recover", code=1)).stderr
+
+
+async def test_who_starts_in_the_middle_waits_or_is_refused(
+    settings: Settings, service: Service, template_database: str
+) -> None:
+    await decide(settings, service, SWAP)
+    lost = await read_tables(settings)
+    await replace_by(settings, template_database)
+    operation = await keep(settings, await Rebuild.make(settings))
+    impatient = settings.model_copy(update={"operate": settings.operate.model_copy(update={"lease_s": 0.4})})
+    with probing("operate.after_commit", kill_at(1)), pytest.raises(Killed):
+        await runs.run(impatient, operation.id)
+    service.start("relay")
+    trouble = await service.ended("relay")
+    assert isinstance(trouble, StopError)
+    assert "orgs runs resume" in str(trouble)
+    later = command(50, "org.update", LEFT, domain="left.example.com")
+    tried: asyncio.Queue[None] = asyncio.Queue()
+
+    async def note(*_: object) -> None:
+        tried.put_nowait(None)
+
+    with probing("apply.before_positions", note):
+        service.start("worker")
+        await publish(settings, [later])
+        for _ in range(3):  # it tries again and again
+            await asyncio.wait_for(tried.get(), 30)
+        await service.stop()
+    done = await runs.run(impatient, operation.id)
+    assert done.state == OperationState.DONE, done.error
+    same(lost, await read_tables(settings))
+    await go_on(settings, service)

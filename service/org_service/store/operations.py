@@ -177,7 +177,8 @@ _FIND_DETACHED: Final = (
 _APPROVE: Final = (
     update(OperationRow)
     .where(col(OperationRow.id) == _id, _planned, _valid)
-    .values(approved_by=func.coalesce(col(OperationRow.approved_by), bindparam("approver", type_=Text)))  # the first counts
+    # The first one counts.
+    .values(approved_by=func.coalesce(col(OperationRow.approved_by), bindparam("approver", type_=Text)))
     .returning(col(OperationRow.id))
 )
 _TAKE: Final = (

@@ -16,8 +16,8 @@ from org_service.auth.tokens import TokenRejected, parse_bearer, read_user
 from org_service.domain.organization import StoredOrganization, name_key
 from org_service.domain.requests import Rejected, Request, read_broker_time
 from org_service.kafka.reader import Record
-from org_service.wire.changes import RUN_HEADER
 from org_service.store.staged import CommandRow, EventRow, ResultRow
+from org_service.wire.changes import RUN_HEADER
 
 
 class Outcomes(NamedTuple):

@@ -1,4 +1,4 @@
-"""Spans: the only home of OpenTelemetry. What is a span and what a link: decision 0044.
+"""Spans: the only home of OpenTelemetry. What is a span and what a link: decision 0047.
 
 Off, which is the default, `active()` is None, and the hot paths pay one comparison a batch. On, only what is sampled
 becomes a span; nothing is made first and thrown away later:

@@ -282,13 +282,14 @@ class Healer:
         """
         audit, sent = self._audit, Counter[str]()
         at, recorded_at = min(audit.behind.values(), default=audit.position), audit.recorded_at
+        if recorded_at is None:
+            recorded_at = next((row.recorded_at for row in await self._source.read(audit.position - 1, 1)), None)
         while True:
             beat()
             rows = [] if at >= audit.position else await self._source.read(at, min(rows_max, audit.position - at))
             rows = [row for row in rows if row.position <= audit.position]
             batches, taken = self._missing(rows)
             at = rows[taken - 1].position if rows else audit.position
-            recorded_at = rows[taken - 1].recorded_at if at == audit.position and rows else recorded_at
             behind = {place: max(held, at) for place, held in audit.behind.items()} if at < audit.position else {}
             sent.update({topic: sum(each.records for each in some) for (topic, _), some in batches.items()})
             if batches or not behind:

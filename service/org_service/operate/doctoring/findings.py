@@ -15,6 +15,7 @@ GUARANTEES: Final[Mapping[int, str]] = {
     8: "nobody changes or learns what their role does not allow",
     9: "nothing an operator does doubles, loses or reorders a change",
     10: "a bad release parks nothing",
+    11: "what Kafka acknowledged and lost is noticed, and published again",
 }
 """By the numbers of the README."""
 

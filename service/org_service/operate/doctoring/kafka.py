@@ -16,7 +16,7 @@ _NEVER_FLUSHED: Final = str(2**63 - 1)
 _OF_SETTING: Final[Mapping[str, tuple[int, ...]]] = {
     "partitions": (4, 7),
     "partitions with a leader": (6,),
-    "cleanup.policy": (2, 5),
+    "cleanup.policy": (2, 5, 11),
     "message.timestamp.type": (8,),
     "max.message.bytes": (3, 6),
     "min.insync.replicas": (2, 3, 4),
@@ -41,7 +41,7 @@ def judge(found: Kafka, settings: Settings) -> Iterator[Finding]:
     yield from _access(found, settings)
     if found.position is not None:
         advice = "see 'Kafka has more than the database' and orgs.relay in docs/operating.md"
-        yield Finding((3, 4), settings.kafka.topics.relay, Verdict.VOID, found.position, advice)
+        yield Finding((3, 4, 11), settings.kafka.topics.relay, Verdict.VOID, found.position, advice)
     yield _clock(found.last_command_ahead_s)
 
 
@@ -68,7 +68,7 @@ def _topics(found: Kafka) -> Iterator[Finding]:
             verdict = Verdict.VOID if each.harmful or each.setting in _VOID else Verdict.WEAK
             yield Finding(guarantees, name, verdict, f"{each.setting} is {each.found}, not {each.wanted}", each.advice)
     if not wrong:
-        yield holds((2, 3, 4, 5, 6, 7, 8), "topics", "partitions, clean-up, times, sizes and retention as specified")
+        yield holds((2, 3, 4, 5, 6, 7, 8, 11), "topics", "partitions, clean-up, times, sizes and retention as specified")
     yield from _flushing(found.configs)
 
 
@@ -158,7 +158,7 @@ def _access(found: Kafka, settings: Settings) -> Iterator[Finding]:
     else:
         said, closed = "brokers deny what no rule allows", True
     trusted = settings.auth.commands == "trusted"
-    guarantees = (3, 4, 5, 8)
+    guarantees = (3, 4, 5, 8, 11)
     if closed:
         yield holds(guarantees, "access to topics", said)
     else:

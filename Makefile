@@ -53,6 +53,7 @@ check: $(SYNCED) ## format, lint, types, import contracts, tests without servers
 
 # Most tests wait most of the time: two processes, each with a Kafka and a Postgres of its own, share the files.
 test: $(SYNCED) ## run every test against real servers, without benchmarks (ARGS="-n 0" in one process)
+	.venv/bin/python -m org_local --record
 	.venv/bin/pytest -m "not bench" -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 bench: $(SYNCED) ## measure speed

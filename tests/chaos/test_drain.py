@@ -21,11 +21,11 @@ from tests.support.waiting import wait_for
 
 pytestmark = [pytest.mark.chaos, pytest.mark.integration, pytest.mark.timeout(180)]
 
-COMMANDS = 30_000
+COMMANDS = 16_000
 ORGANIZATIONS = 500
 BATCH_MAX = 500
 SEED = 20_300_103
-DRAINS = 4
+DRAINS = 2
 """Of each role, each with work in flight."""
 DRAIN_MAX_S = 10.0
 SETTLE_TIMEOUT_S = 60

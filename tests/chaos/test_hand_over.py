@@ -13,11 +13,11 @@ from tests.support.sending import Sending
 from tests.support.system import System
 from tests.support.waiting import POLL_S
 
-COMMANDS = 36_000
+COMMANDS = 16_000
 ORGANIZATIONS = 2_000
 SEED = 20_300_102
-HAND_OVERS = 8
-"""Joins and leaves while the commands flow: two workers come and go, twice."""
+HAND_OVERS = 4
+"""Joins and leaves while the commands flow: two workers come and go."""
 RATE_PER_S = 1_500
 TRICKLE_PER_S = 100
 """When a hand-over has had its share of the commands and isn't over: some must still flow, as that is the point."""

@@ -11,8 +11,8 @@ from tests.chaos.storm import Storm, main, plan, storm_settings
 from tests.support.random_commands import RandomCommands
 from tests.support.system import System, rows_of
 
-COMMANDS = 10_000
-KILLS = 20
+COMMANDS = 6_000
+KILLS = 12
 ORGANIZATIONS = 500
 SEED = 20_300_101
 

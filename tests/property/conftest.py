@@ -10,7 +10,7 @@ _NO_SHRINKING = (Phase.explicit, Phase.reuse, Phase.generate)
 # The suite's search is the same each time; the long one is another each time, and prints how to repeat a failure.
 settings.register_profile(
     "suite",
-    max_examples=40,
+    max_examples=25,
     stateful_step_count=40,
     deadline=None,
     derandomize=True,

@@ -6,6 +6,7 @@ import sys
 import threading
 from pathlib import Path
 
+from org_local import jars, warm_start
 from org_local.errors import LocalStackError
 from org_local.stack import BOOTSTRAP_SERVERS_VARIABLE, DATABASE_URL_VARIABLE, Stack, report, start
 
@@ -18,6 +19,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--temporary", action="store_true", help="use a temporary folder instead")
     parser.add_argument("--brokers", type=int, choices=(1, 3), default=1)
     parser.add_argument("--kafka-heap-mb", type=int, default=512)
+    parser.add_argument("--record", action="store_true", help="only record how Kafka starts: later starts are quicker")
     return parser.parse_args()
 
 
@@ -31,6 +33,9 @@ def main() -> int:
     arguments = _arguments()
     wanted_down = threading.Event()
     try:
+        if arguments.record:
+            warm_start.record(jars.ensure(report), report)
+            return 0
         with start(
             None if arguments.temporary else arguments.data,
             brokers=arguments.brokers,

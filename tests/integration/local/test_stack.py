@@ -19,6 +19,8 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 import org_local
+from org_local import jars, warm_start
+from org_local.kafka import find_recorded
 
 pytestmark = pytest.mark.integration
 
@@ -284,3 +286,13 @@ async def test_three_brokers_survive_the_loss_of_one() -> None:
 
         await asyncio.to_thread(lost.start)
         assert stack.kafka.running
+
+
+def test_a_start_that_was_recorded_is_used() -> None:
+    folder = jars.ensure(lambda _: None)
+    warm_start.record(folder, lambda _: None)
+    with org_local.start() as stack:
+        assert stack.kafka is not None
+        (pid,) = stack.kafka.pids()
+        files = {Path(each.path) for each in psutil.Process(pid).memory_maps()}
+    assert find_recorded(folder).resolve() in files

@@ -36,6 +36,7 @@ from tests.support.partitioner import partition_of
 from tests.support.probing import Killed, probing
 from tests.support.records import record_of
 from tests.support.relaying import org
+from tests.support.restoring import replace_by
 from tests.support.runbook import Following
 from tests.support.waiting import until
 
@@ -291,10 +292,33 @@ async def test_the_database_was_restored_from_an_older_backup(
     trouble = await service.ended("relay")
     assert isinstance(trouble, StopError)
     follow.sees(str(trouble))
+    await follow("orgs recover")
+    await follow('orgs run ID --reason "the disk of the primary is gone"')
+    service.start("worker", "relay")
+    await wait_until_idle(settings, 20)
+    await follow("orgs verify")
+    await service.stop()
+    await restore_older_backup(settings, 2)  # now as if it were of another history
     await follow("orgs journal advance")
     await follow('orgs run ID --reason "the backup of last night is the newest one"')
     service.start("relay", "worker")
     await follow("orgs journal advance", code=1)
+
+
+async def test_the_database_is_lost(
+    follow: Following, orgs: Orgs, service: Service, settings: Settings, template_database: str
+) -> None:
+    service.start("worker", "relay")
+    for number in range(5):
+        await orgs("send", "create", "--name", f"Acme {number}")
+    await wait_until_idle(settings, 20)
+    await service.stop()
+    await replace_by(settings, template_database)
+    await follow("orgs rebuild")
+    await follow('orgs run ID --reason "there is no backup"')
+    service.start("worker", "relay")
+    await wait_until_idle(settings, 20)
+    await follow("orgs verify")
 
 
 async def test_a_process_does_not_get_ready(follow: Following) -> None:

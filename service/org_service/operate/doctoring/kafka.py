@@ -68,7 +68,9 @@ def _topics(found: Kafka) -> Iterator[Finding]:
             verdict = Verdict.VOID if each.harmful or each.setting in _VOID else Verdict.WEAK
             yield Finding(guarantees, name, verdict, f"{each.setting} is {each.found}, not {each.wanted}", each.advice)
     if not wrong:
-        yield holds((2, 3, 4, 5, 6, 7, 8, 11), "topics", "partitions, clean-up, times, sizes and retention as specified")
+        yield holds(
+            (2, 3, 4, 5, 6, 7, 8, 11), "topics", "partitions, clean-up, times, sizes and retention as specified"
+        )
     yield from _flushing(found.configs)
 
 

@@ -18,7 +18,7 @@ from tests.support.waiting import POLL_S
 BROKERS = 3
 HEAP_MB = 256
 """Three of them share a small machine with everything else."""
-COMMANDS = 6_000
+COMMANDS = 4_200
 ORGANIZATIONS = 300
 SEED = 20_300_104
 AHEAD_MAX = 1_000

@@ -181,7 +181,8 @@ async def test_what_a_full_queue_rejected_is_left_out(settings: Settings) -> Non
 async def test_what_was_deleted_meanwhile_is_there_as_it_was(settings: Settings) -> None:
     await decided(settings, [create(1, ORG, "Firm"), rename(2, ORG, "Firm A")])
     lasts = {partition: end - 1 for (topic, partition), end in (await ends(settings)).items() if "commands" in topic}
-    await decided(settings, [binary(command_id(3), "org.delete", ORG), create(4, OTHER, "Firm A")])
+    await decided(settings, [binary(command_id(3), "org.delete", ORG)])
+    await decided(settings, [create(4, OTHER, "Firm A")])  # else another partition's may be decided first
     report, found = await rehearse(settings, to_offsets=lasts, from_offsets=dict.fromkeys(lasts, 0))
     assert (found, report.outcomes) == ([], {"applied 200": 2})
     report, found = await rehearse(settings, command_ids=[UUID(command_id(2)), UUID(command_id(4))])

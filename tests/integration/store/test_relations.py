@@ -44,9 +44,12 @@ async def test_a_user_with_thousands_of_memberships_costs_only_what_they_ask_for
     engine = create_engine(database, "worker")
     async with engine.connect() as conn:
         await find_relations(conn, {("bot", org(1))})
-        began = time.perf_counter()
-        found = await find_relations(conn, {("bot", org(number)) for number in range(1, ASKED + 1)})
-        took_s = time.perf_counter() - began
+        asked = {("bot", org(number)) for number in range(1, ASKED + 1)}
+        found, took_s = await find_relations(conn, asked), float("inf")
+        for _ in range(5):  # the machine may be busy with others
+            began = time.perf_counter()
+            await find_relations(conn, asked)
+            took_s = min(took_s, time.perf_counter() - began)
     await engine.dispose()
     assert set(found.memberships["bot"]) == {org(number) for number in (*range(1, ASKED + 1), *range(5000, 5003))}
     assert found.partnerships[org(300)] == [Partner(org(n), Role.SUPPORT, False) for n in range(5000, 5003)]

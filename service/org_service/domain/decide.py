@@ -25,7 +25,7 @@ from org_events.organization import Address
 from org_events.results import PROBLEMS, FieldError, Outcome, Problem, ProblemType
 from org_service.domain import details
 from org_service.domain.access import ACTION, TRUSTED, Access
-from org_service.domain.organization import StoredOrganization, name_key
+from org_service.domain.organization import StoredOrganization, as_deleted, name_key
 from org_service.domain.policy import READ
 
 Holders = Mapping[str, UUID]
@@ -197,7 +197,7 @@ def _update(command: UpdateOrganization, organization: StoredOrganization, holde
 def _delete(
     _command: DeleteOrganization, organization: StoredOrganization, _holders: Holders, now: datetime
 ) -> Decision:
-    after = organization._replace(name_key=None, deleted_at=now, updated_at=now, version=organization.version + 1)
+    after = as_deleted(organization, organization.version + 1, now)
     return _applied(EventType.DELETED, organization, after)
 
 

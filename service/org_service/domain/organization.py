@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from collections.abc import Mapping
 from datetime import datetime
 from itertools import compress
 from operator import ne
@@ -75,6 +76,33 @@ def to_published(organization: StoredOrganization) -> dict[str, Any]:
         "deactivated_at": organization.deactivated_at,
         "version": organization.version,
     }
+
+
+def from_published(published: Mapping[str, Any]) -> StoredOrganization:
+    """The row of an organization that is there, from what `to_published` made of it, read from JSON."""
+    name, deactivated_at = published["name"], published["deactivated_at"]
+    return StoredOrganization(
+        UUID(published["id"]),
+        name,
+        name_key(name),
+        published["domain"],
+        published["primary_address"],
+        datetime.fromisoformat(published["created_at"]),
+        datetime.fromisoformat(published["updated_at"]),
+        None if deactivated_at is None else datetime.fromisoformat(deactivated_at),
+        None,
+        published["version"],
+    )
+
+
+def as_deleted(organization: StoredOrganization, version: int, moment: datetime) -> StoredOrganization:
+    """The row that a deletion leaves of an organization: its name is free."""
+    return organization._replace(name_key=None, deleted_at=moment, updated_at=moment, version=version)
+
+
+def without_content(org_id: UUID, version: int, moment: datetime) -> StoredOrganization:
+    """A deleted organization of which no more is known, or may be: its id stays taken, its versions go on."""
+    return StoredOrganization(org_id, "", None, None, None, moment, moment, None, moment, version)
 
 
 def to_json(organization: StoredOrganization) -> str:

@@ -29,7 +29,7 @@ from sqlmodel import col
 
 from org_events.events import EventType
 from org_events.results import PROBLEMS, ProblemType
-from org_service.domain.organization import StoredOrganization, to_json
+from org_service.domain.organization import to_json, without_content
 from org_service.domain.outcomes import NewOutcome
 from org_service.domain.reasons import ParkedState
 from org_service.store.journal import COLUMNS
@@ -184,8 +184,7 @@ def _before_erasure(org_id: UUID, change: LastChange) -> LastChange:
     """Of an erased organization all that is known: it had an id, and is deleted."""
     if change.before is not None or change.after is not None:
         return change
-    at = change.recorded_at
-    return change._replace(before=to_json(StoredOrganization(org_id, "", None, None, None, at, at, None, at, 1)))
+    return change._replace(before=to_json(without_content(org_id, 1, change.recorded_at)))
 
 
 async def find_given_up(conn: AsyncConnection, after: int, through: int) -> list[GivenUp]:

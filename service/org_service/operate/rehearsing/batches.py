@@ -7,7 +7,6 @@ rehearsed changed the organization in between.
 """
 
 from collections.abc import Sequence
-from datetime import datetime
 from typing import Final, NamedTuple
 from uuid import UUID
 
@@ -16,7 +15,7 @@ import orjson
 from org_events.commands import CreateOrganization, DeleteOrganization, RestoreOrganization, UpdateOrganization
 from org_events.events import EventType
 from org_events.results import Outcome
-from org_service.domain.organization import StoredOrganization, name_key
+from org_service.domain.organization import StoredOrganization, as_deleted, from_published, name_key
 from org_service.domain.outcomes import NewOutcome
 from org_service.domain.requests import Rejected, Request
 from org_service.kafka.ranges import Extent
@@ -133,7 +132,7 @@ class BatchBuilder:
                 return False
         elif row is not None and row.outcome != Outcome.REJECTED and row.event_type != EventType.RESTORED:
             text = row.before if row.outcome == Outcome.APPLIED else row.after
-            state = None if text is None else organization_of(text)
+            state = None if text is None else from_published(orjson.loads(text))
             name = None if state is None else state.name_key
             if name is not None and self._holders.get(name, org_id) != org_id:
                 return False
@@ -247,24 +246,6 @@ def _before(
     return found
 
 
-def organization_of(text: str) -> StoredOrganization:
-    """The row of an organization that is there, from its JSON in the journal."""
-    document = orjson.loads(text)
-    name, deactivated_at = document["name"], document["deactivated_at"]
-    return StoredOrganization(
-        UUID(document["id"]),
-        name,
-        name_key(name),
-        document["domain"],
-        document["primary_address"],
-        datetime.fromisoformat(document["created_at"]),
-        datetime.fromisoformat(document["updated_at"]),
-        None if deactivated_at is None else datetime.fromisoformat(deactivated_at),
-        None,
-        document["version"],
-    )
-
-
 def without_name(organization: StoredOrganization) -> StoredOrganization:
     """An organization that leaves its name to others: it has one that nobody can ask for."""
     key = organization.name_key
@@ -274,8 +255,6 @@ def without_name(organization: StoredOrganization) -> StoredOrganization:
 def state_behind(org_id: UUID, change: LastChange) -> StoredOrganization:
     """What an organization was after its last change, which may be that it was deleted."""
     if change.after is not None:
-        return organization_of(change.after)
+        return from_published(orjson.loads(change.after))
     assert change.before is not None, org_id
-    was = organization_of(change.before)
-    moment = change.recorded_at
-    return was._replace(name_key=None, deleted_at=moment, updated_at=moment, version=change.version)
+    return as_deleted(from_published(orjson.loads(change.before)), change.version, change.recorded_at)

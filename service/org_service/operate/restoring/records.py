@@ -13,7 +13,7 @@ import orjson
 
 from org_events.cloudevents import TRACEPARENT
 from org_service.auth.tokens import TokenRejected, parse_bearer, read_user
-from org_service.domain.organization import StoredOrganization, name_key
+from org_service.domain.organization import StoredOrganization, as_deleted, from_published, without_content
 from org_service.domain.requests import Rejected, Request, read_broker_time
 from org_service.kafka.reader import Record
 from org_service.store.staged import CommandRow, EventRow, ResultRow
@@ -95,9 +95,7 @@ def _organization(event: EventRow, body: Mapping[str, Any], known: StoredOrganiz
     if body["after"] is not None:
         return from_published(body["after"])
     if body["before"] is not None:
-        return from_published(body["before"])._replace(
-            name_key=None, deleted_at=event.recorded_at, updated_at=event.recorded_at, version=event.version
-        )
+        return as_deleted(from_published(body["before"]), event.version, event.recorded_at)
     empty = without_content(event.org_id, event.version, event.recorded_at)
     if known is None:
         return empty
@@ -106,28 +104,6 @@ def _organization(event: EventRow, body: Mapping[str, Any], known: StoredOrganiz
         deactivated_at=known.deactivated_at,
         deleted_at=known.deleted_at or empty.deleted_at,
     )
-
-
-def from_published(published: Mapping[str, Any]) -> StoredOrganization:
-    """An organization as everybody sees it, as a row (`domain.organization.to_published`)."""
-    deactivated_at = published["deactivated_at"]
-    return StoredOrganization(
-        id=UUID(published["id"]),
-        name=published["name"],
-        name_key=name_key(published["name"]),
-        domain=published["domain"],
-        primary_address=published["primary_address"],
-        created_at=_moment(published["created_at"]),
-        updated_at=_moment(published["updated_at"]),
-        deactivated_at=None if deactivated_at is None else _moment(deactivated_at),
-        deleted_at=None,
-        version=published["version"],
-    )
-
-
-def without_content(org_id: UUID, version: int, moment: datetime) -> StoredOrganization:
-    """A deleted organization of which no more is known, or may be: its id stays taken, its versions go on."""
-    return StoredOrganization(org_id, "", None, None, None, moment, moment, None, moment, version)
 
 
 class States(NamedTuple):

@@ -1,13 +1,12 @@
 """What a row of the journal means for the table and the topics: what is compared, and what a repair writes. Pure."""
 
 from collections.abc import Iterator
-from datetime import datetime
 from hashlib import md5
 from typing import Any, Literal, cast
 
 import orjson
 
-from org_service.domain.organization import StoredOrganization, name_key
+from org_service.domain.organization import StoredOrganization, as_deleted, from_published
 from org_service.domain.outcomes import JournaledOutcome
 from org_service.operate.verifying.logs import Log
 from org_service.wire.changes import encode
@@ -34,20 +33,10 @@ def restore(row: JournaledOutcome) -> StoredOrganization | None:
     """The organization as the last change left it, as the table must have it; None where it was erased."""
     if row.after is None and row.before is None:
         return None
-    said = orjson.loads(row.after or row.before or "")
-    deleted = row.after is None
-    return StoredOrganization(
-        id=row.org_id or said["id"],
-        name=said["name"],
-        name_key=None if deleted else name_key(said["name"]),
-        domain=said["domain"],
-        primary_address=said["primary_address"],
-        created_at=datetime.fromisoformat(said["created_at"]),
-        updated_at=row.recorded_at if deleted else datetime.fromisoformat(said["updated_at"]),
-        deactivated_at=None if said["deactivated_at"] is None else datetime.fromisoformat(said["deactivated_at"]),
-        deleted_at=row.recorded_at if deleted else None,
-        version=row.version or 0,
-    )
+    found = from_published(orjson.loads(row.after or row.before or ""))._replace(version=row.version or 0)
+    if row.org_id is not None:
+        found = found._replace(id=row.org_id)
+    return found if row.after is not None else as_deleted(found, found.version, row.recorded_at)
 
 
 def differing_fields(expected: StoredOrganization, found: StoredOrganization) -> Iterator[tuple[str, Any, Any]]:

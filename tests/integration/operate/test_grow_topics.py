@@ -191,7 +191,8 @@ async def assert_exact(
     decided: dict[str, list[str]] = defaultdict(list)
     for row in rows:
         decided[str(row["org_id"])].append(str(row["command_id"]))
-    assert decided == flow.sent
+    assert await database.fetch("SELECT * FROM parked") == []
+    assert describe(decided, flow.sent) == {}
     wanted = {org_id: len(sent) for org_id, sent in flow.sent.items()}
     await until(lambda: subscriber.is_through(wanted))
     assert subscriber.versions == {org_id: list(range(1, count + 1)) for org_id, count in wanted.items()}
@@ -209,6 +210,15 @@ async def assert_exact(
         if value is not None and partition_of(key or b"", partitions) != partition
     }
     assert astray == set()
+
+
+def describe(decided: dict[str, list[str]], sent: dict[str, list[str]]) -> dict[str, tuple[int, list[int]]]:
+    """Of each organization whose commands were decided otherwise than sent: how many were sent, and which came."""
+    return {
+        org_id: (len(sent[org_id]), [sent[org_id].index(each) for each in decided[org_id]])
+        for org_id in decided.keys() | sent.keys()
+        if decided[org_id] != sent[org_id]
+    }
 
 
 async def test_topics_grow_while_commands_flow(

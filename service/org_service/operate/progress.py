@@ -72,4 +72,4 @@ async def _undecided(settings: Settings) -> int:
         begin = cast("dict[TopicPartition, int]", await consumer.beginning_offsets(partitions))
     committed = await read_committed(settings.kafka, group, partitions, or_none=True)
     # -1 stands for a partition without a commit; one whose records have expired counts from its beginning.
-    return sum(end - max(begin[at], committed[at].offset) for at, end in now.items())
+    return sum(max(0, end - max(begin[at], committed[at].offset)) for at, end in now.items())

@@ -140,6 +140,9 @@ class CommandSubscriber(Subscriber):
             log.info("records of new partitions are read again", why=type(error).__name__)
             self._continuity.mark_lost()
             return {}
+        except Exception:  # a defect; the loop starts again behind what was polled
+            self._continuity.mark_lost()
+            raise
 
     async def _follow_parents(self) -> None:
         """Continue with new partitions whose parents are far enough."""

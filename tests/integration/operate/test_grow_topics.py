@@ -68,6 +68,8 @@ class Flow:
         self.partitions: list[set[int]] = [set(), set()]
         """That each publisher has sent to."""
         self._pending: set[str] = set()
+        self._failed: list[KafkaError] = []
+        """What Kafka did not take, and why; the publisher has tried again and again by then."""
         config: dict[str, Any] = {
             "bootstrap.servers": settings.kafka.bootstrap_servers,
             "enable.idempotence": True,
@@ -85,9 +87,11 @@ class Flow:
 
     async def stop(self) -> None:
         self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
+        [ended] = await asyncio.gather(self._task, return_exceptions=True)
         for publisher in self._publishers:
             assert await asyncio.to_thread(publisher.flush, 60) == 0
+        assert isinstance(ended, asyncio.CancelledError), ended
+        assert self._failed == []
 
     async def _run(self) -> None:
         for _ in range(STILL):
@@ -109,7 +113,9 @@ class Flow:
         command = binary(command_id, "org.update" if sent else "org.create", org_id, name=f"{org_id} {len(sent)}")
 
         def answered(error: KafkaError | None, message: Message) -> None:
-            assert error is None, error
+            if error is not None:
+                self._failed.append(error)
+                return
             self.partitions[number].add(message.partition() or 0)
             self._pending.discard(org_id)
 

@@ -13,6 +13,7 @@ from org_service.apply.authenticator import Wait
 from org_service.domain.requests import Record
 from org_service.settings import KafkaSettings, Settings
 from org_service.telemetry.metrics import CONSUMER_RESTARTS
+from org_service.wire.position import Partitioning
 from org_service.worker import subscriber as subscriber_module
 from org_service.worker.commands import CommandSubscriber
 from org_service.worker.subscriber import Subscriber
@@ -200,6 +201,9 @@ class Waits:
     def may_go_on(self, _: int) -> bool:
         return self.read
 
+    def forget(self) -> None:
+        self.waiting.clear()
+
     def go_on(self, partition: int) -> None:
         del self.waiting[partition]
 
@@ -262,6 +266,45 @@ async def test_a_waiting_partition_continues_only_when_none_of_its_records_is_in
     await subscriber.poll(polled.getmany)
     assert consumer.done[2:] == [("resume", 0)]
     assert not authenticator.waiting
+
+
+class Grown:
+    """A log whose topic has grown, and that is found again as often as it is lost."""
+
+    lost = True
+    partitioning = Partitioning(6, 3)
+
+    async def settle(self, _: Any) -> bool:
+        self.lost = False
+        return True
+
+    def mark_lost(self) -> None:
+        self.lost = True
+
+
+class Defective:
+    """A consumer that fails in a way nobody thinks of, whatever it is asked about other partitions."""
+
+    def resume(self, *_: TopicPartition) -> None:
+        pass
+
+    def paused(self) -> Sequence[TopicPartition]:
+        return ()
+
+
+async def test_records_that_a_defect_kept_back_are_polled_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loop starts again, and the consumer stands behind what it gave."""
+    monkeypatch.setattr(subscriber_module, "RESTART_PAUSE_S", 0)
+    applier, log, made = OnItsWay(Waits()), Grown(), list[Group]()
+    subscriber = CommandSubscriber(
+        Settings(), cast("Any", applier), continuity=cast("Any", log), make_group=grouped(Defective(), made)
+    )
+    polled = Polled({}, {TopicPartition("orgs.commands", 4): records((4, 0))})
+    await subscriber.poll(polled.getmany)
+    assert not log.lost
+    with pytest.raises(AttributeError):
+        await subscriber.poll(polled.getmany)
+    assert log.lost
 
 
 async def test_records_polled_in_a_drain_are_dropped() -> None:

@@ -56,9 +56,17 @@ class Losses:
             self.cuts[topic.removeprefix(self._system.settings.kafka.topic_prefix)] += 1
 
     def settle(self) -> Findings:
-        """Wait until everything is published, and judge."""
+        """Wait until everything is published, and judge.
+
+        Raises:
+            TimeoutError: Something hangs; the message has what the processes logged last.
+        """
         self._publish(COMMANDS)
-        self._system.settle(SETTLE_TIMEOUT_S)
+        try:
+            self._system.settle(SETTLE_TIMEOUT_S)
+        except TimeoutError as error:
+            tails = "\n".join(f"{each.name}:\n{each.tail()}" for each in self._system.processes)
+            raise TimeoutError(f"{error}\n{tails}") from error
         return self._system.check(kafka_was_away=True, kafka_lost=True)
 
     def _choose(self, kind: str) -> Iterator[tuple[str, int]]:

@@ -13,7 +13,8 @@ More of the kind, fixed with it:
 - an error in the task that fetches ended it, and nothing came in forever, silently;
 - a record larger than a fetch was stepped over;
 - fetches that a broker refuses, and a topic that was deleted, were asked for again without a pause;
-- a consumer that was reassigned and then stopped could wait for its own end forever;
+- a consumer that was reassigned and then stopped could wait for its own end forever; one that was stopped while Kafka
+  was away raised `CancelledError`, which ends whoever awaits it;
 - a partition with a large backlog was drained before the next one had its turn.
 
 There is no public way: positions move inside of the fetcher. So this stands on its inner parts, and nothing else of
@@ -197,11 +198,17 @@ class _Fetcher(Fetcher):
     async def close(self) -> None:
         """As aiokafka's, which waits for ever where its task takes the end for that of a fetch.
 
-        It ends the fetches of a former assignment, and suppresses what it hears meanwhile.
+        It ends the fetches of a former assignment, and suppresses what it hears meanwhile. And where a fetch that
+        failed waits to be tried again, it lets the cancellation out, as if whoever stops the consumer were to end.
         """
         while not self._fetch_task.done():
             self._fetch_task.cancel()
             await asyncio.wait((self._fetch_task,), timeout=_END_AGAIN_S)
+        pending = list(self._pending_tasks)
+        for each in pending:
+            each.cancel()
+        await asyncio.gather(*pending, return_exceptions=True)
+        self._pending_tasks.clear()
         await super().close()
 
     def may_open(self, result: _Fetched) -> bool:

@@ -234,8 +234,7 @@ class OutcomeReader:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
         self._expected.fail_all("the client was stopped")
-        # While Kafka is away, the consumer cancels a fetch that waits to try again, and lets that cancellation out.
-        await asyncio.gather(self._consumer.stop(), return_exceptions=True)
+        await self._consumer.stop()
 
     async def _read(self) -> None:
         while True:

@@ -3,11 +3,11 @@
 from collections.abc import Collection, Mapping
 from typing import Any, Final, NamedTuple
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 from aiokafka.errors import CommitFailedError, CoordinatorNotAvailableError, GroupAuthorizationFailedError, for_code
 from aiokafka.structs import OffsetAndMetadata
 
-from org_events.kafka.brokers import make_enduring
+from org_events.kafka.consumer import SteadyConsumer
 from org_service.errors import PreconditionError
 from org_service.kafka.connection import admin
 from org_service.settings import KafkaSettings
@@ -108,7 +108,7 @@ async def commit(kafka: KafkaSettings, group: str, offsets: Mapping[TopicPartiti
         PreconditionError: Somebody is in the group; the coordinator itself rejects the commit then.
         KafkaError: Kafka can't be reached; some of it may be committed.
     """
-    consumer = make_enduring(AIOKafkaConsumer(**kafka.connection(), group_id=group, enable_auto_commit=False))
+    consumer = SteadyConsumer(**kafka.connection(), group_id=group, enable_auto_commit=False)
     try:
         await consumer.start()
         consumer.assign(list(offsets))

@@ -4,7 +4,6 @@ Readers belong to no group and commit nothing, so they may run beside anything. 
 transaction of the relay wrote and took back is not there for them, nor is what it has not committed yet.
 """
 
-import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final, cast
@@ -77,8 +76,7 @@ async def groupless_consumer(kafka: KafkaSettings, **options: Any) -> AsyncGener
         await consumer.start()
         yield consumer
     finally:
-        # While Kafka is away, the consumer cancels a fetch that waits to try again, and lets that cancellation out.
-        await asyncio.gather(consumer.stop(), return_exceptions=True)
+        await consumer.stop()
 
 
 async def ends(consumer: SteadyConsumer, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:

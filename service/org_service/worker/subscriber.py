@@ -147,15 +147,24 @@ class Subscriber:
             records = await self._admit(await fetch()) if await self._prepare() else {}
         except (KafkaError, ConsumerStoppedError):
             raise  # FastStream waits 5 s, or ends
+        except asyncio.CancelledError as error:
+            if _is_asked_to_end():
+                raise
+            # The client lets cancellations of its own tasks out. FastStream would end the loop, and say nothing.
+            await self._note_restart()
+            raise RuntimeError("a poll was cancelled") from error
         except Exception:
-            CONSUMER_RESTARTS.inc()
-            log.exception("the consume loop failed and is being restarted")
-            await asyncio.sleep(RESTART_PAUSE_S)  # FastStream starts it at once: don't spin
+            await self._note_restart()
             raise
         if not self._draining:
             return {} if self._is_astray() else records
         await asyncio.sleep(_DRAINING_PAUSE_S)
         return {}
+
+    async def _note_restart(self) -> None:
+        CONSUMER_RESTARTS.inc()
+        log.exception("the consume loop failed and is being restarted")
+        await asyncio.sleep(RESTART_PAUSE_S)  # FastStream starts it at once: don't spin
 
     def _assigned(self) -> None:
         """Hear that the group gave partitions out again, or that one has no record at its offset."""
@@ -222,3 +231,8 @@ class Subscriber:
         consumer = self._group.consumer
         assert consumer is not None
         return consumer
+
+
+def _is_asked_to_end() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

@@ -15,6 +15,7 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.consumer.fetcher import Fetcher
 from aiokafka.errors import (
+    KafkaConnectionError,
     KafkaError,
     NotLeaderForPartitionError,
     OffsetOutOfRangeError,
@@ -23,6 +24,7 @@ from aiokafka.errors import (
 
 from org_events.kafka import consumer as consumer_module
 from org_events.kafka import sick as sick_module
+from org_events.kafka.brokers import EnduringClient
 from org_events.kafka.consumer import SteadyConsumer
 from org_events.kafka.sick import OnSick, Sick
 from org_local.stack import Stack
@@ -412,3 +414,21 @@ async def test_a_consumer_stops_even_if_its_task_takes_the_cancellation_for_that
         await asyncio.sleep(0)
         async with asyncio.timeout(10):
             await consumer.stop()
+
+
+async def test_a_consumer_stops_quietly_while_a_failed_fetch_waits_to_be_tried_again(
+    settings: Settings, topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """aiokafka lets the cancellation of that wait out: whoever stops a consumer would end, as if cancelled itself."""
+    failed = asyncio.Event()
+
+    async def send(*_: Any, **__: Any) -> None:
+        failed.set()
+        raise KafkaConnectionError
+
+    async with consuming(settings, topic, retry_backoff_ms=60_000) as consumer:
+        for partition in range(PARTITIONS):
+            await consumer.position(TopicPartition(topic, partition))  # from here on it fetches, and asks nothing else
+        monkeypatch.setattr(EnduringClient, "send", send)
+        await failed.wait()
+        await consumer.stop()

@@ -337,3 +337,19 @@ async def test_a_restarted_loop_is_counted_and_does_not_spin(monkeypatch: pytest
     with pytest.raises(KafkaConnectionError):
         await subscriber.poll(consumer.getmany)
     assert CONSUMER_RESTARTS._value.get() == restarts + 1
+
+
+async def test_a_cancellation_that_nobody_asked_for_does_not_end_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """FastStream starts a loop again that failed, but not one that was cancelled: nothing would be read any more."""
+    monkeypatch.setattr(subscriber_module, "RESTART_PAUSE_S", 0)
+    subscriber, consumer = Subscriber(SETTINGS, Through()), Polled(asyncio.CancelledError())
+    with pytest.raises(RuntimeError, match="cancelled"):
+        await subscriber.poll(consumer.getmany)
+
+
+async def test_a_loop_that_is_cancelled_ends() -> None:
+    polling = asyncio.create_task(Subscriber(SETTINGS, Through()).poll(asyncio.Event().wait))  # type: ignore[arg-type] - what it would give doesn't matter
+    await asyncio.sleep(0)
+    polling.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await polling

@@ -36,6 +36,8 @@ class Own(NamedTuple):
     position: int
     command_id: UUID | None
     """None where the record doesn't say."""
+    end: int
+    """The offset after its batch."""
 
 
 class Foreign(NamedTuple):
@@ -104,16 +106,19 @@ def find_own(topics: Topics, topic: str, batch: Batch) -> Own | None:
     """The last record of a batch, if the relay wrote it."""
     if not batch.transactional:
         return None
-    owns = [_read(headers) for _, headers in batch.records() if topic != topics.events or RUN_HEADER not in headers]
+    end = batch.last + 1
+    owns = [
+        _read(headers, end) for _, headers in batch.records() if topic != topics.events or RUN_HEADER not in headers
+    ]
     return max((own for own in owns if own is not None), default=None, key=lambda own: own.position)
 
 
-def _read(headers: Mapping[str, bytes]) -> Own | None:
+def _read(headers: Mapping[str, bytes], end: int) -> Own | None:
     position, command_id = headers.get("ce_position", b""), headers.get("ce_commandid")
     if not position.isdigit():
         return None
     try:
-        return Own(int(position), None if command_id is None else UUID(command_id.decode("ascii", "replace")))
+        return Own(int(position), None if command_id is None else UUID(command_id.decode("ascii", "replace")), end)
     except ValueError:
         return None
 

@@ -57,7 +57,7 @@ NO_POSITION: Final = (
 """What an operator can do when another relay publishes to its topics."""
 
 
-_NOTHING: Final = Own(0, None)
+_NOTHING: Final = Own(0, None, 0)
 
 
 def show_losses(topics: Topics) -> None:
@@ -145,7 +145,7 @@ class Auditor:
         self._last = last
         self._suspects = suspects
         self._beat = beat
-        self._newest = _NOTHING if last is None else Own(last.position, last.command_id)
+        self._newest = _NOTHING if last is None else Own(last.position, last.command_id, 0)
 
     async def run(self, bounds: Mapping[TopicPartition, Bounds]) -> Audit:
         """Look.
@@ -164,7 +164,7 @@ class Auditor:
         known, recreated = self._known(ids, data)
         reachable = {at: end for at, end in known.items() if data[at].begin < end < data[at].end}
         broken = await self._producer.find_broken(reachable)
-        held: dict[TopicPartition, int | None] = {}
+        held: dict[TopicPartition, Own | None] = {}
         lost: set[TopicPartition] = set()
         for at, each in sorted(data.items()):
             end = known.get(at)
@@ -178,7 +178,14 @@ class Auditor:
         base = position if self._last is None else self._last.position
         behind = {at: each for at, each in self._settle(held, lost, base).items() if each < position}
         self._tell(lost, base)
+        told = 0 if self._last is None else self._last.position
         own = {at: end for at, end in known.items() if at not in lost}
+        # The next record says this position: with the former ends nobody would miss what is lost between the two.
+        own |= {
+            at: each.end
+            for at, each in held.items()
+            if each is not None and each.end and (at not in own or each.position > told)
+        }
         ends = {at: each.end for at, each in bounds.items()}
         recorded_at = None if self._last is None or position != self._last.position else self._last.recorded_at
         return Audit(position, self._newest.command_id, recorded_at, behind, lost, Known(ids, ends, own))
@@ -200,8 +207,8 @@ class Auditor:
         }
         return {at: end for at, end in known.items() if at in places}, recreated
 
-    async def _held(self, at: TopicPartition, bounds: Bounds, end: int | None) -> int | None:
-        """The relay's last position in a partition, as far as one was looked for; 0 where there was nothing to see."""
+    async def _held(self, at: TopicPartition, bounds: Bounds, end: int | None) -> Own | None:
+        """The relay's last record in a partition, as far as was looked for; `_NOTHING` where there never was any."""
         if bounds.stable < bounds.end and (end is None or bounds.end > end + 1):
             raise UnknownFateError(
                 f"an open transaction hides what {at.topic}, partition {at.partition} holds from offset "
@@ -221,12 +228,10 @@ class Auditor:
             found = None
         if found is not None and found.position > self._newest.position:
             self._newest = found
-        if found is not None:
-            return found.position
-        return 0 if end is None and bounds.begin == 0 else None
+        return _NOTHING if found is None and end is None and bounds.begin == 0 else found
 
     def _settle(
-        self, held: Mapping[TopicPartition, int | None], lost: Collection[TopicPartition], base: int
+        self, held: Mapping[TopicPartition, Own | None], lost: Collection[TopicPartition], base: int
     ) -> dict[TopicPartition, int]:
         """Up to which position each partition holds all."""
         before: Mapping[str, Mapping[int, int]] = {}
@@ -242,9 +247,9 @@ class Auditor:
                         topic=at.topic,
                         partition=at.partition,
                     )
-                settled[at] = base if found is None else found
+                settled[at] = base if found is None else found.position
             else:
-                settled[at] = max(told, found or 0)
+                settled[at] = told if found is None else max(told, found.position)
         return settled
 
     def _tell(self, lost: Collection[TopicPartition], base: int) -> None:

@@ -165,12 +165,14 @@ async def test_a_lost_commit_marker_is_written_again(settings: Settings, stack: 
 async def test_positions_that_the_relays_own_topic_lost_are_not_published_twice(
     settings: Settings, stack: org_local.Stack, batches: int
 ) -> None:
-    """Its last records, or all of them: the events say how far it was."""
+    """Its last records, or all of them: the events say how far it was, and where they end if they are lost next."""
     head = await published(settings)
     before = await seen(settings)
     await cut(stack, settings, {("relay", 0): batches})
     async with running(settings) as run:
         await run.until(lambda relay: relay.position == head)
+    await cut(stack, settings, {("events", before.events[-1].partition): 2})
+    async with running(settings) as run:
         await run.published(await journal(settings, changes(5, after=head)))
     await assert_whole(settings, before, head + 5)
 

@@ -99,6 +99,7 @@ class SteadyConsumer(AIOKafkaConsumer):
 
     async def stop(self) -> None:
         """As `AIOKafkaConsumer.stop`; where it is cancelled, or fails, no connection stays open either."""
+        await asyncio.sleep(0)  # a task of the client's that has not begun yet would let its cancellation out
         try:
             await super().stop()
         finally:

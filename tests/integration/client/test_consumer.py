@@ -432,3 +432,11 @@ async def test_a_consumer_stops_quietly_while_a_failed_fetch_waits_to_be_tried_a
         monkeypatch.setattr(EnduringClient, "send", send)
         await failed.wait()
         await consumer.stop()
+
+
+async def test_a_consumer_that_is_stopped_at_once_stops_quietly(settings: Settings) -> None:
+    """A task of aiokafka's that has not begun would let its cancellation out."""
+    consumer = SteadyConsumer(**settings.kafka.connection(), group_id=None)
+    await consumer.start()
+    await consumer.stop()
+    assert not [each for each in asyncio.all_tasks() if "aiokafka" in str(each)]

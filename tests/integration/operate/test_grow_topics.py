@@ -81,6 +81,8 @@ class Flow:
             Producer({**config, "topic.metadata.refresh.interval.ms": refresh_ms}) for refresh_ms in (200, 3_000)
         ]
         self._orgs = [[str(uuid.uuid4()) for _ in range(ORGS)] for _ in self._publishers]
+        self.places: dict[str, tuple[int | None, int | None]] = {}
+        """Of each command that Kafka has taken: partition and offset."""
         self.sent: dict[str, list[str]] = defaultdict(list)
         """Of each organization, the ids of its commands, in order."""
         self._task = asyncio.create_task(self._run())
@@ -117,6 +119,7 @@ class Flow:
                 self._failed.append(error)
                 return
             self.partitions[number].add(message.partition() or 0)
+            self.places[command_id] = (message.partition(), message.offset())
             self._pending.discard(org_id)
 
         self._pending.add(org_id)
@@ -198,7 +201,7 @@ async def assert_exact(
     for row in rows:
         decided[str(row["org_id"])].append(str(row["command_id"]))
     assert await database.fetch("SELECT * FROM parked") == []
-    assert describe(decided, flow.sent) == {}
+    assert describe(decided, flow) == {}
     wanted = {org_id: len(sent) for org_id, sent in flow.sent.items()}
     await until(lambda: subscriber.is_through(wanted))
     assert subscriber.versions == {org_id: list(range(1, count + 1)) for org_id, count in wanted.items()}
@@ -218,12 +221,15 @@ async def assert_exact(
     assert astray == set()
 
 
-def describe(decided: dict[str, list[str]], sent: dict[str, list[str]]) -> dict[str, tuple[int, list[int]]]:
-    """Of each organization whose commands were decided otherwise than sent: how many were sent, and which came."""
+def describe(decided: dict[str, list[str]], flow: Flow) -> dict[str, tuple[list[int], list[object]]]:
+    """Of each organization whose commands were decided otherwise than sent: which, and where on Kafka others are."""
     return {
-        org_id: (len(sent[org_id]), [sent[org_id].index(each) for each in decided[org_id]])
-        for org_id in decided.keys() | sent.keys()
-        if decided[org_id] != sent[org_id]
+        org_id: (
+            [flow.sent[org_id].index(each) for each in decided[org_id]],
+            [flow.places.get(each) for each in flow.sent[org_id] if each not in decided[org_id]],
+        )
+        for org_id in decided.keys() | flow.sent.keys()
+        if decided[org_id] != flow.sent[org_id]
     }
 
 

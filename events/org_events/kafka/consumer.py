@@ -64,6 +64,12 @@ OPEN_BYTES_MAX: Final = 64 * 1024 * 1024
 """Unpacked batches that are read step by step, in all partitions; what exceeds it waits for its turn."""
 
 
+def is_asked_to_end() -> bool:
+    """Whether somebody cancelled the current task; the client lets cancellations of its own tasks out as well."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
 class SteadyConsumer(AIOKafkaConsumer):
     """`AIOKafkaConsumer`, whose polls never fail for what a partition holds; it outlives its brokers' addresses, too.
 
@@ -102,6 +108,9 @@ class SteadyConsumer(AIOKafkaConsumer):
         await asyncio.sleep(0)  # a task of the client's that has not begun yet would let its cancellation out
         try:
             await super().stop()
+        except asyncio.CancelledError:
+            if is_asked_to_end():
+                raise
         finally:
             self._sick_partitions.drop_unassigned(())
             await self._client.close()

@@ -140,7 +140,7 @@ class CommandSubscriber(Subscriber):
             log.info("records of new partitions are read again", why=type(error).__name__)
             self._continuity.mark_lost()
             return {}
-        except Exception:  # a defect; the loop starts again behind what was polled
+        except BaseException:  # a defect, say; the loop starts again behind what was polled
             self._continuity.mark_lost()
             raise
 

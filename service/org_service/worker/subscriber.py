@@ -9,7 +9,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Protocol
 
-from org_events.kafka.consumer import SteadyConsumer
+from org_events.kafka.consumer import SteadyConsumer, is_asked_to_end
 from org_service import probes
 from org_service.domain.requests import Record
 from org_service.kafka.client import (
@@ -148,7 +148,7 @@ class Subscriber:
         except (KafkaError, ConsumerStoppedError):
             raise  # FastStream waits 5 s, or ends
         except asyncio.CancelledError as error:
-            if _is_asked_to_end():
+            if is_asked_to_end():
                 raise
             # The client lets cancellations of its own tasks out. FastStream would end the loop, and say nothing.
             await self._note_restart()
@@ -231,8 +231,3 @@ class Subscriber:
         consumer = self._group.consumer
         assert consumer is not None
         return consumer
-
-
-def _is_asked_to_end() -> bool:
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0

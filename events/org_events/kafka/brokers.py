@@ -263,9 +263,20 @@ class EnduringClient(AIOKafkaClient):
             return connection
 
     async def close(self) -> None:
-        """Close all connections, also those that are being opened."""
+        """Close all connections, also those that are being opened; whoever waits for metadata hears that none come."""
         self._ended = True
         await super().close()
+        waiting, self._md_update_fut = self._md_update_fut, None
+        if waiting is not None and not waiting.done():
+            waiting.set_result(False)
+
+    def force_metadata_update(self) -> asyncio.Future[bool]:
+        """Ask for metadata soon; false where none come. Of a closed client aiokafka would let us wait for ever."""
+        if not self._ended:
+            return super().force_metadata_update()
+        none = asyncio.get_running_loop().create_future()
+        none.set_result(False)
+        return none
 
 
 def _measure_silence_s(connection: AIOKafkaConnection) -> float:

@@ -68,6 +68,17 @@ async def test_an_abandoned_start_leaves_no_connection_open(
     assert not connection.connected()
 
 
+async def test_whoever_asks_for_metadata_hears_that_the_client_was_closed(bootstrap_servers: str) -> None:
+    """A probe of readiness would wait for ever otherwise, while the relay replaces its producer."""
+    client = EnduringClient(bootstrap_servers=bootstrap_servers)
+    await client.bootstrap()
+    asking = client.force_metadata_update()
+    await client.close()
+    async with asyncio.timeout(5):
+        assert not await asking
+        assert not await client.force_metadata_update()
+
+
 async def test_a_broker_that_closes_accepted_connections_counts_as_unreachable() -> None:
     """The last step of a login runs in a thread, and the connection may be gone when it comes back."""
 

@@ -65,17 +65,21 @@ async def test_every_change_after_a_mark_is_behind_the_ends_that_it_has(
     """So a consumer that is reset to them misses nothing, though commands flow while they are looked at."""
     enough, created = asyncio.Event(), 0
 
-    async def keep_acting() -> None:
+    async def create_some() -> None:
         nonlocal created
+        ids = range(created, created + 100)
+        await act("alice", [CreateOrganization(org_id=org(n), name=f"{n}") for n in ids])
+        created += 100
+
+    async def keep_acting() -> None:
         while not enough.is_set():
-            ids = range(created, created + 100)
-            await act("alice", [CreateOrganization(org_id=org(n), name=f"{n}") for n in ids])
-            created += 100
+            await create_some()
 
     acting = asyncio.create_task(keep_acting())
     made = [await marks.make(settings, f"mark-{n}", marked_by="alice", reason="") for n in range(4)]
     enough.set()
     await acting
+    await create_some()
     await wait_until_idle(settings, 60)
     topic = settings.kafka.topics.events
     events = [

@@ -1,11 +1,16 @@
-"""A worker and the leading relay freeze while commands flow, and wake up long after others took over their work."""
+"""Processes freeze while commands flow: for so long that others take over, or all of them and the servers now and then,
+as on a machine that has far too much to do."""
 
+import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
+import org_local
 from org_service.settings import Settings
 from org_service.store.leader import SILENCE_MAX_S
 from tests.chaos.storm import LEADS, WORKED
@@ -28,6 +33,13 @@ STATEMENT_TIMEOUT_S = 8
 """So long a frozen worker may keep the lock on the journal."""
 TAKE_OVER_S = SILENCE_MAX_S + 5
 SETTLE_TIMEOUT_S = 60
+FREEZES_S = (0.05, 0.2, 0.5, 1.0, 2.0, 4.0, 7.0)
+"""The longest is longer than a session, shorter than what a statement may take."""
+LIKELY = 0.3
+"""That somebody freezes, at each step."""
+STEPS = 80
+STEP_COMMANDS = 25
+STEP_S = 0.05
 
 
 def test_a_process_that_resumes_after_a_takeover_does_nothing_twice(settings: Settings, tmp_path: Path) -> None:
@@ -65,6 +77,63 @@ def test_a_process_that_resumes_after_a_takeover_does_nothing_twice(settings: Se
     assert leaders[0] in {process.name for process in awake}
     assert statuses == [0] * len(processes)
     assert not any(errors.values()), errors
+
+
+@pytest.mark.parametrize("seed", [20_300_106])
+def test_freezes_of_everybody_at_random_lose_and_double_nothing(
+    settings: Settings, stack: org_local.Stack, tmp_path: Path, seed: int
+) -> None:
+    sendings = RandomCommands(seed, ORGANIZATIONS).commands(STEPS * STEP_COMMANDS)
+    with System(restless(settings), tmp_path) as system:
+        processes = {role: system.add(role) for role in ROLES}
+        pids: dict[str, Callable[[], Sequence[int]]] = {"kafka": stack.kafka.pids, "postgres": stack.postgres.pids}
+        pids |= {role: lambda process=process: [process.pid or 0] for role, process in processes.items()}
+        freezer = Freezer(random.Random(seed), pids)
+        try:
+            for _ in range(STEPS):
+                publish(system, sendings, STEP_COMMANDS)
+                freezer.step()
+                time.sleep(STEP_S)
+        finally:
+            freezer.thaw()
+        system.settle(SETTLE_TIMEOUT_S)
+        assert all(process.running for process in processes.values())
+        findings = system.check(kafka_was_away=True)
+    print(f"seed {seed}, frozen: {', '.join(freezer.frozen)}\n{findings.text()}")
+    assert findings.ok, findings.text()
+    assert {each.split(" ")[0] for each in freezer.frozen} == set(pids)
+
+
+class Freezer:
+    """Freezes parts at random, each for a random time, several at once now and then."""
+
+    def __init__(self, numbers: random.Random, parts: Mapping[str, Callable[[], Sequence[int]]]) -> None:
+        self._numbers = numbers
+        self._parts = parts
+        self._until_s: dict[str, tuple[float, list[psutil.Process]]] = {}
+        self.frozen: list[str] = []
+        """Who, and for how many seconds."""
+
+    def step(self) -> None:
+        """Thaw whose time is up, and freeze one more, or none."""
+        now_s = time.monotonic()
+        self.thaw(lambda until_s: now_s >= until_s)
+        name, length_s = self._numbers.choice(list(self._parts)), self._numbers.choice(FREEZES_S)
+        if name in self._until_s or self._numbers.random() > LIKELY:
+            return
+        processes = [psutil.Process(pid) for pid in self._parts[name]() if psutil.pid_exists(pid)]
+        self._until_s[name] = now_s + length_s, processes
+        self.frozen.append(f"{name} {length_s}")
+        for process in processes:
+            with suppress(psutil.NoSuchProcess):  # one of Postgres's ends with its connection
+                process.suspend()
+
+    def thaw(self, due: Callable[[float], bool] = lambda _: True) -> None:
+        """Thaw everybody who is due."""
+        for name in [name for name, (until_s, _) in self._until_s.items() if due(until_s)]:
+            for process in self._until_s.pop(name)[1]:
+                with suppress(psutil.NoSuchProcess):
+                    process.resume()
 
 
 def restless(settings: Settings) -> Settings:

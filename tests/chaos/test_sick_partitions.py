@@ -127,8 +127,11 @@ def spoiled(
     topic, partitions = system.topics.commands, list(sick)
     for worker in workers:
         worker.freeze()
-    traffic.wait_for_more(20 * WORKERS)  # answers the fetch that each has under way
-    ends = [traffic.end_of(partition) for partition in partitions]
+    before = ends_of(stack, topic)
+    # A record on each partition answers the fetch that each worker has under way.
+    wait_for(lambda: all(end > before[each] for each, end in ends_of(stack, topic).items()), "records", TIMEOUT_S)
+    now = ends_of(stack, topic)
+    ends = [now[partition] for partition in partitions]
     for partition, end in zip(partitions, ends, strict=True):
         wait_for(lambda p=partition, e=end: traffic.end_of(p) > e, "batch to spoil", TIMEOUT_S)
     spoil(stack, topic, sick, ends)
@@ -144,6 +147,11 @@ def spoiled(
     ]
     yield found
     spoil(stack, topic, sick, ends)
+
+
+def ends_of(stack: Stack, topic: str) -> dict[int, int]:
+    """Where the log of each partition ends now, whatever the publisher has heard of."""
+    return log_faults.ends(stack.bootstrap_servers, topic, range(PARTITIONS))
 
 
 def spoil(stack: Stack, topic: str, sick: Mapping[int, str], offsets: Sequence[int]) -> None:

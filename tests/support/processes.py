@@ -124,8 +124,15 @@ class ServiceProcess:
         self._log.close()
 
     def wait_until_ready(self) -> None:
-        """Wait for `/readyz`."""
-        wait_for(self.ready, f"ready {self.name} ({self.log_path})", START_TIMEOUT_S, 0.05)
+        """Wait for `/readyz`.
+
+        Raises:
+            TimeoutError: It isn't in time; the message says what it logged last.
+        """
+        try:
+            wait_for(self.ready, f"ready {self.name}", START_TIMEOUT_S, 0.05)
+        except TimeoutError as error:
+            raise TimeoutError(f"{error}: {self.tail()}") from error
 
     def url(self) -> str | None:
         """Where its health and metrics are, as its log says since the last start."""

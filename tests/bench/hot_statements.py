@@ -157,7 +157,11 @@ def _of_facts(data: PlanData, places: Sequence[int]) -> Iterator[Hot]:
     which = {"given_topic": [topic for topic, _ in parts], "given_partition": [partition for _, partition in parts]}
     all_of = f"all {len(parts)} partitions"
     yield Hot("reference_progress/lock", "worker", which, all_of)
-    advanced = {"given_topic_id": [UUID(int=1) for _ in parts], "given_next_offset": [1 for _ in parts]}
+    advanced = {
+        "given_topic_id": [UUID(int=1) for _ in parts],
+        "given_next_offset": [1 for _ in parts],
+        "given_leader_epoch": [1 for _ in parts],
+    }
     yield Hot("reference_progress/write", "worker", which | advanced, all_of)
 
 

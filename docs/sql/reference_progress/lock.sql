@@ -7,7 +7,7 @@
 -- Parameters: $1 given_topic, $2 given_partition
 
 SELECT reference_progress.topic, reference_progress.partition, reference_progress.topic_id,
-    reference_progress.next_offset, reference_progress.confirmed_at
+    reference_progress.next_offset, reference_progress.confirmed_at, reference_progress.leader_epoch
 FROM reference_progress JOIN unnest($1::TEXT[], $2::INTEGER[]) AS given(topic, partition)
     ON reference_progress.topic = given.topic AND reference_progress.partition = given.partition
     ORDER BY reference_progress.topic, reference_progress.partition FOR UPDATE OF reference_progress;

@@ -4,5 +4,5 @@
 -- whole table, a row for each partition.
 
 SELECT reference_progress.topic, reference_progress.partition, reference_progress.topic_id,
-    reference_progress.next_offset, reference_progress.confirmed_at
+    reference_progress.next_offset, reference_progress.confirmed_at, reference_progress.leader_epoch
 FROM reference_progress;

@@ -28,6 +28,7 @@ from org_events.kafka.consumer import SteadyConsumer
 from org_events.reference import Reference
 from org_events.topics import partitions_for
 from org_service import probes
+from org_service.apply.reference_continuity import Positions, is_there, may_continue
 from org_service.kafka.client import AIOKafkaConsumer, ConsumerRecord, CorruptRecordException, TopicPartition
 from org_service.kafka.reader import groupless_consumer
 from org_service.kafka.topic_ids import fetch_topic_ids
@@ -37,7 +38,7 @@ from org_service.settings import Settings
 from org_service.store import reference_progress
 from org_service.store.database import Database
 from org_service.store.facts import FACT_TABLES
-from org_service.store.reference_progress import Progress, ReferencePartition
+from org_service.store.reference_progress import ReferencePartition
 from org_service.telemetry.logs import get_logger
 from org_service.telemetry.metrics import REFERENCE_RECORDS
 from org_service.wire.facts import FACT_KEY_BYTES_MAX, map_kinds
@@ -106,21 +107,11 @@ class Marks:
         return {ReferencePartition(*each): self._marks.pop(each)[1] for each in passed}
 
 
-def may_continue(
-    progress: Mapping[ReferencePartition, Progress], ids: Mapping[str, UUID], starts: Mapping[ReferencePartition, int]
-) -> bool:
-    """Whether partitions are of the topics we know, and applied to where we continue at least."""
-    return all(
-        at in progress and progress[at].topic_id == ids[at.topic] and progress[at].next_offset >= start
-        for at, start in starts.items()
-    )
-
-
 async def confirm(
     consumer: AIOKafkaConsumer,
     database: Database,
     *,
-    ids: Mapping[str, UUID],
+    found: Positions,
     absence_s: Mapping[str, float],
     starts: Mapping[ReferencePartition, int],
     passed: Mapping[ReferencePartition, float],
@@ -128,29 +119,29 @@ async def confirm(
     """Note that the tables hold all that partitions held at some moment, by the monotonic clock.
 
     Args:
-        consumer: To ask for the topics' ids.
+        consumer: To ask for the topics.
         database: The worker's.
-        ids: The ids of the topics that were read.
+        found: Where the partitions stood when they were found.
         absence_s: How long they may go unread.
         starts: Where their reader continues.
         passed: The moments.
 
     Returns:
-        Whether it was noted; if not, a topic was created again, or the database restored: the position is lost.
+        Whether it was noted; if not, a topic was created again, or has another leader, or the database was restored:
+        the position is lost.
 
     Raises:
         KafkaError: Kafka can't be asked.
         DBAPIError: As the driver has it.
     """
-    topics = sorted({at.topic for at in passed})
-    if await fetch_topic_ids(consumer, topics) != {topic: ids[topic] for topic in topics}:
+    if not await is_there(consumer, {at: found[at] for at in passed}):
         return False
     async with database.begin() as conn:
         progress = await reference_progress.lock(conn, passed)
         ages = await reference_progress.read_ages(conn)
         if any(is_too_long(ages.get(at), absence_s[at.topic]) for at in passed):
             return False
-        if not may_continue(progress, ids, starts):
+        if not may_continue(progress, found, starts):
             return False
         now = time.monotonic()
         await reference_progress.confirm(conn, {at: now - marked for at, marked in passed.items()})

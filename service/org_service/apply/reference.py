@@ -5,8 +5,8 @@ the group commits only show the lag. Before the first poll after each assignment
 says (`find_position`). From there each batch says where it continues; a transaction that finds the progress further
 back than that has a hole before it, and writes nothing, and what is before the progress was applied by somebody else.
 So a worker that lost its partitions can't put older data back, a database restored from a backup catches up by
-itself, and a topic that was deleted and created again is noticed by its id and read from its beginning. One that was
-not read for too long is reconciled first (`reconcile.py`).
+itself, and a topic that was deleted and created again, or lost what was applied, is noticed and read from its
+beginning (`reference_continuity.py`). One that was not read for too long is reconciled first (`reconcile.py`).
 
 The last record of a key in a batch counts, so a batch is one upsert and one delete a table, whatever it holds.
 """
@@ -17,18 +17,18 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from typing import NamedTuple, cast
-from uuid import UUID
 
 from org_events.reference import Reference
 from org_service import probes
 from org_service.apply.reading import read_each
-from org_service.apply.reconcile import Marks, absence_max_s, confirm, is_too_long, make_groups, may_continue, reconcile
+from org_service.apply.reconcile import Marks, absence_max_s, confirm, is_too_long, make_groups, reconcile
+from org_service.apply.reference_continuity import Positions, find_cut, is_there, may_continue
 from org_service.apply.settle import Settling, count_trouble, wait_reason
 from org_service.domain.reasons import ParkReason
 from org_service.domain.requests import Record, SetAside, Unreadable
 from org_service.errors import RetryError, ServiceError
 from org_service.kafka.client import AIOKafkaConsumer, IllegalStateError, KafkaError, TopicPartition
-from org_service.kafka.topic_ids import fetch_topic_ids
+from org_service.kafka.topic_ids import Topic, describe
 from org_service.kafka.topics import explain_partitions
 from org_service.probes import probe
 from org_service.settings import Settings
@@ -76,7 +76,8 @@ class ReferenceApplier:
         self._turn = asyncio.Lock()
         self._lost = True
         self._consumer: AIOKafkaConsumer | None = None
-        self._topic_ids: Mapping[str, UUID] = {}
+        self._found: Positions = {}
+        """Where each partition stood in Postgres when the consumer was put there."""
         self._reached: dict[ReferencePartition, int] = {}
         """Where the next batch of each partition continues."""
         self._marks = Marks()
@@ -130,14 +131,19 @@ class ReferenceApplier:
         self._lost = False  # a rebalance from here on sets it again
         self._marks.clear()
         assigned = list(consumer.assignment())
-        ids = await fetch_topic_ids(consumer, sorted({each.topic for each in assigned}))
-        counts = {topic: len(consumer.partitions_for_topic(topic) or ()) for topic in ids}
+        topics = await describe(consumer, sorted({each.topic for each in assigned}))
+        counts = {topic: len(consumer.partitions_for_topic(topic) or ()) for topic in topics}
         if (wrong := explain_partitions(counts, dict.fromkeys(counts, self._settings.kafka.partitions))) is not None:
             raise RetryError(wrong)  # nobody could say then where a key belongs
-        self._absence_s = await absence_max_s(self._settings, list(ids)) if ids else {}
+        self._absence_s = await absence_max_s(self._settings, list(topics)) if topics else {}
         ends = cast("dict[TopicPartition, int]", await consumer.end_offsets(assigned))
-        progress, away = await self._begin(ids, {ReferencePartition(*each): end for each, end in ends.items()})
+        async with self._database.connect() as conn:
+            seen = await reference_progress.read(conn)
+        ours = {ReferencePartition(*each): end for each, end in ends.items()}
+        cut = await find_cut(consumer, topics, {at: each for at, each in seen.items() if at in ours})
+        progress, away = await self._begin(topics, ours, seen, cut)
         if away:  # and then look again
+            ids = {name: topic.topic_id for name, topic in topics.items()}
             await reconcile(self._settings, self._database, make_groups(ids, away), self._heartbeat.beat)
             self._lost = True
             return False
@@ -146,28 +152,40 @@ class ReferenceApplier:
                 consumer.seek(TopicPartition(*at), reached.next_offset)
         except IllegalStateError:  # the partition moved on
             self._lost = True
-        self._consumer, self._topic_ids = consumer, ids
+        self._consumer, self._found = consumer, progress
         self._reached = {at: reached.next_offset for at, reached in progress.items()}
         return not self._lost
 
     async def _begin(
-        self, ids: Mapping[str, UUID], ends: Mapping[ReferencePartition, int]
+        self,
+        topics: Mapping[str, Topic],
+        ends: Mapping[ReferencePartition, int],
+        seen: Positions,
+        cut: Collection[ReferencePartition],
     ) -> tuple[dict[ReferencePartition, Progress], dict[ReferencePartition, int]]:
-        """How far each partition is applied; from the beginning where the topic isn't the one it was.
+        """How far each partition is applied; from the beginning where it isn't what it was.
 
         Args:
-            ids: The topics' ids.
+            topics: As they are now.
             ends: Where the partitions end now. Returned again for those that weren't read for too long.
+            seen: How far they were applied a moment ago.
+            cut: Those that had lost of it.
+
+        Raises:
+            RetryError: Another worker is still applying what it read before a rebalance.
         """
         async with self._database.begin() as conn:
-            await reference_progress.begin(conn, {at: ids[at.topic] for at in ends})
-            progress = await reference_progress.lock(conn, ends)
+            await reference_progress.begin(conn, {at: topics[at.topic].topic_id for at in ends})
+            before = await reference_progress.lock(conn, ends)
+            if any(each != seen.get(at, each) for at, each in before.items()):
+                raise RetryError("another worker is finishing its batch of reference data")
             anew = {
-                at: Progress(ids[at.topic], 0)
-                for at, reached in progress.items()
-                if reached.topic_id != ids[at.topic] or reached.next_offset > ends[at]
+                at
+                for at, each in before.items()
+                if at in cut or each.topic_id != topics[at.topic].topic_id or each.next_offset > ends[at]
             }
-            await reference_progress.write(conn, anew)
+            progress = {at: _find_start(each, topics[at.topic], at, at in anew) for at, each in before.items()}
+            await reference_progress.write(conn, {at: each for at, each in progress.items() if each != before[at]})
             # Nobody knows what it will hold once it is filled: nothing is deleted for what it lacks.
             await reference_progress.confirm(conn, dict.fromkeys(anew, 0.0))
             ages = await reference_progress.read_ages(conn)
@@ -179,7 +197,7 @@ class ReferenceApplier:
                 partitions=sorted(at.partition for at in anew if at.topic == topic),
             )
         away = {at: ends[at] for at in progress.keys() - anew if is_too_long(ages[at], self._absence_s[at.topic])}
-        return progress | anew, away
+        return progress, away
 
     async def take_passed(self, consumer: AIOKafkaConsumer) -> Mapping[ReferencePartition, float]:
         """Which partitions may be confirmed, and as of when, by the monotonic clock. Call between polls."""
@@ -196,8 +214,10 @@ class ReferenceApplier:
         """
         starts = {at: self._reached[at] for at in passed}
         try:
-            ids, absence_s = self._topic_ids, self._absence_s
-            if not await confirm(consumer, self._database, ids=ids, absence_s=absence_s, starts=starts, passed=passed):
+            found, absence_s = self._found, self._absence_s
+            if not await confirm(
+                consumer, self._database, found=found, absence_s=absence_s, starts=starts, passed=passed
+            ):
                 self.mark_place_lost()
         except Exception as error:  # noqa: BLE001 - an outage shows where records wait; another try comes in a minute
             log.warning("could not record that reference data are complete", why=str(_classify(error) or type(error)))
@@ -258,12 +278,11 @@ class ReferenceApplier:
             await probe("reference.before_transaction", self)
         assert self._consumer is not None
         ends = _ends(facts)
-        topics = sorted({at.topic for at in ends})
-        if await fetch_topic_ids(self._consumer, topics) != {topic: self._topic_ids[topic] for topic in topics}:
+        if not await is_there(self._consumer, {at: self._found[at] for at in ends}):
             return None
         async with self._database.begin() as conn:
             progress = await reference_progress.lock(conn, ends)
-            if not may_continue(progress, self._topic_ids, {at: starts[at] for at in ends}):
+            if not may_continue(progress, self._found, {at: starts[at] for at in ends}):
                 return None
             new = [each for each in facts if each.record.offset >= progress[_partition_of(each.record)].next_offset]
             await _write(conn, [each for each in new if isinstance(each, Fact)])
@@ -271,7 +290,7 @@ class ReferenceApplier:
             if unreadable:
                 await parked.park(conn, [keep_record(SetAside(each)) for each in unreadable], datetime.now(UTC))
             reached = {
-                at: Progress(progress[at].topic_id, max(end, progress[at].next_offset)) for at, end in ends.items()
+                at: progress[at]._replace(next_offset=max(end, progress[at].next_offset)) for at, end in ends.items()
             }
             await reference_progress.write(conn, reached)
         return _Applied(facts, new, unreadable)
@@ -299,6 +318,14 @@ async def _write(conn: DatabaseConnection, facts: Collection[Fact]) -> None:
         in_order = [fact for _, fact in sorted(by_key.items())]
         await table.upsert(conn, [fact.row for fact in in_order if fact.row is not None])
         await table.delete(conn, [fact.key for fact in in_order if fact.row is None])
+
+
+def _find_start(before: Progress, topic: Topic, at: ReferencePartition, anew: bool) -> Progress:
+    epoch = topic.epochs[at.partition]
+    if anew:
+        return Progress(topic.topic_id, 0, epoch)
+    # Never less than before: a broker that we ask next may not have heard of the last election.
+    return before._replace(leader_epoch=max(epoch, before.leader_epoch or 0))
 
 
 def _classify(error: Exception) -> ServiceError | None:

@@ -4,11 +4,11 @@ The progress is locked first and written last, in the transaction of the facts. 
 worker that lost its partitions in a rebalance say, waits at the lock and then sees that they are old.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Final, NamedTuple, cast
 from uuid import UUID
 
-from sqlalchemy import BigInteger, Double, Integer, Table, Text, Uuid, and_, func, literal, select, text, update
+from sqlalchemy import BigInteger, Double, Integer, Row, Table, Text, Uuid, and_, func, literal, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -30,11 +30,18 @@ class Progress(NamedTuple):
     """Of the topic whose records were applied; a later topic of that name has another."""
     next_offset: int
     """Everything before it is in the tables, nothing from it on."""
+    leader_epoch: int | None = None
+    """Of the partition's leader, when it was read up to there; None where nobody noted it."""
 
 
 _progress = cast("Table", ReferenceProgressRow.__table__)  # pyright: ignore[reportAttributeAccessIssue] - SQLModel's metaclass
 _PARTITION_TYPES: Final[Mapping[str, Any]] = {"topic": Text, "partition": Integer}
-_PROGRESS_TYPES: Final[Mapping[str, Any]] = {**_PARTITION_TYPES, "topic_id": Uuid, "next_offset": BigInteger}
+_PROGRESS_TYPES: Final[Mapping[str, Any]] = {
+    **_PARTITION_TYPES,
+    "topic_id": Uuid,
+    "next_offset": BigInteger,
+    "leader_epoch": Integer,
+}
 _given = unnest(_PARTITION_TYPES)
 _begun = unnest({**_PARTITION_TYPES, "topic_id": Uuid})
 _advanced = unnest(_PROGRESS_TYPES)
@@ -59,7 +66,7 @@ _BEGIN: Final = (
 _WRITE: Final = (
     update(_progress)
     .where(_progress.c.topic == _advanced.c.topic, _progress.c.partition == _advanced.c.partition)
-    .values(topic_id=_advanced.c.topic_id, next_offset=_advanced.c.next_offset)
+    .values({name: _advanced.c[name] for name in Progress._fields})
 )
 _CONFIRM_TYPES: Final[Mapping[str, Any]] = {**_PARTITION_TYPES, "ago_s": Double}
 _confirmed = unnest(_CONFIRM_TYPES)
@@ -93,13 +100,19 @@ async def lock(conn: AsyncConnection, partitions: Collection[ReferencePartition]
     if not partitions:
         return {}
     rows = await conn.execute(_LOCK, arrays(tuple(_PARTITION_TYPES), list(partitions)))
-    return {ReferencePartition(row.topic, row.partition): Progress(row.topic_id, row.next_offset) for row in rows}
+    return _by_partition(rows)
 
 
 async def read(conn: AsyncConnection) -> dict[ReferencePartition, Progress]:
     """How far every partition is applied, as of now: nothing is locked."""
-    rows = await conn.execute(_READ)
-    return {ReferencePartition(row.topic, row.partition): Progress(row.topic_id, row.next_offset) for row in rows}
+    return _by_partition(await conn.execute(_READ))
+
+
+def _by_partition(rows: Iterable[Row[Any]]) -> dict[ReferencePartition, Progress]:
+    return {
+        ReferencePartition(row.topic, row.partition): Progress(row.topic_id, row.next_offset, row.leader_epoch)
+        for row in rows
+    }
 
 
 async def write(conn: AsyncConnection, progress: Mapping[ReferencePartition, Progress]) -> None:

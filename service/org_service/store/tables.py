@@ -286,6 +286,8 @@ class ReferenceProgressRow(SQLModel, table=True):
     confirmed_at: datetime | None = Field(default=None, sa_column=_moment(nullable=True))
     """When the tables were last known to hold all that the partition held then, by Postgres' clock, which a restored
     database has from its backup; null where that was never known, or is not to be believed."""
+    leader_epoch: int | None = Field(default=None, sa_column=Column(Integer))
+    """Of the partition's leader, when it was read up to the offset; null where no release has noted it."""
 
 
 class AcceptedCommandRow(SQLModel, table=True):

@@ -9,14 +9,14 @@ for too long is waited for until it is reconciled: the tables may hold rights th
 import asyncio
 from collections.abc import Callable, Mapping
 from typing import Final, cast
-from uuid import UUID
 
 from org_events.kafka.consumer import SteadyConsumer
 from org_service import probes
 from org_service.apply.reconcile import absence_max_s, is_too_long
+from org_service.apply.reference_continuity import find_cut
 from org_service.kafka.client import TopicPartition
 from org_service.kafka.reader import groupless_consumer, holds_records
-from org_service.kafka.topic_ids import fetch_topic_ids
+from org_service.kafka.topic_ids import Topic, describe
 from org_service.probes import probe
 from org_service.settings import Settings
 from org_service.store import reference_progress
@@ -63,7 +63,7 @@ async def _wait(
 ) -> None:
     topics = sorted(map_kinds(settings.kafka.topics))
     partitions = [TopicPartition(topic, number) for topic in topics for number in range(settings.kafka.partitions)]
-    ids: Mapping[str, UUID] = {}
+    there: Mapping[str, Topic] = {}
     ends: dict[TopicPartition, int] = {}
     absence_s: Mapping[str, float] = {}
     told = False
@@ -71,16 +71,16 @@ async def _wait(
     async def goes_on() -> bool:
         """Whether the ends are those of the topics that are there now; a heartbeat, and raises in an outage."""
         beat()
-        return not stop.is_set() and await fetch_topic_ids(consumer, topics) == ids
+        return not stop.is_set() and await describe(consumer, topics) == there
 
     while not stop.is_set():
-        if not await goes_on():  # the first look, or a topic was created again
-            ids = await fetch_topic_ids(consumer, topics)
+        if not await goes_on():  # the first look, or a topic was created again, or has another leader
+            there = await describe(consumer, topics)
             ends = cast("dict[TopicPartition, int]", await consumer.end_offsets(partitions))
             absence_s = await absence_max_s(settings, topics)
         if probes.listeners:
             await probe("worker.before_look_at_progress")
-        applied, away = await _applied(database, ids, absence_s)
+        applied, away = await _applied(consumer, database, there, absence_s)
         short = {
             each: applied.get(ReferencePartition(*each), 0)
             for each, end in ends.items()
@@ -101,16 +101,21 @@ async def _wait(
 
 
 async def _applied(
-    database: Database, ids: Mapping[str, UUID], absence_s: Mapping[str, float]
+    consumer: SteadyConsumer, database: Database, topics: Mapping[str, Topic], absence_s: Mapping[str, float]
 ) -> tuple[dict[ReferencePartition, int], int]:
-    """How far the topics of these ids are applied, and how many partitions are to be reconciled first.
+    """How far these topics are applied, and how many partitions are to be reconciled first.
 
-    What was applied of former topics doesn't count.
+    What was applied of former topics, or of what a log has lost, doesn't count.
     """
     with classify_errors():
         async with database.connect() as conn:
             progress = await reference_progress.read(conn)
             ages = await reference_progress.read_ages(conn)
-    ours = {at: each for at, each in progress.items() if ids.get(at.topic) == each.topic_id}
+    cut = await find_cut(consumer, topics, progress)
+    ours = {
+        at: each
+        for at, each in progress.items()
+        if at.topic in topics and each.topic_id == topics[at.topic].topic_id and at not in cut
+    }
     away = sum(is_too_long(ages[at], absence_s[at.topic]) for at in ours)
     return {at: each.next_offset for at, each in ours.items()}, away

@@ -12,6 +12,7 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
+import org_local
 from org_service.probes import listeners
 from org_service.settings import Settings
 from org_service.worker import first_load
@@ -20,8 +21,9 @@ from org_service.worker.subscriber import Subscriber
 from org_service.worker.worker import Worker
 from tests.chaos.relay.proxy import kafka_proxy
 from tests.integration.worker.running import has_joined, running
+from tests.support import log_faults
 from tests.support.probing import once, probing
-from tests.support.reference_feed import Feed, at_home, member, reading, roles
+from tests.support.reference_feed import Feed, at_home, give, member, reading, roles
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.integration
@@ -93,6 +95,39 @@ async def test_the_marker_of_a_transaction_is_not_waited_for(
     async with running(judging) as worker:
         await until(lambda: has_joined(worker), True)
         assert await roles(database) == {ann.user_id: "user"}
+
+
+async def test_what_a_topic_lost_after_it_was_applied_is_loaded_again(
+    judging: Settings, stack: org_local.Stack, feed: Feed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its end is where it was: as many others follow as were lost."""
+    looked = asyncio.Event()
+    for number in range(4):
+        await give(feed, number, 1)
+    async with reading(judging):
+        await first_load.wait_until_loaded(judging, asyncio.Event(), lambda: None)
+    await asyncio.to_thread(log_faults.cut_tail, stack, feed.topics.memberships, 0, 2)
+    await give(Feed(judging), 100, 2)
+    monkeypatch.setitem(listeners, "worker.before_look_for_records", _twice(looked))
+    loading = asyncio.create_task(first_load.wait_until_loaded(judging, asyncio.Event(), lambda: None))
+    waiting = asyncio.create_task(looked.wait())
+    await asyncio.wait({loading, waiting}, timeout=20, return_when=asyncio.FIRST_COMPLETED)
+    assert waiting.done()
+    assert not loading.done()
+    async with reading(judging):
+        await asyncio.wait_for(loading, 20)
+
+
+def _twice(event: asyncio.Event) -> Callable[[], Awaitable[None]]:
+    """A listener that sets an event when it is called again."""
+    seen: list[None] = []
+
+    async def hear() -> None:
+        if seen:
+            event.set()
+        seen.append(None)
+
+    return hear
 
 
 async def test_a_loading_worker_stops_when_asked(judging: Settings, database: asyncpg.Connection, feed: Feed) -> None:

@@ -10,15 +10,17 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaError
 from pydantic import SecretStr
 
+import org_local
 from org_events.reference import Role
 from org_service.apply.reference import ReferenceApplier
 from org_service.kafka.topic_ids import fetch_topic_ids
 from org_service.settings import Settings
-from org_service.telemetry.metrics import BATCH_REPEATS
+from org_service.telemetry.metrics import BATCH_REPEATS, REFERENCE_RECORDS
 from org_service.worker import reference
 from org_service.worker.reference import ReferenceSubscriber
 from org_service.worker.worker import Worker
 from tests.integration.worker.running import has_joined, running, said
+from tests.support import log_faults
 from tests.support.probing import probing
 from tests.support.reference_feed import Feed, give, joined, member, progress, reading, roles, user, users
 from tests.support.waiting import until
@@ -136,6 +138,66 @@ async def test_a_partition_that_lost_its_end_is_read_from_its_beginning(
     async with reading(settings):
         await until(lambda: roles(database), users(0, 5))
     assert await progress(database) == 5
+
+
+async def lose_and_fill(stack: org_local.Stack, settings: Settings) -> None:
+    """Of ten records the last five are lost, and twenty others follow: no offset is too high for the log."""
+    await asyncio.to_thread(log_faults.cut_tail, stack, settings.kafka.topics.memberships, 0, 5)
+    await give(Feed(settings), 100, 20)  # the former publisher is told that the broker lost its sequence
+
+
+@pytest.fixture
+async def ten_records(feed: Feed) -> None:
+    """Each in a batch of its own, so that there is something between to cut at."""
+    for number in range(10):
+        await give(feed, number, 1)
+
+
+@pytest.mark.usefixtures("ten_records")
+async def test_a_topic_that_lost_its_end_and_was_filled_past_the_progress_is_read_from_its_beginning(
+    settings: Settings, stack: org_local.Stack, database: asyncpg.Connection
+) -> None:
+    async with reading(settings):
+        await until(lambda: roles(database), users(0, 10))
+    await lose_and_fill(stack, settings)
+    async with reading(settings):
+        await until(lambda: roles(database), users(0, 10) | users(100, 20))
+    assert await progress(database) == 25
+
+
+@pytest.mark.usefixtures("ten_records")
+async def test_a_topic_that_loses_its_end_under_a_reader_is_read_from_its_beginning(
+    settings: Settings, stack: org_local.Stack, database: asyncpg.Connection
+) -> None:
+    """Its consumer reads on behind the records that it never saw."""
+    async with reading(settings):
+        await until(lambda: roles(database), users(0, 10))
+        await lose_and_fill(stack, settings)
+        await until(lambda: roles(database), users(0, 10) | users(100, 20))
+    assert await progress(database) == 25
+
+
+@pytest.mark.usefixtures("ten_records")
+async def test_another_leader_alone_has_nothing_read_again(
+    settings: Settings, stack: org_local.Stack, database: asyncpg.Connection, feed: Feed
+) -> None:
+    applied = REFERENCE_RECORDS.labels(feed.topics.memberships, "applied")
+    async with reading(settings) as applier:
+        await until(lambda: roles(database), users(0, 10))
+        before = applied._value.get()
+        await asyncio.to_thread(restart, stack)
+        await give(feed, 10, 5)
+        await until(lambda: roles(database), users(0, 15))
+        assert not applier.lost
+    async with reading(settings):
+        await give(feed, 15, 5)
+        await until(lambda: roles(database), users(0, 20))
+    assert applied._value.get() == before + 10
+
+
+def restart(stack: org_local.Stack) -> None:
+    stack.kafka.stop()
+    stack.kafka.start()
 
 
 async def test_the_id_of_a_topic_is_its_own(settings: Settings, feed: Feed) -> None:

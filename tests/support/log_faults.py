@@ -33,8 +33,12 @@ _HEADER = struct.Struct(">qi")
 _ATTRIBUTES_AT = 21
 """And then the last offset's delta."""
 _TRANSACTIONAL = 0x10
+_CONTROL = 0x20
 _RECORDS_AT = 61
 """Where the records begin in a batch of format 2; attributes, times and the CRC are before it."""
+_MARKER_TYPE_AT = _RECORDS_AT + 8
+"""The low byte of what a marker's key says after its version; each varint before it has one byte."""
+_ABORT = 0
 
 
 class Batch(NamedTuple):
@@ -48,6 +52,8 @@ class Batch(NamedTuple):
     """The offset of its first record."""
     last: int
     transactional: bool
+    aborts: bool
+    """It is the marker of a transaction that was taken back."""
 
 
 def batches(broker: Broker, topic: str, partition: int) -> Iterator[Batch]:
@@ -60,7 +66,8 @@ def batches(broker: Broker, topic: str, partition: int) -> Iterator[Batch]:
                 break
             attributes, delta = struct.unpack_from(">hi", content, at + _ATTRIBUTES_AT)
             transactional = bool(attributes & _TRANSACTIONAL)
-            yield Batch(file, at, _HEADER.size + length, first, first + delta, transactional)
+            aborts = bool(attributes & _CONTROL) and content[at + _MARKER_TYPE_AT] == _ABORT
+            yield Batch(file, at, _HEADER.size + length, first, first + delta, transactional, aborts)
             at += _HEADER.size + length
 
 
@@ -267,7 +274,8 @@ def write_as_stranger(
 
 def ends(bootstrap_servers: str, topic: str, partitions: Sequence[int]) -> dict[int, int]:
     """The high watermark of partitions, transactions that are still open included."""
-    consumer = Consumer({"bootstrap.servers": bootstrap_servers, "group.id": "log-faults", "log_level": 2})
+    config = {"bootstrap.servers": bootstrap_servers, "group.id": "log-faults", "log_level": 2}
+    consumer = Consumer({**config, "isolation.level": "read_uncommitted"})
     found: dict[int, int] = {}
 
     def finds(partition: int) -> bool:

@@ -5,16 +5,21 @@ import json
 import uuid
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NoReturn
 
 from pydantic import SecretStr
 
+from org_service.kafka.client import TopicPartition
 from org_service.kafka.producer import Producer
 from org_service.relay import Relay
+from org_service.relay.chunks import Chunk, Layout
+from org_service.relay.ends import make_position_batch
+from org_service.relay.source import Source
 from org_service.settings import Settings
+from org_service.wire.position import PARTITION, Partitioning, Position
 from tests.support.database import connected
 from tests.support.observed import Record, TopicReader
 
@@ -170,6 +175,51 @@ async def running(settings: Settings) -> AsyncGenerator[Running]:
         run.task.result()
 
 
+class _TakenBackError(Exception):
+    pass
+
+
+async def take_back(settings: Settings, after: int, rows: int) -> None:
+    """What a relay leaves behind that comes upon a loss: rows are written, and taken back."""
+    async with _chunk(settings, after, rows) as (producer, chunk, layout):
+
+        async def refuse(_: object) -> NoReturn:
+            raise _TakenBackError
+
+        own = {TopicPartition(layout.topics.relay, PARTITION): [make_position_batch(layout, chunk.last)]}
+        with suppress(_TakenBackError):
+            await producer.publish({**chunk.batches, **own}, refuse)
+        await producer.begin()
+
+
+async def send_again(settings: Settings, topic: str, after: int, rows: int, *, said: int) -> None:
+    """What a repair does: records of rows go out again, and the position stays, without any ends."""
+    async with _chunk(settings, after, rows) as (producer, chunk, layout):
+        position = Position(position=said, **layout.partitioning._asdict())
+        own = {TopicPartition(layout.topics.relay, PARTITION): [make_position_batch(layout, position)]}
+        again = {at: some for at, some in chunk.batches.items() if at.topic == topic}
+        await producer.publish({**again, **own})
+
+
+@asynccontextmanager
+async def _chunk(settings: Settings, after: int, rows: int) -> AsyncGenerator[tuple[Producer, Chunk, Layout]]:
+    topics = settings.kafka.topics
+    source, producer = Source(settings.database), Producer(settings.kafka, _transactional_id(settings), 10_000)
+    try:
+        partitions = await producer.start([topics.events, topics.state, topics.results, topics.relay])
+        layout = Layout(topics, partitions, settings.relay.name, Partitioning(settings.kafka.partitions))
+        chunk = await source.read_next_chunk(after, layout, rows)
+        assert chunk is not None
+        yield producer, chunk, layout
+    finally:
+        await producer.close()
+        await source.close()
+
+
+def _transactional_id(settings: Settings) -> str:
+    return f"{settings.kafka.topic_prefix}{settings.relay.name}"
+
+
 @dataclass
 class Seen:
     """All that a `read_committed` subscriber finds."""
@@ -196,7 +246,7 @@ async def seen(settings: Settings, *, settle: bool = True) -> Seen:
     """
     topics = settings.kafka.topics
     if settle:
-        fence = Producer(settings.kafka, f"{settings.kafka.topic_prefix}{settings.relay.name}", 10_000)
+        fence = Producer(settings.kafka, _transactional_id(settings), 10_000)
         try:
             await fence.start([topics.relay])
         finally:

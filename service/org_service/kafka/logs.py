@@ -9,8 +9,8 @@ For the relay, which knows where its own transactions ended. Cheap where all is 
 
 import struct
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
-from typing import Any, Final, NamedTuple, TypeVar
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping
+from typing import Any, Final, NamedTuple
 
 from aiokafka import TopicPartition
 from aiokafka.client import ConnectionGroup
@@ -37,8 +37,9 @@ _FETCH_BYTES: Final = 4 * 1024 * 1024
 """At a time, when a log is read; a batch has 1 MiB at most."""
 _WINDOW_OFFSETS: Final = 64
 _WINDOW_GROWTH: Final = 8
+_WINDOW_OFFSETS_MAX: Final = 4096
+"""Some 4 MB are in memory then."""
 
-_T = TypeVar("_T")
 Record = tuple[bytes | None, Mapping[str, bytes]]
 """Key and headers."""
 
@@ -148,6 +149,19 @@ class Logs:
                     ours = batch
         return False
 
+    async def is_open(self, at: TopicPartition, bounds: Bounds, producer_id: int) -> bool:
+        """Whether a producer's last records in a partition are of a transaction without an end; raises as `read`."""
+        opened, start, before = False, bounds.stable, -1
+        while before < start < bounds.end:
+            before = start
+            for batch in (await self._fetch({at: start}, _READ_UNCOMMITTED, _FETCH_BYTES))[at]:
+                if not batch.whole:
+                    break
+                start = batch.last + 1
+                if batch.transactional and batch.producer_id == producer_id:
+                    opened = not batch.control
+        return opened
+
     async def read(self, at: TopicPartition, start: int, end: int) -> AsyncIterator[Batch]:
         """What is committed in a partition between two offsets, in order, whole batches; without markers.
 
@@ -172,17 +186,16 @@ class Logs:
             if start == before:
                 return  # compacted away up to the end
 
-    async def find_last(self, at: TopicPartition, bounds: Bounds, look: Callable[[Batch], _T | None]) -> _T | None:
-        """What `look` says of the last batch it says anything of; None where it says nothing of any."""
-        start, window = bounds.stable, _WINDOW_OFFSETS
-        found: _T | None = None
-        while found is None and start > bounds.begin:
-            start = max(bounds.begin, bounds.stable - window)
-            async for batch in self.read(at, start, bounds.stable):
-                seen = look(batch)
-                found = found if seen is None else seen
-            window *= _WINDOW_GROWTH
-        return found
+    async def read_back(self, at: TopicPartition, bounds: Bounds) -> AsyncIterator[list[Batch]]:
+        """What is committed in a partition, from its end on back, a stretch before the other; each in order.
+
+        A batch may be in two stretches. Raises as `read`.
+        """
+        end, window = bounds.stable, _WINDOW_OFFSETS
+        while end > bounds.begin:
+            start = max(bounds.begin, end - window)
+            yield [batch async for batch in self.read(at, start, end)]
+            end, window = start, min(window * _WINDOW_GROWTH, _WINDOW_OFFSETS_MAX)
 
     async def _fetch(
         self, places: Mapping[TopicPartition, int], isolation: int, bytes_max: int

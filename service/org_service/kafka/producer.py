@@ -45,7 +45,7 @@ from aiokafka.protocol.transaction import AddPartitionsToTxnRequest, EndTxnReque
 
 from org_events.kafka.brokers import EnduringClient
 from org_service.errors import RetryError, TopicsMissingError
-from org_service.kafka.logs import Logs
+from org_service.kafka.logs import Bounds, Logs
 from org_service.kafka.record_batches import RecordBatch
 from org_service.settings import KafkaSettings
 
@@ -207,6 +207,18 @@ class Producer:
         """As `Logs.find_broken`, of what this transactional id wrote."""
         async with unknown_fate("reading the log"):
             return await self.logs.find_broken(ends, self._producer_id)
+
+    async def find_open(self, bounds: Mapping[TopicPartition, Bounds]) -> set[TopicPartition]:
+        """In which partitions this transactional id left a transaction open, by what they hold."""
+        held = {at: each for at, each in bounds.items() if each.stable < each.end}
+        async with unknown_fate("reading the log"):
+            return {at for at, each in held.items() if await self.logs.is_open(at, each, self._producer_id)}
+
+    async def take_back(self, places: Collection[TopicPartition]) -> None:
+        """End what is left open in partitions, as aborted; returns when that is written. Raises as `begin`."""
+        async with unknown_fate("AddPartitionsToTxn"):
+            await self._add_partitions(dict.fromkeys(places, ()))
+        await self.begin()
 
     async def ping(self) -> bool:
         """Whether a broker answers; between, during and after transactions."""

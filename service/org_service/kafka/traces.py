@@ -7,8 +7,8 @@
 Anything else is foreign: a program writes there that must not.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple
 from uuid import UUID
 
@@ -28,16 +28,19 @@ FOREIGN_MAX: Final = 100
 """Batches of a partition that are named."""
 TEXT_MAX: Final = 100
 """Characters of a key, shown."""
+CLOCKS_DIFFER: Final = timedelta(minutes=1)
+"""Between a worker, which says when a row was recorded, and who says when it was published."""
+FindFollowing = Callable[[int], Awaitable[datetime | None]]
 
 
 class Own(NamedTuple):
-    """The relay's own record."""
+    """The relay's own record; of several, that of the highest position."""
 
     position: int
     command_id: UUID | None
     """None where the record doesn't say."""
     end: int
-    """The offset after its batch."""
+    """The offset after its batch, or after the last one of several."""
 
 
 class Foreign(NamedTuple):
@@ -93,13 +96,43 @@ async def look(
         own = find_own(topics, at.topic, batch)
         if own is None and at.topic in of_the_relay_alone(topics) and not _is_of_run(at.topic, topics, batch):
             foreign += [_describe(at, batch)] if len(foreign) < FOREIGN_MAX else []
-        newest = own if newest is None or (own is not None and own.position > newest.position) else newest
+        newest = _newest(newest, own)
     return Seen(max(start, stop), newest, foreign)
 
 
-async def find_last(logs: Logs, topics: Topics, at: TopicPartition, bounds: Bounds) -> Own | None:
-    """The relay's last record in a partition; raises as `look`."""
-    return await logs.find_last(at, bounds, lambda batch: find_own(topics, at.topic, batch))
+def _newest(before: Own | None, own: Own | None) -> Own | None:
+    """Of two that follow each other, the one of the higher position: a repair sends old records again, at the end."""
+    if before is None or own is None:
+        return own or before
+    return max(before, own, key=lambda each: each.position)._replace(end=own.end)
+
+
+async def find_last(
+    logs: Logs, topics: Topics, at: TopicPartition, bounds: Bounds, find_following: FindFollowing
+) -> Own | None:
+    """The newest of the relay's records in a partition, and where the last one ends; raises as `look`.
+
+    A repair sends old records again, at the end. So what is before the last record is looked at, too, as far back as
+    something newer may have been written: what is recorded later is published later.
+
+    Args:
+        logs: To read.
+        topics: The names.
+        at: Where.
+        bounds: Of the partition.
+        find_following: Says when the row after a position was recorded; None where there is none.
+    """
+    newest: Own | None = None
+    async for batches in logs.read_back(at, bounds):
+        found: Own | None = None
+        for batch in batches:
+            found = _newest(found, find_own(topics, at.topic, batch))
+        newest = _newest(found, newest)
+        if newest is not None and batches:
+            following = await find_following(newest.position)
+            if following is None or batches[0].time_ms < (following - CLOCKS_DIFFER).timestamp() * 1000:
+                break
+    return newest
 
 
 def find_own(topics: Topics, topic: str, batch: Batch) -> Own | None:

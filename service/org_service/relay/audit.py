@@ -13,9 +13,9 @@ anything new.
     another topic of that name                            an operator created it again: it begins empty
     an end that isn't known                               what is there says the position
 
-A commit marker that was lost with the end leaves its transaction open in that partition alone. It was committed, so it
-is committed again: an empty transaction of the same producer id puts its marker there, which ends whatever that id
-left open. Where the records were taken back instead, by the next transaction of ours, they are sent again.
+A marker that was lost with the end leaves its transaction open in that partition alone. Nobody knows how it ended, so
+it is taken back, by another marker of the same producer id, and sent again. To commit it would be wrong where it was
+aborted: that which first comes upon a loss is, and has later rows than those that are missing before it.
 
 A record that says what is still missing (`behind`) goes with each transaction of that, so whoever begins next
 continues there.
@@ -102,22 +102,23 @@ async def see_no_other_relay(kafka: KafkaSettings, name: str, partitions: int) -
         raise StopError(NO_POSITION.format(topic=topic, relay=name, others=shown, events=events))
 
 
-async def finish_open(producer: Producer, partitions: Mapping[str, int]) -> dict[TopicPartition, Bounds]:
-    """End what a lost marker left open; returns the bounds of the partitions after that.
+async def finish_open(
+    producer: Producer, partitions: Mapping[str, int]
+) -> tuple[dict[TopicPartition, Bounds], set[TopicPartition]]:
+    """Take back what a lost marker left open; returns the bounds of the partitions after that, and where it was.
 
-    Only for a producer that has begun: then nothing of ours is under way.
+    Only for a producer that has begun: then nothing of ours is under way. A replay's transaction is none of ours.
 
     Raises:
         KafkaError, UnknownFateError: Close the producer.
     """
     places = [TopicPartition(topic, number) for topic, count in partitions.items() for number in range(count)]
     bounds = await producer.logs.find_bounds(places)
-    if held := [at for at, each in bounds.items() if each.stable < each.end]:
-        # A replay's may be among them: it is none of ours, and isn't ended by this.
-        await producer.publish(dict.fromkeys(held, ()))
-        await producer.begin()  # answers when the markers are written
+    if opened := await producer.find_open(bounds):
+        log.error("markers of transactions are lost: they are taken back", partitions=sorted(map(tuple, opened)))
+        await producer.take_back(opened)
         bounds = await producer.logs.find_bounds(places)
-    return bounds
+    return bounds, opened
 
 
 class Auditor:
@@ -127,7 +128,9 @@ class Auditor:
         self,
         producer: Producer,
         topics: Topics,
+        source: Source,
         last: Published | None,
+        *,
         suspects: Collection[TopicPartition],
         beat: Callable[[], None],
     ) -> None:
@@ -136,12 +139,14 @@ class Auditor:
         Args:
             producer: That has begun.
             topics: The names.
+            source: The journal.
             last: What the last position record says.
             suspects: Partitions that are known to have lost something.
             beat: Called now and then.
         """
         self._producer = producer
         self._topics = topics
+        self._source = source
         self._last = last
         self._suspects = suspects
         self._beat = beat
@@ -155,6 +160,7 @@ class Auditor:
 
         Raises:
             KafkaError: Not all could be seen.
+            RetryError: Postgres is away.
             UnknownFateError: Somebody else writes there, or an open transaction hides what is there.
         """
         relay = TopicPartition(self._topics.relay, PARTITION)
@@ -208,7 +214,7 @@ class Auditor:
         return {at: end for at, end in known.items() if at in places}, recreated
 
     async def _held(self, at: TopicPartition, bounds: Bounds, end: int | None) -> Own | None:
-        """The relay's last record in a partition, as far as was looked for; `_NOTHING` where there never was any."""
+        """The relay's newest record in a partition, as far as was looked for; `_NOTHING` where there never was any."""
         if bounds.stable < bounds.end and (end is None or bounds.end > end + 1):
             raise UnknownFateError(
                 f"an open transaction hides what {at.topic}, partition {at.partition} holds from offset "
@@ -217,7 +223,7 @@ class Auditor:
             )
         self._beat()
         if end is None:
-            found = await find_last(self._producer.logs, self._topics, at, bounds)
+            found = await find_last(self._producer.logs, self._topics, at, bounds, self._find_following)
         elif bounds.end > end + 1:  # more than the marker
             seen = await look(self._producer.logs, self._topics, at, (end, bounds.end), self._beat)
             if seen.foreign:
@@ -229,6 +235,10 @@ class Auditor:
         if found is not None and found.position > self._newest.position:
             self._newest = found
         return _NOTHING if found is None and end is None and bounds.begin == 0 else found
+
+    async def _find_following(self, position: int) -> datetime | None:
+        self._beat()
+        return await self._source.find_waiting_since(position)
 
     def _settle(
         self, held: Mapping[TopicPartition, Own | None], lost: Collection[TopicPartition], base: int

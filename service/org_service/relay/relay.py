@@ -232,7 +232,8 @@ class Relay:
             await producer.begin()
             # guarantee 4: the position is read after InitProducerId has ended the former leader's transaction, so it
             # cannot move.
-            bounds = await finish_open(producer, partitions)
+            bounds, opened = await finish_open(producer, partitions)
+            self._suspects |= opened
             end = bounds[TopicPartition(topics.relay, PARTITION)].end
             last = await relay_position.read(kafka, topics.relay, name, end)
             if last is None:
@@ -241,7 +242,8 @@ class Relay:
                 raise UnknownFateError("the topics have just grown", "partitions")
         # guarantee 11: nothing is published after what Kafka lost.
         async with unknown_fate("reading what is published"):
-            audit = await Auditor(producer, topics, last, self._suspects, self.heartbeat.beat).run(bounds)
+            auditor = Auditor(producer, topics, self._source, last, suspects=self._suspects, beat=self.heartbeat.beat)
+            audit = await auditor.run(bounds)
         await self._source.verify(audit.position, audit.command_id)
         layout = Layout(topics, partitions, name, self._partitioning)
         ends = Ends(producer, layout, audit.known)

@@ -7,9 +7,10 @@ import pytest
 from confluent_kafka import Producer
 
 import org_local
+from org_service.kafka import logs
 from org_service.settings import Settings
 from org_service.telemetry.metrics import RELAY_LOSSES, RELAY_RESENT
-from tests.support.log_faults import cut_last
+from tests.support.log_faults import batches, cut_last, cut_tails
 from tests.support.observed import Record
 from tests.support.relaying import (
     Seen,
@@ -18,6 +19,8 @@ from tests.support.relaying import (
     relay_settings,
     running,
     seen,
+    send_again,
+    take_back,
 )
 
 pytestmark = pytest.mark.integration
@@ -27,10 +30,10 @@ ROWS = 35
 KINDS = ("events", "state", "results")
 
 
-async def published(settings: Settings, rows: int = ROWS) -> int:
+async def published(settings: Settings, rows: int = ROWS, rows_max: int = 5) -> int:
     """A relay's work that is over: several transactions; returns the head."""
     head = await journal(settings, changes(rows))
-    async with running(relay_settings(settings, batch_rows_max=5)) as run:
+    async with running(relay_settings(settings, batch_rows_max=rows_max)) as run:
         await run.published(head)
     await seen(settings)  # the last markers are written
     return head
@@ -151,7 +154,9 @@ async def reply(settings: Settings, copy: Record, partition: int, times: int) ->
     await asyncio.to_thread(send)
 
 
-async def test_a_lost_commit_marker_is_written_again(settings: Settings, stack: org_local.Stack) -> None:
+async def test_a_transaction_that_lost_its_commit_marker_is_sent_again(
+    settings: Settings, stack: org_local.Stack
+) -> None:
     """Else readers would wait before that transaction for ever, and the next one's marker would end it."""
     head = await published(settings)
     before = await seen(settings)
@@ -161,14 +166,57 @@ async def test_a_lost_commit_marker_is_written_again(settings: Settings, stack: 
     await assert_whole(settings, before, head + 5)
 
 
-@pytest.mark.parametrize("batches", [2, 1_000])
+@pytest.mark.parametrize("kinds", [("events",), ("relay",), ("events", "state", "relay")], ids="-".join)
+async def test_what_was_taken_back_stays_so_though_its_marker_is_lost(
+    settings: Settings, stack: org_local.Stack, kinds: tuple[str, ...]
+) -> None:
+    """The transaction that came upon a loss has later rows than those that are missing before it."""
+    head = await published(settings, rows_max=ORGS)
+    before = await seen(settings)
+    partition = before.events[-1].partition
+    await cut(stack, settings, {("events", partition): 4, ("state", partition): 4})
+    head = await journal(settings, changes(ORGS, after=head))
+    await take_back(settings, ROWS, ORGS)
+    async with running(settings) as run:
+        await run.published(head)
+    await seen(settings)
+    places = [(topic_of(settings, kind), 0 if kind == "relay" else partition) for kind in kinds]
+    markers = {at: next(each.first for each in batches(stack.kafka.brokers[0], *at) if each.aborts) for at in places}
+    await asyncio.to_thread(cut_tails, stack, markers)
+    async with running(settings) as run:
+        await run.published(await journal(settings, changes(5, after=head)))
+    await assert_whole(settings, before, head + 5)
+
+
+@pytest.mark.parametrize("more", [{}, {("relay", 0): 1_000}], ids=["events", "events and relay"])
+async def test_old_records_that_a_repair_sent_again_do_not_hide_the_newer_ones_before_them(
+    settings: Settings, stack: org_local.Stack, monkeypatch: pytest.MonkeyPatch, more: dict[tuple[str, int], int]
+) -> None:
+    """What is last in a partition after a loss is not the newest then; all that came since would go out twice."""
+    for name in ("_WINDOW_OFFSETS", "_WINDOW_GROWTH"):
+        monkeypatch.setattr(logs, name, 1)  # as if there were many of them
+    topic = settings.kafka.topics.events
+    head = await published(settings, rows_max=ORGS)
+    await send_again(settings, topic, 0, ORGS, said=head)
+    head = await journal(settings, changes(ORGS, after=head))
+    async with running(settings) as run:
+        await run.published(head)
+    before = await seen(settings)
+    partition = before.events[-1].partition
+    await cut(stack, settings, {("events", partition): 2, **more})
+    async with running(settings) as run:
+        await run.published(await journal(settings, changes(5, after=head)))
+    assert (await seen(settings)).event_positions() == sorted([*range(1, ORGS + 1), *range(1, head + 6)])
+
+
+@pytest.mark.parametrize("number", [2, 1_000])
 async def test_positions_that_the_relays_own_topic_lost_are_not_published_twice(
-    settings: Settings, stack: org_local.Stack, batches: int
+    settings: Settings, stack: org_local.Stack, number: int
 ) -> None:
     """Its last records, or all of them: the events say how far it was, and where they end if they are lost next."""
     head = await published(settings)
     before = await seen(settings)
-    await cut(stack, settings, {("relay", 0): batches})
+    await cut(stack, settings, {("relay", 0): number})
     async with running(settings) as run:
         await run.until(lambda relay: relay.position == head)
     await cut(stack, settings, {("events", before.events[-1].partition): 2})

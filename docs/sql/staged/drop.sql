@@ -2,5 +2,4 @@
 --
 -- Drops them. A rebuild or a recovery, last.
 
-DROP TABLE restoring_event, restoring_result, restoring_command, restoring_parked, restoring_lost,
-    restoring_organization;
+DROP TABLE restoring_command, restoring_parked, restoring_lost, restoring_changed, restoring_organization;

@@ -1,7 +1,7 @@
 -- staged/stage_organizations
 --
 -- Keeps organizations as their last change has them; an earlier version never takes the place of a later one.
--- A rebuild or a recovery, for each step of events and state.
+-- A rebuild or a recovery, for each step of state, and for each 5,000 that changed.
 --
 -- Parameters: $1 given_id, $2 given_name, $3 given_name_key, $4 given_domain, $5 given_primary_address, $6
 --   given_created_at, $7 given_updated_at, $8 given_deactivated_at, $9 given_deleted_at, $10 given_version

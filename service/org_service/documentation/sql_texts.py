@@ -316,15 +316,22 @@ TEXTS: Final[Mapping[str, str]] = {
     "staged/drop": f"Drops them. {_RESTORE}, last.",
     "staged/stage_parked": f"Keeps which commands were said to be parked. {_RESTORE}, for each step of results.",
     "staged/stage_organizations": "Keeps organizations as their last change has them; an earlier version never "
-    f"takes the place of a later one. {_RESTORE}, for each step of events and state.",
-    "staged/find_unknown": "Finds deleted organizations of which nothing else is known. "
-    f"{_RESTORE}, for each step of state.",
-    "staged/find_parked": f"Finds commands that are parked and have no final outcome. {_RESTORE}, before commands.",
-    "staged/find_undecided": "Finds commands that have no outcome and are not parked. "
-    f"{_RESTORE}, for each step of commands. journal_command_id_key and parked_command_id_idx.",
-    "staged/stage_lost": f"Keeps commands whose outcome is gone. {_RESTORE}, for each step of commands.",
-    "restoring/join": "Writes the journal of the next positions from events, results and commands. "
-    f"{_RESTORE}, for each 5,000 positions. Locks the new rows.",
+    f"takes the place of a later one. {_RESTORE}, for each step of state, and for each 5,000 that changed.",
+    "staged/make_step": f"Makes the table for what a step reads of events or results. {_RESTORE}, for each step.",
+    "staged/analyze": f"Counts the commands that are kept. {_RESTORE}, before events.",
+    "staged/find_newer": "Finds organizations of which no such version is known. "
+    f"{_RESTORE}, for each step of state. organization_pkey.",
+    "staged/find_parked": f"Finds commands that are parked and have no final outcome. {_RESTORE}, once. "
+    "journal_command_id_key and parked_command_id_idx.",
+    "staged/judge": "Finds commands that have no outcome and are not parked: where workers go on, and whose outcome is "
+    f"gone. {_RESTORE}, for each 20,000 commands. journal_command_id_key and parked_command_id_idx.",
+    "staged/read_changed": "Reads the last changes of organizations that changed. "
+    f"{_RESTORE}, for each 5,000 organizations. journal_org_id_version_key.",
+    "restoring/find_unknown": "Which positions have no row. "
+    f"{_RESTORE}, for each step of results and state. journal_pkey.",
+    "restoring/count": f"Counts the rows of positions. {_RESTORE}, for each 50,000 positions. journal_pkey.",
+    "restoring/write": "Writes rows of the journal, with what is kept of their commands, and notes whose they are. "
+    f"{_RESTORE}, for each step of events and results. Locks the new rows.",
     "restoring/fill": "Gives commands whose outcome is gone a position about which nothing is known. "
     f"{_RESTORE}, for each 50,000 positions. journal_pkey.",
     "restoring/note_gaps": f"Notes the positions that stay empty. {_RESTORE}, after fill. journal_pkey.",
@@ -333,7 +340,7 @@ TEXTS: Final[Mapping[str, str]] = {
     "restoring/write_organizations": f"Writes organizations as they are kept. {_RESTORE}, for each 5,000. "
     "organization_pkey.",
     "staged/find_erased": f"Finds organizations that were erased, whose rows are emptied again. {_RESTORE}, once. "
-    "Reads what was kept of events.",
+    "Reads which organizations changed.",
     "restoring/end_parked": f"Ends parked commands that were decided since the backup. {_RESTORE}, once. "
     "parked_command_id_idx and journal_command_id_key.",
     "restoring/clear_reference": "Clears reference data and how far they are applied. "

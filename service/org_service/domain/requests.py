@@ -83,4 +83,9 @@ class SetAside(NamedTuple):
 
 def read_broker_time(record: Record) -> datetime:
     """When the broker took the record, UTC; within what a datetime can hold, where a publisher chose the time."""
-    return datetime.fromtimestamp(min(max(record.timestamp, 0), _LATEST_MS) / 1000, UTC)
+    return read_time(record.timestamp)
+
+
+def read_time(time_ms: int) -> datetime:
+    """A time in milliseconds since 1970 as UTC; the nearest one that a datetime can hold."""
+    return datetime.fromtimestamp(min(max(time_ms, 0), _LATEST_MS) / 1000, UTC)

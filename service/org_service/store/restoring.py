@@ -1,7 +1,7 @@
 """A journal and its organizations written again from what the topics say (`orgs rebuild`, `orgs recover`).
 
-What is read from each topic goes by COPY into a table of its own (`staged`), in any order; then the
-journal is made of them by position.
+Commands go by COPY into a table of the run (`staged`); changes and outcomes, joined to them, step by step into the
+journal, in any order of positions.
 
 While it runs `journal_head` has no row: whoever would journal something finds no position and waits, and a relay stops
 (`journal.take_positions`, `journal.read_head`). So nobody can write on half a journal, even when the run was killed.
@@ -25,8 +25,8 @@ NOWHERE: Final = -1
 """Partition and offset of such a command."""
 
 
-class Joined(NamedTuple):
-    """What became of the positions of a window."""
+class Written(NamedTuple):
+    """What a step gave the journal."""
 
     changed: int
     """Rows of changes."""
@@ -49,23 +49,9 @@ _FIND_COMMAND_IDS: Final = text("SELECT position, command_id FROM journal WHERE 
     bindparam("positions", type_=ARRAY(BigInteger))
 )
 # Of several records of one command the first one was decided: that of its organization's partition, and where topics
-# grew, of the partition that was there before. Of an event whose result is there too, they say the same.
-_JOIN: Final = text("""
-WITH event AS (
-    SELECT DISTINCT ON (position) * FROM restoring_event
-    WHERE position > :after AND position <= :through ORDER BY position
-), result AS (
-    SELECT DISTINCT ON (position) * FROM restoring_result
-    WHERE position > :after AND position <= :through ORDER BY position
-), known AS (
-    SELECT position, coalesce(event.command_id, result.command_id) AS command_id,
-        coalesce(event.org_id, result.org_id) AS org_id, coalesce(event.version, result.version) AS version,
-        event.event_type, coalesce(result.outcome, 'applied') AS outcome, coalesce(result.code, 200) AS code,
-        event.actor, event.changed, event.before, coalesce(event.after, result.organization) AS after, result.problem,
-        coalesce(event.traceparent, result.traceparent) AS traceparent,
-        coalesce(event.recorded_at, result.recorded_at) AS recorded_at, event.position IS NULL AS eventless
-    FROM event FULL JOIN result USING (position)
-), inserted AS (
+# grew, of the partition that was there before.
+_WRITE: Final = text("""
+WITH inserted AS (
     INSERT INTO journal (position, command_id, org_id, version, command_type, event_type, outcome, code, actor,
         request_digest, command_partition, command_offset, changed, before, after, problem, traceparent, recorded_at,
         command_time_ms)
@@ -82,23 +68,36 @@ WITH event AS (
             CASE WHEN known.version = 1 THEN 'org.created' WHEN known.after IS NULL THEN 'org.deleted'
             ELSE 'org.updated' END END) END,
         known.outcome, known.code,
-        CASE WHEN known.eventless AND known.code <> 401 THEN command.actor ELSE known.actor END,
+        CASE WHEN known.event_type IS NULL AND known.code <> 401 THEN command.actor ELSE known.actor END,
         coalesce(command.request_digest, :no_digest), coalesce(command.partition, :nowhere),
         coalesce(command."offset", :nowhere), known.changed, known.before, known.after, known.problem,
         known.traceparent, known.recorded_at, command.time_ms
-    FROM known LEFT JOIN LATERAL (
+    FROM restoring_outcome AS known LEFT JOIN LATERAL (
         SELECT * FROM restoring_command AS each
         WHERE each.command_id = known.command_id
         ORDER BY each.org_id IS NOT DISTINCT FROM known.org_id DESC, each.partition, each."offset" LIMIT 1
     ) AS command ON true
-    RETURNING event_type
+    ORDER BY known.position
+    ON CONFLICT (position) DO NOTHING
+    RETURNING org_id, version, event_type
+), changed AS (
+    INSERT INTO restoring_changed
+    SELECT org_id, max(version), bool_or(event_type = 'org.erased') FROM inserted WHERE event_type IS NOT NULL
+    GROUP BY org_id ORDER BY org_id
+    ON CONFLICT (org_id) DO UPDATE SET version = greatest(restoring_changed.version, excluded.version),
+        erased = restoring_changed.erased OR excluded.erased
 )
 SELECT count(event_type), count(*) FILTER (WHERE event_type IS NULL) FROM inserted
 """).bindparams(
-    _after,
-    _through,
     bindparam("no_digest", value=NO_DIGEST, type_=LargeBinary),
     bindparam("nowhere", value=NOWHERE, type_=BigInteger),
+)
+_FIND_UNKNOWN: Final = text(
+    "SELECT asked.position FROM unnest(:positions) AS asked (position) "
+    "WHERE NOT EXISTS (SELECT FROM journal WHERE journal.position = asked.position)"
+).bindparams(bindparam("positions", type_=ARRAY(BigInteger)))
+_COUNT: Final = text("SELECT count(*) FROM journal WHERE position > :after AND position <= :through").bindparams(
+    _after, _through
 )
 # A command whose outcome retention took changed nothing: events are kept longer than commands. So that it never does,
 # it gets one of the positions about which nothing is known; the latest command the latest.
@@ -187,9 +186,19 @@ async def end(conn: AsyncConnection, through: int) -> None:
     await conn.execute(_SET_HEAD, {"through": through})
 
 
-async def join(conn: AsyncConnection, after: int, through: int) -> Joined:
-    """Write the journal of the positions behind one, up to another, as far as anything is known of them."""
-    return Joined._make((await conn.execute(_JOIN, {"after": after, "through": through})).one())
+async def write(conn: AsyncConnection) -> Written:
+    """Write what `staged.stage_outcomes` keeps into the journal, but for positions that are there."""
+    return Written._make((await conn.execute(_WRITE)).one())
+
+
+async def find_unknown(conn: AsyncConnection, positions: Collection[int]) -> set[int]:
+    """Which positions have no row."""
+    return set(await conn.scalars(_FIND_UNKNOWN, {"positions": list(positions)})) if positions else set()
+
+
+async def count_empty(conn: AsyncConnection, after: int, through: int) -> int:
+    """How many positions of a window have no row."""
+    return through - after - int(await conn.scalar(_COUNT, {"after": after, "through": through}) or 0)
 
 
 async def fill(conn: AsyncConnection, after: int, through: int, problem: str) -> int:

@@ -3,7 +3,6 @@
 import asyncio
 import re
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -21,13 +20,14 @@ from org_service.errors import PreconditionError, RetryError
 from org_service.operate.commands import CommandSelection
 from org_service.operate.rehearsing import rehearsal as rehearsals
 from org_service.operate.rehearsing.rehearsal import Rehearsal
-from org_service.settings import AuthSettings, Settings
+from org_service.settings import Settings
 from tests.support.database import connected, execute
 from tests.support.operating import Orgs
 from tests.support.probing import probing
 from tests.support.random_commands import RandomCommands
 from tests.support.rehearsing import checksums, decided, end_of, ends, publish, rehearse, temporary_tables
 from tests.support.sending import Sending, binary
+from tests.support.signing import Signing
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.integration
@@ -189,17 +189,8 @@ async def test_what_was_deleted_meanwhile_is_there_as_it_was(settings: Settings)
     assert (found, report.outcomes) == ([], {"applied 200": 2})
 
 
-class Tokens:
-    """Commands with tokens, and the settings that verify them."""
-
-    def __init__(self, settings: Settings, folder: Path) -> None:
-        self.issuer = Issuer.open(folder)
-        auth = AuthSettings(commands="tokens", issuer=self.issuer.name, jwks_file=str(self.issuer.jwks_file))
-        self.settings = settings.model_copy(update={"auth": auth})
-
-    def signed(self, sending: Sending, user: str, **options: Any) -> Sending:
-        token = self.issuer.token(user, **options)
-        return replace(sending, headers=(*sending.headers, ("authorization", f"Bearer {token}".encode())))
+class Tokens(Signing):
+    """Commands with tokens, decided."""
 
     async def decide_some(self) -> None:
         await execute(self.settings, "INSERT INTO staff VALUES ('staff')")

@@ -2,8 +2,6 @@
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Sequence
-from typing import Any
 from uuid import UUID
 
 import pytest
@@ -16,7 +14,19 @@ from org_service.operate.restoring.restore import Rebuild, Recover
 from org_service.probes import Point
 from org_service.settings import Settings
 from org_service.store.operations import Operation
-from tests.integration.operate.parking import failing_for, release
+from tests.integration.operate.parking import release
+from tests.integration.operate.restoring import (
+    IDLE_S,
+    LEFT,
+    RIGHT,
+    STUCK,
+    command,
+    decide,
+    keep,
+    rebuild,
+    recover,
+    same,
+)
 from tests.integration.worker.running import has_joined
 from tests.integration.worker.running import running as worker_running
 from tests.support import log_faults
@@ -27,23 +37,13 @@ from tests.support.operating import Orgs, Service
 from tests.support.probing import Killed, probing
 from tests.support.random_commands import RandomCommands
 from tests.support.rehearsing import ends, publish
-from tests.support.restoring import Tables, back_up, check_independently, drop, read_tables, replace_by
-from tests.support.sending import Sending, binary
+from tests.support.restoring import back_up, check_independently, read_tables, replace_by
 from tests.support.verified import find_differences
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.integration
 
-IDLE_S = 60
 POINTS: list[Point] = ["operate.before_commit", "operate.after_commit"]
-STUCK = "0a000000-0000-4000-8000-00000000beef"
-LEFT, RIGHT = "0a000000-0000-4000-8000-00000000000a", "0a000000-0000-4000-8000-00000000000b"
-
-
-def command(number: int, command_type: str, org_id: str, **body: Any) -> Sending:
-    return binary(str(UUID(int=(7 << 96) + number)), command_type, org_id, **body)
-
-
 SWAP = [
     command(1, "org.create", LEFT, name="Left"),
     command(2, "org.create", RIGHT, name="Right"),
@@ -56,40 +56,6 @@ STUCK_QUEUE = [
     command(11, "org.update", STUCK, name="Stuck, too"),
     command(12, "org.update", STUCK, domain="stuck.example.com"),
 ]
-
-
-async def decide(settings: Settings, service: Service, sendings: Sequence[Sending]) -> None:
-    """Let commands be decided and published; those of one organization get stuck."""
-    with failing_for({UUID(STUCK)}):
-        service.start("worker", "relay")
-        await publish(settings, sendings)
-        await wait_until_idle(settings, IDLE_S)
-        await service.stop()
-
-
-async def keep(settings: Settings, tool: Rebuild | Recover) -> Operation:
-    operation, _ = await runs.keep_plan(settings, tool, requested_by="alice", reason="the database is lost")
-    return operation
-
-
-async def rebuild(settings: Settings) -> Operation:
-    done = await runs.run(settings, (await keep(settings, await Rebuild.make(settings))).id)
-    assert done.state == OperationState.DONE, done.error
-    return done
-
-
-def same(left: Tables, right: Tables) -> None:
-    for name, before, after in zip(Tables._fields, left, right, strict=True):
-        assert after == before, name
-
-
-@pytest.fixture
-async def copies(settings: Settings) -> AsyncIterator[list[str]]:
-    """The names of copies to be dropped."""
-    names: list[str] = []
-    yield names
-    for name in names:
-        await drop(settings, name)
 
 
 async def go_on(settings: Settings, service: Service) -> None:
@@ -132,12 +98,6 @@ async def test_a_recovered_backup_is_equal(settings: Settings, service: Service,
     same(lost, await read_tables(settings))
     assert await ends(settings) == sent
     await go_on(settings, service)
-
-
-async def recover(settings: Settings) -> Operation:
-    done = await runs.run(settings, (await keep(settings, await Recover.make(settings))).id)
-    assert done.state == OperationState.DONE, done.error
-    return done
 
 
 async def test_parked_commands_are_parked_again_and_can_be_released(

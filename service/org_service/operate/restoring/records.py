@@ -1,136 +1,223 @@
 """From records of the topics back to what the relay made them of. Pure.
 
-What the journal keeps as JSON text was put into the bodies as it was; here it is parsed and written again by the same
-library, which gives the same bytes.
+What the journal keeps as JSON text is cut out of the bodies as it stands there, byte for byte: so the relay put it in
+(`wire.changes`), and it costs a tenth of parsing and writing it again. A body of another form is parsed.
+
+Records that neither the relay nor a worker wrote are left out: who has lost a database can't wait for clean topics.
 """
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterator, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple
+from functools import lru_cache
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 import orjson
 
 from org_events.cloudevents import TRACEPARENT
+from org_events.kafka.batches import UnreadBatch
 from org_service.auth.tokens import TokenRejected, parse_bearer, read_user
 from org_service.domain.organization import StoredOrganization, as_deleted, from_published, without_content
-from org_service.domain.requests import Rejected, Request, read_broker_time
+from org_service.domain.requests import Rejected, Request, read_time
+from org_service.errors import PartitionUnreadableError
+from org_service.kafka.client import TopicPartition
 from org_service.kafka.reader import Record
-from org_service.store.staged import CommandRow, EventRow, ResultRow
+from org_service.kafka.whole_batches import BatchRecord
+from org_service.store.staged import Changed, CommandRow, OutcomeRow, Versions
+from org_service.telemetry.logs import get_logger
 from org_service.wire.changes import RUN_HEADER
+from org_service.wire.ids import make_uuid
+
+log = get_logger(__name__)
+
+_EVENT: Final = re.compile(
+    rb'\{"org_id":"(.{36})","version":([0-9]+),"position":([0-9]+),"changed":(\[[a-z_",]*\]),'
+    rb'"before":(null|\{.*\}),"after":(null|\{.*\}),"command_id":"(.{36})","actor":(null|".*"),'
+    rb'"recorded_at":"([^"]+)"\}',
+    re.DOTALL,
+)
+"""As the relay writes it. A quote in a text has a backslash before it: so none looks like the name of a member."""
+_POSITION: Final = re.compile(rb'"position":([0-9]+),"problem":.*"final":true\}', re.DOTALL)
+"""Of a final outcome; the end of its body."""
+_NULL: Final = b"null"
+_OURS: Final = "ce_commandid"
+"""All events and results have it."""
+_STATE: Final = "ce_orgversion"
+"""All states and tombstones have it."""
+_CACHED: Final = 4_096
+"""Moments and actors: a worker's batch has one of the former, and few people make many changes."""
+
+Headers = dict[str, bytes | None]
 
 
-class Outcomes(NamedTuple):
-    """What `orgs.results` says."""
+class Window(NamedTuple):
+    """Which positions are asked for."""
 
-    results: list[ResultRow]
-    parked: set[UUID]
-    """Commands that were not decided yet."""
-
-
-def read_results(records: Iterable[Record], after: int, through: int) -> Outcomes:
-    """Read results of positions behind one, up to another, and of what was parked."""
-    found = Outcomes([], set())
-    for record in records:
-        body, headers = orjson.loads(record.value or b""), dict(record.headers)
-        position, command_id = body["position"], UUID(body["command_id"])
-        if not body["final"]:
-            found.parked.add(command_id)
-        elif position is not None and after < position <= through:
-            found.results.append(
-                ResultRow(
-                    position=position,
-                    command_id=command_id,
-                    org_id=None if body["org_id"] is None else UUID(body["org_id"]),
-                    version=body["version"],
-                    outcome=body["outcome"],
-                    code=body["code"],
-                    organization=_text(body["organization"]),
-                    problem=_text(body["problem"]),
-                    traceparent=_decoded(headers.get(TRACEPARENT)),
-                    recorded_at=_moment(_decoded(headers["ce_time"])),
-                )
-            )
-    return found
+    after: int
+    through: int
 
 
-class Changes(NamedTuple):
-    """What `orgs.events` says."""
+def _own(at: TopicPartition, records: Sequence[BatchRecord], mark: str) -> Iterator[tuple[BatchRecord, Headers]]:
+    """Those that have a header of ours.
 
-    events: list[EventRow]
-    organizations: list[StoredOrganization]
-    """As the last of these changes of each left it."""
-
-
-def read_events(records: Iterable[Record], after: int, through: int) -> Changes:
-    """Read changes of positions behind one, up to another; not those that a replay sent again."""
-    events: list[EventRow] = []
-    last: dict[UUID, StoredOrganization] = {}
+    Raises:
+        PartitionUnreadableError: A batch is broken: what it has may be ours.
+    """
     for record in records:
         headers = dict(record.headers)
-        body = orjson.loads(record.value or b"")
-        if RUN_HEADER in headers or not after < body["position"] <= through:
+        if mark in headers:
+            yield record, headers
+        elif isinstance(record.value, UnreadBatch):
+            raise PartitionUnreadableError(
+                f"{at.topic}, partition {at.partition}: the batch at offset {record.offset} cannot be read "
+                f"({record.value.why}). See 'A partition cannot be read' in docs/operating.md."
+            )
+        else:
+            log.warning(
+                "a record of somebody else is left out", topic=at.topic, partition=at.partition, offset=record.offset
+            )
+
+
+def read_events(at: TopicPartition, records: Sequence[BatchRecord], window: Window) -> Iterator[OutcomeRow]:
+    """Read changes of some positions; not those that a replay sent again."""
+    for record, headers in _own(at, records, _OURS):
+        if RUN_HEADER in headers:
             continue
-        event = EventRow(
-            position=body["position"],
-            command_id=UUID(body["command_id"]),
-            org_id=UUID(body["org_id"]),
-            version=body["version"],
-            event_type=_decoded(headers["ce_type"]) or "",
-            actor=body["actor"],
-            changed=orjson.dumps(body["changed"]).decode(),
-            before=_text(body["before"]),
-            after=_text(body["after"]),
-            traceparent=_decoded(headers.get(TRACEPARENT)),
-            recorded_at=_moment(body["recorded_at"]),
-        )
-        events.append(event)
-        known = last.get(event.org_id)
-        if known is None or known.version < event.version:
-            last[event.org_id] = _organization(event, body, known)
-    return Changes(events, list(last.values()))
+        event = _cut_event(record.value or b"", headers) or _parse_event(record.value or b"", headers)
+        if window.after < event.position <= window.through:
+            yield event
 
 
-def _organization(event: EventRow, body: Mapping[str, Any], known: StoredOrganization | None) -> StoredOrganization:
-    if body["after"] is not None:
-        return from_published(body["after"])
-    if body["before"] is not None:
-        return as_deleted(from_published(body["before"]), event.version, event.recorded_at)
-    empty = without_content(event.org_id, event.version, event.recorded_at)
-    if known is None:
+def _cut_event(body: bytes, headers: Headers) -> OutcomeRow | None:
+    """None where the body isn't as the relay writes it."""
+    found = _EVENT.fullmatch(body)
+    if found is None:
+        return None
+    org_id, version, position, changed, before, after, command_id, actor, recorded_at = found.groups()
+    return OutcomeRow(
+        position=int(position),
+        command_id=command_id.decode(),
+        org_id=org_id.decode(),
+        version=int(version),
+        event_type=_decoded(headers["ce_type"]),
+        outcome="applied",
+        code=200,
+        actor=_actor(actor),
+        changed=changed.decode(),
+        before=None if before == _NULL else before.decode(),
+        after=None if after == _NULL else after.decode(),
+        problem=None,
+        traceparent=_decoded(headers.get(TRACEPARENT)),
+        recorded_at=_moment(recorded_at),
+    )
+
+
+def _parse_event(body: bytes, headers: Headers) -> OutcomeRow:
+    event = orjson.loads(body)
+    return OutcomeRow(
+        position=event["position"],
+        command_id=event["command_id"],
+        org_id=event["org_id"],
+        version=event["version"],
+        event_type=_decoded(headers["ce_type"]),
+        outcome="applied",
+        code=200,
+        actor=event["actor"],
+        changed=orjson.dumps(event["changed"]).decode(),
+        before=_text(event["before"]),
+        after=_text(event["after"]),
+        problem=None,
+        traceparent=_decoded(headers.get(TRACEPARENT)),
+        recorded_at=_moment(event["recorded_at"].encode()),
+    )
+
+
+class Outcome(NamedTuple):
+    """A final outcome, not yet read: nearly all are of changes, whose events say as much."""
+
+    position: int
+    record: BatchRecord
+
+
+def read_results(at: TopicPartition, records: Sequence[BatchRecord], window: Window) -> Iterator[Outcome | UUID]:
+    """Read outcomes of some positions, and the ids of commands that were parked."""
+    for record, _ in _own(at, records, _OURS):
+        if (found := _POSITION.search(record.value or b"")) is not None:
+            position = int(found[1])
+        else:
+            body = orjson.loads(record.value or b"")
+            if not body["final"]:
+                yield make_uuid(body["command_id"])
+            position = body["position"] or 0
+        if window.after < position <= window.through:
+            yield Outcome(position, record)
+
+
+def read_outcome(record: BatchRecord) -> OutcomeRow:
+    """Read a final outcome of which there is no event."""
+    body, headers = orjson.loads(record.value or b""), dict(record.headers)
+    return OutcomeRow(
+        position=body["position"],
+        command_id=body["command_id"],
+        org_id=body["org_id"],
+        version=body["version"],
+        event_type=None,
+        outcome=body["outcome"],
+        code=body["code"],
+        actor=None,
+        changed=None,
+        before=None,
+        after=_text(body["organization"]),
+        problem=_text(body["problem"]),
+        traceparent=_decoded(headers.get(TRACEPARENT)),
+        recorded_at=_moment(headers["ce_time"] or b""),
+    )
+
+
+class State(NamedTuple):
+    """An organization as of a position, or that there is none any more; not yet read."""
+
+    position: int
+    org_id: UUID
+    version: int
+    record: BatchRecord
+
+
+def read_states(at: TopicPartition, records: Sequence[BatchRecord], through: int) -> Iterator[State]:
+    """Read whose states there are, as of a position or before."""
+    for record, headers in _own(at, records, _STATE):
+        position = int(headers.get("ce_position") or b"0")
+        if position <= through:
+            yield State(position, make_uuid((record.key or b"").decode()), int(headers[_STATE] or b"0"), record)
+
+
+def read_organizations(states: Sequence[State], newer: Versions) -> list[StoredOrganization]:
+    """Read the last states of organizations of which no such version is known."""
+    last = {state.org_id: state for state in states if newer.get(state.org_id) == state.version}
+    return [
+        without_content(org_id, state.version, read_time(state.record.timestamp))
+        if state.record.value is None
+        else from_published(orjson.loads(state.record.value))
+        for org_id, state in last.items()
+    ]
+
+
+def read_changed(changed: Changed) -> StoredOrganization:
+    """An organization as its last change left it; of an erased one, with the times of its last change that says any."""
+    if changed.after is not None:
+        return from_published(orjson.loads(changed.after))
+    if changed.before is not None:
+        return as_deleted(from_published(orjson.loads(changed.before)), changed.version, changed.recorded_at)
+    empty = without_content(changed.org_id, changed.version, changed.recorded_at)
+    if changed.earlier is None:
         return empty
+    known = read_changed(changed.earlier)
     return empty._replace(
         created_at=known.created_at,
         deactivated_at=known.deactivated_at,
         deleted_at=known.deleted_at or empty.deleted_at,
     )
-
-
-class States(NamedTuple):
-    """What `orgs.state` says; the last of each."""
-
-    organizations: list[StoredOrganization]
-    deleted: list[StoredOrganization]
-    """Without what they were."""
-
-
-def read_states(records: Iterable[Record], through: int) -> States:
-    """Read organizations as of a position or before."""
-    kept: dict[UUID, StoredOrganization] = {}
-    deleted: dict[UUID, StoredOrganization] = {}
-    for record in records:
-        headers = dict(record.headers)
-        if int(headers.get("ce_position") or b"0") > through:
-            continue
-        org_id = UUID((record.key or b"").decode())
-        if record.value is None:
-            kept.pop(org_id, None)
-            version = int(headers["ce_orgversion"] or b"0")
-            deleted[org_id] = without_content(org_id, version, read_broker_time(record))
-        else:
-            deleted.pop(org_id, None)
-            kept[org_id] = from_published(orjson.loads(record.value))
-    return States(list(kept.values()), list(deleted.values()))
 
 
 def read_command(request: Request, *, trusts: bool) -> CommandRow:
@@ -143,7 +230,7 @@ def read_command(request: Request, *, trusts: bool) -> CommandRow:
         command_id=request.command_id,
         org_id=request.org_id,
         command_type=request.command.type,
-        actor=_actor(request, trusts=trusts),
+        actor=_user(request, trusts=trusts),
         request_digest=request.digest,
         partition=record.partition,
         offset=record.offset,
@@ -152,7 +239,7 @@ def read_command(request: Request, *, trusts: bool) -> CommandRow:
     )
 
 
-def _actor(request: Request, *, trusts: bool) -> str | None:
+def _user(request: Request, *, trusts: bool) -> str | None:
     if request.authorization is None:
         return request.actor if trusts else None
     if isinstance(request.command, Rejected):
@@ -171,8 +258,14 @@ def _decoded(header: bytes | None) -> str | None:
     return None if header is None else header.decode()
 
 
-def _moment(text: str | None) -> datetime:
-    return datetime.fromisoformat(text or "")
+@lru_cache(maxsize=_CACHED)
+def _moment(text: bytes) -> datetime:
+    return datetime.fromisoformat(text.decode())
+
+
+@lru_cache(maxsize=_CACHED)
+def _actor(text: bytes) -> str | None:
+    return orjson.loads(text)
 
 
 def read_position(record: Record) -> tuple[int | None, UUID]:

@@ -17,6 +17,7 @@ from org_service.kafka.offsets import describe_groups
 from org_service.kafka.ranges import find_extent, find_first_times, open_ranges
 from org_service.operate.operation import Execution, Plan, Tally
 from org_service.operate.progress import published
+from org_service.operate.restoring.beginning import worker_group
 from org_service.operate.restoring.records import read_position
 from org_service.operate.restoring.steps import Steps
 from org_service.settings import Settings
@@ -226,7 +227,7 @@ async def see_stopped(settings: Settings) -> None:
     Raises:
         PreconditionError: One does.
     """
-    group = f"{settings.kafka.topic_prefix}{settings.worker.group_id}"
+    group = worker_group(settings)
     found = (await describe_groups(settings.kafka, [group])).get(group)
     if found is not None and found.active:
         raise PreconditionError(f"{found.members} workers run, as members of the group {group}: stop them first.")

@@ -1,11 +1,13 @@
 """The steps of a rebuild or a recovery.
 
     begin          journal_head loses its row: nobody writes from here on, whatever happens to the run
-    results        what each topic says goes into a table of its own
-    events
-    state
-    commands       also: who was parked is parked again, and where workers have to go on is found
-    journal        the rows of these positions, joined from events, results and commands
+    commands       kept, to be joined to their outcomes; what can't be read is parked again
+    events         the journal's rows of changes
+    results        those of all other outcomes, and which commands were parked
+    state          of organizations whose last events are gone
+    parked         who was parked, and has no outcome since, is parked again
+    undecided      where workers have to go on is found, and whose outcome is lost
+    changed        what organizations were after their last change
     names          organizations that change give up their names, so that they may exchange them
     organizations  as their last change, or `orgs.state`, has them
     erased         topics may still have what was erased: those rows are emptied again
@@ -14,10 +16,10 @@
     end            reference data are cleared, journal_head gets its row
 
 Each step is a transaction of its effect and of how far the run is, so a run that was killed goes on as if it had not
-been. Memory doesn't grow with the topics, but for the ids of commands that are parked.
+been. Memory doesn't grow with the topics, but for where the commands are that are parked.
 """
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 from uuid import UUID
 
@@ -28,37 +30,33 @@ from org_service.domain import details
 from org_service.domain.decide import reject
 from org_service.errors import PreconditionError, RetryError
 from org_service.kafka.client import TopicPartition
-from org_service.kafka.offsets import commit, read_committed
-from org_service.kafka.ranges import OffsetRange, RangeReader, find_extent, find_first_times, open_ranges
-from org_service.kafka.reader import Record
+from org_service.kafka.offsets import commit
+from org_service.kafka.ranges import OffsetRange, find_extent
+from org_service.kafka.whole_batches import BatchRecord
 from org_service.operate.operation import Execution
 from org_service.operate.progress import published
+from org_service.operate.restoring import commands, keeping, reading
 from org_service.operate.restoring import records as wire
-from org_service.operate.restoring.commands import Commands
+from org_service.operate.restoring.beginning import EVER, Progress, begin, worker_group
+from org_service.operate.restoring.reading import Step
 from org_service.probes import probe
 from org_service.settings import Settings
 from org_service.store import erasing, operations, restoring, staged
 from org_service.store.database import Database, DatabaseConnection
+from org_service.store.staged import Partitions
 from org_service.telemetry.logs import get_logger
 from org_service.wire.position import Published
 
 log = get_logger(__name__)
 
-STEP_RECORDS: Final = 8_000
-"""Of a topic in one transaction."""
-STEP_POSITIONS: Final = 5_000
+STEP_COMMANDS: Final = 20_000
+"""That are judged in one transaction."""
 STEP_ORGANIZATIONS: Final = 5_000
 STEP_ERASED: Final = 500
 GAP_POSITIONS: Final = 50_000
-MARGIN_MS: Final = 3_600_000
-"""Before the backup's last row: what was published of later positions is not older than that, whatever clocks say."""
 _NIL: Final = UUID(int=0)
 _LAST: Final = UUID(int=2**128 - 1)
 """Behind all organizations: no id of one is this."""
-_EVER: Final = 2**62
-"""Milliseconds: of a partition that holds nothing any more."""
-
-Progress = dict[str, Any]
 
 
 class Steps:
@@ -91,13 +89,14 @@ class Steps:
             if not self._now:
                 last = await see()
                 await self._begin(last)
-            topics = self._settings.kafka.topics
             for phase, work in (
-                ("results", lambda: self._read(topics.results, self._keep_results)),
-                ("events", lambda: self._read(topics.events, self._keep_events)),
-                ("state", lambda: self._read(topics.state, self._keep_states)),
                 ("commands", self._read_commands),
-                ("journal", self._join),
+                ("events", self._read_events),
+                ("results", self._read_results),
+                ("state", self._read_states),
+                ("parked", self._park_again),
+                ("undecided", self._judge),
+                ("changed", self._stage_changed),
                 ("names", lambda: self._page(restoring.let_go_of_names)),
                 ("organizations", lambda: self._page(restoring.write_organizations)),
                 ("erased", self._empty_erased),
@@ -145,37 +144,12 @@ class Steps:
         return {name: each for name, each in self._now.items() if name != "at"} | {"phase": phase} | more
 
     async def _begin(self, last: Published) -> None:
-        kafka, restored = self._settings.kafka, self._restored
-        topics = kafka.topics
-        since_ms: int | None = None
+        restored, moment = self._restored, None
         if restored:
             async with self._database.connect() as conn:
                 moment = await restoring.find_last_moment(conn)
             assert moment is not None
-            since_ms = int(moment.timestamp() * 1000) - MARGIN_MS
-        ranges: dict[str, dict[str, tuple[int, int]]] = {}
-        for topic, from_ms in (
-            (topics.results, since_ms),
-            (topics.events, since_ms),
-            (topics.state, None),
-            (topics.commands, None),
-        ):
-            extent = await find_extent(
-                kafka, topic, from_offsets={}, end_offsets={}, from_ms=from_ms, to_ms=None, keys=()
-            )
-            ranges[topic] = {str(partition): (each.first, each.end) for partition, each in extent.ranges.items()}
-            partitions = extent.partitions
-        at = [TopicPartition(topics.commands, number) for number in range(partitions)]
-        committed = await read_committed(kafka, self._group, at, or_none=True)
-        complete = await self._find_complete(last)
-        started: Progress = {
-            "phase": "results",
-            "ranges": ranges,
-            "committed": {str(each.partition): committed[each].offset for each in at},
-            "complete_from": complete,
-            "decided_ms": int(last.recorded_at.timestamp() * 1000),
-            "back_to": {},
-        }
+        started = await begin(self._settings, moment, last)
 
         async def work(conn: DatabaseConnection) -> None:
             if await restoring.lock_head(conn) != restored:
@@ -184,91 +158,126 @@ class Steps:
 
         await self._step(work, lambda: started)
 
-    @property
-    def _group(self) -> str:
-        return f"{self._settings.kafka.topic_prefix}{self._settings.worker.group_id}"
-
-    async def _find_complete(self, last: Published) -> dict[str, int]:
-        """Since when `orgs.results` has every outcome, by partition; where topics grew, of its parent too."""
-        times = await find_first_times(self._settings.kafka, self._settings.kafka.topics.results)
-        known = {partition: _EVER if time is None else time for partition, time in times.items()}
-        parents = None if last.partitioning is None else last.partitioning.grown_from
-        return {
-            str(partition): max(time, known[partition % parents] if parents else time)
-            for partition, time in known.items()
-        }
-
-    async def _read(self, topic: str, keep: Callable[[DatabaseConnection, Sequence[Record]], Awaitable[None]]) -> None:
-        """Read a topic to the end it had, step by step."""
-        following = _FOLLOWING[self._now["phase"]]
-        ranges = {int(partition): OffsetRange(*each) for partition, each in self._now["ranges"][topic].items()}
-        if ranges:
-            async with open_ranges(self._settings.kafka, topic, ranges) as reader:
-                while reader.unfinished:
-                    records = await _take(reader)
-
-                    async def work(conn: DatabaseConnection, records: Sequence[Record] = records) -> None:
-                        await keep(conn, records)
-
-                    await self._step(work, lambda: self._read_to(topic, reader, ranges))
-        self._now = self._enter(following)
-
-    def _read_to(self, topic: str, reader: RangeReader, ranges: Mapping[int, OffsetRange]) -> Progress:
-        rest = {
-            str(partition): (reader.read_to[partition], each.end)
-            for partition, each in ranges.items()
-            if partition in reader.unfinished
-        }
-        return self._now | {"ranges": self._now["ranges"] | {topic: rest}}
-
-    async def _keep_results(self, conn: DatabaseConnection, records: Sequence[Record]) -> None:
-        found = wire.read_results(records, self._restored, self._last)
-        await staged.stage_parked(conn, found.parked)
-        await staged.stage(conn, found.results)
-
-    async def _keep_events(self, conn: DatabaseConnection, records: Sequence[Record]) -> None:
-        found = wire.read_events(records, self._restored, self._last)
-        await staged.stage_organizations(conn, found.organizations)
-        await staged.stage(conn, found.events)
-
-    async def _keep_states(self, conn: DatabaseConnection, records: Sequence[Record]) -> None:
-        found = wire.read_states(records, self._last)
-        await staged.stage_organizations(conn, found.organizations)
-        unknown = await staged.find_unknown(conn, [each.id for each in found.deleted])
-        await staged.stage_organizations(conn, [each for each in found.deleted if each.id in unknown])
-
     async def _read_commands(self) -> None:
+        kafka, trusts = self._settings.kafka, self._settings.auth.commands == "trusted"
+        topic, committed = kafka.topics.commands, self._committed
+        await self._read(
+            topic,
+            reading.read_commands(
+                kafka, topic, self._ranges(topic), lambda records: commands.decode(records, trusts=trusts)
+            ),
+            lambda conn, rows: commands.keep(conn, rows, committed),
+        )
+
+    async def _read_events(self) -> None:
+        async with self._database.begin() as conn:
+            await staged.analyze(conn)
+        topic, window = self._settings.kafka.topics.events, self._window
+        await self._read(topic, self._own(topic, lambda at, batch: wire.read_events(at, batch, window)), keeping.write)
+
+    async def _read_results(self) -> None:
+        topic, window = self._settings.kafka.topics.results, self._window
+        await self._read(
+            topic, self._own(topic, lambda at, batch: wire.read_results(at, batch, window)), keeping.keep_results
+        )
+
+    async def _read_states(self) -> None:
+        topic, through = self._settings.kafka.topics.state, self._last
+        await self._read(
+            topic, self._own(topic, lambda at, batch: wire.read_states(at, batch, through)), keeping.keep_states
+        )
+
+    @property
+    def _window(self) -> wire.Window:
+        return wire.Window(self._restored, self._last)
+
+    @property
+    def _committed(self) -> dict[int, int]:
+        return {int(partition): offset for partition, offset in self._now["committed"].items()}
+
+    def _ranges(self, topic: str) -> dict[int, OffsetRange]:
+        return {int(partition): OffsetRange(*each) for partition, each in self._now["ranges"][topic].items()}
+
+    def _own(
+        self, topic: str, decode: Callable[[TopicPartition, Sequence[BatchRecord]], Iterator[Any]]
+    ) -> AsyncGenerator[Step]:
+        return reading.read_own(self._settings.kafka, topic, self._ranges(topic), decode)
+
+    async def _read(
+        self,
+        topic: str,
+        steps: AsyncGenerator[Step],
+        keep: Callable[[DatabaseConnection, Sequence[Any]], Awaitable[Mapping[str, int] | None]],
+    ) -> None:
+        """Read a topic to the end it had, step by step."""
+        async for rows, rest in reading.ahead(steps):
+            ranges = self._now["ranges"] | {topic: {str(partition): tuple(each) for partition, each in rest.items()}}
+            await self._step(
+                lambda conn, rows=rows: keep(conn, rows), lambda ranges=ranges: self._now | {"ranges": ranges}
+            )
+        self._now = self._enter(_FOLLOWING[self._now["phase"]])
+
+    async def _park_again(self) -> None:
+        """One stretch of a partition after the other, in order: so that those of one organization come in theirs."""
         async with self._database.connect() as conn:
-            again = await staged.find_parked(conn)
+            parked = sorted(await staged.find_parked(conn, self._partitions))
         authenticator = Authenticator(self._settings.auth)
         try:
-            if again:
+            if parked:
                 await authenticator.start()
-            await self._read(
-                self._settings.kafka.topics.commands,
-                # `_now` is another one after each step.
-                lambda conn, records: Commands(authenticator, again, self._now).keep(conn, records),
-            )
+            for partition, offsets in commands.find_stretches(parked):
+                await self._park_stretch(partition, offsets, authenticator)
         finally:
             await authenticator.close()
+        self._now = self._enter("undecided")
 
-    async def _join(self) -> None:
-        """Write the journal, a window of positions at a time."""
-        after = self._now.get("at", self._restored)
-        while after < self._last:
-            through = min(after + STEP_POSITIONS, self._last)
+    async def _park_stretch(self, partition: int, offsets: Sequence[int], authenticator: Authenticator) -> None:
+        kafka, wanted = self._settings.kafka, frozenset(offsets)
+        stretch = {partition: OffsetRange(offsets[0], offsets[-1] + 1)}
+        steps = reading.read_commands(
+            kafka,
+            kafka.topics.commands,
+            stretch,
+            lambda records: [record for record in records if record.offset in wanted],
+        )
+        async for records, _ in reading.ahead(steps):
+            await self._step(
+                lambda conn, records=records: commands.park_again(conn, records, authenticator), lambda: self._now
+            )
 
-            async def work(conn: DatabaseConnection, after: int = after, through: int = through) -> Mapping[str, int]:
-                joined = await restoring.join(conn, after, through)
-                return {
-                    "changes": joined.changed,
-                    "other outcomes": joined.decided,
-                    "not on the topics any more": through - after - sum(joined),
-                }
+    @property
+    def _partitions(self) -> Partitions:
+        committed, complete = self._now["committed"], self._now["complete_from"]
+        return Partitions(
+            [int(each) for each in committed], [*committed.values()], [complete[each] for each in committed]
+        )
 
-            await self._step(work, lambda through=through: self._enter("journal", at=through))
-            after = through
-        self._now = self._enter("names")
+    async def _judge(self) -> None:
+        """Find the commands without an outcome."""
+        at: str | None = self._now.get("at", "")
+        back_to: dict[str, int] = self._now["back_to"]
+
+        async def page(conn: DatabaseConnection) -> None:
+            nonlocal at, back_to
+            after_id, decided_ms = UUID(at) if at else None, self._now["decided_ms"]
+            found = await staged.judge(conn, after_id, STEP_COMMANDS, decided_ms, self._partitions)
+            at = None if found.last_id is None else str(found.last_id)
+            either = {*back_to, *found.back_to}
+            back_to = {each: min(back_to.get(each, EVER), found.back_to.get(each, EVER)) for each in either}
+
+        while at is not None:
+            await self._step(page, lambda: self._enter("undecided", at=at, back_to=back_to))
+        self._now = self._enter("changed")
+
+    async def _stage_changed(self) -> None:
+        """Keep what organizations were after their last change."""
+
+        async def work(conn: DatabaseConnection, after_id: UUID, limit: int) -> UUID | None:
+            changed = await staged.read_changed(conn, after_id, limit)
+            await staged.stage_organizations(conn, [wire.read_changed(each) for each in changed])
+            return changed[-1].org_id if changed else None
+
+        await self._page(work)
 
     async def _page(self, work: Callable[[DatabaseConnection, UUID, int], Awaitable[UUID | None]]) -> None:
         """Go through the organizations that changed, in order of id."""
@@ -303,10 +312,12 @@ class Steps:
         while through > self._restored:
             after = max(through - GAP_POSITIONS, self._restored)
 
-            async def work(conn: DatabaseConnection, after: int = after, through: int = through) -> None:
-                filled = await restoring.fill(conn, after, through, text)
+            async def work(conn: DatabaseConnection, after: int = after, through: int = through) -> Mapping[str, int]:
+                empty = await restoring.count_empty(conn, after, through)
+                filled = await restoring.fill(conn, after, through, text) if empty else 0
                 if filled:
                     log.warning("outcomes are lost; their commands are never decided again", commands=filled)
+                return {"not on the topics any more": empty}
 
             await self._step(work, lambda after=after: self._enter("gaps", at=after))
             through = after
@@ -326,7 +337,7 @@ class Steps:
                 offsets[TopicPartition(topic, int(partition))] = wanted
         if offsets:
             try:
-                await commit(self._settings.kafka, self._group, offsets)
+                await commit(self._settings.kafka, worker_group(self._settings), offsets)
             except PreconditionError as error:
                 raise RetryError(f"{error} Stop all workers: the run waits.") from error
         if probes.listeners:
@@ -353,19 +364,12 @@ class Steps:
         await self._step(work, lambda: {"phase": "done"})
 
 
-async def _take(reader: RangeReader) -> list[Record]:
-    """The records of a step."""
-    records: list[Record] = []
-    while reader.unfinished and len(records) < STEP_RECORDS:
-        records += await reader.read()
-    return records
-
-
 _FOLLOWING: Final[Mapping[str, str]] = {
-    "results": "events",
-    "events": "state",
-    "state": "commands",
-    "commands": "journal",
+    "commands": "events",
+    "events": "results",
+    "results": "state",
+    "state": "parked",
+    "changed": "names",
     "names": "organizations",
     "organizations": "erased",
 }

@@ -1,0 +1,5 @@
+-- staged/analyze
+--
+-- Counts the commands that are kept. A rebuild or a recovery, before events.
+
+ANALYZE restoring_command;

@@ -1,0 +1,34 @@
+"""What a step of events, results or states leaves in the database."""
+
+from collections.abc import Mapping, Sequence
+from uuid import UUID
+
+from org_service.operate.restoring import records as wire
+from org_service.store import restoring, staged
+from org_service.store.database import DatabaseConnection
+from org_service.store.staged import OutcomeRow
+
+
+async def write(conn: DatabaseConnection, rows: Sequence[OutcomeRow]) -> Mapping[str, int]:
+    """Write changes and outcomes into the journal."""
+    if not rows:
+        return {}
+    await staged.stage_outcomes(conn, rows)
+    written = await restoring.write(conn)
+    return {"changes": written.changed, "other outcomes": written.decided}
+
+
+async def keep_results(conn: DatabaseConnection, rows: Sequence[wire.Outcome | UUID]) -> Mapping[str, int]:
+    """Write outcomes that have no event."""
+    outcomes = [each for each in rows if isinstance(each, wire.Outcome)]
+    await staged.stage_parked(conn, [each for each in rows if isinstance(each, UUID)])
+    unknown = await restoring.find_unknown(conn, [each.position for each in outcomes])
+    return await write(conn, [wire.read_outcome(each.record) for each in outcomes if each.position in unknown])
+
+
+async def keep_states(conn: DatabaseConnection, states: Sequence[wire.State]) -> None:
+    """Keep organizations of which later versions are there than their changes say."""
+    unknown = await restoring.find_unknown(conn, [each.position for each in states])
+    without = [each for each in states if each.position in unknown]
+    newer = await staged.find_newer(conn, [(each.org_id, each.version) for each in without])
+    await staged.stage_organizations(conn, wire.read_organizations(without, newer))

@@ -43,6 +43,7 @@ from tests.support.waiting import until
 
 pytestmark = pytest.mark.integration
 
+OTHER = "0a000000-0000-4000-8000-00000000000c"
 POINTS: list[Point] = ["operate.before_commit", "operate.after_commit"]
 SWAP = [
     command(1, "org.create", LEFT, name="Left"),
@@ -246,6 +247,25 @@ async def test_organizations_whose_events_expired_come_from_the_state(
     rows = await fetch(settings, "SELECT position, code, version FROM journal ORDER BY command_id")
     assert [(row["code"], row["version"]) for row in rows] == [(409, 4), (200, 3)]
     assert sorted(row["position"] for row in rows) == [7, 8]
+
+
+async def test_a_deletion_whose_event_expired_is_known_from_its_tombstone(
+    settings: Settings, service: Service, copies: list[str]
+) -> None:
+    """In a backup from before it the organization is alive."""
+    await decide(settings, service, SWAP)
+    copies.append(await back_up(settings))
+    await decide(settings, service, [command(40, "org.delete", LEFT)])
+    await cut(settings, settings.kafka.topics.events, settings.kafka.topics.results)
+    await replace_by(settings, copies[0])
+    await recover(settings)
+    rows = await fetch(settings, "SELECT name, name_key, version, deleted_at IS NOT NULL AS deleted FROM organization")
+    assert sorted(map(tuple, rows)) == [("", None, 4, True), ("Left", "left", 2, False)]
+    # Its name is free, and its id stays taken.
+    again = [command(41, "org.create", OTHER, name="Right"), command(42, "org.create", LEFT, name="Again")]
+    await decide(settings, service, again)
+    codes = await fetch(settings, "SELECT code FROM journal WHERE position > 6 ORDER BY command_id")
+    assert [row["code"] for row in codes] == [200, 409]
 
 
 async def test_what_is_not_as_it_must_be_is_refused(

@@ -376,14 +376,15 @@ TEXTS: Final[Mapping[str, str]] = {
     "migrate/try_lock": "Tries to be the only migration. `orgs migrate`, five times a second until it is. An advisory "
     "lock of the session.",
     "roles/prepare": "Makes the group roles and their rights in the schema where they are missing. `orgs migrate`.",
-    "verification/window": f"Digests a part of the journal, by bucket of organizations. {_VERIFIER} of 50,000 rows. No "
-    "lock. journal_pkey.",
+    "verification/window": f"Digests a part of the journal. {_VERIFIER} of 10,000 rows. No lock. journal_pkey.",
+    "verification/chain": f"Digests how the changes of a part of the journal follow each other, by bucket. {_DIFFERS}, "
+    "for each part. No lock. journal_pkey.",
     "verification/page": f"Digests the next organizations and compares each with its last change. {_VERIFIER} of "
     "20,000 organizations, in one snapshot. No lock. organization_pkey and journal_org_id_version_key.",
     "verification/reference": "Digests the reference tables. A verification, once, in its snapshot. No lock. Reads the "
     "whole tables.",
     "verification/reference_rows": f"Reads the facts of buckets. {_DIFFERS}. No lock. Reads the whole table.",
-    "verification/rows": f"Reads the rows of buckets. {_DIFFERS}, for each part of the journal. No lock. journal_pkey.",
+    "verification/rows": f"Reads a part of the journal. {_DIFFERS}. No lock. journal_pkey.",
     "verification/emptied": "Reads which rows were emptied with erased organizations. A verification, in its snapshot, "
     "10,000 at a time. No lock. Reads the whole table of organizations; journal_org_id_version_key.",
     "verification/emptied_at": f"Finds which of some rows were emptied. {_DIFFERS}. No lock. journal_pkey.",

@@ -100,6 +100,18 @@ async def read_batches(
     A batch that nobody can read is one record without key and headers, whose value is an `UnreadBatch`.
 
     Raises:
+        As `read_whole`.
+    """
+    async for at, batch in read_whole(kafka, ranges, stall_s=stall_s):
+        yield at, open_batch(batch, ranges[at].start)
+
+
+async def read_whole(
+    kafka: KafkaSettings, ranges: Mapping[TopicPartition, Bounds], *, stall_s: float = STALL_S
+) -> AsyncIterator[tuple[TopicPartition, WholeBatch | UnreadBatch]]:
+    """The same, batches as they are: the first one may begin before its range does.
+
+    Raises:
         KafkaError: Kafka can't be reached.
         StalledError: A partition did not go on for `stall_s`.
         PartitionUnreadableError: A partition can't be read up to there.
@@ -130,14 +142,17 @@ async def read_batches(
                     "says whose), or it has no leader."
                 ) from None
             for batch in batches:
-                at = TopicPartition(batch.topic, batch.partition)
-                yield at, [record for record in open_batch(batch.value) if record.offset >= ranges[at].start]
+                yield TopicPartition(batch.topic, batch.partition), cast("WholeBatch | UnreadBatch", batch.value)
 
 
-def open_batch(batch: Any) -> Sequence[BatchRecord]:
-    """The records of a whole batch; of one that can't be taken apart itself, as the only record."""
-    if not isinstance(batch, WholeBatch):
-        return [_Unreadable(getattr(batch, "first_offset", 0), batch)]
+def open_batch(batch: WholeBatch | UnreadBatch, start: int = 0) -> Sequence[BatchRecord]:
+    """The records of a batch from an offset on; of one that can't be taken apart itself, as the only record."""
+    return [record for record in _open(batch) if record.offset >= start]
+
+
+def _open(batch: WholeBatch | UnreadBatch) -> Sequence[BatchRecord]:
+    if isinstance(batch, UnreadBatch):
+        return [_Unreadable(batch.first_offset, batch)]
     try:
         return cast("Sequence[BatchRecord]", [*cast("Any", DefaultRecordBatch(cast("Any", batch)))])
     except Exception:  # noqa: BLE001 - it raises whatever comes; the careful reader says what is really wrong

@@ -10,7 +10,7 @@ from itertools import islice
 from typing import Any, Final, TypeVar
 from uuid import UUID
 
-from org_service.domain.digests import BUCKETS, find_dirty
+from org_service.domain.digests import BUCKETS, NOTHING, WINDOW, Digest, add, find_dirty, window_of
 from org_service.domain.outcomes import JournaledOutcome
 from org_service.kafka.client import TopicPartition
 from org_service.operate.verifying import facts, rows
@@ -24,7 +24,6 @@ from org_service.store.database import Database, DatabaseConnection
 
 ROWS_MAX: Final = 200_000
 """Compared one by one in one reading of a topic; their digests are in memory."""
-WINDOW_ROWS: Final = 500_000
 _STEP: Final = 1_000
 """Rows in one statement that asks for certain ones."""
 _UNEXPLAINED: Final = "digests differed, and the rows do not (any more): verify again"
@@ -41,6 +40,11 @@ def _batched(items: Iterable[_Item], size: int) -> Iterator[tuple[_Item, ...]]:
     source = iter(items)
     while batch := (*islice(source, size),):
         yield batch
+
+
+def _fit_buckets(rows: int) -> int:
+    """How many buckets of a journal fit into memory."""
+    return max(1, ROWS_MAX * BUCKETS // max(rows, 1))
 
 
 class Comparing:
@@ -112,8 +116,8 @@ class Comparing:
         for ids in _batched(self._found.differing, _STEP):
             self._explained.update(bucket_of(str(each)) for each in ids)
             self._report.add(comparison, await self._compare_organizations(ids))
-        through, left = self._report.position, find_dirty(self._found.chain, self._found.last_links)
-        for buckets in self._split(left):
+        through = self._report.position
+        for buckets in self._split(await self._find_loose_ends(), _fit_buckets(through), "buckets"):
             async with self._database.connect() as conn:
                 lost = await verification.find_lost_organizations(conn, through, buckets, _STEP)
                 links = await verification.find_broken_links(conn, through, buckets, _STEP)
@@ -126,6 +130,16 @@ class Comparing:
             self._explained |= seen
             if buckets - self._explained:
                 comparison.lower_to(Verdict.INCONCLUSIVE, _UNEXPLAINED)
+
+    async def _find_loose_ends(self) -> set[int]:
+        """Buckets in which the changes do not lead to what the table has."""
+        last_links, chain = self._found.last_links, dict[int, Digest]()
+        if sum(last_links.values(), NOTHING) == self._found.chain:
+            return set()
+        for after in range(0, self._report.position, WINDOW):
+            async with self._database.connect() as conn:
+                add(chain, await verification.read_chain(conn, after, min(after + WINDOW, self._report.position)))
+        return find_dirty(chain, last_links)
 
     def _add_links(self, comparison: Comparison, links: Sequence[verification.BrokenLink]) -> None:
         for link in links:
@@ -163,12 +177,11 @@ class Comparing:
                 differences += [named._replace(field=name, expected=left, found=right) for name, left, right in fields]
         return differences
 
-    def _split(self, buckets: Iterable[int]) -> Iterable[set[int]]:
+    def _split(self, numbers: Iterable[int], at_once: int, what: str) -> Iterable[set[int]]:
         """As many at once as fit into memory, until enough is named."""
-        at_once = max(1, ROWS_MAX * BUCKETS // max(self._report.position, 1))
-        for some in _batched(sorted(buckets), at_once):
+        for some in _batched(sorted(numbers), at_once):
             if self._report.full:
-                self._report.notes.append("more buckets differ than were compared row by row")
+                self._report.notes.append(f"more {what} differ than were compared row by row")
                 return
             yield set(some)
 
@@ -186,11 +199,11 @@ class Comparing:
             comparison.lower_to(Verdict.INCOMPLETE, f"retention took positions up to {low:,}")
         self._add_strange(comparison, log, topic, scan)
         dirty = find_dirty(expected, scan.digests) | await self._look_at_repeats(log, scan)
-        for buckets in self._split(dirty):
+        for windows in self._split(dirty, ROWS_MAX // WINDOW, "windows of positions"):
             again = await self._readers.read_log(
-                log, found.of(topic), buckets, low=low, through=through, skip=found.emptied
+                log, found.of(topic), windows, low=low, through=through, skip=found.emptied
             )
-            must_be = await self._expect(log, buckets, low)
+            must_be = await self._expect(log, windows, low)
             differences, superseded = await self._compare_log(log, topic, must_be, again.entries)
             self._report.add(comparison, differences)
             if superseded:
@@ -213,7 +226,7 @@ class Comparing:
             self._report.add(comparison, [named])
 
     async def _look_at_repeats(self, log: Log, scan: LogScan) -> set[int]:
-        """The buckets of repeated records that must be looked at one by one."""
+        """The windows of repeated records that must be looked at one by one."""
         dirty: set[int] = set()
         for positions in _batched(sorted(scan.repeats), _STEP):
             async with self._database.connect() as conn:
@@ -221,18 +234,18 @@ class Comparing:
             for position, row in there.items():
                 right, repeats = rows.digest_of(row, log), scan.repeats[position]
                 if any(each.digest != right or (log == "events" and not each.replayed) for each in repeats):
-                    dirty.add(bucket_of(str(row.org_id or row.command_id)))
+                    dirty.add(window_of(position))
         if scan.repeats_left_out:
             self._report.notes.append(f"{scan.repeats_left_out:,} repeated {log} were not compared with the first")
         return dirty
 
-    async def _expect(self, log: Log, buckets: Collection[int], low: int) -> dict[int, bytes]:
-        """Digests of what the relay makes of the rows of buckets, by position."""
+    async def _expect(self, log: Log, windows: Iterable[int], low: int) -> dict[int, bytes]:
+        """Digests of what the relay makes of the rows of windows, by position."""
         must_be: dict[int, bytes] = {}
-        through = self._report.position
-        for after in range(low, through, WINDOW_ROWS):
+        for after in sorted(window * WINDOW for window in windows):
             async with self._database.connect() as conn:
-                window = await verification.read_rows(conn, after, min(after + WINDOW_ROWS, through), buckets)
+                last = min(after + WINDOW, self._report.position)
+                window = await verification.read_rows(conn, max(after, low), last)
             for row in window:
                 digest = rows.digest_of(row, log)
                 if digest is not None:
@@ -313,7 +326,8 @@ class Comparing:
             where = f"{topic}[{each.partition}] offset {each.offset}"
             self._report.add(comparison, [Difference(Kind.STATE_FOREIGN, each.key, "journal", where, found=each.why)])
         moved = {bucket_of(each) for each in found.state_scan.moved}
-        for buckets in self._split(find_dirty(found.state, found.state_scan.digests) | moved):
+        dirty = find_dirty(found.state, found.state_scan.digests) | moved
+        for buckets in self._split(dirty, _fit_buckets(through), "buckets"):
             async with self._database.connect() as conn:
                 must_be = await verification.read_states(conn, through, buckets)
             again = await self._readers.read_state(found.of(topic), buckets, through=through, partitions=found.grown_to)

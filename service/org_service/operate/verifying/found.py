@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
-from org_service.domain.digests import Digest, Digests
+from org_service.domain.digests import NOTHING, Digest, Digests
 from org_service.kafka.client import TopicPartition
 from org_service.kafka.whole_batches import Bounds
 from org_service.operate.verifying.logs import LogScan, StateScan
@@ -32,8 +32,9 @@ class Found:
     short: list[tuple[int, int]] = field(default_factory=list[tuple[int, int]])
     """Windows of the journal that lack rows: the position before the first one, and the last."""
     events: Digests = field(default_factory=dict[int, Digest])
+    """By window, as all of the journal."""
     results: Digests = field(default_factory=dict[int, Digest])
-    chain: Digests = field(default_factory=dict[int, Digest])
+    chain: Digest = NOTHING
     events_low: int = 0
     """Up to here retention took events, or some of them."""
     results_low: int = 0

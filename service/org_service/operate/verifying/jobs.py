@@ -5,6 +5,7 @@ second to begin.
 """
 
 import asyncio
+import gc
 import multiprocessing
 import os
 from collections.abc import Collection, Coroutine, Mapping
@@ -23,6 +24,8 @@ OWN_OFFSETS_MAX: Final = 300_000
 """Of a topic: fewer are read in this process, in a second or two."""
 PROCESSES_MAX: Final = 4
 """Kafka and Postgres want processors, too; and each process takes some 60 MB."""
+GARBAGE_OBJECTS: Final = 50_000
+"""New ones before those in circles are looked for: some MB."""
 
 Topic = Literal["events", "results", "state"]
 Ranges = Mapping[TopicPartition, Bounds]
@@ -52,27 +55,35 @@ class Readers:
             self._pool.terminate()
 
     async def read_log(
-        self, topic: Literal["events", "results"], ranges: Ranges, buckets: Collection[int] = (), **bounds: Any
+        self, topic: Literal["events", "results"], ranges: Ranges, wanted: Collection[int] = (), **bounds: Any
     ) -> LogScan:
         """Read events or results; as `scan_log`."""
-        return await self._read(topic, ranges, buckets, bounds)
+        return await self._read(topic, ranges, wanted, bounds)
 
-    async def read_state(self, ranges: Ranges, buckets: Collection[int] = (), **bounds: Any) -> StateScan:
+    async def read_state(self, ranges: Ranges, wanted: Collection[int] = (), **bounds: Any) -> StateScan:
         """Fold `orgs.state`; as `scan_state`."""
-        return await self._read("state", ranges, buckets, bounds)
+        return await self._read("state", ranges, wanted, bounds)
 
-    async def _read(self, topic: Topic, ranges: Ranges, buckets: Collection[int], bounds: dict[str, Any]) -> Any:
+    async def gather(
+        self, first: Coroutine[Any, Any, LogScan], second: Coroutine[Any, Any, LogScan]
+    ) -> tuple[LogScan, LogScan]:
+        """Two topics: processes that are done with one begin the other; here one after the other."""
+        if self._processes:
+            return await asyncio.gather(first, second)
+        return await first, await second
+
+    async def _read(self, topic: Topic, ranges: Ranges, wanted: Collection[int], bounds: dict[str, Any]) -> Any:
         bounds |= {"stall_s": self._stall_s}
         offsets = sum(each.end - each.start for each in ranges.values())
         if not self._processes or offsets <= OWN_OFFSETS_MAX:
-            return await _scan(self._kafka, topic, ranges, buckets, bounds, self._pace)
+            return await _scan(self._kafka, topic, ranges, wanted, bounds, self._pace)
         parts = [dict(list(ranges.items())[number :: self._processes]) for number in range(self._processes)]
-        found = await asyncio.gather(*(self._submit(topic, part, buckets, bounds) for part in parts if part))
+        found = await asyncio.gather(*(self._submit(topic, part, wanted, bounds) for part in parts if part))
         for other in found[1:]:
             found[0].merge(other)
         return found[0]
 
-    async def _submit(self, topic: Topic, ranges: Ranges, buckets: Collection[int], bounds: dict[str, Any]) -> Any:
+    async def _submit(self, topic: Topic, ranges: Ranges, wanted: Collection[int], bounds: dict[str, Any]) -> Any:
         # Not forked: this process has threads and connections.
         self._pool = self._pool or multiprocessing.get_context("spawn").Pool(self._processes)
         loop = asyncio.get_running_loop()
@@ -83,18 +94,21 @@ class Readers:
                 (future.set_exception if isinstance(ending, BaseException) else future.set_result)(ending)
 
         told = partial(loop.call_soon_threadsafe, end)
-        given = (self._kafka, topic, ranges, tuple(buckets), bounds)
+        given = (self._kafka, topic, ranges, tuple(wanted), bounds)
         self._pool.apply_async(_run, given, callback=told, error_callback=told)
         return await future
 
 
-def _run(kafka: KafkaSettings, topic: Topic, ranges: Ranges, buckets: Collection[int], bounds: dict[str, Any]) -> Any:
-    return asyncio.run(_scan(kafka, topic, ranges, buckets, bounds, Pace()))
+def _run(kafka: KafkaSettings, topic: Topic, ranges: Ranges, wanted: Collection[int], bounds: dict[str, Any]) -> Any:
+    # What was imported stays, and records are in no circles: to look for some took a tenth of the time.
+    gc.freeze()
+    gc.set_threshold(GARBAGE_OBJECTS)
+    return asyncio.run(_scan(kafka, topic, ranges, wanted, bounds, Pace()))
 
 
 def _scan(  # noqa: PLR0917 - what a job is
-    kafka: KafkaSettings, topic: Topic, ranges: Ranges, buckets: Collection[int], bounds: dict[str, Any], pace: Pace
+    kafka: KafkaSettings, topic: Topic, ranges: Ranges, wanted: Collection[int], bounds: dict[str, Any], pace: Pace
 ) -> Coroutine[Any, Any, LogScan | StateScan]:
     if topic == "state":
-        return scan_state(kafka, ranges, buckets=buckets, pace=pace, **bounds)
-    return scan_log(kafka, topic, ranges, buckets=buckets, pace=pace, **bounds)
+        return scan_state(kafka, ranges, wanted=wanted, pace=pace, **bounds)
+    return scan_log(kafka, topic, ranges, wanted=wanted, pace=pace, **bounds)

@@ -1,4 +1,4 @@
-"""What `orgs.events`, `orgs.results` and `orgs.state` hold, as digests by bucket or record by record.
+"""What `orgs.events`, `orgs.results` and `orgs.state` hold, as digests or record by record.
 
 Records say their position, so a topic is taken as of a position exactly, while more is published. What is in order to
 be kept of events and results is a bit a position: which were seen. Of `orgs.state` the last record of each key counts;
@@ -13,10 +13,19 @@ from dataclasses import dataclass, field
 from hashlib import md5
 from typing import Any, Final, Literal, NamedTuple
 
-from org_events.kafka.batches import UnreadBatch
-from org_service.domain.digests import BUCKETS, Digest, Digests, add
+from org_events.kafka.batches import UnreadBatch, WholeBatch
+from org_service.domain.digests import BUCKETS, NOTHING, Digest, Digests, add, fold, window_of
 from org_service.kafka.client import TopicPartition
-from org_service.kafka.whole_batches import STALL_S, BatchRecord, Bounds, group, read_batches
+from org_service.kafka.whole_batches import (
+    STALL_S,
+    BatchRecord,
+    Bounds,
+    group,
+    open_batch,
+    read_batches,
+    read_whole,
+)
+from org_service.operate.verifying.usual import count_usual, digest_usual
 from org_service.settings import KafkaSettings
 from org_service.wire.changes import RUN_HEADER, hash_key
 
@@ -70,6 +79,7 @@ class LogScan:
     """What part of a topic holds."""
 
     digests: Digests = field(default_factory=dict[int, Digest])
+    """By window of positions."""
     seen: bytearray = field(default_factory=bytearray)
     """A bit a position."""
     records: int = 0
@@ -80,7 +90,12 @@ class LogScan:
     last: tuple[int, int, int] = (0, 0, 0)
     """The highest position of all, its partition and offset."""
     entries: dict[int, list[Entry]] = field(default_factory=dict[int, list[Entry]])
-    """Of the buckets that were asked for, by position."""
+    """Of the windows that were asked for, by position."""
+
+    def note(self, window: int, digests: Sequence[bytes]) -> None:
+        """Add records of a window of positions."""
+        if digests:
+            self.digests[window] = self.digests.get(window, NOTHING) + fold(digests)
 
     def merge(self, other: "LogScan") -> None:
         """Add another part."""
@@ -110,7 +125,7 @@ async def scan_log(
     low: int,
     through: int,
     skip: bytes | bytearray | None = None,
-    buckets: Collection[int] = (),
+    wanted: Collection[int] = (),
     pace: Pace | None = None,
     stall_s: float = STALL_S,
 ) -> LogScan:
@@ -123,32 +138,36 @@ async def scan_log(
         low: Nothing up to this position is asked for.
         through: Nor behind this one.
         skip: Nor where a bit is set.
-        buckets: Keep the records of these one by one.
+        wanted: Keep the records of these windows one by one.
         pace: How much of a processor may be used.
         stall_s: As `read_batches`.
     """
     scan, pace = LogScan(seen=bytearray((through >> 3) + 1)), pace or Pace()
-    counts, xors = [0] * BUCKETS, [0] * BUCKETS
-    wanted = frozenset(buckets)
-    async for at, records in read_batches(kafka, ranges, stall_s=stall_s):
-        _scan(scan, log, at.partition, records, (low, through, skip), wanted, counts, xors)
+    asked = low, through, skip
+    async for at, batch in read_whole(kafka, ranges, stall_s=stall_s):
+        done, start = 0, ranges[at].start
+        if not wanted and isinstance(batch, WholeBatch) and (records := count_usual(batch, start)):
+            done = digest_usual(scan, log, at.partition, batch, records, asked)
+            if done == records:
+                await pace.rest()
+                continue
+        scan_records(scan, log, at.partition, open_batch(batch, start)[done:], asked, frozenset(wanted))
         await pace.rest()
-    scan.digests = {number: Digest(counts[number], xors[number]) for number in range(BUCKETS) if counts[number]}
     return scan
 
 
-def _scan(  # noqa: PLR0917 - the hot loop: once a batch
+def scan_records(  # noqa: PLR0917 - once a batch
     scan: LogScan,
     log: Log,
     partition: int,
     records: Sequence[BatchRecord],
-    positions: tuple[int, int, bytes | bytearray | None],
-    wanted: frozenset[int],
-    counts: list[int],
-    xors: list[int],
+    asked: tuple[int, int, bytes | bytearray | None],
+    wanted: frozenset[int] = frozenset(),
 ) -> None:
-    low, through, skip = positions
-    events, seen, number = log == "events", scan.seen, int.from_bytes
+    """Digest records one by one; arguments are those of `scan_log`, `asked` being low, through and skip."""
+    low, through, skip = asked
+    events, seen = log == "events", scan.seen
+    digests: dict[int, list[bytes]] = {}
     start = 0
     for record in records:
         value = record.value
@@ -158,7 +177,6 @@ def _scan(  # noqa: PLR0917 - the hot loop: once a batch
             assert value is not None
             start = value.index(_POSITION, _BODY_AT) + 11
             position = int(value[start : value.index(b",", start)])
-            bucket = int(key[33:], 16) & (BUCKETS - 1)
             if key != (value[11:47] if events else value[63:99]) and (events or key != value[15:51]):
                 raise ValueError("its key is not that of its body")  # noqa: TRY301 - told with the others
         except (AssertionError, ValueError) as error:
@@ -178,7 +196,8 @@ def _scan(  # noqa: PLR0917 - the hot loop: once a batch
             kind, replayed = _kind(headers)
             value = kind + value
         digest = md5(value).digest()  # noqa: S324 - of what is ours; see `store.verification`
-        if bucket in wanted:
+        window = window_of(position)
+        if window in wanted:
             entry = Entry(digest, partition, record.offset, replayed)
             scan.entries.setdefault(position, []).append(entry)
         if replayed or seen[position >> 3] & bit:
@@ -188,8 +207,9 @@ def _scan(  # noqa: PLR0917 - the hot loop: once a batch
                 scan.repeats_left_out += 1
             continue
         seen[position >> 3] |= bit
-        counts[bucket] += 1
-        xors[bucket] ^= number(digest, "big")
+        digests.setdefault(window, []).append(digest)
+    for window, those in digests.items():
+        scan.note(window, those)
     scan.records += len(records)
 
 
@@ -250,7 +270,7 @@ async def scan_state(
     *,
     through: int,
     partitions: int | None,
-    buckets: Collection[int] = (),
+    wanted: Collection[int] = (),
     pace: Pace | None = None,
     stall_s: float = STALL_S,
 ) -> StateScan:
@@ -261,7 +281,7 @@ async def scan_state(
         ranges: What to read.
         through: Records behind this position are left out.
         partitions: How many there are, where the topic grew: records that were left behind don't count.
-        buckets: Keep the last records of these one by one.
+        wanted: Keep the last records of these buckets one by one.
         pace: How much of a processor may be used.
         stall_s: As `read_batches`.
     """
@@ -276,7 +296,7 @@ async def scan_state(
                 if partitions is not None and hash_key(key) % partitions != at.partition:
                     continue
                 bucket = bucket_of(key)
-                if bucket in buckets:
+                if bucket in wanted:
                     scan.entries[key.decode()] = StateEntry(version, digest, at.partition, offset)
                 if digest:
                     scan.keys += 1

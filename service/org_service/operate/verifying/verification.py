@@ -6,7 +6,7 @@ and the topics are read beside it. Records say their position, so topics are tak
 published meanwhile: there is never a false alarm. Where the relay is not at P yet, or a transaction is open, the
 verdict is `inconclusive`.
 
-What is proved, by digests of 1,024 buckets (`store.verification`):
+What is proved, by digests (`store.verification`):
 
 - each organization is what its last change left, and each change follows the one before it, from version 1 on;
 - positions have no holes, and a command has one outcome;
@@ -14,7 +14,7 @@ What is proved, by digests of 1,024 buckets (`store.verification`):
 - `orgs.state` folds to the last changes;
 - memberships, partnerships and staff are what their topics say up to where they are applied.
 
-A bucket that differs is compared row by row (`details`), with what the relay itself would send.
+What differs is compared row by row (`comparing`), with what the relay itself would send.
 """
 
 import asyncio
@@ -41,8 +41,6 @@ from org_service.settings import Settings
 from org_service.store import journal, reference_progress, verification
 from org_service.store.database import Database, DatabaseConnection
 
-WINDOW_ROWS: Final = 50_000
-"""Of the journal in one statement: about half a second, far from any time-out."""
 PAGE_ORGANIZATIONS: Final = 20_000
 EMPTIED_AT_ONCE: Final = 10_000
 SESSIONS: Final = 2
@@ -180,7 +178,7 @@ class _Verification:
         found.bounds = await find_bounds(self._kafka, (names.events, names.results, names.state))
         found.events_low = await self._find_low(names.events)
         found.results_low = await self._find_low(names.results)
-        windows = iter(range(0, through, WINDOW_ROWS))
+        windows = iter(range(0, through, digests.WINDOW))
         await asyncio.gather(
             *(self._read_windows(windows) for _ in range(SESSIONS if self._asked.share >= 1 else 1)),
             self._read_topics(),
@@ -189,7 +187,7 @@ class _Verification:
     async def _read_windows(self, windows: Iterator[int]) -> None:
         found, through = self._found, self.report.position
         for after in windows:
-            began_s, last = time.monotonic(), min(after + WINDOW_ROWS, through)
+            began_s, last = time.monotonic(), min(after + digests.WINDOW, through)
             async with self._database.connect() as conn:
                 window = await verification.read_window(
                     conn, after, last, events_from=found.events_low, results_from=found.results_low
@@ -197,17 +195,18 @@ class _Verification:
             found.rows += window.rows
             if window.rows < last - after:
                 found.short.append((after, last))
-            digests.add(found.events, window.events)
-            digests.add(found.results, window.results)
-            digests.add(found.chain, window.chain)
+            number = digests.window_of(last)
+            found.events[number], found.results[number] = window.events, window.results
+            found.chain += window.chain
             self._on_step("journal rows", found.rows, through)
             await self._pace.rest(time.monotonic() - began_s)
 
     async def _read_topics(self) -> None:
         found, through, names = self._found, self.report.position, self._kafka.topics
         read = partial(self._readers.read_log, through=through, skip=found.emptied)
-        found.events_scan = await read("events", found.of(names.events), low=found.events_low)
-        found.results_scan = await read("results", found.of(names.results), low=found.results_low)
+        events = read("events", found.of(names.events), low=found.events_low)
+        results = read("results", found.of(names.results), low=found.results_low)
+        found.events_scan, found.results_scan = await self._readers.gather(events, results)
         if self._asked.at is None:
             found.state_scan = await self._readers.read_state(
                 found.of(names.state), through=through, partitions=found.grown_to

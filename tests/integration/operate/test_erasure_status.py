@@ -8,17 +8,20 @@ import pytest
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource
 
 from org_events.commands import CreateOrganization, DeleteOrganization, UpdateOrganization
-from org_service.operate import erasure_status, runs
+from org_service.operate import erasure_status, publish, runs
 from org_service.settings import LogSettings, Settings
 from tests.support import log_faults
+from tests.support.collector import Collector
 from tests.support.database import execute
-from tests.support.erasing import ADDRESS, CONTACT, DOMAIN, NAME, holds_canary
+from tests.support.erasing import ADDRESS, CONTACT, DOMAIN, NAME, find_canary, holds_canary
 from tests.support.operating import Acting, Orgs, Service
 from tests.support.processes import Role, ServiceProcess
 from tests.support.topics import read_topic
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.integration
+
+SAMPLED = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
 async def left(settings: Settings, org_id: UUID | None = None) -> dict[str, int]:
@@ -87,7 +90,9 @@ async def test_what_is_left_is_found_until_kafka_has_removed_it(
     for number in range(2):
         await act("alice", [CreateOrganization(org_id=uuid4(), name=f"Acme {number} {n}") for n in range(12)])
     await until(lambda: is_gone(settings, org_id), timeout_s=60)
-    assert not any(holds_canary(each.value() or b"") for each in await read_topic(settings, topics.state))
+    for topic in (*topics.data, topics.relay):
+        for each in await read_topic(settings, topic):
+            assert not holds_canary(b"".join((each.key() or b"", each.value() or b"", repr(each.headers()).encode())))
     await orgs("erase", "--status", str(org_id))
     await service.stop()
 
@@ -126,36 +131,53 @@ async def test_what_is_written_to_tables_afterwards_is_found(orgs: Orgs, setting
     }
 
 
-async def test_no_log_and_no_metric_says_anything_of_it(
-    orgs: Orgs, settings: Settings, act: Acting, tmp_path: Path
-) -> None:
-    settings = settings.model_copy(update={"log": LogSettings(level="debug", format="json")})
-    roles: tuple[Role, ...] = ("worker", "relay", "operate")
-    processes = [ServiceProcess(role, settings, tmp_path) for role in roles]
-    try:
-        for process in processes:
-            process.start()
-        for process in processes:
-            process.wait_until_ready()
-        org_id = uuid4()
-        create = CreateOrganization.model_validate(
-            {"org_id": org_id, "name": NAME, "domain": DOMAIN, "primary_address": ADDRESS}
+async def test_no_log_no_metric_and_no_span_says_anything_of_it(settings: Settings, tmp_path: Path) -> None:
+    """Not while it was there either: nobody could erase it from where these go."""
+    with Collector() as collector:
+        settings = settings.model_copy(
+            update={"log": LogSettings(level="debug", format="json"), "tracing": collector.settings()}
         )
-        await act(CONTACT, [create, UpdateOrganization(org_id=org_id, domain=None), DeleteOrganization(org_id=org_id)])
-        ran = await orgs(
-            "erase", str(org_id), "--detach", "--reason", NAME, "--json", ORGS_OPERATE__ERASE_GRACE_DAYS="0"
-        )
-
-        async def is_done() -> bool:
-            return (await runs.find(settings, UUID(ran.json["id"]))).state == "done"
-
-        await until(is_done)
-        for process in processes:
-            assert len(process.metrics()) > 10
-            assert not any(holds_canary(each.encode()) for each in process.metrics())
-    finally:
-        for process in processes:
-            process.close()
+        roles: tuple[Role, ...] = ("worker", "relay", "operate")
+        processes = [ServiceProcess(role, settings, tmp_path) for role in roles]
+        try:
+            for process in processes:
+                process.start()
+            for process in processes:
+                process.wait_until_ready()
+            await _live_and_be_erased(settings)
+            for process in processes:
+                assert len(process.metrics()) > 10
+                assert not any(holds_canary(each.encode()) for each in process.metrics())
+        finally:
+            for process in processes:
+                process.close()
     for process in processes:
         assert process.lines()
         assert not holds_canary(process.log_path.read_bytes())
+    assert {role for span in collector.spans for role in span.roles} >= {"worker", "relay"}
+    assert not holds_canary(collector.raw)
+
+
+async def _live_and_be_erased(settings: Settings) -> None:
+    """Also with commands that are rejected: what they said is in no log either."""
+    org_id = uuid4()
+    create = CreateOrganization.model_validate(
+        {"org_id": org_id, "name": NAME, "domain": DOMAIN, "primary_address": ADDRESS}
+    )
+    async with publish.connect(settings.kafka, actor=CONTACT, traceparent=SAMPLED, timeout_s=60) as client:
+        for command, code in (
+            (create, 200),
+            (create, 409),
+            (UpdateOrganization(org_id=org_id, domain=f"www.{DOMAIN}", expected_version=9), 409),
+            (UpdateOrganization(org_id=org_id, domain=None), 200),
+            (DeleteOrganization(org_id=org_id), 200),
+        ):
+            assert (await client.execute(command)).code == code
+    orgs = Orgs(settings, {})
+    ran = await orgs("erase", str(org_id), "--detach", "--reason", NAME, "--json", ORGS_OPERATE__ERASE_GRACE_DAYS="0")
+
+    async def is_done() -> bool:
+        return (await runs.find(settings, UUID(ran.json["id"]))).state == "done"
+
+    await until(is_done)
+    assert await find_canary(settings) == {}

@@ -73,15 +73,7 @@ class TraceTopics:
         if known.parked is not None:
             return await self._follow_parked(known.command_id, known.parked)
         if known.emptied is not None:
-            row = known.emptied
-            hop = Hop("journal", f"position {row.position:,}", at=row.recorded_at)
-            return Trace(
-                row.command_id,
-                row.org_id,
-                row.outcome,
-                [hop],
-                ["its organization was erased, and this is all that is left"],
-            )
+            return await self._follow_emptied(known.emptied)
         assert known.undecided is not None
         unread = await self.find_unread(known.command_id)
         if unread is not None:
@@ -93,6 +85,13 @@ class TraceTopics:
             "that workers have yet to read",
         }
         return Trace(known.command_id, said.org_id, said.status, [], [why.get(said.status, said.status)])
+
+    async def _follow_emptied(self, row: KnownOutcome) -> Trace:
+        """Of an erased organization: also its erasure itself, and what its topics still have."""
+        notes = ["its organization was erased: tables have no more than this, and topics only what is shown here"]
+        hops = [Hop("journal", f"position {row.position:,}", at=row.recorded_at)]
+        hops += await self._published(row.position, row, notes)
+        return Trace(row.command_id, row.org_id, row.outcome, timed(hops), notes)
 
     async def _follow_decided(self, decided: Recorded, parked: ParkedThen | None) -> Trace:
         position, row = decided
@@ -132,13 +131,18 @@ class TraceTopics:
         ]
         if record is not None:
             key = str(parked.org_id or command_id).encode()
+            last = await relay_position.read_partitioning(self._settings.kafka, self._settings.relay.name)
             result = await self._scan(
-                self.names.results, key, record.timestamp, lambda each: is_result_of(each, command_id)
+                self.names.results,
+                key,
+                record.timestamp,
+                lambda each: is_result_of(each, command_id),
+                last.grown_from,
             )
             hops += [] if result is None else [found("result", "parked, not final", result)]
         return Trace(command_id, parked.org_id, "parked", timed(hops), notes)
 
-    async def _published(self, position: int, row: NewOutcome, notes: list[str]) -> list[Hop]:
+    async def _published(self, position: int, row: NewOutcome | KnownOutcome, notes: list[str]) -> list[Hop]:
         """Event, state and result; what isn't there is said in the notes."""
         last = await relay_position.read_partitioning(self._settings.kafka, self._settings.relay.name)
         key = str(row.org_id or row.command_id).encode()
@@ -181,9 +185,11 @@ class TraceTopics:
         return hops
 
     def _where(self, topic: str, key: bytes, grown_from: int | None) -> list[int]:
-        """The partition of a key, and the one that it had before the last growth."""
-        now = partition_for(key, self._counts[topic])
-        return [now] if grown_from is None or now < grown_from else [now, now % grown_from]
+        """The partition of a key, and where topics grew, those that it may have had before, the latest first."""
+        counts = [self._counts[topic]]
+        if grown_from is not None:  # each time to a multiple
+            counts += [number for number in range(grown_from, 0, -1) if grown_from % number == 0]
+        return list(dict.fromkeys(partition_for(key, number) for number in counts))
 
     async def _scan(
         self,

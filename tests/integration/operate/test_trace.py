@@ -7,13 +7,18 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
 
 from org_events.commands import CreateOrganization, UpdateOrganization
+from org_service.operate import grow_topics
+from org_service.relay import relay
 from org_service.settings import Settings
+from org_service.worker import commands
 from tests.integration.operate.parking import apply, failing_for, record
 from tests.integration.worker.publishing import send
 from tests.support import log_faults
 from tests.support.database import execute, fetch
+from tests.support.erasing import CONTACT, NAME, holds_canary
 from tests.support.idle import wait_until_idle
 from tests.support.operating import ORG, Orgs, Service
+from tests.support.partitioner import partition_of
 from tests.support.records import record_of
 from tests.support.relaying import applied, journal, org, running
 
@@ -142,3 +147,67 @@ async def read_at(settings: Settings, topic: str, partition: int, offset: int) -
         return await consumer.getone(at)
     finally:
         await consumer.stop()
+
+
+async def test_of_an_erased_organization_is_told_what_is_left(orgs: Orgs, settings: Settings, service: Service) -> None:
+    service.start("worker", "relay")
+    created = (await orgs("send", "create", "--id", ORG, "--name", NAME, "--actor", CONTACT, "--json")).json
+    wrong = ("send", "update", ORG, "--name", NAME, "--expected-version", "9", "--actor", CONTACT, "--json")
+    rejected = (await orgs(*wrong, code=1)).json
+    await orgs("send", "delete", ORG, "--actor", CONTACT)
+    await orgs("erase", ORG, "--execute", "--reason", "x", ORGS_OPERATE__ERASE_GRACE_DAYS="0")
+    await wait_until_idle(settings, 30)
+    told = [await orgs("trace", each["command_id"], "--json") for each in (created, rejected)]
+    assert [(each.json["status"], each.json["org_id"]) for each in told] == [("applied", ORG), ("rejected", ORG)]
+    assert [[hop["name"] for hop in each.json["hops"]] for each in told] == [
+        ["journal", "event", "state", "result"],
+        ["journal", "result"],
+    ]
+    assert all("its organization was erased" in each.json["notes"][0] for each in told)
+    listed = await orgs("trace", ORG, "--json")
+    lines = [(each["position"], each["command_type"], each["outcome"]) for each in listed.json_lines]
+    assert lines == [
+        (1, "org.create", "applied"),
+        (2, "org.update", "rejected"),
+        (3, "org.delete", "applied"),
+        (4, "org.erase", "applied"),
+    ]
+    erasure = (await orgs("trace", "4", "--json")).json
+    assert [(hop["name"], hop["said"]) for hop in erasure["hops"]] == [
+        ("journal", "position 4"),
+        ("event", "org.erased"),
+        ("state", "tombstone"),
+        ("result", "applied 200"),
+    ]
+    for each in (*told, listed, await orgs("trace", ORG), await orgs("trace", "4")):
+        assert not holds_canary(each.output.encode())
+
+
+async def test_what_was_before_topics_grew_is_still_found(
+    orgs: Orgs, settings: Settings, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twice: then it lies where it belonged at first."""
+    monkeypatch.setattr(grow_topics, "CLIENTS_KNOW_S", 1.0)
+    monkeypatch.setattr(relay, "PARTITIONS_LOOK_S", 0.3)
+    monkeypatch.setattr(commands, "LOOK_S", 0.3)
+    many = (org(number) for number in range(100))
+    moving, stuck = [each for each in many if len({partition_of(str(each).encode(), n) for n in (3, 6, 12)}) == 3][:2]
+    command_id, parked_id = uuid4(), uuid4()
+    with failing_for({stuck}):
+        service.start("worker", "relay")
+        await send(settings, record_of(CreateOrganization(org_id=moving, name="Moving"), command_id))
+        await send(settings, record_of(CreateOrganization(org_id=stuck, name="Stuck"), parked_id))
+        await wait_until_idle(settings, 30)
+        before = [(await orgs("trace", str(each), "--json")).json for each in (command_id, parked_id)]
+        for partitions in ("6", "12"):
+            await orgs("topics", "grow", "--partitions", partitions, "--execute", "--reason", "a test")
+        await send(settings, record_of(UpdateOrganization(org_id=moving, name="Moved"), uuid4()))
+        await wait_until_idle(settings, 30)
+        await service.stop()
+    after = [(await orgs("trace", str(each), "--json")).json for each in (command_id, parked_id)]
+    assert [each["name"] for each in before[0]["hops"]] == HOPS
+    assert [each["name"] for each in before[1]["hops"]] == ["record", "parked", "result"]
+    for was, now in zip(before, after, strict=True):
+        where = ("name", "topic", "partition", "offset")
+        kept = [[each[name] for name in where] for each in was["hops"] if each["name"] != "state"]
+        assert [[each[name] for name in where] for each in now["hops"] if each["name"] != "state"] == kept

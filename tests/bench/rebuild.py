@@ -125,7 +125,7 @@ class _Filling:
     def make(self, change: int, numbers: Sequence[int]) -> list[tuple[Any, ...]]:
         """Send a command each to organizations; returns rows of the journal."""
         ids = [self._ids[number] for number in numbers]
-        commands = load.updates(ids, len(ids), change) if change else load.creations(ids)
+        commands = load.updates(ids, len(ids), self._position) if change else load.creations(ids)
         if not change:
             self.organizations += [_created(self._ids[number], number) for number in numbers]
         places = {str(self._ids[number]).encode(): number for number in numbers}

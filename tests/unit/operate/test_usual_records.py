@@ -12,10 +12,11 @@ from org_service.domain.digests import WINDOW, Digest, fold
 from org_service.domain.outcomes import JournaledOutcome
 from org_service.kafka.record_batches import RecordBatch
 from org_service.kafka.whole_batches import open_batch
-from org_service.operate.verifying.logs import Log, LogScan, scan_records
+from org_service.operate.verifying.logs import Log, LogScan, scan_records, scan_rest
 from org_service.operate.verifying.rows import digest_of
 from org_service.operate.verifying.usual import count_usual, digest_usual
 from org_service.wire.changes import RUN_HEADER, encode
+from tests.support.raw_batches import Raw, framed, record, varint
 from tests.support.relaying import org, organization
 
 Record = tuple[bytes | None, bytes | None, list[tuple[str, bytes]]]
@@ -66,7 +67,8 @@ def whole(records: list[Record], base_offset: int = 40) -> WholeBatch:
 def usual(scan: LogScan, log: Log, batch: WholeBatch, asked: tuple[int, int, bytes | None] = (0, THROUGH, None)) -> int:
     records = count_usual(batch, 0)
     done = digest_usual(scan, log, 3, batch, records, asked) if records else 0
-    scan_records(scan, log, 3, open_batch(batch)[done:], asked)
+    if not records or done < records:
+        scan_rest(scan, log, 3, open_batch(batch), asked, done)
     return done
 
 
@@ -115,6 +117,7 @@ def changed(change: Callable[[bytes, bytes, list[tuple[str, bytes]]], Record]) -
     return make
 
 
+OWN_TYPE: Final = b"\x0ece_type\x16org.updated"
 ODD: Final[dict[str, Callable[[Log], Record]]] = {
     "a tombstone": changed(lambda key, _, headers: (key, None, headers)),
     "without a key": changed(lambda _, value, headers: (None, value, headers)),
@@ -130,6 +133,8 @@ ODD: Final[dict[str, Callable[[Log], Record]]] = {
     "no headers": changed(lambda key, value, _: (key, value, [])),
     "headers in another order": changed(lambda key, value, headers: (key, value, headers[::-1])),
     "another type": changed(lambda key, value, headers: (key, value, [headers[0], ("ce_type", b"x"), *headers[2:]])),
+    "a type of another name": changed(lambda key, v, h: (key, v, [h[0], ("ce_typo", h[1][1]), *h[2:]])),
+    "a type inside of a header": changed(lambda key, v, _: (key, v, [("x", b"." * 40 + OWN_TYPE)])),
     "replayed": changed(lambda key, value, headers: (key, value, [*headers, (RUN_HEADER, b"0190")])),
     "a name that says it was": changed(lambda key, v, h: (key, v.replace(b"Acme", RUN_HEADER.encode()), h)),
     "long": changed(lambda key, value, headers: (key, value.replace(b"Acme", b"A" * 20_000), headers)),
@@ -150,6 +155,29 @@ def test_what_is_not_usual_comes_to_the_same_as_taken_apart(log: Log, odd: str) 
     apart(slow, log, batch, (1, THROUGH, skip))
     assert fast == slow
     assert fast.digests[1].things == 1, "what comes behind it is seen"
+
+
+@pytest.mark.parametrize("log", LOGS)
+@pytest.mark.parametrize("longer", [-700, -1, 1, 700])
+def test_a_batch_with_a_record_whose_length_lies_is_told_as_unreadable(log: Log, longer: int) -> None:
+    sound, other = raw(log, 2), raw(log, 3)
+    body = sound.value or b""
+    whole_record, begin = record(sound, 1), varint(len(body)) + body[:9]
+    lying = varint(len(whole_record) - 2 + longer) + whole_record[2:]
+    lying_body = whole_record.replace(begin, varint(len(body) + max(longer, 2_000)) + body[:9])
+    for records in ([lying, record(other, 1)], [record(other, 0), lying], [record(other, 0), lying_body]):
+        batch = WholeBatch(framed(0, b"".join(records), 2))
+        batch.base_offset = 0
+        fast, slow = empty(), empty()
+        usual(fast, log, batch)
+        apart(slow, log, batch)
+        assert len(slow.strange) == 1
+        assert fast.strange == slow.strange
+
+
+def raw(log: Log, position: int) -> Raw:
+    key, value, headers = record_of(row(position), log)
+    return Raw(value, key, [(name.encode(), content) for name, content in headers])
 
 
 @pytest.mark.parametrize("log", LOGS)

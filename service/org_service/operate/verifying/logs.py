@@ -151,9 +151,23 @@ async def scan_log(
             if done == records:
                 await pace.rest()
                 continue
-        scan_records(scan, log, at.partition, open_batch(batch, start)[done:], asked, frozenset(wanted))
+        scan_rest(scan, log, at.partition, open_batch(batch, start), asked, done, frozenset(wanted))
         await pace.rest()
     return scan
+
+
+def scan_rest(  # noqa: PLR0917 - as `scan_records`
+    scan: LogScan,
+    log: Log,
+    partition: int,
+    records: Sequence[BatchRecord],
+    asked: tuple[int, int, bytes | bytearray | None],
+    done: int,
+    wanted: frozenset[int] = frozenset(),
+) -> None:
+    """As `scan_records`, but for the first ones, which are `done`; whoever could not read on is not among them."""
+    unread = bool(records) and isinstance(records[-1].value, UnreadBatch)
+    scan_records(scan, log, partition, records[min(done, len(records) - unread) :], asked, wanted)
 
 
 def scan_records(  # noqa: PLR0917 - once a batch

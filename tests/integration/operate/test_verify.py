@@ -1,21 +1,23 @@
 """`orgs verify` and `orgs repair`: what is planted is found, named and mended, and nothing else is touched."""
 
 import asyncio
+import gc
 import json
 import os
 import time
+import tracemalloc
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
+import psutil
 import pytest
-from aiokafka import AIOKafkaProducer
 
 from org_service.errors import PreconditionError
 from org_service.operate import runs
 from org_service.operate.erase import Erase
 from org_service.operate.verifying.repair import Repair
-from org_service.operate.verifying.report import Kind, Report, Verdict
+from org_service.operate.verifying.report import Kind, Verdict
 from org_service.operate.verifying.verification import Asked, verify
 from org_service.probes import Point
 from org_service.settings import Settings
@@ -26,40 +28,19 @@ from tests.support.killing import kill_at, until_abandoned
 from tests.support.operating import Service
 from tests.support.probing import Killed, probing
 from tests.support.random_commands import RandomCommands
-from tests.support.reference_feed import ACME, Feed, member
+from tests.support.reference_feed import ACME
 from tests.support.rehearsing import publish
-from tests.support.topics import read_topic
+from tests.support.verifying import DELETED, LIVING, kinds, look, pick, record_of, records, repair, send, tables
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.integration
 
-COMMANDS = 400
-ORGANIZATIONS = 30
 ROUNDS = 3
 """Of verification under load."""
 SECONDS = float(os.environ.get("VERIFY_SECONDS", "0"))
 """At least so long; `make verify-soak` takes an hour."""
-USERS = ("alice", "bob", "carol")
-
-
-async def look(settings: Settings) -> Report:
-    return await verify(settings, Asked(processes=0))
-
-
-def found(report: Report) -> set[str]:
-    return {str(each.kind) for each in report.differences}
-
-
-@pytest.fixture
-async def history(settings: Settings, service: Service) -> Service:
-    service.start("worker", "relay")
-    await publish(settings, RandomCommands(5, ORGANIZATIONS).commands(COMMANDS))
-    feed = Feed(settings)
-    await feed.members(*(member(user) for user in USERS))
-    await wait_until_idle(settings, 60)
-    async with connected(settings) as database:
-        await until(lambda: database.fetchval("SELECT count(*) FROM membership"), len(USERS))
-    return service
+KEPT_BYTES_MAX = 100_000
+"""Over five verifications, by everything in this process: less than one record batch, or half of what one finds."""
 
 
 async def test_a_sound_history_is_equal(settings: Settings, history: Service) -> None:
@@ -75,47 +56,6 @@ async def test_a_sound_history_is_equal(settings: Settings, history: Service) ->
     assert [each.checked for each in report.comparisons][2:6] == [organizations, events, head, alive]
 
 
-async def pick(settings: Settings, query: str) -> Any:
-    async with connected(settings) as database:
-        return await database.fetchrow(query)
-
-
-async def tables(settings: Settings) -> list[Any]:
-    """All that a repair could touch, and the journal."""
-    async with connected(settings) as database:
-        return [
-            await database.fetch(f"SELECT * FROM {name} AS row ORDER BY row::text")
-            for name in ("organization", "journal", "journal_head", "membership", "partnership", "staff")
-        ]
-
-
-async def records(settings: Settings) -> dict[str, list[Any]]:
-    """The relay's topics, by name: key, value and headers of each record, in order within each partition."""
-    names = settings.kafka.topics
-    return {
-        topic: [(each.key(), each.value(), tuple(each.headers() or ())) for each in await read_topic(settings, topic)]
-        for topic in (names.events, names.results, names.state)
-    }
-
-
-async def send(settings: Settings, topic: str, key: str, value: bytes | None, headers: Any = ()) -> None:
-    async with AIOKafkaProducer(bootstrap_servers=settings.kafka.bootstrap_servers) as producer:
-        await producer.send_and_wait(topic, value, key=key.encode(), headers=list(headers))
-
-
-async def repair(settings: Settings) -> Any:
-    tool = await Repair.make(settings)
-    planned, _ = await runs.keep_plan(settings, tool, requested_by="alice", reason="a test")
-    return await runs.run(settings, planned.id)
-
-
-async def record_of(settings: Settings, topic: str, position: int) -> Any:
-    marked = ("ce_position", str(position).encode())
-    return next(each for each in await read_topic(settings, topic) if marked in (each.headers() or ()))
-
-
-LIVING = "SELECT id, version FROM organization WHERE deleted_at IS NULL ORDER BY id OFFSET {} LIMIT 1"
-DELETED = "SELECT id, version FROM organization WHERE deleted_at IS NOT NULL ORDER BY id OFFSET {} LIMIT 1"
 CHANGES = (
     "SELECT position, org_id FROM journal WHERE event_type = 'org.updated' AND org_id NOT IN "
     "(SELECT id FROM organization ORDER BY id LIMIT 8) ORDER BY position"
@@ -251,7 +191,7 @@ async def test_records_that_were_never_sent_are_found_and_sent_once_also_by_a_ru
     report = await look(settings)
     missing = {each.position for each in report.differences if each.kind is Kind.RESULT_MISSING}
     assert missing == set(skipped)
-    assert found(report) == {Kind.RESULT_MISSING, Kind.EVENT_MISSING, Kind.STATE_MISSING}
+    assert kinds(report) == {Kind.RESULT_MISSING, Kind.EVENT_MISSING, Kind.STATE_MISSING}
     impatient = settings.model_copy(update={"operate": settings.operate.model_copy(update={"lease_s": 1})})
     tool = await Repair.make(settings)
     planned, _ = await runs.keep_plan(settings, tool, requested_by="alice", reason="a test")
@@ -356,14 +296,41 @@ async def test_under_load_there_is_no_false_alarm(settings: Settings, history: S
             await asyncio.sleep(0)
 
     loading = asyncio.create_task(load())
-    verdicts: list[Report] = []
+    process, rounds, first, position = psutil.Process(), 0, 0, 0
+    handles, resident_mb = list[int](), list[float]()
     until_s = time.monotonic() + SECONDS
     try:
-        while len(verdicts) < ROUNDS or time.monotonic() < until_s:
-            verdicts.append(await look(settings))
-            assert verdicts[-1].verdict is Verdict.EQUAL, verdicts[-1]
+        while rounds < ROUNDS or time.monotonic() < until_s:
+            report = await look(settings)
+            assert report.verdict is Verdict.EQUAL, report
+            rounds, position, first = rounds + 1, report.position, first or report.position
+            handles.append(process.num_fds())
+            resident_mb.append(process.memory_info().rss / 2**20)
     finally:
         stop.set()
         await loading
-    assert verdicts[-1].position > verdicts[0].position + 300
+    assert position > first + 300
+    # Worker, relay and load are in this process, too: their caches fill up, and their connections come and go.
+    warm = max(ROUNDS, rounds // 10)
+    assert min(handles[-ROUNDS:]) <= max(handles[:warm]) + 10
+    assert min(resident_mb[-ROUNDS:]) <= max(resident_mb[:warm]) + 100
     await wait_until_idle(settings, 60)
+
+
+@pytest.mark.usefixtures("history")
+async def test_again_and_again_it_holds_no_files_and_no_memory(settings: Settings) -> None:
+    async def measure() -> tuple[int, int]:
+        await look(settings)
+        gc.collect()
+        return psutil.Process().num_fds(), tracemalloc.get_traced_memory()[0]
+
+    tracemalloc.start()
+    try:
+        for _ in range(2):
+            await measure()
+        handles, allocated = await measure()
+        rounds = [await measure() for _ in range(5)]
+    finally:
+        tracemalloc.stop()
+    assert min(each for each, _ in rounds) <= handles
+    assert min(each for _, each in rounds[-2:]) <= allocated + KEPT_BYTES_MAX

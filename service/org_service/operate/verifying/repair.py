@@ -2,6 +2,7 @@
 
 A row of the table is written as the journal's last change left it; a fact as its topic has it. A record that is missing
 on a topic, or wrong, is sent again as the relay makes it from the journal: same key, partition, body, headers and ids.
+Where the journal itself is in doubt, table and topics are left alone: they may be what is right.
 
 Records go out under the relay's own transactional id: that fences the relay for the moment of one transaction, so what
 is sent to `orgs.state` can't overtake, or be overtaken by, a later change of the same organization; the relay then
@@ -16,7 +17,7 @@ Kafka note the run's position on `orgs.relay` in their transaction, so a run tha
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import blake2b
 from typing import Any, ClassVar, Final
 from uuid import UUID
@@ -45,6 +46,10 @@ from org_service.wire.position import PARTITION, Position
 STEP_ITEMS_MAX: Final = 500
 _ROWS: Final = frozenset({Kind.ORGANIZATION_DIFFERS, Kind.ORGANIZATION_MISSING})
 _STATES: Final = frozenset({Kind.STATE_DIFFERS, Kind.STATE_MISSING, Kind.TOMBSTONE_MISSING})
+_FOLDED: Final = _ROWS | _STATES
+"""Made of an organization's last change."""
+_DOUBTS: Final = frozenset({Kind.JOURNAL_VERSIONS, Kind.JOURNAL_CHANGED})
+"""Say that an organization's rows of the journal are not what they were."""
 _EVENTS: Final = frozenset({Kind.EVENT_DIFFERS, Kind.EVENT_MISSING})
 _RESULTS: Final = frozenset({Kind.RESULT_DIFFERS, Kind.RESULT_MISSING})
 _ORDER: Final = (*sorted(_ROWS), Kind.FACT_DIFFERS, *sorted(_EVENTS), *sorted(_RESULTS), *sorted(_STATES))
@@ -258,13 +263,16 @@ def choose(report: Report) -> Parameters:
         raise PreconditionError(f"the verification is {report.verdict}, so nothing is repaired: {why}")
     items: dict[Item, None] = {}
     left: dict[str, None] = {}
+    doubt = _doubt(report)
     for each in report.differences:
-        if each.kind in REPAIRED:
+        if each.kind in REPAIRED and (why := doubt(each)):
+            left[_explain(each, why)] = None
+        elif each.kind in REPAIRED:
             source = each.left if each.kind is Kind.FACT_DIFFERS else ""
             position = None if each.kind in _ROWS else each.position
             items[Item(kind=each.kind, subject=each.subject, position=position, source=source)] = None
         else:
-            left[_explain(each)] = None
+            left[_explain(each, each.remedy.removeprefix("nothing is repaired: "))] = None
     if not items:
         raise PreconditionError(
             "nothing that `orgs repair` can mend differs" + "".join(f"\n  {line}" for line in left) + "."
@@ -273,6 +281,26 @@ def choose(report: Report) -> Parameters:
     return Parameters(verified=report.position, items=tuple(ordered), left=tuple(left))
 
 
-def _explain(each: Difference) -> str:
+def _doubt(report: Report) -> Callable[[Difference], str]:
+    """Why something is not written as the journal has it; empty where it may be.
+
+    Table and topics may be right, and the journal wrong: it lacks a later change, or says one that never was.
+    """
+    unnamed = any(report.counts[kind] > sum(each.kind is kind for each in report.differences) for kind in _DOUBTS)
+    doubted = {each.subject for each in report.differences if each.kind in _DOUBTS}
+
+    def why(each: Difference) -> str:
+        if each.kind is Kind.FACT_DIFFERS:
+            return ""
+        if each.kind in _FOLDED and report.counts[Kind.JOURNAL_HOLE]:
+            return "the journal lacks rows, perhaps of it"
+        if unnamed:
+            return "the journal is in doubt in more places than are named"
+        return "the journal's rows of it are in doubt" if each.subject in doubted else ""
+
+    return why
+
+
+def _explain(each: Difference, why: str) -> str:
     at = "" if each.position is None else f" at position {each.position:,}"
-    return f"{each.kind} {each.subject}{at}: {each.remedy.removeprefix('nothing is repaired: ')}"
+    return f"{each.kind} {each.subject}{at}: {why}"

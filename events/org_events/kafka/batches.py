@@ -138,10 +138,13 @@ class Batches:
         if end is None:
             raise CorruptRecordException("the batch is larger than one fetch, or its length is wrong")
         self._at = end
-        data = self._data[start:end]
+        data = self._slice(start, end)
         if end - start < _HEADER.size or data[16] != _MAGIC:
             raise CorruptRecordException("not a record batch of Kafka 0.11 or later")
         return _Batch(self, data)
+
+    def _slice(self, start: int, end: int) -> bytes:
+        return self._data[start:end]
 
     def note_unpacked(self, size: int) -> None:
         """Note down what was unpacked."""
@@ -165,6 +168,9 @@ class WholeBatches(Batches):
     """The same, batch by batch: for readers of hundreds of thousands of records a second."""
 
     whole = True
+
+    def _slice(self, start: int, end: int) -> bytes:
+        return WholeBatch(memoryview(self._data)[start:end])  # copied once, not once more when it is handed out
 
 
 class _Batch:
@@ -219,7 +225,8 @@ class _Batch:
         return _read(cast("Any", DefaultRecordBatch(cast("Any", plain))), header, plain, self._batches)
 
     def _as_one(self, header: "_Header") -> UnpackedRecord:
-        batch = WholeBatch(self._unpack(header) if self._compiled.compression_type else self._data)
+        data = self._unpack(header) if self._compiled.compression_type else self._data
+        batch = data if isinstance(data, WholeBatch) else WholeBatch(data)
         batch.base_offset = header.base_offset
         last = header.base_offset + header.last_offset_delta
         return UnpackedRecord(last, header.max_timestamp, 0, None, batch, [])

@@ -15,10 +15,10 @@ from typing import Self
 import asyncpg
 import pytest
 
+from org_local.segments import Batch, batches
 from org_local.stack import Stack
 from org_service.settings import Settings
 from tests.support import log_faults, raw_batches
-from tests.support.log_faults import Batch
 from tests.support.processes import ServiceProcess
 from tests.support.published import Published
 from tests.support.random_commands import RandomCommands
@@ -138,11 +138,7 @@ def spoiled(
     for worker in workers:
         worker.thaw()
     found = [
-        next(
-            each
-            for each in log_faults.batches(stack.kafka.brokers[0], topic, partition)
-            if each.first <= end <= each.last
-        )
+        next(each for each in batches(stack.kafka.brokers[0].logs, topic, partition) if each.first <= end <= each.last)
         for partition, end in zip(partitions, ends, strict=True)
     ]
     yield found

@@ -5,13 +5,10 @@ What Kafka has a request for is asked for; the rest is done to the segment files
 with a single broker, so that no replica mends it). Everything here blocks; from async code use `asyncio.to_thread`.
 """
 
-import struct
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from itertools import takewhile
-from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from confluent_kafka import Consumer, KafkaException, Producer, TopicCollection, TopicPartition
 from confluent_kafka.admin import (
@@ -23,52 +20,13 @@ from confluent_kafka.admin import (
     NewTopic,
 )
 
+from org_local import segments
 from org_local.kafka import Broker
+from org_local.segments import Batch, batches
 from org_local.stack import Stack
 from tests.support.waiting import wait_for
 
 TIMEOUT_S = 20
-_HEADER = struct.Struct(">qi")
-"""Base offset and the length of what follows: the beginning of every record batch."""
-_ATTRIBUTES_AT = 21
-"""And then the last offset's delta."""
-_TRANSACTIONAL = 0x10
-_CONTROL = 0x20
-_RECORDS_AT = 61
-"""Where the records begin in a batch of format 2; attributes, times and the CRC are before it."""
-_MARKER_TYPE_AT = _RECORDS_AT + 8
-"""The low byte of what a marker's key says after its version; each varint before it has one byte."""
-_ABORT = 0
-
-
-class Batch(NamedTuple):
-    """A record batch in a segment file."""
-
-    file: Path
-    at: int
-    """Its first byte in the file."""
-    size: int
-    first: int
-    """The offset of its first record."""
-    last: int
-    transactional: bool
-    aborts: bool
-    """It is the marker of a transaction that was taken back."""
-
-
-def batches(broker: Broker, topic: str, partition: int) -> Iterator[Batch]:
-    """Every batch of a partition as it is on disk, in order. Wait for the acknowledgement of what is looked for."""
-    for file in sorted((broker.logs / f"{topic}-{partition}").glob("*.log")):
-        content, at = file.read_bytes(), 0
-        while at + _RECORDS_AT <= len(content):
-            first, length = _HEADER.unpack_from(content, at)
-            if length <= 0:  # preallocated, or still being written
-                break
-            attributes, delta = struct.unpack_from(">hi", content, at + _ATTRIBUTES_AT)
-            transactional = bool(attributes & _TRANSACTIONAL)
-            aborts = bool(attributes & _CONTROL) and content[at + _MARKER_TYPE_AT] == _ABORT
-            yield Batch(file, at, _HEADER.size + length, first, first + delta, transactional, aborts)
-            at += _HEADER.size + length
 
 
 def flip_byte(stack: Stack, topic: str, partition: int, offset: int, *, mask: int = 0xFF) -> Batch:
@@ -80,7 +38,7 @@ def flip_byte(stack: Stack, topic: str, partition: int, offset: int, *, mask: in
         LookupError: No batch holds this offset.
     """
     broker = stack.kafka.brokers[0]
-    found = next((each for each in batches(broker, topic, partition) if each.first <= offset <= each.last), None)
+    found = next((each for each in batches(broker.logs, topic, partition) if each.first <= offset <= each.last), None)
     if found is None:
         raise LookupError(f"{topic}-{partition} has no batch with offset {offset}")
     with found.file.open("r+b") as file:
@@ -114,7 +72,7 @@ def cut_tails(stack: Stack, cuts: Mapping[tuple[str, int], int]) -> None:
     stack.kafka.stop()
     try:
         for (topic, partition), end in cuts.items():
-            _cut(broker, _batch_at(broker, topic, partition, end))
+            segments.cut(broker.logs, _batch_at(broker, topic, partition, end))
     finally:
         stack.kafka.start()
     for (topic, partition), end in cuts.items():
@@ -133,35 +91,19 @@ def cut_last(stack: Stack, cuts: Mapping[tuple[str, int], int]) -> dict[tuple[st
     stack.kafka.stop()
     try:
         for (topic, partition), number in cuts.items():
-            written = list(batches(broker, topic, partition))
-            if last := list(takewhile(lambda each: each.transactional, reversed(written[-number:]))):
-                _cut(broker, last[-1])
-                found[topic, partition] = last[-1].first
+            end = segments.cut_last(broker.logs, topic, partition, number)
+            if end is not None:
+                found[topic, partition] = end
     finally:
         stack.kafka.start()
     return found
 
 
 def _batch_at(broker: Broker, topic: str, partition: int, offset: int) -> Batch:
-    found = next((each for each in batches(broker, topic, partition) if each.first == offset), None)
+    found = next((each for each in batches(broker.logs, topic, partition) if each.first == offset), None)
     if found is None:
         raise LookupError(f"no batch of {topic}-{partition} begins at offset {offset}")
     return found
-
-
-def _cut(broker: Broker, batch: Batch) -> None:
-    folder = batch.file.parent
-    with batch.file.open("r+b") as file:
-        file.truncate(batch.at)
-    for later in folder.glob("*.log"):
-        if later.name > batch.file.name:
-            later.unlink()
-    # What is derived from the segments is made again, as after a crash: nothing may know more than they do.
-    for pattern in ("*.index", "*.timeindex", "*.txnindex", "*.snapshot"):
-        for derived in folder.glob(pattern):
-            derived.unlink()
-    for name in (".kafka_cleanshutdown", "recovery-point-offset-checkpoint"):
-        (broker.logs / name).unlink(missing_ok=True)
 
 
 def delete_records(bootstrap_servers: str, topic: str, before: Mapping[int, int]) -> None:

@@ -13,8 +13,8 @@ from typing import Final, NamedTuple
 import cramjam
 from aiokafka.record.util import calc_crc32c
 
+from org_local.segments import batches
 from org_local.stack import Stack
-from tests.support.log_faults import batches
 from tests.support.waiting import until
 
 NONE, GZIP, SNAPPY, LZ4, ZSTD = range(5)
@@ -193,7 +193,7 @@ def stored_codecs(stack: Stack, topic: str, partitions: int) -> set[int]:
     return {
         each.file.read_bytes()[each.at + _ATTRIBUTES_AT + 1] & 7
         for partition in range(partitions)
-        for each in batches(stack.kafka.brokers[0], topic, partition)
+        for each in batches(stack.kafka.brokers[0].logs, topic, partition)
     }
 
 
@@ -203,7 +203,7 @@ def set_codec(stack: Stack, topic: str, partition: int, offset: int, codec: int)
     Brokers refuse a batch with a codec they don't know; one that was written by a later version they store and send.
     """
     found = next(
-        each for each in batches(stack.kafka.brokers[0], topic, partition) if each.first <= offset <= each.last
+        each for each in batches(stack.kafka.brokers[0].logs, topic, partition) if each.first <= offset <= each.last
     )
     with found.file.open("r+b") as file:
         file.seek(found.at)

@@ -181,7 +181,9 @@ async def test_what_was_taken_back_stays_so_though_its_marker_is_lost(
         await run.published(head)
     await seen(settings)
     places = [(topic_of(settings, kind), 0 if kind == "relay" else partition) for kind in kinds]
-    markers = {at: next(each.first for each in batches(stack.kafka.brokers[0], *at) if each.aborts) for at in places}
+    markers = {
+        at: next(each.first for each in batches(stack.kafka.brokers[0].logs, *at) if each.aborts) for at in places
+    }
     await asyncio.to_thread(cut_tails, stack, markers)
     async with running(settings) as run:
         await run.published(await journal(settings, changes(5, after=head)))

@@ -14,13 +14,13 @@ from prometheus_client import REGISTRY
 from org_events.kafka import sick
 from org_events.reference import Partnership, Reference, Staff
 from org_local.issuer import Issuer
+from org_local.segments import Batch
 from org_local.stack import Stack
 from org_service.apply import reconcile
 from org_service.errors import RetryError
 from org_service.settings import AuthSettings, Settings
 from tests.integration.worker.running import running
 from tests.support import log_faults, raw_batches
-from tests.support.log_faults import Batch
 from tests.support.reference_feed import ACME, Feed, member, reading
 from tests.support.waiting import until
 

@@ -30,6 +30,7 @@ from org_service.telemetry.tracing import tracing
 from org_service.waiting import Patience, run_unless
 
 if TYPE_CHECKING:
+    from org_service.domain.fold import Decider
     from org_service.edge.edge import Edge
     from org_service.operate.operator import Operator
     from org_service.relay.relay import Relay
@@ -56,12 +57,18 @@ CLOSE_S: Final = 0.5
 """For connections to close when a drain is given up: none of them has an answer to come."""
 
 
-def _make_role(role: ServiceRole, settings: Settings) -> "Part":
-    """Make a role. Imported here: the libraries of the others take a second of a start, and 30 MB."""
+def make_role(role: ServiceRole, settings: Settings, decider: "Decider | None" = None) -> "Part":
+    """Make a role, not started. Imported here: the libraries of the others take a second of a start, and 30 MB.
+
+    Args:
+        role: Which one.
+        settings: All of them.
+        decider: Of a worker, as `Worker`.
+    """
     if role == "worker":
         from org_service.worker.worker import Worker  # noqa: PLC0415
 
-        return Worker(settings)
+        return Worker(settings, decider=decider)
     if role == "relay":
         from org_service.relay.relay import Relay  # noqa: PLC0415
 
@@ -84,15 +91,27 @@ async def serve(settings: Settings, roles: Collection[ServiceRole]) -> None:
         DeniedError: Kafka doesn't let us read a topic's settings.
     """
     stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, _on_signal, stop, number)
-    parts: dict[ServiceRole, Part] = {role: _make_role(role, settings) for role in sorted(set(roles), reverse=True)}
+    set_on_signals(stop)
+    parts: dict[ServiceRole, Part] = {role: make_role(role, settings) for role in sorted(set(roles), reverse=True)}
+    spare_collections(with_requests="edge" in parts)
+    async with tracing(settings.tracing, roles):
+        await serve_parts(parts, stop, settings)
+
+
+def spare_collections(*, with_requests: bool) -> None:
+    """Let the garbage collector pass over what is there by now, and look as seldom as the roles can stand."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(*(_GC_OF_REQUESTS if "edge" in parts else GC_OF_BATCHES))
+    gc.set_threshold(*(_GC_OF_REQUESTS if with_requests else GC_OF_BATCHES))
+
+
+async def serve_parts(parts: "Mapping[ServiceRole, Part]", stop: asyncio.Event, settings: Settings) -> None:
+    """Run roles with their health pages until `stop` is set, then drain.
+
+    Raises:
+        StopError, ConfigurationError, DeniedError: As `serve`.
+    """
     async with AsyncExitStack() as stack:
-        await stack.enter_async_context(tracing(settings.tracing, roles))
         for role, part in parts.items():
             if role == "edge":
                 edge = await stack.enter_async_context(cast("Edge", part))
@@ -110,6 +129,13 @@ async def serve(settings: Settings, roles: Collection[ServiceRole]) -> None:
         if not stop.is_set():
             await run_parts(parts, stop, settings)
     log.info("ended", roles=sorted(parts))
+
+
+def set_on_signals(stop: asyncio.Event) -> None:
+    """Let SIGTERM and SIGINT set an event; the second one ends the process at once."""
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, _on_signal, stop, number)
 
 
 def _on_signal(stop: asyncio.Event, number: signal.Signals) -> None:

@@ -12,12 +12,13 @@ import pwd
 import shutil
 import signal
 import subprocess
+from collections.abc import Mapping
 from importlib import metadata, util
 from pathlib import Path
 
 import psutil
 
-from org_local.errors import LocalStackError
+from org_local.errors import LocalStackError, ServerFailedError
 from org_local.ports import LOOPBACK
 from org_local.server import Program, Server, run, wait_gone
 
@@ -52,6 +53,11 @@ SELECT 'CREATE DATABASE {DATABASE}' WHERE NOT EXISTS (SELECT FROM pg_database WH
 \echo ours
 \endif
 """  # noqa: S608 (a constant)
+_COPY = r"""
+DROP DATABASE IF EXISTS :"to" WITH (FORCE);
+SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname = :'from' \g /dev/null
+CREATE DATABASE :"to" TEMPLATE :"from";
+"""
 
 
 def _environment() -> dict[str, str]:
@@ -160,13 +166,29 @@ class Postgres(Server):
         with contextlib.suppress(FileNotFoundError):
             pid_file.unlink()
 
+    def copy_database(self, database: str, to: str) -> None:
+        """Make a database a copy of another one, as a backup is made or restored; whoever is in either is put out.
+
+        Raises:
+            ServerFailedError: Postgres won't; there may be no database `to` then.
+        """
+        psql = self._psql("postgres", {"from": database, "to": to})
+        answer = subprocess.run(  # noqa: S603 (our own program and arguments)
+            psql, input=_COPY, text=True, capture_output=True, check=False, env=self.program.env
+        )
+        if answer.returncode:
+            raise ServerFailedError(f"the database {database} cannot be copied to {to}: {answer.stderr.strip()}")
+
+    def _psql(self, database: str, variables: Mapping[str, str]) -> list[str]:
+        given = [part for name, value in variables.items() for part in ("-v", f"{name}={value}")]
+        return [str(_BIN / "psql"), "-X", "-q", "-v", "ON_ERROR_STOP=1", *given, "-d", self._url(database)]
+
     def _url(self, database: str) -> str:
         return f"postgresql://{USER}@{LOOPBACK}:{self.port}/{database}"
 
     def _ensure_database(self) -> bool:
         """Whether this server, not just one on its port, answers a query; the database exists then."""
-        variables = ["-v", "ON_ERROR_STOP=1", "-v", f"mark={self._mark}"]
-        psql = [str(_BIN / "psql"), "-X", "-q", *variables, "-d", self._url("postgres")]
+        psql = self._psql("postgres", {"mark": self._mark})
         answer = subprocess.run(  # noqa: S603 (our own program and arguments)
             psql, input=_CREATE_DATABASE, text=True, capture_output=True, check=False, env=self.program.env
         )

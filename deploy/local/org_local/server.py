@@ -187,7 +187,8 @@ class Server:
         Raises:
             ServerFailedError: it ended by itself; the message carries the end of its log.
         """
-        if self._child is not None and not self._child.running:
+        child = self._child  # another thread may be about to stop it
+        if child is not None and not child.running:
             raise ServerFailedError(f"{self.program.name} ended; {self._last_words()}")
 
     def pids(self) -> list[int]:

@@ -10,6 +10,7 @@ from org_service.cli import (
     applying,
     config,
     doctor,
+    drill,
     erasing,
     exporting,
     journal,
@@ -21,6 +22,7 @@ from org_service.cli import (
     parked,
     replay,
     restoring,
+    roles,
     send,
     serve,
     status,
@@ -35,8 +37,8 @@ from org_service.cli import (
 from org_service.cli.shell import CLOSED, OutputClosed, fail, let_go_of_output
 
 SECTIONS: Final[Mapping[str, Sequence[str]]] = {
-    "Run the service": ("up", "serve", "mcp", "migrate", "topics", "config", "token"),
-    "Prove": ("doctor", "verify", "repair"),
+    "Run the service": ("up", "roles", "serve", "mcp", "migrate", "topics", "config", "token"),
+    "Prove": ("doctor", "verify", "repair", "drill"),
     "Send and look": ("status", "send", "show", "history", "trace", "diff", "tail", "export", "lost"),
     "Operate: a plan first, then exactly that": (
         "parked", "replay", "undo", "apply", "import", "erase", "purge", "mark", "marks", "offsets", "runs", "run",
@@ -96,6 +98,7 @@ app = typer.Typer(
     "(retrying is safe), 130 ended by ^C, 141 output pipe closed.\n",
 )
 app.command("up", short_help="Start everything on this machine: servers and all roles.")(up.up)
+app.add_typer(roles.app, name="roles")
 app.add_typer(send.app, name="send")
 app.command("import", short_help="Create the organizations of a file.")(applying.import_file)
 app.command("apply", short_help="Make organizations what a file says of them.")(applying.apply)
@@ -116,6 +119,7 @@ app.add_typer(topics.app, name="topics")
 app.command("verify", short_help="Prove that tables and topics tell the same.")(verifying.verify)
 app.command("repair", short_help="Mend what `orgs verify` finds, and nothing else.")(verifying.repair)
 app.command("doctor", short_help="Check the guarantees against live settings.")(doctor.doctor)
+app.command("drill", short_help="Practise: plant an incident on the local stack, and mend it.")(drill.drill)
 app.command("rebuild", short_help="Write a lost database again from the topics.")(restoring.rebuild)
 app.command("recover", short_help="Bring a restored backup forward from the topics.")(restoring.recover)
 app.add_typer(journal.app, name="journal")

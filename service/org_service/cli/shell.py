@@ -47,6 +47,8 @@ CLOSED: Final = 141
 
 STACK_ENV: Final = Path(".local/stack.env")
 """Where `orgs up` says where its servers are, for everybody who works in the same folder."""
+UP_SOCKET: Final = STACK_ENV.with_name("up.sock")
+"""Where it answers those who would stop and start its roles."""
 NO_SUCH_SETTING: Final = "unknown setting; docs/settings.md lists all"
 INTEGER_MAX: Final = 2**63 - 1
 """Of ids and positions in the database."""

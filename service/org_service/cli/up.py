@@ -1,8 +1,9 @@
 """`orgs up`: the whole stack in one terminal.
 
-Kafka and Postgres are children that end with this process, however it ends; worker, relay and edge run inside it, as
-`orgs serve --role all` does. Declined: a process for each role, as in production, which `make demo` and the tests have:
-it would need a guard of its own against orphans and a way to mix the logs, and shows a developer nothing more.
+Kafka and Postgres are children that end with this process, however it ends; the roles run inside it, and each can be
+stopped, started and replaced while the others go on (`orgs roles`). Declined: a process for each role, as in
+production, which `make demo` and the tests have: it would need a guard of its own against orphans and a way to mix the
+logs, and shows a developer nothing more.
 """
 
 import asyncio
@@ -16,11 +17,11 @@ import time
 from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, TypeVar
+from urllib.parse import urlsplit
 
 import typer
 
 from org_service.cli import shell
-from org_service.cli.serve import ROLES, run_roles
 
 if TYPE_CHECKING:
     from org_local import Issuer, Stack
@@ -68,6 +69,7 @@ def up(
     except ModuleNotFoundError:
         shell.fail("the local stack is not installed: install org-service[local].")
     from org_service.cli.trouble import masked_url
+    from org_service.local.host import with_ports
     from org_service.telemetry.logs import set_up_logging
 
     shell.load_settings()  # mistakes in settings are reported before anything starts
@@ -82,7 +84,7 @@ def up(
                 set_up_logging(settings.log.model_copy(update={"format": "console"}))
                 for busy in ("org_service.apply.applier", "org_service.relay.relay"):
                     logging.getLogger(busy).setLevel(logging.DEBUG)  # one line a batch, so that one sees commands pass
-                settings = _with_ports(settings)
+                settings = with_ports(settings)
                 url = f"http://{settings.edge.host}:{settings.edge.port}"
                 servers["ORGS_API_URL"] = url
                 if stack.is_ours:
@@ -95,11 +97,32 @@ def up(
                 shell.say(f"Postgres  {masked_url(stack.database_url)}")
                 shell.say(f"HTTP      {url}/docs, MCP {url}/mcp")
                 with _beside(_watch, stack), _beside(announce, settings):
-                    run_roles(settings, ROLES)
+                    _run_roles(settings, stack)
                 stack.check()
                 shell.say("stopping Kafka and Postgres")
     except org_local.LocalStackError as error:
         shell.fail(str(error))
+
+
+def _run_roles(settings: "Settings", stack: "Stack") -> None:
+    """Run all roles until a signal; each can be stopped and started from another terminal where the stack is ours."""
+    import uvloop
+
+    from org_service import runtime
+    from org_service.drilling.builds import RELEASES
+    from org_service.local.host import Host
+    from org_service.local.roles import Roles
+
+    async def run() -> None:
+        stop = asyncio.Event()
+        runtime.set_on_signals(stop)
+        roles = Roles(settings, RELEASES, shell.say)
+        async with contextlib.AsyncExitStack() as opened:
+            if stack.is_ours:
+                await opened.enter_async_context(Host(settings, stack, roles).listening(shell.UP_SOCKET))
+            await roles.run(stop)
+
+    uvloop.run(run())
 
 
 def _is_trusted(stack: "Stack", trusted: bool) -> bool:
@@ -175,24 +198,6 @@ def _named() -> Generator[Callable[[dict[str, str]], None]]:
         path.unlink(missing_ok=True)
 
 
-def _with_ports(settings: "Settings") -> "Settings":
-    """The same settings with a port wherever they leave the choice to the system: others learn these ports."""
-    from org_local import ports
-
-    taken: set[int] = set()
-
-    def choose(port: int) -> int:
-        return port or ports.pick(None, taken)
-
-    worker = settings.worker.model_copy(update={"port": choose(settings.worker.port)})
-    relay = settings.relay.model_copy(update={"port": choose(settings.relay.port)})
-    operate = settings.operate.model_copy(update={"port": choose(settings.operate.port)})
-    edge = settings.edge.model_copy(
-        update={"port": choose(settings.edge.port), "health_port": choose(settings.edge.health_port)}
-    )
-    return settings.model_copy(update={"worker": worker, "relay": relay, "edge": edge, "operate": operate})
-
-
 @contextlib.contextmanager
 def _beside(task: Callable[[T, threading.Event], None], subject: T) -> Generator[None]:
     """Do something in a thread while the roles run; it ends when its event is set, or before."""
@@ -220,12 +225,10 @@ def _watch(stack: "Stack", over: threading.Event) -> None:
 
 def announce(settings: "Settings", over: threading.Event) -> None:
     """Say that it is ready once `/readyz` of each role answers 200; to whoever waits long, what is waited for."""
-    pages = {
-        "worker": (settings.worker.host, settings.worker.port),
-        "relay": (settings.relay.host, settings.relay.port),
-        "edge": (settings.edge.health_host, settings.edge.health_port),
-        "operate": (settings.operate.host, settings.operate.port),
-    }
+    from org_service.local.roles import ROLES, health_url
+
+    addresses = {role: urlsplit(health_url(settings, role)) for role in ROLES}
+    pages = {role: (each.hostname or "", each.port or 0) for role, each in addresses.items()}
     say_at = time.monotonic() + PATIENCE_S
     while True:
         said = {role: _why_not_ready(*page) for role, page in pages.items()}

@@ -12,12 +12,12 @@ from prometheus_client import REGISTRY
 from org_events.commands import CreateOrganization
 from org_service.apply.breaker import Breaker
 from org_service.domain.requests import Record, Request, Unreadable
+from org_service.drilling.builds import Build
 from org_service.errors import SystemicError
 from org_service.settings import Settings
 from org_service.wire.commands import read
 from tests.integration.apply.applying import created
 from tests.support.appliers import applying
-from tests.support.broken import Build
 from tests.support.records import FakeRecord, record_of
 
 pytestmark = pytest.mark.integration

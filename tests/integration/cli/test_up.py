@@ -94,6 +94,8 @@ async def test_up_starts_everything_other_terminals_find_it_and_ctrl_c_leaves_no
         assert (code, said.splitlines()[0]) == (0, "applied 200  v1  Acme")
         assert "version  1" in (await orgs(tmp_path, "show", "acme"))[1]
         assert await asyncio.to_thread(_seen_over_http, stack_env) == ["Acme", "staff", "admin"]
+        assert (tmp_path / ".local/up.sock").stat().st_mode & 0o777 == 0o600
+        assert (await orgs(tmp_path, "roles"))[1].count(" running ") == 4
         children = psutil.Process(up.pid).children(recursive=True)
         assert len(children) >= 4  # Kafka, Postgres and their supervisors
         tail = await start(tmp_path, "-m", "org_service.cli", "tail", "events", "--from-start")
@@ -108,6 +110,7 @@ async def test_up_starts_everything_other_terminals_find_it_and_ctrl_c_leaves_no
     _, alive = psutil.wait_procs(children, timeout=20)
     assert alive == []
     assert not (tmp_path / ".local/stack.env").exists()
+    assert not (tmp_path / ".local/up.sock").exists()
     tail.send_signal(signal.SIGINT)  # it still waits for Kafka to come back
     assert await tail.communicate() == (b"", b"")
     assert tail.returncode == 0
@@ -133,6 +136,7 @@ async def test_up_uses_servers_of_the_environment_and_shows_no_password(settings
         assert "postgres:***@" in await line_with(up.stderr, "Postgres  ")
         await line_with(up.stderr, "ready: try")
         assert "ORGS_TOKEN" not in (tmp_path / ".local/stack.env").read_text()
+        assert not (tmp_path / ".local/up.sock").exists()  # nobody stops roles, or plants anything, there
         async with reader(settings.kafka, settings.kafka.topics.staff) as (consumer, partitions):
             assert set((await ends(consumer, partitions)).values()) == {0}  # nobody was made staff there
     finally:

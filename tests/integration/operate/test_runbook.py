@@ -16,6 +16,7 @@ from prometheus_client import REGISTRY
 
 from org_events.commands import Command, CreateOrganization, DeleteOrganization, UpdateOrganization
 from org_service.domain.reasons import OperationState
+from org_service.drilling.builds import Build
 from org_service.errors import StopError
 from org_service.kafka.reader import ends, reader
 from org_service.operate import runs
@@ -27,7 +28,6 @@ from tests.integration.worker.publishing import committed, send
 from tests.integration.worker.running import running as running_worker
 from tests.integration.worker.running import said
 from tests.support import log_faults, runbook
-from tests.support.broken import Build
 from tests.support.database import execute, fetch, restore_older_backup
 from tests.support.idle import wait_until_idle
 from tests.support.killing import kill_at, until_abandoned

@@ -12,13 +12,13 @@ from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
 from org_events.commands import CreateOrganization, UpdateOrganization
+from org_service.drilling.builds import Build
 from org_service.errors import RetryError
 from org_service.settings import Settings
 from org_service.worker.worker import Worker
 from tests.integration.worker.publishing import committed, send
 from tests.integration.worker.running import running
 from tests.support import edge, plain_http
-from tests.support.broken import Build
 from tests.support.edge import People, with_edge
 from tests.support.records import FakeRecord, record_of
 from tests.support.waiting import until

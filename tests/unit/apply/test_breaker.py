@@ -16,10 +16,10 @@ from org_service.domain.organization import StoredOrganization
 from org_service.domain.reasons import ParkReason
 from org_service.domain.requests import Rejected, Request, Unreadable
 from org_service.domain.snapshot import Snapshot
+from org_service.drilling.builds import Build
 from org_service.errors import SystemicError
 from org_service.settings import AuthSettings, WorkerSettings
 from org_service.wire.commands import read
-from tests.support.broken import Build
 from tests.support.records import FakeRecord, record_of
 from tests.unit.domain.folding import NOW, A, organization
 

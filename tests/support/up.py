@@ -13,11 +13,14 @@ import asyncpg
 from pydantic import SecretStr
 
 import org_local
+from org_events.reference import Staff
 from org_local import Issuer
 from org_service.cli import shell
 from org_service.drilling.builds import RELEASES
+from org_service.local import STAFF
 from org_service.local.host import Host, with_ports
 from org_service.local.roles import Roles
+from org_service.operate import reference
 from org_service.settings import (
     AuthSettings,
     DatabaseSettings,
@@ -91,6 +94,7 @@ def site(stack: org_local.Stack, server_url: str, template: str, folder: Path) -
     asyncio.run(_execute(server_url, f"CREATE DATABASE {run} TEMPLATE {template}"))
     asyncio.run(create_topics(settings))
     served = as_up_has_them(settings, folder / ".local")
+    asyncio.run(reference.publish(settings.kafka, [reference.FactEntry(Staff(user_id=STAFF))]))
     with hosting(served, stack):
         yield served
     asyncio.run(drop_topics(settings))

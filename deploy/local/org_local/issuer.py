@@ -84,6 +84,18 @@ class Issuer:
         claims: dict[str, Any] = {"iss": NAME, "aud": audience, "sub": user, "iat": issued, "exp": issued + ttl_s}
         return jwt.encode(claims, jwt.PyJWK(key, ALGORITHM), ALGORITHM, headers={"kid": key["kid"]})
 
+    def withdraw(self) -> None:
+        """Sign with a new key from now on, and publish no other: tokens of the former ones are void within a second.
+
+        For a key that somebody else may have. May be called by several processes at once.
+
+        Raises:
+            LocalStackError: Its files can't be written.
+        """
+        with _explained(self._folder), _held(self._folder):
+            self._keys = [_new_key()]
+            self._save()
+
     def _save(self) -> None:
         """Write what differs; the public keys last, so that nothing is published that could be lost."""
         public = [{name: value for name, value in key.items() if name != "d"} for key in self._keys]

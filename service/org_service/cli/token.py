@@ -15,19 +15,31 @@ if TYPE_CHECKING:
 
 def token(
     *,
-    user: Annotated[str, typer.Option(help="The user it identifies (`sub`).", show_default=False)],
+    user: Annotated[str | None, typer.Option(help="The user it identifies (`sub`).", show_default=False)] = None,
     ttl_s: Annotated[int, typer.Option("--ttl", min=1, max=31_536_000, help="Validity in seconds.")] = 3600,
+    withdraw_key: Annotated[
+        bool,
+        typer.Option("--withdraw-key", help="Make a new key first: tokens of the former one are rejected from now on."),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print as JSON, with its claims.")] = False,
 ) -> None:
     """Print a token that identifies a user, signed by the local stack's own issuer.
 
-    Only for the local stack: if tokens come from another issuer, get one there.
+    Only for the local stack: if tokens come from another issuer, get one there. --withdraw-key is what that issuer does
+    when its key was stolen; the token of `.local/stack.env` is replaced, too. It needs no --user.
 
     Example: `ORGS_TOKEN=$(orgs token --user ann) orgs send create --name Acme`
     """
-    _check_user(user)
+    if user is not None:
+        _check_user(user)
+    elif not withdraw_key:
+        raise typer.BadParameter("--user is missing")
     settings = shell.load_settings()
     issuer = _issuer(settings)
+    if withdraw_key:
+        _withdraw(issuer, settings)
+    if user is None:
+        return
     issued_s = int(time.time())
     signed = issuer.token(user, audience=settings.auth.audience, ttl_s=ttl_s, issued_s=issued_s)
     if not as_json:
@@ -43,6 +55,18 @@ def token(
             "expires_at": issued_s + ttl_s,
         }
     )
+
+
+def _withdraw(issuer: "Issuer", settings: "Settings") -> None:
+    from org_local import LocalStackError
+    from org_service.cli.up import renew_token
+
+    try:
+        issuer.withdraw()
+    except LocalStackError as error:
+        shell.fail(f"{error}.")
+    renew_token(issuer, settings)
+    shell.say("the key is withdrawn: every token that it signed is rejected from now on")
 
 
 def _check_user(user: str) -> None:

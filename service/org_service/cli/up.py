@@ -29,8 +29,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-STAFF: Final = "local-staff"
-"""Whom the token in `stack.env` names."""
+TOKEN: Final = "ORGS_TOKEN"  # noqa: S105 - a name
 STAFF_TOKEN_TTL_S: Final = 30 * 24 * 3_600
 CHECK_INTERVAL_S: Final = 1.0
 """How often to see whether the servers still run."""
@@ -88,9 +87,7 @@ def up(
                 url = f"http://{settings.edge.host}:{settings.edge.port}"
                 servers["ORGS_API_URL"] = url
                 if stack.is_ours:
-                    servers["ORGS_TOKEN"] = issuer.token(
-                        STAFF, audience=settings.auth.audience, ttl_s=STAFF_TOKEN_TTL_S
-                    )
+                    servers[TOKEN] = _staff_token(issuer, settings)
                 name(servers)
                 _prepare(settings, make_staff=stack.is_ours)
                 shell.say(f"Kafka     {stack.bootstrap_servers}")
@@ -163,6 +160,7 @@ def _prepare(settings: "Settings", *, make_staff: bool) -> None:
     """Tables and topics, where they are missing, and as staff whoever holds the token of `stack.env`, if asked to."""
     from org_events.reference import Staff
     from org_service.kafka import topics
+    from org_service.local import STAFF
     from org_service.operate import reference
     from org_service.store import migrate
 
@@ -182,20 +180,34 @@ def _prepare(settings: "Settings", *, make_staff: bool) -> None:
 @contextlib.contextmanager
 def _named() -> Generator[Callable[[dict[str, str]], None]]:
     """Say in `.local/stack.env` where things are, for as long as they are there; only its owner can read the token."""
-    path = shell.STACK_ENV
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_suffix(".new")
-
-    def name(variables: dict[str, str]) -> None:
-        fresh.unlink(missing_ok=True)
-        fresh.touch(mode=0o600)
-        fresh.write_text("".join(f"{variable}={value}\n" for variable, value in variables.items()))
-        fresh.replace(path)
-
+    shell.STACK_ENV.parent.mkdir(parents=True, exist_ok=True)
     try:
-        yield name
+        yield lambda variables: _write_env("".join(f"{name}={value}\n" for name, value in variables.items()))
     finally:
-        path.unlink(missing_ok=True)
+        shell.STACK_ENV.unlink(missing_ok=True)
+
+
+def _write_env(text: str) -> None:
+    fresh = shell.STACK_ENV.with_suffix(".new")
+    fresh.unlink(missing_ok=True)
+    fresh.touch(mode=0o600)
+    fresh.write_text(text)
+    fresh.replace(shell.STACK_ENV)
+
+
+def _staff_token(issuer: "Issuer", settings: "Settings") -> str:
+    from org_service.local import STAFF
+
+    return issuer.token(STAFF, audience=settings.auth.audience, ttl_s=STAFF_TOKEN_TTL_S)
+
+
+def renew_token(issuer: "Issuer", settings: "Settings") -> None:
+    """Put another token in `stack.env`, where one is: the former was signed with a key that is withdrawn."""
+    if not shell.STACK_ENV.is_file():
+        return
+    lines = shell.STACK_ENV.read_text().splitlines(keepends=True)
+    named = f"{TOKEN}="
+    _write_env("".join(f"{named}{_staff_token(issuer, settings)}\n" if x.startswith(named) else x for x in lines))
 
 
 @contextlib.contextmanager

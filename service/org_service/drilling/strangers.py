@@ -1,7 +1,7 @@
 """A program that writes on the relay's topics, where only the relay may."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from org_service.drilling.drill import Ground
@@ -30,11 +30,10 @@ async def write(
 ) -> Written:
     """Write one record: key, value, headers."""
     key, value, headers = record
-    producer = make_producer(ground.settings.kafka)
+    producer: Any = make_producer(ground.settings.kafka)
     try:
         await producer.start()
-        sent: Any = await producer.send(topic, value, key, partition, timestamp_ms, list(headers))
-        at = cast("RecordMetadata", await sent)
+        at: RecordMetadata = await producer.send_and_wait(topic, value, key, partition, timestamp_ms, list(headers))
         return Written(at.partition, at.offset)
     finally:
         await producer.stop()

@@ -54,6 +54,7 @@ def hosting(settings: Settings, stack: org_local.Stack) -> Iterator[None]:
 
     async def run() -> None:
         stop = asyncio.Event()
+        await reference.publish(settings.kafka, [reference.FactEntry(Staff(user_id=STAFF))])
         roles = Roles(settings, RELEASES, lambda _: None)
         async with Host(settings, stack, roles).listening(shell.UP_SOCKET):
             started.set_result((asyncio.get_running_loop(), stop))
@@ -66,7 +67,7 @@ def hosting(settings: Settings, stack: org_local.Stack) -> Iterator[None]:
             asyncio.run(run())
             ended.set_result(None)
         except BaseException as error:
-            ended.set_exception(error)
+            (ended if started.done() else started).set_exception(error)
 
     thread = Thread(target=body, name="orgs up")
     thread.start()
@@ -94,7 +95,6 @@ def site(stack: org_local.Stack, server_url: str, template: str, folder: Path) -
     asyncio.run(_execute(server_url, f"CREATE DATABASE {run} TEMPLATE {template}"))
     asyncio.run(create_topics(settings))
     served = as_up_has_them(settings, folder / ".local")
-    asyncio.run(reference.publish(settings.kafka, [reference.FactEntry(Staff(user_id=STAFF))]))
     with hosting(served, stack):
         yield served
     asyncio.run(drop_topics(settings))

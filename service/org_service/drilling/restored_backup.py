@@ -19,7 +19,7 @@ class RestoredBackup(Drill):
 
     async def plant(self, ground: Ground) -> Facts:
         """As `Drill.plant`."""
-        stack, created = ground.stack, creations(5, "Since")
+        stack, created = ground.stack, creations(3, "Since")
         async with publisher(ground.settings) as client:
             await apply(client, creations(2, "Before"))
             await settle(ground)

@@ -7,18 +7,22 @@ prints something else than the page says.
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from uuid import UUID
 
 import pytest
 from prometheus_client import REGISTRY
 
+import org_local
 from org_events.commands import Command, CreateOrganization, DeleteOrganization, UpdateOrganization
+from org_service.cli import shell
 from org_service.domain.reasons import OperationState
-from org_service.drilling.builds import Build
-from org_service.errors import StopError
+from org_service.drilling import session
+from org_service.drilling.drill import Facts, Ground
+from org_service.drilling.drills import DRILLS
 from org_service.kafka.reader import ends, reader
+from org_service.local.stack import LocalStack
 from org_service.operate import runs
 from org_service.operate.changes import Selection
 from org_service.operate.undo import Undo
@@ -26,23 +30,23 @@ from org_service.settings import Settings
 from tests.integration.operate.parking import apply, failing_for, record, renamed
 from tests.integration.worker.publishing import committed, send
 from tests.integration.worker.running import running as running_worker
-from tests.integration.worker.running import said
 from tests.support import log_faults, runbook
 from tests.support.database import execute, fetch, restore_older_backup
 from tests.support.idle import wait_until_idle
 from tests.support.killing import kill_at, until_abandoned
 from tests.support.operating import Acting, Orgs, Service
-from tests.support.partitioner import partition_of
 from tests.support.probing import Killed, probing
 from tests.support.records import record_of
 from tests.support.relaying import org
 from tests.support.restoring import replace_by
 from tests.support.runbook import Following
-from tests.support.waiting import until
+from tests.support.up import as_up_has_them, hosting
+from tests.support.waiting import WITHIN_S, until
 
 pytestmark = pytest.mark.integration
 
 ENTRIES = {entry.slug: entry for entry in runbook.read()}
+FOLDER = shell.UP_SOCKET.parent
 LONG_AGO = "2020-01-01"
 """For a time of the page, before everything that a test does."""
 
@@ -54,6 +58,41 @@ async def follow(orgs: Orgs, request: pytest.FixtureRequest) -> AsyncIterator[Fo
     yield following
     if not request.session.testsfailed:
         following.see_finished()
+
+
+@pytest.fixture
+def up(settings: Settings, stack: org_local.Stack, orgs: Orgs) -> Iterator[Settings]:
+    """What `orgs up` is, on the servers of this test; the commands are for it."""
+    orgs.settings = as_up_has_them(settings, FOLDER)
+    with hosting(orgs.settings, stack):
+        yield orgs.settings
+
+
+class Drilling:
+    """Plants what an entry is about, and sees that following it mends it."""
+
+    def __init__(self, ground: Ground) -> None:
+        self._ground = ground
+
+    async def plant(self, name: str, follow: Following | None = None) -> Facts:
+        """Plant a drill; its first symptom is what the entry says, where `follow` is given."""
+        planted, sights = await session.plant(self._ground, FOLDER, DRILLS[name])
+        if follow is not None:
+            follow.sees(sights[0].shows)
+        return planted.facts
+
+    async def assert_mended(self) -> None:
+        """Its score is that of a drill that passes."""
+        planted = session.find(FOLDER)
+        assert planted is not None
+        marks = await session.judge(self._ground, FOLDER, DRILLS[planted.name], planted, WITHIN_S)
+        assert all(each.ok for each in marks), marks
+
+
+@pytest.fixture
+async def drill(up: Settings) -> Drilling:
+    """Drills on what is up."""
+    return Drilling(Ground(await LocalStack.connect(shell.UP_SOCKET, up), up))
 
 
 def creations(count: int, first: int = 0) -> list[Command]:
@@ -108,57 +147,45 @@ async def test_lag_grows(follow: Following, orgs: Orgs, settings: Settings, runn
     await follow("orgs runs resume ID")
 
 
-async def test_an_organization_is_stuck(follow: Following, settings: Settings, queue: UUID, service: Service) -> None:
-    async def stuck(org_id: UUID, *commands: Command) -> None:
-        with failing_for([org_id]):
-            await apply(settings, *(record(settings, each) for each in commands))
-        parked = await fetch(settings, "SELECT min(id) AS id FROM parked WHERE state = 'open'")
-        follow.words |= {"ORG": str(org_id), "PARKED": str(parked[0]["id"])}
+async def test_an_organization_is_stuck(follow: Following, up: Settings, drill: Drilling) -> None:
+    facts = await drill.plant("parked-organization", follow)
+    org_id = UUID(facts["org_id"])
 
-    async with running_worker(settings) as worker:
-        follow.sees(await worker.checks()["parked"]())
-    await stuck(queue)
-    follow.words["GROUP"] = "…"
+    async def stuck(*commands: Command) -> None:
+        with failing_for([org_id]):
+            await apply(up, *(record(up, each) for each in commands))
+        parked = await fetch(up, "SELECT min(id) AS id FROM parked WHERE state = 'open'")
+        follow.words |= {"ORG": str(org_id), "PARKED": str(parked[0]["id"]), "GROUP": "…"}
+
+    await stuck()
     await follow("orgs parked")
     await follow("orgs parked list")
     await follow("orgs parked show PARKED")
     await follow("orgs parked release --org ORG")
     await follow('orgs run ID --reason "fixed in 1.4.2"')
-    await stuck(queue, *renamed(queue, "Acme 4"))
+    await drill.assert_mended()
+    await stuck(*renamed(org_id, "Acme 4"))
     await follow('orgs parked discard PARKED --execute --reason "nobody needs it"')
-    await stuck(queue, *renamed(queue, "Amce AS"))
-    service.start("worker", "relay")
+    await stuck(*renamed(org_id, "Amce AS"))
     edit = """orgs parked edit PARKED --body '{"name": "Acme AS"}' --execute --reason "the name has a typing error\""""
     await follow(edit)
     await follow("orgs parked")
 
 
-async def test_a_bad_release_went_out(follow: Following, settings: Settings) -> None:
+async def test_a_bad_release_went_out(follow: Following, orgs: Orgs, up: Settings, drill: Drilling) -> None:
     """The bad one parks what it gets one by one before its own commands fail, as no breaker can know better."""
-    await send(settings, *map(record_of, creations(3)))
-    async with running_worker(settings):
-        await until(lambda: committed(settings), 3)
+    await drill.plant("bad-release", follow)
     with failing_for([org(3), org(4)]):
-        await apply(settings, *(record(settings, each) for each in creations(2, first=3)))
-    await send(settings, *map(record_of, creations(10, first=5)))
-    pauses = {"breaker_wait_s": 30, "breaker_wait_max_s": 30}
-    patient = settings.model_copy(update={"worker": settings.worker.model_copy(update=pauses)})
-    async with running_worker(patient, decider=Build()) as bad:
-
-        async def is_resting() -> bool:
-            return (await said(bad, "breaker")).startswith("commands are left to other workers: ")
-
-        await until(is_resting)
-        follow.sees(await said(bad, "breaker"))
-        follow.words["2026-11-28T03:00:00"] = LONG_AGO
-        await follow("orgs replay commands --from-time 2026-11-28T03:00:00")
-        async with running_worker(settings):
-            await until(lambda: committed(settings), 13)
-            follow.words["GROUP"] = "…"
-            answer = await follow("orgs parked")
-            follow.words["GROUP"] = answer.stdout.split()[0]
-            await follow("orgs parked release --group GROUP")
-            await follow('orgs run ID --reason "rolled back to 1.4.1"')
+        await apply(up, *(record(up, each) for each in creations(2, first=3)))
+    follow.words["2026-11-28T03:00:00"] = LONG_AGO
+    await follow("orgs replay commands --from-time 2026-11-28T03:00:00")
+    await orgs("roles", "deploy", "worker")
+    follow.words["GROUP"] = "…"
+    answer = await follow("orgs parked")
+    follow.words["GROUP"] = answer.stdout.split()[0]
+    await follow("orgs parked release --group GROUP")
+    await follow('orgs run ID --reason "rolled back to 1.4.1"')
+    await drill.assert_mended()
 
 
 async def test_a_subscriber_lost_data(follow: Following, orgs: Orgs, running: Service) -> None:
@@ -242,23 +269,42 @@ async def test_commands_were_lost(follow: Following, settings: Settings) -> None
     await follow("orgs lost")
 
 
-async def test_a_stranger_writes_to_our_topics(
-    follow: Following, orgs: Orgs, service: Service, settings: Settings
-) -> None:
-    service.start("worker", "relay")
-    await orgs("send", "create", "--id", str(org(1)), "--name", "Acme")
-    await wait_until_idle(settings, 20)
-    kafka, topic = settings.kafka, settings.kafka.topics.events
-    place = partition_of(str(org(1)).encode(), kafka.partitions)
-    before = REGISTRY.get_sample_value("orgs_relay_foreign_total", {"topic": topic}) or 0
-    await asyncio.to_thread(log_faults.write_as_stranger, kafka.bootstrap_servers, topic, [place], "stranger")
-    await orgs("send", "update", str(org(1)), "--domain", "acme.example", "--no-wait")
-    await until(lambda: (REGISTRY.get_sample_value("orgs_relay_foreign_total", {"topic": topic}) or 0) > before)
-    await service.stop("relay")  # else its log is among what the command prints
+async def test_kafka_lost_records(follow: Following, orgs: Orgs, drill: Drilling) -> None:
+    await drill.plant("lost-tail")
+    await orgs("roles", "start", "relay")
+    await follow("orgs verify")
+    await drill.assert_mended()
+
+
+async def test_a_stranger_writes_to_our_topics(follow: Following, orgs: Orgs, drill: Drilling) -> None:
+    await drill.plant("foreign-writer", follow)
+    await orgs("roles", "stop", "relay")  # else its log is among what the command prints
     await follow("orgs topics accept")
     await follow('orgs run ID --reason "an importer of the test environment, stopped"')
-    service.start("relay")
-    await wait_until_idle(settings, 20)
+    await orgs("roles", "start", "relay")
+    await drill.assert_mended()
+
+
+async def test_a_subscriber_is_stuck(follow: Following, drill: Drilling) -> None:
+    facts = await drill.plant("stuck-subscriber")
+    follow.words["GROUP"] = facts["group"]
+    await follow("orgs offsets show GROUP")
+    await follow("orgs offsets reset GROUP --to-latest")
+    await follow('orgs run ID --reason "billing loads again"')
+    await follow("orgs offsets")
+    await drill.assert_mended()
+
+
+async def test_a_signing_key_was_stolen(follow: Following, drill: Drilling) -> None:
+    facts = await drill.plant("revoked-key")
+    follow.words |= {"ORG": next(iter(facts["names"])), "COMMAND": "…"}
+    answer = await follow("orgs history ORG")
+    follow.words["COMMAND"] = answer.stdout.split()[-1]
+    await follow("orgs trace COMMAND")
+    await follow("orgs token --withdraw-key")
+    await follow("orgs undo --source /thief")
+    await follow('orgs run ID --reason "sent with a stolen key"')
+    await drill.assert_mended()
 
 
 async def test_a_run_does_not_go_on(follow: Following, settings: Settings, act: Acting) -> None:
@@ -280,28 +326,21 @@ async def test_a_run_does_not_go_on(follow: Following, settings: Settings, act: 
 
 
 async def test_the_database_was_restored_from_an_older_backup(
-    follow: Following, orgs: Orgs, service: Service, settings: Settings
+    follow: Following, orgs: Orgs, up: Settings, drill: Drilling
 ) -> None:
-    service.start("worker", "relay")
-    for number in range(5):
-        await orgs("send", "create", "--name", f"Acme {number}")
-    await wait_until_idle(settings, 20)
-    await service.stop()
-    await restore_older_backup(settings, 2)
-    service.start("relay")
-    trouble = await service.ended("relay")
-    assert isinstance(trouble, StopError)
-    follow.sees(str(trouble))
+    await drill.plant("restored-backup", follow)
+    await orgs("roles", "stop", "worker", "relay", "edge")
     await follow("orgs recover")
     await follow('orgs run ID --reason "the disk of the primary is gone"')
-    service.start("worker", "relay")
-    await wait_until_idle(settings, 20)
+    await orgs("roles", "start", "worker")
+    await orgs("roles", "start", "relay", "edge")
     await follow("orgs verify")
-    await service.stop()
-    await restore_older_backup(settings, 2)  # now as if it were of another history
+    await drill.assert_mended()
+    await orgs("roles", "stop", "worker", "relay", "edge", "operate")
+    await restore_older_backup(up, 2)  # now as if it were of another history
     await follow("orgs journal advance")
     await follow('orgs run ID --reason "the backup of last night is the newest one"')
-    service.start("relay", "worker")
+    await orgs("roles", "start", "relay", "worker", "edge", "operate")
     await follow("orgs journal advance", code=1)
 
 

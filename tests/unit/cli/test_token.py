@@ -117,3 +117,23 @@ def test_a_user_id_that_no_token_may_have_is_a_usage_error(user: str) -> None:
 def test_a_time_to_live_is_a_second_to_a_year(ttl: str) -> None:
     Issuer.open(Path(".local"))
     assert "--ttl" in run("--user", "ann", "--ttl", ttl, code=2).stderr
+
+
+def test_a_key_is_withdrawn_with_the_token_of_the_stack_that_it_signed() -> None:
+    issuer, env = Issuer.open(Path(".local")), Path(".local/stack.env")
+    env.write_text(f"ORGS_API_URL=http://127.0.0.1:1\nORGS_TOKEN={issuer.token('local-staff')}\n")
+    signed = jwt.get_unverified_header(issuer.token("ann"))["kid"]
+    said = run("--withdraw-key")
+    assert (said.stdout, "the key is withdrawn" in said.stderr) == ("", True)
+    first, last = env.read_text().splitlines()
+    assert first == "ORGS_API_URL=http://127.0.0.1:1"
+    renewed = last.removeprefix("ORGS_TOKEN=")
+    assert claims(renewed)["sub"] == "local-staff"
+    now = jwt.get_unverified_header(run("--user", "ann").stdout.strip())["kid"]
+    assert jwt.get_unverified_header(renewed)["kid"] == now != signed
+    assert env.stat().st_mode & 0o777 == 0o600
+
+
+def test_without_a_user_there_is_no_token() -> None:
+    Issuer.open(Path(".local"))
+    assert "--user is missing" in run(code=2).stderr

@@ -160,3 +160,14 @@ def test_a_folder_that_cannot_be_written_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(LocalStackError, match="cannot be used: File exists"):
         Issuer.open(tmp_path / "file")
+
+
+async def test_a_withdrawn_key_verifies_nothing_any_more_and_a_new_one_signs(tmp_path: Path) -> None:
+    issuer = Issuer.open(tmp_path)
+    stolen = issuer.token("ann")
+    issuer.withdraw()
+    with pytest.raises(TokenRejected):
+        await user_of(stolen, settings(issuer))
+    assert await user_of(issuer.token("ann"), settings(issuer)) == "ann"
+    assert await user_of(Issuer.load(tmp_path).token("ann"), settings(issuer)) == "ann"
+    assert stat.S_IMODE((tmp_path / "issuer.json").stat().st_mode) == 0o600

@@ -162,6 +162,23 @@ async def until_decided(settings: Settings) -> None:
         pass
 
 
+async def test_what_a_foreign_program_wrote_is_passed_over(
+    settings: Settings, service: Service, template_database: str, copies: list[str]
+) -> None:
+    await decide(settings, service, SWAP[:2])
+    copies.append(await back_up(settings))
+    await decide(settings, service, SWAP[2:])
+    lost, kafka = await read_tables(settings), settings.kafka
+    for topic in (kafka.topics.events, kafka.topics.results, kafka.topics.state):
+        await asyncio.to_thread(log_faults.write_as_stranger, kafka.bootstrap_servers, topic, range(3), "stranger")
+    await replace_by(settings, copies[0])
+    await recover(settings)
+    same(lost, await read_tables(settings))
+    await replace_by(settings, template_database)
+    await rebuild(settings)
+    same(lost, await read_tables(settings))
+
+
 async def test_killed_in_each_step_and_resumed_it_ends_equal(
     settings: Settings, service: Service, copies: list[str]
 ) -> None:

@@ -6,7 +6,7 @@ All of them on one stack, one after the other, as an operator would practise.
 import asyncio
 import os
 import shlex
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -25,6 +25,7 @@ from tests.support.waiting import until
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
 
+FOLDER = shell.UP_SOCKET.parent
 ALERTS = {rule["alert"]: rule["expr"] for rule in alerts()}
 
 
@@ -43,8 +44,13 @@ def up(
 
 
 @pytest.fixture
-async def orgs(up: Settings) -> Orgs:
-    return Orgs(up)
+async def orgs(up: Settings) -> AsyncIterator[Orgs]:
+    """The commands; whatever a test leaves, the next one finds no drill under way and all roles as they should be."""
+    command = Orgs(up)
+    yield command
+    if session.find(FOLDER) is not None:
+        session.forget(FOLDER)
+        await command("roles", "deploy", "worker", "relay", "edge", "operate")
 
 
 async def follow(orgs: Orgs, command: str) -> Answer:
@@ -66,7 +72,7 @@ async def test_a_drill_shows_is_not_mended_by_waiting_and_is_by_the_commands_of_
         await follow(orgs, command)
     after = (await orgs("drill", name, "--score", "--json")).json
     assert after["passed"], after
-    assert session.find(Path(".local")) is None
+    assert session.find(FOLDER) is None
 
 
 async def test_drills_are_listed_and_one_that_is_not_under_way_has_neither_hint_nor_score(orgs: Orgs) -> None:

@@ -1,5 +1,6 @@
 """`orgs drill`: incidents on the local stack, to be found and mended with the commands of production."""
 
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
@@ -7,7 +8,7 @@ import typer
 from org_service.cli import shell
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from org_service.drilling.drill import Drill, Ground, Mark, Sight
     from org_service.drilling.session import Planted
@@ -31,7 +32,7 @@ def drill(
     forget: Annotated[
         bool, typer.Option("--forget", help="Give it up: what was planted stays; `rm -r .local` begins anew.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON; the list as one object a line.")] = False,
 ) -> None:
     """Plant an incident on the stack of `orgs up`, in another terminal, and mend it as you would in production.
 
@@ -58,11 +59,18 @@ def drill(
 
 
 def _find(name: str) -> "Drill":
+    drills = _drills()
+    if name not in drills:
+        raise typer.BadParameter(f"unknown drill {name!r}: {', '.join(drills)}")
+    return drills[name]
+
+
+def _drills() -> "Mapping[str, Drill]":
+    if find_spec("org_local") is None:
+        shell.fail("the local stack is not installed: install org-service[local].")
     from org_service.drilling.drills import DRILLS
 
-    if name not in DRILLS:
-        raise typer.BadParameter(f"unknown drill {name!r}: {', '.join(DRILLS)}")
-    return DRILLS[name]
+    return DRILLS
 
 
 def _find_planted(name: str) -> "Planted | None":
@@ -83,19 +91,17 @@ def _list(*, as_json: bool) -> None:
     from rich.table import Table
 
     from org_service.drilling import session
-    from org_service.drilling.drills import DRILLS
 
-    planted = session.find(FOLDER)
+    drills, planted = _drills().values(), session.find(FOLDER)
     since = {} if planted is None else {planted.name: planted.planted_at}
     if as_json:
-        shell.write_json(
-            [{"name": each.name, "call": each.call, "since": since.get(each.name)} for each in DRILLS.values()]
-        )
+        for each in drills:
+            shell.write_json({"name": each.name, "call": each.call, "since": since.get(each.name)})
         return
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for heading in ("drill", "under way since", "the call"):
         table.add_column(heading)
-    for each in DRILLS.values():
+    for each in drills:
         table.add_row(each.name, since.get(each.name, ""), each.call)
     shell.out().print(table)
 

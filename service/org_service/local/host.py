@@ -10,15 +10,13 @@ import contextlib
 import json
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
+from org_local import LocalStackError, Stack, ports
 from org_service.errors import ServiceError
 from org_service.local.roles import CURRENT, ROLES, Roles
 from org_service.settings import Settings
 from org_service.telemetry.logs import get_logger
-
-if TYPE_CHECKING:
-    from org_local import Stack
 
 log = get_logger(__name__)
 
@@ -31,7 +29,7 @@ _Answer = dict[str, Any]
 class Host:
     """Answers on the socket. Made and used in the loop of the roles."""
 
-    def __init__(self, settings: Settings, stack: "Stack", roles: Roles) -> None:
+    def __init__(self, settings: Settings, stack: Stack, roles: Roles) -> None:
         self._settings = settings
         self._stack = stack
         self._roles = roles
@@ -81,7 +79,7 @@ class Host:
         async with self._changing:
             try:
                 return await self._verbs[asked["do"]](asked)
-            except ServiceError as error:
+            except (ServiceError, LocalStackError) as error:
                 return {"error": str(error)}
 
     async def _describe(self, _asked: Mapping[str, Any]) -> _Answer:
@@ -140,8 +138,6 @@ def _roles(asked: Mapping[str, Any]) -> list[Any]:
 
 def with_ports(settings: Settings) -> Settings:
     """The same settings with a port wherever they leave the choice to the system: others learn these ports."""
-    from org_local import ports  # noqa: PLC0415 - it is not installed everywhere
-
     taken: set[int] = set()
 
     def choose(port: int) -> int:

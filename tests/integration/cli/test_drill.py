@@ -76,7 +76,7 @@ async def test_a_drill_shows_is_not_mended_by_waiting_and_is_by_the_commands_of_
 
 
 async def test_drills_are_listed_and_one_that_is_not_under_way_has_neither_hint_nor_score(orgs: Orgs) -> None:
-    assert [each["name"] for each in (await orgs("drill", "--json")).json] == list(DRILLS)
+    assert [each["name"] for each in (await orgs("drill", "--json")).json_lines] == list(DRILLS)
     for option in ("--hint", "--score", "--forget"):
         assert "is not under way" in (await orgs("drill", "bad-release", option, code=1)).stderr
     assert "unknown drill" in (await orgs("drill", "lost-head", code=2)).stderr
@@ -84,7 +84,7 @@ async def test_drills_are_listed_and_one_that_is_not_under_way_has_neither_hint_
 
 async def test_one_drill_is_under_way_at_a_time_and_can_be_given_up(orgs: Orgs) -> None:
     await orgs("drill", "bad-release")
-    listed = {each["name"]: each["since"] for each in (await orgs("drill", "--json")).json}
+    listed = {each["name"]: each["since"] for each in (await orgs("drill", "--json")).json_lines}
     assert [name for name, since in listed.items() if since] == ["bad-release"]
     assert "bad-release is under way" in (await orgs("drill", "lost-tail", code=1)).stderr
     again = (await orgs("drill", "bad-release")).stdout

@@ -220,3 +220,14 @@ def test_a_user_without_a_name_acts_under_their_number(monkeypatch: pytest.Monke
     monkeypatch.setattr(getpass, "getuser", no_such_user)
     monkeypatch.setattr(os, "getuid", lambda: 12345)
     assert shell.login() == "uid-12345"
+
+
+@pytest.mark.usefixtures("nowhere")
+@pytest.mark.parametrize("arguments", [["drill"], ["drill", "lost-tail"]], ids=" ".join)
+def test_an_installation_without_the_local_stack_has_no_drills(
+    monkeypatch: pytest.MonkeyPatch, arguments: list[str]
+) -> None:
+    monkeypatch.setattr("org_service.cli.drill.find_spec", lambda _: None)
+    result = runner.invoke(app, arguments)
+    assert result.exit_code == 1
+    assert "the local stack is not installed" in result.stderr

@@ -24,8 +24,8 @@ class Role(StrEnum):
 
 RolesArgument = Annotated[list[Role], typer.Argument(help="Which.", show_default=False)]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object per line and role.")]
-READY_S: Final = 30.0
-"""For roles that were started; what they wait for is said then."""
+READY_S: Final = 60.0
+"""For roles that were started, on a very busy machine; what they wait for is said then."""
 
 app = typer.Typer(
     help="The roles of `orgs up`: stop, start and replace each, as an orchestrator does in production.",
@@ -66,7 +66,7 @@ def stop(roles: RolesArgument, *, as_json: JsonOption = False) -> None:
 def start(roles: RolesArgument, *, as_json: JsonOption = False) -> None:
     """Start roles that don't run, each as the release that it was, and wait until they are ready.
 
-    Exits with 1 if one is not ready within half a minute, and says what it waits for.
+    Exits with 1 if one is not ready within a minute, and says what it waits for.
 
     Example: `orgs roles start worker relay`
     """
@@ -77,7 +77,7 @@ def start(roles: RolesArgument, *, as_json: JsonOption = False) -> None:
 def deploy(roles: RolesArgument, *, as_json: JsonOption = False) -> None:
     """Replace roles by the release of this folder, and wait until they are ready: a roll-out, or a roll-back.
 
-    Exits with 1 if one is not ready within half a minute, and says what it waits for.
+    Exits with 1 if one is not ready within a minute, and says what it waits for.
 
     Example: `orgs roles deploy worker`
     """

@@ -20,10 +20,10 @@ from org_service.store.database import Database
 
 SOURCE = "/drill"
 ACTOR = "drill"
-ANSWER_S = 30.0
+ANSWER_S = 60.0
 """For an outcome, from a service that has just started."""
-SETTLE_S = 30.0
-"""For what was sent to be published; seconds, unless something is wrong."""
+SETTLE_S = 60.0
+"""For what was sent to be published: seconds, unless something is wrong, or the machine is very busy."""
 
 
 @asynccontextmanager

@@ -268,6 +268,11 @@ def _actor(text: bytes) -> str | None:
     return orjson.loads(text)
 
 
+def is_ours(record: Record) -> bool:
+    """Whether a change or an outcome is the service's: what a foreign program wrote says nothing about the journal."""
+    return any(name == _OURS for name, _ in record.headers)
+
+
 def read_position(record: Record) -> tuple[int | None, UUID]:
     """The position and the command id of a change or an outcome; no position where it was not journaled."""
     body = orjson.loads(record.value or b"")

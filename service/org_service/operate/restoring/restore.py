@@ -18,7 +18,7 @@ from org_service.kafka.ranges import find_extent, find_first_times, open_ranges
 from org_service.operate.operation import Execution, Plan, Tally
 from org_service.operate.progress import published
 from org_service.operate.restoring.beginning import worker_group
-from org_service.operate.restoring.records import read_position
+from org_service.operate.restoring.records import is_ours, read_position
 from org_service.operate.restoring.steps import Steps
 from org_service.settings import Settings
 from org_service.store import journal, restoring
@@ -205,7 +205,7 @@ async def _read_positions(settings: Settings, topic: str, since: datetime, throu
     full: set[int] = set()
     async with open_ranges(settings.kafka, topic, extent.ranges) as reader:
         while reader.unfinished - full:
-            for record in await reader.read(full):
+            for record in filter(is_ours, await reader.read(full)):
                 position, command_id = read_position(record)
                 if position is not None and position <= through:
                     found[position] = command_id

@@ -17,12 +17,14 @@ from org_events.commands import (
     UpdateOrganization,
 )
 from org_events.events import EventType, OrganizationEvent
+from org_events.ids import ORG_ID_NAMESPACE, org_id_for, uuid7
 from org_events.organization import Address, Organization
 from org_events.reference import Membership, Partnership, Reference, Role, Staff
 from org_events.results import FieldError, Outcome, Problem, ProblemType, Result
 from org_events.topics import Topics, partition_for
 
 __all__ = [
+    "ORG_ID_NAMESPACE",
     "Address",
     "Command",
     "CreateOrganization",
@@ -48,5 +50,7 @@ __all__ = [
     "UncheckedCommand",
     "UpdateOrganization",
     "command_headers",
+    "org_id_for",
     "partition_for",
+    "uuid7",
 ]

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from typing import Final, Self, Unpack, cast
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from aiokafka.errors import KafkaError
 
@@ -35,6 +35,7 @@ from org_events.commands import (
     UpdateOrganization,
     body_to_send,
 )
+from org_events.ids import uuid7
 from org_events.publishing.arguments import CreateOptions, ExistingOptions, UpdateOptions
 from org_events.publishing.connection import REFUSALS, Connection, ConnectionOptions
 from org_events.publishing.errors import KafkaRefused, KafkaUnavailable, OutcomeUnknown
@@ -312,7 +313,7 @@ class OrganizationClient:
 
     async def _send(self, command: AnyCommand, command_id: UUID | None, timeout_s: float | None) -> PendingCommand:
         """Hand a command to the producer, inside the caller's trace; its outcome is expected from here on."""
-        command_id = command_id or uuid4()
+        command_id = command_id or uuid7()
         if self._traceparent is not None:
             return await self._hand_over(command, command_id, timeout_s, self._traceparent())
         with sending(command.type, command_id) as span:
@@ -385,7 +386,7 @@ async def _with_ids(
 ) -> AsyncIterator[tuple[UUID, Command]]:
     if isinstance(commands, AsyncIterable):
         async for item in commands:
-            yield item if isinstance(item, tuple) else (uuid4(), item)
+            yield item if isinstance(item, tuple) else (uuid7(), item)
     else:
         for item in commands:
-            yield item if isinstance(item, tuple) else (uuid4(), item)
+            yield item if isinstance(item, tuple) else (uuid7(), item)

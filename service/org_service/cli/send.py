@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
-from uuid import UUID, uuid4, uuid5
+from uuid import UUID, uuid5
 
 import typer
 
@@ -79,6 +79,12 @@ class _SendOptions:
     as_json: bool
 
 
+def _new_command_id() -> UUID:
+    from org_events.ids import uuid7
+
+    return uuid7()
+
+
 @app.command()
 def create(
     *,
@@ -108,7 +114,7 @@ def create(
             line1=line1, line2=line2, city=city, region=region, postal_code=postal_code, country=country
         ),
     )
-    command_id = command_id or uuid4()
+    command_id = command_id or _new_command_id()
     sending = _SendOptions(command_id=command_id, actor=actor, timeout_s=timeout_s, wait=wait, as_json=as_json)
     # With another id of the organization it would be another command, and sending it again would be rejected.
     _send("org.create", {"org_id": org_id or uuid5(command_id, "organization"), **fields}, sending)
@@ -229,7 +235,7 @@ def _send(command_type: str, body: dict[str, Any], sending: _SendOptions) -> Non
         shell.fail(f"nothing was sent:\n  {wrong_fields(error)}", shell.USAGE)
     settings = shell.quiet_settings()
     sender = shell.sender(settings, sending.actor)
-    command_id = sending.command_id or uuid4()
+    command_id = sending.command_id or _new_command_id()
 
     async def exchange() -> "Result | Sent":
         async with publish.connect(settings.kafka, timeout_s=sending.timeout_s, **sender) as client:

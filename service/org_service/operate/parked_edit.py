@@ -11,6 +11,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict
 
 from org_events.cloudevents import command_headers
+from org_events.ids import uuid7
 from org_events.publishing.publisher import Publisher
 from org_service import probes
 from org_service.domain import details
@@ -29,7 +30,6 @@ from org_service.settings import Settings
 from org_service.store import parked_queues
 from org_service.store.parked_queues import ParkedFilter
 from org_service.wire.commands import read
-from org_service.wire.ids import new_id
 from org_service.wire.parked import RecordAgain, read_type
 
 CAUSE_HEADER: Final = "ce_causationid"
@@ -87,7 +87,7 @@ class EditParked:
         asked = Parameters(
             parked_id=parked_id,
             replaced_id=stored.command_id,
-            command_id=new_id(),
+            command_id=uuid7(),
             command_type=read_type(stored),
             org_id=stored.org_id,
             body={**body, "org_id": str(body.get("org_id", stored.org_id))},

@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final, Literal
 from uuid import UUID
 
+from org_events.ids import uuid7
 from org_service import probes
 from org_service.domain.reasons import OperationState
 from org_service.errors import PreconditionError, ServiceError
@@ -40,7 +41,6 @@ from org_service.store.database import Database, DatabaseConnection
 from org_service.store.operations import NEEDS_APPROVAL, Lease, NewOperation, Operation
 from org_service.telemetry.logs import get_logger
 from org_service.waiting import Patience
-from org_service.wire.ids import new_id
 
 log = get_logger(__name__)
 
@@ -61,7 +61,7 @@ async def keep_plan(
     """
     plan = await tool.plan()
     new = NewOperation(
-        id=new_id(),
+        id=uuid7(),
         kind=tool.kind,
         parameters=tool.parameters,
         resource=tool.resource,

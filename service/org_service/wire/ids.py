@@ -1,8 +1,6 @@
 """Ids from text: UUIDs, in their one form of 36 characters, and trace contexts."""
 
 import re
-import secrets
-import time
 from collections.abc import Callable
 from typing import Final
 from uuid import UUID
@@ -33,10 +31,3 @@ def read_uuid(raw: bytes | None) -> UUID | None:
 def read_traceparent(text: str) -> str | None:
     """The `traceparent` to hand on; None where it must be ignored, as the W3C asks."""
     return text if _TRACEPARENT.fullmatch(text) else None
-
-
-def new_id() -> UUID:
-    """A new UUIDv7 (RFC 9562, section 5.7): in order of time to the millisecond, so that an index grows at its end."""
-    value = time.time_ns() // 1_000_000 << 80 | secrets.randbits(80)
-    value = value & ~(0xF << 76) | 7 << 76  # the version
-    return UUID(int=value & ~(0b11 << 62) | 0b10 << 62)  # the variant

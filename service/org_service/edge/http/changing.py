@@ -7,7 +7,7 @@ and whether preconditions hold, the worker says, in its order: 404, 403, 422, 41
 from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from typing import Annotated, Any, Final, NamedTuple
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from fastapi import APIRouter, Depends, Header, Request, Response
 
@@ -20,6 +20,7 @@ from org_events.commands import (
     RestoreOrganization,
     UpdateOrganization,
 )
+from org_events.ids import uuid7
 from org_events.results import Outcome, ProblemType
 from org_service.domain import details
 from org_service.edge.http.bodies import JSON, MERGE_PATCH, NEVER, make_bodies, read_object
@@ -276,7 +277,7 @@ def _chosen_id(wanted: object, command_id: UUID) -> UUID | None:
 
 
 def _command_id(request: Request, wishes: Wishes) -> UUID:
-    return uuid4() if wishes.key is None else derive_command_id(get_caller(request).user_id, wishes.key)
+    return uuid7() if wishes.key is None else derive_command_id(get_caller(request).user_id, wishes.key)
 
 
 _ETAG: Final = {"ETag": 'The version after the change, such as `"v8"`'}

@@ -1,16 +1,20 @@
 """For services that publish commands: one typed call a command, a clear outcome for each. Needs `org-events[kafka]`."""
 
 from org_events.publishing.client import OrganizationClient, Sent
+from org_events.publishing.credentials import ClientCredentials
 from org_events.publishing.errors import (
     ClientError,
     KafkaRefused,
     KafkaUnavailable,
     NotConnected,
     OutcomeUnknown,
+    TokenRefused,
+    TokenUnavailable,
     TopicMissing,
 )
 
 __all__ = [
+    "ClientCredentials",
     "ClientError",
     "KafkaRefused",
     "KafkaUnavailable",
@@ -18,5 +22,7 @@ __all__ = [
     "OrganizationClient",
     "OutcomeUnknown",
     "Sent",
+    "TokenRefused",
+    "TokenUnavailable",
     "TopicMissing",
 ]

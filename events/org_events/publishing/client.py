@@ -41,6 +41,7 @@ from org_events.publishing.connection import REFUSALS, Connection, ConnectionOpt
 from org_events.publishing.errors import KafkaRefused, KafkaUnavailable, OutcomeUnknown
 from org_events.publishing.outcomes import wait_until
 from org_events.publishing.pending import PendingCommand, failure_of, hand_on_failure
+from org_events.publishing.tokens import TokenSource, authorization_of
 from org_events.publishing.tracing import sending
 from org_events.results import Result
 from org_events.topics import Topics
@@ -72,7 +73,8 @@ class OrganizationClient:
         source: Names the publishing service, as a URI reference: `/billing`.
         topics: Their names, where they have a prefix.
         actor: On whose behalf, for brokers that trust their publishers.
-        token: A JWT that names the actor, or a function that gives a fresh one; called for each command.
+        token: A JWT that names the actor, or a function, plain or async, that gives a fresh one for each command; as
+            `ClientCredentials` does.
         traceparent: Gives the W3C trace context of the current command, or None. Without it, and where OpenTelemetry
             is installed, each command gets a span in the current trace, which ends with its outcome.
         timeout_s: For an outcome, and to connect.
@@ -86,7 +88,7 @@ class OrganizationClient:
         source: str,
         topics: Topics | None = None,
         actor: str | None = None,
-        token: str | Callable[[], str] | None = None,
+        token: TokenSource | None = None,
         traceparent: Callable[[], str | None] | None = None,
         timeout_s: float = TIMEOUT_S,
         **options: Unpack[ConnectionOptions],
@@ -142,7 +144,7 @@ class OrganizationClient:
         if not await self._connection.publisher().can_reach_broker():
             raise KafkaUnavailable("No broker responds")
 
-    def on_behalf_of(self, actor: str | None = None, *, token: str | Callable[[], str] | None = None) -> Self:
+    def on_behalf_of(self, actor: str | None = None, *, token: TokenSource | None = None) -> Self:
         """The same client with another actor; it shares the connection and needs no start or stop of its own."""
         view = copy.copy(self)
         view._actor, view._token = actor, token
@@ -187,7 +189,7 @@ class OrganizationClient:
 
         Raises:
             OutcomeUnknown: None came in time. Send the same command with the same id again; that is safe.
-            KafkaUnavailable, KafkaRefused, NotConnected: Nothing was sent.
+            KafkaUnavailable, KafkaRefused, NotConnected, TokenUnavailable, TokenRefused: Nothing was sent.
             ValueError: The command is larger than the service reads, or its id is none; nothing was sent.
         """
         sending = await self._send(command, command_id, timeout_s)
@@ -212,7 +214,7 @@ class OrganizationClient:
 
         Raises:
             OutcomeUnknown: Kafka did not confirm in time; send the same command with the same id again.
-            KafkaUnavailable, KafkaRefused, NotConnected, ValueError: As `execute`.
+            KafkaUnavailable, KafkaRefused, NotConnected, TokenUnavailable, TokenRefused, ValueError: As `execute`.
         """
         sending = await self._send(command, command_id, timeout_s)
         try:
@@ -325,17 +327,16 @@ class OrganizationClient:
         self, command: AnyCommand, command_id: UUID, timeout_s: float | None, traceparent: str | None
     ) -> PendingCommand:
         body = body_to_send(command, command_id)
-        token = self._token() if callable(self._token) else self._token
+        publisher, expected = self._connection.publisher(), self._connection.expected
+        deadline = self._deadline(timeout_s)
         headers = command_headers(
             command_id=command_id,
             command_type=command.type,
             source=self._source,
             actor=self._actor,
-            authorization=None if token is None else f"Bearer {token}",
+            authorization=await authorization_of(self._token, deadline),
             traceparent=traceparent,
         )
-        publisher, expected = self._connection.publisher(), self._connection.expected
-        deadline = self._deadline(timeout_s)
         request = hash((command.type, body))
         try:
             others = await expected.wait_turn(command_id, request, deadline)

@@ -23,6 +23,14 @@ class KafkaRefused(ClientError):
     """Kafka refuses what was asked (rights, settings), and nothing was sent: trying again won't help."""
 
 
+class TokenUnavailable(ClientError):
+    """The issuer gave no token in time, and nothing was sent: try again later."""
+
+
+class TokenRefused(ClientError):
+    """The issuer gives no token (credentials, scope, settings), and nothing was sent: trying again won't help."""
+
+
 class TopicMissing(ClientError):
     """A topic of the contract does not exist under this prefix; nothing was sent."""
 

@@ -9,8 +9,9 @@ import pytest
 from pydantic import ValidationError
 
 from org_events import Address, IfCurrent, Outcome, Topics, UpdateOrganization
-from org_events.publishing import OrganizationClient, OutcomeUnknown
+from org_events.publishing import ClientCredentials, OrganizationClient, OutcomeUnknown, TokenUnavailable
 from tests.integration.client.answering import AnsweringService, Received, result
+from tests.support.token_server import TokenServer
 
 pytestmark = pytest.mark.integration
 
@@ -100,6 +101,38 @@ async def test_headers_carry_source_actor_token_and_trace(
     assert second.headers["authorization"] == b"Bearer second"
     assert third.headers["ce_actor"] == b"ada"
     assert "authorization" not in third.headers
+
+
+async def test_a_token_may_be_waited_for_but_not_for_longer_than_the_outcome(
+    service: AnsweringService, orgs: OrganizationClient
+) -> None:
+    async with TokenServer() as issuer:
+        mine = orgs.on_behalf_of(token=ClientCredentials(issuer.url, "billing", "s3cret"))
+        await mine.deactivate(ORG)
+        await mine.reactivate(ORG)
+        issuer.may_answer.clear()
+        late = orgs.on_behalf_of(token=ClientCredentials(issuer.url, "billing", "s3cret"))
+        with pytest.raises(TokenUnavailable, match="No token came in time; nothing was sent"):
+            await late.delete(ORG, timeout_s=0.2)
+    await orgs.restore(ORG)
+    tokens = [(each.type, each.headers.get("authorization")) for each in service.received]
+    assert tokens == [
+        ("org.deactivate", b"Bearer token-1"),
+        ("org.reactivate", b"Bearer token-1"),
+        ("org.restore", None),
+    ]
+
+
+async def test_a_token_function_that_fails_is_heard_and_nothing_is_sent(
+    service: AnsweringService, orgs: OrganizationClient
+) -> None:
+    async def failing() -> str:
+        raise TimeoutError("of the function itself")
+
+    with pytest.raises(TimeoutError, match="of the function itself"):
+        await orgs.on_behalf_of(token=failing).delete(ORG)
+    await orgs.restore(ORG)
+    assert [each.type for each in service.received] == ["org.restore"]
 
 
 async def test_a_wrong_field_is_rejected_before_anything_is_sent(

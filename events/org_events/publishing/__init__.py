@@ -12,6 +12,7 @@ from org_events.publishing.errors import (
     TokenUnavailable,
     TopicMissing,
 )
+from org_events.publishing.sync import SyncOrganizationClient
 
 __all__ = [
     "ClientCredentials",
@@ -22,6 +23,7 @@ __all__ = [
     "OrganizationClient",
     "OutcomeUnknown",
     "Sent",
+    "SyncOrganizationClient",
     "TokenRefused",
     "TokenUnavailable",
     "TopicMissing",

@@ -27,6 +27,7 @@ PATCHED = {
     "integration/client/test_outages.py": "a broker that falls silent just after it let somebody in",
     "unit/auth/conftest.py": "the clock",
     "unit/auth/test_tokens.py": "libraries that must not be called",
+    "unit/cli/test_commands.py": "an installation without the local stack",
     "unit/cli/test_config.py": "the width of the terminal",
     "unit/cli/test_up.py": "what is said, without a terminal",
     "unit/events/test_sick.py": "the clock",

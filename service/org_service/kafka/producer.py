@@ -156,6 +156,10 @@ class Producer:
         self._coordinator = -1
         self._producer_id, self._epoch = -1, -1
         self._sequences: defaultdict[TopicPartition, int] = defaultdict(int)
+        self._connections: dict[TopicPartition, Any] = {}
+        self.moved: set[TopicPartition] = set()
+        """Partitions that the transaction wrote to over another connection than the one before it: only while there is
+        none, or another broker leads, can a log lose its end."""
         self.logs = Logs(self._client)
         """Of the topics it is connected for."""
 
@@ -240,6 +244,7 @@ class Producer:
         Raises:
             UnknownFateError: The transaction was committed, or will be aborted; close this producer.
         """
+        self.moved.clear()
         async with unknown_fate("AddPartitionsToTxn"):
             await self._add_partitions(batches)
         async with unknown_fate("Produce"):
@@ -338,7 +343,13 @@ class Producer:
             for partition, error, base, *_ in results:
                 _check(error, f"to {topic}, partition {partition}")
                 bases[TopicPartition(topic, partition)] = base
+        self._note_connection(leader, bases)
         return bases
+
+    def _note_connection(self, leader: int, places: Collection[TopicPartition]) -> None:
+        now = self._client._conns.get((leader, ConnectionGroup.DEFAULT))
+        self.moved |= {at for at in places if now is None or self._connections.get(at) is not now}
+        self._connections |= dict.fromkeys(places, now)
 
     async def _coordinate(self, request: Any) -> Any:
         return await self._client.send(self._coordinator, request, group=ConnectionGroup.COORDINATION)

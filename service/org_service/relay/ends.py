@@ -6,8 +6,9 @@ acknowledged. The transaction is not committed then, and `audit` sees what is mi
 somebody else wrote: a replay of ours, an aborted transaction, or a program that has no business there. Results are
 written by workers, too; there only what is lost is looked for.
 
-Where somebody else wrote, a loss may hide below it. So before the commit our former transaction is looked for, and what
-they wrote is looked at soon after: a replay in place writes fast, and must not wait. Until then the position record
+Where somebody else wrote, a loss may hide below it; and where the connection to the broker was gone meanwhile, they may
+have written just as much as was lost. Then our former transaction is looked for before the commit. What others
+wrote is looked at soon after: a replay in place writes fast, and must not wait. Until then the position record
 keeps the former end, so that a relay that starts looks again.
 
 Declined: asking for the ends before each transaction, a round trip in which nothing is sent; a check of leader epochs
@@ -16,7 +17,7 @@ alone (KIP-320), which calls each election a loss unless records are compared.
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Final, NamedTuple
 from uuid import UUID
 
@@ -107,8 +108,8 @@ class Ends:
                 lost[at] = f"from offset {first} to {expected}"
             elif end != expected + records:
                 others[at], after[at] = expected, end
-        if others and not lost:
-            lost = await self._find_hidden(others)
+        if not lost and (doubtful := others.keys() | self._producer.moved):
+            lost = await self._find_hidden(doubtful)
         if lost:
             raise LostError(lost)
         for at, expected in others.items():
@@ -122,9 +123,9 @@ class Ends:
         after[self._relay] += 1
         return {self._relay: [self._record(position, after)]}
 
-    async def _find_hidden(self, others: Mapping[TopicPartition, int]) -> dict[TopicPartition, str]:
+    async def _find_hidden(self, doubtful: Collection[TopicPartition]) -> dict[TopicPartition, str]:
         """Where the end of our former transaction is gone, below what somebody else wrote."""
-        ends = {at: self._relay_own if at == self._relay else self._own[at.topic][at.partition] for at in others}
+        ends = {at: self._relay_own if at == self._relay else self._own[at.topic][at.partition] for at in doubtful}
         broken = await self._producer.find_broken({at: end for at, end in ends.items() if end is not None})
         return {at: f"before offset {ends[at]}" for at in broken}
 

@@ -1,16 +1,20 @@
 """What Kafka acknowledged and lost is sent again before anything later: guarantee 11, on real segment files."""
 
 import asyncio
-from typing import Any
+from collections.abc import Coroutine
+from itertools import count
+from typing import Any, NoReturn
 
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import Producer as OtherProducer
 
 import org_local
 from org_service.kafka import logs
+from org_service.kafka.producer import Batches, Check, Producer
+from org_service.relay.relay import State
 from org_service.settings import Settings
 from org_service.telemetry.metrics import RELAY_LOSSES, RELAY_RESENT
-from tests.support.log_faults import batches, cut_last, cut_tails
+from tests.support.log_faults import batches, cut_last, cut_tails, ends
 from tests.support.observed import Record
 from tests.support.relaying import (
     Seen,
@@ -60,10 +64,12 @@ def topic_of(settings: Settings, kind: str) -> str:
     return str(getattr(settings.kafka.topics, kind))
 
 
-async def cut(stack: org_local.Stack, settings: Settings, cuts: dict[tuple[str, int], int]) -> None:
-    """Lose so many last batches of partitions, by kind of topic."""
+async def cut(
+    stack: org_local.Stack, settings: Settings, cuts: dict[tuple[str, int], int]
+) -> dict[tuple[str, int], int]:
+    """Lose so many last batches of partitions, by kind of topic; returns where they end then, by topic."""
     wanted = {(topic_of(settings, kind), partition): number for (kind, partition), number in cuts.items()}
-    await asyncio.to_thread(cut_last, stack, wanted)
+    return await asyncio.to_thread(cut_last, stack, wanted)
 
 
 def counted(metric: Any, topic: str) -> float:
@@ -122,31 +128,46 @@ async def test_a_tail_that_is_lost_under_an_idle_relay_is_found_by_the_transacti
     await assert_whole(settings, before, head)
 
 
+@pytest.mark.parametrize(("number", "more"), [(2, 7), (1_000, 0)], ids=["more", "as many"])
 async def test_a_loss_on_a_partition_is_found_though_workers_wrote_behind_it(
-    settings: Settings, stack: org_local.Stack
+    settings: Settings, stack: org_local.Stack, number: int, more: int
 ) -> None:
-    """Replies to duplicates fill the gap: the offset of the next result is none below what is expected."""
+    """Replies to duplicates fill the gap: the offset of the next result is above what is expected, or just that.
+
+    Where all of a producer's batches are lost, the broker can't say that its sequence has a gap.
+    """
+    topic = settings.kafka.topics.results
     head = await journal(settings, changes(ROWS))
     async with running(relay_settings(settings, batch_rows_max=5)) as run:
         await run.published(head)
         before = await seen(settings, settle=False)
         partition = before.results[-1].partition
-        await cut(stack, settings, {("results", partition): 2})
-        copy = before.results[0]
-        await reply(settings, copy, partition, 9)
+        copy = next(each for each in before.results if each.partition != partition)
+        end = await asyncio.to_thread(ends, stack.bootstrap_servers, topic, [partition])
+        kept = await cut(stack, settings, {("results", partition): number})
+        await reply(settings, copy, partition, end[partition] - kept[topic, partition] + more)
+        await coordinated(settings)
         head = await journal(settings, changes(7, after=head))
         await run.published(head)
     after = await seen(settings)
-    of_relay = [each for each in after.results if each.value != copy.value or each.offset == copy.offset]
+    of_relay = [each for each in after.results if each.value != copy.value or each.partition == copy.partition]
     positions = sorted(int(each.header("ce_position") or 0) for each in of_relay)
     assert positions == list(range(1, head + 1))
+
+
+async def coordinated(settings: Settings) -> None:
+    """Wait until the broker coordinates transactions again, whosever: before that a relay begins anew by itself."""
+    for number in range(16):
+        producer = Producer(settings.kafka, f"{settings.kafka.topic_prefix}{number}", 10_000)
+        await producer.start([settings.kafka.topics.relay])
+        await producer.close()
 
 
 async def reply(settings: Settings, copy: Record, partition: int, times: int) -> None:
     """What a worker sends for a duplicate, outside of transactions."""
 
     def send() -> None:
-        producer = Producer({"bootstrap.servers": settings.kafka.bootstrap_servers, "acks": "all", "log_level": 2})
+        producer = OtherProducer({"bootstrap.servers": settings.kafka.bootstrap_servers, "acks": "all", "log_level": 2})
         for _ in range(times):
             producer.produce(settings.kafka.topics.results, copy.value, copy.key, partition, headers=list(copy.headers))
         assert producer.flush(20) == 0
@@ -237,3 +258,54 @@ async def test_a_power_loss_takes_another_tail_of_each_partition(settings: Setti
     async with running(settings) as run:
         await run.published(await journal(settings, changes(5, after=head)))
     await assert_whole(settings, before, head + 5)
+
+
+@pytest.mark.parametrize("moment", ["before", "within", "after"])
+async def test_a_healing_that_is_killed_at_each_of_its_transactions_ends_the_same(
+    settings: Settings, stack: org_local.Stack, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    head = await published(settings)
+    before = await seen(settings)
+    one, other = before.events[-1].partition, (before.events[-1].partition + 1) % 3
+    cuts = {("events", one): 8, ("state", one): 6, ("state", other): 8, ("results", one): 4, ("relay", 0): 4}
+    await cut(stack, settings, cuts)
+    for number in range(4):
+        with monkeypatch.context() as patch:
+            reached = hang(patch, number, moment)
+            async with running(relay_settings(settings, batch_rows_max=3)) as run:
+                await first_of(reached.wait(), run.until(lambda relay: relay.state is State.READY))
+                await run.killed()
+    async with running(settings) as run:
+        await run.published(await journal(settings, changes(5, after=head)))
+    await assert_whole(settings, before, head + 5)
+
+
+def hang(patch: pytest.MonkeyPatch, number: int, moment: str) -> asyncio.Event:
+    """Let the transaction of this number go no further than before it, to what comes before its end, or to its end."""
+    publish, reached, counted = Producer.publish, asyncio.Event(), count()
+
+    async def stay(*_: object) -> NoReturn:
+        reached.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def publish_or_hang(producer: Producer, batches: Batches, check: Check | None = None) -> None:
+        here = next(counted) == number
+        if here and moment == "before":
+            await stay()
+        await publish(producer, batches, stay if here and moment == "within" else check)
+        if here and moment == "after":
+            await stay()
+
+    patch.setattr(Producer, "publish", publish_or_hang)
+    return reached
+
+
+async def first_of(*waits: Coroutine[Any, Any, Any]) -> None:
+    tasks = [asyncio.create_task(each) for each in waits]
+    done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for each in tasks:
+        each.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    for each in done:
+        each.result()

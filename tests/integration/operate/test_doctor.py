@@ -55,6 +55,20 @@ async def test_the_local_stack_has_its_known_weaknesses_and_no_others(settings: 
     assert said(bad(await gather(settings))) == LOCAL
 
 
+async def test_one_copy_that_is_flushed_survives_a_power_loss(settings: Settings) -> None:
+    facts = await gather(settings)
+    kafka = cast("Kafka", facts.kafka)
+    flushed = {name: {**config, "flush.messages": "1"} for name, config in kafka.configs.items()}
+    written_later, written_first = (
+        next(each for each in bad(facts._replace(kafka=kafka._replace(configs=configs))) if each.about == "replication")
+        for configs in (kafka.configs, flushed)
+    )
+    assert "a power loss takes what was acknowledged" in written_later.found
+    assert "log.flush.interval.messages=1" in written_later.advice
+    assert "power loss" not in written_first.found
+    assert "flush" not in written_first.advice
+
+
 async def test_good_servers_pass_the_gate(orgs: Orgs, settings: Settings) -> None:
     entries = judge(good(await gather(settings)))
     assert {each.verdict for each in entries} == {Verdict.HOLDS}, [each.findings[0] for each in entries]

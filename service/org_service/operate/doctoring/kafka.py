@@ -82,24 +82,31 @@ def _is_more(difference: Difference) -> bool:
 
 
 def _flushing(configs: Mapping[str, Mapping[str, str]]) -> Iterator[Finding]:
-    flushed = [name for name, config in configs.items() if config.get("flush.messages", _NEVER_FLUSHED) == "1"]
-    if configs and len(flushed) == len(configs):
+    if _are_flushed(configs):
         yield holds((2, 4), "flush", "each record is on disk before it is acknowledged")
+
+
+def _are_flushed(configs: Mapping[str, Mapping[str, str]]) -> bool:
+    """Whether each record is on disk before it is acknowledged; where topics don't say, as brokers have it."""
+    return bool(configs) and all(each.get("flush.messages", _NEVER_FLUSHED) == "1" for each in configs.values())
 
 
 def _replicas(found: Kafka) -> Iterator[Finding]:
     single = [name for name, each in found.replicas.items() if any(copies < COPIES_MIN for copies, _ in each)]
     if single:
         ours = [name for name in single if name not in INTERNAL_TOPICS]
+        flushed = _are_flushed(found.configs)
         yield Finding(
             (2, 3, 4, 6),
             "replication",
             Verdict.WEAK,
             f"one copy of {', '.join(ours[:3] + [each for each in single if each in INTERNAL_TOPICS])}"
             + (f" and {len(ours) - 3} more" if len(ours) > 3 else "")
-            + ": one disk takes them, and a power loss takes what was acknowledged and not yet written to it",
+            + ": one disk takes them"
+            + ("" if flushed else ", and a power loss takes what was acknowledged and not yet written to it"),
             "three brokers or more, ORGS_KAFKA__REPLICATION_FACTOR=3 for new topics, kafka-reassign-partitions.sh for "
-            "those that are there",
+            "those that are there"
+            + ("" if flushed else "; until then log.flush.interval.messages=1 on the broker, which costs speed"),
         )
     short = [
         f"{name}[{number}]"

@@ -27,7 +27,7 @@ FETCHES_BYTES_MAX: Final = 4 * 1024 * 1024
 """Of all partitions of a broker at once; bounds memory."""
 _FETCH_WAIT_MS: Final = 50
 """For the broker to gather data: everything that is asked for is there."""
-TOGETHER_OFFSETS_MAX: Final = 200_000
+TOGETHER_OFFSETS_MAX: Final = 100_000
 """Of partitions that are read at a time where what is kept of them must be in memory."""
 STALL_S: Final = 15.0
 """Without a batch: a transaction is open, or a partition has no leader. Longer than a relay's own time-out, so that its

@@ -16,8 +16,9 @@ from org_service.kafka.client import TopicPartition
 from org_service.operate.verifying import facts, rows
 from org_service.operate.verifying.found import Found
 from org_service.operate.verifying.jobs import Readers
-from org_service.operate.verifying.logs import Entry, Log, LogScan, StateEntry, bucket_of, find_record
+from org_service.operate.verifying.logs import Entry, Log, LogScan, bucket_of, find_record
 from org_service.operate.verifying.report import Comparison, Difference, Kind, Report, Verdict
+from org_service.operate.verifying.states import StateEntry
 from org_service.settings import Settings
 from org_service.store import journal, organizations, verification
 from org_service.store.database import Database, DatabaseConnection

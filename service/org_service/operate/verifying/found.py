@@ -7,7 +7,8 @@ from uuid import UUID
 from org_service.domain.digests import NOTHING, Digest, Digests
 from org_service.kafka.client import TopicPartition
 from org_service.kafka.whole_batches import Bounds
-from org_service.operate.verifying.logs import LogScan, StateScan
+from org_service.operate.verifying.logs import LogScan
+from org_service.operate.verifying.states import StateScan
 from org_service.store.journal import Gap
 from org_service.store.reference_progress import Progress, ReferencePartition
 

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from org_service.kafka.client import TopicPartition
 from org_service.kafka.whole_batches import Bounds
-from org_service.operate.verifying.logs import LogScan, Pace, StateScan, scan_log, scan_state
+from org_service.operate.verifying.logs import LogScan, Pace, scan_log
+from org_service.operate.verifying.states import StateScan, scan_state
 from org_service.settings import KafkaSettings
 
 if TYPE_CHECKING:

@@ -1,8 +1,7 @@
-"""What `orgs.events`, `orgs.results` and `orgs.state` hold, as digests or record by record.
+"""What `orgs.events` and `orgs.results` hold, as digests or record by record.
 
 Records say their position, so a topic is taken as of a position exactly, while more is published. What is in order to
-be kept of events and results is a bit a position: which were seen. Of `orgs.state` the last record of each key counts;
-a partition's keys are in memory at a time.
+be kept is a bit a position: which were seen.
 """
 
 import asyncio
@@ -20,14 +19,13 @@ from org_service.kafka.whole_batches import (
     STALL_S,
     BatchRecord,
     Bounds,
-    group,
     open_batch,
     read_batches,
     read_whole,
 )
 from org_service.operate.verifying.usual import count_usual, digest_usual
 from org_service.settings import KafkaSettings
-from org_service.wire.changes import RUN_HEADER, hash_key
+from org_service.wire.changes import RUN_HEADER
 
 STRANGE_MAX: Final = 100
 REPEATS_MAX: Final = 100_000
@@ -244,123 +242,6 @@ def _note_strange(scan: LogScan, partition: int, record: BatchRecord, error: Exc
             why = str(error) if str(error).startswith("its key") else "it has no position, organization or body as ours"
         key = (record.key or b"").decode(errors="replace")
         scan.strange.append(Strange(partition, record.offset, key, why))
-
-
-class StateEntry(NamedTuple):
-    """The last record of a key."""
-
-    version: bytes
-    digest: bytes
-    """Empty for a tombstone."""
-    partition: int
-    offset: int
-
-
-@dataclass(slots=True)
-class StateScan:
-    """What part of `orgs.state` folds to."""
-
-    digests: Digests = field(default_factory=dict[int, Digest])
-    keys: int = 0
-    records: int = 0
-    moved: list[str] = field(default_factory=list[str])
-    """Organizations that changed since, and of which compaction took what was before."""
-    entries: dict[str, StateEntry] = field(default_factory=dict[str, StateEntry])
-    strange: list[Strange] = field(default_factory=list[Strange])
-
-    def merge(self, other: "StateScan") -> None:
-        """Add another part."""
-        add(self.digests, other.digests)
-        self.keys += other.keys
-        self.records += other.records
-        self.moved += other.moved
-        self.entries |= other.entries
-        self.strange += other.strange
-
-
-async def scan_state(
-    kafka: KafkaSettings,
-    ranges: Mapping[TopicPartition, Bounds],
-    *,
-    through: int,
-    partitions: int | None,
-    wanted: Collection[int] = (),
-    pace: Pace | None = None,
-    stall_s: float = STALL_S,
-) -> StateScan:
-    """Fold partitions of `orgs.state`, large ones one after the other.
-
-    Args:
-        kafka: Where.
-        ranges: What to read.
-        through: Records behind this position are left out.
-        partitions: How many there are, where the topic grew: records that were left behind don't count.
-        wanted: Keep the last records of these buckets one by one.
-        pace: How much of a processor may be used.
-        stall_s: As `read_batches`.
-    """
-    scan, pace = StateScan(), pace or Pace()
-    for together in group(ranges):
-        folds = {at: _Fold({}, set()) for at in together}
-        async for at, records in read_batches(kafka, together, stall_s=stall_s):
-            _fold(scan, at.partition, records, through, folds[at])
-            await pace.rest()
-        for at, (last, behind) in folds.items():
-            for key, (version, digest, offset) in last.items():
-                if partitions is not None and hash_key(key) % partitions != at.partition:
-                    continue
-                bucket = bucket_of(key)
-                if bucket in wanted:
-                    scan.entries[key.decode()] = StateEntry(version, digest, at.partition, offset)
-                if digest:
-                    scan.keys += 1
-                    scan.digests[bucket] = scan.digests.get(bucket, Digest()) + Digest(1, int.from_bytes(digest, "big"))
-            scan.moved += [key.decode() for key in behind - last.keys()]
-    return scan
-
-
-class _Fold(NamedTuple):
-    """Of a partition."""
-
-    last: dict[bytes, tuple[bytes, bytes, int]]
-    """By key: version, digest and offset."""
-    behind: set[bytes]
-    """Keys with a later record than is asked for."""
-
-
-def _fold(scan: StateScan, partition: int, records: Sequence[BatchRecord], through: int, fold: _Fold) -> None:
-    last, behind = fold
-    for record in records:
-        key, value, headers = record.key, record.value, record.headers
-        try:
-            version, position = headers[0][1], headers[1][1]
-            if headers[0][0] != "ce_orgversion" or headers[1][0] != "ce_position" or position is None:
-                raise IndexError  # noqa: TRY301
-            assert key is not None
-            int(key[33:36], 16)
-            if len(key) == 36 and int(position) > through:
-                behind.add(key)
-                continue
-        except (AssertionError, IndexError, ValueError):
-            # Not ours; and yet it is what a reader of the topic takes for the last word.
-            version = b"?"
-            if key is None or len(key) != 36 or not _is_hex(key[33:]):
-                if len(scan.strange) < STRANGE_MAX:
-                    name = (key or b"").decode(errors="replace")
-                    scan.strange.append(Strange(partition, record.offset, name, "its key is no organization"))
-                continue
-        said: bytes = version or b""
-        digest = b"" if value is None else md5(b"%b %b %b" % (key, said, value)).digest()  # noqa: S324 - as above
-        last[key] = said, digest, record.offset
-    scan.records += len(records)
-
-
-def _is_hex(digits: bytes) -> bool:
-    try:
-        int(digits, 16)
-    except ValueError:
-        return False
-    return True
 
 
 async def find_record(kafka: KafkaSettings, at: TopicPartition, offset: int, end: int) -> Any:

@@ -1,14 +1,16 @@
 """Looking where an operator looks: pages of health, metrics, and what became of commands."""
 
 import asyncio
+import json
 import re
 import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from http.client import HTTPConnection, HTTPException
 from typing import Any, Final
+from urllib.parse import urlsplit
 from uuid import UUID
 
-import httpx2
 from prometheus_client.parser import text_string_to_metric_families
 
 from org_service.drilling.drill import Ground, Sight
@@ -147,7 +149,7 @@ async def read_checks(ground: Ground, role: str) -> Mapping[str, str]:
     answer = await _get(ground, role, "/readyz")
     if answer is None:
         return {}
-    checks: dict[str, Any] = answer.json().get("checks", {})
+    checks: dict[str, Any] = json.loads(answer).get("checks", {})
     return {name: ("" if each["ok"] else _NOT_OK) + each["detail"] for name, each in checks.items()}
 
 
@@ -156,19 +158,26 @@ async def read_metric(ground: Ground, role: str, name: str, labels: Mapping[str,
     answer = await _get(ground, role, "/metrics")
     if answer is None:
         return None
-    for family in text_string_to_metric_families(answer.text):
+    for family in text_string_to_metric_families(answer):
         for sample in family.samples:
             if sample.name == name and labels.items() <= sample.labels.items():
                 return sample.value
     return None
 
 
-async def _get(ground: Ground, role: str, path: str) -> httpx2.Response | None:
+async def _get(ground: Ground, role: str, path: str) -> str | None:
     url = (await find_role(ground, role)).url
-    if not url:
+    return await asyncio.to_thread(_fetch, url, path) if url else None
+
+
+def _fetch(url: str, path: str) -> str | None:
+    """A page, whatever its status; by the standard library, which loads no certificates for each look."""
+    address = urlsplit(url)
+    connection = HTTPConnection(address.hostname or "", address.port, timeout=ANSWER_S)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().read().decode()
+    except (OSError, HTTPException):
         return None
-    async with httpx2.AsyncClient(timeout=ANSWER_S, trust_env=False) as client:
-        try:
-            return await client.get(f"{url}{path}")
-        except httpx2.TransportError:
-            return None
+    finally:
+        connection.close()

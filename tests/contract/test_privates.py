@@ -25,6 +25,7 @@ PATCHED = {
     "integration/cli/test_send.py": "^C between command and outcome",
     "integration/client/test_consumer.py": "answers that a broker which is well does not give",
     "integration/client/test_outages.py": "a broker that falls silent just after it let somebody in",
+    "integration/relay/test_losses.py": "a process that is killed just before or after one of its transactions",
     "unit/auth/conftest.py": "the clock",
     "unit/auth/test_tokens.py": "libraries that must not be called",
     "unit/cli/test_commands.py": "an installation without the local stack",

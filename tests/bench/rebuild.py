@@ -6,10 +6,12 @@ the database is lost: `orgs rebuild` writes another one, as a process of its own
 
 import argparse
 import asyncio
+import os
 import sys
 import tempfile
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +20,7 @@ from uuid import UUID
 
 import asyncpg
 import orjson
+import psutil
 from confluent_kafka import Consumer, Message, Producer, TopicPartition
 
 import org_local
@@ -89,7 +92,7 @@ def main() -> int:
         lost = asyncio.run(_digests(settings))
         for _ in range(arguments.runs):
             asyncio.run(_lose(settings))
-            code = max(code, _rebuild(settings, total, lost))
+            code = max(code, _rebuild(stack, settings, total, lost))
     return code
 
 
@@ -239,15 +242,29 @@ async def _lose(settings: Settings) -> None:
     await migrate.upgrade(settings.database)
 
 
-def _rebuild(settings: Settings, events: int, lost: dict[str, tuple[Any, ...]]) -> int:
+def _spent_by_servers_s(stack: org_local.Stack) -> float:
+    """Processor time of Kafka and Postgres, with that of connections that were closed."""
+    spent_s = 0.0
+    for server in (stack.kafka, stack.postgres):
+        for pid in server.pids():
+            with suppress(psutil.NoSuchProcess):
+                times = psutil.Process(pid).cpu_times()
+                spent_s += times.user + times.system + times.children_user + times.children_system
+    return spent_s
+
+
+def _rebuild(stack: org_local.Stack, settings: Settings, events: int, lost: dict[str, tuple[Any, ...]]) -> int:
     [planned] = run_orgs(settings, "rebuild", "--reason", "a measurement", "--json").documents
+    before_s = _spent_by_servers_s(stack)
     ran = run_orgs(settings, "run", planned["id"], "--json")
+    servers_s = _spent_by_servers_s(stack) - before_s
     [done] = ran.documents
     seconds = ran_for_s(done)
     differing = [table for table, digest in asyncio.run(_digests(settings)).items() if digest != lost[table]]
     say(
         f"{events:,} events rebuilt in {seconds:.1f} s, {events / seconds:,.0f}/s "
-        f"({ran.cpu_seconds / events * 1e6:.0f} µs of its processor each); {ran.memory_text()}; "
+        f"({ran.cpu_seconds / events * 1e6:.0f} µs of its processor each, {servers_s / events * 1e6:.0f} µs of Kafka's "
+        f"and Postgres'; load {os.getloadavg()[0]:.1f}); {ran.memory_text()}; "
         + (f"differing: {', '.join(differing)}" if differing else "equal")
     )
     return ran.code or int(bool(differing))

@@ -76,9 +76,11 @@ class WholeBatch(bytes):
 
     Attributes:
         base_offset: Of its first record, as it was written.
+        records: Their number.
     """
 
     base_offset: int
+    records: int
 
 
 class _TooManyHeaders(Exception):
@@ -227,7 +229,7 @@ class _Batch:
     def _as_one(self, header: "_Header") -> UnpackedRecord:
         data = self._unpack(header) if self._compiled.compression_type else self._data
         batch = data if isinstance(data, WholeBatch) else WholeBatch(data)
-        batch.base_offset = header.base_offset
+        batch.base_offset, batch.records = header.base_offset, header.records
         last = header.base_offset + header.last_offset_delta
         return UnpackedRecord(last, header.max_timestamp, 0, None, batch, [])
 

@@ -92,6 +92,14 @@ def group(ranges: Mapping[TopicPartition, Bounds]) -> Iterator[dict[TopicPartiti
         yield together
 
 
+class Unopened(NamedTuple):
+    """A batch as it stands in the log."""
+
+    at: TopicPartition
+    last_offset: int
+    content: WholeBatch | UnreadBatch
+
+
 async def read_batches(
     kafka: KafkaSettings, ranges: Mapping[TopicPartition, Bounds], *, stall_s: float = STALL_S
 ) -> AsyncIterator[tuple[TopicPartition, Sequence[BatchRecord]]]:
@@ -100,21 +108,20 @@ async def read_batches(
     A batch that nobody can read is one record without key and headers, whose value is an `UnreadBatch`.
 
     Raises:
-        As `read_whole`.
-    """
-    async for at, batch in read_whole(kafka, ranges, stall_s=stall_s):
-        yield at, open_batch(batch, ranges[at].start)
-
-
-async def read_whole(
-    kafka: KafkaSettings, ranges: Mapping[TopicPartition, Bounds], *, stall_s: float = STALL_S
-) -> AsyncIterator[tuple[TopicPartition, WholeBatch | UnreadBatch]]:
-    """The same, batches as they are: the first one may begin before its range does.
-
-    Raises:
         KafkaError: Kafka can't be reached.
         StalledError: A partition did not go on for `stall_s`.
         PartitionUnreadableError: A partition can't be read up to there.
+    """
+    async for at, _, batch in read_unopened(kafka, ranges, stall_s=stall_s):
+        yield at, open_batch(batch, ranges[at].start)
+
+
+async def read_unopened(
+    kafka: KafkaSettings, ranges: Mapping[TopicPartition, Bounds], *, stall_s: float = STALL_S
+) -> AsyncIterator[Unopened]:
+    """As `read_batches`, for who can tell from a whole batch that it needs none of its records, or reads it where it is.
+
+    It is opened by `open_batch`. The first one of a range may begin before it.
     """
     if not ranges:
         return
@@ -142,7 +149,8 @@ async def read_whole(
                     "says whose), or it has no leader."
                 ) from None
             for batch in batches:
-                yield TopicPartition(batch.topic, batch.partition), cast("WholeBatch | UnreadBatch", batch.value)
+                content = cast("WholeBatch | UnreadBatch", batch.value)
+                yield Unopened(TopicPartition(batch.topic, batch.partition), batch.offset, content)
 
 
 def open_batch(batch: WholeBatch | UnreadBatch, start: int = 0) -> Sequence[BatchRecord]:

@@ -1,5 +1,6 @@
 """What the relay makes of a journal row, read back: the row, byte for byte."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 from uuid import UUID
@@ -8,11 +9,22 @@ import orjson
 import pytest
 from structlog.testing import capture_logs
 
-from org_events.kafka.batches import UnreadBatch
+from org_events.kafka.batches import UnreadBatch, WholeBatch
 from org_service.domain.outcomes import JournaledOutcome
 from org_service.errors import PartitionUnreadableError
 from org_service.kafka.client import TopicPartition
-from org_service.operate.restoring.records import Outcome, Window, read_events, read_outcome, read_results, read_states
+from org_service.kafka.record_batches import RecordBatch
+from org_service.kafka.whole_batches import Unopened
+from org_service.operate.restoring.records import (
+    Outcome,
+    Window,
+    glimpse_results,
+    glimpse_states,
+    read_events,
+    read_outcome,
+    read_results,
+    read_states,
+)
 from org_service.wire.changes import RUN_HEADER, encode
 
 AT = TopicPartition("orgs.events", 3)
@@ -109,6 +121,39 @@ def test_a_result_gives_its_position_and_on_demand_all_that_it_says() -> None:
     assert isinstance(found, Outcome)
     assert found.position == 5
     assert read_outcome(found.record)._asdict() == dict(zip(rejected._fields, as_text(rejected), strict=True))
+
+
+def whole(sent: Sequence[Sent]) -> Unopened:
+    """A batch of them, as it stands in the log."""
+    batch = RecordBatch()
+    for offset, each in enumerate(sent):
+        headers = [(name, content or b"") for name, content in each.headers]
+        assert batch.add(offset, each.timestamp, each.key, each.value, headers) is not None
+    content = WholeBatch(batch.build(-1, -1, -1))
+    content.base_offset, content.records = 0, len(sent)
+    return Unopened(AT, len(sent) - 1, content)
+
+
+def state(of: JournaledOutcome) -> Sent:
+    encoded = encode(of).state
+    assert encoded is not None
+    return Sent(0, encoded[0], list(encoded[1]))
+
+
+@pytest.mark.parametrize("position", [7, 42, 99_999, 12_345_678_901])
+def test_a_glimpse_sees_all_positions_of_a_batch_that_the_relay_wrote(position: int) -> None:
+    rows = [row(position=position), row(position=position + 1, after=None, event_type="org.deleted")]
+    for glimpse in (glimpse_results(whole(list(map(result, rows)))), glimpse_states(whole(list(map(state, rows))))):
+        assert glimpse.positions == [position, position + 1]
+        assert glimpse.whole
+
+
+def test_a_glimpse_does_not_take_what_is_written_otherwise_for_all() -> None:
+    spaced = result(row())._replace(value=b'{"position" : 6, "problem": null, "final": true}')
+    assert not glimpse_results(whole([result(row()), spaced])).whole
+    assert not glimpse_states(whole([state(row()), Sent(0, b"{}", [])])).whole
+    unread = UnreadBatch(b'"position":5,"problem":')
+    assert not glimpse_results(Unopened(AT, 0, unread)).whole
 
 
 def test_what_somebody_else_wrote_is_left_out_and_said() -> None:

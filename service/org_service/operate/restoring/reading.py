@@ -1,13 +1,13 @@
 """A topic read for a run, a step at a time: the next one is read and decoded while Postgres works on the one before."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence, Sized
 from typing import Any, Final, NamedTuple, TypeVar
 
 from org_service.kafka.client import TopicPartition
 from org_service.kafka.ranges import OffsetRange, open_ranges
 from org_service.kafka.reader import Record
-from org_service.kafka.whole_batches import BatchRecord, Bounds, read_batches
+from org_service.kafka.whole_batches import Bounds, Unopened, read_unopened
 from org_service.settings import KafkaSettings
 
 STEP_RECORDS: Final = 8_000
@@ -26,26 +26,29 @@ class Step(NamedTuple):
 
 
 async def read_own(
-    kafka: KafkaSettings,
-    topic: str,
-    ranges: Ranges,
-    decode: Callable[[TopicPartition, Sequence[BatchRecord]], Iterable[Any]],
+    kafka: KafkaSettings, topic: str, ranges: Ranges, decode: Callable[[Unopened], Sized]
 ) -> AsyncGenerator[Step]:
     """Read what the relay wrote, batch by batch.
+
+    Args:
+        kafka: Where.
+        topic: Which.
+        ranges: What of it.
+        decode: Gives what is kept of a batch; each is one of the step's rows.
 
     Raises:
         KafkaError: Kafka can't be reached.
         StalledError, PartitionUnreadableError: A partition can't be read to the end of its range.
     """
-    rest, rows = dict(ranges), list[Any]()
-    wanted = {TopicPartition(topic, partition): Bounds(*each) for partition, each in ranges.items()}
-    async for at, records in read_batches(kafka, wanted):
-        rows += decode(at, records)
-        if records:
-            rest[at.partition] = OffsetRange(records[-1].offset + 1, ranges[at.partition].end)
-        if len(rows) >= STEP_RECORDS:
+    rest, rows, records = dict(ranges), list[Any](), 0
+    async for batch in read_unopened(kafka, {TopicPartition(topic, each): Bounds(*at) for each, at in ranges.items()}):
+        decoded = decode(batch)
+        rows.append(decoded)
+        records += len(decoded)
+        rest[batch.at.partition] = OffsetRange(batch.last_offset + 1, ranges[batch.at.partition].end)
+        if records >= STEP_RECORDS:
             yield Step(rows, dict(rest))
-            rows = []
+            rows, records = [], 0
     if ranges:
         yield Step(rows, {})
 

@@ -19,7 +19,8 @@ Each step is a transaction of its effect and of how far the run is, so a run tha
 been. Memory doesn't grow with the topics, but for where the commands are that are parked.
 """
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence, Sized
+from itertools import chain
 from typing import Any, Final
 from uuid import UUID
 
@@ -32,7 +33,7 @@ from org_service.errors import PreconditionError, RetryError
 from org_service.kafka.client import TopicPartition
 from org_service.kafka.offsets import commit
 from org_service.kafka.ranges import OffsetRange, find_extent
-from org_service.kafka.whole_batches import BatchRecord
+from org_service.kafka.whole_batches import Unopened, open_batch
 from org_service.operate.operation import Execution
 from org_service.operate.progress import published
 from org_service.operate.restoring import commands, keeping, reading
@@ -173,18 +174,26 @@ class Steps:
         async with self._database.begin() as conn:
             await staged.analyze(conn)
         topic, window = self._settings.kafka.topics.events, self._window
-        await self._read(topic, self._own(topic, lambda at, batch: wire.read_events(at, batch, window)), keeping.write)
+        await self._read(
+            topic,
+            self._own(topic, lambda batch: [*wire.read_events(batch.at, open_batch(batch.content), window)]),
+            lambda conn, batches: keeping.write(conn, [*chain.from_iterable(batches)]),
+        )
 
     async def _read_results(self) -> None:
         topic, window = self._settings.kafka.topics.results, self._window
         await self._read(
-            topic, self._own(topic, lambda at, batch: wire.read_results(at, batch, window)), keeping.keep_results
+            topic,
+            self._own(topic, wire.glimpse_results),
+            lambda conn, batches: keeping.keep_results(conn, batches, window),
         )
 
     async def _read_states(self) -> None:
         topic, through = self._settings.kafka.topics.state, self._last
         await self._read(
-            topic, self._own(topic, lambda at, batch: wire.read_states(at, batch, through)), keeping.keep_states
+            topic,
+            self._own(topic, wire.glimpse_states),
+            lambda conn, batches: keeping.keep_states(conn, batches, through),
         )
 
     @property
@@ -198,9 +207,7 @@ class Steps:
     def _ranges(self, topic: str) -> dict[int, OffsetRange]:
         return {int(partition): OffsetRange(*each) for partition, each in self._now["ranges"][topic].items()}
 
-    def _own(
-        self, topic: str, decode: Callable[[TopicPartition, Sequence[BatchRecord]], Iterator[Any]]
-    ) -> AsyncGenerator[Step]:
+    def _own(self, topic: str, decode: Callable[[Unopened], Sized]) -> AsyncGenerator[Step]:
         return reading.read_own(self._settings.kafka, topic, self._ranges(topic), decode)
 
     async def _read(

@@ -21,7 +21,7 @@ from org_service.kafka.whole_batches import (
     Bounds,
     open_batch,
     read_batches,
-    read_whole,
+    read_unopened,
 )
 from org_service.operate.verifying.usual import count_usual, digest_usual
 from org_service.settings import KafkaSettings
@@ -142,7 +142,7 @@ async def scan_log(
     """
     scan, pace = LogScan(seen=bytearray((through >> 3) + 1)), pace or Pace()
     asked = low, through, skip
-    async for at, batch in read_whole(kafka, ranges, stall_s=stall_s):
+    async for at, _, batch in read_unopened(kafka, ranges, stall_s=stall_s):
         done, start = 0, ranges[at].start
         if not wanted and isinstance(batch, WholeBatch) and (records := count_usual(batch, start)):
             done = digest_usual(scan, log, at.partition, batch, records, asked)

@@ -52,7 +52,7 @@ def doctor(
 def _print(entry: "Entry") -> None:
     from rich.text import Text
 
-    from org_service.cli.render import printable
+    from org_service.operate.words import printable
 
     styles = {"holds": "green", "weak": "yellow", "unknown": "yellow", "void": "bold red"}
     verdict = (f"{entry.verdict:<8}", styles[entry.verdict])

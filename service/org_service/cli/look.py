@@ -30,6 +30,7 @@ def show(org: OrgArgument, *, at: AtOption = "now", as_json: JsonOption = False)
     Example: `orgs show "Acme AS"`, `orgs show "Acme AS" --at 2026-11-28T03:00:00`
     """
     from org_service.cli import render
+    from org_service.operate import words
 
     found = ask(lambda conn: _find_at(conn, org, at))
     if as_json:
@@ -37,7 +38,7 @@ def show(org: OrgArgument, *, at: AtOption = "now", as_json: JsonOption = False)
         return
     shell.out().print(render.organization(found[0]))
     for other in found[1:]:
-        shell.say(f"also: {other.id}, deleted under this name {render.moment(other.updated_at)}")
+        shell.say(f"also: {other.id}, deleted under this name {words.moment(other.updated_at)}")
 
 
 def history(

@@ -300,9 +300,8 @@ def _reporter(progress: "Progress", operation: "Operation") -> "Callable[[Execut
 
 
 async def _watch(settings: "Settings", operation: "Operation", progress: "Progress") -> "Operation":
-    from org_service.cli import render
     from org_service.domain.reasons import OperationState
-    from org_service.operate import runs
+    from org_service.operate import runs, words
 
     looks = 0
     while operation.state in (OperationState.PLANNED, OperationState.RUNNING) and not operation.expired:
@@ -315,7 +314,7 @@ async def _watch(settings: "Settings", operation: "Operation", progress: "Progre
         progress.update(progress.tasks[0].id, completed=operation.done, rate=f"{per_second:,.0f}/s")
         if progress.disable and looks % LOOKS_A_LINE == 0:
             shell.say(
-                f"{operation.kind}: {render.operation_state(operation)}, {operation.done:,} of {operation.items:,}"
+                f"{operation.kind}: {words.operation_state(operation)}, {operation.done:,} of {operation.items:,}"
             )
     return operation
 
@@ -362,11 +361,11 @@ def _sample_table(sample: Sequence[Mapping[str, Any]]) -> Any:
     from rich import box
     from rich.table import Table
 
-    from org_service.cli import render
+    from org_service.operate import words
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for heading in sample[0]:
         table.add_column(heading.replace("_", " "))
     for row in sample:
-        table.add_row(*(render.value(cell) for cell in row.values()))
+        table.add_row(*(words.value(cell) for cell in row.values()))
     return table

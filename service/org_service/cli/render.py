@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import orjson
 from rich.text import Text
 
+from org_service.operate.words import moment, operation_state, printable, value
+
 if TYPE_CHECKING:
     from org_events.results import Result
     from org_service.domain.organization import StoredOrganization
@@ -15,9 +17,6 @@ if TYPE_CHECKING:
     from org_service.store.journal import HistoryEntry
     from org_service.store.marks import Mark
     from org_service.store.operations import Operation
-
-VALUE_CHARS_MAX: Final = 120
-"""Of one value in a line; `--json` shows all of it."""
 
 _STYLES: Final = {
     "created": "green",
@@ -39,33 +38,6 @@ _STYLES: Final = {
     "failed": "red",
     "cancelled": "yellow",
 }
-_ADDRESS: Final = ("line1", "line2", "postal_code", "city", "region", "country")
-
-
-def printable(text: str) -> str:
-    """`text` without anything that a terminal would obey, cut to `VALUE_CHARS_MAX`."""
-    text = make_printable(text)
-    return text if len(text) <= VALUE_CHARS_MAX else text[: VALUE_CHARS_MAX - 1] + "…"
-
-
-def make_printable(text: str) -> str:
-    """`text` without anything that a terminal would obey, all of it."""
-    if text.isprintable():
-        return text
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
-
-
-def value(content: Any) -> str:
-    """A field's value: text as it is, an address on one line, nothing as `null`."""
-    if content is None:
-        return "null"
-    if isinstance(content, bool):
-        return "yes" if content else "no"
-    if isinstance(content, dict):
-        address = cast("dict[str, Any]", content)
-        lines = [address[name] for name in _ADDRESS if address.get(name) is not None]
-        return printable(", ".join(map(str, lines or [address])))
-    return moment(content) if isinstance(content, datetime) else printable(str(content))
 
 
 def clock(timestamp_ms: int) -> str:
@@ -87,11 +59,6 @@ def as_json(content: bytes | None) -> str | dict[str, str] | None:
         return None if content is None else content.decode()
     except UnicodeDecodeError:
         return {"base64": base64_of(content or b"")}
-
-
-def moment(when: datetime) -> str:
-    """Date and time to the second, UTC."""
-    return when.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%SZ")
 
 
 def changes(
@@ -343,11 +310,6 @@ def operation_details(operation: "Operation") -> Iterator[Text]:
             yield Text(f"  {printable(failure['item'])}: {printable(failure['why'])}", "yellow")
     if operation.error is not None:
         yield Text(f"  {operation.error}", "red")
-
-
-def operation_state(operation: "Operation") -> str:
-    """The state, with what a clock makes of it: a plan that has expired, a run whose process is gone."""
-    return "expired" if operation.expired else "abandoned" if operation.abandoned else operation.state.value
 
 
 def mark_line(mark: "Mark") -> Text:

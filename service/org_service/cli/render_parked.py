@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 from rich.text import Text
 
-from org_service.cli.render import make_printable, moment, printable, value
+from org_service.operate.words import make_printable, moment, printable, value
 
 if TYPE_CHECKING:
     from org_service.store.parked_queues import ParkedCount, ParkedGroup, ParkedRecord

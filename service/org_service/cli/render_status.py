@@ -8,8 +8,9 @@ from rich.console import Group as Lines
 from rich.table import Table
 from rich.text import Text
 
-from org_service.cli.render import moment, operation_line, printable
+from org_service.cli.render import operation_line
 from org_service.cli.render_parked import group_line
+from org_service.operate.words import duration, moment, printable
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -21,18 +22,6 @@ SOON_S: Final = 24 * 3600.0
 """A loss that comes sooner is shown in red: there is a working day to do something."""
 PARTITIONS_SHOWN: Final = 10
 """Of those that are behind, in the screen; `orgs offsets show` has all."""
-
-
-def duration(seconds: float | None) -> str:
-    """`0.4 s`, `12 s`, `5 min`, `3.2 h`, `12 d`."""
-    if seconds is None:
-        return ""
-    if seconds < 0:
-        return "now"
-    for most, divisor, unit in ((10, 1, "s"), (120, 1, "s"), (7_200, 60, "min"), (172_800, 3_600, "h")):
-        if seconds < most:
-            return f"{seconds / divisor:.{1 if most == 10 or unit == 'h' else 0}f} {unit}"
-    return f"{seconds / 86_400:.0f} d"
 
 
 def _loss(loss_s: float | None, lost: int = 0) -> Text:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from org_service.cli.render import moment, printable, who, word
+from org_service.cli.render import who, word
+from org_service.operate.words import moment, printable
 
 if TYPE_CHECKING:
     from org_service.operate.hops import Hop, Trace

@@ -95,6 +95,7 @@ def _show(found: "Report", *, as_json: bool) -> None:
     from rich.table import Table
 
     from org_service.cli import render
+    from org_service.operate import words
 
     if as_json:
         shell.write_json(document(found))
@@ -103,7 +104,7 @@ def _show(found: "Report", *, as_json: bool) -> None:
     for heading in ("compared", "verdict", "checked", ""):
         table.add_column(heading, justify="right" if heading == "checked" else "left")
     for each in found.comparisons:
-        table.add_row(each.name, render.word(each.verdict), f"{each.checked:,}", render.printable(each.why))
+        table.add_row(each.name, render.word(each.verdict), f"{each.checked:,}", words.printable(each.why))
     shell.out().print(table)
     for each in found.differences[:SHOWN_MAX]:
         shell.out().print(_difference_line(each), markup=False)
@@ -118,13 +119,13 @@ def _show(found: "Report", *, as_json: bool) -> None:
 
 
 def _difference_line(each: "Difference") -> str:
-    from org_service.cli import render
+    from org_service.operate import words
 
     what = "" if not each.field else f" {each.field}"
     values = (
         ""
         if each.expected is None and each.found is None
-        else f": {render.value(each.expected)} in {each.left}, {render.value(each.found)} in {each.right}"
+        else f": {words.value(each.expected)} in {each.left}, {words.value(each.found)} in {each.right}"
     )
     at = "" if each.position is None else f" at position {each.position:,}"
     return f"{each.kind}  {each.subject}{at}{what}{values or f': {each.left}, {each.right}'} — {each.remedy}"

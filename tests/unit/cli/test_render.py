@@ -7,6 +7,7 @@ from aiokafka import ConsumerRecord
 
 from org_service.cli import render
 from org_service.cli.tail import as_document, line
+from org_service.operate import words
 
 ORG = "0190c5f0-7d1c-7b7e-9d57-000000000001"
 ADDRESS = {
@@ -98,7 +99,7 @@ def test_a_time_outside_the_calendar_is_shown_as_a_number(claimed: int, shown: s
 
 
 def test_a_long_value_is_cut() -> None:
-    assert render.value("x" * 500) == "x" * 119 + "…"
+    assert words.value("x" * 500) == "x" * 119 + "…"
 
 
 def test_a_rejection_names_every_wrong_field() -> None:

@@ -11,7 +11,7 @@ API's clients, and neither may depend on how many there are.
 import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
-from typing import Final, Self
+from typing import Final, Protocol, Self
 
 from org_service.auth.policy import load_policy
 from org_service.auth.tokens import Tokens
@@ -19,7 +19,7 @@ from org_service.edge.app import make_app
 from org_service.edge.http.commands import Commands
 from org_service.edge.http.problems import answer, answer_malformed, unavailable
 from org_service.errors import RetryError
-from org_service.serving.exchange import Receive, Scope, Send
+from org_service.serving.exchange import Asgi, Receive, Scope, Send
 from org_service.serving.health import Check, HealthServer
 from org_service.serving.server import Bounds, HttpServer, listen, raise_file_limit
 from org_service.settings import Settings
@@ -33,16 +33,36 @@ _BEAT_S: Final = 1.0
 _KEYS_WAIT_S: Final = (0.2, 5.0)
 
 
+class Mounted(Protocol):
+    """An application of its own below a path, which judges its callers by itself."""
+
+    path: str
+    """What its paths begin with, as `/console`."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request (ASGI)."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of what it uses."""
+        ...
+
+
 class Edge:
     """HTTP and MCP, and its own health: `async with Edge(settings) as edge: await edge.run(stop)`."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, mounted: Mounted | None = None) -> None:
         """Make one.
+
+        Args:
+            settings: Of the servers.
+            mounted: Answers what is below its path; closed with the edge.
 
         Raises:
             ConfigurationError: The policy has mistakes.
         """
         self._settings = settings
+        self._mounted = mounted
         # One statement a request: nothing to begin, nothing to commit.
         self._database = Database(settings.database, "edge", autocommit=True)
         self._tokens = Tokens(settings.auth)
@@ -100,6 +120,8 @@ class Edge:
         """Close everything; `run` has drained before."""
         await self._stop_serving()
         await self._commands.close()
+        if self._mounted is not None:
+            await self._mounted.close()
         await self._tokens.close()
         await self._database.close()
         await self._health.__aexit__()
@@ -150,11 +172,17 @@ class Edge:
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The ASGI application: the API, once it is open."""
         if self._open:
-            await self.app(scope, receive, send)
+            await self._choose(scope)(scope, receive, send)
         else:
             status, headers, body = answer(unavailable("The service is starting."))
             await send({"type": "http.response.start", "status": status, "headers": headers})
             await send({"type": "http.response.body", "body": body})
+
+    def _choose(self, scope: Scope) -> Asgi:
+        mounted = self._mounted
+        if mounted is None or not f"{scope['path']}/".startswith(f"{mounted.path}/"):
+            return self.app
+        return mounted
 
     async def _read_keys(self, stop: asyncio.Event) -> bool:
         """Read the issuer's keys, as soon as they can be had; False when `stop` came first."""

@@ -1,5 +1,6 @@
 # Needs only make and Python 3.11 or later. Everything is installed in this folder (.venv, .tools), except Kafka's jars,
-# which go to the user's cache once.
+# which go to the user's cache once; and except Debian's chromium, for the tests of the operators' page (`.ci/run`
+# installs it).
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -52,7 +53,7 @@ check: $(SYNCED) ## format, lint, types, import contracts, tests without servers
 	.venv/bin/pytest -q tests/unit tests/contract $(ARGS)
 
 # Most tests wait most of the time: two processes, each with a Kafka and a Postgres of its own, share the files.
-test: $(SYNCED) ## run every test against real servers, without benchmarks (ARGS="-n 0" in one process)
+test: $(SYNCED) ## run every test against real servers and in chromium, without benchmarks (ARGS="-n 0" in one process)
 	.venv/bin/python -m org_local --record
 	.venv/bin/pytest -m "not bench" -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 

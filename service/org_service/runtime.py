@@ -79,7 +79,11 @@ def make_role(role: ServiceRole, settings: Settings, decider: "Decider | None" =
         return Operator(settings)
     from org_service.edge.edge import Edge  # noqa: PLC0415
 
-    return Edge(settings)
+    if not settings.console.enabled:
+        return Edge(settings)
+    from org_service.console.console import Console  # noqa: PLC0415
+
+    return Edge(settings, Console(settings))
 
 
 async def serve(settings: Settings, roles: Collection[ServiceRole]) -> None:

@@ -14,7 +14,9 @@ from uuid import UUID
 
 import httpx2
 
+from org_service.console.console import Console
 from org_service.edge.edge import Edge
+from org_service.operate.operator import Operator
 from org_service.relay import Relay
 from org_service.settings import EdgeSettings, Settings
 from org_service.worker.worker import Worker
@@ -73,10 +75,16 @@ async def add_staff(settings: Settings, user: str) -> None:
 
 @asynccontextmanager
 async def running(settings: Settings, *, worker: bool = True) -> AsyncIterator[Edge]:
-    """The edge, ready, in this loop; with a worker and a relay unless there shall be no outcomes."""
+    """The edge, ready, in this loop; with a worker and a relay unless there shall be no outcomes.
+
+    Where the operators' page is enabled it is mounted, and the role that carries out its runs is there too.
+    """
     stop, stop_edge = asyncio.Event(), asyncio.Event()
-    behind = [Worker(settings), Relay(settings)] if worker else []
-    async with Edge(settings) as edge:
+    behind: list[Any] = [Worker(settings), Relay(settings)] if worker else []
+    console = Console(settings) if settings.console.enabled else None
+    if console is not None:
+        behind.append(Operator(settings))
+    async with Edge(settings, console) as edge:
         tasks = [asyncio.create_task(part.run(stop)) for part in behind]
         serving = asyncio.create_task(edge.run(stop_edge))
         try:

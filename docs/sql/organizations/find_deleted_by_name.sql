@@ -1,6 +1,7 @@
 -- organizations/find_deleted_by_name
 --
--- Reads deleted organizations by name. An operator's command, seldom. No lock. Reads the whole table.
+-- Reads deleted organizations by name. An operator's command, seldom, and each search on the operators' page.
+-- No lock. organization_deleted_name_idx.
 --
 -- Parameters: $1 name, $2 param_1 = 20
 

@@ -81,6 +81,16 @@ def read_user(token: bytes) -> str | None:
     return user_id if isinstance(user_id, str) else None
 
 
+def read_nonce(token: bytes) -> str | None:
+    """What an id token says which sign-in it is for. As `read_user`: only for what was verified before.
+
+    Raises:
+        TokenRejected: It can't be read.
+    """
+    nonce = _read_object(_split(token)[1], "payload").get("nonce")
+    return nonce if isinstance(nonce, str) else None
+
+
 class Tokens:
     """Verifies tokens, and remembers those it verified.
 

@@ -9,6 +9,7 @@ from typer.core import TyperGroup
 from org_service.cli import (
     applying,
     config,
+    console,
     doctor,
     drill,
     erasing,
@@ -37,7 +38,7 @@ from org_service.cli import (
 from org_service.cli.shell import CLOSED, OutputClosed, fail, let_go_of_output
 
 SECTIONS: Final[Mapping[str, Sequence[str]]] = {
-    "Run the service": ("up", "roles", "serve", "mcp", "migrate", "topics", "config", "token"),
+    "Run the service": ("up", "roles", "serve", "mcp", "migrate", "topics", "config", "token", "console"),
     "Prove": ("doctor", "verify", "repair", "drill"),
     "Send and look": ("status", "send", "show", "history", "trace", "diff", "tail", "export", "lost"),
     "Operate: a plan first, then exactly that": (
@@ -112,6 +113,7 @@ app.command("diff", short_help="Compare all organizations at two moments.")(look
 app.add_typer(parked.app, name="parked")
 app.command("lost", short_help="List commands that Kafka lost before a worker read them.")(look.lost)
 app.command("token", short_help="Print a user's token, signed by the local issuer.")(token.token)
+app.command("console", short_help="Print a link to the operators' page.")(console.console)
 app.command("mcp", short_help="Serve MCP over standard input and output.")(mcp.mcp)
 app.command("serve", short_help="Run roles: worker, relay, edge, operate.")(serve.serve)
 app.command("migrate")(serve.migrate)

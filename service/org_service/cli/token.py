@@ -31,11 +31,11 @@ def token(
     Example: `ORGS_TOKEN=$(orgs token --user ann) orgs send create --name Acme`
     """
     if user is not None:
-        _check_user(user)
+        check_user(user)
     elif not withdraw_key:
         raise typer.BadParameter("--user is missing")
     settings = shell.load_settings()
-    issuer = _issuer(settings)
+    issuer = find_issuer(settings)
     if withdraw_key:
         _withdraw(issuer, settings)
     if user is None:
@@ -69,7 +69,8 @@ def _withdraw(issuer: "Issuer", settings: "Settings") -> None:
     shell.say("the key is withdrawn: every token that it signed is rejected from now on")
 
 
-def _check_user(user: str) -> None:
+def check_user(user: str) -> None:
+    """See that this can be a user."""
     from pydantic import TypeAdapter, ValidationError
 
     from org_events.reference import USER_ID_CHARS_MAX, UserId
@@ -80,7 +81,7 @@ def _check_user(user: str) -> None:
         shell.fail(f"--user must be 1 to {USER_ID_CHARS_MAX} visible ASCII characters.", shell.USAGE)
 
 
-def _issuer(settings: "Settings") -> "Issuer":
+def find_issuer(settings: "Settings") -> "Issuer":
     """The issuer whose tokens these settings take."""
     try:
         from org_local import Issuer, LocalStackError

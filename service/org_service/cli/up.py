@@ -88,11 +88,15 @@ def up(
                 servers["ORGS_API_URL"] = url
                 if stack.is_ours:
                     servers[TOKEN] = _staff_token(issuer, settings)
+                    servers |= {"ORGS_CONSOLE__ENABLED": "true", "ORGS_CONSOLE__LINKS": "true"}
                 name(servers)
+                settings = _with_console(settings) if stack.is_ours else settings
                 _prepare(settings, make_staff=stack.is_ours)
                 shell.say(f"Kafka     {stack.bootstrap_servers}")
                 shell.say(f"Postgres  {masked_url(stack.database_url)}")
                 shell.say(f"HTTP      {url}/docs, MCP {url}/mcp")
+                if settings.console.enabled:
+                    shell.say(f"Console   {url}/console; `orgs console` prints a link that signs you in")
                 with _beside(_watch, stack), _beside(announce, settings):
                     _run_roles(settings, stack)
                 stack.check()
@@ -208,6 +212,12 @@ def renew_token(issuer: "Issuer", settings: "Settings") -> None:
     lines = shell.STACK_ENV.read_text().splitlines(keepends=True)
     named = f"{TOKEN}="
     _write_env("".join(f"{named}{_staff_token(issuer, settings)}\n" if x.startswith(named) else x for x in lines))
+
+
+def _with_console(settings: "Settings") -> "Settings":
+    """The same settings with the operators' page, signed in to by links: one's own servers are one's own."""
+    console = settings.console.model_copy(update={"enabled": True, "links": True})
+    return settings.model_copy(update={"console": console})
 
 
 @contextlib.contextmanager

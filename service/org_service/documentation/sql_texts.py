@@ -17,6 +17,7 @@ SUBJECTS: Final[Mapping[str, str]] = {
     "accepted": "Commands that were answered with 202.",
     "losses": "Offsets of commands that were gone before a worker read them.",
     "operations": "What operators plan and run (`orgs runs`).",
+    "console": "Who is signed in to the operators' page, and what they did there.",
     "recorded": "What the journal says of commands that are rehearsed (`orgs replay commands`).",
     "past": "The journal asked about an earlier moment.",
     "scratch": "The temporary tables of a rehearsal.",
@@ -65,8 +66,8 @@ TEXTS: Final[Mapping[str, str]] = {
     "organizations/find_by_id": f"Reads an organization by its id. {_OPERATOR}. No lock. organization_pkey.",
     "organizations/find_by_name": f"Reads the organization that has a name. {_OPERATOR}. No lock. "
     "organization_name_key_key.",
-    "organizations/find_deleted_by_name": f"Reads deleted organizations by name. {_OPERATOR}. No lock. Reads the whole "
-    "table.",
+    "organizations/find_deleted_by_name": f"Reads deleted organizations by name. {_OPERATOR}, and each search on the "
+    "operators' page. No lock. organization_deleted_name_idx.",
     "organizations/find_by_ids": f"Reads organizations that differ from the journal. {_OPERATOR}, for what a "
     "verification names. No lock. organization_pkey.",
     "organizations/put_back": f"Writes an organization as the journal has it. {_OPERATOR} (`orgs repair`). Locks the "
@@ -244,6 +245,18 @@ TEXTS: Final[Mapping[str, str]] = {
     "scratch/note_given_up": "Keeps who gave up names. With recorded/find_given_up. Temporary tables only.",
     "scratch/find_given_up": "Finds the first who gave up a name at a position or later. A rehearsal, for batches in "
     "which a name was not taken as it was asked for. Temporary tables only.",
+    "console/add_ticket": "Keeps the digest of a session or of a one-time link. A sign-in to the operators' page, or "
+    "`orgs console`. Locks the new row. console_ticket_pkey.",
+    "console/drop_expired": "Forgets sessions and links whose time is over. With console/add_ticket. Locks these rows. "
+    "console_ticket_expires_at_idx.",
+    "console/find_session": "Finds whose session it is, and whether they are staff. Each request of the operators' "
+    "page. No lock. console_ticket_pkey, staff_pkey.",
+    "console/use_link": "Uses up a one-time link. A sign-in by one. Locks the row: of two at once, one finds it. "
+    "console_ticket_pkey.",
+    "console/end_session": "Ends a session. A sign-out. Locks the row. console_ticket_pkey.",
+    "console/note": "Keeps what somebody does on the operators' page. Before each change. Locks the new row.",
+    "console/list_acts": "Reads what was done to an operation on the operators' page. The page of a run. No lock. "
+    "console_act_operation_id_idx.",
     "marks/add": f"Keeps a mark where its name is free. {_OPERATOR}. Locks the new row; waits for a rival with the "
     "same name. mark_pkey.",
     "marks/find": f"Reads a mark. {_OPERATOR}. No lock. mark_pkey.",

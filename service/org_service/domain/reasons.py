@@ -110,3 +110,24 @@ class OperationState(StrEnum):
     FAILED = "failed"
     """It can't go on; what it did before stands."""
     CANCELLED = "cancelled"
+
+
+class TicketKind(StrEnum):
+    """What a browser proves with a secret of the operators' page."""
+
+    LINK = "link"
+    """Worth one session, once."""
+    SESSION = "session"
+
+
+class ConsoleAct(StrEnum):
+    """What somebody did on the operators' page; kept before it is done."""
+
+    SIGNED_IN = "signed_in"
+    SIGNED_OUT = "signed_out"
+    APPROVED = "approved"
+    RUN = "run"
+    """Begun, or resumed."""
+    PAUSED = "paused"
+    CANCELLED = "cancelled"
+    REVEALED = "revealed"

@@ -58,3 +58,8 @@ def duration(seconds: float | None) -> str:
 def operation_state(operation: "Operation") -> str:
     """The state, with what a clock makes of it: a plan that has expired, a run whose process is gone."""
     return "expired" if operation.expired else "abandoned" if operation.abandoned else operation.state.value
+
+
+def make_printable_lines(text: str) -> str:
+    """As `make_printable`, for a text of several lines."""
+    return "\n".join(make_printable(line) for line in text.split("\n"))

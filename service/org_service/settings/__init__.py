@@ -4,6 +4,7 @@
 """
 
 from org_service.settings.auth import AuthSettings
+from org_service.settings.console import ConsoleSettings
 from org_service.settings.database import DatabaseSettings
 from org_service.settings.edge import EdgeSettings
 from org_service.settings.kafka import KafkaSettings
@@ -17,6 +18,7 @@ from org_service.settings.worker import WorkerSettings
 
 __all__ = [
     "AuthSettings",
+    "ConsoleSettings",
     "DatabaseSettings",
     "EdgeSettings",
     "KafkaSettings",

@@ -4,6 +4,7 @@ from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from org_service.settings.auth import AuthSettings
+from org_service.settings.console import ConsoleSettings
 from org_service.settings.database import DatabaseSettings
 from org_service.settings.edge import EdgeSettings
 from org_service.settings.kafka import KafkaSettings
@@ -27,6 +28,7 @@ class Settings(BaseSettings):
     auth: AuthSettings = AuthSettings()
     edge: EdgeSettings = EdgeSettings()
     operate: OperateSettings = OperateSettings()
+    console: ConsoleSettings = ConsoleSettings()
     log: LogSettings = LogSettings()
     tracing: TracingSettings = TracingSettings()
     api_url: str = Field(default="http://127.0.0.1:9100", description="Where `orgs mcp` finds the HTTP API")

@@ -15,6 +15,7 @@ from sqlalchemy.sql import ClauseElement
 
 from org_service.store import (
     accepted,
+    console,
     database,
     directory,
     erasing,
@@ -61,6 +62,7 @@ MODULES: Final[tuple[ModuleType, ...]] = (
     accepted,
     losses,
     operations,
+    console,
     recorded,
     past,
     scratch,

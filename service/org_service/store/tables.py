@@ -37,7 +37,15 @@ from sqlmodel import Field, SQLModel
 
 from org_events.reference import Role
 from org_events.results import Outcome
-from org_service.domain.reasons import AuthenticatedBy, LossReason, OperationState, ParkedState, ParkReason
+from org_service.domain.reasons import (
+    AuthenticatedBy,
+    ConsoleAct,
+    LossReason,
+    OperationState,
+    ParkedState,
+    ParkReason,
+    TicketKind,
+)
 
 NAME_KEY_CONSTRAINT: Final = "organization_name_key_key"
 COMMAND_ID_CONSTRAINT: Final = "journal_command_id_key"
@@ -79,6 +87,8 @@ class OrganizationRow(SQLModel, table=True):
             "name <> '' OR (deleted_at IS NOT NULL AND domain IS NULL AND primary_address IS NULL)",
             name="organization_erased_check",
         ),
+        # Deleted ones, which operators look for by the name that they had.
+        Index("organization_deleted_name_idx", text("lower(name)"), postgresql_where=text("deleted_at IS NOT NULL")),
         # Lists for staff, who see every active organization: in order of creation, and by the beginning of the domain.
         # What else a search looks at is included, so that it reads thousands of them from the index alone.
         Index(
@@ -397,3 +407,35 @@ class MarkRow(SQLModel, table=True):
     marked_at: datetime = Field(sa_column=_moment(nullable=False))
     marked_by: str = Field(sa_column=Column(Text, nullable=False))
     reason: str = Field(sa_column=Column(Text, nullable=False))
+
+
+class ConsoleTicketRow(SQLModel, table=True):
+    """Secrets of the operators' page that are still worth something, as digests: who reads the table can use none."""
+
+    __tablename__ = "console_ticket"
+    __table_args__: ClassVar[tuple[Any, ...]] = (
+        CheckConstraint(_one_of("kind", TicketKind), name="console_ticket_kind_check"),
+        Index("console_ticket_expires_at_idx", "expires_at"),
+    )
+
+    digest: bytes = Field(sa_column=Column(LargeBinary, primary_key=True))
+    kind: str = Field(sa_column=Column(Text, nullable=False))
+    user_id: str = Field(sa_column=Column(Text, nullable=False))
+    expires_at: datetime = Field(sa_column=_moment(nullable=False))
+
+
+class ConsoleActRow(SQLModel, table=True):
+    """What was done on the operators' page, by whom. Never changed, never deleted."""
+
+    __tablename__ = "console_act"
+    __table_args__: ClassVar[tuple[Any, ...]] = (
+        CheckConstraint(_one_of("act", ConsoleAct), name="console_act_act_check"),
+        Index("console_act_operation_id_idx", "operation_id"),
+    )
+
+    id: int | None = Field(default=None, sa_column=Column(BigInteger, Identity(always=True), primary_key=True))
+    user_id: str = Field(sa_column=Column(Text, nullable=False))
+    act: str = Field(sa_column=Column(Text, nullable=False))
+    operation_id: UUID | None = Field(default=None, sa_column=Column(Uuid))
+    """What it was done to; null for a sign-in."""
+    acted_at: datetime = Field(sa_column=_moment(nullable=False))

@@ -27,6 +27,7 @@ REPOSITORY = Path(__file__).parents[3]
 STACK_ENV = {
     *("ORGS_KAFKA__BOOTSTRAP_SERVERS", "ORGS_DATABASE__URL", "ORGS_API_URL", "ORGS_TOKEN"),
     *("ORGS_AUTH__COMMANDS", "ORGS_AUTH__ISSUER", "ORGS_AUTH__JWKS_FILE"),
+    *("ORGS_CONSOLE__ENABLED", "ORGS_CONSOLE__LINKS"),
 }
 
 
@@ -77,6 +78,13 @@ def _seen_over_http(stack_env: dict[str, str]) -> list[str]:
     return [organization[name] for name in ("name", "access", "role")]
 
 
+def _page_behind(link: str) -> str:
+    """The page that a browser has once it followed a link, with the cookies that it got."""
+    browser = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
+    with browser.open(link, timeout=20) as answer:
+        return f"{answer.url} {answer.read().decode()}"
+
+
 def readyz(port: int) -> int:
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=20) as answer:
         return answer.status
@@ -96,6 +104,10 @@ async def test_up_starts_everything_other_terminals_find_it_and_ctrl_c_leaves_no
         assert await asyncio.to_thread(_seen_over_http, stack_env) == ["Acme", "staff", "admin"]
         assert (tmp_path / ".local/up.sock").stat().st_mode & 0o777 == 0o600
         assert (await orgs(tmp_path, "roles"))[1].count(" running ") == 4
+        link = (await orgs(tmp_path, "console"))[1].strip()
+        page = await asyncio.to_thread(_page_behind, link)
+        assert page.startswith(f"{stack_env['ORGS_API_URL']}/console ")
+        assert "<bdi>local-staff</bdi>" in page
         children = psutil.Process(up.pid).children(recursive=True)
         assert len(children) >= 4  # Kafka, Postgres and their supervisors
         tail = await start(tmp_path, "-m", "org_service.cli", "tail", "events", "--from-start")

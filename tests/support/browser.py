@@ -12,6 +12,7 @@ from playwright.async_api import Browser, BrowserContext, Page, async_playwright
 
 from org_service.console.requests import digest_of
 from org_service.domain.reasons import TicketKind
+from org_service.settings import Settings
 from org_service.store import console
 from org_service.store.database import Database
 from tests.support.edge import Site
@@ -40,9 +41,9 @@ async def browsing(path: str) -> AsyncIterator[Browser]:
             await browser.close()
 
 
-async def keep_session(site: Site, user: str, secret: str, ttl: timedelta = timedelta(hours=1)) -> None:
+async def keep_session(settings: Settings, user: str, secret: str, ttl: timedelta = timedelta(hours=1)) -> None:
     """Make a session, as if somebody had signed in."""
-    async with Database(site.settings.database, "operate", direct=True).begin() as conn:
+    async with Database(settings.database, "operate", direct=True).begin() as conn:
         await console.add_ticket(conn, digest_of(secret), TicketKind.SESSION, user, ttl.total_seconds())
 
 
@@ -64,7 +65,7 @@ class Visit:
 
     async def sign_in_as(self, user: str, secret: str) -> None:
         """Have a session of one's own."""
-        await keep_session(self.site, user, secret)
+        await keep_session(self.site.settings, user, secret)
         await self.context.add_cookies(
             [{"name": "orgs-console", "value": secret, "domain": "127.0.0.1", "path": "/console", "sameSite": "Lax"}]
         )

@@ -147,8 +147,8 @@ class Console:
 
     def _send_to_sign_in(self, request: Request) -> Response:
         """To where one signs in, and back from there to where one was."""
-        said = "expired" if request.cookies.get(self._site.sessions.cookie) else ""
-        target = f"{SIGN_IN}?said={said}&return={quote(where(request), safe='/')}"
+        said = "&said=expired" if request.cookies.get(self._site.sessions.cookie) else ""
+        target = f"{SIGN_IN}?return={quote(where(request), safe='/')}{said}"
         if is_part(request):
             return PlainTextResponse("", headers={"hx-redirect": target, "cache-control": "no-store"})
         return RedirectResponse(target, 303, {"cache-control": "no-store"})

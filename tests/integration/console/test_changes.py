@@ -39,22 +39,22 @@ def secret() -> str:
 
 
 async def test_a_form_of_ours_makes_the_change(site: Site, secret: str) -> None:
-    await keep_session(site, "root", secret)
+    await keep_session(site.settings, "root", secret)
     answer = await post(site, secret, {"csrf": await token_of(site, secret)}, {"origin": site.url})
     assert (answer.status_code, await is_signed_in(site, secret)) == (303, False)
 
 
 @pytest.mark.parametrize("origin", ["https://evil.example", "null", None, "http://127.0.0.1:1", "https://{}"])
 async def test_a_change_from_another_origin_is_not_made(site: Site, secret: str, origin: str | None) -> None:
-    await keep_session(site, "root", secret)
+    await keep_session(site.settings, "root", secret)
     headers = {} if origin is None else {"origin": origin.format(site.url.removeprefix("http://"))}
     answer = await post(site, secret, {"csrf": await token_of(site, secret)}, headers)
     assert (answer.status_code, await is_signed_in(site, secret)) == (403, True)
 
 
 async def test_a_change_without_the_token_of_its_session_is_not_made(site: Site, secret: str) -> None:
-    await keep_session(site, "root", secret)
-    await keep_session(site, "root", other := secrets.token_hex(16))
+    await keep_session(site.settings, "root", secret)
+    await keep_session(site.settings, "root", other := secrets.token_hex(16))
     for form in ({}, {"csrf": ""}, {"csrf": await token_of(site, other)}, {"csrf": "é"}):
         answer = await post(site, secret, form, {"origin": site.url})
         assert (answer.status_code, await is_signed_in(site, secret)) == (403, True)
@@ -73,14 +73,14 @@ async def test_a_foreign_page_cannot_sign_staff_out(staff: Visit) -> None:
 
 
 async def test_a_link_cannot_make_a_change(site: Site, secret: str) -> None:
-    await keep_session(site, "root", secret)
+    await keep_session(site.settings, "root", secret)
     async with httpx2.AsyncClient(trust_env=False, cookies={"orgs-console": secret}) as client:
         answer = await client.get(f"{site.url}/console/sign-out", params={"csrf": await token_of(site, secret)})
     assert (answer.status_code, await is_signed_in(site, secret)) == (405, True)
 
 
 async def test_a_form_beyond_its_bounds_is_rejected(site: Site, secret: str) -> None:
-    await keep_session(site, "root", secret)
+    await keep_session(site.settings, "root", secret)
     token = await token_of(site, secret)
     for form in ({"csrf": token, "x": "y" * 20_000}, {"csrf": token} | {f"f{number}": "" for number in range(60)}):
         answer = await post(site, secret, form, {"origin": site.url})
@@ -89,7 +89,7 @@ async def test_a_form_beyond_its_bounds_is_rejected(site: Site, secret: str) -> 
 
 @pytest.mark.parametrize("path", ["", "/sign-in", "/nowhere", "/static/console.css", "/live"])
 async def test_every_answer_forbids_what_is_inline_or_from_elsewhere(site: Site, secret: str, path: str) -> None:
-    await keep_session(site, "root", secret)
+    await keep_session(site.settings, "root", secret)
     async with httpx2.AsyncClient(trust_env=False, cookies={"orgs-console": secret}) as client:
         answer = await client.get(f"{site.url}/console{path}")
     assert {name: answer.headers[name] for name in HEADERS} == dict(HEADERS)
@@ -104,7 +104,7 @@ async def test_every_answer_forbids_what_is_inline_or_from_elsewhere(site: Site,
 
 
 async def test_the_api_beside_the_page_still_wants_a_token(site: Site, secret: str) -> None:
-    await keep_session(site, "root", secret)
+    await keep_session(site.settings, "root", secret)
     async with httpx2.AsyncClient(trust_env=False, cookies={"orgs-console": secret}) as client:
         assert (await client.get(f"{site.url}/v1/orgs")).status_code == 401
         assert (await client.get(f"{site.url}/consolex")).status_code == 401

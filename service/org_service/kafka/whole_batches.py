@@ -119,7 +119,7 @@ async def read_batches(
 async def read_unopened(
     kafka: KafkaSettings, ranges: Mapping[TopicPartition, Bounds], *, stall_s: float = STALL_S
 ) -> AsyncIterator[Unopened]:
-    """As `read_batches`, for who can tell from a whole batch that it needs none of its records, or reads it where it is.
+    """As `read_batches`, for who can tell from a whole batch that it needs none of its records, or reads it as it is.
 
     It is opened by `open_batch`. The first one of a range may begin before it.
     """

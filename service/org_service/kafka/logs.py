@@ -35,9 +35,9 @@ _MARKER_BYTES: Final = 512
 """A marker has 78."""
 _FETCH_BYTES: Final = 4 * 1024 * 1024
 """At a time, when a log is read; a batch has 1 MiB at most."""
-_WINDOW_OFFSETS: Final = 64
-_WINDOW_GROWTH: Final = 8
-_WINDOW_OFFSETS_MAX: Final = 4096
+WINDOW_OFFSETS: Final = 64
+WINDOW_GROWTH: Final = 8
+WINDOW_OFFSETS_MAX: Final = 4096
 """Some 4 MB are in memory then."""
 
 Record = tuple[bytes | None, Mapping[str, bytes]]
@@ -191,11 +191,11 @@ class Logs:
 
         A batch may be in two stretches. Raises as `read`.
         """
-        end, window = bounds.stable, _WINDOW_OFFSETS
+        end, window = bounds.stable, WINDOW_OFFSETS
         while end > bounds.begin:
             start = max(bounds.begin, end - window)
             yield [batch async for batch in self.read(at, start, end)]
-            end, window = start, min(window * _WINDOW_GROWTH, _WINDOW_OFFSETS_MAX)
+            end, window = start, min(window * WINDOW_GROWTH, WINDOW_OFFSETS_MAX)
 
     async def _fetch(
         self, places: Mapping[TopicPartition, int], isolation: int, bytes_max: int

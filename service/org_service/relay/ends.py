@@ -21,10 +21,12 @@ from collections.abc import Collection, Mapping
 from typing import Final, NamedTuple
 from uuid import UUID
 
+from org_service import probes
 from org_service.kafka.client import TopicPartition
 from org_service.kafka.producer import Batches, Producer, UnknownFateError, Written, unknown_fate
 from org_service.kafka.record_batches import RecordBatch
 from org_service.kafka.traces import look, of_the_relay_alone
+from org_service.probes import probe
 from org_service.relay.chunks import Layout
 from org_service.telemetry.metrics import RELAY_FOREIGN
 from org_service.wire.position import PARTITION, Position, TopicEnds
@@ -86,11 +88,18 @@ class Ends:
         after[self._relay] = self._next[self._relay] + 1
 
         async def check(written: Mapping[TopicPartition, Written]) -> Batches:
-            return await self._check(written, after, position)
+            more = await self._check(written, after, position)
+            if probes.listeners:
+                await probe("relay.before_commit")
+            return more
 
+        if probes.listeners:
+            await probe("relay.before_publish")
         own = self._record(position, after)
         # guarantee 4: the position is part of the transaction, so it and the events stand or fall together.
         await self._producer.publish({**batches, self._relay: [own]}, check)
+        if probes.listeners:
+            await probe("relay.after_publish")
         self._next.update((at, end + 1) for at, end in after.items())  # the marker
         self._relay_own = after.pop(self._relay)
         for at, end in after.items():

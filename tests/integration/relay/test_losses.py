@@ -3,14 +3,15 @@
 import asyncio
 from collections.abc import Coroutine
 from itertools import count
-from typing import Any, NoReturn
+from typing import Any
 
 import pytest
 from confluent_kafka import Producer as OtherProducer
 
 import org_local
 from org_service.kafka import logs
-from org_service.kafka.producer import Batches, Check, Producer
+from org_service.kafka.producer import Producer
+from org_service.probes import Point, listeners
 from org_service.relay.relay import State
 from org_service.settings import Settings
 from org_service.telemetry.metrics import RELAY_LOSSES, RELAY_RESENT
@@ -216,8 +217,8 @@ async def test_old_records_that_a_repair_sent_again_do_not_hide_the_newer_ones_b
     settings: Settings, stack: org_local.Stack, monkeypatch: pytest.MonkeyPatch, more: dict[tuple[str, int], int]
 ) -> None:
     """What is last in a partition after a loss is not the newest then; all that came since would go out twice."""
-    for name in ("_WINDOW_OFFSETS", "_WINDOW_GROWTH"):
-        monkeypatch.setattr(logs, name, 1)  # as if there were many of them
+    monkeypatch.setattr(logs, "WINDOW_OFFSETS", 1)  # as if there were many of them
+    monkeypatch.setattr(logs, "WINDOW_GROWTH", 1)
     topic = settings.kafka.topics.events
     head = await published(settings, rows_max=ORGS)
     await send_again(settings, topic, 0, ORGS, said=head)
@@ -260,9 +261,9 @@ async def test_a_power_loss_takes_another_tail_of_each_partition(settings: Setti
     await assert_whole(settings, before, head + 5)
 
 
-@pytest.mark.parametrize("moment", ["before", "within", "after"])
+@pytest.mark.parametrize("point", ["relay.before_publish", "relay.before_commit", "relay.after_publish"])
 async def test_a_healing_that_is_killed_at_each_of_its_transactions_ends_the_same(
-    settings: Settings, stack: org_local.Stack, monkeypatch: pytest.MonkeyPatch, moment: str
+    settings: Settings, stack: org_local.Stack, monkeypatch: pytest.MonkeyPatch, point: Point
 ) -> None:
     head = await published(settings)
     before = await seen(settings)
@@ -271,7 +272,7 @@ async def test_a_healing_that_is_killed_at_each_of_its_transactions_ends_the_sam
     await cut(stack, settings, cuts)
     for number in range(4):
         with monkeypatch.context() as patch:
-            reached = hang(patch, number, moment)
+            reached = hang(patch, number, point)
             async with running(relay_settings(settings, batch_rows_max=3)) as run:
                 await first_of(reached.wait(), run.until(lambda relay: relay.state is State.READY))
                 await run.killed()
@@ -280,24 +281,16 @@ async def test_a_healing_that_is_killed_at_each_of_its_transactions_ends_the_sam
     await assert_whole(settings, before, head + 5)
 
 
-def hang(patch: pytest.MonkeyPatch, number: int, moment: str) -> asyncio.Event:
-    """Let the transaction of this number go no further than before it, to what comes before its end, or to its end."""
-    publish, reached, counted = Producer.publish, asyncio.Event(), count()
+def hang(patch: pytest.MonkeyPatch, number: int, point: Point) -> asyncio.Event:
+    """Let the transaction of this number get no further than a point."""
+    reached, counted = asyncio.Event(), count()
 
-    async def stay(*_: object) -> NoReturn:
-        reached.set()
-        await asyncio.Event().wait()
-        raise AssertionError
+    async def stay() -> None:
+        if next(counted) == number:
+            reached.set()
+            await asyncio.Event().wait()
 
-    async def publish_or_hang(producer: Producer, batches: Batches, check: Check | None = None) -> None:
-        here = next(counted) == number
-        if here and moment == "before":
-            await stay()
-        await publish(producer, batches, stay if here and moment == "within" else check)
-        if here and moment == "after":
-            await stay()
-
-    patch.setattr(Producer, "publish", publish_or_hang)
+    patch.setitem(listeners, point, stay)
     return reached
 
 

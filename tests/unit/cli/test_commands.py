@@ -227,7 +227,7 @@ def test_a_user_without_a_name_acts_under_their_number(monkeypatch: pytest.Monke
 def test_an_installation_without_the_local_stack_has_no_drills(
     monkeypatch: pytest.MonkeyPatch, arguments: list[str]
 ) -> None:
-    monkeypatch.setattr("org_service.cli.drill.find_spec", lambda _: None)
+    monkeypatch.setitem(sys.modules, "org_local", None)
     result = runner.invoke(app, arguments)
     assert result.exit_code == 1
     assert "the local stack is not installed" in result.stderr

@@ -23,6 +23,7 @@ import httpx2
 import psutil
 
 import org_local
+from org_events.ids import uuid7
 from org_service.console.console import Console
 from org_service.edge.edge import Edge
 from org_service.operate.parked_selection import name_group
@@ -31,7 +32,6 @@ from org_service.store import migrate, operations, parked_queues
 from org_service.store.database import Database
 from org_service.store.operations import NewOperation
 from org_service.telemetry.logs import set_up_logging
-from org_service.wire.ids import new_id
 from tests.bench.command import say
 from tests.bench.plan_data import PlanData
 from tests.bench.site import open_site
@@ -114,7 +114,7 @@ async def _pages(settings: Settings, data: PlanData) -> Mapping[str, str]:
     """Of each page, by name; the organization that is looked at has changes, the search finds a thousand."""
     async with Database(settings.database, "operate", direct=True).begin() as conn:
         group = next(name_group(each) for each in await parked_queues.group(conn))
-        new = NewOperation(new_id(), "parked release", {}, "parked", 100, "", {}, [], "bench", "root", None)
+        new = NewOperation(uuid7(), "parked release", {}, "parked", 100, "", {}, [], "bench", "root", None)
         await operations.add(conn, new, 900)
     session = await asyncpg.connect(settings.database.url.get_secret_value())
     org_id = await session.fetchval("SELECT org_id FROM journal WHERE version = 2 LIMIT 1")

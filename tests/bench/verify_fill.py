@@ -1,7 +1,7 @@
 """Fills a database and topics for `tests.bench.verify`, as a worker, a relay and compaction of `orgs.state` leave them.
 
 Postgres makes the rows itself, without the indexes, which are built afterwards; the relay's encoder and producer send
-the records, in processes of their own: some 30,000 rows a second on two cores. Of `orgs.state` each organization's last
+the records, in processes of their own. Of `orgs.state` each organization's last
 record is sent.
 """
 

@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 
 from aiokafka import TopicPartition
 from aiokafka.client import ConnectionGroup
-from aiokafka.errors import CorruptRecordException, LeaderNotAvailableError, for_code
+from aiokafka.errors import CorruptRecordException, LeaderNotAvailableError, OffsetOutOfRangeError, for_code
 from aiokafka.protocol.fetch import FetchRequest
 from aiokafka.protocol.offset import OffsetRequest
 from aiokafka.record.control_record import COMMIT_MARKER, ControlRecord
@@ -121,6 +121,13 @@ class Logs:
             ends: The offset after the batch, by partition.
             producer_id: Whose batch it probably is; one request a broker is enough where its marker follows at once.
         """
+        try:
+            return await self._find_broken(ends, producer_id)
+        except OffsetOutOfRangeError:  # retention took it in one of them
+            begins = await self._list_offsets(ends, _READ_UNCOMMITTED, _EARLIEST)
+            return await self._find_broken({at: end for at, end in ends.items() if begins[at] < end}, producer_id)
+
+    async def _find_broken(self, ends: Mapping[TopicPartition, int], producer_id: int) -> set[TopicPartition]:
         found = await self._fetch(ends, _READ_UNCOMMITTED, _MARKER_BYTES)
         unclear = {
             at

@@ -15,7 +15,7 @@ from org_service.probes import Point, listeners
 from org_service.relay.relay import State
 from org_service.settings import Settings
 from org_service.telemetry.metrics import RELAY_LOSSES, RELAY_RESENT
-from tests.support.log_faults import batches, cut_last, cut_tails, ends
+from tests.support.log_faults import batches, cut_last, cut_tails, delete_records, ends
 from tests.support.observed import Record
 from tests.support.relaying import (
     Seen,
@@ -112,6 +112,23 @@ async def test_a_tail_that_was_lost_while_no_relay_ran_is_sent_again(
     await assert_whole(settings, before, head)
     assert counted(RELAY_LOSSES, topic) == lost + 1
     assert counted(RELAY_RESENT, topic) > resent
+
+
+@pytest.mark.parametrize("left", [0, 1])
+async def test_what_retention_has_taken_is_no_loss(settings: Settings, left: int) -> None:
+    """Whole partitions, the relay's last records and their markers; or all but the markers."""
+    head, topics = await published(settings), [topic_of(settings, kind) for kind in ("events", "results")]
+    lost = [counted(RELAY_LOSSES, topic) for topic in topics]
+    for topic in topics:
+        found = ends(settings.kafka.bootstrap_servers, topic, [0, 1, 2])
+        before = {partition: max(0, end - left) for partition, end in found.items()}
+        await asyncio.to_thread(delete_records, settings.kafka.bootstrap_servers, topic, before)
+    head = await journal(settings, changes(5, after=head))
+    async with running(settings) as run:
+        await run.published(head)
+    after = await seen(settings)
+    assert sorted(int(each.header("ce_position") or 0) for each in after.results) == list(range(ROWS + 1, head + 1))
+    assert [counted(RELAY_LOSSES, topic) for topic in topics] == lost
 
 
 async def test_a_tail_that_is_lost_under_an_idle_relay_is_found_by_the_transaction_that_follows(

@@ -120,6 +120,7 @@ async def test_a_token_of_unknown_life_is_taken_for_a_short_one(
 async def test_a_refresh_that_fails_is_no_error_while_the_former_token_is_good(
     issuer: TokenServer, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("WARNING", "org_events")  # whatever a test before this one has set
     credentials = credentials_of(issuer, clock)
     await credentials()
     issuer.status = 503

@@ -44,7 +44,7 @@ async def _once(settings: "Settings", *, as_json: bool) -> bool:
     if as_json:
         shell.write_json(render_status.document(found))
     else:
-        shell.out().print(render_status.screen(found, _worker_group(settings)))
+        shell.out().print(render_status.screen(found, settings.worker_group))
     return not found.troubles
 
 
@@ -60,9 +60,5 @@ async def _watch(settings: "Settings", *, as_json: bool) -> bool:
             await asyncio.sleep(WATCH_INTERVAL_S)
     with Live(console=shell.out(), screen=True, auto_refresh=False) as live:
         while True:
-            live.update(render_status.screen(await see(settings), _worker_group(settings)), refresh=True)
+            live.update(render_status.screen(await see(settings), settings.worker_group), refresh=True)
             await asyncio.sleep(WATCH_INTERVAL_S)
-
-
-def _worker_group(settings: "Settings") -> str:
-    return f"{settings.kafka.topic_prefix}{settings.worker.group_id}"

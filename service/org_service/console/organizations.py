@@ -7,13 +7,12 @@ turned into the version there was then.
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import urlencode
-from uuid import UUID
 
 from fastapi import APIRouter, Request, Response
 from starlette.responses import RedirectResponse
 
 from org_service.console.pages import page
-from org_service.console.requests import ROOT, Rejected, visitor_of
+from org_service.console.requests import ROOT, Rejected, read_id, read_number, visitor_of
 from org_service.console.site import Site
 from org_service.domain.organization import StoredOrganization, to_published
 from org_service.errors import PreconditionError
@@ -44,18 +43,18 @@ def make_router(site: Site) -> APIRouter:
     @routes.get(f"{PATH}/{{org_id}}")
     async def organization(request: Request, org_id: str) -> Response:  # pyright: ignore[reportUnusedFunction]
         found = await _find(site, org_id)
-        before = _number(request.query_params.get("before"), found.version + 1)
+        before = read_number(request.query_params.get("before"), found.version + 1)
         async with site.database.connect() as conn:
             after = max(0, min(before - 1, found.version) - _CHANGES)
             changes = await journal.read_history(conn, found.id, min(_CHANGES, before - 1 - after), after)
-        at = _number(request.query_params.get("version"), found.version)
+        at = read_number(request.query_params.get("version"), found.version)
         shown = {"found": found, "changes": changes[::-1], "older": after + 1 if after else None, "before": before}
         return page(request, "organization", shown | await _state(site, found, at))
 
     @routes.get(f"{PATH}/{{org_id}}/state")
     async def state(request: Request, org_id: str) -> Response:  # pyright: ignore[reportUnusedFunction]
         found = await _find(site, org_id)
-        at = _number(request.query_params.get("version"), found.version)
+        at = read_number(request.query_params.get("version"), found.version)
         answer = page(request, "organization_state", {"found": found} | await _state(site, found, at))
         answer.headers["hx-replace-url"] = f"{PATH}/{found.id}?version={at}"
         return answer
@@ -77,7 +76,7 @@ def make_router(site: Site) -> APIRouter:
 async def _search(site: Site, user_id: str, asked: str, after: tuple[str | None, str | None]) -> dict[str, Any]:
     """A page of organizations that begin so; and what has the whole name or id, deleted or not."""
     key, after_id = after
-    place = None if key is None or after_id is None else (key, _id(after_id))
+    place = None if key is None or after_id is None else (key, read_id(after_id, "organization"))
     listing = Listing(asked or None, None, "name", _ROWS, place)
     async with site.database.connect() as conn:
         try:
@@ -94,7 +93,7 @@ async def _search(site: Site, user_id: str, asked: str, after: tuple[str | None,
 
 async def _find(site: Site, org_id: str) -> StoredOrganization:
     async with site.database.connect() as conn:
-        found = await organizations.find_by_ids(conn, [_id(org_id)])
+        found = await organizations.find_by_ids(conn, [read_id(org_id, "organization")])
     if not found:
         raise Rejected(404, "No such organization", "There is none with this id, and never was.")
     return found[0]
@@ -110,14 +109,3 @@ async def _state(site: Site, found: StoredOrganization, version: int) -> dict[st
     if change is None and at == found.version and found.deleted_at is None:
         was = to_published(found)
     return {"at": at, "change": change, "was": was, "fields": _FIELDS}
-
-
-def _id(text: str) -> UUID:
-    try:
-        return UUID(text)
-    except ValueError:
-        raise Rejected(404, "No such organization", "This is no id of an organization.") from None
-
-
-def _number(text: str | None, otherwise: int) -> int:
-    return int(text) if text and text.isascii() and text.isdecimal() and len(text) < 19 else otherwise

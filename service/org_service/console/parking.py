@@ -7,7 +7,7 @@ from fastapi import APIRouter, Request, Response
 from starlette.responses import RedirectResponse
 
 from org_service.console.pages import page
-from org_service.console.requests import ROOT, Rejected, form_of, visitor_of
+from org_service.console.requests import ROOT, Rejected, form_of, read_number, visitor_of
 from org_service.console.site import Site
 from org_service.domain.outcomes import StoredRecord
 from org_service.domain.reasons import ConsoleAct, ParkedState
@@ -46,7 +46,7 @@ def make_router(site: Site) -> APIRouter:
             if name not in found:
                 raise Rejected(404, "No such group", "Nothing is parked for this cause (any more).")
             wanted = _records_of(found[name])
-            first = int(after) if after.isascii() and after.isdecimal() and len(after) < 19 else 0
+            first = read_number(after, 0)
             records = await parked_queues.list_records(conn, wanted, first, _RECORDS + 1)
         shown = {"name": name, "group": found[name], "records": records[:_RECORDS]}
         return page(request, "parked_group", shown | {"next": records[_RECORDS - 1].id if records[_RECORDS:] else None})

@@ -11,6 +11,7 @@ import secrets
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 from urllib.parse import parse_qsl, urlsplit
+from uuid import UUID
 
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
@@ -191,6 +192,25 @@ def where(request: Request) -> str:
 def is_part(request: Request) -> bool:
     """Whether htmx asks, for a part of a page; a form that it sends in the browser's stead gets a whole one."""
     return request.headers.get("hx-request") == "true" and request.headers.get("hx-boosted") != "true"
+
+
+def read_number(text: str | None, otherwise: int) -> int:
+    """A number of an address; `otherwise` where it is none that Postgres could have."""
+    return int(text) if text and text.isascii() and text.isdecimal() and len(text) < 19 else otherwise
+
+
+def read_id(text: str, noun: str) -> UUID:
+    """The id of a thing of this kind, in an address.
+
+    Raises:
+        Rejected: It is none.
+    """
+    try:
+        return UUID(text)
+    except ValueError:
+        raise Rejected(
+            404, f"No such {noun}", f"This is no id of {'an' if noun[0] in 'aeiou' else 'a'} {noun}."
+        ) from None
 
 
 def visitor_of(request: Request) -> Visitor:

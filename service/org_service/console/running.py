@@ -7,7 +7,7 @@ from fastapi import APIRouter, Request, Response
 from starlette.responses import RedirectResponse
 
 from org_service.console.pages import page
-from org_service.console.requests import ROOT, Rejected, form_of, visitor_of
+from org_service.console.requests import ROOT, Rejected, form_of, read_id, visitor_of
 from org_service.console.site import Site
 from org_service.domain.reasons import ConsoleAct, OperationState
 from org_service.operate import runs, words
@@ -36,15 +36,15 @@ def make_router(site: Site) -> APIRouter:
 
     @routes.get(f"{PATH}/{{operation_id}}")
     async def run(request: Request, operation_id: str) -> Response:  # pyright: ignore[reportUnusedFunction]
-        return page(request, "run", await _describe(site, request, _id(operation_id)))
+        return page(request, "run", await _describe(site, request, read_id(operation_id, "run")))
 
     @routes.get(f"{PATH}/{{operation_id}}/progress")
     async def progress(request: Request, operation_id: str) -> Response:  # pyright: ignore[reportUnusedFunction]
-        return page(request, "run_part", await _describe(site, request, _id(operation_id)))
+        return page(request, "run_part", await _describe(site, request, read_id(operation_id, "run")))
 
     @routes.post(f"{PATH}/{{operation_id}}/{{act}}")
     async def change(request: Request, operation_id: str, act: str) -> Response:  # pyright: ignore[reportUnusedFunction]
-        found = _id(operation_id)
+        found = read_id(operation_id, "run")
         await _do(site, request, found, act)
         return RedirectResponse(f"{PATH}/{found}", 303)
 
@@ -101,10 +101,3 @@ def _failures(found: Operation) -> list[dict[str, Any]]:
     """Items that were not done, as the tool noted them."""
     progress = cast("dict[str, Any]", found.progress) if isinstance(found.progress, dict) else {}
     return progress.get("failed", [])
-
-
-def _id(text: str) -> UUID:
-    try:
-        return UUID(text)
-    except ValueError:
-        raise Rejected(404, "No such run", "This is no id of a run.") from None

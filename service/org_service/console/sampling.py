@@ -44,7 +44,7 @@ class Sampler:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._every_s = settings.console.sample_interval_s
-        self._group = f"{settings.kafka.topic_prefix}{settings.worker.group_id}"
+        self._group = settings.worker_group
         self._samples: deque[Sample] = deque(maxlen=max(2, int(HISTORY_S / self._every_s)))
         self._asked_s = 0.0
         self._looking: asyncio.Task[None] | None = None

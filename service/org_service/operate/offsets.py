@@ -186,8 +186,7 @@ class ResetOffsets:
 
     def _see_commands_kept(self) -> None:
         """Guarantee 2: no command is dropped in silence."""
-        worker = f"{self._settings.kafka.topic_prefix}{self._settings.worker.group_id}"
-        if self._asked.group != worker or self._asked.may_skip_commands:
+        if self._asked.group != self._settings.worker_group or self._asked.may_skip_commands:
             return
         commands = self._settings.kafka.topics.commands
         skips = [each for each in self._asked.moves if each.topic == commands and each.after > max(each.before, 0)]

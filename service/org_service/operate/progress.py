@@ -66,7 +66,7 @@ async def published(settings: Settings) -> Published | None:
 
 
 async def _undecided(settings: Settings) -> int:
-    group = f"{settings.kafka.topic_prefix}{settings.worker.group_id}"
+    group = settings.worker_group
     async with reader(settings.kafka, settings.kafka.topics.commands) as (consumer, partitions):
         now = await ends(consumer, partitions)
         begin = cast("dict[TopicPartition, int]", await consumer.beginning_offsets(partitions))

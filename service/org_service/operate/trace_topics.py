@@ -230,7 +230,7 @@ class TraceTopics:
         partitions = [TopicPartition(topic, number) for number in range(self._counts[topic])]
         now = await ends(self._consumer, partitions)
         begins = cast("dict[TopicPartition, int]", await self._consumer.beginning_offsets(partitions))
-        group = f"{kafka.topic_prefix}{self._settings.worker.group_id}"
+        group = self._settings.worker_group
         committed = await read_committed(kafka, group, partitions, or_none=True)
         ranges = {
             at.partition: OffsetRange(first, now[at])
@@ -250,7 +250,7 @@ class TraceTopics:
     async def wait_for(self, record: Record, request: Request) -> Trace:
         """A command that nobody has decided."""
         at = TopicPartition(record.topic, record.partition)
-        group = f"{self._settings.kafka.topic_prefix}{self._settings.worker.group_id}"
+        group = self._settings.worker_group
         committed = (await read_committed(self._settings.kafka, group, [at], or_none=True))[at].offset
         before = record.offset - max(committed, 0)
         note = (

@@ -44,6 +44,11 @@ class Settings(BaseSettings):
         "period",
     )
 
+    @property
+    def worker_group(self) -> str:
+        """The consumer group of the workers that read commands, as Kafka knows it."""
+        return f"{self.kafka.topic_prefix}{self.worker.group_id}"
+
     @field_validator("token")
     @classmethod
     def _token_has_no_line_end(cls, token: SecretStr) -> SecretStr:

@@ -55,7 +55,7 @@ class CommandSubscriber(Subscriber):
             offset_reset="none",  # it would go back 14 days, or on at a number, without a word
         )
         super().__init__(settings, applier, feed, heartbeat, make_group=make_group)
-        group = f"{settings.kafka.topic_prefix}{worker.group_id}"
+        group = settings.worker_group
         self._continuity = continuity or Continuity(settings, group, topic)
         self._succession = Succession(settings.kafka, group)
         self._topic = topic

@@ -47,16 +47,11 @@ async def begin(settings: Settings, moment: datetime | None, last: Published) ->
     }
 
 
-def worker_group(settings: Settings) -> str:
-    """The consumer group of the workers."""
-    return f"{settings.kafka.topic_prefix}{settings.worker.group_id}"
-
-
 async def _find_committed(settings: Settings) -> dict[str, int]:
     """Where workers go on, by partition."""
     kafka, topic = settings.kafka, settings.kafka.topics.commands
     at = [TopicPartition(topic, number) for number in range(await count_partitions(kafka, topic) or 0)]
-    committed = await read_committed(kafka, worker_group(settings), at, or_none=True)
+    committed = await read_committed(kafka, settings.worker_group, at, or_none=True)
     return {str(each.partition): committed[each].offset for each in at}
 
 

@@ -17,7 +17,6 @@ from org_service.kafka.offsets import describe_groups
 from org_service.kafka.ranges import find_extent, find_first_times, open_ranges
 from org_service.operate.operation import Execution, Plan, Tally
 from org_service.operate.progress import published
-from org_service.operate.restoring.beginning import worker_group
 from org_service.operate.restoring.records import is_ours, read_position
 from org_service.operate.restoring.steps import Steps
 from org_service.settings import Settings
@@ -227,7 +226,7 @@ async def see_stopped(settings: Settings) -> None:
     Raises:
         PreconditionError: One does.
     """
-    group = worker_group(settings)
+    group = settings.worker_group
     found = (await describe_groups(settings.kafka, [group])).get(group)
     if found is not None and found.active:
         raise PreconditionError(f"{found.members} workers run, as members of the group {group}: stop them first.")

@@ -38,7 +38,7 @@ from org_service.operate.operation import Execution
 from org_service.operate.progress import published
 from org_service.operate.restoring import commands, keeping, reading
 from org_service.operate.restoring import records as wire
-from org_service.operate.restoring.beginning import EVER, Progress, begin, worker_group
+from org_service.operate.restoring.beginning import EVER, Progress, begin
 from org_service.operate.restoring.reading import Step
 from org_service.probes import probe
 from org_service.settings import Settings
@@ -344,7 +344,7 @@ class Steps:
                 offsets[TopicPartition(topic, int(partition))] = wanted
         if offsets:
             try:
-                await commit(self._settings.kafka, worker_group(self._settings), offsets)
+                await commit(self._settings.kafka, self._settings.worker_group, offsets)
             except PreconditionError as error:
                 raise RetryError(f"{error} Stop all workers: the run waits.") from error
         if probes.listeners:

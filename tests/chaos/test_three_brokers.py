@@ -32,8 +32,9 @@ SETTLE_TIMEOUT_S = 60
 class Outages:
     """Kills each broker and starts it again, one small step at each call, none of which waits."""
 
-    def __init__(self, stack: org_local.Stack) -> None:
+    def __init__(self, stack: org_local.Stack, system: System) -> None:
         self._brokers = list(stack.kafka.brokers)
+        self._system = system
         self._steps = self._plan()
         self.done = 0
         """Kills and starts that are over."""
@@ -50,6 +51,9 @@ class Outages:
 
     def _plan(self) -> Iterator[None]:
         for broker in self._brokers:
+            # On a starved machine brokers fall behind; who kills the only one that has all makes an outage, not a loss.
+            while not self._system.all_in_sync():
+                yield
             broker.kill()
             self.done += 1
             yield
@@ -98,7 +102,7 @@ def test_each_of_three_brokers_may_be_lost_while_commands_flow(tmp_path: Path) -
     ):
         print(f"{time.monotonic() - began:.1f} s: up")
         processes = [system.add("worker"), system.add("relay")]
-        outages = Outages(stack)
+        outages = Outages(stack, system)
         flow(system, RandomCommands(SEED, ORGANIZATIONS).commands(COMMANDS), outages)
         print(f"{time.monotonic() - began:.1f} s: settling")
         system.settle(SETTLE_TIMEOUT_S)

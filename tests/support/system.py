@@ -81,6 +81,11 @@ class System:
             self._relay_position = relay_position(own[-1])
         return self._relay_position
 
+    def all_in_sync(self) -> bool:
+        """Whether every partition has all its copies in sync, those of Kafka's own topics too."""
+        topics = self._group.list_topics(timeout=ANSWER_TIMEOUT_S).topics.values()
+        return all(len(each.isrs) == len(each.replicas) for topic in topics for each in topic.partitions.values())
+
     def settle(self, timeout_s: float) -> None:
         """Wait until every record was acknowledged by the workers' group, and the relay has published all.
 

@@ -13,6 +13,7 @@ More of the kind, fixed with it:
 - an error in the task that fetches ended it, and nothing came in forever, silently;
 - a record larger than a fetch was stepped over;
 - fetches that a broker refuses, and a topic that was deleted, were asked for again without a pause;
+- one partition whose offset a broker refuses to tell kept all its others from beginning, and nobody asked who leads it now;
 - a consumer that was reassigned and then stopped could wait for its own end forever; one that was stopped while Kafka
   was away raised `CancelledError`, which ends whoever awaits it;
 - a partition with a large backlog was drained before the next one had its turn.
@@ -41,6 +42,7 @@ from aiokafka.consumer import fetcher as aiokafka_fetcher
 from aiokafka.consumer.fetcher import Fetcher, FetchResult
 from aiokafka.consumer.subscription_state import SubscriptionState
 from aiokafka.errors import (
+    KafkaError,
     NoError,
     NoOffsetForPartitionError,
     OffsetOutOfRangeError,
@@ -49,6 +51,7 @@ from aiokafka.errors import (
     for_code,
 )
 from aiokafka.protocol.fetch import FetchRequest
+from aiokafka.protocol.offset import OffsetRequest
 
 from org_events.kafka.batches import POLL_BYTES_MAX, Batches, Budget, WholeBatches
 from org_events.kafka.brokers import make_enduring
@@ -306,7 +309,7 @@ class _Rested:
 
 
 class _ConsumerClient:
-    """The fetcher's client; sees what brokers answer to its fetches."""
+    """The fetcher's client; sees what brokers answer to its fetches, and when asked where partitions begin or end."""
 
     def __init__(self, client: Any, sick_partitions: SickPartitions) -> None:
         self._client = client
@@ -320,7 +323,16 @@ class _ConsumerClient:
         response = await self._client.send(node_id, request)
         if isinstance(request, FetchRequest):
             self._look_at(request, response)
+        elif isinstance(request, OffsetRequest):
+            self._look_at_offsets(response)
         return response
+
+    def _look_at_offsets(self, response: Any) -> None:
+        """Let those rest that a broker refuses: aiokafka would ask again for all, and set none of them."""
+        for topic, partitions in response.topics:
+            for number, code, *_ in partitions:
+                if (error := for_code(code)) is not NoError:
+                    self._note_refused(TopicPartition(topic, number), -1, error())
 
     def _look_at(self, request: Any, response: Any) -> None:
         cases = self._sick_partitions.cases
@@ -336,9 +348,14 @@ class _ConsumerClient:
                     if case and (not case.unread or case.sick.offset != _find_asked_offset(request, topic, number)):
                         self._sick_partitions.note_read(at)
                 elif error not in (OffsetOutOfRangeError, TopicAuthorizationFailedError):  # the fetcher's own
-                    self._sick_partitions.note_refused(
+                    self._note_refused(
                         TopicPartition(topic, number), _find_asked_offset(request, topic, number), error()
                     )
+
+    def _note_refused(self, at: TopicPartition, offset: int, error: KafkaError) -> None:
+        self._sick_partitions.note_refused(at, offset, error)
+        if error.invalid_metadata:
+            self._client.force_metadata_update()
 
 
 def _find_asked_offset(request: Any, topic: str, number: int) -> int:

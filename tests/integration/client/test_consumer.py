@@ -17,6 +17,7 @@ from aiokafka.consumer.fetcher import Fetcher
 from aiokafka.errors import (
     KafkaConnectionError,
     KafkaError,
+    KafkaStorageError,
     NotLeaderForPartitionError,
     OffsetOutOfRangeError,
     TopicAuthorizationFailedError,
@@ -37,6 +38,8 @@ pytestmark = pytest.mark.integration
 
 PARTITIONS, BATCHES, RECORDS = 12, 3, 10
 SICK = 5
+OFFLINE = (2, 5, 7, 8)
+"""Partitions whose offsets a broker doesn't tell."""
 ALL = {(partition, offset) for partition in range(PARTITIONS) for offset in range(BATCHES * RECORDS)}
 BEHIND = {(SICK, offset) for offset in range(RECORDS, BATCHES * RECORDS)}
 """What stands in the bad batch, the second one of its partition, and after it."""
@@ -93,14 +96,32 @@ async def consuming(
         await consumer.stop()
 
 
-async def read(consumer: AIOKafkaConsumer, number: int, **options: Any) -> Counter[tuple[int, int]]:
+async def read(consumer: SteadyConsumer, number: int, **options: Any) -> Counter[tuple[int, int]]:
     """Poll until so many records came."""
     found: Counter[tuple[int, int]] = Counter()
-    async with asyncio.timeout(20):
-        while found.total() < number:
-            for at, records in (await consumer.getmany(timeout_ms=100, **options)).items():
-                found.update((at.partition, record.offset) for record in records)
+    try:
+        async with asyncio.timeout(20):
+            while found.total() < number:
+                for at, records in (await consumer.getmany(timeout_ms=100, **options)).items():
+                    found.update((at.partition, record.offset) for record in records)
+    except TimeoutError as error:
+        raise TimeoutError(f"{found.total()} of {number} records; {describe(consumer)}") from error
     return found
+
+
+def describe(consumer: SteadyConsumer) -> str:
+    """Where a consumer stands that gets nothing."""
+    fetcher, cluster = consumer._fetcher, consumer._client.cluster
+    states = {at: fetcher._subscriptions.subscription.assignment.state_value(at) for at in consumer.assignment()}
+    partitions = [(at.partition, cluster.leader_for_partition(at), vars(state)) for at, state in states.items()]
+    return "\n".join(
+        [
+            f"partitions: {partitions}",
+            f"fetched: {list(fetcher._records)}; asked now: {fetcher._in_flight}, {fetcher._pending_tasks}",
+            f"metadata: {consumer._client._md_update_fut}, {consumer._client._sync_task}",
+            f"connections: {[(name, vars(each)) for name, each in consumer._client._conns.items()]}",
+        ]
+    )
 
 
 async def ordered(consumer: SteadyConsumer, sick: TopicPartition, place: int) -> None:
@@ -275,6 +296,39 @@ async def test_a_lasting_refusal_is_reported_and_does_not_spin(
             assert consumer.sick.keys() == {at}
             assert asked <= 12
         found += await read(consumer, BATCHES * RECORDS)
+        assert consumer.sick == {}
+    assert found == Counter(ALL)
+
+
+async def test_a_partition_whose_first_offset_is_refused_does_not_keep_the_others_from_beginning(
+    settings: Settings, topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where a log directory failed, or another broker leads: aiokafka sets none then, and asks nobody who leads."""
+    await fill(settings, topic)
+    asked_who_leads = 0
+    force, look_at = EnduringClient.force_metadata_update, consumer_module._ConsumerClient._look_at_offsets
+
+    def counting(client: EnduringClient) -> asyncio.Future[bool]:
+        nonlocal asked_who_leads
+        asked_who_leads += 1
+        return force(client)
+
+    def refusing(self: Any, response: Any) -> None:
+        for _, partitions in response.topics:
+            refused = [(number, KafkaStorageError.errno, -1, -1) for number, *_ in partitions if number in OFFLINE]
+            partitions[:] = [*refused, *(each for each in partitions if each[0] not in OFFLINE)]
+        look_at(self, response)
+
+    offline = [TopicPartition(topic, number) for number in OFFLINE]
+    async with consuming(settings, topic) as consumer:
+        with monkeypatch.context() as patch:
+            patch.setattr(consumer_module._ConsumerClient, "_look_at_offsets", refusing)
+            patch.setattr(EnduringClient, "force_metadata_update", counting)
+            found = await read(consumer, len(ALL) - len(OFFLINE) * BATCHES * RECORDS)
+            while sorted(consumer.sick) != offline:
+                found += await read_on(consumer, 0.1)
+            assert asked_who_leads
+        found += await read(consumer, len(OFFLINE) * BATCHES * RECORDS)
         assert consumer.sick == {}
     assert found == Counter(ALL)
 

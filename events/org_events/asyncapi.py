@@ -39,8 +39,13 @@ def _described(schema: _Json, description: str) -> _Json:
     return schema | {"description": description}
 
 
-_KEY: Final = _described(_UUID, "The organization id, 36 lower-case characters; default (murmur2) partitioner")
-_RESULT_KEY: Final = _described(_UUID, "The organization id; the command id if no organization can be read")
+def _key(schema: _Json, fields: str, description: str) -> _Json:
+    """A key, and as data what a program needs of it: the members it is made of, and who decides its partition."""
+    return schema | {"description": description, "x-fields": fields.split(":"), "x-partitioner": "murmur2"}
+
+
+_KEY: Final = _key(_UUID, "org_id", "The organization id, 36 lower-case characters; default (murmur2) partitioner")
+_RESULT_KEY: Final = _key(_UUID, "org_id", "The organization id; the command id if no organization can be read")
 _CONTENT_TYPE: Final[_Json] = {"type": "string", "const": JSON_CONTENT.decode()}
 _SPECVERSION: Final[_Json] = {"type": "string", "const": "1.0"}
 _TRACEPARENT: Final[_Json] = {"type": "string", "description": "W3C trace context, copied from the command"}
@@ -146,10 +151,11 @@ _REFERENCE: Final[dict[str, tuple[type[Reference], str, str]]] = {
 
 def _reference_messages(model: type[Reference], tombstone: str, key: str) -> dict[str, _Json]:
     """A fact, and the tombstone that removes it; both have the same key."""
-    described: _Json = {
-        "type": "string",
-        "description": f"{key} as in the value, ids in 36 lower-case characters; default (murmur2) partitioner",
-    }
+    described = _key(
+        {"type": "string"},
+        key,
+        f"{key} as in the value, ids in 36 lower-case characters; default (murmur2) partitioner",
+    )
     name = model.__name__.lower()
     nothing = _headers({}, {})
     return {
@@ -203,7 +209,7 @@ def _messages() -> dict[str, dict[str, _Json]]:
 def _channel(spec: TopicSpec, messages: dict[str, _Json]) -> _Json:
     config: _Json = dict(spec.config)
     config["cleanup.policy"] = [config["cleanup.policy"]]
-    for number in ("retention.ms", "retention.bytes", "delete.retention.ms"):
+    for number in ("retention.ms", "retention.bytes", "delete.retention.ms", "max.message.bytes"):
         if number in config:
             config[number] = int(config[number])
     return {

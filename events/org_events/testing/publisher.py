@@ -35,6 +35,8 @@ from org_events.publishing.tokens import TokenSource, authorization_of
 from org_events.results import PROBLEMS, FieldError, Outcome, Problem, ProblemType, Result
 from org_events.testing.usage import recorded
 
+__all__ = ["Answer", "FakeOrganizationClient", "SentCommand", "fails", "parked", "rejected", "unchanged", "unknown"]
+
 _NOW: Final = datetime(2026, 1, 5, 9, tzinfo=UTC)
 _KEEPS: Final = ("name", "domain", "primary_address")
 

@@ -9,6 +9,7 @@ from org_service.documentation import openapi
 from org_service.documentation.contract_tables import fill_tables
 from org_service.documentation.golden_messages import make_golden_messages
 from org_service.documentation.metrics_page import make_metrics_page
+from org_service.documentation.public_surface import make_surface
 from org_service.documentation.settings_page import make_settings_page
 from org_service.documentation.sql_pages import FOLDER, PLAN_SUFFIX, make_sql_pages
 
@@ -23,6 +24,7 @@ def make_files() -> Mapping[str, str]:
         **{f"events/org_events/schemas/{name}": text for name, text in schemas.make_documents().items()},
         "docs/asyncapi.json": schemas.to_text(asyncapi.make_document()),
         "events/org_events/testing/golden/latest.json": make_golden_messages(),
+        "events/surface.txt": make_surface(),
         "docs/openapi.json": openapi.make_document(),
         "docs/settings.md": make_settings_page(),
         "docs/metrics.md": make_metrics_page(),

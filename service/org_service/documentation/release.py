@@ -10,9 +10,10 @@ from org_service.documentation.files import ROOT
 
 _KEPT: Final = {
     "docs/asyncapi.json": "events/released/{}/asyncapi.json",
+    "events/surface.txt": "events/released/{}/surface.txt",
     "events/org_events/testing/golden/latest.json": "events/org_events/testing/golden/{}.json",
 }
-"""What is kept, and where: topics, keys, headers and schemas; and messages as this release writes them."""
+"""What is kept, and where: topics, keys, headers, schemas; names that programs import; messages as written."""
 
 
 def keep(root: Path, release: str) -> None:

@@ -234,8 +234,8 @@ def test_a_rule_that_the_gate_does_not_compare_stops_it() -> None:
 
 
 def test_a_release_is_kept_once_and_never_changed(tmp_path: Path) -> None:
-    for source in ("docs/asyncapi.json", "events/org_events/testing/golden/latest.json"):
-        (tmp_path / source).parent.mkdir(parents=True)
+    for source in ("docs/asyncapi.json", "events/surface.txt", "events/org_events/testing/golden/latest.json"):
+        (tmp_path / source).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / source).write_text("{}")
     keep(tmp_path, "0.9.0")
     keep(tmp_path, "0.9.0")

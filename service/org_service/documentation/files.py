@@ -6,6 +6,7 @@ from typing import Final
 
 from org_events import asyncapi, schemas
 from org_service.documentation import openapi
+from org_service.documentation.contract_page import make_contract_page
 from org_service.documentation.contract_tables import fill_tables
 from org_service.documentation.golden_messages import make_golden_messages
 from org_service.documentation.metrics_page import make_metrics_page
@@ -20,11 +21,13 @@ _CONTRACT: Final = "docs/contract.md"
 
 def make_files() -> Mapping[str, str]:
     """The text of each generated file, by its path in the checkout."""
+    golden = make_golden_messages()
     return {
         **{f"events/org_events/schemas/{name}": text for name, text in schemas.make_documents().items()},
         "docs/asyncapi.json": schemas.to_text(asyncapi.make_document()),
-        "events/org_events/testing/golden/latest.json": make_golden_messages(),
+        "events/org_events/testing/golden/latest.json": golden,
         "events/surface.txt": make_surface(),
+        "docs/contract.html": make_contract_page(golden),
         "docs/openapi.json": openapi.make_document(),
         "docs/settings.md": make_settings_page(),
         "docs/metrics.md": make_metrics_page(),

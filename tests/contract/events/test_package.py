@@ -22,6 +22,9 @@ pytestmark = pytest.mark.contract
 README = (EVENTS / "README.md").read_text(encoding="utf-8")
 PROGRAMS = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 IMPORT_MS_MAX = 150
+"""Of a processor, where pydantic with a single model takes `PYDANTIC_MS`; more in proportion where other tests slow
+everything down. Pydantic is four fifths of it."""
+PYDANTIC_MS = 100
 RUNS = 5
 """Of which the fastest counts: the others say what else the machine had to do."""
 
@@ -55,14 +58,15 @@ def test_the_wheel_has_types_schemas_and_golden_messages_and_says_what_it_is(whe
         [metadata] = [wheel.read(name).decode() for name in names if name.endswith("METADATA")]
         [entry_points] = [wheel.read(name).decode() for name in names if name.endswith("entry_points.txt")]
     assert {
+        "pytest_orgs.py",
         "org_events/py.typed",
         "org_events/schemas/organization-event.json",
         "org_events/testing/golden/latest.json",
     } <= names
-    assert all(name.startswith(("org_events/", "org_events-")) for name in names)
+    assert all(name.startswith(("org_events/", "org_events-", "pytest_orgs.py")) for name in names)
     assert set(re.findall(r"^Provides-Extra: (.*)$", metadata, re.MULTILINE)) >= {"kafka", "oauth", "pytest"}
     assert "# org-events" in metadata
-    assert "orgs = org_events.testing.plugin" in entry_points
+    assert "orgs = pytest_orgs" in entry_points
 
 
 class Line(NamedTuple):
@@ -149,25 +153,27 @@ async def test_the_test_of_the_readme_passes(tmp_path: Path) -> None:
 IMPORT = """
 import resource
 def used(): return sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
-before = used()
+begin = used()
+import pydantic
+type("Model", (pydantic.BaseModel,), {})
+pydantics = used()
 import org_events
-print(used() - before)
+print(1000 * (pydantics - begin), 1000 * (used() - begin))
 """
 
 
-def test_the_contract_is_imported_within_150_ms_without_what_the_extras_need() -> None:
-    times: list[float] = []
-    for _ in range(RUNS):
-        ended = subprocess.run([sys.executable, "-c", IMPORT], capture_output=True, text=True, check=True)
-        times.append(float(ended.stdout) * 1000)
-    assert min(times) <= IMPORT_MS_MAX, times
-    loaded = subprocess.run(
-        [sys.executable, "-c", "import sys, org_events, org_events.testing; print(*sys.modules)"],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.split()
-    assert not {"aiokafka", "httpx2", "pytest", "opentelemetry", "asyncpg", "sqlalchemy"} & {*loaded}
+def run_python(program: str) -> str:
+    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+
+
+def test_the_contract_is_imported_within_150_ms_of_a_processor_and_without_what_the_extras_need() -> None:
+    runs = [run_python(IMPORT).split() for _ in range(RUNS)]
+    pydantics, ours = (min(float(run[part]) for run in runs) for part in (0, 1))
+    slowness = max(1.0, pydantics / PYDANTIC_MS)
+    assert ours <= IMPORT_MS_MAX * slowness, (pydantics, ours)
+    loaded = {*run_python("import sys, org_events, org_events.testing; print(*sys.modules)").split()}
+    assert not {"aiokafka", "httpx2", "pytest", "opentelemetry", "asyncpg", "sqlalchemy"} & loaded
+    assert "org_events" not in run_python("import sys, pytest_orgs; print(*sys.modules)").split()
 
 
 def test_every_usage_manifest_can_be_read() -> None:

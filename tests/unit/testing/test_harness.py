@@ -10,9 +10,10 @@ from uuid import UUID
 
 import pytest
 
+import pytest_orgs
 from org_events import FieldError, Outcome, ProblemType, UpdateOrganization
 from org_events.publishing import KafkaUnavailable, OrganizationClient, OutcomeUnknown
-from org_events.testing import DeliveredChange, SubscriberHarness, Usage, golden_messages, on_topic, plugin
+from org_events.testing import DeliveredChange, SubscriberHarness, Usage, golden_messages, on_topic
 from org_events.testing.publisher import FakeOrganizationClient, fails, parked, rejected, unknown
 from org_events.testing.usage import read_manifest, touches
 
@@ -142,7 +143,9 @@ def run_pytest(folder: Path, *arguments: str) -> str:
 def test_a_team_gets_fixtures_and_a_manifest_from_the_plugin(tmp_path: Path) -> None:
     (tmp_path / "test_theirs.py").write_text(THEIRS)
     (tmp_path / "pytest.ini").write_text("[pytest]\norgs_program = crm\n")
-    assert "18 passed" in run_pytest(tmp_path, "--orgs-usage")
+    printed = run_pytest(tmp_path, "--orgs-usage")
+    assert "18 passed" in printed
+    assert "orgs-usage.json is written" in printed
     manifest = json.loads((tmp_path / "orgs-usage.json").read_text())
     assert manifest["program"] == "crm"
     assert manifest["sends"] == {"org.update": ["domain", "name", "org_id"]}
@@ -159,7 +162,7 @@ def test_no_manifest_is_recorded_without_a_name_or_by_several_processes(
     options = {"orgs_usage": "orgs-usage.json", "numprocesses": processes}
     config: Any = SimpleNamespace(getoption=lambda name, default=None: options[name], getini=lambda name: program)
     with pytest.raises(pytest.UsageError, match=why):
-        plugin.pytest_configure(config)
+        pytest_orgs.pytest_configure(config)
 
 
 THEIRS = """

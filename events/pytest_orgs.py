@@ -4,17 +4,21 @@ Fixtures: `orgs_golden` (the golden messages of the installed release), `orgs_ev
 of them runs once for each golden record of the topic, of every release), `fake_orgs` (a `FakeOrganizationClient`).
 
 `pytest --orgs-usage` writes the usage manifest of the program that the setting `orgs_program` names.
+
+A module of its own, and imports where they are needed: pytest loads it for every run of whoever has the package
+installed, which must not cost the import of the contract and its models.
 """
+# ruff: noqa: PLC0415 - see above
+
+from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from org_events.testing import usage
-
 if TYPE_CHECKING:
-    from org_events.testing.golden import Message
+    from org_events.testing import Message
     from org_events.testing.publisher import FakeOrganizationClient
 
 _PROGRAM: Final = "orgs_program"
@@ -51,16 +55,25 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(f"--orgs-usage: name your program by the setting {_PROGRAM}")
     if config.getoption("numprocesses", None):
         raise pytest.UsageError("--orgs-usage: run the tests in one process (-n 0)")
+    from org_events.testing import usage
+
     usage.record(program)
 
 
-def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, exitstatus: int, config: pytest.Config) -> None:
     """Write the manifest, if all tests passed: what fails may not have read all that it does."""
-    recorded, file = usage.recorded(), session.config.getoption(_FILE)
-    if recorded is not None and file is not None:
-        if exitstatus == pytest.ExitCode.OK:
-            Path(file).write_text(recorded.to_text(), encoding="utf-8")
-        usage.record(None)
+    file = config.getoption(_FILE)
+    if file is None:
+        return
+    from org_events.testing import usage
+
+    recorded = usage.recorded()
+    usage.record(None)
+    if recorded is None or exitstatus != pytest.ExitCode.OK:
+        terminalreporter.write_line(f"{file} is not written: not all tests passed", red=True)
+        return
+    Path(file).write_text(recorded.to_text(), encoding="utf-8")
+    terminalreporter.write_line(f"{file} is written")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -71,25 +84,25 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @pytest.fixture
-def orgs_golden() -> "tuple[Message, ...]":
+def orgs_golden() -> tuple[Message, ...]:
     """Every golden message of the installed release, in its order."""
-    from org_events.testing.golden import golden_messages  # noqa: PLC0415 - read only where a test asks
+    from org_events.testing.golden import golden_messages
 
     return golden_messages()
 
 
 @pytest.fixture
-def fake_orgs() -> "FakeOrganizationClient":
+def fake_orgs() -> FakeOrganizationClient:
     """A stand-in for `OrganizationClient`."""
-    from org_events.testing.publisher import FakeOrganizationClient  # noqa: PLC0415 - needs org-events[kafka]
+    from org_events.testing.publisher import FakeOrganizationClient
 
     return FakeOrganizationClient()
 
 
-def _list_records(topic: str) -> "dict[str, Message]":
+def _list_records(topic: str) -> dict[str, Message]:
     """Each different record that a release wrote to the topic, by a name for its test."""
-    from org_events.testing.golden import golden_messages, on_topic, releases  # noqa: PLC0415 - as above
-    from org_events.topics import Topics  # noqa: PLC0415 - as above
+    from org_events.testing.golden import golden_messages, on_topic, releases
+    from org_events.topics import Topics
 
     found: dict[Message, str] = {}
     for release in releases():

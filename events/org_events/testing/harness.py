@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache, partial
 from typing import Any, Generic, TypeVar, overload
@@ -48,7 +49,7 @@ class SubscriberHarness(Generic[T]):
     ) -> None:
         self._handler = handler
         self._adapt = adapt
-        self._usage = usage or recorded()
+        self._usage = usage
         self._offset = 0
 
     async def deliver(self, messages: Iterable[Message]) -> None:
@@ -69,7 +70,7 @@ class SubscriberHarness(Generic[T]):
             Whether the handler came to its end before.
         """
         placed = replace(message, offset=self._offset)
-        task = asyncio.create_task(_cancel_at(self._hand_over(placed), suspensions))
+        task = asyncio.create_task(cancel_at(self._hand_over(placed), suspensions))
         await asyncio.wait({task})
         if not task.cancelled():
             task.result()
@@ -84,17 +85,33 @@ class SubscriberHarness(Generic[T]):
         return replace(message, offset=self._offset - 1)
 
     async def _hand_over(self, message: Message) -> None:
-        given: Any = self._adapt(message)
         try:
-            # What nobody publishes yet is not part of the contract, so that the handler reads it says nothing.
-            if self._usage is not None and message in _known():
-                with self._usage.recording():
-                    await self._handler(track(given, message, self._usage))
-            else:
+            with watched(self._adapt(message), message, self._usage) as given:
                 await self._handler(given)
         except Exception as error:
-            error.add_note(f"while handling {message.message}, version {message.header.get('ce_orgversion')}")
+            note_message(error, message)
             raise
+
+
+@contextmanager
+def watched(given: Any, message: Message | None, usage: Usage | None = None) -> Generator[Any]:
+    """What a handler is to be given, so that it is noted what it reads of it, where that is wanted.
+
+    What nobody publishes yet is not part of the contract, so that a handler reads it says nothing.
+    """
+    usage = usage or recorded()
+    if usage is None or message is None or message not in _known():
+        yield given
+        return
+    with usage.recording():
+        yield track(given, message, usage)
+
+
+def note_message(error: Exception, message: Message | None) -> None:
+    """Note with an error which message was handled."""
+    known = "a computed deletion" if message is None else message.message
+    version = "unknown" if message is None else message.header.get("ce_orgversion")
+    error.add_note(f"while handling {known}, version {version}")
 
 
 @cache
@@ -102,7 +119,8 @@ def _known() -> set[Message]:
     return {*golden_messages()}
 
 
-async def _cancel_at(work: Coroutine[Any, Any, None], suspensions: int) -> None:
+async def cancel_at(work: Coroutine[Any, Any, None], suspensions: int) -> None:
+    """Await it, and cancel the task that does so when it waits for the `suspensions`-th time."""
     await _Counted(work, suspensions)
 
 

@@ -13,7 +13,7 @@ More of the kind, fixed with it:
 - an error in the task that fetches ended it, and nothing came in forever, silently;
 - a record larger than a fetch was stepped over;
 - fetches that a broker refuses, and a topic that was deleted, were asked for again without a pause;
-- one partition whose offset a broker refuses to tell kept all its others from beginning, and nobody asked who leads it now;
+- one partition whose offset a broker refuses to tell kept all others from beginning, and nobody asked who leads it now;
 - a consumer that was reassigned and then stopped could wait for its own end forever; one that was stopped while Kafka
   was away raised `CancelledError`, which ends whoever awaits it;
 - a partition with a large backlog was drained before the next one had its turn.

@@ -57,7 +57,7 @@ check: $(SYNCED) ## format, lint, types, import contracts, tests without servers
 	.venv/bin/ruff check .
 	.venv/bin/pyright
 	.venv/bin/lint-imports
-	.venv/bin/pytest -q tests/unit tests/contract $(ARGS)
+	.venv/bin/pytest -q -n 2 --dist loadfile tests/unit tests/contract $(ARGS)
 
 # Most tests wait most of the time: two processes, each with a Kafka and a Postgres of its own, share the files.
 test: $(SYNCED) ## run every test against real servers and in chromium, without benchmarks (ARGS="-n 0" in one process)

@@ -96,7 +96,8 @@ TEXTS: Final[Mapping[str, str]] = {
     "parked_queues/read_last_id": f"Reads the last id given out, where a plan ends. {_OPERATOR}. No lock. parked_pkey.",
     "parked_queues/count": "Counts records of a selection by state, reason and cause; null asks for all. "
     f"{_OPERATOR}. No lock. Reads the whole table.",
-    "parked_queues/groups": f"Groups what is open by its cause. {_OPERATOR}. No lock. Reads the whole table.",
+    "parked_queues/groups": f"Groups what is open by its cause. {_OPERATOR}, and the pages of what is parked. No lock. "
+    "parked_org_id_idx alone for the queues, parked_loose_idx for the rest, then parked_pkey for the first of each.",
     "parked_queues/list": "Lists the next records of a selection without their contents; null asks for all. "
     f"{_OPERATOR}. No lock. parked_pkey in order of id, parked_org_id_idx, parked_command_id_idx or, for records that "
     "are in no queue, parked_loose_idx.",

@@ -26,9 +26,11 @@ from sqlalchemy import (
     exists,
     func,
     literal_column,
+    null,
     or_,
     select,
     text,
+    union_all,
     update,
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -205,12 +207,14 @@ def _count() -> Rows:
 
 
 def _groups() -> Rows:
+    """From the first command of each queue, which the index alone gives: those that wait are most, and are not read."""
     queues = (
-        select(func.min(ParkedRow.id).label("head"), func.count().label("commands"))
+        select(func.min(ParkedRow.id).label("id"), func.count().label("commands"))
         .where(_queued)
         .group_by(col(ParkedRow.org_id))
-        .subquery("queues")
     )
+    loose = select(col(ParkedRow.id), null()).where(_open, _in_no_queue)
+    heads = union_all(queues, loose).subquery("heads")
     cause = _cause(ParkedRow).label("cause")
     exhausted, records = _exhausted.label("exhausted"), func.count().label("records")
     return (
@@ -222,11 +226,10 @@ def _groups() -> Rows:
             records,
             func.min(ParkedRow.recorded_at),
             func.min(ParkedRow.broker_time),
-            func.count(queues.c.head),
-            func.coalesce(func.sum(queues.c.commands - text("1")), text("0")),
+            func.count(heads.c.commands),
+            func.coalesce(func.sum(heads.c.commands - text("1")), text("0")),
         )
-        .outerjoin(queues, queues.c.head == col(ParkedRow.id))
-        .where(_open, or_(_in_no_queue, queues.c.head.is_not(None)))
+        .join_from(heads, ParkedRow, col(ParkedRow.id) == heads.c.id)
         .group_by(col(ParkedRow.topic), col(ParkedRow.reason), text("cause"), text("exhausted"))
         .order_by(records.desc(), col(ParkedRow.reason), text("cause"))
         .limit(GROUPS_MAX)

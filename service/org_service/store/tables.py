@@ -206,7 +206,7 @@ class ParkedRow(SQLModel, table=True):
     __table_args__: ClassVar[tuple[Any, ...]] = (
         # With the time, because a topic that is created again, or lost its end, gives offsets out again.
         UniqueConstraint("topic", "partition", "offset", "broker_time", name="parked_coordinates_key"),
-        Index("parked_org_id_idx", "org_id", postgresql_where=text(f"{_OPEN} AND command_id IS NOT NULL")),
+        Index("parked_org_id_idx", "org_id", "id", postgresql_where=text(f"{_OPEN} AND command_id IS NOT NULL")),
         Index("parked_command_id_idx", "command_id", postgresql_where=text("command_id IS NOT NULL")),
         Index("parked_loose_idx", "id", postgresql_where=text(f"{_OPEN} AND (command_id IS NULL OR org_id IS NULL)")),
         Index("parked_defect_idx", "id", postgresql_where=text(f"{_OPEN} AND reason = '{ParkReason.HANDLER_RAISED}'")),

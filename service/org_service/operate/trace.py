@@ -8,7 +8,7 @@ not read.
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import NamedTuple
+from typing import Final, NamedTuple
 from uuid import UUID
 
 import orjson
@@ -25,6 +25,9 @@ from org_service.store import journal, organizations, outcomes, past, recorded
 from org_service.store.database import Database
 from org_service.wire.commands import read
 from org_service.wire.ids import read_uuid
+
+_POSITION_MAX: Final = 2**63 - 1
+"""More Postgres can't have."""
 
 
 class Line(NamedTuple):
@@ -53,36 +56,41 @@ async def trace(settings: Settings, what: str, last: int) -> Trace | Sequence[Li
     Raises:
         PreconditionError: Nothing is known of it.
         BadInputError: It is none of these.
-        KafkaError: Kafka can't be reached.
+        KafkaError: Kafka can't be reached, and has to be asked.
     """
     database = Database(settings.database, "reader", direct=True, autocommit=True)
+    if ":" in what:
+        partition, offset = _coordinates(what)
+        async with TraceTopics.open(settings) as topics:
+            return await _trace_record(database, topics, partition, offset)
+    command_id = await _find_id(database, what, settings.kafka.topics.commands)
+    known = await _look_up(database, command_id)
+    # Kafka is asked only for what it alone knows: the changes of an organization are in the tables.
+    if known is None and (lines := await _list_of(database, command_id, last)):
+        return lines
     async with TraceTopics.open(settings) as topics:
-        if ":" in what:
-            return await _trace_record(database, topics, *_coordinates(what))
-        if what.isdecimal():
-            async with database.connect() as conn:
-                command_id = await journal.find_command_id(conn, int(what))
-            if command_id is None:
-                raise PreconditionError(f"the journal has no row at position {int(what):,}.")
-        else:
-            command_id = read_uuid(what.encode())
-            if command_id is None:
-                raise BadInputError(
-                    f"{what[:100]!r} is no id, no position, and no partition:offset of {topics.names.commands}."
-                )
-        known = await _look_up(database, command_id)
-        if known is not None:
-            return await topics.follow(known)
-        lines = await _list_of(database, command_id, last)
-        if lines:
-            return lines
-        unread = await topics.find_unread(command_id)
-        if unread is None:
-            raise PreconditionError(
-                f"nothing is known of {command_id}: it is no command that was decided, parked, answered with 202 or is "
-                "yet to be read, and no organization."
-            )
-        return unread
+        found = await (topics.find_unread(command_id) if known is None else topics.follow(known))
+    if found is None:
+        raise PreconditionError(
+            f"nothing is known of {command_id}: it is no command that was decided, parked, answered with 202 or is yet "
+            "to be read, and no organization."
+        )
+    return found
+
+
+async def _find_id(database: Database, what: str, commands: str) -> UUID:
+    """Of a command, or an organization, that is named by its id or by a position."""
+    if what.isdecimal():
+        position = int(what)
+        async with database.connect() as conn:
+            command_id = await journal.find_command_id(conn, position) if position <= _POSITION_MAX else None
+        if command_id is None:
+            raise PreconditionError(f"the journal has no row at position {position:,}.")
+    else:
+        command_id = read_uuid(what.encode())
+        if command_id is None:
+            raise BadInputError(f"{what[:100]!r} is no id, no position, and no partition:offset of {commands}.")
+    return command_id
 
 
 def _coordinates(what: str) -> tuple[int, int]:

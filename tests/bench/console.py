@@ -114,7 +114,7 @@ async def _pages(settings: Settings, data: PlanData) -> Mapping[str, str]:
     """Of each page, by name; the organization that is looked at has changes, the search finds a thousand."""
     async with Database(settings.database, "operate", direct=True).begin() as conn:
         group = next(name_group(each) for each in await parked_queues.group(conn))
-        new = NewOperation(uuid7(), "parked release", {}, "parked", 100, "", {}, [], "bench", "root", None)
+        new = NewOperation(uuid7(), "parked release", {}, "parked", 100, "", {}, [], [], "bench", "root", None)
         await operations.add(conn, new, 900)
     session = await asyncpg.connect(settings.database.url.get_secret_value())
     org_id = await session.fetchval("SELECT org_id FROM journal WHERE version = 2 LIMIT 1")

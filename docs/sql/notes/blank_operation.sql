@@ -4,7 +4,7 @@
 -- something. Locks the row. operation_pkey.
 --
 -- Parameters: $1 new_parameters, $2 new_facts, $3 new_sample, $4 new_reason, $5 new_progress, $6 new_error,
---   $7 operation_id
+--   $7 new_notes, $8 operation_id
 
 UPDATE operation SET parameters=$1::JSONB, facts=$2::JSONB, sample=$3::JSONB, reason=$4::VARCHAR,
-    progress=$5::JSONB, error=$6::VARCHAR WHERE operation.id = $7::UUID;
+    progress=$5::JSONB, error=$6::VARCHAR, notes=$7::JSONB WHERE operation.id = $8::UUID;

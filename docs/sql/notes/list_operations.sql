@@ -5,8 +5,8 @@
 --
 -- Parameters: $1 since
 
-SELECT operation.id, operation.parameters, operation.facts, operation.sample, operation.progress,
-    operation.reason, operation.error, operation.items, operation.ended_at IS NOT NULL
+SELECT operation.id, operation.parameters, operation.facts, operation.sample, operation.notes,
+    operation.progress, operation.reason, operation.error, operation.items, operation.ended_at IS NOT NULL
     OR operation.state = 'planned' AND operation.expires_at <= clock_timestamp() AS "over",
     greatest(operation.created_at, operation.ended_at, operation.started_at) AS changed_at
 FROM operation

@@ -76,7 +76,7 @@ def offer(
     if not (as_json and goes_on):
         # The sample as the tool made it: JSON of the database has its names in another order.
         shown = operation._replace(sample=planned.sample)
-        _show_plan(settings, shown, planned.notes, as_json=as_json, goes_on=goes_on)
+        _show_plan(settings, shown, as_json=as_json, goes_on=goes_on)
     if goes_on:
         _begin(settings, operation.id, reason, detach=detach, as_json=as_json)
 
@@ -319,19 +319,11 @@ async def _watch(settings: "Settings", operation: "Operation", progress: "Progre
     return operation
 
 
-def _show_plan(
-    settings: "Settings", operation: "Operation", notes: Sequence[str], *, as_json: bool, goes_on: bool
-) -> None:
-    from org_service.cli import render
+def _show_plan(settings: "Settings", operation: "Operation", *, as_json: bool, goes_on: bool) -> None:
     from org_service.operate import runs
 
-    if as_json:
-        shell.write_json(render.operation_document(operation) | {"notes": list(notes)})
-        return
-    _show(operation, as_json=False)
-    for note in notes:
-        shell.out().print(note)
-    if goes_on:
+    _show(operation, as_json=as_json)
+    if as_json or goes_on:
         return
     if not operation.items:
         shell.say("there is nothing to do")
@@ -351,10 +343,14 @@ def _show(operation: "Operation", *, as_json: bool) -> None:
     shell.out().print(render.operation_line(operation))
     for line in render.operation_details(operation):
         shell.out().print(line)
-    if operation.sample and operation.state == "planned":
+    if operation.state != "planned":
+        return
+    if operation.sample:
         shell.out().print(_sample_table(operation.sample))
         if operation.items > len(operation.sample):
             shell.out().print(f"… and {operation.items - len(operation.sample):,} more")
+    for note in operation.notes:
+        shell.out().print(note)
 
 
 def _sample_table(sample: Sequence[Mapping[str, Any]]) -> Any:

@@ -49,14 +49,17 @@ class Notes:
     async def _read(self, conn: DatabaseConnection) -> NoteIndex:
         for note in await notes.list_operations(conn, self._since):
             self._operations[note.id] = note
-            self._index.add(note.id, [note.parameters, note.facts, note.sample, note.progress, note.reason, note.error])
+            texts = (note.parameters, note.facts, note.sample, note.notes, note.progress, note.reason, note.error)
+            self._index.add(note.id, [*texts])
             self._since = max(self._since, note.changed_at - _OVERLAP)
         return self._index
 
 
 def _blank(note: OperationNote, things: Collection[str], ids: Collection[str]) -> OperationNote:
     what = Forgotten([each for each in things if each in ids], [each for each in things if each not in ids])
+    lines = forget([{"line": line} for line in note.notes], what)  # each is an item of its own
     texts: dict[str, Any] = {"sample": forget(note.sample, what), "reason": forget(note.reason, what)}
+    texts["notes"] = [each["line"] for each in lines]
     if note.over:
         texts |= {name: forget(getattr(note, name), what) for name in ("parameters", "facts", "progress", "error")}
         if note.items == len(note.sample) and all(map(is_blank, texts["sample"])):  # of nothing that is still there

@@ -69,6 +69,7 @@ async def keep_plan(
         digest=plan.digest,
         facts=plan.facts,
         sample=plan.sample,
+        notes=plan.notes,
         reason=reason,
         requested_by=requested_by,
         rate_per_second_max=rate_per_second_max,

@@ -22,12 +22,13 @@ class OperationNote(NamedTuple):
     parameters: dict[str, Any]
     facts: Any
     sample: list[Any]
+    notes: list[Any]
     progress: Any
     reason: str
     error: str | None
     items: int
     over: bool
-    """Whether it is ended, or a plan whose time is over; if not, a run still needs the first four as they are."""
+    """Whether it is ended, or a plan whose time is over; if not, a run still needs parameters, facts and progress."""
     changed_at: datetime
 
 
@@ -56,6 +57,7 @@ _LIST_MARKS: Final = select(*columns(MarkRow, MarkNote._fields))
 _id = bindparam("operation_id", type_=Uuid)
 _shown: dict[str, Any] = {
     "sample": bindparam("new_sample", type_=JSONB),
+    "notes": bindparam("new_notes", type_=JSONB),
     "reason": bindparam("new_reason", type_=Text),
 }
 _BLANK_OPERATION: Final = (
@@ -96,9 +98,8 @@ async def blank_operations(conn: AsyncConnection, operations: Sequence[Operation
         if each.over:
             await conn.execute(_BLANK_OPERATION, given)
         else:
-            await conn.execute(
-                _BLANK_SHOWN, {name: given[name] for name in ("operation_id", "new_sample", "new_reason")}
-            )
+            shown = ("operation_id", *(f"new_{name}" for name in _shown))
+            await conn.execute(_BLANK_SHOWN, {name: given[name] for name in shown})
 
 
 async def blank_marks(conn: AsyncConnection, marks: Sequence[MarkNote]) -> None:

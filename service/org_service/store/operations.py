@@ -54,6 +54,7 @@ class NewOperation(NamedTuple):
     digest: str
     facts: Mapping[str, Any]
     sample: Sequence[Mapping[str, Any]]
+    notes: Sequence[str]
     reason: str
     requested_by: str
     rate_per_second_max: float | None
@@ -70,6 +71,8 @@ class Operation(NamedTuple):
     digest: str
     facts: dict[str, Any]
     sample: list[dict[str, Any]]
+    notes: list[str]
+    """What an operator should know before."""
     reason: str
     requested_by: str
     approved_by: str | None
@@ -284,7 +287,7 @@ _DETACH: Final = (
 
 async def add(conn: AsyncConnection, new: NewOperation, ttl_s: float) -> None:
     """Keep a plan, which can be run within `ttl_s` seconds."""
-    ordered = {"facts": _pairs(new.facts), "sample": [_pairs(each) for each in new.sample]}
+    ordered = {"facts": _pairs(new.facts), "sample": [_pairs(each) for each in new.sample], "notes": [*new.notes]}
     await conn.execute(_ADD, new._asdict() | ordered | {"ttl": timedelta(seconds=ttl_s)})
 
 

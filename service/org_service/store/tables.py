@@ -390,6 +390,8 @@ class OperationRow(SQLModel, table=True):
     expires_at: datetime = Field(sa_column=_moment(nullable=False))
     started_at: datetime | None = Field(sa_column=_moment(nullable=True))
     ended_at: datetime | None = Field(sa_column=_moment(nullable=True))
+    notes: list[Any] = Field(sa_column=Column(JSONB, nullable=False, server_default=text("'[]'")))
+    """What an operator should know before; a line each."""
 
 
 class MarkRow(SQLModel, table=True):

@@ -1,4 +1,4 @@
-"""The first command of each queue is read from an index alone: what is parked is grouped by these.
+"""What is parked is grouped by the first command of each queue, from an index alone; a plan keeps its notes.
 
 Revision ID: 0020
 Revises: 0019
@@ -6,6 +6,7 @@ Revises: 0019
 
 import sqlalchemy as sa
 from alembic import op
+from sqlalchemy.dialects.postgresql import JSONB
 
 revision: str = "0020"
 down_revision: str | None = "0019"
@@ -17,12 +18,14 @@ _QUEUED = "state = 'open' AND command_id IS NOT NULL"
 
 
 def upgrade() -> None:
-    """Give the index of queues the order of each; whatever used it still does."""
+    """Give the index of queues the order of each; whatever used it still does. What was planned before has no notes."""
     _index_queues("org_id", "id")
+    op.add_column("operation", sa.Column("notes", JSONB, nullable=False, server_default=sa.text("'[]'")))
 
 
 def downgrade() -> None:
-    """Leave the order to the table again."""
+    """Leave the order to the table again, and forget the notes."""
+    op.drop_column("operation", "notes")
     _index_queues("org_id")
 
 

@@ -42,9 +42,10 @@ async def test_a_plan_that_needs_it_is_approved_by_a_second_person_who_is_kept(
         await expect(ann.page.get_by_role("main")).to_contain_text("you asked for it, so somebody else does")
         await expect(ann.page.get_by_role("button", name="Approve")).to_have_count(0)
         await expect(ann.page.get_by_role("button", name="Run it")).to_have_count(0)
-    await staff.open(f"/runs/{run_id}")
-    await staff.page.get_by_role("button", name="Approve").click()
-    await expect(staff.page.get_by_role("button", name="Run it")).to_be_visible()
+        await staff.open(f"/runs/{run_id}")
+        await staff.page.get_by_role("button", name="Approve").click()
+        await expect(staff.page.get_by_role("button", name="Run it")).to_be_visible()
+        await expect(ann.page.get_by_role("button", name="Run it")).to_be_visible()  # by itself
     kept = await fetch(site.settings, "SELECT approved_by FROM operation WHERE id = $1", run_id)
     acts = await fetch(site.settings, "SELECT user_id, act FROM console_act WHERE operation_id = $1", run_id)
     assert ([row[0] for row in kept], [tuple(row) for row in acts]) == (["root"], [("root", "approved")])
@@ -85,19 +86,46 @@ async def test_a_run_needs_a_reason(staff: Visit) -> None:
     await expect(staff.page.get_by_role("status").first).to_have_text("done", timeout=15_000)
 
 
-async def test_what_cannot_be_done_is_said_and_not_done(staff: Visit) -> None:
+async def test_an_old_tab_resumes_stops_and_begins_nothing(staff: Visit) -> None:
     run_id = await plan(staff.site, "Norma")
+    acts = "SELECT act FROM console_act WHERE operation_id = $1"
+    for state, button in (("paused", "Run it"), ("paused", "Cancel the plan"), ("cancelled", "Run it")):
+        await execute(staff.site.settings, "UPDATE operation SET state = 'planned' WHERE id = $1", run_id)
+        await staff.open(f"/runs/{run_id}")
+        await execute(staff.site.settings, "UPDATE operation SET state = $2 WHERE id = $1", run_id, state)
+        await staff.page.get_by_role("button", name=button).click()
+        said = f"Nothing was done: where you clicked, this was still planned. It is {state} now."
+        await expect(staff.page.get_by_role("alert")).to_have_text(said)
+        assert (await runs.find(staff.site.settings, run_id)).state == state
+        assert await fetch(staff.site.settings, acts, run_id) == []
+
+
+async def test_a_double_click_begins_a_run_once_and_shows_it(staff: Visit) -> None:
+    run_id = await plan(staff.site, "Phoenix")
     await staff.open(f"/runs/{run_id}")
-    await staff.page.get_by_role("button", name="Cancel the plan").click()
-    await staff.page.wait_for_load_state()
-    token = await staff.page.locator("input[name=csrf]").first.get_attribute("value")
-    answer = await staff.context.request.post(
-        f"{staff.site.url}/console/runs/{run_id}/run",
-        form={"csrf": token or "", "reason": "again"},
-        headers={"origin": staff.site.url},
-    )
-    assert answer.status == 409
-    assert "the operation is cancelled" in await answer.text()
+    await staff.page.get_by_role("button", name="Run it").dblclick()
+    await expect(staff.page.get_by_role("status").first).to_have_text("done", timeout=15_000)
+    await staff.page.go_back()
+    await expect(staff.page.get_by_role("status").first).to_have_text("done")
+    assert not staff.complaints
+
+
+async def test_what_is_watched_stays_under_the_pointer_and_survives_a_proxy_without_a_service(staff: Visit) -> None:
+    run_id = await plan(staff.site, *(f"Pictor {number}" for number in range(4)), rate=0.4)
+    await staff.open(f"/runs/{run_id}")
+    await staff.page.get_by_role("button", name="Run it").click()
+    pause, done = staff.page.get_by_role("button", name="Pause"), staff.page.locator("#progress strong").first
+    await pause.evaluate("button => button.seen = true")
+    await expect(done).to_have_text("1", timeout=15_000)
+    async with staff.page.expect_response(lambda answer: answer.status == 502):
+        await staff.page.route(
+            "**/progress?*", lambda route: route.fulfill(status=502, body="<p>Bad gateway</p>"), times=1
+        )
+    await expect(done).not_to_have_text("1", timeout=15_000)
+    assert await pause.evaluate("button => button.seen")
+    await expect(staff.page.get_by_role("main")).not_to_contain_text("Bad gateway")
+    await staff.page.get_by_role("button", name="Cancel").click()
+    await expect(staff.page.get_by_role("status").first).to_have_text("cancelled", timeout=15_000)
 
 
 async def test_a_run_of_the_command_line_is_in_the_list(staff: Visit) -> None:

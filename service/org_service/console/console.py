@@ -29,6 +29,7 @@ from org_service.console.requests import (
     Rejected,
     Sessions,
     is_part,
+    own_address,
     read_form,
     see_own,
     see_token,
@@ -155,8 +156,11 @@ class Console:
 
     def _explain(self, request: Request, error: Exception, request_id: str) -> Response:
         status, title, said = _judge(error, request_id)
-        name = "problem_part" if is_part(request) else "problem"
-        return page(request, name, {"title": title, "said": said}, status=200 if is_part(request) else status)
+        if is_part(request):
+            # A part that could not be had is asked for again: whoever looks at it all night sees when it can be.
+            again = own_address(request) if status == 503 and request.method == "GET" else None
+            return page(request, "problem_part", {"title": title, "said": said, "again": again})
+        return page(request, "problem", {"title": title, "said": said}, status=status)
 
 
 def _make_app(site: Site) -> FastAPI:

@@ -180,11 +180,15 @@ def safe_target(target: str) -> str:
     return target if inside and plain and not target.startswith(SIGN_IN) else ROOT
 
 
+def own_address(request: Request) -> str:
+    """What was asked for: path and query."""
+    return request.url.path + (f"?{request.url.query}" if request.url.query else "")
+
+
 def where(request: Request) -> str:
     """The page that a request is about: itself, or the page whose form or part it is."""
-    own = request.url.path + (f"?{request.url.query}" if request.url.query else "")
     if request.method == "GET" and not is_part(request):
-        return safe_target(own)
+        return safe_target(own_address(request))
     before = urlsplit(request.headers.get("referer", ""))
     return safe_target(before.path + (f"?{before.query}" if before.query else ""))
 

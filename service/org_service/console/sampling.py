@@ -50,11 +50,16 @@ class Sampler:
         self._looking: asyncio.Task[None] | None = None
 
     def samples(self) -> Sequence[Sample]:
-        """The looks of the last minutes, oldest first; none where nobody asked for a while, and then soon."""
+        """The looks of the last minutes, oldest first; none where nobody asked for a while, and then soon.
+
+        What was seen before that while is not shown as what is: a run that is over by now, an organization that was
+        erased since.
+        """
         self._asked_s = time.monotonic()
         if self._looking is None or self._looking.done():
             self._looking = asyncio.create_task(self._look())
-        return [each for each in self._samples if each.at_s > self._asked_s - HISTORY_S]
+        seen = [each for each in self._samples if each.at_s > self._asked_s - HISTORY_S]
+        return seen if seen and seen[-1].at_s > self._asked_s - _FORGOTTEN_S else []
 
     async def close(self) -> None:
         """Stop looking."""

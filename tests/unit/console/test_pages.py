@@ -7,17 +7,21 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
+from pydantic import SecretStr
 from starlette.requests import Request
 
 import org_service.console
 from org_service.console import overview
 from org_service.console.charts import HEIGHT, WIDTH, draw
+from org_service.console.console import Console
 from org_service.console.oidc import Begun
 from org_service.console.pages import page
 from org_service.console.requests import Rejected, read_form, safe_target
 from org_service.console.sampling import Sample
 from org_service.operate.status import Part, Status
+from org_service.settings import ConsoleSettings, DatabaseSettings, Settings
 
 FOLDER = Path(org_service.console.__file__ or "").parent
 TEMPLATES = sorted((FOLDER / "templates").glob("*.html"))
@@ -110,3 +114,17 @@ def describe(sample: Sample) -> str:
     """The live part of the overview after one look."""
     request = Request({"type": "http", "method": "GET", "path": "/console/live", "query_string": b"", "headers": []})
     return bytes(page(request, "live", overview.describe([sample], every_s=2)).body).decode()
+
+
+async def test_a_part_that_could_not_be_had_is_asked_for_again_until_it_can_be() -> None:
+    nobody = DatabaseSettings(url=SecretStr("postgresql://nobody@127.0.0.1:1/none"))
+    console = Console(Settings(database=nobody, console=ConsoleSettings(enabled=True)))
+    async with httpx2.AsyncClient(
+        transport=httpx2.ASGITransport(console), base_url="http://orgs.example", cookies={"orgs-console": "a secret"}
+    ) as client:
+        part = await client.get("/console/live?a=%22%3E", headers={"hx-request": "true"})
+        assert (part.status_code, "Not reachable" in part.text) == (200, True)
+        assert 'hx-get="/console/live?a=%22%3E" hx-trigger="every 5s"' in part.text
+        page = await client.get("/console")
+        assert (page.status_code, "hx-get" in page.text) == (503, False)
+    await console.close()

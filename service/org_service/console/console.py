@@ -148,7 +148,8 @@ class Console:
 
     def _send_to_sign_in(self, request: Request) -> Response:
         """To where one signs in, and back from there to where one was."""
-        said = "&said=expired" if request.cookies.get(self._site.sessions.cookie) else ""
+        over = "undone" if request.method == "POST" else "expired"
+        said = f"&said={over}" if request.cookies.get(self._site.sessions.cookie) else ""
         target = f"{SIGN_IN}?return={quote(where(request), safe='/')}{said}"
         if is_part(request):
             return PlainTextResponse("", headers={"hx-redirect": target, "cache-control": "no-store"})

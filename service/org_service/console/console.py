@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import PlainTextResponse, RedirectResponse
 
 from org_service.auth.policy import load_policy
-from org_service.console import organizations, overview, parking, running, sign_in, traces
+from org_service.console import organizations, overview, parking, plans, running, sign_in, traces
 from org_service.console.oidc import Provider
 from org_service.console.pages import asset, page
 from org_service.console.requests import (
@@ -161,7 +161,8 @@ class Console:
             # A part that could not be had is asked for again: whoever looks at it all night sees when it can be.
             again = own_address(request) if status == 503 and request.method == "GET" else None
             return page(request, "problem_part", {"title": title, "said": said, "again": again})
-        return page(request, "problem", {"title": title, "said": said}, status=status)
+        back = where(request) if request.method == "POST" and request.scope.get(VISITOR) else None
+        return page(request, "problem", {"title": title, "said": said, "back": back}, status=status)
 
 
 def _make_app(site: Site) -> FastAPI:
@@ -172,7 +173,7 @@ def _make_app(site: Site) -> FastAPI:
         redirect_slashes=False,
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
-    for each in (sign_in, overview, organizations, traces, parking, running):
+    for each in (sign_in, overview, organizations, traces, parking, plans, running):
         app.include_router(each.make_router(site))
 
     @app.get(f"{ROOT}/static/{{name}}")

@@ -5,6 +5,7 @@ turned into the version there was then.
 """
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from urllib.parse import urlencode
 
@@ -49,6 +50,7 @@ def make_router(site: Site) -> APIRouter:
             changes = await journal.read_history(conn, found.id, min(_CHANGES, before - 1 - after), after)
         at = read_number(request.query_params.get("version"), found.version)
         shown = {"found": found, "changes": changes[::-1], "older": after + 1 if after else None, "before": before}
+        shown |= {"erasable_from": _erasable_from(site, found), "now": datetime.now(UTC)}
         return page(request, "organization", shown | await _state(site, found, at))
 
     @routes.get(f"{PATH}/{{org_id}}/state")
@@ -97,6 +99,13 @@ async def _find(site: Site, org_id: str) -> StoredOrganization:
     if not found:
         raise Rejected(404, "No such organization", "There is none with this id, and never was.")
     return found[0]
+
+
+def _erasable_from(site: Site, found: StoredOrganization) -> datetime | None:
+    """When the grace of a deleted organization is over; None of one that can't be erased."""
+    if found.deleted_at is None or found.erased:
+        return None
+    return found.deleted_at + timedelta(days=site.settings.operate.erase_grace_days)
 
 
 async def _state(site: Site, found: StoredOrganization, version: int) -> dict[str, Any]:

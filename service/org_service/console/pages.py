@@ -13,6 +13,7 @@ from markupsafe import Markup
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
+from org_events.ids import uuid7
 from org_service.console.requests import ROOT, SIGN_IN, VISITOR
 from org_service.operate import words
 
@@ -77,7 +78,7 @@ def _environment() -> Environment:
         "value": _shown,
     }
     made.filters.update(filters)
-    known: dict[str, Any] = {"root": ROOT, "sign_in": SIGN_IN, "asset_url": _asset_url}
+    known: dict[str, Any] = {"root": ROOT, "sign_in": SIGN_IN, "asset_url": _asset_url, "form_id": uuid7}
     made.globals.update(known)
     return made
 

@@ -1,35 +1,27 @@
-"""What is parked: groups by cause, the records of one, a record masked or revealed; released and discarded by plans."""
+"""What is parked: groups by cause, the records of one, a record masked or revealed."""
 
-from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 from fastapi import APIRouter, Request, Response
 from starlette.responses import RedirectResponse
 
 from org_service.console.pages import page
-from org_service.console.requests import ROOT, Rejected, form_of, read_number, visitor_of
+from org_service.console.requests import ROOT, Rejected, form_of, read_number, read_reason, visitor_of
 from org_service.console.site import Site
 from org_service.domain.outcomes import StoredRecord
 from org_service.domain.reasons import ConsoleAct, ParkedState
 from org_service.operate import parked_contents, runs
-from org_service.operate.operation import Tool
-from org_service.operate.parked import DiscardParked, ReleaseParked
 from org_service.operate.parked_contents import RevealParked
-from org_service.operate.parked_selection import ParkedSelection, name_group
+from org_service.operate.parked_selection import name_group
 from org_service.store import parked_queues
 from org_service.store.parked_queues import ParkedFilter, ParkedGroup
 
 PATH: Final = f"{ROOT}/parked"
 _RECORDS: Final = 50
-_REASON_CHARS_MAX: Final = 500
-_TOOLS: Final[Mapping[str, type[ReleaseParked] | type[DiscardParked]]] = {
-    "release": ReleaseParked,
-    "discard": DiscardParked,
-}
 
 
 def make_router(site: Site) -> APIRouter:
-    """The pages, and the forms of plans."""
+    """The pages."""
     routes = APIRouter()
 
     @routes.get(PATH)
@@ -52,31 +44,22 @@ def make_router(site: Site) -> APIRouter:
         return page(request, "parked_group", shown | {"next": records[_RECORDS - 1].id if records[_RECORDS:] else None})
 
     @routes.get(f"{PATH}/records/{{parked_id}}")
-    async def record(request: Request, parked_id: int) -> Response:  # pyright: ignore[reportUnusedFunction]
-        return await _show(site, request, parked_id, reveal=False)
+    async def record(request: Request, parked_id: str) -> Response:  # pyright: ignore[reportUnusedFunction]
+        return await _show(site, request, read_number(parked_id, 0), reveal=False)
+
+    @routes.get(f"{PATH}/records/{{parked_id}}/reveal")
+    async def hide(parked_id: str) -> Response:  # pyright: ignore[reportUnusedFunction]
+        """Where a browser goes back to from what was revealed: shown again it is only for a reason."""
+        return RedirectResponse(f"{PATH}/records/{read_number(parked_id, 0)}", 303)
 
     @routes.post(f"{PATH}/records/{{parked_id}}/reveal")
-    async def reveal(request: Request, parked_id: int) -> Response:  # pyright: ignore[reportUnusedFunction]
-        visitor, reason = visitor_of(request), _reason(form_of(request))
-        if not reason:
-            raise Rejected(400, "Say why", "What a record holds is shown to who says why: it is kept with your name.")
-        tool = RevealParked(site.settings, {"parked_id": parked_id})
+    async def reveal(request: Request, parked_id: str) -> Response:  # pyright: ignore[reportUnusedFunction]
+        visitor, reason, which = visitor_of(request), read_reason(form_of(request)), read_number(parked_id, 0)
+        tool = RevealParked(site.settings, {"parked_id": which})
         planned, _ = await runs.keep_plan(site.settings, tool, requested_by=visitor.user_id, reason=reason)
         await site.note(visitor, ConsoleAct.REVEALED, planned.id)
         await runs.run(site.settings, planned.id)
-        return await _show(site, request, parked_id, reveal=True)
-
-    @routes.post(f"{PATH}/groups/{{name}}/{{what}}")
-    async def plan_group(request: Request, name: str, what: str) -> Response:  # pyright: ignore[reportUnusedFunction]
-        tool = _tool(what)
-        return await plan(site, request, lambda: tool.make(site.settings, ParkedSelection(), group=name))
-
-    @routes.post(f"{PATH}/records/{{parked_id}}/{{what}}")
-    async def plan_record(  # pyright: ignore[reportUnusedFunction]
-        request: Request, parked_id: int, what: str
-    ) -> Response:
-        tool = _tool(what)
-        return await plan(site, request, lambda: tool.make(site.settings, ParkedSelection(ids=(parked_id,))))
+        return await _show(site, request, which, reveal=True)
 
     return routes
 
@@ -85,13 +68,6 @@ def _records_of(group: ParkedGroup) -> ParkedFilter:
     return ParkedFilter(
         ParkedState.OPEN, topic=group.topic, reason=group.reason, cause=group.cause, exhausted=group.exhausted
     )
-
-
-async def plan(site: Site, request: Request, make: Callable[[], Awaitable[Tool]]) -> Response:
-    """Make a plan, in the name of who asks, and go to its page; nothing else is changed."""
-    reason, user_id = _reason(form_of(request)), visitor_of(request).user_id
-    planned, _ = await runs.keep_plan(site.settings, await make(), requested_by=user_id, reason=reason)
-    return RedirectResponse(f"{ROOT}/runs/{planned.id}", 303)
 
 
 async def _show(site: Site, request: Request, parked_id: int, *, reveal: bool) -> Response:
@@ -109,13 +85,3 @@ def _is_releasable(site: Site, stored: StoredRecord) -> bool:
     """Whether a release may do something with it: facts, what is cut and what failed too often can't be decided."""
     commands = stored.topic == site.settings.kafka.topics.commands
     return commands and stored.value_bytes is None and stored.state == ParkedState.OPEN and not stored.exhausted
-
-
-def _tool(what: str) -> type[ReleaseParked] | type[DiscardParked]:
-    if what not in _TOOLS:
-        raise Rejected(404, "Not here", "There is no such page.")
-    return _TOOLS[what]
-
-
-def _reason(form: Mapping[str, str]) -> str:
-    return form.get("reason", "")[:_REASON_CHARS_MAX].strip()

@@ -34,6 +34,7 @@ FORM: Final = "orgs.form"
 """Where a scope keeps the fields of its form."""
 _SECRET_BYTES: Final = 32
 _TARGET_CHARS_MAX: Final = 2_000
+_REASON_CHARS_MAX: Final = 500
 
 HEADERS: Final[Mapping[str, str]] = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
@@ -215,6 +216,17 @@ def read_id(text: str, noun: str) -> UUID:
         raise Rejected(
             404, f"No such {noun}", f"This is no id of {'an' if noun[0] in 'aeiou' else 'a'} {noun}."
         ) from None
+
+
+def read_reason(form: Mapping[str, str]) -> str:
+    """Why somebody wants what a form asks for.
+
+    Raises:
+        Rejected: They don't say.
+    """
+    if not (reason := form.get("reason", "")[:_REASON_CHARS_MAX].strip()):
+        raise Rejected(400, "Say why", "Nothing was done: say why, it is kept with your name.")
+    return reason
 
 
 def visitor_of(request: Request) -> Visitor:

@@ -13,6 +13,7 @@ from uuid import UUID
 from fastapi import APIRouter, Request, Response
 from starlette.responses import RedirectResponse
 
+from org_service.console import plans
 from org_service.console.pages import page
 from org_service.console.requests import ROOT, Rejected, form_of, read_id, visitor_of
 from org_service.console.site import Site
@@ -134,6 +135,7 @@ async def _describe(site: Site, request: Request, operation_id: UUID) -> dict[st
         "resumes": not planned,
         "pausable": state == "running",
         "cancellable": words.operation_state(found) in _OPEN,
+        "again": plans.is_repeatable(found),
         "failures": _failures(found),
     }
 

@@ -187,7 +187,7 @@ TEXTS: Final[Mapping[str, str]] = {
     "losses/note": "Notes a range of lost offsets, once. The worker, when it finds one. Locks the new row. "
     "lost_range_what_key.",
     "losses/list": f"Lists the latest losses. {_OPERATOR}. No lock. lost_range_pkey.",
-    "operations/add": f"Keeps a plan. {_OPERATOR}. Locks the new row.",
+    "operations/add": f"Keeps a plan; nothing where its id has one. {_OPERATOR}. Locks the new row. operation_pkey.",
     "operations/find": f"Reads an operation as it stands. {_OPERATOR}. No lock. operation_pkey.",
     "operations/list": f"Lists the latest operations. {_OPERATOR}. No lock. operation_created_at_idx.",
     "operations/find_under_way": f"Finds what is under way on a resource. {_OPERATOR}. No lock. "

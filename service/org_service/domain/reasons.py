@@ -131,3 +131,5 @@ class ConsoleAct(StrEnum):
     PAUSED = "paused"
     CANCELLED = "cancelled"
     REVEALED = "revealed"
+    PLANNED = "planned"
+    """The one act that is kept after it is done: a plan changes nothing, and is a row of its own."""

@@ -52,16 +52,30 @@ OnProgress = Callable[[Execution], None]
 
 
 async def keep_plan(
-    settings: Settings, tool: Tool, *, requested_by: str, reason: str = "", rate_per_second_max: float | None = None
+    settings: Settings,
+    tool: Tool,
+    *,
+    requested_by: str,
+    reason: str = "",
+    rate_per_second_max: float | None = None,
+    operation_id: UUID | None = None,
 ) -> tuple[Operation, Plan]:
     """Plan, and keep the plan to be run; nothing else is changed.
+
+    Args:
+        settings: Of the servers.
+        tool: What to do.
+        requested_by: Who asks.
+        reason: Why.
+        rate_per_second_max: Items a second.
+        operation_id: Of the plan, for whoever may ask twice: the first plan that has it is kept, and returned.
 
     Raises:
         PreconditionError: The tool has nothing to do, or can't do it; nothing is kept.
     """
     plan = await tool.plan()
     new = NewOperation(
-        id=uuid7(),
+        id=operation_id or uuid7(),
         kind=tool.kind,
         parameters=tool.parameters,
         resource=tool.resource,

@@ -47,6 +47,12 @@ class ConsoleSettings(SettingsGroup):
     requests_max: int = Field(
         default=64, ge=4, le=10_000, description="Requests of the page in flight; more is a 503 at once"
     )
+    plan_timeout_s: float = Field(
+        default=20,
+        gt=0,
+        le=300,
+        description="How long a form of the page may take to make its plan; what takes longer is planned with `orgs`",
+    )
     sample_interval_s: float = Field(
         default=2,
         ge=0.2,

@@ -23,14 +23,13 @@ from sqlalchemy import (
     case,
     false,
     func,
-    insert,
     literal_column,
     not_,
     or_,
     select,
     update,
 )
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
@@ -136,14 +135,18 @@ _ours = (col(OperationRow.id) == _id, _running, col(OperationRow.runner) == _run
 _now = func.clock_timestamp().label("now")
 _FIELDS: Final = tuple(name for name in Operation._fields if name != "now")
 
-_ADD: Final = insert(OperationRow).values(
-    **{name: bindparam(name) for name in NewOperation._fields},
-    state=constant(OperationState.PLANNED),
-    detached=False,
-    done=0,
-    counts={},
-    created_at=func.clock_timestamp(),
-    expires_at=func.clock_timestamp() + bindparam("ttl", type_=Interval),
+_ADD: Final = (
+    insert(OperationRow)
+    .values(
+        **{name: bindparam(name) for name in NewOperation._fields},
+        state=constant(OperationState.PLANNED),
+        detached=False,
+        done=0,
+        counts={},
+        created_at=func.clock_timestamp(),
+        expires_at=func.clock_timestamp() + bindparam("ttl", type_=Interval),
+    )
+    .on_conflict_do_nothing(index_elements=[col(OperationRow.id)])
 )
 _FIND: Final = select(*columns(OperationRow, _FIELDS), _now).where(col(OperationRow.id) == _id)
 _LIST: Final = (
@@ -286,7 +289,7 @@ _DETACH: Final = (
 
 
 async def add(conn: AsyncConnection, new: NewOperation, ttl_s: float) -> None:
-    """Keep a plan, which can be run within `ttl_s` seconds."""
+    """Keep a plan, which can be run within `ttl_s` seconds; nothing where its id has one already."""
     ordered = {"facts": _pairs(new.facts), "sample": [_pairs(each) for each in new.sample], "notes": [*new.notes]}
     await conn.execute(_ADD, new._asdict() | ordered | {"ttl": timedelta(seconds=ttl_s)})
 

@@ -6,18 +6,20 @@ With ORGS_SCREENSHOTS=FOLDER each page is photographed, to be looked at.
 import os
 import secrets
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 from playwright.async_api import Browser, expect
 
 from org_service.operate import runs
+from org_service.operate.operation import Tool
 from org_service.operate.parked import ReleaseParked
 from org_service.operate.parked_selection import ParkedSelection, name_group
 from org_service.store import parked_queues
 from org_service.store.database import Database
 from tests.integration.console.pages import create, park, unique
 from tests.support.browser import Visit, visiting
-from tests.support.database import fetch
+from tests.support.database import execute, fetch
 from tests.support.edge import Site
 
 pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="package")]
@@ -35,6 +37,9 @@ async def every_page(site: Site, paths: dict[str, str]) -> dict[str, str]:
     if paths:
         return paths
     org_id = await create(site, unique("Northwind Traders"), unique("Northwind"), unique("Northwind Trading Company"))
+    deleted = await create(site, unique("Tailspin Toys"))
+    with site.client("root") as root:
+        assert root.delete(f"/v1/orgs/{deleted}").status_code == 204
     parked = await park(site, unique("Contoso"), unique("Contoso Ltd"))
     head = (await fetch(site.settings, "SELECT min(id) FROM parked WHERE org_id = $1", parked))[0][0]
     command = (await fetch(site.settings, "SELECT command_id FROM journal WHERE org_id::text = $1 LIMIT 1", org_id))[0][
@@ -48,6 +53,7 @@ async def every_page(site: Site, paths: dict[str, str]) -> dict[str, str]:
         "overview": "",
         "organizations": "/organizations",
         "organization": f"/organizations/{org_id}?version=2",
+        "organization-deleted": f"/organizations/{deleted}",
         "trace": f"/trace?what={command}",
         "trace-organization": f"/trace?what={org_id}",
         "parked": "/parked",
@@ -55,10 +61,18 @@ async def every_page(site: Site, paths: dict[str, str]) -> dict[str, str]:
         "parked-record": f"/parked/records/{head}",
         "runs": "/runs",
         "run": f"/runs/{kept.id}",
+        "run-expired": f"/runs/{await expired(site, tool)}?was=planned",
         "problem": "/nowhere",
         "sign-in": "/sign-in?said=expired",  # the last: nobody is signed in there
     }
     return paths
+
+
+async def expired(site: Site, tool: Tool) -> UUID:
+    """A plan whose time is over."""
+    kept, _ = await runs.keep_plan(site.settings, tool, requested_by="ann", reason="mended in 1.4.3")
+    await execute(site.settings, "UPDATE operation SET expires_at = now() WHERE id = $1", kept.id)
+    return kept.id
 
 
 async def settle(visit: Visit, name: str) -> None:
@@ -87,6 +101,8 @@ async def test_axe_finds_nothing_serious_and_nothing_is_wider_than_the_window(
             await settle(visit, name)
             if folder:
                 await visit.page.screenshot(path=Path(folder) / f"{name}-{look}.png", full_page=True)
+            for details in await visit.page.locator("details").all():  # forms that open where they are wanted
+                await details.evaluate("each => each.open = true")
             violations = [] if look == "phone" else await visit.find_violations()  # the elements are the same
             if await visit.is_scrolled_sideways():
                 violations.append("it is wider than the window")

@@ -71,7 +71,8 @@ def _records_of(group: ParkedGroup) -> ParkedFilter:
 
 
 async def _show(site: Site, request: Request, parked_id: int, *, reveal: bool) -> Response:
-    stored, queue = await parked_contents.read(site.settings, parked_id)
+    async with site.database.connect() as conn:
+        stored, queue = await parked_contents.read_from(conn, parked_id)
     shown: dict[str, Any] = {
         "record": parked_contents.describe(stored, reveal=reveal),
         "queue": queue,

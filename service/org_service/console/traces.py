@@ -24,7 +24,7 @@ def make_router(site: Site) -> APIRouter:
 
     @routes.get(f"{ROOT}/trace/found")
     async def found(request: Request) -> Response:  # pyright: ignore[reportUnusedFunction]
-        found = await trace(site.settings, _what(request), _LINES)
+        found = await trace(site.settings, _what(request), _LINES, site.database)
         if isinstance(found, Trace):
             return page(request, "trace_found", {"trace": found})
         return page(request, "trace_lines", {"lines": list(found)[::-1]})

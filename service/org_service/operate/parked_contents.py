@@ -16,6 +16,7 @@ from org_service.operate.operation import Execution, Plan, Tally, open_database
 from org_service.operate.parked_selection import find
 from org_service.settings import Settings
 from org_service.store import parked_queues
+from org_service.store.database import DatabaseConnection
 from org_service.store.parked_queues import ParkedFilter, ParkedRecord
 from org_service.wire.ids import is_uuid
 from org_service.wire.parked import read_type, record_again
@@ -67,11 +68,16 @@ async def read(settings: Settings, parked_id: int) -> tuple[StoredRecord, list[P
         PreconditionError: There is none.
     """
     async with open_database(settings) as database, database.connect() as conn:
-        stored = await find(conn, parked_id)
-        if stored.org_id is None:
-            return stored, []
-        queue = ParkedFilter(ParkedState.OPEN, loose=False, org_ids=[stored.org_id])
-        return stored, await parked_queues.list_records(conn, queue, 0, QUEUE_SHOWN_MAX)
+        return await read_from(conn, parked_id)
+
+
+async def read_from(conn: DatabaseConnection, parked_id: int) -> tuple[StoredRecord, list[ParkedRecord]]:
+    """As `read`, for whoever has a connection."""
+    stored = await find(conn, parked_id)
+    if stored.org_id is None:
+        return stored, []
+    queue = ParkedFilter(ParkedState.OPEN, loose=False, org_ids=[stored.org_id])
+    return stored, await parked_queues.list_records(conn, queue, 0, QUEUE_SHOWN_MAX)
 
 
 def describe(stored: StoredRecord, *, reveal: bool) -> dict[str, Any]:

@@ -45,20 +45,21 @@ class Line(NamedTuple):
     why: str | None
 
 
-async def trace(settings: Settings, what: str, last: int) -> Trace | Sequence[Line]:
+async def trace(settings: Settings, what: str, last: int, database: Database | None = None) -> Trace | Sequence[Line]:
     """Follow a command; or list the last ones of an organization.
 
     Args:
         settings: Of the servers.
         what: A command id, a position of the journal, `partition:offset` of `orgs.commands`, or an organization id.
         last: Of an organization at most so many.
+        database: For whoever has connections; else each look has one of its own.
 
     Raises:
         PreconditionError: Nothing is known of it.
         BadInputError: It is none of these.
         KafkaError: Kafka can't be reached, and has to be asked.
     """
-    database = Database(settings.database, "reader", direct=True, autocommit=True)
+    database = database or Database(settings.database, "reader", direct=True, autocommit=True)
     if ":" in what:
         partition, offset = _coordinates(what)
         async with TraceTopics.open(settings) as topics:

@@ -38,6 +38,7 @@ from types import FunctionType, MethodType
 from typing import Any, Final, cast
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.client import ConnectionGroup
 from aiokafka.consumer import fetcher as aiokafka_fetcher
 from aiokafka.consumer.fetcher import Fetcher, FetchResult
 from aiokafka.consumer.subscription_state import SubscriptionState
@@ -82,6 +83,8 @@ class SteadyConsumer(AIOKafkaConsumer):
         on_offset_lost: Called where a partition has no record at its offset, or no offset, and `auto_offset_reset` is
             "none": whoever knows where to continue seeks. Called again while nobody does; after 5 s it is sick.
         whole_batches: Hand out batches instead of records: each is the value of one record at its last offset.
+        offsets_apart: Ask for offsets on a connection of its own. On the one of the fetches a broker answers only once
+            it has answered the fetch under way. Not for members of a group, whose heartbeats have that connection.
         options: As for `AIOKafkaConsumer`.
     """
 
@@ -91,11 +94,13 @@ class SteadyConsumer(AIOKafkaConsumer):
         on_sick: OnSick | None = None,
         on_offset_lost: Callable[[], None] | None = None,
         whole_batches: bool = False,
+        offsets_apart: bool = False,
         **options: Any,
     ) -> None:
         self._batches = WholeBatches if whole_batches else Batches
         self._sick_partitions = SickPartitions(on_sick)
         self._on_offset_lost = on_offset_lost
+        self._offsets_group = ConnectionGroup.COORDINATION if offsets_apart else ConnectionGroup.DEFAULT
         self._steady_fetcher: Any = None
         super().__init__(*topics, **options)
         self._subscription.__class__ = _Subscription
@@ -105,6 +110,11 @@ class SteadyConsumer(AIOKafkaConsumer):
     def sick(self) -> Mapping[TopicPartition, Sick]:
         """The partitions that can't be read now."""
         return self._sick_partitions.sick
+
+    def seek_afresh(self, at: TopicPartition, offset: int) -> None:
+        """As `seek`; a partition that was sick where it stood is tried at once, and not sick before it is again."""
+        self._sick_partitions.forget(at)
+        self.seek(at, offset)
 
     async def stop(self) -> None:
         """As `AIOKafkaConsumer.stop`; where it is cancelled, or fails, no connection stays open either."""
@@ -128,7 +138,7 @@ class SteadyConsumer(AIOKafkaConsumer):
         self._steady_fetcher = made
         if made is not None:
             made.__class__ = _Fetcher
-            made.take_over(self._sick_partitions, self._on_offset_lost, self._batches)
+            made.take_over(self)
 
 
 class _Fetched(FetchResult):
@@ -180,19 +190,17 @@ class _Fetched(FetchResult):
 class _Fetcher(Fetcher):
     """aiokafka's fetcher, with readers and results of ours; what it does it does by itself."""
 
-    def take_over(
-        self, sick_partitions: SickPartitions, on_offset_lost: Callable[[], None] | None, batches: type[Batches]
-    ) -> None:
+    def take_over(self, consumer: SteadyConsumer) -> None:
         """Take over a fetcher that was made and has not run yet."""
-        self.sick_partitions = sick_partitions
-        self._on_offset_lost = on_offset_lost
+        self.sick_partitions = consumer._sick_partitions
+        self._on_offset_lost = consumer._on_offset_lost
         self.budget = Budget()
         self._asked_who_leads = 0.0
-        self._client = _ConsumerClient(self._client, sick_partitions)
+        self._client = _ConsumerClient(self._client, self.sick_partitions, consumer._offsets_group)
         self._fetch = _rebind(
             self,
             "_proc_fetch_request",
-            MemoryRecords=partial(batches, self.budget),
+            MemoryRecords=partial(consumer._batches, self.budget),
             FetchResult=partial(_Fetched, self),
         )
         self._take_many = _rebind(self, "fetched_records", FetchResult=_Fetched)
@@ -311,16 +319,18 @@ class _Rested:
 class _ConsumerClient:
     """The fetcher's client; sees what brokers answer to its fetches, and when asked where partitions begin or end."""
 
-    def __init__(self, client: Any, sick_partitions: SickPartitions) -> None:
+    def __init__(self, client: Any, sick_partitions: SickPartitions, offsets_group: ConnectionGroup) -> None:
         self._client = client
         self._sick_partitions = sick_partitions
+        self._offsets_group = offsets_group
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._client, name)
 
     async def send(self, node_id: int, request: Any) -> Any:
         """Send a request."""
-        response = await self._client.send(node_id, request)
+        group = ConnectionGroup.DEFAULT if isinstance(request, FetchRequest) else self._offsets_group
+        response = await self._client.send(node_id, request, group=group)
         if isinstance(request, FetchRequest):
             self._look_at(request, response)
         elif isinstance(request, OffsetRequest):

@@ -81,11 +81,16 @@ class SickPartitions:
             _log.warning("%s, partition %d can be read again, from offset %d on", *at, case.sick.offset)
             self._tell(at, None)
 
+    def forget(self, at: TopicPartition) -> None:
+        """It is read from elsewhere, or not by us any more: what was wrong with it tells nothing."""
+        case = self.cases.pop(at, None)
+        if case is not None and case.told:
+            self._tell(at, None)
+
     def drop_unassigned(self, assigned: Collection[TopicPartition]) -> None:
         """Only these are ours."""
         for at in [at for at in self.cases if at not in assigned]:
-            if self.cases.pop(at).told:
-                self._tell(at, None)
+            self.forget(at)
 
     def list_paused(self) -> set[TopicPartition]:
         """Those that are not to be asked for now."""

@@ -39,6 +39,7 @@ from org_events.ids import uuid7
 from org_events.publishing.arguments import CreateOptions, ExistingOptions, UpdateOptions
 from org_events.publishing.connection import REFUSALS, Connection, ConnectionOptions
 from org_events.publishing.errors import KafkaRefused, KafkaUnavailable, OutcomeUnknown
+from org_events.publishing.interest import keys_of_result
 from org_events.publishing.outcomes import wait_until
 from org_events.publishing.pending import PendingCommand, failure_of, hand_on_failure
 from org_events.publishing.tokens import TokenSource, authorization_of
@@ -239,9 +240,9 @@ class OrganizationClient:
         Raises:
             OutcomeUnknown: None came in time; it may be asked for again.
         """
-        self._connection.publisher()
-        outcome = self._connection.expected.claim(command_id)
-        return await self._result(command_id, outcome, self._deadline(timeout_s), None)
+        deadline = self._deadline(timeout_s)
+        outcome = await self._connection.claim(command_id, deadline)
+        return await self._result(command_id, outcome, deadline, None)
 
     async def execute_many(
         self,
@@ -337,25 +338,19 @@ class OrganizationClient:
             authorization=await authorization_of(self._token, deadline),
             traceparent=traceparent,
         )
-        request = hash((command.type, body))
-        try:
-            others = await expected.wait_turn(command_id, request, deadline)
-        except TimeoutError as error:
-            raise KafkaUnavailable(
-                f"{command.type} {command_id} was not sent: its id belongs to another command"
-            ) from error
-        outcome = expected.expect(command_id, request, others)
+        keys = keys_of_result(command, command_id)
+        outcome = await self._connection.expect(command_id, hash((command.type, body)), keys, deadline)
         try:
             async with asyncio.timeout_at(deadline):
                 acknowledged = await publisher.append(str(command.org_id).encode(), body, headers)
         except BaseException as error:
-            expected.leave(command_id)
+            expected.withdraw(command_id)
             if isinstance(error, REFUSALS):
                 raise KafkaRefused(f"Kafka refuses {command.type} {command_id}: {error!r}") from error
             if isinstance(error, KafkaError | TimeoutError):
                 raise KafkaUnavailable(f"Kafka is unavailable: {command.type} {command_id} was not sent") from error
             raise
-        acknowledged.add_done_callback(partial(hand_on_failure, outcome))
+        acknowledged.add_done_callback(partial(hand_on_failure, expected, command_id, outcome))
         return PendingCommand(command_id, command, acknowledged, outcome, deadline)
 
     async def _result(

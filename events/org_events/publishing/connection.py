@@ -3,7 +3,8 @@
 import asyncio
 from contextlib import suppress
 from ssl import SSLContext
-from typing import Any, Final, TypedDict
+from typing import Any, Final, TypedDict, cast
+from uuid import UUID
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.abc import AbstractTokenProvider
@@ -20,9 +21,11 @@ from aiokafka.errors import (
 
 from org_events.kafka.brokers import make_enduring
 from org_events.kafka.consumer import SteadyConsumer
-from org_events.publishing.errors import KafkaRefused, KafkaUnavailable, NotConnected, TopicMissing
-from org_events.publishing.outcomes import Expected, OutcomeReader
+from org_events.publishing.errors import KafkaRefused, KafkaUnavailable, NotConnected, OutcomeUnknown, TopicMissing
+from org_events.publishing.interest import ANY, Interest, Keys, find_partition
+from org_events.publishing.outcomes import Expected
 from org_events.publishing.publisher import Publisher
+from org_events.publishing.reader import FETCH_WAIT_MS, OutcomeReader
 from org_events.topics import Topics
 
 _RETRY_WAIT_S: Final = 0.5
@@ -79,8 +82,17 @@ class Connection:
 
     @property
     def unread(self) -> str | None:
-        """The partitions of the results that can't be read, as text; None when all is well."""
-        return None if self._reader is None else self._reader.unread
+        """The partitions of the results that can't be read, as text; None when all is well.
+
+        Those in which nothing is wanted are not read: of them only is known that they have no leader, by what brokers
+        said last (`ping` asks them).
+        """
+        if self._reader is None or self._publisher is None:
+            return None
+        topic = self._topics.results
+        leaderless = dict.fromkeys(self._publisher.find_leaderless(topic), "no broker leads it")
+        unread = leaderless | self._reader.unread
+        return "; ".join(f"{topic}, partition {each}: {unread[each]}" for each in sorted(unread)) or None
 
     def publisher(self) -> Publisher:
         """Sends commands; given only while their outcomes can be read.
@@ -93,6 +105,66 @@ class Connection:
         if not self._reader.is_reading:
             raise NotConnected("The reader of outcomes has ended, see the log; start a new client.")
         return self._publisher
+
+    async def expect(self, command_id: UUID, request: int, keys: Keys, deadline: float) -> asyncio.Future[bytes]:
+        """The JSON of the result of a command that is to be sent next: from here on it can't be missed.
+
+        Args:
+            command_id: Of the command.
+            request: As for `Expected.wait_turn`.
+            keys: Of its result.
+            deadline: By the loop's clock.
+
+        Raises:
+            KafkaUnavailable, KafkaRefused: The ends of the results can't be read, or the id belongs to another command
+                that is undecided; nothing was sent.
+            NotConnected: The client was stopped.
+        """
+        self.publisher()
+        assert self._reader is not None
+        if self._reader.reads(keys) and not self.expected.must_wait(command_id, request):
+            return self.expected.expect(command_id, request, keys=keys)  # as nearly always, for a few microseconds
+        who = object()
+        self.expected.interest.hold(who, keys)
+        try:
+            await self._watch(who, deadline)
+            others = await self.expected.wait_turn(command_id, request, deadline)
+            return self.expected.expect(command_id, request, others, keys)
+        except TimeoutError as error:
+            raise KafkaUnavailable(f"{command_id} was not sent: its id belongs to another command") from error
+        finally:
+            self.expected.interest.release(who)
+
+    async def claim(self, command_id: UUID, deadline: float) -> asyncio.Future[bytes]:
+        """The JSON of the result of a command that is expected, or that may come from now on.
+
+        Raises:
+            OutcomeUnknown: The results can't be read.
+            KafkaRefused, NotConnected: As `expect`.
+        """
+        self.publisher()
+        if self.expected.knows(command_id):
+            return self.expected.claim(command_id)
+        who = object()
+        self.expected.interest.hold(who, ANY)
+        try:
+            await self._watch(who, deadline)
+            return self.expected.claim(command_id)
+        except KafkaUnavailable as error:
+            raise OutcomeUnknown("the results cannot be read", command_id) from error
+        finally:
+            self.expected.interest.release(who)
+
+    async def _watch(self, who: object, deadline: float) -> None:
+        """Return when what `who` is interested in is read, and will be for as long as `who` is."""
+        assert self._reader is not None
+        try:
+            async with asyncio.timeout_at(deadline):
+                await self._reader.watch(who)
+        except REFUSALS as error:
+            raise KafkaRefused(f"Kafka denies access to the results: {error!r}; nothing was sent") from error
+        except (KafkaError, TimeoutError) as error:
+            raise KafkaUnavailable("Kafka is unavailable: its results cannot be read; nothing was sent") from error
 
     async def start(self, timeout_s: float) -> None:
         """Connect; tries again until the time is up.
@@ -135,8 +207,11 @@ class Connection:
         reader = OutcomeReader(self._topics.results, self._make_consumer(), self.expected)
         try:
             await publisher.start()
-            await _partitions(publisher, self._topics.commands, topic_wait_s)
-            await reader.start(await _partitions(publisher, self._topics.results, topic_wait_s))
+            commands = await _partitions(publisher, self._topics.commands, topic_wait_s)
+            results = await _partitions(publisher, self._topics.results, topic_wait_s)
+            self.expected.interest = Interest()
+            self.expected.interest.learn(min(len(commands), len(results)))  # they differ while the topics grow
+            await reader.start(results)
         except BaseException:
             await _disconnect(publisher, reader)
             raise
@@ -149,6 +224,7 @@ class Connection:
                 enable_idempotence=True,
                 acks="all",
                 max_batch_size=_BATCH_BYTES,
+                partitioner=cast("Any", _choose_partition),  # typed as the class of the default one
                 **self._options,
             )
         )
@@ -159,8 +235,15 @@ class Connection:
             group_id=None,
             enable_auto_commit=False,
             isolation_level="read_committed",
+            fetch_max_wait_ms=FETCH_WAIT_MS,
+            offsets_apart=True,
             **self._options,
         )
+
+
+def _choose_partition(key: bytes, partitions: list[int], _: list[int]) -> int:
+    """As Kafka's default partitioner; where this key's result will be was asked a moment ago, so it costs nothing."""
+    return partitions[find_partition(key, len(partitions))]
 
 
 async def _disconnect(publisher: Publisher, reader: OutcomeReader) -> None:

@@ -1,8 +1,4 @@
-"""Outcomes on their way in: every result of the topic is checked, those somebody asked for are kept.
-
-The reader is not a member of a group: each client reads all partitions from their end, because any of them may hold the
-answer. A partition that can't be read delays the outcomes in it and no others: who waits for one of these waits until
-the time is up, because the command is safe and the partition may be repaired any moment.
+"""Outcomes on their way in: which are expected, which came, and who gets them. No I/O.
 
 Looking for one header decides the outcome of a record, so results of other publishers cost little; only the task that
 waits parses its JSON. Declined: a results topic a publisher, which the relay would have to know.
@@ -10,39 +6,37 @@ waits parses its JSON. Declined: a results topic a publisher, which the relay wo
 
 import asyncio
 import json
-import logging
-from typing import Any, Final, cast
+import re
+from functools import lru_cache
+from typing import Any, Final
 from uuid import UUID
 
-from aiokafka import ConsumerRecord, TopicPartition
-from aiokafka.errors import KafkaError
-
-from org_events.kafka.consumer import SteadyConsumer
 from org_events.publishing.errors import ClientError
-
-_log = logging.getLogger(__name__)
+from org_events.publishing.interest import ANY, Interest, Keys
 
 UNCLAIMED_MAX: Final = 10_000
 """Commands sent without waiting whose outcome is kept for a later question; at about 1 KB each."""
-_POLL_MS: Final = 1_000
-_POLL_RECORDS_MAX: Final = 1_000
-"""Records taken at a time, so that a burst of other publishers' results can't keep the event loop for long."""
-_RETRY_WAIT_S: Final = 1.0
-_COMMAND_ID_HEADER: Final = "ce_commandid"
 _NOT_JOURNALED: Final = b'"position":null'
 """In a result that any request under an id may get: parked, or rejected because the id belongs to another one."""
 
+_MAY_FOLLOW: Final = re.compile(rb'"final"\s*:\s*false')
+"""In a result that is not final, and possibly in one that is, deeper."""
+
 
 class Expected:
-    """The outcomes somebody waits for, and a bounded number of those that may be asked for later. No I/O."""
+    """The outcomes somebody waits for, and a bounded number of those that may be asked for later."""
 
     def __init__(self, unclaimed_max: int = UNCLAIMED_MAX) -> None:
+        self.interest = Interest()
+        """The partitions in which they may be."""
         self._unclaimed_max = unclaimed_max
         self._futures: dict[bytes, asyncio.Future[bytes]] = {}
         self._requests: dict[bytes, int] = {}
         """What was sent last under the ids of `_futures`."""
         self._others: dict[bytes, bytes] = {}
         """Outcomes of other requests under these ids; there are few."""
+        self._shared: set[bytes] = set()
+        """Those of `_futures` that more than one may wait for; there are few."""
         self._unclaimed: dict[bytes, None] = {}
         """In the order in which they were left; the first to go when there are too many."""
 
@@ -65,7 +59,7 @@ class Expected:
         """
         key = _key(command_id)
         others: bytes | None = None
-        while (other := self._futures.get(key)) is not None and self._requests.get(key, request) != request:
+        while (other := self._other(key, request)) is not None:
             if not other.done():
                 others = self._others.get(key) or others
                 await asyncio.wait({other}, timeout=max(0.0, deadline - asyncio.get_running_loop().time()))
@@ -78,7 +72,18 @@ class Expected:
                 break
         return others
 
-    def expect(self, command_id: UUID, request: int = 0, others: bytes | None = None) -> asyncio.Future[bytes]:
+    def must_wait(self, command_id: UUID, request: int) -> bool:
+        """Whether `wait_turn` has something to do."""
+        return self._other(_key(command_id), request) is not None
+
+    def _other(self, key: bytes, request: int) -> asyncio.Future[bytes] | None:
+        """The outcome of another request under this id."""
+        other = self._futures.get(key)
+        return None if other is None or self._requests.get(key, request) == request else other
+
+    def expect(
+        self, command_id: UUID, request: int = 0, others: bytes | None = None, keys: Keys = ANY
+    ) -> asyncio.Future[bytes]:
         """The JSON of the next result of a command that is about to be sent.
 
         An outcome that came before belongs to an earlier sending, and is dropped.
@@ -88,6 +93,7 @@ class Expected:
             request: As for `wait_turn`, which comes first.
             others: What `wait_turn` gave. Whoever sent that other request again gets a copy of it, byte for byte,
                 which is no answer to this one.
+            keys: Of its result.
         """
         key = _key(command_id)
         self._requests[key] = request
@@ -96,7 +102,12 @@ class Expected:
         future = self._futures.get(key)
         if future is not None and future.done():
             del self._futures[key]
+        self.interest.hold(key, keys)
         return self.claim(command_id)
+
+    def knows(self, command_id: UUID) -> bool:
+        """Whether its outcome is expected, or here."""
+        return _key(command_id) in self._futures
 
     def claim(self, command_id: UUID) -> asyncio.Future[bytes]:
         """The JSON of the result of a command: the one that came already, or else the next."""
@@ -105,7 +116,19 @@ class Expected:
         future = self._futures.get(key)
         if future is None:
             future = self._futures[key] = asyncio.get_running_loop().create_future()
+            if key not in self.interest:
+                self.interest.hold(key, ANY)
+        else:
+            self._shared.add(key)
         return future
+
+    def withdraw(self, command_id: UUID) -> None:
+        """It was not sent: nothing will come, unless it was sent before, or is by another."""
+        key = _key(command_id)
+        if key in self._shared or key not in self._futures:
+            self.leave(command_id)
+        else:
+            self._drop(key)
 
     def leave(self, command_id: UUID) -> None:
         """Nobody waits any more; remember the outcome for a while."""
@@ -116,10 +139,7 @@ class Expected:
         self._unclaimed[key] = None
         if len(self._unclaimed) > self._unclaimed_max:
             oldest = next(iter(self._unclaimed))
-            del self._unclaimed[oldest]
-            self._futures.pop(oldest, None)
-            self._requests.pop(oldest, None)
-            self._others.pop(oldest, None)
+            self._drop(oldest)
 
     def forget(self, command_id: UUID, outcome: asyncio.Future[bytes], *, is_final: bool = True) -> None:
         """This outcome was handed out; the command may have been sent again since, and the next one be waited for.
@@ -132,15 +152,22 @@ class Expected:
         key = _key(command_id)
         future = self._futures.get(key)
         if future is outcome:
-            self._unclaimed.pop(key, None)
-            del self._futures[key]
-            self._requests.pop(key, None)
-            self._others.pop(key, None)
+            keys = self.interest.keys_of(key)
+            self._drop(key)
             if not is_final:
+                self.interest.hold(key, keys)
                 self.claim(command_id)
                 self.leave(command_id)
         elif not is_final and future is not None and future.done():
             self.leave(command_id)
+
+    def _drop(self, key: bytes) -> None:
+        self._futures.pop(key, None)
+        self._requests.pop(key, None)
+        self._others.pop(key, None)
+        self._unclaimed.pop(key, None)
+        self._shared.discard(key)
+        self.interest.release(key)
 
     def settle(self, key: bytes, value: bytes) -> None:
         """A result came; of several for one command the first counts, until a final one follows a parked one."""
@@ -153,10 +180,23 @@ class Expected:
             # Whoever waits has the parked one and may not have run yet; this is for who asks next.
             future = self._futures[key] = asyncio.get_running_loop().create_future()
         future.set_result(value)
+        if not _MAY_FOLLOW.search(value) or _is_final(value):  # most need no parsing to tell
+            self.interest.release(key)
+
+    def fail(self, command_id: UUID, outcome: asyncio.Future[bytes], error: BaseException) -> None:
+        """Its command was not confirmed: whoever waits need not wait until the time is up."""
+        if outcome.done():
+            return
+        outcome.set_exception(error)
+        outcome.exception()  # marks it as seen: nobody may be waiting
+        key = _key(command_id)
+        if self._futures.get(key) is outcome:
+            self.interest.release(key)
 
     def fail_all(self, why: str) -> None:
         """Results can't be read for now: all waiting callers get a `ClientError`."""
-        for future in self._futures.values():
+        for key, future in self._futures.items():
+            self.interest.release(key)
             if not future.done():
                 future.set_exception(ClientError(why))
                 future.exception()  # marks it as seen: nobody may be waiting
@@ -164,6 +204,7 @@ class Expected:
         self._unclaimed.clear()
         self._requests.clear()
         self._others.clear()
+        self._shared.clear()
 
 
 async def wait_until(future: asyncio.Future[Any], deadline: float) -> None:
@@ -179,103 +220,7 @@ def _is_final(result: bytes) -> bool:
         return True
 
 
+@lru_cache(4_096)
 def _key(command_id: UUID) -> bytes:
+    """As in a result's header; asked for four times a command."""
     return str(command_id).encode()
-
-
-class OutcomeReader:
-    """Reads the results topic and settles what is expected.
-
-    Args:
-        topic: The results.
-        consumer: Not started, without a group, `read_committed`.
-        expected: What to look for.
-    """
-
-    def __init__(self, topic: str, consumer: SteadyConsumer, expected: Expected) -> None:
-        self._topic = topic
-        self._consumer = consumer
-        self._expected = expected
-        self._task: asyncio.Task[None] | None = None
-
-    @property
-    def is_reading(self) -> bool:
-        """False before the start, after the stop, and should the reader have died of a defect."""
-        return self._task is not None and not self._task.done()
-
-    @property
-    def unread(self) -> str | None:
-        """The partitions that can't be read, as text; None when all is well."""
-        if not self._consumer.sick:
-            return None
-        return "; ".join(
-            f"{at.topic}, partition {at.partition}: {sick}" for at, sick in sorted(self._consumer.sick.items())
-        )
-
-    async def start(self, partitions: set[int]) -> None:
-        """Begin at the end of every partition: what is sent after this returns can't be missed.
-
-        Raises:
-            KafkaError: The ends can't be read; call `stop`.
-        """
-        await self._consumer.start()
-        assigned = [TopicPartition(self._topic, partition) for partition in sorted(partitions)]
-        self._consumer.assign(assigned)
-        ends = cast("dict[TopicPartition, int]", await self._consumer.end_offsets(assigned))
-        for partition, end in ends.items():
-            self._consumer.seek(partition, end)
-        self._task = asyncio.create_task(self._read(), name="org-events outcomes")
-        self._task.add_done_callback(self._died)
-
-    async def stop(self) -> None:
-        """Stop reading; callers still waiting get an error. May be called again."""
-        task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-        self._expected.fail_all("the client was stopped")
-        await self._consumer.stop()
-
-    async def _read(self) -> None:
-        while True:
-            try:
-                batches = cast(
-                    "dict[TopicPartition, list[ConsumerRecord[Any, Any]]]",
-                    await self._consumer.getmany(timeout_ms=_POLL_MS, max_records=_POLL_RECORDS_MAX),
-                )
-            except KafkaError as error:
-                # The consumer continues by itself where that can help; what reaches us is for those who wait.
-                _log.warning("reading %s: %r", self._topic, error)
-                self._expected.fail_all(f"{self._topic} cannot be read: {error!r}")
-                await asyncio.sleep(_RETRY_WAIT_S)
-                continue
-            for records in batches.values():
-                for record in records:
-                    self._dispatch(record)
-            await self._take_new_partitions()
-            # Available records are returned without a pause: let other tasks run.
-            await asyncio.sleep(0)
-
-    def _dispatch(self, record: "ConsumerRecord[Any, Any]") -> None:
-        for name, content in record.headers:
-            if name == _COMMAND_ID_HEADER:
-                self._expected.settle(content, cast("bytes", record.value))
-                return
-
-    async def _take_new_partitions(self) -> None:
-        """When the topic has grown, read the new partitions too, from their beginning: results may be there already."""
-        known = self._consumer.assignment()
-        present = self._consumer.partitions_for_topic(self._topic) or set()
-        if len(present) <= len(known):
-            return
-        positions = {partition: await self._consumer.position(partition) for partition in known}
-        assigned = [TopicPartition(self._topic, partition) for partition in sorted(present)]
-        self._consumer.assign(assigned)
-        for partition in assigned:
-            self._consumer.seek(partition, positions.get(partition, 0))
-
-    def _died(self, task: asyncio.Task[None]) -> None:
-        error = None if task.cancelled() else task.exception()
-        if error is not None:
-            _log.error("the reader of outcomes ended", exc_info=error)
-            self._expected.fail_all(f"the reader of outcomes ended: {error!r}")

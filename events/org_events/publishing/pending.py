@@ -9,6 +9,7 @@ from aiokafka.structs import RecordMetadata
 from org_events.commands import AnyCommand
 from org_events.publishing.connection import REFUSALS
 from org_events.publishing.errors import ClientError, KafkaRefused, OutcomeUnknown
+from org_events.publishing.outcomes import Expected
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +30,9 @@ def failure_of(error: BaseException, command_id: UUID, command: AnyCommand | Non
     return OutcomeUnknown(str(error) or repr(error), command_id, command)
 
 
-def hand_on_failure(outcome: asyncio.Future[bytes], acknowledged: asyncio.Future[RecordMetadata]) -> None:
+def hand_on_failure(
+    expected: Expected, command_id: UUID, outcome: asyncio.Future[bytes], acknowledged: asyncio.Future[RecordMetadata]
+) -> None:
     """Without an acknowledgement don't wait for an outcome until the time is up."""
-    if acknowledged.cancelled() or outcome.done():
-        return
-    error = acknowledged.exception()
-    if error is not None:
-        outcome.set_exception(error)
-        outcome.exception()  # marks it as seen: nobody may be waiting
+    if not acknowledged.cancelled() and (error := acknowledged.exception()) is not None:
+        expected.fail(command_id, outcome, error)

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable
 from typing import Any, Final, cast
 
-from aiokafka import AIOKafkaProducer
+from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError, KafkaTimeoutError
 from aiokafka.structs import RecordMetadata
 
@@ -54,6 +54,17 @@ class Publisher:
     async def partitions(self, topic: str) -> set[int]:
         """The partitions of a topic that exists."""
         return await (await self._healthy()).partitions_for(topic)
+
+    def find_leaderless(self, topic: str) -> list[int]:
+        """The partitions of a topic that no broker leads, as brokers said last; `can_reach_broker` asks them."""
+        if self._producer is None:
+            return []
+        cluster = self._producer.client.cluster
+        return [
+            each
+            for each in cluster.partitions_for_topic(topic) or ()
+            if cluster.leader_for_partition(TopicPartition(topic, each)) in (None, -1)
+        ]
 
     async def can_reach_broker(self) -> bool:
         """Whether one answers."""

@@ -89,6 +89,11 @@ class AnsweringService:
         async with self.transaction():
             await self.send(*results)
 
+    async def publish_on(self, partition: int, answer: dict[str, Any]) -> None:
+        """Publish a result on a partition that need not be that of its key."""
+        async with self.transaction():
+            await self._send(answer, partition)
+
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[None]:
         """What is sent within it is seen when it ends."""
@@ -133,7 +138,7 @@ class AnsweringService:
             self.answers[command.command_id] = answer
         return self.answers[command.command_id]
 
-    async def _send(self, answer: dict[str, Any]) -> asyncio.Future[RecordMetadata]:
+    async def _send(self, answer: dict[str, Any], partition: int | None = None) -> asyncio.Future[RecordMetadata]:
         headers = [
             ("ce_specversion", b"1.0"),
             ("ce_id", str(UUID(int=0)).encode()),
@@ -142,4 +147,5 @@ class AnsweringService:
             ("content-type", b"application/json"),
         ]
         value = json.dumps(answer).encode()
-        return await self._producer.send(self._topics.results, value, answer["org_id"].encode(), headers=headers)
+        key = answer["org_id"].encode()
+        return await self._producer.send(self._topics.results, value, key, partition, headers=headers)

@@ -130,6 +130,7 @@ async def test_a_short_outage_only_delays(
 
 
 async def test_stopping_is_bounded_while_kafka_is_away(stack: org_local.Stack, orgs: OrganizationClient) -> None:
+    await orgs.send(UpdateOrganization(org_id=ORG, name="Acme"))  # from here on its results are read
     stack.kafka.pause()
     try:
         waiting = asyncio.create_task(orgs.send(UpdateOrganization(org_id=ORG, name="Acme")))
@@ -170,6 +171,7 @@ def _is_put_back(client: OrganizationClient) -> bool:
 
 
 async def test_a_stop_finishes_even_if_its_caller_gives_up(stack: org_local.Stack, orgs: OrganizationClient) -> None:
+    await orgs.send(UpdateOrganization(org_id=ORG, name="Acme"))  # from here on its results are read
     stack.kafka.pause()
     try:
         waiting = asyncio.create_task(orgs.update(ORG, name="Acme"))

@@ -203,3 +203,60 @@ async def test_a_forgotten_command_leaves_nothing_behind() -> None:
     expected.forget(C, outcome)
     expected.fail_all("stopped")
     assert (len(expected), expected._requests, expected._others) == (0, {}, {})
+
+
+def is_wanted(expected: Expected) -> bool:
+    return expected.interest.wants(0)
+
+
+def waiting_for(command_id: UUID = A) -> tuple[Expected, asyncio.Future[bytes]]:
+    """Something that is expected on partition 0, which is the only one."""
+    expected = Expected(unclaimed_max=1)
+    expected.interest.learn(1)
+    return expected, expected.expect(command_id, keys=(b"org",))
+
+
+async def test_a_partition_is_read_until_the_final_outcome_is_there() -> None:
+    expected, outcome = waiting_for()
+    expected.settle(A_KEY, PARKED)
+    assert is_wanted(expected)
+    expected.forget(A, outcome, is_final=False)
+    assert is_wanted(expected)
+    expected.settle(A_KEY, FINAL)
+    assert not is_wanted(expected)
+
+
+async def test_a_partition_is_read_for_outcomes_that_may_be_asked_for_later() -> None:
+    expected, _ = waiting_for()
+    expected.leave(A)
+    assert is_wanted(expected)
+    expected.expect(B, keys=(b"org",))
+    expected.settle(B_KEY, FINAL)
+    assert is_wanted(expected)
+    expected.leave(B)  # one too many is remembered: the first is dropped
+    assert not is_wanted(expected)
+
+
+async def test_no_partition_is_read_for_what_was_not_sent() -> None:
+    expected, outcome = waiting_for()
+    expected.withdraw(A)
+    assert (is_wanted(expected), len(expected)) == (False, 0)
+    expected, outcome = waiting_for()
+    expected.fail(A, outcome, ClientError("Kafka refuses it"))
+    assert outcome.exception()
+    assert not is_wanted(expected)
+
+
+async def test_what_was_not_sent_may_have_been_sent_before() -> None:
+    expected, outcome = waiting_for()
+    assert expected.expect(A, keys=(b"org",)) is outcome
+    expected.withdraw(A)
+    assert is_wanted(expected)
+    expected.settle(A_KEY, FINAL)
+    assert (outcome.result(), is_wanted(expected)) == (FINAL, False)
+
+
+async def test_where_results_cannot_be_read_nothing_is_wanted_any_more() -> None:
+    expected, _ = waiting_for()
+    expected.fail_all("stopped")
+    assert not is_wanted(expected)

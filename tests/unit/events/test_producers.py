@@ -1,7 +1,8 @@
 """How records are sent: durable on every in-sync replica, in order, and once however often the client tries."""
 
 from collections.abc import Awaitable, Callable
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 from uuid import uuid4
 
 import pytest
@@ -9,6 +10,7 @@ from aiokafka import AIOKafkaProducer
 
 from org_events.commands import UpdateOrganization
 from org_events.publishing import OrganizationClient
+from org_events.publishing.publisher import Publisher
 from org_service.apply.replies import Replies
 from org_service.domain.fold import Plan, Reply
 from org_service.domain.reasons import SkipReason
@@ -50,3 +52,25 @@ async def test_commands_and_answers_are_sent_in_order_and_are_durable(
         await send()
     [options] = made
     assert (options["acks"], options["enable_idempotence"]) == ("all", True)
+
+
+class _Started:
+    """A producer that has heard of three partitions."""
+
+    def __init__(self) -> None:
+        leaders = {0: 1, 1: -1, 2: None}
+        cluster = SimpleNamespace(
+            partitions_for_topic=lambda topic: set(leaders) if topic == "orgs.results" else None,
+            leader_for_partition=lambda at: leaders[at.partition],
+        )
+        self.client = SimpleNamespace(cluster=cluster)
+
+    async def start(self) -> None: ...
+
+
+async def test_partitions_that_no_broker_leads_are_known_from_what_brokers_said_last() -> None:
+    publisher = Publisher("orgs.commands", lambda: cast("AIOKafkaProducer", _Started()))
+    assert publisher.find_leaderless("orgs.results") == []
+    await publisher.start()
+    assert publisher.find_leaderless("orgs.results") == [1, 2]
+    assert publisher.find_leaderless("orgs.unknown") == []

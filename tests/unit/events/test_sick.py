@@ -65,3 +65,12 @@ def test_time_in_which_a_process_was_frozen_does_not_count_between_refusals(
     assert told == []
     sick.note_read(AT)
     assert told == []
+
+
+def test_what_was_wrong_with_a_partition_is_forgotten_where_it_is_read_from_elsewhere(clock: SimpleNamespace) -> None:
+    told: list[Sick | None] = []
+    sick = SickPartitions(lambda _, each: told.append(each))
+    sick.note_unreadable(AT, 7, CorruptRecordException())
+    assert sick.list_paused() == {AT}
+    sick.forget(AT)
+    assert (told[-1], sick.list_paused(), dict(sick.sick)) == (None, set(), {})

@@ -3,6 +3,7 @@
 import secrets
 from collections.abc import AsyncIterator
 
+import asyncpg
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
@@ -53,3 +54,20 @@ async def orgs(bootstrap_servers: str, topics: Topics) -> AsyncIterator[Organiza
         bootstrap_servers=bootstrap_servers, source="/tests", topics=topics, timeout_s=20
     ) as orgs:
         yield orgs
+
+
+@pytest.fixture
+async def publisher_url(server_url: str) -> AsyncIterator[str]:
+    """An empty database of a publisher's own."""
+    name = f"p{secrets.token_hex(4)}"
+    server = await asyncpg.connect(server_url)
+    await server.execute(f"CREATE DATABASE {name}")
+    yield f"{server_url.rpartition('/')[0]}/{name}"
+    await server.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    await server.close()
+
+
+@pytest.fixture
+async def pool(publisher_url: str) -> AsyncIterator[asyncpg.Pool]:
+    async with asyncpg.create_pool(publisher_url, min_size=1) as pool:
+        yield pool

@@ -3,10 +3,12 @@
 import asyncio
 import os
 import sys
+from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator
 from pathlib import Path
 from uuid import UUID, uuid4
 
+import asyncpg
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord
 
@@ -15,10 +17,12 @@ from org_events.publishing import OrganizationClient
 from org_local.issuer import Issuer
 from org_service.settings import Settings
 from tests.contract.events import described
+from tests.support.database import connected
 
 pytestmark = pytest.mark.integration
 
 ORG = UUID("0192d3a0-0000-7000-8000-000000000001")
+BILLING = Path(__file__).parents[3] / "docs/examples/billing/billing.py"
 
 
 @pytest.fixture
@@ -156,3 +160,25 @@ async def test_a_command_sent_twice_takes_effect_once(orgs: OrganizationClient) 
     assert (other.outcome, other.code) == (Outcome.REJECTED, 422)
     assert other.problem is not None
     assert other.problem.type == "urn:orgs:problem:command-id-reused"
+
+
+async def test_billing_books_outcomes_and_takes_back_what_was_rejected(
+    served: Settings, publisher_url: str, pool: asyncpg.Pool
+) -> None:
+    kafka = served.kafka
+    where = ("--kafka", kafka.bootstrap_servers, "--prefix", kafka.topic_prefix, "--database", publisher_url)
+    billing = await asyncio.create_subprocess_exec(sys.executable, BILLING, *where, stdout=PIPE)
+    told, _ = await asyncio.wait_for(billing.communicate(), 90)
+    assert billing.returncode == 0
+    *accounts, applied, rejected = sorted(told.decode().splitlines(), key=lambda line: line[0].isdigit())
+    assert sorted(each.split(";")[0] for each in accounts) == [
+        "Acme Works: open",
+        "Acme: open",
+        "Bolt: closed",
+        "Bolt: open",
+    ]
+    assert (applied, rejected) == ("5 applied", "2 rejected")
+    async with connected(served) as service:
+        theirs = await service.fetch("SELECT id, name FROM organization ORDER BY id")
+    ours = await pool.fetch("SELECT org_id, name FROM account WHERE state = 'open' ORDER BY org_id")
+    assert [tuple(each) for each in ours] == [tuple(each) for each in theirs]

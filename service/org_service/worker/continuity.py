@@ -19,6 +19,7 @@ Declined: asking the journal which command stood at the offset. After a restore 
 must stay as they were published, and every worker would decide them again.
 """
 
+import time
 import zlib
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
@@ -58,8 +59,8 @@ log = get_logger(__name__)
 
 _FORM: Final = "orgs1"
 """First in a note; another form gets another word."""
-_RECORD_WAIT_MS: Final = 5_000
-"""For one record that is there; a broker answers within milliseconds."""
+_RECORDS_WAIT_S: Final = 5.0
+"""For records that are there; a broker answers within milliseconds."""
 
 
 class Note(NamedTuple):
@@ -248,40 +249,49 @@ class Continuity:
         notes = {at: parse(each.metadata) for at, each in committed.items()}
         asked = {at: _epoch_read(notes.get(at), at, now) for at in assigned}
         ends = await fetch_epoch_ends(consumer, asked, {at: now.leaders[at.partition] for at in assigned})
-        places: dict[TopicPartition, GoOn] = {}
-        for at in assigned:
-            offset = committed[at].offset if committed[at].offset >= 0 else None
-            found = Found(offset, notes.get(at), begins[at], ends[at], same=False)
-            chosen = decide_place(found, now.topic_id)
-            note = found.note
-            if (
-                chosen.lost is not None
-                and chosen.lost[2] == LossReason.TRUNCATED
-                and note is not None
-                and note.record is not None
-            ):
-                assert offset is not None
-                # A leader that was elected just before the commit is not in the note: then this is no loss.
-                same = await self._record_at(TopicPartition(*at), offset - 1) == note.record
-                chosen = decide_place(found._replace(same=same), now.topic_id)
-            places[at] = chosen
+        found = {
+            at: Found(each.offset if each.offset >= 0 else None, notes.get(at), begins[at], ends[at], same=False)
+            for at, each in committed.items()
+        }
+        places = {at: decide_place(each, now.topic_id) for at, each in found.items()}
+        # A leader that was elected just before the commit is not in the note: then this is no loss.
+        doubted = {
+            TopicPartition(*at): (each.offset or 0) - 1
+            for at, each in found.items()
+            if (lost := places[at].lost) is not None and lost[2] == LossReason.TRUNCATED and _tells_record(each.note)
+        }
+        for at, record in (await self._find_records(doubted) if doubted else {}).items():
+            note = found[at].note
+            same = note is not None and note.record == record
+            places[at] = decide_place(found[at]._replace(same=same), now.topic_id)
         return places
 
-    async def _record_at(self, at: TopicPartition, offset: int) -> tuple[int, int] | None:
-        """The fingerprint of the record at an offset; None where there is none, or it can't be read."""
+    async def _find_records(self, places: Mapping[TopicPartition, int]) -> dict[TopicPartition, tuple[int, int]]:
+        """The fingerprints of the records at offsets, without those that are gone, or can't be read soon.
+
+        In all within `_RECORDS_WAIT_S`, however many there are: a broker says nothing of an offset beyond its log.
+        """
+        found: dict[TopicPartition, tuple[int, int]] = {}
         reader = SteadyConsumer(
             **self._settings.kafka.connection(), group_id=None, enable_auto_commit=False, auto_offset_reset="none"
         )
         try:
             await reader.start()
-            reader.assign([at])
-            reader.seek(at, offset)
+            end_offsets = cast("Callable[..., Awaitable[dict[TopicPartition, int]]]", reader.end_offsets)
+            ends, until_s = await end_offsets(list(places)), time.monotonic() + _RECORDS_WAIT_S
             getmany = cast("Callable[..., Awaitable[dict[TopicPartition, list[Record]]]]", reader.getmany)
-            batches = await getmany(at, timeout_ms=_RECORD_WAIT_MS, max_records=1)
+            for at, offset in places.items():
+                if offset >= ends[at]:
+                    continue
+                reader.assign([at])
+                reader.seek(at, offset)
+                left_ms = max(0, round((until_s - time.monotonic()) * 1000))
+                records = (await getmany(at, timeout_ms=left_ms, max_records=1)).get(at, [])
+                if records and records[0].offset == offset:
+                    found[at] = make_fingerprint(records[0])
         finally:
             await reader.stop()
-        records = batches.get(at, [])
-        return make_fingerprint(records[0]) if records and records[0].offset == offset else None
+        return found
 
     async def _note_down(self, now: Topic, lost: Mapping[TopicPartition, tuple[int, int | None, LossReason]]) -> None:
         if not lost:
@@ -306,6 +316,10 @@ class Continuity:
                 to_offset=loss.to_offset,
             )
         self._noticed += len(found)
+
+
+def _tells_record(note: Note | None) -> bool:
+    return note is not None and note.record is not None
 
 
 def _epoch_read(note: Note | None, at: TopicPartition, now: Topic) -> int:

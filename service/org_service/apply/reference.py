@@ -38,7 +38,7 @@ from org_service.store.facts import FACT_TABLES
 from org_service.store.failures import classify
 from org_service.store.reference_progress import Progress, ReferencePartition
 from org_service.telemetry.logs import get_logger
-from org_service.telemetry.metrics import PARKED, REFERENCE_RECORDS
+from org_service.telemetry.metrics import PARKED, REFERENCE_LOSSES, REFERENCE_RECORDS
 from org_service.waiting import Heartbeat, Patience, Trouble
 from org_service.wire.facts import Fact, map_kinds, read_fact, set_strays_aside
 from org_service.wire.parked import keep_record
@@ -72,6 +72,8 @@ class ReferenceApplier:
         """
         self._settings = settings
         self._kinds = map_kinds(settings.kafka.topics)
+        for topic in self._kinds:
+            REFERENCE_LOSSES.labels(topic)  # from 0 on, so that the first loss raises its alert
         self._database = database
         self._turn = asyncio.Lock()
         self._lost = True
@@ -189,7 +191,8 @@ class ReferenceApplier:
             # Nobody knows what it will hold once it is filled: nothing is deleted for what it lacks.
             await reference_progress.confirm(conn, dict.fromkeys(anew, 0.0))
             ages = await reference_progress.read_ages(conn)
-        for topic in sorted({at.topic for at in anew}):
+        for topic, partitions in Counter(at.topic for at in anew).items():
+            REFERENCE_LOSSES.labels(topic).inc(partitions)
             log.warning(
                 "a reference topic was recreated, or lost records: it is applied from its beginning, and facts "
                 "that it does not contain stay as they were",

@@ -30,6 +30,11 @@ REFERENCE_RECORDS: Final = Counter(
     "deleted because the topic, unread for too long, no longer contained them",
     ["topic", "what"],
 )
+REFERENCE_LOSSES: Final = Counter(
+    "orgs_reference_losses_total",
+    "Partitions of reference topics that were recreated, or lost what was applied of them, and are applied again",
+    ["topic"],
+)
 BATCH_SECONDS: Final = Histogram("orgs_worker_batch_seconds", "One batch: read, decide, commit", buckets=_SECONDS)
 BATCH_RECORDS: Final = Histogram(
     "orgs_worker_batch_records", "Records in one batch", buckets=(1, 10, 50, 100, 250, 500, 1000, 2000, 5000, 10000)

@@ -15,7 +15,7 @@ from org_events.reference import Role
 from org_service.apply.reference import ReferenceApplier
 from org_service.kafka.topic_ids import fetch_topic_ids
 from org_service.settings import Settings
-from org_service.telemetry.metrics import BATCH_REPEATS, REFERENCE_RECORDS
+from org_service.telemetry.metrics import BATCH_REPEATS, REFERENCE_LOSSES, REFERENCE_RECORDS
 from org_service.worker import reference
 from org_service.worker.reference import ReferenceSubscriber
 from org_service.worker.worker import Worker
@@ -170,11 +170,14 @@ async def test_a_topic_that_loses_its_end_under_a_reader_is_read_from_its_beginn
     settings: Settings, stack: org_local.Stack, database: asyncpg.Connection
 ) -> None:
     """Its consumer reads on behind the records that it never saw."""
+    losses = REFERENCE_LOSSES.labels(settings.kafka.topics.memberships)
     async with reading(settings):
         await until(lambda: roles(database), users(0, 10))
+        before = losses._value.get()
         await lose_and_fill(stack, settings)
         await until(lambda: roles(database), users(0, 10) | users(100, 20))
     assert await progress(database) == 25
+    assert losses._value.get() == before + 1
 
 
 @pytest.mark.usefixtures("ten_records")

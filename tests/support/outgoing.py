@@ -282,7 +282,7 @@ def _position_body(row: JournaledOutcome, partitions: int) -> dict[str, Any]:
 
 def _stands_at(record: Record) -> dict[str, Any]:
     """A position record without what it says of ends."""
-    return {name: value for name, value in _loads(record).items() if name not in {"ends", "behind"}}
+    return {name: value for name, value in _loads(record).items() if name not in {"ends", "looked", "behind"}}
 
 
 def _shared_headers(row: JournaledOutcome) -> dict[str, str]:

@@ -109,10 +109,13 @@ def batch(
     return framed(codec, payload, len(records) if count is None else count, timestamp)
 
 
-def framed(attributes: int, payload: bytes, count: int, timestamp: int = 0) -> bytes:
+def framed(
+    attributes: int, payload: bytes, count: int, timestamp: int = 0, *, first: int = 0, producer_id: int = -1
+) -> bytes:
     """A payload with the header of a batch before it, and a CRC that is right."""
     length = _HEADER.size - 12 + len(payload)
-    header = _HEADER.pack(0, length, -1, 2, 0, attributes, count - 1, timestamp, timestamp, -1, -1, -1, count)
+    times = timestamp, timestamp
+    header = _HEADER.pack(first, length, -1, 2, 0, attributes, count - 1, *times, producer_id, -1, -1, count)
     return _with_crc(bytearray(header + payload))
 
 

@@ -14,12 +14,15 @@ from pydantic import SecretStr
 
 from org_service.kafka.client import TopicPartition
 from org_service.kafka.producer import Producer
+from org_service.operate import runs
+from org_service.operate.verifying.repair import Item, Parameters, Repair
+from org_service.operate.verifying.report import Kind
 from org_service.relay import Relay
 from org_service.relay.chunks import Chunk, Layout
 from org_service.relay.ends import make_position_batch
 from org_service.relay.source import Source
 from org_service.settings import Settings
-from org_service.wire.position import PARTITION, Partitioning, Position
+from org_service.wire.position import PARTITION, Partitioning
 from tests.support.database import connected
 from tests.support.observed import Record, TopicReader
 
@@ -192,13 +195,20 @@ async def take_back(settings: Settings, after: int, rows: int) -> None:
         await producer.begin()
 
 
-async def send_again(settings: Settings, topic: str, after: int, rows: int, *, said: int) -> None:
-    """What a repair does: records of rows go out again, and the position stays, without any ends."""
+async def publish_without_ends(settings: Settings, after: int, rows: int) -> None:
+    """What a relay of an earlier release does: its position says where it is, and of no partition where it ends."""
     async with _chunk(settings, after, rows) as (producer, chunk, layout):
-        position = Position(position=said, **layout.partitioning._asdict())
-        own = {TopicPartition(layout.topics.relay, PARTITION): [make_position_batch(layout, position)]}
-        again = {at: some for at, some in chunk.batches.items() if at.topic == topic}
-        await producer.publish({**again, **own})
+        own = {TopicPartition(layout.topics.relay, PARTITION): [make_position_batch(layout, chunk.last)]}
+        await producer.publish({**chunk.batches, **own})
+
+
+async def send_again(settings: Settings, kind: Kind, positions: Iterable[int]) -> None:
+    """A repair of what is said to be missing; the relay's position stays."""
+    items = tuple(Item(kind=kind, subject=str(org(0)), position=position) for position in positions)
+    tool = Repair(settings, Parameters(verified=0, items=items).model_dump(mode="json"))
+    planned, _ = await runs.keep_plan(settings, tool, requested_by="ann", reason="test")
+    done = await runs.run(settings, planned.id)
+    assert done.counts == {"repaired": len(items)}
 
 
 @asynccontextmanager

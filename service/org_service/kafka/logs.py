@@ -9,7 +9,7 @@ For the relay, which knows where its own transactions ended. Cheap where all is 
 
 import struct
 from collections import defaultdict
-from collections.abc import AsyncIterator, Collection, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
 from aiokafka import TopicPartition
@@ -91,6 +91,10 @@ class Batch(NamedTuple):
             yield record.key, {name: value or b"" for name, value in record.headers}
 
 
+IsOurs = Callable[[str, Batch], bool]
+"""Whether the relay wrote a batch of a topic."""
+
+
 class Logs:
     """Reads partitions by the connections of a client. May be used by several tasks at once."""
 
@@ -112,22 +116,28 @@ class Logs:
         """The offsets after all that is written, committed or not; raises as `find_bounds`."""
         return await self._list_offsets(places, _READ_UNCOMMITTED, _LATEST)
 
-    async def find_broken(self, ends: Mapping[TopicPartition, int], producer_id: int) -> set[TopicPartition]:
-        """Which partitions, though they are long enough, don't have a committed batch that ends before an offset.
+    async def find_broken(
+        self, ends: Mapping[TopicPartition, int], producer_id: int, is_ours: IsOurs
+    ) -> set[TopicPartition]:
+        """Which partitions, though long enough, don't have a committed batch of ours that ends before an offset.
 
         Where the log begins later, or compaction has taken the batch away, nobody knows: these are not named.
 
         Args:
             ends: The offset after the batch, by partition.
             producer_id: Whose batch it probably is; one request a broker is enough where its marker follows at once.
+            is_ours: Whether a batch of another producer is; a former one of ours has another id.
         """
         try:
-            return await self._find_broken(ends, producer_id)
+            return await self._find_broken(ends, producer_id, is_ours)
         except OffsetOutOfRangeError:  # retention took it in one of them
             begins = await self._list_offsets(ends, _READ_UNCOMMITTED, _EARLIEST)
-            return await self._find_broken({at: end for at, end in ends.items() if begins[at] < end}, producer_id)
+            there = {at: end for at, end in ends.items() if begins[at] < end}
+            return await self._find_broken(there, producer_id, is_ours)
 
-    async def _find_broken(self, ends: Mapping[TopicPartition, int], producer_id: int) -> set[TopicPartition]:
+    async def _find_broken(
+        self, ends: Mapping[TopicPartition, int], producer_id: int, is_ours: IsOurs
+    ) -> set[TopicPartition]:
         found = await self._fetch(ends, _READ_UNCOMMITTED, _MARKER_BYTES)
         unclear = {
             at
@@ -135,9 +145,9 @@ class Logs:
             if not batches
             or not (batches[0].first == ends[at] and batches[0].producer_id == producer_id and batches[0].commits)
         }
-        return {at for at in unclear if not await self._is_committed(at, ends[at])}
+        return {at for at in unclear if not await self._is_committed(at, ends[at], is_ours)}
 
-    async def _is_committed(self, at: TopicPartition, end: int) -> bool:
+    async def _is_committed(self, at: TopicPartition, end: int, is_ours: IsOurs) -> bool:
         ours: Batch | None = None
         start = end - 1
         while batches := (await self._fetch({at: start}, _READ_UNCOMMITTED, _FETCH_BYTES))[at]:
@@ -150,7 +160,7 @@ class Logs:
                         return batch.commits
                 elif batch.first >= end:
                     return True
-                elif batch.last != end - 1 or not batch.transactional or batch.control:
+                elif batch.last != end - 1 or batch.control or not (batch.transactional and is_ours(at.topic, batch)):
                     return False
                 else:
                     ours = batch

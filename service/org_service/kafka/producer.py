@@ -45,7 +45,7 @@ from aiokafka.protocol.transaction import AddPartitionsToTxnRequest, EndTxnReque
 
 from org_events.kafka.brokers import EnduringClient
 from org_service.errors import RetryError, TopicsMissingError
-from org_service.kafka.logs import Bounds, Logs
+from org_service.kafka.logs import Bounds, IsOurs, Logs
 from org_service.kafka.record_batches import RecordBatch
 from org_service.settings import KafkaSettings
 
@@ -207,10 +207,10 @@ class Producer:
         async with unknown_fate("ListOffsets"):
             return (await self.logs.find_ends([at]))[at]
 
-    async def find_broken(self, ends: Mapping[TopicPartition, int]) -> set[TopicPartition]:
+    async def find_broken(self, ends: Mapping[TopicPartition, int], is_ours: IsOurs) -> set[TopicPartition]:
         """As `Logs.find_broken`, of what this transactional id wrote."""
         async with unknown_fate("reading the log"):
-            return await self.logs.find_broken(ends, self._producer_id)
+            return await self.logs.find_broken(ends, self._producer_id, is_ours)
 
     async def find_open(self, bounds: Mapping[TopicPartition, Bounds]) -> set[TopicPartition]:
         """In which partitions this transactional id left a transaction open, by what they hold."""

@@ -146,6 +146,14 @@ def find_own(topics: Topics, topic: str, batch: Batch) -> Own | None:
     return max((own for own in owns if own is not None), default=None, key=lambda own: own.position)
 
 
+def is_of_relay(topics: Topics, topic: str, batch: Batch) -> bool:
+    """Whether a batch in a transaction is the relay's, or a run's in its name; of its own topic that isn't asked.
+
+    A replay in place may fill just what was lost, with the same number of records.
+    """
+    return topic == topics.relay or find_own(topics, topic, batch) is not None
+
+
 def _read(headers: Mapping[str, bytes], end: int) -> Own | None:
     position, command_id = headers.get("ce_position", b""), headers.get("ce_commandid")
     if not position.isdigit():

@@ -1,9 +1,9 @@
 """`orgs topics accept`: let the relay go on behind what a foreign program wrote on its topics.
 
 The relay's position record says where its own transactions ended in each partition; behind one of these it found a
-record that nobody of us wrote, and publishes nothing since. The run writes the position once more, without the
-ends of the partitions that were written to: then the relay takes them as they are. It has the relay's transactional id
-for that, so what it reads and writes is exact.
+record that nobody of us wrote, and publishes nothing since. The run writes the position once more, and up to where each
+partition was looked at: the relay looks from there on. It has the relay's transactional id for that, so what it reads
+and writes is exact.
 """
 
 import asyncio
@@ -125,23 +125,23 @@ class AcceptWrites:
                 if probes.listeners:
                     await probe("operate.before_publish")
                 async with unknown_fate("the transaction"), asyncio.timeout(self._settings.relay.publish_timeout_s):
-                    await producer.publish(self._without(last, found))
+                    await producer.publish(self._accepting(last, found))
             return execution.items
         finally:
             await producer.close()
 
-    def _without(self, last: Published, found: list[Foreign]) -> dict[TopicPartition, Any]:
-        ends = dict(last.ends or {})
+    def _accepting(self, last: Published, found: list[Foreign]) -> dict[TopicPartition, Any]:
+        looked = {topic: dict(each) for topic, each in (last.looked or {}).items()}
         for each in found:
-            kept = list(ends[each.topic].ends)
-            kept[each.partition] = None
-            ends[each.topic] = ends[each.topic]._replace(ends=kept)
+            end = self._ends[_name(TopicPartition(each.topic, each.partition))]
+            looked.setdefault(each.topic, {})[each.partition] = end
         now = last.partitioning
         said = Position(
             position=last.position,
             command_id=last.command_id,
             recorded_at=last.recorded_at,
-            ends=ends,
+            ends=last.ends,
+            looked=looked,
             behind=last.behind,
             **({} if now is None else now._asdict()),
         )
@@ -155,10 +155,11 @@ class AcceptWrites:
         found: list[Foreign] = []
         topics = self._settings.kafka.topics
         ends: Mapping[str, TopicEnds] = {} if last is None or last.ends is None else last.ends
+        looked: Mapping[str, Mapping[int, int]] = {} if last is None or last.looked is None else last.looked
         for topic in of_the_relay_alone(topics):
-            for number, start in enumerate(() if topic not in ends else ends[topic].ends):
+            for number, own in enumerate(() if topic not in ends else ends[topic].ends):
                 at = TopicPartition(topic, number)
-                end = self._ends.get(_name(at), 0)
+                start, end = looked.get(topic, {}).get(number, own), self._ends.get(_name(at), 0)
                 if start is not None and start < end:
                     async with unknown_fate("reading the log"):
                         found += (await look(producer.logs, topics, at, (start, end))).foreign

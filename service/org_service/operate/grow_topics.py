@@ -21,7 +21,7 @@ has its keys from one old one alone. That is what workers and subscribers order 
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar, Final, Literal
 
@@ -35,6 +35,8 @@ from org_service.kafka.offsets import read_groups
 from org_service.kafka.producer import Producer, unknown_fate
 from org_service.kafka.reader import ends, groupless_consumer, holds_records, read_until
 from org_service.kafka.record_batches import RecordBatch, TopicBatches
+from org_service.kafka.told_ends import find_lost, read_ends
+from org_service.kafka.topic_ids import describe
 from org_service.operate.operation import LOOK_INTERVAL_S, Execution, Plan, Tally
 from org_service.probes import probe
 from org_service.settings import Settings
@@ -157,6 +159,7 @@ class GrowTopics:
         """Publish over the new partitions from here on."""
         kafka, asked, names = self._settings.kafka, self._asked, self._settings.kafka.topics
         grown = (names.results, names.events, names.state)
+        await self._see_whole(grown)
         await topics.add_partitions(kafka, grown, asked.partitions)
         if probes.listeners:
             await probe("operate.topics_grown")
@@ -187,6 +190,32 @@ class GrowTopics:
             return switched
         finally:
             await producer.close()
+
+    async def _see_whole(self, grown: Collection[str]) -> None:
+        """See that Kafka lost nothing of what moves: the relay sends it again to where it was, not to where it belongs.
+
+        Once a topic has grown it is too late to wait for that: the relay waits, too.
+
+        Raises:
+            RetryError: It did, and the relay has not sent it again yet.
+        """
+        kafka, names = self._settings.kafka, self._settings.kafka.topics
+        producer = self._producer("grow")
+        try:
+            async with unknown_fate("reading"), asyncio.timeout(self._settings.relay.publish_timeout_s):
+                counts = await producer.connect((*grown, names.relay))
+                end = await producer.find_end(TopicPartition(names.relay, PARTITION))
+                last = await relay_position.read(kafka, names.relay, self._settings.relay.name, end)
+                ids = {topic: each.topic_id for topic, each in (await describe(producer, [*grown])).items()}
+                told = read_ends(last, ids)
+                lost = await find_lost(producer, names, told, await producer.logs.find_bounds(told))
+        finally:
+            await producer.close()
+        if probes.listeners:
+            await probe("operate.ends_found")
+        behind = {} if last is None else last.behind or {}
+        if (lost or behind) and all(counts[topic] == self._asked.grown_from for topic in grown):
+            raise RetryError(_NOT_WHOLE.format(topics=", ".join(sorted({at.topic for at in lost} | behind.keys()))))
 
     async def _see_position(self, last: Published | None) -> None:
         kafka = self._settings.kafka
@@ -262,11 +291,13 @@ class GrowTopics:
 
     def _position(self, last: Published | None, now: Partitioning) -> dict[TopicPartition, list[RecordBatch]]:
         position, command_id, recorded_at = (0, None, None) if last is None else last[:3]
-        # Without the ends: the growth has written to them, too. The relay finds them.
         said = Position(
             position=position,
             command_id=command_id,
             recorded_at=recorded_at,
+            # What Kafka lost before this is still to be missed by the relay. Of the new partitions it finds the ends.
+            ends=None if last is None else last.ends,
+            looked=None if last is None else last.looked,
             behind=None if last is None else last.behind,
             **now._asdict(),
         )
@@ -280,6 +311,10 @@ class GrowTopics:
         return Producer(kafka, f"{kafka.topic_prefix}{name}", self._settings.relay.transaction_timeout_ms)
 
 
+_NOT_WHOLE: Final = (
+    "Kafka lost records of {topics}. The relay sends them again with the next change, or when it is restarted; the "
+    "growth waits for that."
+)
 _NOTES: Final = (
     "The relay waits for some seconds; commands go on being decided. No process has to be restarted, and "
     "ORGS_KAFKA__PARTITIONS stays as it is.",

@@ -36,8 +36,9 @@ from org_service.kafka.client import TopicPartition
 from org_service.kafka.logs import Bounds
 from org_service.kafka.producer import Producer, UnknownFateError
 from org_service.kafka.record_batches import RecordBatch, TopicBatches
+from org_service.kafka.told_ends import find_lost, find_recreated, read_ends, read_looked
 from org_service.kafka.topic_ids import describe
-from org_service.kafka.traces import Own, find_last, look
+from org_service.kafka.traces import Own, find_last, look, of_the_relay_alone
 from org_service.relay.chunks import CHUNK_BYTES_MAX, Layout
 from org_service.relay.ends import Ends, Known
 from org_service.relay.source import Source
@@ -45,7 +46,7 @@ from org_service.settings import KafkaSettings
 from org_service.telemetry.logs import get_logger
 from org_service.telemetry.metrics import RELAY_FOREIGN, RELAY_LOSSES, RELAY_RESENT
 from org_service.wire.changes import encode
-from org_service.wire.position import PARTITION, Position, Published, TopicEnds
+from org_service.wire.position import PARTITION, Position, Published, by_topic
 
 log = get_logger(__name__)
 
@@ -81,6 +82,9 @@ class Audit(NamedTuple):
     lost: Collection[TopicPartition]
     """Partitions whose end was lost."""
     known: Known
+    told: bool
+    """Whether the position record tells all the ends that are known: what is lost next must be missed by whoever begins
+    then."""
 
     @property
     def whole(self) -> bool:
@@ -167,19 +171,17 @@ class Auditor:
         data = {at: each for at, each in bounds.items() if at != relay}
         described = await describe(self._producer, sorted({at.topic for at in data}))
         ids = {topic: each.topic_id for topic, each in described.items()}
-        known, recreated = self._known(ids, data)
-        reachable = {at: end for at, end in known.items() if data[at].begin < end < data[at].end}
-        broken = await self._producer.find_broken(reachable)
+        recreated = find_recreated(self._last, ids)
+        for topic in sorted(recreated):
+            log.warning("a topic was created again: what it held is not sent again", topic=topic)
+        known = {at: end for at, end in read_ends(self._last, ids).items() if at in data}
+        looked = read_looked(self._last, known)
+        lost = await find_lost(self._producer, self._topics, known, data) | {at for at in data if at in self._suspects}
+        lost = {at for at in lost if at.topic not in recreated}
         held: dict[TopicPartition, Own | None] = {}
-        lost: set[TopicPartition] = set()
         for at, each in sorted(data.items()):
-            end = known.get(at)
-            if at.topic in recreated:
-                held[at] = None
-                continue
-            if at in self._suspects or (end is not None and (at in broken or each.end <= end)):
-                lost.add(at)
-            held[at] = await self._held(at, each, None if at in lost else end)
+            end = None if at in lost else known.get(at)
+            held[at] = None if at.topic in recreated else await self._held(at, each, end, looked.get(at, end))
         position = self._newest.position
         base = position if self._last is None else self._last.position
         behind = {at: each for at, each in self._settle(held, lost, base).items() if each < position}
@@ -192,28 +194,25 @@ class Auditor:
             for at, each in held.items()
             if each is not None and each.end and (at not in own or each.position > told)
         }
+        # What others wrote behind these is known now: a relay that starts need not look again.
+        seen = {
+            at: data[at].end
+            for at in known.keys() - lost
+            if at.topic in of_the_relay_alone(self._topics) and data[at].end > own[at] + 1
+        }
         ends = {at: each.end for at, each in bounds.items()}
         recorded_at = None if self._last is None or position != self._last.position else self._last.recorded_at
-        return Audit(position, self._newest.command_id, recorded_at, behind, lost, Known(ids, ends, own))
+        return Audit(
+            position,
+            self._newest.command_id,
+            recorded_at,
+            behind,
+            lost,
+            Known(ids, ends, own, seen),
+            own.keys() <= known.keys(),
+        )
 
-    def _known(
-        self, ids: Mapping[str, UUID], places: Collection[TopicPartition]
-    ) -> tuple[dict[TopicPartition, int], set[str]]:
-        """The ends that the record tells, and which topics aren't those it tells of."""
-        told: Mapping[str, TopicEnds] = {} if self._last is None or self._last.ends is None else self._last.ends
-        recreated = {topic for topic, each in told.items() if topic in ids and each.topic_id != ids[topic]}
-        for topic in sorted(recreated):
-            log.warning("a topic was created again: what it held is not sent again", topic=topic)
-        known = {
-            TopicPartition(topic, number): end
-            for topic, each in told.items()
-            if topic not in recreated
-            for number, end in enumerate(each.ends)
-            if end is not None
-        }
-        return {at: end for at, end in known.items() if at in places}, recreated
-
-    async def _held(self, at: TopicPartition, bounds: Bounds, end: int | None) -> Own | None:
+    async def _held(self, at: TopicPartition, bounds: Bounds, end: int | None, looked: int | None) -> Own | None:
         """The relay's newest record in a partition, as far as was looked for; `_NOTHING` where there never was any."""
         if bounds.stable < bounds.end and (end is None or bounds.end > end + 1):
             raise UnknownFateError(
@@ -222,10 +221,10 @@ class Auditor:
                 "held",
             )
         self._beat()
-        if end is None:
+        if end is None or looked is None:
             found = await find_last(self._producer.logs, self._topics, at, bounds, self._find_following)
-        elif bounds.end > end + 1:  # more than the marker
-            seen = await look(self._producer.logs, self._topics, at, (end, bounds.end), self._beat)
+        elif looked < end or bounds.end > max(end + 1, looked):  # more than the marker
+            seen = await look(self._producer.logs, self._topics, at, (looked, bounds.end), self._beat)
             if seen.foreign:
                 RELAY_FOREIGN.labels(at.topic).inc()
                 raise UnknownFateError(seen.foreign[0].explain(), "foreign")
@@ -313,17 +312,15 @@ class Healer:
                 break
         for topic, records in sent.items():
             RELAY_RESENT.labels(topic).inc(records)
-        log.warning("what Kafka lost was sent again", records=dict(sent), position=audit.position)
+        if not audit.whole:
+            log.warning("what Kafka lost was sent again", records=dict(sent), position=audit.position)
 
     def _position(self, behind: Mapping[TopicPartition, int], recorded_at: datetime | None) -> Position:
-        told: dict[str, dict[int, int]] = {}
-        for (topic, partition), position in behind.items():
-            told.setdefault(topic, {})[partition] = position
         return Position(
             position=self._audit.position,
             command_id=self._audit.command_id,
             recorded_at=recorded_at,
-            behind=told or None,
+            behind=by_topic(behind.items()),
             **self._layout.partitioning._asdict(),
         )
 

@@ -6,10 +6,12 @@ acknowledged. The transaction is not committed then, and `audit` sees what is mi
 somebody else wrote: a replay of ours, an aborted transaction, or a program that has no business there. Results are
 written by workers, too; there only what is lost is looked for.
 
-Where somebody else wrote, a loss may hide below it; and where the connection to the broker was gone meanwhile, they may
-have written just as much as was lost. Then our former transaction is looked for before the commit. What others
+Where somebody else wrote, a loss may hide below it; then our former transaction is looked for before the commit. And
+where the connection to a broker was gone meanwhile, in all partitions: others may have written just as much as was
+lost, and in those that have no news a lost marker keeps subscribers waiting. What others
 wrote is looked at soon after: a replay in place writes fast, and must not wait. Until then the position record
-keeps the former end, so that a relay that starts looks again.
+says up to where it was looked at (`looked`), so that a relay that starts looks from there. Declined: to keep the former
+end in it instead. What the partition lost of the transaction behind others' records would be missed by nobody then.
 
 Declined: asking for the ends before each transaction, a round trip in which nothing is sent; a check of leader epochs
 alone (KIP-320), which calls each election a loss unless records are compared.
@@ -17,7 +19,8 @@ alone (KIP-320), which calls each election a loss unless records are compared.
 
 import asyncio
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from functools import partial
 from typing import Final, NamedTuple
 from uuid import UUID
 
@@ -25,11 +28,11 @@ from org_service import probes
 from org_service.kafka.client import TopicPartition
 from org_service.kafka.producer import Batches, Producer, UnknownFateError, Written, unknown_fate
 from org_service.kafka.record_batches import RecordBatch
-from org_service.kafka.traces import look, of_the_relay_alone
+from org_service.kafka.traces import is_of_relay, look, of_the_relay_alone
 from org_service.probes import probe
 from org_service.relay.chunks import Layout
 from org_service.telemetry.metrics import RELAY_FOREIGN
-from org_service.wire.position import PARTITION, Position, TopicEnds
+from org_service.wire.position import PARTITION, Position, TopicEnds, by_topic
 
 _LOOK_AGAIN_S: Final = 0.2
 """Where an open transaction hides what follows it."""
@@ -57,6 +60,8 @@ class Known(NamedTuple):
     """The next offset of each partition, that of the relay's own topic included."""
     own: Mapping[TopicPartition, int]
     """The offset after the relay's last record there, where that is known; its marker follows."""
+    looked: Mapping[TopicPartition, int]
+    """Up to where it is known what others wrote, where that isn't the relay's own end."""
 
 
 class Ends:
@@ -73,8 +78,11 @@ class Ends:
         }
         self._relay = TopicPartition(layout.topics.relay, PARTITION)
         self._relay_own: int | None = None
-        self._unexplained: dict[TopicPartition, tuple[int, int]] = {}
-        """From where to where somebody else wrote, and nobody has looked yet."""
+        self._looked = dict(known.looked)
+        """Up to where it is known what others wrote: less than the own end while nobody has looked at the rest, more
+        where it was looked at before."""
+        self._unexplained: dict[TopicPartition, int] = {}
+        """Up to where somebody else wrote, and nobody has looked yet."""
         self._found = asyncio.Event()
 
     async def publish(self, batches: Batches, position: Position) -> None:
@@ -103,8 +111,9 @@ class Ends:
         self._next.update((at, end + 1) for at, end in after.items())  # the marker
         self._relay_own = after.pop(self._relay)
         for at, end in after.items():
+            self._own[at.topic][at.partition] = end
             if at not in self._unexplained:
-                self._own[at.topic][at.partition] = end
+                self._looked.pop(at, None)
 
     async def _check(
         self, written: Mapping[TopicPartition, Written], after: dict[TopicPartition, int], position: Position
@@ -117,15 +126,15 @@ class Ends:
                 lost[at] = f"from offset {first} to {expected}"
             elif end != expected + records:
                 others[at], after[at] = expected, end
-        if not lost and (doubtful := others.keys() | self._producer.moved):
-            lost = await self._find_hidden(doubtful)
+        if not lost and (others or self._producer.moved):
+            lost = await self._find_hidden({*others, *(self._places() if self._producer.moved else ())})
         if lost:
             raise LostError(lost)
         for at, expected in others.items():
             if at.topic in of_the_relay_alone(self._layout.topics):
                 own = self._own[at.topic][at.partition]  # others may have written before its marker
-                begin, _ = self._unexplained.get(at, (expected if own is None else own, 0))
-                self._unexplained[at] = begin, written[at].first
+                self._looked.setdefault(at, expected if own is None else own)
+                self._unexplained[at] = written[at].first
                 self._found.set()
         if not others.keys() - {self._relay}:
             return {}
@@ -135,16 +144,24 @@ class Ends:
     async def _find_hidden(self, doubtful: Collection[TopicPartition]) -> dict[TopicPartition, str]:
         """Where the end of our former transaction is gone, below what somebody else wrote."""
         ends = {at: self._relay_own if at == self._relay else self._own[at.topic][at.partition] for at in doubtful}
-        broken = await self._producer.find_broken({at: end for at, end in ends.items() if end is not None})
+        known = {at: end for at, end in ends.items() if end is not None}
+        broken = await self._producer.find_broken(known, partial(is_of_relay, self._layout.topics))
         return {at: f"before offset {ends[at]}" for at in broken}
+
+    def _places(self) -> Iterator[TopicPartition]:
+        yield self._relay
+        for topic, ends in self._own.items():
+            yield from (TopicPartition(topic, number) for number in range(len(ends)))
 
     def _record(self, position: Position, after: Mapping[TopicPartition, int]) -> RecordBatch:
         own = {topic: list(ends) for topic, ends in self._own.items()}
         for at, end in after.items():
-            if at != self._relay and at not in self._unexplained:
+            if at != self._relay:
                 own[at.topic][at.partition] = end
         ends = {topic: TopicEnds(self._ids[topic], each) for topic, each in own.items()}
-        return make_position_batch(self._layout, position.model_copy(update={"ends": ends}))
+        looked = {at: offset for at, offset in self._looked.items() if at in self._unexplained or at not in after}
+        told = {"ends": ends, "looked": by_topic(looked.items())}
+        return make_position_batch(self._layout, position.model_copy(update=told))
 
     async def explain(self) -> None:
         """Look at what others wrote, forever.
@@ -155,9 +172,9 @@ class Ends:
         while True:
             await self._found.wait()
             self._found.clear()
-            for at, (start, end) in list(self._unexplained.items()):
+            for at, end in list(self._unexplained.items()):
                 async with unknown_fate("reading the log"):
-                    seen = await look(self._producer.logs, self._layout.topics, at, (start, end))
+                    seen = await look(self._producer.logs, self._layout.topics, at, (self._looked[at], end))
                 if seen.foreign:
                     RELAY_FOREIGN.labels(at.topic).inc()
                     raise UnknownFateError(seen.foreign[0].explain(), "foreign")
@@ -167,12 +184,10 @@ class Ends:
                 await asyncio.sleep(_LOOK_AGAIN_S)
 
     def _close(self, at: TopicPartition, seen: int, end: int) -> None:
-        _, now = self._unexplained[at]
-        if seen >= end == now:
-            del self._unexplained[at]
-            self._own[at.topic][at.partition] = self._next[at] - 1
+        if seen >= end == self._unexplained[at]:
+            del self._unexplained[at], self._looked[at]
         else:
-            self._unexplained[at] = seen, now
+            self._looked[at] = seen
 
 
 def make_position_batch(layout: Layout, position: Position) -> RecordBatch:

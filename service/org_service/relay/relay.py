@@ -247,7 +247,7 @@ class Relay:
         await self._source.verify(audit.position, audit.command_id)
         layout = Layout(topics, partitions, name, self._partitioning)
         ends = Ends(producer, layout, audit.known)
-        if not audit.whole or (last is None and audit.position):
+        if not (audit.whole and audit.told):
             async with unknown_fate("sending again what Kafka lost"):
                 await Healer(self._source, ends, layout, audit).run(self._relay.batch_rows_max, self.heartbeat.beat)
         self._reach(audit.position)

@@ -9,7 +9,7 @@ Kafka acknowledged (guarantee 11). All ends are in each record, as plain numbers
 can't lean on one before it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Final, NamedTuple, cast
 from uuid import UUID
@@ -26,6 +26,14 @@ _JSON: Final = orjson.OPT_NON_STR_KEYS | orjson.OPT_UTC_Z
 CLIENTS_KNOW_S: Final = 900.0
 """When every client has heard of a growth: it asks for the partitions every 5 minutes at the latest, unless told
 otherwise; three times that."""
+
+
+def by_topic(offsets: Iterable[tuple[tuple[str, int], int]]) -> dict[str, dict[int, int]] | None:
+    """What is known of topics and their partitions, as a position says it; None where that is nothing."""
+    told: dict[str, dict[int, int]] = {}
+    for (topic, partition), offset in offsets:
+        told.setdefault(topic, {})[partition] = offset
+    return told or None
 
 
 class NotAPosition(ValueError):
@@ -65,6 +73,10 @@ class Position(BaseModel):
     grown_at: datetime | None = Field(default=None, description="When they became more")
     grown_after: int | None = Field(default=None, description="The last position before they became more")
     ends: Mapping[str, TopicEnds] | None = Field(default=None, description="Of the partitions, by topic")
+    looked: Mapping[str, Mapping[int, int]] | None = Field(
+        default=None,
+        description="By topic and partition: up to where what others wrote is known, if not the end in `ends`",
+    )
     behind: Mapping[str, Mapping[int, int]] | None = Field(
         default=None, description="By topic and partition, where Kafka lost records: up to which position it holds all"
     )
@@ -93,6 +105,8 @@ class Published(NamedTuple):
     """By topic; None where the record doesn't say."""
     behind: Mapping[str, Mapping[int, int]] | None = None
     """By topic and partition: those that hold all only up to an earlier position."""
+    looked: Mapping[str, Mapping[int, int]] | None = None
+    """By topic and partition: up to where what others wrote is known, where that isn't the end in `ends`."""
 
 
 def read_position(value: bytes) -> Position:
@@ -122,4 +136,5 @@ def read_published(value: bytes, timestamp_ms: int) -> Published:
         if last.partitions is None
         else Partitioning(last.partitions, last.grown_from, last.grown_at, last.grown_after)
     )
-    return Published(last.position, last.command_id, last.recorded_at or at_latest, spread, last.ends, last.behind)
+    at = last.recorded_at or at_latest
+    return Published(last.position, last.command_id, at, spread, last.ends, last.behind, last.looked)

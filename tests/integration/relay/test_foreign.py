@@ -6,6 +6,7 @@ from uuid import UUID
 
 import pytest
 
+import org_local
 from org_service.domain.reasons import OperationState
 from org_service.errors import PreconditionError, RetryError
 from org_service.operate import runs
@@ -19,7 +20,8 @@ from org_service.telemetry.metrics import RELAY_FOREIGN
 from tests.support import log_faults
 from tests.support.killing import run_killed_at
 from tests.support.log_faults import Transaction
-from tests.support.relaying import Running, changes, journal, running, seen
+from tests.support.observed import Record
+from tests.support.relaying import Running, assert_exactly_once, changes, journal, running, seen
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.integration
@@ -71,8 +73,7 @@ async def test_a_foreign_record_stops_the_relay_until_it_is_accepted(settings: S
     async with running(settings) as run:  # a restart does not help
         await until(lambda: says(run, f"{topic}, partition"))
         assert (await seen(settings, settle=False)).relayed() == before
-        done = await runs.run(settings, await plan(settings, await AcceptWrites.make(settings)))
-        assert (done.state, done.counts) == (OperationState.DONE, {"accepted": 3})
+        await accept(settings)
         await run.published(head)
     with pytest.raises(PreconditionError, match="nothing to accept"):
         await (await AcceptWrites.make(settings)).plan()
@@ -102,6 +103,84 @@ async def test_what_was_taken_back_is_nobodys(settings: Settings) -> None:
         await run.drained()
     async with running(settings) as run:
         await run.published(await journal(settings, changes(5, after=head)))
+
+
+async def accept(settings: Settings) -> None:
+    done = await runs.run(settings, await plan(settings, await AcceptWrites.make(settings)))
+    assert (done.state, done.counts) == (OperationState.DONE, {"accepted": 3})
+
+
+async def test_what_was_accepted_stays_so_where_nothing_is_published_behind_it(settings: Settings) -> None:
+    """A row at a time, on one partition: the others still end with what is foreign."""
+    head = await journal(settings, changes(ROWS))
+    async with running(settings) as run:
+        await run.published(head)
+    await write(settings, settings.kafka.topics.events)
+    await accept(settings)
+    for _ in range(2):
+        head = await journal(settings, changes(1, after=head))
+        async with running(settings) as run:
+            await run.published(head)
+    await write(settings, settings.kafka.topics.events)  # and what comes later is seen
+    async with running(settings) as run:
+        await until(lambda: says(run, "'stranger'", "`orgs topics accept`"))
+
+
+async def lose_last(settings: Settings, stack: org_local.Stack) -> None:
+    """The relay's last transaction on a partition of the events."""
+    last = (await own_events(settings))[-1]
+    await asyncio.to_thread(log_faults.cut_last, stack, {(last.topic, last.partition): 2})
+
+
+async def own_events(settings: Settings) -> list[Record]:
+    """Those that no replay wrote."""
+    return [each for each in (await seen(settings)).events if each.header("ce_replayrun") is None]
+
+
+@pytest.mark.parametrize("lost", ["before", "behind"])
+async def test_what_is_lost_next_to_a_replay_in_place_is_sent_again(
+    settings: Settings, stack: org_local.Stack, lost: str
+) -> None:
+    """A replay that filled the gap; or one that came between two transactions, the second of which is lost."""
+    head = await journal(settings, changes(ROWS))
+    async with running(settings) as run:
+        await run.published(head)
+        if lost == "behind":
+            await replay(settings)
+            head = await journal(settings, changes(5, after=head))
+            await run.published(head)
+    await lose_last(settings, stack)
+    if lost == "before":
+        await replay(settings)
+    async with running(settings) as run:
+        await run.published(await journal(settings, changes(5, after=head)))
+    found = [int(each.header("ce_position") or 0) for each in await own_events(settings)]
+    assert sorted(found) == list(range(1, head + 6))
+
+
+async def test_nothing_is_published_while_an_open_transaction_hides_how_far_the_relay_was(
+    settings: Settings, stack: org_local.Stack
+) -> None:
+    """What it wrote behind that can't be seen, and its position is lost: it would go out twice."""
+    servers, names = settings.kafka.bootstrap_servers, settings.kafka.topics
+    head = await journal(settings, changes(ROWS))
+    async with running(settings) as run:
+        await run.published(head)
+        name = f"{settings.kafka.topic_prefix}stranger"
+        opened = [
+            await asyncio.to_thread(log_faults.begin_transaction, servers, f"{name}.{topic}.{number}", topic, number)
+            for topic in (names.events, names.state, names.results)
+            for number in range(3)
+        ]
+        head = await journal(settings, changes(5, after=head))
+        await run.published(head)
+    await asyncio.to_thread(log_faults.cut_last, stack, {(names.relay, 0): 2})
+    async with running(settings) as run:
+        await until(lambda: says(run, "an open transaction hides"))
+        for each in opened:
+            await asyncio.to_thread(each.abort_transaction, 20)
+        await run.published(await journal(settings, changes(5, after=head)))
+    assert_exactly_once(await seen(settings), range(1, head + 6))
 
 
 async def test_a_replay_in_place_is_known(settings: Settings) -> None:

@@ -11,6 +11,7 @@ from confluent_kafka import Producer as OtherProducer
 import org_local
 from org_service.kafka import logs
 from org_service.kafka.producer import Producer
+from org_service.operate.verifying.report import Kind
 from org_service.probes import Point, listeners
 from org_service.relay.relay import State
 from org_service.settings import Settings
@@ -21,6 +22,7 @@ from tests.support.relaying import (
     Seen,
     changes,
     journal,
+    publish_without_ends,
     relay_settings,
     running,
     seen,
@@ -131,15 +133,26 @@ async def test_what_retention_has_taken_is_no_loss(settings: Settings, left: int
     assert [counted(RELAY_LOSSES, topic) for topic in topics] == lost
 
 
+@pytest.mark.parametrize(
+    ("told", "cuts"),
+    [
+        (True, {("events", 0): 2, ("state", 1): 4, ("results", 2): 3, ("results", 0): 1}),
+        (True, {("events", 0): 1_000}),
+        (False, {("events", 0): 1_000}),
+    ],
+    ids=["tails", "all of a partition", "all of a partition whose end no record tells"],
+)
 async def test_a_tail_that_is_lost_under_an_idle_relay_is_found_by_the_transaction_that_follows(
-    settings: Settings, stack: org_local.Stack
+    settings: Settings, stack: org_local.Stack, told: bool, cuts: dict[tuple[str, int], int]
 ) -> None:
-    """Its connection comes back, and nothing else tells."""
-    head = await journal(settings, changes(ROWS))
+    """Its connection comes back, and nothing else tells; where all is lost not even the broker's check of sequences."""
+    head = await (journal(settings, changes(ROWS)) if told else published(settings))
+    if not told:
+        head = await journal(settings, changes(ORGS, after=head))
+        await publish_without_ends(settings, ROWS, ORGS)
     async with running(relay_settings(settings, batch_rows_max=5)) as run:
         await run.published(head)
         before = await seen(settings, settle=False)
-        cuts: dict[tuple[str, int], int] = {("events", 0): 2, ("state", 1): 4, ("results", 2): 3, ("results", 0): 1}
         await cut(stack, settings, cuts)
         head = await journal(settings, changes(7, after=head))
         await run.published(head)
@@ -173,6 +186,20 @@ async def test_a_loss_on_a_partition_is_found_though_workers_wrote_behind_it(
     assert positions == list(range(1, head + 1))
 
 
+async def test_replies_of_workers_are_no_loss(settings: Settings) -> None:
+    """Before a relay begins, and between its transactions: where its own end is must be told right each time."""
+    losses, head = counted(RELAY_LOSSES, settings.kafka.topics.results), await published(settings)
+    copy = (await seen(settings)).results[-1]
+    for _ in range(2):
+        await reply(settings, copy, copy.partition, 3)
+        async with running(settings) as run:
+            await run.until(lambda relay: relay.state is State.READY)
+            await reply(settings, copy, copy.partition, 2)
+            head = await journal(settings, changes(ORGS, after=head))
+            await run.published(head)
+    assert counted(RELAY_LOSSES, settings.kafka.topics.results) == losses
+
+
 async def coordinated(settings: Settings) -> None:
     """Wait until the broker coordinates transactions again, whosever: before that a relay begins anew by itself."""
     for number in range(16):
@@ -193,16 +220,34 @@ async def reply(settings: Settings, copy: Record, partition: int, times: int) ->
     await asyncio.to_thread(send)
 
 
+@pytest.mark.parametrize("told", [True, False], ids=["ends told", "no ends told"])
 async def test_a_transaction_that_lost_its_commit_marker_is_sent_again(
-    settings: Settings, stack: org_local.Stack
+    settings: Settings, stack: org_local.Stack, told: bool
 ) -> None:
-    """Else readers would wait before that transaction for ever, and the next one's marker would end it."""
+    """Else readers would wait before that transaction for ever, and the next one's marker would end it.
+
+    Where the position record is of an earlier release, nothing but the open transaction tells of the loss.
+    """
     head = await published(settings)
+    if not told:
+        head = await journal(settings, changes(ORGS, after=head))
+        await publish_without_ends(settings, ROWS, ORGS)
     before = await seen(settings)
-    await cut(stack, settings, {("events", before.events[-1].partition): 1, ("relay", 0): 1})
+    await cut(stack, settings, {("events", before.events[-1].partition): 1, **({("relay", 0): 1} if told else {})})
     async with running(settings) as run:
         await run.published(await journal(settings, changes(5, after=head)))
     await assert_whole(settings, before, head + 5)
+
+
+async def test_a_repair_does_not_hide_what_was_lost_before_it(settings: Settings, stack: org_local.Stack) -> None:
+    """It writes the relay's position once more, with the ends that the relay left."""
+    head = await published(settings)
+    before = await seen(settings)
+    await cut(stack, settings, {("events", before.events[-1].partition): 4})
+    await send_again(settings, Kind.RESULT_MISSING, [1])
+    async with running(settings) as run:
+        await run.published(await journal(settings, changes(5, after=head)))
+    assert (await seen(settings)).event_positions() == list(range(1, head + 6))
 
 
 @pytest.mark.parametrize("kinds", [("events",), ("relay",), ("events", "state", "relay")], ids="-".join)
@@ -236,9 +281,8 @@ async def test_old_records_that_a_repair_sent_again_do_not_hide_the_newer_ones_b
     """What is last in a partition after a loss is not the newest then; all that came since would go out twice."""
     monkeypatch.setattr(logs, "WINDOW_OFFSETS", 1)  # as if there were many of them
     monkeypatch.setattr(logs, "WINDOW_GROWTH", 1)
-    topic = settings.kafka.topics.events
     head = await published(settings, rows_max=ORGS)
-    await send_again(settings, topic, 0, ORGS, said=head)
+    await send_again(settings, Kind.EVENT_MISSING, range(1, ORGS + 1))
     head = await journal(settings, changes(ORGS, after=head))
     async with running(settings) as run:
         await run.published(head)
@@ -250,17 +294,21 @@ async def test_old_records_that_a_repair_sent_again_do_not_hide_the_newer_ones_b
     assert (await seen(settings)).event_positions() == sorted([*range(1, ORGS + 1), *range(1, head + 6)])
 
 
-@pytest.mark.parametrize("number", [2, 1_000])
+@pytest.mark.parametrize(("number", "events"), [(2, 0), (1_000, 0), (1_000, 1_000)])
 async def test_positions_that_the_relays_own_topic_lost_are_not_published_twice(
-    settings: Settings, stack: org_local.Stack, number: int
+    settings: Settings, stack: org_local.Stack, number: int, events: int
 ) -> None:
-    """Its last records, or all of them: the events say how far it was, and where they end if they are lost next."""
+    """Its last records, or all of them: the events say how far it was, and where they end if they are lost next.
+
+    Or all of them and all of a partition: then nothing but the others tells that there was something.
+    """
     head = await published(settings)
     before = await seen(settings)
-    await cut(stack, settings, {("relay", 0): number})
+    partition = before.events[-1].partition
+    await cut(stack, settings, {("relay", 0): number, **({("events", partition): events} if events else {})})
     async with running(settings) as run:
         await run.until(lambda relay: relay.position == head)
-    await cut(stack, settings, {("events", before.events[-1].partition): 2})
+    await cut(stack, settings, {("events", partition): 2})
     async with running(settings) as run:
         await run.published(await journal(settings, changes(5, after=head)))
     await assert_whole(settings, before, head + 5)

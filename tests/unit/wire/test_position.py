@@ -10,6 +10,7 @@ from org_service.wire.position import (
     Partitioning,
     Position,
     TopicEnds,
+    by_topic,
     read_position,
     read_published,
 )
@@ -20,15 +21,20 @@ def test_it_survives_writing_and_reading() -> None:
     assert read_position(position.to_value()) == position
 
 
-def test_it_says_the_ends_of_partitions_and_what_is_missing() -> None:
+def test_it_says_the_ends_of_partitions_what_was_looked_at_and_what_is_missing() -> None:
     ends = {"orgs.events": TopicEnds(UUID(int=2), [7, None, 40]), "orgs.state": TopicEnds(UUID(int=3), [0, 1, 2])}
-    position = Position(position=41, ends=ends, behind={"orgs.state": {2: 17}})
+    looked, behind = by_topic({("orgs.events", 2): 38}.items()), by_topic({("orgs.state", 2): 17}.items())
+    position = Position(position=41, ends=ends, looked=looked, behind=behind)
     value = position.to_value()
     assert value == (
         b'{"position":41,"ends":{"orgs.events":["00000000-0000-0000-0000-000000000002",[7,null,40]],'
-        b'"orgs.state":["00000000-0000-0000-0000-000000000003",[0,1,2]]},"behind":{"orgs.state":{"2":17}}}'
+        b'"orgs.state":["00000000-0000-0000-0000-000000000003",[0,1,2]]},"looked":{"orgs.events":{"2":38}},'
+        b'"behind":{"orgs.state":{"2":17}}}'
     )
     assert read_position(value) == position
+    published = read_published(value, 1_800_000_000_000)
+    assert (published.ends, published.looked, published.behind) == (ends, looked, behind)
+    assert by_topic([]) is None
 
 
 def test_a_record_of_an_earlier_release_says_nothing_of_ends() -> None:

@@ -221,6 +221,8 @@ class Repair:
             position=last.position,
             command_id=last.command_id,
             recorded_at=last.recorded_at,
+            ends=last.ends,  # what Kafka lost before this is still to be missed by the relay
+            looked=last.looked,
             behind=last.behind,
             **relay_position.get_partitioning(self._kafka, last)._asdict(),
         )

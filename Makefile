@@ -77,7 +77,7 @@ hostile: $(SYNCED) ## hold 10,000 useless connections to an edge, and measure wh
 storm: $(SYNCED) ## kill workers and relays at random, then prove that nothing was lost (ARGS=... for seed and length)
 	.venv/bin/python -m tests.chaos.storm $(ARGS)
 
-losses: $(SYNCED) ## take ends out of the broker's files while commands flow, 20 times for each topic, then prove it
+losses: $(SYNCED) ## lose ends of topics while commands flow, 20 times of each kind and by unclean elections, then prove it
 	.venv/bin/python -m tests.chaos.losses $(ARGS)
 
 poison: $(SYNCED) ## mix 100,000 hostile records with as many good ones, then verify each outcome

@@ -216,12 +216,12 @@ class Storm:
 
 
 @contextmanager
-def fresh_settings(stack: org_local.Stack) -> Generator[Settings]:
+def fresh_settings(stack: org_local.Stack, **kafka: Any) -> Generator[Settings]:
     """A database and topics of this run's own, made the way an operator makes them."""
     run = f"storm{secrets.token_hex(4)}"
     server = stack.database_url.rpartition("/")[0]
     settings = Settings(
-        kafka=KafkaSettings(bootstrap_servers=stack.bootstrap_servers, topic_prefix=f"{run}."),
+        kafka=KafkaSettings(bootstrap_servers=stack.bootstrap_servers, topic_prefix=f"{run}.", **kafka),
         database=DatabaseSettings(url=SecretStr(f"{server}/{run}")),
         worker=WorkerSettings(port=0),
         relay=RelaySettings(port=0),

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import org_local
+from tests.chaos import losses
 from tests.chaos.storm import fresh_settings
 from tests.support.processes import ServiceProcess
 from tests.support.random_commands import RandomCommands
@@ -90,22 +91,24 @@ def tails(processes: list[ServiceProcess]) -> str:
     return "\n".join(process.tail() for process in processes)
 
 
+@pytest.fixture(scope="module")
+def three_brokers() -> Iterator[org_local.Stack]:
+    with org_local.start(brokers=BROKERS, kafka_heap_mb=HEAP_MB) as stack:
+        yield stack
+
+
 @pytest.mark.chaos
 @pytest.mark.integration
 @pytest.mark.timeout(300)
-def test_each_of_three_brokers_may_be_lost_while_commands_flow(tmp_path: Path) -> None:
+def test_each_of_three_brokers_may_be_lost_while_commands_flow(three_brokers: org_local.Stack, tmp_path: Path) -> None:
     began = time.monotonic()
-    with (
-        org_local.start(brokers=BROKERS, kafka_heap_mb=HEAP_MB) as stack,
-        fresh_settings(stack) as settings,
-        System(settings, tmp_path) as system,
-    ):
-        print(f"{time.monotonic() - began:.1f} s: up")
+    with fresh_settings(three_brokers) as settings, System(settings, tmp_path) as system:
         processes = [system.add("worker"), system.add("relay")]
-        outages = Outages(stack, system)
+        outages = Outages(three_brokers, system)
         flow(system, RandomCommands(SEED, ORGANIZATIONS).commands(COMMANDS), outages)
         print(f"{time.monotonic() - began:.1f} s: settling")
         system.settle(SETTLE_TIMEOUT_S)
+        found = {name: value for process in processes for name, value in process.metrics().items()}
         statuses = [process.terminate() for process in processes]
         findings = system.check(kafka_was_away=True)
         # The client says so of each connection to a broker that is away.
@@ -115,3 +118,17 @@ def test_each_of_three_brokers_may_be_lost_while_commands_flow(tmp_path: Path) -
     assert outages.over
     assert statuses == [0, 0]
     assert not any(errors.values()), errors
+    # Another leader alone is no loss.
+    assert not {
+        name: value for name, value in found.items() if value and ("_losses_total" in name or "_lost_total" in name)
+    }
+
+
+@pytest.mark.chaos
+@pytest.mark.integration
+@pytest.mark.timeout(180)
+def test_what_an_unclean_election_loses_is_noticed_and_healed(three_brokers: org_local.Stack) -> None:
+    """Of all topics at once, a third of their partitions."""
+    outcome = losses.run("election", 1, SEED, three_brokers)
+    print(outcome.text())
+    assert outcome.ok, outcome.text()

@@ -5,7 +5,7 @@ What Kafka has a request for is asked for; the rest is done to the segment files
 with a single broker, so that no replica mends it). Everything here blocks; from async code use `asyncio.to_thread`.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any, Literal
@@ -79,10 +79,13 @@ def cut_tails(stack: Stack, cuts: Mapping[tuple[str, int], int]) -> None:
         assert ends(stack.bootstrap_servers, topic, [partition])[partition] == end
 
 
-def cut_last(stack: Stack, cuts: Mapping[tuple[str, int], int]) -> dict[tuple[str, int], int]:
+def cut_last(
+    stack: Stack, cuts: Mapping[tuple[str, int], int], plain: Collection[str] = ()
+) -> dict[tuple[str, int], int]:
     """Lose so many last batches of partitions, whatever is under way; markers are batches, too.
 
-    What was written outside of transactions stays, and what is before that: nobody would send it again.
+    What was written outside of transactions stays, and what is before that, but on the topics in `plain`: nobody would
+    send it again.
 
     Returns where each partition ended when the broker started again.
     """
@@ -91,7 +94,7 @@ def cut_last(stack: Stack, cuts: Mapping[tuple[str, int], int]) -> dict[tuple[st
     stack.kafka.stop()
     try:
         for (topic, partition), number in cuts.items():
-            end = segments.cut_last(broker.logs, topic, partition, number)
+            end = segments.cut_last(broker.logs, topic, partition, number, transactional=topic not in plain)
             if end is not None:
                 found[topic, partition] = end
     finally:

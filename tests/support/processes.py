@@ -7,6 +7,7 @@ import secrets
 import signal
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
@@ -149,6 +150,13 @@ class ServiceProcess:
             for sample in family.samples:
                 samples[_series(sample.name, sample.labels)] = sample.value
         return samples
+
+    def readiness(self) -> str:
+        """What `/readyz` says, ready or not."""
+        try:
+            return self._get("/readyz")
+        except urllib.error.HTTPError as error:
+            return error.read().decode()
 
     def errors(self, *besides: str) -> list[dict[str, Any]]:
         """Log lines of level error and above, since its first start, besides those of these loggers."""

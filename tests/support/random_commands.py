@@ -5,7 +5,7 @@ A third of what is sent after the first moments is rejected, one way or another;
 """
 
 import random
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 from uuid import UUID
 
@@ -43,8 +43,16 @@ RECENT_MAX = 2_000
 class RandomCommands:
     """Makes commands for a number of organizations; each organization is created first."""
 
-    def __init__(self, seed: int, organizations: int) -> None:
+    def __init__(self, seed: int, organizations: int, *, without: Collection[str] = ()) -> None:
+        """Make one.
+
+        Args:
+            seed: Of all that is random.
+            organizations: How many.
+            without: Of `WEIGHTS`, what is not sent.
+        """
         self.random = random.Random(seed)
+        self._weights = {kind: weight for kind, weight in WEIGHTS.items() if kind not in without}
         self._org_ids = [self._uuid() for _ in range(organizations)]
         self._created: set[str] = set()
         self._recent: list[Sending] = []
@@ -56,7 +64,11 @@ class RandomCommands:
 
     def _next(self) -> Sending:
         org_id = self.random.choice(self._org_ids)
-        kind = self.random.choices(list(WEIGHTS), list(WEIGHTS.values()))[0] if org_id in self._created else "create"
+        kind = (
+            self.random.choices(list(self._weights), list(self._weights.values()))[0]
+            if org_id in self._created
+            else "create"
+        )
         if kind == "create":
             self._created.add(org_id)
         if kind in ("duplicate", "reuse") and self._recent:

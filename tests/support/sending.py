@@ -166,17 +166,16 @@ class Publisher:
         self._topic = topic
         self._partitions = partitions
         """Needed for what goes astray."""
-        self._producer = Producer(
-            {
-                "bootstrap.servers": bootstrap_servers,
-                "log_level": LOG_LEVEL,
-                "enable.idempotence": True,
-                "partitioner": "murmur2_random",
-                "linger.ms": 2,
-                "queue.buffering.max.messages": 1_000_000,
-                **config,
-            }
-        )
+        self._config = {
+            "bootstrap.servers": bootstrap_servers,
+            "log_level": LOG_LEVEL,
+            "enable.idempotence": True,
+            "partitioner": "murmur2_random",
+            "linger.ms": 2,
+            "queue.buffering.max.messages": 1_000_000,
+            **config,
+        }
+        self._producer = Producer(self._config)
         self._sequences: Counter[str] = Counter()
         self.published: list[Published] = []
         """In the order of the broker's answers."""
@@ -226,6 +225,11 @@ class Publisher:
         """
         if self._producer.flush(FLUSH_TIMEOUT_S):
             raise TimeoutError(f"the broker did not answer in {FLUSH_TIMEOUT_S} s")
+
+    def renew(self) -> None:
+        """Go on as another producer: a broker that lost the last records of one refuses its next."""
+        self.close()
+        self._producer = Producer(self._config)
 
     def close(self) -> None:
         """Give the connections back."""

@@ -16,6 +16,7 @@ from tests.support.findings import Findings
 from tests.support.observed import LOG_LEVEL, Observed, Record, TopicReader, is_of_replay, observe
 from tests.support.outgoing import relay_position
 from tests.support.processes import Role, ServiceProcess
+from tests.support.published import Published
 from tests.support.record_transactions import Place
 from tests.support.sending import Publisher, Sending
 from tests.support.waiting import wait_for
@@ -74,6 +75,11 @@ class System:
         assert self._connection is not None
         return int(self._runner.run(self._connection.fetchval("SELECT position FROM journal_head")) or 0)
 
+    def fetch(self, statement: str, *arguments: object) -> list[asyncpg.Record]:
+        """Ask the database."""
+        assert self._connection is not None
+        return self._runner.run(self._connection.fetch(statement, *arguments))
+
     def relay_position(self) -> int:
         """The last position published, as a `read_committed` reader sees it."""
         found, self._relay_since = self._reader.read((self.topics.relay,), self._relay_since)
@@ -86,8 +92,12 @@ class System:
         topics = self._group.list_topics(timeout=ANSWER_TIMEOUT_S).topics.values()
         return all(len(each.isrs) == len(each.replicas) for topic in topics for each in topic.partitions.values())
 
-    def settle(self, timeout_s: float) -> None:
+    def settle(self, timeout_s: float, *, exactly: bool = False) -> None:
         """Wait until every record was acknowledged by the workers' group, and the relay has published all.
+
+        Args:
+            timeout_s: For each of the two.
+            exactly: The log of commands was cut: an offset of the group that is beyond its end is one of before that.
 
         Raises:
             TimeoutError: Something hangs.
@@ -96,7 +106,7 @@ class System:
         wanted: Counter[int] = Counter()
         for record in self.publisher.records:
             wanted[record.partition] = max(wanted[record.partition], record.offset + 1)
-        wait_for(lambda: self._acknowledged(wanted), "end of the workers' work", timeout_s, 0.1)
+        wait_for(lambda: self._are_acknowledged(wanted, exactly), "end of the workers' work", timeout_s, 0.1)
         wait_for(lambda: self.relay_position() == self.head(), "end of the relay's work", timeout_s, 0.1)
 
     def read_on(self, topic: str, since: Mapping[Place, int]) -> tuple[list[Record], dict[Place, int]]:
@@ -112,18 +122,24 @@ class System:
         return observed
 
     def check(
-        self, observed: Observed | None = None, *, kafka_was_away: bool = False, kafka_lost: bool = False
+        self,
+        observed: Observed | None = None,
+        published: Sequence[Published] | None = None,
+        *,
+        kafka_was_away: bool = False,
+        kafka_lost: bool = False,
     ) -> Findings:
         """Judge everything that happened.
 
         Args:
             observed: If somebody has looked already.
+            published: What the publisher wrote down, if not just that.
             kafka_was_away: Then nobody knows how often the workers got the same record.
             kafka_lost: Kafka lost records that it had acknowledged.
         """
         return judge(
             observed or self.observe(),
-            self.publisher.published,
+            published or self.publisher.published,
             deliveries_max=None if kafka_was_away else self._deliveries_max(),
             kafka_lost=kafka_lost,
         )
@@ -138,13 +154,19 @@ class System:
         with path.open("wb") as lines:
             lines.writelines(entry.line() for entry in self.publisher.published)
 
-    def _acknowledged(self, wanted: Counter[int]) -> bool:
-        places = [TopicPartition(self.topics.commands, partition) for partition in wanted]
+    def committed(self) -> dict[int, int]:
+        """The next offset of the workers' group, by partition of the commands; of those that it says now."""
+        places = [TopicPartition(self.topics.commands, each) for each in range(self.settings.kafka.partitions)]
         try:
             places = self._group.committed(places, timeout=ANSWER_TIMEOUT_S)
         except KafkaException:  # the group's coordinator has moved or is away; whoever waits asks again
-            return False
-        return all((place.offset or 0) >= wanted[place.partition or 0] for place in places)
+            return {}
+        return {place.partition or 0: place.offset or 0 for place in places}
+
+    def _are_acknowledged(self, wanted: Counter[int], exactly: bool) -> bool:
+        committed = self.committed()
+        reached = {partition: committed.get(partition, 0) for partition in wanted}
+        return reached == wanted if exactly else all(reached[each] >= offset for each, offset in wanted.items())
 
 
 def rows_of(sendings: Sequence[Sending]) -> int:

@@ -59,14 +59,21 @@ def batches(logs: Path, topic: str, partition: int) -> Iterator[Batch]:
             at += _HEADER.size + length
 
 
-def cut_last(logs: Path, topic: str, partition: int, number: int) -> int | None:
+def cut_last(logs: Path, topic: str, partition: int, number: int, *, transactional: bool = True) -> int | None:
     """Cut the last batches off a partition, markers among them; returns where it ends now.
 
-    What was written outside of transactions stays, and what is before that: nobody would send it again. None where that
-    leaves nothing to cut.
+    None where there is nothing to cut.
+
+    Args:
+        logs: As in `batches`.
+        topic: Its name.
+        partition: Its number.
+        number: How many batches at most.
+        transactional: What was written outside of transactions stays, and what is before that: of a topic on which
+            nobody would send it again.
     """
     written = list(batches(logs, topic, partition))
-    last = list(takewhile(lambda each: each.transactional, reversed(written[-number:])))
+    last = list(takewhile(lambda each: each.transactional or not transactional, reversed(written[-number:])))
     if not last:
         return None
     cut(logs, last[-1])

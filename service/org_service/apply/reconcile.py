@@ -25,13 +25,13 @@ from uuid import UUID
 
 from org_events.kafka.batches import UnreadBatch
 from org_events.kafka.consumer import SteadyConsumer
+from org_events.kafka.topic_ids import fetch_topic_ids
 from org_events.reference import Reference
 from org_events.topics import partitions_for
 from org_service import probes
 from org_service.apply.reference_continuity import Positions, is_there, may_continue
 from org_service.kafka.client import AIOKafkaConsumer, ConsumerRecord, CorruptRecordException, TopicPartition
 from org_service.kafka.reader import groupless_consumer
-from org_service.kafka.topic_ids import fetch_topic_ids
 from org_service.kafka.topics import fetch_tombstones_kept_ms
 from org_service.probes import probe
 from org_service.settings import Settings

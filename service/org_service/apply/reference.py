@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import NamedTuple, cast
 
+from org_events.kafka.topic_ids import Topic, describe
 from org_events.reference import Reference
 from org_service import probes
 from org_service.apply.reading import read_each
@@ -28,7 +29,6 @@ from org_service.domain.reasons import ParkReason
 from org_service.domain.requests import Record, SetAside, Unreadable
 from org_service.errors import RetryError, ServiceError
 from org_service.kafka.client import AIOKafkaConsumer, IllegalStateError, KafkaError, TopicPartition
-from org_service.kafka.topic_ids import Topic, describe
 from org_service.kafka.topics import explain_partitions
 from org_service.probes import probe
 from org_service.settings import Settings

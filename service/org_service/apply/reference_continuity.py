@@ -13,9 +13,9 @@ is applied while the broker that we ask knows nothing of it is read again, as if
 
 from collections.abc import Mapping
 
+from org_events.kafka.epochs import fetch_epoch_ends
+from org_events.kafka.topic_ids import Topic, describe
 from org_service.kafka.client import AIOKafkaConsumer, TopicPartition
-from org_service.kafka.epochs import fetch_epoch_ends
-from org_service.kafka.topic_ids import Topic, describe
 from org_service.store.reference_progress import Progress, ReferencePartition
 
 Positions = Mapping[ReferencePartition, Progress]

@@ -18,10 +18,10 @@ from aiokafka.errors import KafkaError
 from aiokafka.protocol.api import RequestStruct
 from aiokafka.protocol.types import CompactArray, CompactString, Int16, Int32, Int64, Schema, TaggedFields
 
-from org_service.kafka.epochs import fetch_epoch_ends
+from org_events.kafka.epochs import fetch_epoch_ends
+from org_events.kafka.requests import BrokerAnswer, all_brokers, ask
+from org_events.kafka.topic_ids import describe
 from org_service.kafka.reader import groupless_consumer
-from org_service.kafka.requests import BrokerAnswer, all_brokers, ask
-from org_service.kafka.topic_ids import describe
 from org_service.settings import KafkaSettings
 from org_service.telemetry.logs import get_logger
 from org_service.telemetry.metrics import PARTITIONS_HELD

@@ -9,10 +9,10 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Final, NamedTuple, cast
 
+from org_events.kafka.topic_ids import describe_present
 from org_service.kafka.client import TopicPartition
 from org_service.kafka.offsets import Group, describe_groups, read_groups
 from org_service.kafka.reader import Record, ends, groupless_consumer
-from org_service.kafka.topic_ids import describe_present
 from org_service.kafka.topics import fetch_configs
 from org_service.kafka.unread import FETCH_OPTIONS, find_first
 from org_service.settings import KafkaSettings

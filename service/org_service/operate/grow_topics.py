@@ -27,6 +27,7 @@ from typing import Any, ClassVar, Final, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from org_events.kafka.topic_ids import describe
 from org_service import probes
 from org_service.errors import PreconditionError, RetryError
 from org_service.kafka import relay_position, topics
@@ -36,7 +37,6 @@ from org_service.kafka.producer import Producer, unknown_fate
 from org_service.kafka.reader import ends, groupless_consumer, holds_records, read_until
 from org_service.kafka.record_batches import RecordBatch, TopicBatches
 from org_service.kafka.told_ends import find_lost, read_ends
-from org_service.kafka.topic_ids import describe
 from org_service.operate.operation import LOOK_INTERVAL_S, Execution, Plan, Tally
 from org_service.probes import probe
 from org_service.settings import Settings

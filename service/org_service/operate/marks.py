@@ -8,11 +8,11 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from org_events.kafka.topic_ids import Topic, describe
 from org_service.errors import BadInputError, PreconditionError, TopicsMissingError
 from org_service.kafka.client import AIOKafkaConsumer, TopicPartition, UnknownTopicOrPartitionError
 from org_service.kafka.offsets import read_groups
 from org_service.kafka.reader import ends, groupless_consumer
-from org_service.kafka.topic_ids import Topic, describe
 from org_service.settings import Settings
 from org_service.store import journal, marks
 from org_service.store.database import Database, DatabaseConnection

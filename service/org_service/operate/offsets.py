@@ -12,12 +12,12 @@ from typing import Any, ClassVar, Final, Literal, NamedTuple, cast
 from pydantic import BaseModel, ConfigDict
 
 from org_events.kafka.consumer import SteadyConsumer
+from org_events.kafka.topic_ids import describe_present
 from org_service import probes
 from org_service.errors import BadInputError, PreconditionError, TopicsMissingError
 from org_service.kafka.client import TopicPartition
 from org_service.kafka.offsets import commit, describe_groups, read_committed, read_groups
 from org_service.kafka.reader import ends, groupless_consumer
-from org_service.kafka.topic_ids import describe_present
 from org_service.kafka.unread import FETCH_OPTIONS, find_times
 from org_service.operate import marks
 from org_service.operate.operation import Execution, Plan, Tally

@@ -6,6 +6,7 @@ from typing import Final, NamedTuple, cast
 from uuid import UUID
 
 from org_events.kafka.consumer import SteadyConsumer
+from org_events.kafka.topic_ids import describe_present
 from org_events.topics import partition_for
 from org_service.domain.outcomes import KnownOutcome, NewOutcome, Undecided
 from org_service.domain.requests import Request
@@ -14,7 +15,6 @@ from org_service.kafka.client import TopicPartition
 from org_service.kafka.offsets import read_committed
 from org_service.kafka.ranges import OffsetRange, open_ranges
 from org_service.kafka.reader import Record, ends, groupless_consumer
-from org_service.kafka.topic_ids import describe_present
 from org_service.kafka.unread import find_times, read_from
 from org_service.operate.hops import (
     Hop,

@@ -28,6 +28,7 @@ from time import time
 from typing import Final, NamedTuple
 from uuid import UUID
 
+from org_events.kafka.topic_ids import describe
 from org_events.topics import Topics
 from org_service.domain.outcomes import JournaledOutcome
 from org_service.errors import StopError
@@ -37,7 +38,6 @@ from org_service.kafka.logs import Bounds
 from org_service.kafka.producer import Producer, UnknownFateError
 from org_service.kafka.record_batches import RecordBatch, TopicBatches
 from org_service.kafka.told_ends import find_lost, find_recreated, read_ends, read_looked
-from org_service.kafka.topic_ids import describe
 from org_service.kafka.traces import Own, find_last, look, of_the_relay_alone
 from org_service.relay.chunks import CHUNK_BYTES_MAX, Layout
 from org_service.relay.ends import Ends, Known

@@ -28,6 +28,8 @@ from typing import Final, NamedTuple, cast
 from uuid import UUID
 
 from org_events.kafka.consumer import SteadyConsumer
+from org_events.kafka.epochs import UNKNOWN, fetch_epoch_ends
+from org_events.kafka.topic_ids import Topic, describe_present
 from org_service.domain.reasons import LossReason
 from org_service.domain.requests import Record
 from org_service.errors import RetryError, StopError
@@ -40,10 +42,8 @@ from org_service.kafka.client import (
     TopicPartition,
     UnknownTopicOrPartitionError,
 )
-from org_service.kafka.epochs import UNKNOWN, fetch_epoch_ends
 from org_service.kafka.offsets import read_committed
 from org_service.kafka.relay_position import read_partitioning
-from org_service.kafka.topic_ids import Topic, describe_present
 from org_service.kafka.topics import explain_partitions
 from org_service.settings import Settings
 from org_service.store import losses

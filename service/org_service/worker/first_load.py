@@ -11,12 +11,12 @@ from collections.abc import Callable, Mapping
 from typing import Final, cast
 
 from org_events.kafka.consumer import SteadyConsumer
+from org_events.kafka.topic_ids import Topic, describe
 from org_service import probes
 from org_service.apply.reconcile import absence_max_s, is_too_long
 from org_service.apply.reference_continuity import find_cut
 from org_service.kafka.client import TopicPartition
 from org_service.kafka.reader import groupless_consumer, holds_records
-from org_service.kafka.topic_ids import Topic, describe
 from org_service.probes import probe
 from org_service.settings import Settings
 from org_service.store import reference_progress

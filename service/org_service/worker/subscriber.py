@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Protocol
 
 from org_events.kafka.consumer import SteadyConsumer, is_asked_to_end
+from org_events.kafka.topic_ids import may_write
 from org_service import probes
 from org_service.domain.requests import Record
 from org_service.kafka.client import (
@@ -19,7 +20,6 @@ from org_service.kafka.client import (
     KafkaError,
     TopicPartition,
 )
-from org_service.kafka.topic_ids import may_write
 from org_service.probes import probe
 from org_service.settings import Settings
 from org_service.telemetry.logs import get_logger

@@ -19,11 +19,11 @@ from collections.abc import Collection
 from typing import Any, Final, NamedTuple, cast
 
 from org_events.kafka.consumer import SteadyConsumer
+from org_events.kafka.epochs import UNKNOWN, fetch_epoch_ends
+from org_events.kafka.topic_ids import describe
 from org_service.kafka.client import KafkaError, TopicPartition
-from org_service.kafka.epochs import UNKNOWN, fetch_epoch_ends
 from org_service.kafka.offsets import read_committed
 from org_service.kafka.reader import groupless_consumer, holds_records
-from org_service.kafka.topic_ids import describe
 from org_service.settings import KafkaSettings
 from org_service.wire.position import CLIENTS_KNOW_S, Partitioning
 from org_service.worker.feed import Batches

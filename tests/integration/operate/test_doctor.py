@@ -13,8 +13,8 @@ import pytest
 from aiokafka import AIOKafkaProducer
 from confluent_kafka.admin import AclOperation
 
+from org_events.kafka.topic_ids import Replicas
 from org_service.documentation.files import ROOT
-from org_service.kafka.topic_ids import Replicas
 from org_service.kafka.topics import Described, TopicPlan, find_differences
 from org_service.operate.doctoring.facts import Facts, Kafka, Postgres, gather
 from org_service.operate.doctoring.findings import GUARANTEES, Finding, Verdict

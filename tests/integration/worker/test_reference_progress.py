@@ -11,9 +11,9 @@ from aiokafka.errors import KafkaError
 from pydantic import SecretStr
 
 import org_local
+from org_events.kafka.topic_ids import fetch_topic_ids
 from org_events.reference import Role
 from org_service.apply.reference import ReferenceApplier
-from org_service.kafka.topic_ids import fetch_topic_ids
 from org_service.settings import Settings
 from org_service.telemetry.metrics import BATCH_REPEATS, REFERENCE_LOSSES, REFERENCE_RECORDS
 from org_service.worker import reference

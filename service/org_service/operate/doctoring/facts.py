@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple, cast
 
+from org_events.kafka.topic_ids import Replicas, describe_present, fetch_operations, fetch_replicas
 from org_service.errors import DeniedError, RetryError, ServiceError
 from org_service.kafka import relay_position
 from org_service.kafka.client import (
@@ -15,7 +16,6 @@ from org_service.kafka.client import (
     TopicPartition,
 )
 from org_service.kafka.reader import ends, groupless_consumer
-from org_service.kafka.topic_ids import Replicas, describe_present, fetch_operations, fetch_replicas
 from org_service.kafka.topics import TopicPlan, fetch_broker_configs, fetch_configs, plan
 from org_service.kafka.unread import FETCH_OPTIONS, read_from
 from org_service.settings import Settings

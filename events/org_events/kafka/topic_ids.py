@@ -25,7 +25,7 @@ from aiokafka.protocol.types import (
     TaggedFields,
 )
 
-from org_service.kafka.requests import BrokerAnswer, HasClient, any_broker, ask
+from org_events.kafka.requests import BrokerAnswer, HasClient, any_broker, ask
 
 _UUID_BYTES: Final = 16
 OPERATIONS: Final[Mapping[str, int]] = {

@@ -13,7 +13,7 @@ from aiokafka.errors import LeaderNotAvailableError, for_code
 from aiokafka.protocol.api import RequestStruct
 from aiokafka.protocol.types import Array, Int16, Int32, Int64, Schema, String
 
-from org_service.kafka.requests import BrokerAnswer, ask
+from org_events.kafka.requests import BrokerAnswer, ask
 
 _CONSUMER: Final = -1
 """For a replica's id: who asks is none."""

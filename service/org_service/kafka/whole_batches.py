@@ -1,8 +1,7 @@
 """Reading partitions at hundreds of thousands of records a second: batch by batch, for proofs over whole topics.
 
 A client's object for each record costs more than all that a proof does with it. So batches are handed through the
-consumer whole, which still does what is hard (leaders, retries, transactions that were aborted), and are taken apart
-by the compiled reader: 1 µs a record instead of 3.
+consumer whole, which still does what is hard (leaders, retries, transactions that were aborted).
 """
 
 # The client comes without types.
@@ -10,12 +9,12 @@ by the compiled reader: 1 µs a record instead of 3.
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from typing import Any, Final, NamedTuple, Protocol, cast
+from typing import Final, NamedTuple, cast
 
 from aiokafka import TopicPartition
-from aiokafka.record.default_records import DefaultRecordBatch
 
-from org_events.kafka.batches import Batches, Budget, UnreadBatch, WholeBatch
+from org_events.kafka.batches import UnreadBatch, WholeBatch
+from org_events.kafka.whole import BatchRecord, open_batch
 from org_service.errors import RetryError
 from org_service.kafka.reader import groupless_consumer, read_until
 from org_service.kafka.topics import count_partitions
@@ -36,21 +35,6 @@ successor has ended what it left open."""
 
 class StalledError(RetryError):
     """Partitions did not go on in time; the message names them."""
-
-
-class BatchRecord(Protocol):
-    """A record of a batch, as the compiled reader gives it."""
-
-    @property
-    def offset(self) -> int: ...  # noqa: D102
-    @property
-    def timestamp(self) -> int: ...  # noqa: D102 - milliseconds since 1970
-    @property
-    def key(self) -> bytes | None: ...  # noqa: D102
-    @property
-    def value(self) -> bytes | None: ...  # noqa: D102
-    @property
-    def headers(self) -> Sequence[tuple[str, bytes | None]]: ...  # noqa: D102
 
 
 class Bounds(NamedTuple):
@@ -121,7 +105,7 @@ async def read_unopened(
 ) -> AsyncIterator[Unopened]:
     """As `read_batches`, for who can tell from a whole batch that it needs none of its records, or reads it as it is.
 
-    It is opened by `open_batch`. The first one of a range may begin before it.
+    It is opened by `open_batch` of `org_events.kafka.whole`. The first one of a range may begin before it.
     """
     if not ranges:
         return
@@ -151,25 +135,3 @@ async def read_unopened(
             for batch in batches:
                 content = cast("WholeBatch | UnreadBatch", batch.value)
                 yield Unopened(TopicPartition(batch.topic, batch.partition), batch.offset, content)
-
-
-def open_batch(batch: WholeBatch | UnreadBatch, start: int = 0) -> Sequence[BatchRecord]:
-    """The records of a batch from an offset on; of one that can't be taken apart itself, as the only record."""
-    return [record for record in _open(batch) if record.offset >= start]
-
-
-def _open(batch: WholeBatch | UnreadBatch) -> Sequence[BatchRecord]:
-    if isinstance(batch, UnreadBatch):
-        return [_Unreadable(batch.first_offset, batch)]
-    try:
-        return cast("Sequence[BatchRecord]", [*cast("Any", DefaultRecordBatch(cast("Any", batch)))])
-    except Exception:  # noqa: BLE001 - it raises whatever comes; the careful reader says what is really wrong
-        return [*Batches(Budget(), batch).next_batch()]
-
-
-class _Unreadable(NamedTuple):
-    offset: int
-    value: UnreadBatch
-    timestamp: int = 0
-    key: None = None
-    headers: tuple[()] = ()

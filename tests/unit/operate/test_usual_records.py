@@ -8,10 +8,10 @@ from typing import Any, Final
 import pytest
 
 from org_events.kafka.batches import WholeBatch
+from org_events.kafka.whole import open_batch
 from org_service.domain.digests import WINDOW, Digest, fold
 from org_service.domain.outcomes import JournaledOutcome
 from org_service.kafka.record_batches import RecordBatch
-from org_service.kafka.whole_batches import open_batch
 from org_service.operate.verifying.logs import Log, LogScan, scan_records, scan_rest
 from org_service.operate.verifying.rows import digest_of
 from org_service.operate.verifying.usual import count_usual, digest_usual

@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from uuid import UUID
 
-from org_service.kafka.whole_batches import Unopened, open_batch
+from org_events.kafka.whole import open_batch
+from org_service.kafka.whole_batches import Unopened
 from org_service.operate.restoring import records as wire
 from org_service.operate.restoring.records import Glimpse
 from org_service.store import restoring, staged

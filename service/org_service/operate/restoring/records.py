@@ -17,13 +17,14 @@ import orjson
 
 from org_events.cloudevents import TRACEPARENT
 from org_events.kafka.batches import UnreadBatch, WholeBatch
+from org_events.kafka.whole import BatchRecord
 from org_service.auth.tokens import TokenRejected, parse_bearer, read_user
 from org_service.domain.organization import StoredOrganization, as_deleted, from_published, without_content
 from org_service.domain.requests import Rejected, Request, read_time
 from org_service.errors import PartitionUnreadableError
 from org_service.kafka.client import TopicPartition
 from org_service.kafka.reader import Record
-from org_service.kafka.whole_batches import BatchRecord, Unopened
+from org_service.kafka.whole_batches import Unopened
 from org_service.store.staged import Changed, CommandRow, OutcomeRow, Versions
 from org_service.telemetry.logs import get_logger
 from org_service.wire.changes import RUN_HEADER

@@ -24,6 +24,7 @@ from itertools import chain
 from typing import Any, Final
 from uuid import UUID
 
+from org_events.kafka.whole import open_batch
 from org_events.results import ProblemType
 from org_service import probes
 from org_service.apply.authenticator import Authenticator
@@ -33,7 +34,7 @@ from org_service.errors import PreconditionError, RetryError
 from org_service.kafka.client import TopicPartition
 from org_service.kafka.offsets import commit
 from org_service.kafka.ranges import OffsetRange, find_extent
-from org_service.kafka.whole_batches import Unopened, open_batch
+from org_service.kafka.whole_batches import Unopened
 from org_service.operate.operation import Execution
 from org_service.operate.progress import published
 from org_service.operate.restoring import commands, keeping, reading

@@ -14,12 +14,13 @@ from uuid import UUID
 
 from org_events.kafka.batches import UnreadBatch
 from org_events.kafka.topic_ids import fetch_topic_ids
+from org_events.kafka.whole import BatchRecord
 from org_events.reference import Membership, Partnership, Reference, read_key
 from org_events.topics import partition_for
 from org_service.domain.digests import BUCKETS, NOTHING, Digest, Digests, find_dirty
 from org_service.kafka.client import TopicPartition
 from org_service.kafka.reader import groupless_consumer
-from org_service.kafka.whole_batches import BatchRecord, Bounds, find_bounds, group, read_batches
+from org_service.kafka.whole_batches import Bounds, find_bounds, group, read_batches
 from org_service.operate.verifying.found import Found
 from org_service.operate.verifying.report import Comparison, Difference, Kind, Report, Verdict
 from org_service.settings import KafkaSettings, Settings

@@ -13,16 +13,10 @@ from hashlib import md5
 from typing import Any, Final, Literal, NamedTuple
 
 from org_events.kafka.batches import UnreadBatch, WholeBatch
+from org_events.kafka.whole import BatchRecord, open_batch
 from org_service.domain.digests import BUCKETS, NOTHING, Digest, Digests, add, fold, window_of
 from org_service.kafka.client import TopicPartition
-from org_service.kafka.whole_batches import (
-    STALL_S,
-    BatchRecord,
-    Bounds,
-    open_batch,
-    read_batches,
-    read_unopened,
-)
+from org_service.kafka.whole_batches import STALL_S, Bounds, read_batches, read_unopened
 from org_service.operate.verifying.usual import count_usual, digest_usual
 from org_service.settings import KafkaSettings
 from org_service.wire.changes import RUN_HEADER

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from hashlib import md5
 from typing import NamedTuple
 
+from org_events.kafka.whole import BatchRecord
 from org_service.domain.digests import NOTHING, Digest, Digests, add, fold
 from org_service.kafka.client import TopicPartition
-from org_service.kafka.whole_batches import STALL_S, BatchRecord, Bounds, group, read_batches
+from org_service.kafka.whole_batches import STALL_S, Bounds, group, read_batches
 from org_service.operate.verifying.logs import STRANGE_MAX, Pace, Strange, bucket_of
 from org_service.settings import KafkaSettings
 from org_service.wire.changes import hash_key

@@ -1,7 +1,8 @@
 """The wire contract of the organization service: commands, their results, events, reference data, topics.
 
-This is the public face; what isn't named here may move. Two packages need `org-events[kafka]`: `org_events.publishing`
-sends commands, `org_events.kafka` has the clients below it.
+This is the public face; what isn't named here may move. Three packages need `org-events[kafka]`:
+`org_events.publishing` sends commands, `org_events.subscribing` follows organizations, and below them
+`org_events.kafka` has the clients.
 """
 
 from org_events.cloudevents import command_headers

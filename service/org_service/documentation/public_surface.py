@@ -11,11 +11,11 @@ from types import ModuleType
 from typing import Any, Final, cast
 
 import org_events
-from org_events import publishing, testing
+from org_events import publishing, subscribing, testing
 from org_events.publishing import outbox
 from org_events.testing import publisher
 
-FACES: Final[tuple[ModuleType, ...]] = (org_events, publishing, outbox, testing, publisher)
+FACES: Final[tuple[ModuleType, ...]] = (org_events, publishing, outbox, subscribing, testing, publisher)
 """The packages that have an `__all__` for other teams."""
 
 

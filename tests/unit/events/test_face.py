@@ -4,10 +4,11 @@ import subprocess
 import sys
 
 import org_events
-from org_events import publishing
+from org_events import publishing, subscribing
 from org_events.commands import COMMANDS
 from org_events.publishing import errors
 from org_events.schemas import MODELS
+from org_events.subscribing import errors as subscribing_errors
 
 _WITHOUT_KAFKA = """
 import sys
@@ -24,7 +25,7 @@ def test_the_contract_is_imported_without_a_kafka_client() -> None:
 
 
 def test_the_public_package_exports_everything_it_imports() -> None:
-    for package in (org_events, publishing):
+    for package in (org_events, publishing, subscribing):
         classes = {name for name, value in vars(package).items() if isinstance(value, type)}
         assert classes <= set(package.__all__)
 
@@ -34,6 +35,7 @@ def test_every_model_on_the_wire_is_public() -> None:
     assert {model.__name__ for model in models} <= set(org_events.__all__)
 
 
-def test_every_error_of_the_client_is_public() -> None:
-    raised = {name for name, value in vars(errors).items() if isinstance(value, type) and issubclass(value, Exception)}
-    assert raised <= set(publishing.__all__)
+def test_every_error_of_the_clients_is_public() -> None:
+    for package, module in ((publishing, errors), (subscribing, subscribing_errors)):
+        found = {each for each in vars(module).values() if isinstance(each, type) and issubclass(each, Exception)}
+        assert {each.__name__ for each in found} <= set(package.__all__)

@@ -134,8 +134,8 @@ class SqliteStore:
     async def transaction(self) -> AsyncGenerator[SqliteSession]:
         """See `Store.transaction`."""
         async with self._lock:
-            await self._run(lambda: self._connection.execute("BEGIN IMMEDIATE"))
-            try:
+            try:  # what is cancelled here may have begun all the same
+                await self._run(lambda: self._connection.execute("BEGIN IMMEDIATE"))
                 yield SqliteSession(self._run, self._connection)
             except BaseException:
                 await self._run(self._connection.rollback)

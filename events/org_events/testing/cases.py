@@ -1,12 +1,11 @@
 """What happens to subscribers, played with the golden messages. After each case the organizations are the same."""
 
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final, cast
+from typing import Any, Final, Protocol, cast
 
 from org_events.events import EventType
 from org_events.testing.golden import LATEST, Message, golden_messages, on_topic, write_value
-from org_events.testing.harness import SubscriberHarness
 from org_events.topics import Topics
 
 _TOPICS: Final = Topics()
@@ -21,7 +20,24 @@ _NEVER_SEEN: Final = "0a000000-0000-7000-8000-000000000009"
 _SKIP: Final = "skip a version that is not higher than the one you keep"
 _OLD_OVER_NEW: Final = f"it applies an old change over a newer one: {_SKIP}"
 
-Deliver = Callable[[SubscriberHarness[Any]], Awaitable[None]]
+
+class Harness(Protocol):
+    """What a case does with a handler."""
+
+    async def deliver(self, messages: Iterable[Message]) -> None:
+        """Let it have these."""
+        ...
+
+    async def deliver_half(self, message: Message, suspensions: int) -> bool:
+        """End the process while the handler waits for the `suspensions`-th time; whether it was done before."""
+        ...
+
+    def recreate_topics(self) -> None:
+        """Let offsets begin again."""
+        ...
+
+
+Deliver = Callable[[Harness], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,16 +72,16 @@ def state(until: int, *, compacted: bool) -> list[Message]:
     return list({message.key: message for message in found}.values()) if compacted else found
 
 
-async def _in_order(harness: SubscriberHarness[Any]) -> None:
+async def _in_order(harness: Harness) -> None:
     await harness.deliver(events())
 
 
-async def _duplicates(harness: SubscriberHarness[Any]) -> None:
+async def _duplicates(harness: Harness) -> None:
     for event in events():
         await harness.deliver([event, event])
 
 
-async def _half_done(harness: SubscriberHarness[Any]) -> None:
+async def _half_done(harness: Harness) -> None:
     for event in events():
         for suspensions in range(1, _SUSPENSIONS_MAX + 1):
             if await harness.deliver_half(event, suspensions):
@@ -73,18 +89,18 @@ async def _half_done(harness: SubscriberHarness[Any]) -> None:
         await harness.deliver([event])
 
 
-async def _redelivery(harness: SubscriberHarness[Any]) -> None:
+async def _redelivery(harness: Harness) -> None:
     known = events()
     for start in range(0, len(known), _BATCH):
         batch = known[start : start + _BATCH]
         await harness.deliver([*batch, *batch])
 
 
-async def _full_replay(harness: SubscriberHarness[Any]) -> None:
+async def _full_replay(harness: Harness) -> None:
     await harness.deliver([*events(), *events()])
 
 
-async def _partial_replay(harness: SubscriberHarness[Any]) -> None:
+async def _partial_replay(harness: Harness) -> None:
     known = events()
     erased = {event.key for event in known if event.message == EventType.ERASED}
     run = ("ce_replayrun", b"0d000000-0000-7000-8000-000000000001")
@@ -92,31 +108,31 @@ async def _partial_replay(harness: SubscriberHarness[Any]) -> None:
     await harness.deliver([*known, *again[: len(again) // 2]])
 
 
-async def _unknown_types(harness: SubscriberHarness[Any]) -> None:
+async def _unknown_types(harness: Harness) -> None:
     for event in events():
         await harness.deliver([event, _imagine(event)])
 
 
-async def _unknown_fields(harness: SubscriberHarness[Any]) -> None:
+async def _unknown_fields(harness: Harness) -> None:
     await harness.deliver(
         replace(event, value=write_value(_extend(event.body)), headers=(*event.headers, ("ce_imagined", b"1")))
         for event in events()
     )
 
 
-async def _load(harness: SubscriberHarness[Any]) -> None:
+async def _load(harness: Harness) -> None:
     await harness.deliver(state(_AWAY_UNTIL, compacted=False))
     await harness.deliver(_from(_AWAY_FROM))
 
 
-async def _reload(harness: SubscriberHarness[Any]) -> None:
+async def _reload(harness: Harness) -> None:
     await harness.deliver(event for event in events() if _position(event) <= _AWAY_FROM)
     harness.recreate_topics()
     await harness.deliver(state(_AWAY_UNTIL, compacted=True))
     await harness.deliver(_from(_AWAY_UNTIL - 2))
 
 
-async def _erasure(harness: SubscriberHarness[Any]) -> None:
+async def _erasure(harness: Harness) -> None:
     erased = {event.key for event in events() if event.message == EventType.ERASED}
     await harness.deliver(event for event in events() if event.key not in erased or event.message == EventType.ERASED)
 

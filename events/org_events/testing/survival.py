@@ -4,14 +4,17 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from inspect import isawaitable
 from itertools import islice
-from typing import Any, Final, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast, overload
 from uuid import UUID
 
 from org_events.organization import Organization
-from org_events.testing.cases import CASES, Case, events
+from org_events.testing.cases import CASES, Case, Harness, events
 from org_events.testing.changes import DeliveredChange, to_change
 from org_events.testing.golden import Message, fold
 from org_events.testing.harness import SubscriberHarness
+
+if TYPE_CHECKING:
+    from org_events.subscribing import Change, Store
 
 T = TypeVar("T")
 S = TypeVar("S")
@@ -61,6 +64,15 @@ async def assert_survives(
     expect: Callable[[Organizations], object] = ...,
     adapt: Callable[[Message], T],
 ) -> None: ...
+@overload
+async def assert_survives(
+    handler: Callable[["Change[T]"], Awaitable[object]],
+    *,
+    state: Callable[[], Awaitable[S] | S],
+    reset: Callable[[], object],
+    expect: Callable[[Organizations], object] = ...,
+    store: Callable[[], "Store[T]"],
+) -> None: ...
 async def assert_survives(
     handler: Callable[[Any], Awaitable[object]],
     *,
@@ -68,6 +80,7 @@ async def assert_survives(
     reset: Callable[[], object],
     expect: Callable[[Organizations], object] = dict[UUID, Organization],
     adapt: Callable[[Message], Any] = to_change,
+    store: "Callable[[], Store[Any]] | None" = None,
 ) -> None:
     """Run a handler through everything that happens to subscribers, and compare where it ends.
 
@@ -80,11 +93,13 @@ async def assert_survives(
         reset: Empties that, with the versions and offsets that the handler keeps.
         expect: What the handler should keep; by default every `Organization` by its id.
         adapt: As of `SubscriberHarness`.
+        store: Gives the store of a subscriber of the kit: the handler is given what an `OrganizationSubscriber` hands
+            out, with `change.transaction()`. Called for each process; `reset` empties it, too.
 
     Raises:
         AssertionError: The handler does not survive; the text says what, and what is usually the reason.
     """
-    report = await survey(handler, state=state, reset=reset, expect=expect, adapt=adapt)
+    report = await survey(handler, state=state, reset=reset, expect=expect, adapt=adapt, store=store)
     if report.failures:
         raise AssertionError(str(report))
 
@@ -96,6 +111,7 @@ async def survey(
     reset: Callable[[], object],
     expect: Callable[[Organizations], object] = dict[UUID, Organization],
     adapt: Callable[[Message], Any] = to_change,
+    store: "Callable[[], Store[Any]] | None" = None,
     cases: Iterable[Case] = CASES,
 ) -> Report:
     """As `assert_survives`, for who wants the report. Where the first case fails, no other is tried."""
@@ -105,7 +121,7 @@ async def survey(
     for case in cases:
         await _now(reset())
         tried.append(case)
-        what = await _try(case, SubscriberHarness(handler, adapt=adapt), state, expected)
+        what = await _try(case, _make_harness(handler, adapt, store), state, expected)
         if what is not None:
             failures.append(Failure(case, what))
             if len(tried) == 1:
@@ -113,9 +129,19 @@ async def survey(
     return Report(tried, failures)
 
 
-async def _try(
-    case: Case, harness: SubscriberHarness[Any], state: Callable[[], object], expected: object
-) -> str | None:
+def _make_harness(
+    handler: Callable[[Any], Awaitable[object]],
+    adapt: Callable[[Message], Any],
+    store: "Callable[[], Store[Any]] | None",
+) -> Harness:
+    if store is None:
+        return SubscriberHarness(handler, adapt=adapt)
+    from org_events.testing.kit import KitHarness  # noqa: PLC0415 - needs org-events[kafka]
+
+    return KitHarness(handler, store)
+
+
+async def _try(case: Case, harness: Harness, state: Callable[[], object], expected: object) -> str | None:
     """What went wrong."""
     try:
         await case.deliver(harness)

@@ -8,7 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from playwright.async_api import Browser, BrowserContext, Page, async_playwright
+from playwright.async_api import Browser, BrowserContext, Page, async_playwright, expect
 
 from org_service.console.requests import digest_of
 from org_service.domain.reasons import TicketKind
@@ -22,6 +22,8 @@ LAPTOP = {"width": 1360, "height": 850}
 PHONE = {"width": 375, "height": 760}
 TIMEOUT_MS = 15_000
 SERIOUS = ("serious", "critical")
+
+expect.set_options(timeout=TIMEOUT_MS)  # in place of 5 s, which a busy machine takes
 
 
 def find_chromium() -> str | None:

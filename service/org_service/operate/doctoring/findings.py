@@ -16,6 +16,7 @@ GUARANTEES: Final[Mapping[int, str]] = {
     9: "nothing an operator does doubles, loses or reorders a change",
     10: "a bad release parks nothing",
     11: "what Kafka acknowledged and lost is noticed, and published again",
+    12: "a subscriber that uses the kit ends with the service's state",
 }
 """By the numbers of the README."""
 

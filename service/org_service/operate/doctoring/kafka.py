@@ -14,16 +14,16 @@ OFFSETS_KEPT_MIN: Final = 24 * 60
 """Minutes. A group that nobody is in for longer begins again: workers read all of the topic."""
 _NEVER_FLUSHED: Final = str(2**63 - 1)
 _OF_SETTING: Final[Mapping[str, tuple[int, ...]]] = {
-    "partitions": (4, 7),
+    "partitions": (4, 7, 12),
     "partitions with a leader": (6,),
-    "cleanup.policy": (2, 5, 11),
+    "cleanup.policy": (2, 5, 11, 12),
     "message.timestamp.type": (8,),
     "max.message.bytes": (3, 6),
     "min.insync.replicas": (2, 3, 4),
     "unclean.leader.election.enable": (2, 3, 4),
     "retention.ms": (2,),
     "retention.bytes": (2,),
-    "delete.retention.ms": (5, 8),
+    "delete.retention.ms": (5, 8, 12),
 }
 """The guarantees that stand on a topic's setting; what is not here is a matter of taste."""
 _VOID: Final = frozenset({"min.insync.replicas", "unclean.leader.election.enable", "retention.bytes"})
@@ -69,7 +69,7 @@ def _topics(found: Kafka) -> Iterator[Finding]:
             yield Finding(guarantees, name, verdict, f"{each.setting} is {each.found}, not {each.wanted}", each.advice)
     if not wrong:
         yield holds(
-            (2, 3, 4, 5, 6, 7, 8, 11), "topics", "partitions, clean-up, times, sizes and retention as specified"
+            (2, 3, 4, 5, 6, 7, 8, 11, 12), "topics", "partitions, clean-up, times, sizes and retention as specified"
         )
     yield from _flushing(found.configs)
 
@@ -167,7 +167,7 @@ def _access(found: Kafka, settings: Settings) -> Iterator[Finding]:
     else:
         said, closed = "brokers deny what no rule allows", True
     trusted = settings.auth.commands == "trusted"
-    guarantees = (3, 4, 5, 8, 11)
+    guarantees = (3, 4, 5, 8, 11, 12)
     if closed:
         yield holds(guarantees, "access to topics", said)
     else:

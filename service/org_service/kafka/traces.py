@@ -79,9 +79,23 @@ def of_the_relay_alone(topics: Topics) -> tuple[str, str]:
 
 
 async def look(
-    logs: Logs, topics: Topics, at: TopicPartition, span: tuple[int, int], beat: Callable[[], None] | None = None
+    logs: Logs,
+    topics: Topics,
+    at: TopicPartition,
+    span: tuple[int, int],
+    beat: Callable[[], None] | None = None,
+    *,
+    looked: int = 0,
 ) -> Seen:
     """Look at what is committed between two offsets of a partition, as far as no open transaction hides it.
+
+    Args:
+        logs: To read.
+        topics: The names.
+        at: Where.
+        span: The offsets.
+        beat: Called now and then.
+        looked: What is foreign before this offset is known, and not told again.
 
     Raises:
         KafkaError: It can't be read.
@@ -94,7 +108,8 @@ async def look(
         if beat is not None:
             beat()
         own = find_own(topics, at.topic, batch)
-        if own is None and at.topic in of_the_relay_alone(topics) and not _is_of_run(at.topic, topics, batch):
+        is_new = batch.first >= looked and at.topic in of_the_relay_alone(topics)
+        if own is None and is_new and not _is_of_run(at.topic, topics, batch):
             foreign += [_describe(at, batch)] if len(foreign) < FOREIGN_MAX else []
         newest = _newest(newest, own)
     return Seen(max(start, stop), newest, foreign)

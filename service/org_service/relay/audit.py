@@ -175,7 +175,7 @@ class Auditor:
         for topic in sorted(recreated):
             log.warning("a topic was created again: what it held is not sent again", topic=topic)
         known = {at: end for at, end in read_ends(self._last, ids).items() if at in data}
-        looked = read_looked(self._last, known)
+        looked = {at: min(offset, data[at].end) for at, offset in read_looked(self._last, known).items()}
         lost = await find_lost(self._producer, self._topics, known, data) | {at for at in data if at in self._suspects}
         lost = {at for at in lost if at.topic not in recreated}
         held: dict[TopicPartition, Own | None] = {}
@@ -194,7 +194,7 @@ class Auditor:
             for at, each in held.items()
             if each is not None and each.end and (at not in own or each.position > told)
         }
-        # What others wrote behind these is known now: a relay that starts need not look again.
+        # What others wrote behind these is known now, and told: an operator may have accepted it.
         seen = {
             at: data[at].end
             for at in known.keys() - lost
@@ -223,8 +223,10 @@ class Auditor:
         self._beat()
         if end is None or looked is None:
             found = await find_last(self._producer.logs, self._topics, at, bounds, self._find_following)
-        elif looked < end or bounds.end > max(end + 1, looked):  # more than the marker
-            seen = await look(self._producer.logs, self._topics, at, (looked, bounds.end), self._beat)
+        elif looked < end or bounds.end > end + 1:  # more than the marker
+            # From the own end on whatever was looked at: rows may stand where what others wrote was lost since.
+            span = min(looked, end), bounds.end
+            seen = await look(self._producer.logs, self._topics, at, span, self._beat, looked=looked)
             if seen.foreign:
                 RELAY_FOREIGN.labels(at.topic).inc()
                 raise UnknownFateError(seen.foreign[0].explain(), "foreign")

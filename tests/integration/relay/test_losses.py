@@ -314,6 +314,28 @@ async def test_positions_that_the_relays_own_topic_lost_are_not_published_twice(
     await assert_whole(settings, before, head + 5)
 
 
+async def test_what_stands_where_others_records_were_looked_at_is_not_published_twice(
+    settings: Settings, stack: org_local.Stack
+) -> None:
+    """Remains of what was taken back are lost, rows take their offsets, and then the relay's position is lost, too."""
+    await published(settings)
+    before = await seen(settings)
+    await take_back(settings, 0, 4 * ORGS)
+    head = await journal(settings, changes(1, after=ROWS))
+    async with running(settings) as run:
+        await run.published(head)
+    [touched] = {each.partition for each in (await seen(settings)).events if each.header("ce_position") == str(head)}
+    await cut(stack, settings, {("events", partition): 2 for partition in range(3) if partition != touched})
+    head = await journal(settings, changes(ORGS, after=head))
+    async with running(settings) as run:
+        await run.published(head)
+    await seen(settings)
+    await cut(stack, settings, {("relay", 0): 2})
+    async with running(settings) as run:
+        await run.published(await journal(settings, changes(5, after=head)))
+    await assert_whole(settings, before, head + 5)
+
+
 async def test_a_power_loss_takes_another_tail_of_each_partition(settings: Settings, stack: org_local.Stack) -> None:
     head = await published(settings)
     before = await seen(settings)

@@ -27,6 +27,7 @@ from org_service.operate import runs
 from org_service.operate.changes import Selection
 from org_service.operate.undo import Undo
 from org_service.settings import Settings
+from org_service.telemetry.metrics import REFERENCE_LOSSES
 from tests.integration.operate.parking import apply, failing_for, record, renamed
 from tests.integration.worker.publishing import committed, send
 from tests.integration.worker.running import running as running_worker
@@ -267,6 +268,26 @@ async def test_commands_were_lost(follow: Following, settings: Settings) -> None
     async with running_worker(settings):
         await until(lambda: committed(settings), 6)
     await follow("orgs lost")
+
+
+async def test_reference_data_were_lost(follow: Following, orgs: Orgs, service: Service, settings: Settings) -> None:
+    kafka, topic = settings.kafka, settings.kafka.topics.staff
+    [spec] = [each for each in kafka.topics.specs(partitions=3) if each.name == topic]
+    losses = REFERENCE_LOSSES.labels(topic)
+
+    async def publish(*staff: str) -> None:
+        for user in staff:
+            await orgs("send", "staff", "--user", user)
+        await until(lambda: fetch(settings, "SELECT user_id FROM staff ORDER BY 1"), [(user,) for user in staff])
+
+    service.start("worker", "relay")
+    await publish("sam")
+    before = losses._value.get()
+    await asyncio.to_thread(log_faults.recreate_topic, kafka.bootstrap_servers, topic, 3, spec.config)
+    await publish("sam", "sue")
+    assert losses._value.get() > before
+    await wait_until_idle(settings, WITHIN_S)
+    await follow("orgs verify")
 
 
 async def test_kafka_lost_records(follow: Following, orgs: Orgs, drill: Drilling) -> None:

@@ -130,6 +130,14 @@ def _pipe(stream: IO[bytes] | None) -> IO[bytes]:
     return stream
 
 
+def _has_stopped(process: psutil.Process) -> bool:
+    """Whether it has, or is gone."""
+    try:
+        return process.status() in (psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True
+
+
 def wait_gone(processes: list[psutil.Process], timeout_s: float = 10.0) -> None:
     """Wait until none of the processes runs; one that only its parent hasn't noticed yet is gone.
 
@@ -242,11 +250,16 @@ class Server:
             self._child = None
 
     def pause(self) -> None:
-        """SIGSTOP every process: connections stay open and nothing answers, as with a machine that hangs."""
+        """SIGSTOP every process: connections stay open and nothing answers, as with a machine that hangs.
+
+        Returns once they have stopped: on a busy machine threads go on for a while behind the signal, and answer.
+        """
         self._paused = self._processes()
         for process in self._paused:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.suspend()
+        while not all(map(_has_stopped, self._paused)):
+            time.sleep(_POLL_INTERVAL_S)
 
     def resume(self) -> None:
         """Undo `pause`. Does nothing to a server that isn't paused."""

@@ -180,8 +180,10 @@ async def test_an_unconfirmed_change_is_not_promised_and_repeating_it_is_one_cha
     await add_staff(settings, "root")
     headers = {"idempotency-key": "unconfirmed"}
     async with running(with_edge(settings, people)) as edge, client(edge, people) as root:
-        org = f"/v1/orgs/{(await root.post('/v1/orgs', json={'name': 'Acme'})).json()['id']}"
-        stack.kafka.pause()  # while the results of this organization are read: else nothing would be sent at all
+        # So many that all partitions of results are read now: else nothing would be sent at all.
+        others = (root.post("/v1/orgs", json={"name": f"Acme {number}"}) for number in range(30))
+        org = f"/v1/orgs/{(await asyncio.gather(*others))[0].json()['id']}"
+        stack.kafka.pause()
         try:
             for prefer in ("wait=1", "wait=1"):
                 answer = await root.patch(org, json={"name": "Best"}, headers={**headers, "prefer": prefer})

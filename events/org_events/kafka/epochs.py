@@ -4,19 +4,16 @@ ended (KIP-101, KIP-320). Whoever read further than the epoch of what they read 
 aiokafka 0.14 has no OffsetForLeaderEpoch request. Here is version 3, which any Kafka since 2.3 takes.
 """
 
-from collections import defaultdict
 from collections.abc import Mapping
 from typing import Final
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import LeaderNotAvailableError, for_code
+from aiokafka.errors import for_code
 from aiokafka.protocol.api import RequestStruct
 from aiokafka.protocol.types import Array, Int16, Int32, Int64, Schema, String
 
-from org_events.kafka.requests import BrokerAnswer, ask
+from org_events.kafka.requests import CONSUMER, BrokerAnswer, ask_leaders
 
-_CONSUMER: Final = -1
-"""For a replica's id: who asks is none."""
 _ANY_EPOCH: Final = -1
 """Of the leader that is asked: whichever it leads in."""
 UNKNOWN: Final = -1
@@ -65,18 +62,12 @@ async def fetch_epoch_ends(
     Raises:
         KafkaError: A leader doesn't answer, or isn't one any more.
     """
-    by_leader: defaultdict[int, defaultdict[str, list[tuple[int, int, int]]]] = defaultdict(lambda: defaultdict(list))
-    for at, epoch in epochs.items():
-        leader = leaders.get(at, -1)
-        if leader < 0:
-            raise LeaderNotAvailableError(f"{at.topic}, partition {at.partition}")
-        by_leader[leader][at.topic].append((at.partition, _ANY_EPOCH, epoch))
+    asked = {at: (at.partition, _ANY_EPOCH, epoch) for at, epoch in epochs.items()}
     ends: dict[TopicPartition, int] = {}
-    for leader, topics in by_leader.items():
-        answer = await ask(consumer, leader, _AskEpochEnds(_CONSUMER, list(topics.items())))
-        for topic, partitions in answer.topics:
-            for code, partition, _, end in partitions:
-                if code:
-                    raise for_code(code)(f"{topic}, partition {partition}")
-                ends[TopicPartition(topic, partition)] = end
+    for topic, (code, partition, _, end) in await ask_leaders(
+        consumer, asked, leaders, lambda topics: _AskEpochEnds(CONSUMER, topics)
+    ):
+        if code:
+            raise for_code(code)(f"{topic}, partition {partition}")
+        ends[TopicPartition(topic, partition)] = end
     return ends

@@ -4,23 +4,21 @@ aiokafka's own questions wait behind a fetch that is under way, half a second ea
 kind of end, that of the consumer's isolation level. Here is version 2 of ListOffsets (any Kafka since 0.11).
 """
 
-from collections import defaultdict
 from collections.abc import Mapping
 from typing import Final
 
 from aiokafka import TopicPartition
-from aiokafka.errors import LeaderNotAvailableError, for_code
+from aiokafka.errors import for_code
 from aiokafka.protocol.api import RequestStruct
 from aiokafka.protocol.types import Array, Int8, Int16, Int32, Int64, Schema, String
 
-from org_events.kafka.requests import BrokerAnswer, HasClient, ask
+from org_events.kafka.requests import CONSUMER, BrokerAnswer, HasClient, ask_leaders
 
 END: Final = -1
 BEGIN: Final = -2
 """Asked for like times."""
 NONE: Final = -1
 """The answer where no record has a time, or a later one."""
-_CONSUMER: Final = -1
 
 
 class _Offsets(BrokerAnswer):
@@ -71,18 +69,12 @@ async def fetch_offsets(
     Raises:
         KafkaError: A leader doesn't answer, or isn't one any more.
     """
-    by_leader: defaultdict[int, defaultdict[str, list[tuple[int, int]]]] = defaultdict(lambda: defaultdict(list))
-    for at, time in asked.items():
-        leader = leaders.get(at, -1)
-        if leader < 0:
-            raise LeaderNotAvailableError(f"{at.topic}, partition {at.partition}")
-        by_leader[leader][at.topic].append((at.partition, time))
+    questions = {at: (at.partition, time) for at, time in asked.items()}
     found: dict[TopicPartition, int] = {}
-    for leader, topics in by_leader.items():
-        answer = await ask(consumer, leader, _AskOffsets(_CONSUMER, int(stable), list(topics.items())))
-        for topic, partitions in answer.topics:
-            for partition, code, _, offset in partitions:
-                if code:
-                    raise for_code(code)(f"{topic}, partition {partition}")
-                found[TopicPartition(topic, partition)] = offset
+    for topic, (partition, code, _, offset) in await ask_leaders(
+        consumer, questions, leaders, lambda topics: _AskOffsets(CONSUMER, int(stable), topics)
+    ):
+        if code:
+            raise for_code(code)(f"{topic}, partition {partition}")
+        found[TopicPartition(topic, partition)] = offset
     return found

@@ -4,11 +4,17 @@ Each is written down where it is used: a struct with the schema of one version, 
 how they are sent.
 """
 
-from typing import Any, Protocol
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, Protocol
 
+from aiokafka import TopicPartition
 from aiokafka.client import ConnectionGroup
-from aiokafka.errors import IncompatibleBrokerVersion, KafkaConnectionError
+from aiokafka.errors import IncompatibleBrokerVersion, KafkaConnectionError, LeaderNotAvailableError
 from aiokafka.protocol.api import Request, RequestStruct, Response
+
+CONSUMER: Final = -1
+"""For a replica's id: who asks is none."""
 
 
 class BrokerAnswer(Response):
@@ -67,6 +73,36 @@ async def ask(consumer: HasClient, broker: int, request: RequestStruct) -> Any:
     """
     # On the connection for fetches it would wait behind a long poll.
     return await _client(consumer).send(broker, _OneVersion(request), group=ConnectionGroup.COORDINATION)
+
+
+async def ask_leaders(
+    consumer: HasClient,
+    asked: Mapping[TopicPartition, tuple[int, ...]],
+    leaders: Mapping[TopicPartition, int],
+    make: Callable[[Sequence[tuple[str, Sequence[tuple[int, ...]]]]], RequestStruct],
+) -> list[tuple[str, Any]]:
+    """Ask each leader once for all of its partitions.
+
+    Args:
+        consumer: Whose connections are used.
+        asked: The fields of each partition's question, as the schema of the request has them.
+        leaders: Of the partitions.
+        make: The request of these questions by topic.
+
+    Returns:
+        The topic and the fields of each partition's answer.
+
+    Raises:
+        KafkaError: A leader doesn't answer, or none is known.
+    """
+    by_leader: defaultdict[int, defaultdict[str, list[tuple[int, ...]]]] = defaultdict(lambda: defaultdict(list))
+    for at, question in asked.items():
+        leader = leaders.get(at, -1)
+        if leader < 0:
+            raise LeaderNotAvailableError(f"{at.topic}, partition {at.partition}")
+        by_leader[leader][at.topic].append(question)
+    answers = [await ask(consumer, leader, make(list(topics.items()))) for leader, topics in by_leader.items()]
+    return [(topic, fields) for answer in answers for topic, partitions in answer.topics for fields in partitions]
 
 
 def _client(consumer: HasClient) -> Any:

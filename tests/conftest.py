@@ -95,5 +95,16 @@ async def settings(server_url: str, bootstrap_servers: str, template_database: s
     await server.close()
 
 
+@pytest.fixture
+async def own_database_url(server_url: str) -> AsyncIterator[str]:
+    """An empty database of another program: a publisher's or a subscriber's own."""
+    name = f"o{secrets.token_hex(4)}"
+    server = await asyncpg.connect(server_url)
+    await server.execute(f"CREATE DATABASE {name}")
+    yield _beside(server_url, name)
+    await server.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    await server.close()
+
+
 def _beside(server_url: str, database: str) -> str:
     return f"{server_url.rpartition('/')[0]}/{database}"

@@ -57,17 +57,6 @@ async def orgs(bootstrap_servers: str, topics: Topics) -> AsyncIterator[Organiza
 
 
 @pytest.fixture
-async def publisher_url(server_url: str) -> AsyncIterator[str]:
-    """An empty database of a publisher's own."""
-    name = f"p{secrets.token_hex(4)}"
-    server = await asyncpg.connect(server_url)
-    await server.execute(f"CREATE DATABASE {name}")
-    yield f"{server_url.rpartition('/')[0]}/{name}"
-    await server.execute(f"DROP DATABASE {name} WITH (FORCE)")
-    await server.close()
-
-
-@pytest.fixture
-async def pool(publisher_url: str) -> AsyncIterator[asyncpg.Pool]:
-    async with asyncpg.create_pool(publisher_url, min_size=1) as pool:
+async def pool(own_database_url: str) -> AsyncIterator[asyncpg.Pool]:
+    async with asyncpg.create_pool(own_database_url, min_size=1) as pool:
         yield pool

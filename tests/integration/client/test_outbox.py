@@ -57,8 +57,8 @@ async def tables(pool: asyncpg.Pool) -> None:
 
 
 @pytest.fixture
-async def engine(publisher_url: str) -> AsyncIterator[AsyncEngine]:
-    engine = create_async_engine(publisher_url.replace("postgresql://", "postgresql+asyncpg://"))
+async def engine(own_database_url: str) -> AsyncIterator[AsyncEngine]:
+    engine = create_async_engine(own_database_url.replace("postgresql://", "postgresql+asyncpg://"))
     yield engine
     await engine.dispose()
 
@@ -222,14 +222,14 @@ async def test_wherever_a_drain_is_killed_each_row_gets_its_outcome_once(
     orgs: OrganizationClient,
     bootstrap_servers: str,
     topics: Topics,
-    publisher_url: str,
+    own_database_url: str,
     pool: asyncpg.Pool,
 ) -> None:
     org_ids = [uuid4() for _ in range(5)]
     for point in ("taken", "asked", "hook", "decided"):
         for org_id in org_ids:
             await enqueue(pool, f"{point} 1", f"{point} 2", org_id=org_id)
-        module = ("-m", "tests.support.draining", point, bootstrap_servers, topics.prefix, publisher_url)
+        module = ("-m", "tests.support.draining", point, bootstrap_servers, topics.prefix, own_database_url)
         killed = await asyncio.create_subprocess_exec(sys.executable, *module, stderr=PIPE)
         _, said = await killed.communicate()
         assert killed.returncode == -signal.SIGKILL, said.decode()

@@ -163,10 +163,10 @@ async def test_a_command_sent_twice_takes_effect_once(orgs: OrganizationClient) 
 
 
 async def test_billing_books_outcomes_and_takes_back_what_was_rejected(
-    served: Settings, publisher_url: str, pool: asyncpg.Pool
+    served: Settings, own_database_url: str, pool: asyncpg.Pool
 ) -> None:
     kafka = served.kafka
-    where = ("--kafka", kafka.bootstrap_servers, "--prefix", kafka.topic_prefix, "--database", publisher_url)
+    where = ("--kafka", kafka.bootstrap_servers, "--prefix", kafka.topic_prefix, "--database", own_database_url)
     billing = await asyncio.create_subprocess_exec(sys.executable, BILLING, *where, stdout=PIPE)
     told, _ = await asyncio.wait_for(billing.communicate(), 90)
     assert billing.returncode == 0

@@ -4,7 +4,6 @@ import asyncio
 import secrets
 from collections.abc import AsyncIterator
 
-import asyncpg
 import pytest
 
 from org_events import Topics
@@ -27,14 +26,3 @@ async def topics(bootstrap_servers: str) -> AsyncIterator[Topics]:
 @pytest.fixture
 async def feed(bootstrap_servers: str, topics: Topics) -> Feed:
     return await asyncio.to_thread(Feed, bootstrap_servers, topics)
-
-
-@pytest.fixture
-async def database_url(server_url: str) -> AsyncIterator[str]:
-    """A subscriber's own database."""
-    name = f"s{secrets.token_hex(4)}"
-    server = await asyncpg.connect(server_url)
-    await server.execute(f"CREATE DATABASE {name}")
-    yield f"{server_url.rpartition('/')[0]}/{name}"
-    await server.execute(f"DROP DATABASE {name} WITH (FORCE)")
-    await server.close()

@@ -70,8 +70,8 @@ class InMemory:
 
 
 @pytest.fixture
-async def pool(database_url: str) -> AsyncIterator[asyncpg.Pool]:
-    async with asyncpg.create_pool(database_url, min_size=1, max_size=2) as pool:
+async def pool(own_database_url: str) -> AsyncIterator[asyncpg.Pool]:
+    async with asyncpg.create_pool(own_database_url, min_size=1, max_size=2) as pool:
         for statement in SCHEMA:
             await pool.execute(statement)
         await PostgresStore.over_pool(pool, "tests").create_tables()
@@ -91,13 +91,15 @@ async def running(processes: Iterable[SubscriberProcess]) -> AsyncIterator[None]
 
 
 async def test_whatever_happens_to_subscribers_they_end_with_the_state_and_handled_each_version_once(
-    bootstrap_servers: str, topics: Topics, feed: Feed, pool: asyncpg.Pool, database_url: str, tmp_path: Path
+    bootstrap_servers: str, topics: Topics, feed: Feed, pool: asyncpg.Pool, own_database_url: str, tmp_path: Path
 ) -> None:
     seed = int(os.environ.get("SUBSCRIBERS_SEED", secrets.randbits(32)))
     print(f"SUBSCRIBERS_SEED={seed}")
     chance, file = random.Random(seed), tmp_path / "kept.sqlite"
     config = {"bootstrap_servers": bootstrap_servers, "prefix": topics.prefix}
-    shared = [SubscriberProcess(config | {"postgres": database_url, "group": f"{topics.prefix}g"}) for _ in range(2)]
+    shared = [
+        SubscriberProcess(config | {"postgres": own_database_url, "group": f"{topics.prefix}g"}) for _ in range(2)
+    ]
     alone = SubscriberProcess(config | {"sqlite": str(file)})
     in_memory = InMemory(bootstrap_servers, topics)
     await in_memory.start()

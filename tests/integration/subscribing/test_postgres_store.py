@@ -13,8 +13,8 @@ pytestmark = pytest.mark.integration
 
 
 @pytest.fixture
-async def pool(database_url: str) -> AsyncIterator[asyncpg.Pool]:
-    async with asyncpg.create_pool(database_url, min_size=1, max_size=3) as pool:
+async def pool(own_database_url: str) -> AsyncIterator[asyncpg.Pool]:
+    async with asyncpg.create_pool(own_database_url, min_size=1, max_size=3) as pool:
         yield pool
 
 
@@ -24,8 +24,8 @@ async def test_the_store_over_asyncpg_conforms(pool: asyncpg.Pool) -> None:
         await check(lambda subscriber: PostgresStore.over_pool(pool, subscriber))
 
 
-async def test_the_store_over_sqlalchemy_conforms(database_url: str) -> None:
-    engine = create_async_engine(database_url.replace("postgresql://", "postgresql+asyncpg://"))
+async def test_the_store_over_sqlalchemy_conforms(own_database_url: str) -> None:
+    engine = create_async_engine(own_database_url.replace("postgresql://", "postgresql+asyncpg://"))
     sessions = async_sessionmaker(engine)
     await PostgresStore.over_sessions(sessions, "any").create_tables()
     for check in CHECKS:

@@ -177,7 +177,7 @@ async def test_many_drains_keep_each_organizations_order_and_decide_each_row_onc
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Leases that end at once let each row be taken by all of them, as after a freeze."""
-    monkeypatch.setattr(drain, "LEASE_S", 0.1)
+    monkeypatch.setattr(drain, "LEASE_S", 0.0)
     org_ids = [uuid4() for _ in range(20)]
     names = [str(number) for number in range(8)]
     for org_id in org_ids:
